@@ -1,0 +1,167 @@
+"""Gradient alignment: the target gradient, and how the cosine to it changes with the confidence vector.
+
+For a substitute inversion model with parameters theta, loss L(c; x) = mean squared error of I(c) against x and
+g(c; x) = grad_theta L(c; x), the poisoned vector minimises ``1 - cos(t, g(c + d; x))`` (Eq. 7 of Zhou et al., after
+Witches' Brew, Geiping et al. 2021), with the target ``t = grad_theta[-L]`` over the private data. Batch-norm is in
+eval mode: samples do not couple.
+
+Shape suffixes: N samples, K classes, CHW image, P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mipoison.models.inversion import InversionNet, features
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Cosine and its gradient. cosine_N: one per sample (scope sample) or the batch's, repeated. gradient_NK: of
+    the objective (to be minimised) in the confidence vectors."""
+
+    cosine_N: Tensor
+    gradient_NK: Tensor
+
+
+def parameters_of(decoder: InversionNet) -> list[Tensor]:
+    """The decoder's parameters in the order in which targets are kept."""
+    return list(decoder.parameters())
+
+
+def parameter_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, chunk: int = 512) -> list[Tensor]:
+    """grad_theta of the mean loss over all N pairs, accumulated in chunks."""
+    parameters = parameters_of(decoder)
+    required = [p.requires_grad for p in parameters]
+    total = [torch.zeros_like(p) for p in parameters]
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        for i in range(0, len(c_NK), chunk):
+            error = (decoder(c_NK[i : i + chunk]) - x_NCHW[i : i + chunk]).square().flatten(1).mean(1).sum() / len(c_NK)
+            for t, g in zip(total, torch.autograd.grad(error, parameters), strict=True):
+                t += g
+    finally:
+        for p, r in zip(parameters, required, strict=True):
+            p.requires_grad_(r)
+    return total
+
+
+def target_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> list[Tensor]:
+    """The defender's target ``t = grad_theta[-L(S; T(x), x)]`` over the private data (Algorithm 1, line 1).
+
+    With negative PSNR of the whole set as L the target is a positive multiple of this one, so every cosine is equal.
+    """
+    return [-g for g in parameter_gradient(decoder, c_NK, x_NCHW)]
+
+
+def norm_of(vectors: list[Tensor]) -> Tensor:
+    """l2 norm of a list of tensors taken as one vector."""
+    return torch.sqrt(sum((v.double().square().sum() for v in vectors), torch.zeros((), dtype=torch.float64))).to(vectors[0])
+
+
+def align_batch(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine") -> Aligned:
+    """One alignment for the batch (the paper's wording): g is the gradient of the batch's mean loss. Double backward."""
+    parameters = parameters_of(decoder)
+    required = [p.requires_grad for p in parameters]
+    c = c_NK.detach().requires_grad_(True)
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        error = (decoder(c) - x_NCHW).square().mean()
+        g = torch.autograd.grad(error, parameters, create_graph=True)
+        dot = sum(((t * a).sum() for t, a in zip(target, g, strict=True)), torch.zeros_like(error))
+        square = sum((a.square().sum() for a in g), torch.zeros_like(error))
+        value, cosine = _objective(objective, dot, square, norm_of(target))
+        (gradient,) = torch.autograd.grad(value, c)
+    finally:
+        for p, r in zip(parameters, required, strict=True):
+            p.requires_grad_(r)
+    return Aligned(cosine.detach().expand(len(c)), gradient)
+
+
+def align_samples(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine") -> Aligned:
+    """Each sample aligned alone, all of them in one double backward.
+
+    Per-sample gradients are never formed where that costs more: <t, g_i> needs one pass through the layer with t as
+    its weight, and |g_i|^2 the product of two Gram matrices (the "ghost norm" of Goodfellow 2015 and Li et al. 2022).
+    """
+    c = c_NK.detach().requires_grad_(True)
+    with torch.enable_grad():
+        trace = _trace(decoder, c)
+        error = (torch.sigmoid(trace[-1].output) - x_NCHW).square().flatten(1).mean(1).sum()
+        layers = [s for s in trace if not isinstance(s.layer, nn.Tanh)]
+        backward = torch.autograd.grad(error, [s.output for s in layers], create_graph=True)
+        dot_N = c.new_zeros(len(c))
+        square_N = c.new_zeros(len(c))
+        rest = iter(target)
+        for step, b in zip(layers, backward, strict=True):
+            d, s = _layer_products(step.layer, step.input, b, rest)
+            dot_N, square_N = dot_N + d, square_N + s
+        value_N, cosine_N = _objective(objective, dot_N, square_N, norm_of(target))
+        (gradient,) = torch.autograd.grad(value_N.sum(), c)
+    return Aligned(cosine_N.detach(), gradient)
+
+
+SCOPES: dict[str, Callable[..., Aligned]] = {"sample": align_samples, "batch": align_batch}
+
+
+def _objective(name: str, dot: Tensor, square: Tensor, target_norm: Tensor) -> tuple[Tensor, Tensor]:
+    """(value to minimise, cosine) from <t, g>, |g|^2 and |t|."""
+    tiny = torch.finfo(square.dtype).tiny
+    cosine = dot / (target_norm * torch.sqrt(square.clamp_min(tiny))).clamp_min(tiny)
+    if name == "cosine":
+        return 1 - cosine, cosine
+    if name == "distance":  # ||t - g||^2, the paper's Poi_MSE
+        return target_norm.square() - 2 * dot + square, cosine
+    raise ValueError(f"unknown alignment objective {name!r}; choose from: cosine, distance")
+
+
+@dataclass
+class _Step:
+    layer: nn.Module
+    input: Tensor
+    output: Tensor
+
+
+def _trace(decoder: InversionNet, c_NK: Tensor) -> list[_Step]:
+    z = features(c_NK, decoder.kind)[:, :, None, None]
+    steps = []
+    for layer in decoder.layers:
+        out = layer(z)
+        steps.append(_Step(layer, z, out))
+        z = out
+    return steps
+
+
+def _layer_products(layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Per sample: <t_layer, g_layer> and |g_layer|^2, for input a and output gradient b of one layer."""
+    if isinstance(layer, nn.BatchNorm2d):
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        scale = torch.rsqrt(layer.running_var + layer.eps)[:, None, None]
+        weight = (b * (a - layer.running_mean[:, None, None]) * scale).sum((2, 3))
+        bias = b.sum((2, 3))
+        t_weight, t_bias = next(target), next(target)
+        return weight @ t_weight + bias @ t_bias, weight.square().sum(1) + bias.square().sum(1)
+    if not isinstance(layer, nn.ConvTranspose2d):
+        raise TypeError(f"no per-sample gradient for {type(layer).__name__}: expected ConvTranspose2d, BatchNorm2d or Tanh")
+    t_weight = next(target)
+    forward = F.conv_transpose2d(a, t_weight, None, layer.stride, layer.padding)
+    dot = (forward * b).flatten(1).sum(1)
+    rows = a.flatten(2)  # N, Cin, HW
+    columns = F.unfold(b, layer.kernel_size, padding=layer.padding, stride=layer.stride)  # N, Cout k k, HW
+    places, wide = rows.shape[2], rows.shape[1] * columns.shape[1]
+    if places * (rows.shape[1] + columns.shape[1]) < wide:
+        square = (torch.bmm(rows.mT, rows) * torch.bmm(columns.mT, columns)).flatten(1).sum(1)
+    else:
+        square = torch.bmm(rows, columns.mT).flatten(1).square().sum(1)
+    if layer.bias is not None:
+        bias = b.sum((2, 3))
+        dot, square = dot + bias @ next(target), square + bias.square().sum(1)
+    return dot, square

@@ -1,0 +1,26 @@
+"""Inversion attackers. ``ATTACKS`` maps a name to a configuration; there is no other table.
+
+To add one: write a file with a configuration (a ``make()``) and a class, and add a line here. An entry is a named
+member of the suite: the same attacker with other options is another line.
+"""
+
+from __future__ import annotations
+
+from mipoison.attacks.decoder import DecoderConfig
+from mipoison.config import Config
+
+ATTACKS: dict[str, Config] = {
+    "passive": DecoderConfig(),
+    "raw": DecoderConfig(features="raw"),
+    "mismatched-loss": DecoderConfig(loss="psnr"),
+    "mismatched-data": DecoderConfig(data="D2"),
+    "mismatched-architecture": DecoderConfig(extra_blocks=1),
+    "early-stopping": DecoderConfig(validation=0.1),
+    "noise": DecoderConfig(view="noise"),
+    "softmax": DecoderConfig(view="softmax"),
+    "rounding": DecoderConfig(view="rounding"),
+    "label-only": DecoderConfig(view="label-only", features="raw"),
+}
+
+PASSIVE = "passive"
+"""The attacker of the paper: trains on what the API answers, knows of no defense."""

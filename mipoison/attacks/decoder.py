@@ -1,0 +1,115 @@
+"""The decoder attacker: trains an inversion model on its own (released vector, image) pairs (Yang et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.attacks.views import VIEWS, adapted_strength
+from mipoison.config import Config
+from mipoison.models.inversion import InversionConfig
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.training import RECONSTRUCTION_LOSSES, Validation, apply, seeded, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig(Config):
+    """A decoder attacker.
+
+    Attributes:
+        features: input features, ``log`` or ``raw``.
+        extra_blocks: TCNN blocks beyond the standard number, 0 to 3 (mismatched architecture).
+        loss: ``mse`` or ``psnr`` (mismatched loss).
+        data: the images handed to the attacker: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+            Substitutes are trained on D1 unless told otherwise, so D2 is the half that the defender did not use.
+        view: what happens to released vectors first: one of VIEWS. strength: the view's parameter (l2 length of the
+            noise, inverse temperature of the softmax, decimals of the rounding); None adapts it to the defense's
+            public budget where it has one (see :func:`mipoison.attacks.views.adapted_strength`).
+        validation: share of the attacker's images kept for early stopping, [0, 0.5]; 0 trains to the end.
+        patience: checks (ten a run) without progress before it stops.
+        width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the scale's.
+    """
+
+    features: Literal["log", "raw"] = "log"
+    extra_blocks: int = 0
+    loss: Literal["mse", "psnr"] = "mse"
+    data: Literal["all", "D1", "D2"] = "all"
+    view: str = "identity"
+    strength: float | None = None
+    validation: float = 0.0
+    patience: int = 3
+    width: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+
+    def validate(self) -> None:
+        self.one_of("view", VIEWS)
+        self.require("extra_blocks", 0 <= self.extra_blocks <= 3, "between 0 and 3")
+        self.require("strength", self.strength is None or self.strength >= 0, "at least 0")
+        self.require("validation", 0 <= self.validation <= 0.5, "between 0 and 0.5 (share of the images)")
+        for name in ("patience", "width", "steps", "batch"):
+            value = getattr(self, name)
+            self.require(name, value is None or value >= 1, "at least 1")
+        self.require("lr", self.lr is None or self.lr > 0, "above 0")
+
+    def make(self) -> Decoder:
+        for name in ("width", "steps", "batch", "lr"):
+            self.require(name, getattr(self, name) is not None, "set (by a scale) before the attacker is built")
+        return Decoder(self)
+
+
+class Decoder:
+    """Queries its images once, trains the decoder, reconstructs in one pass."""
+
+    def __init__(self, config: DecoderConfig, device: torch.device | None = None) -> None:
+        self.config = config
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query and train. Every random choice comes from ``rng``.
+
+        Raises:
+            ValueError: for fewer than four images.
+        """
+        cfg = self.config
+        if len(x_NCHW) < 4:
+            raise ValueError(f"the decoder attacker needs at least 4 images of its own, got {len(x_NCHW)}")
+        self.rng = rng
+        self.strength = cfg.strength if cfg.strength is not None else adapted_strength(cfg.view, known)
+        c_NK = self.look(oracle.query(x_NCHW)).to(self.device)
+        x_NCHW = x_NCHW.to(self.device)
+        validation = None
+        if cfg.validation > 0:
+            held = max(1, round(cfg.validation * len(x_NCHW)))
+            order = torch.randperm(len(x_NCHW), generator=rng).to(self.device)
+            validation = Validation(
+                c_NK[order[:held]], x_NCHW[order[:held]], every=max(1, (cfg.steps or 0) // 10), patience=cfg.patience
+            )
+            c_NK, x_NCHW = c_NK[order[held:]], x_NCHW[order[held:]]
+        architecture = InversionConfig(features=cfg.features, extra_blocks=cfg.extra_blocks, width=cfg.width or 1)
+        with seeded(rng, self.device):
+            self.model = architecture.make(known.image_shape, oracle.n_classes).to(self.device)
+        train(
+            self.model,
+            c_NK,
+            x_NCHW,
+            RECONSTRUCTION_LOSSES[cfg.loss],
+            steps=cfg.steps or 1,
+            batch=cfg.batch or 1,
+            lr=cfg.lr or 1e-3,
+            betas=(0.5, 0.999),
+            amsgrad=True,
+            rng=rng,
+            validation=validation,
+        )
+
+    def look(self, c_NK: Tensor) -> Tensor:
+        """The attacker's view of released vectors."""
+        return VIEWS[self.config.view](c_NK, self.strength, self.rng)
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        return apply(self.model, self.look(c_NK).to(self.device)).cpu()

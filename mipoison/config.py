@@ -1,0 +1,136 @@
+"""Configurations: frozen, keyword-only dataclasses of plain values that check themselves.
+
+A defense's or attacker's configuration subclasses :class:`Config`, validates in ``__post_init__`` with
+:meth:`Config.require` and friends, and round-trips through flat keys (``defense.budget``). The ranges that a
+sweep may explore stand beside the knob, in ``KNOBS``, as plain data: the library never imports the sweeper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+Plain = bool | int | float | str
+
+
+class ConfigError(ValueError):
+    """A value a user chose is not possible; the message names field, value, bound and choices in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """What a sweep may try for one field: a float or integer interval, or a list of choices.
+
+    Attributes:
+        low, high: inclusive bounds (numbers), or None with ``choices``.
+        log: whether the interval is explored on a log scale.
+        integer: whether only whole numbers are meant.
+        choices: the values, for a categorical knob.
+        help: what the knob does, with its unit.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    integer: bool = False
+    choices: tuple[Plain, ...] | None = None
+    help: str = ""
+
+
+def choose(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Return ``name`` if it is valid, else raise ConfigError listing the valid names (and the nearest one)."""
+    options = sorted(valid)
+    if name in options:
+        return name
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ConfigError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(options)}")
+
+
+def _kind_of(annotation: Any) -> tuple[type, bool]:
+    """(plain type, optional?) of a resolved field annotation; Literal and ``X | None`` are understood."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return type(typing.get_args(annotation)[0]), False
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return _kind_of(inner[0])[0], True
+    return annotation, False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of every configuration: validation helpers, flat keys, a stable digest.
+
+    Raises:
+        ConfigError: by subclasses, in ``__post_init__``, for a value out of bounds or of the wrong type.
+    """
+
+    KNOBS: ClassVar[Mapping[str, Knob]] = {}
+
+    def __post_init__(self) -> None:
+        for name, (kind, optional) in self.field_kinds().items():
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            if kind is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+                value = float(value)
+            if type(value) is not kind:
+                raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be {kind.__name__}")
+            if kind is float and not math.isfinite(value):
+                raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be finite")
+        hints = typing.get_type_hints(type(self))
+        for name in self.field_kinds():
+            if typing.get_origin(hints[name]) is typing.Literal:
+                self.one_of(name, typing.get_args(hints[name]))
+        self.validate()
+
+    def validate(self) -> None:
+        """Checks beyond the types; subclasses override. Runs at construction."""
+
+    @classmethod
+    def field_kinds(cls) -> dict[str, tuple[type, bool]]:
+        """Field name -> (bool, int, float or str; whether None is allowed), in order of definition."""
+        hints = typing.get_type_hints(cls)
+        return {f.name: _kind_of(hints[f.name]) for f in dataclasses.fields(cls)}
+
+    def require(self, name: str, ok: bool, bound: str) -> None:
+        """Raise ConfigError naming field, value and bound unless ``ok``."""
+        if not ok:
+            raise ConfigError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: must be {bound}")
+
+    def one_of(self, name: str, choices: Iterable[Plain]) -> None:
+        """Raise ConfigError unless the field's value is among ``choices``."""
+        options = tuple(choices)
+        self.require(name, getattr(self, name) in options, "one of " + ", ".join(map(str, options)))
+
+    def flat(self, prefix: str = "") -> dict[str, Plain | None]:
+        """The fields as ``{prefix.field: value}``; inverse of :meth:`from_flat`."""
+        dot = f"{prefix}." if prefix else ""
+        return {f"{dot}{f.name}": getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
+        """Build from flat keys; keys without the prefix are ignored, unknown keys with it raise ConfigError."""
+        dot = f"{prefix}." if prefix else ""
+        own = {k[len(dot) :]: v for k, v in values.items() if k.startswith(dot)}
+        for key in own:
+            choose(f"{cls.__name__} field", key, cls.field_kinds())
+        return cls(**own)
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that identify class and values."""
+        return digest({"class": type(self).__name__, **self.flat()})[:12]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a plain value (keys sorted, floats by repr)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -1,0 +1,26 @@
+"""Post-processing defenses. ``DEFENSES`` maps a name to its configuration class; there is no other table.
+
+To add one: write a file with a configuration (a ``make()``, ``KNOBS`` for the sweep) and a class, and add a line here.
+"""
+
+from __future__ import annotations
+
+from mipoison.config import Config
+from mipoison.defenses.label_only import LabelOnlyConfig
+from mipoison.defenses.lfp import LFPConfig
+from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.none import NoneConfig
+from mipoison.defenses.rounding import RoundingConfig
+
+DEFENSES: dict[str, type[Config]] = {
+    "none": NoneConfig,
+    "label-only": LabelOnlyConfig,
+    "rounding": RoundingConfig,
+    "noise": NoiseConfig,
+    "lpa": LPAConfig,
+    "lfp": LFPConfig,
+}
+
+ANCHORS = ("label-only", "none")
+"""Always evaluated, never searched: the floor, and no defense at all."""

@@ -1,0 +1,73 @@
+"""What most defenses share: touch every vector, keep no state, draw keyed randomness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.config import Config
+from mipoison.models.inversion import SubstituteConfig
+from mipoison.protocols import DefenderView
+from mipoison.randomness import QueryRandomness
+
+Randomness = Literal["keyed", "fresh"]
+"""``keyed``: the same query gets the same noise (secret and content of the image); ``fresh``: new noise each time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedConfig(Config):
+    """Settings shared by the defenses that align with a substitute inversion model.
+
+    Attributes:
+        budget: l2 bound of the perturbation, [0, 1.5].
+        rounds: alignment rounds R, 0 to 1000.
+        step: length of a step relative to the budget, alpha in (0, 2].
+        randomness: ``keyed`` or ``fresh`` start of the perturbation.
+        substitute_features, substitute_extra_blocks, substitute_data: the substitute inversion model (``log`` or
+            ``raw``; TCNN blocks beyond the standard; trained on ``D1``, ``D2`` or ``all`` of D_inv).
+    """
+
+    budget: float = 0.01
+    rounds: int = 10
+    step: float = 0.2
+    randomness: Randomness = "keyed"
+    substitute_features: Literal["log", "raw"] = "log"
+    substitute_extra_blocks: int = 0
+    substitute_data: Literal["D1", "D2", "all"] = "D1"
+
+    def validate(self) -> None:
+        self.require("budget", 0 <= self.budget <= 1.5, "between 0 and 1.5 (l2 norm)")
+        self.require("rounds", 0 <= self.rounds <= 1000, "between 0 and 1000")
+        self.require("step", 0 < self.step <= 2, "above 0 and at most 2 (times the budget)")
+        self.require("substitute_extra_blocks", 0 <= self.substitute_extra_blocks <= 3, "between 0 and 3")
+
+    def substitute(self) -> SubstituteConfig:
+        """The substitute's configuration."""
+        return SubstituteConfig(
+            features=self.substitute_features, extra_blocks=self.substitute_extra_blocks, data=self.substitute_data
+        )
+
+
+class BaseDefense:
+    """A defense without fitting that touches every vector; subclasses implement :meth:`protect`."""
+
+    keeps_label: bool = True
+    fresh: bool = False
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        """Nothing to prepare."""
+
+    def pick(self, c_NK: Tensor) -> Tensor:
+        """All of them (S(x) = 1 in Eq. 3)."""
+        return torch.ones(len(c_NK), dtype=torch.bool, device=c_NK.device)
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        """Released vectors (N, K) of one chunk."""
+        raise NotImplementedError
+
+    def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
+        """Mean cosine to the defense's target gradient at these vectors; None for defenses that align nothing."""
+        return None

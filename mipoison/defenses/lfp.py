@@ -1,0 +1,135 @@
+"""LFP: label-flipping poisoning of a few vectors (Zhou et al., Section V-C)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mipoison.alignment import align_batch, target_gradient
+from mipoison.config import Knob
+from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.noise import random_direction
+from mipoison.protocols import DefenderView
+from mipoison.randomness import QueryRandomness
+from mipoison.simplex import label_of, project_release, project_tangent
+
+
+@dataclass(frozen=True, kw_only=True)
+class LFPConfig(AlignedConfig):
+    """Label-flipping poisoning.
+
+    Attributes:
+        ratio: share of the vectors of a request that are poisoned, in (0, 1).
+        threshold: candidates have a maximum below it, in (0, 1].
+        swap: exchange the two top scores, keep the maximum there and reverse the rest (else reverse all ranks).
+        budget: l2 bound of the fine-tuning around the reversed vector, [0, 1.5].
+        rounds: alignment rounds of the fine-tuning (0: none). step: length of a step relative to the budget.
+        randomness, substitute_...: see AlignedConfig.
+    """
+
+    KNOBS: ClassVar[Mapping[str, Knob]] = {
+        "ratio": Knob(low=0.01, high=0.5, log=True, help="share of poisoned vectors"),
+        "threshold": Knob(low=0.5, high=1.0, help="candidates have a maximum below it"),
+        "budget": Knob(low=1e-3, high=0.5, log=True, help="l2 bound of the fine-tuning"),
+        "swap": Knob(choices=(False, True), help="keep the maximum fixed after exchanging the top two"),
+    }
+
+    ratio: float = 0.05
+    threshold: float = 0.9
+    swap: bool = False
+    budget: float = 0.05
+    rounds: int = 5
+
+    def validate(self) -> None:
+        super().validate()
+        self.require("ratio", 0 < self.ratio < 1, "above 0 and below 1 (share of the vectors)")
+        self.require("threshold", 0 < self.threshold <= 1, "above 0 and at most 1 (confidence)")
+
+    def make(self) -> LFP:
+        return LFP(self)
+
+
+def pick_candidates(c_NK: Tensor, ratio: float, threshold: float) -> Tensor:
+    """Bool (N,): exactly ``round(ratio N)`` vectors, below the threshold, class-balanced, least confident first.
+
+    Each label's vectors are ranked from the least confident; picks go round the labels rank by rank. Vectors above the
+    threshold top up where candidates are too few.
+    """
+    n = len(c_NK)
+    wanted = round(ratio * n)
+    top_N, label_N = c_NK.max(1).values, label_of(c_NK)
+    beyond_N = (top_N >= threshold).long()
+    order_N = torch.argsort(top_N, stable=True)
+    rank_N = torch.zeros(n, dtype=torch.int64, device=c_NK.device)
+    for label in label_N.unique():
+        for side in (0, 1):
+            rows = order_N[(label_N[order_N] == label) & (beyond_N[order_N] == side)]
+            rank_N[rows] = torch.arange(len(rows), device=c_NK.device)
+    picked_N = torch.zeros(n, dtype=torch.bool, device=c_NK.device)
+    keys = sorted(range(n), key=lambda i: (int(beyond_N[i]), int(rank_N[i]), float(top_N[i]), i))
+    picked_N[torch.tensor(keys[:wanted], dtype=torch.int64, device=c_NK.device)] = True
+    return picked_N
+
+
+def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
+    """The same scores with ranks reversed: the largest goes to the least class, and so on.
+
+    With ``swap`` the largest goes to the second class and stays there, and the others are reversed.
+    """
+    if c_NK.shape[1] < 2:
+        return c_NK.clone()
+    scores_NK, classes_NK = c_NK.sort(dim=1, descending=True, stable=True)
+    if swap:
+        first, second, rest = classes_NK[:, :1], classes_NK[:, 1:2], classes_NK[:, 2:]
+        # After the exchange class `second` holds the maximum; the others, `first` (now second) downwards, reverse.
+        classes_NK = torch.cat([second, torch.cat([first, rest], 1).flip(1)], 1)
+    else:
+        classes_NK = classes_NK.flip(1)
+    return torch.empty_like(c_NK).scatter_(1, classes_NK, scores_NK)
+
+
+class LFP(BaseDefense):
+    """Reverses the ranks of a few vectors of a request, then aligns them, gradient over candidates and clean rest."""
+
+    keeps_label = False
+
+    def __init__(self, config: LFPConfig) -> None:
+        self.config = config
+        self.fresh = config.randomness == "fresh"
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        """Train or load the substitute and compute the target gradient over D_cla train."""
+        cfg = self.config
+        self.substitute = view.substitute(cfg.substitute())
+        self.target = target_gradient(
+            self.substitute, view.c_private_NK.to(view.device), view.x_private_NCHW.to(view.device)
+        )
+
+    def pick(self, c_NK: Tensor) -> Tensor:
+        return pick_candidates(c_NK, self.config.ratio, self.config.threshold)
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        cfg = self.config
+        out_NK = c_NK.clone()
+        if not bool(picked_N.any()):
+            return out_NK
+        reversed_NK = reverse_ranks(c_NK[picked_N], cfg.swap)
+        out_NK[picked_N] = reversed_NK
+        if cfg.budget == 0 or cfg.rounds == 0:
+            return out_NK
+        start_NK = reversed_NK.double() + cfg.budget * random_direction(c_NK, rng, "lfp start")[picked_N]
+        out_NK[picked_N] = project_release(start_NK, reversed_NK, cfg.budget)
+        for _ in range(cfg.rounds):
+            gradient_NK = align_batch(self.substitute, self.target, out_NK, x_NCHW).gradient_NK[picked_N]
+            direction_NK = unit_rows(project_tangent(gradient_NK.double()))
+            moved_NK = out_NK[picked_N].double() - cfg.step * cfg.budget * direction_NK
+            out_NK[picked_N] = project_release(moved_NK, reversed_NK, cfg.budget)
+        return out_NK
+
+    def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
+        return float(align_batch(self.substitute, self.target, c_NK, x_NCHW).cosine_N.mean()) if len(c_NK) else None

@@ -1,0 +1,230 @@
+"""Validity checks: columns that say when a record cannot be taken at face value.
+
+A record is a flat mapping, one per victim x defense x attacker x seed. A check looks at one record and its
+:class:`CheckContext` and answers True (raised), False (looked, nothing found) or None (not applicable: a
+number is missing, the run failed, or there is nothing to compare with).
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+
+REPEAT_TOLERANCE = 1e-6
+"""l2 distance between two answers to one query that float32 rounding explains."""
+
+WEAKER_TOLERANCE = 0.02
+"""Share by which an adaptive attacker's error may exceed the passive one's."""
+
+ZERO_BUDGET_TOLERANCE = 1e-6
+"""Largest difference in reconstruction error that counts as none."""
+
+LABEL_ONLY_TOLERANCE = 0.02
+"""Share by which the worst-case error may exceed the label-only floor."""
+
+CELL = ("dataset", "auxiliary", "split", "seed", "victim")
+"""What compared records have in common; settings under these names (``victim.width``) included."""
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """The records that a record is compared with: same dataset, split, seed and victim.
+
+    Failed ones among them are ignored.
+
+    Attributes:
+        suite: every attacker's record on the same defense with the same settings; the record itself may be
+            among them.
+        undefended: records without a defense, one per attacker.
+        label_only: records of the label-only defense, one per attacker.
+    """
+
+    suite: tuple[Record, ...] = ()
+    undefended: tuple[Record, ...] = ()
+    label_only: tuple[Record, ...] = ()
+
+    @classmethod
+    def of(
+        cls, record: Record, records: Iterable[Record], *, undefended: str, label_only: str
+    ) -> CheckContext:
+        """Pick a record's context out of any collection of records.
+
+        Args:
+            record: the record to be checked.
+            records: records of any cells, defenses and attackers.
+            undefended, label_only: the names of these two in the column ``defense``.
+        """
+        near = [other for other in records if _same(record, other, CELL)]
+        return cls(
+            suite=tuple(other for other in near if _same(record, other, ("defense",))),
+            undefended=tuple(other for other in near if other.get("defense") == undefended),
+            label_only=tuple(other for other in near if other.get("defense") == label_only),
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One validity check.
+
+    Attributes:
+        name: column name without the prefix ``check.``.
+        raised_if: the condition, in words.
+        means: what a raised check says about the record.
+        function: (record, context) -> raised, or None where it does not apply.
+    """
+
+    name: str
+    raised_if: str
+    means: str
+    function: Callable[[Record, CheckContext], bool | None]
+
+
+def _missing(value: Any) -> bool:
+    """None, or NaN: what None becomes in a data frame."""
+    return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
+
+
+def _number(record: Record, key: str) -> float | None:
+    value = record.get(key)
+    if _missing(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"record has {key}={value!r}, which is not a finite number")
+    return float(value)
+
+
+def _settings(record: Record, name: str) -> dict[str, Any]:
+    """The column ``name`` and the flat settings under it (``name.x``); missing ones left out."""
+    return {
+        key: value
+        for key, value in record.items()
+        if (key == name or key.startswith(f"{name}.")) and not _missing(value)
+    }
+
+
+def _same(a: Record, b: Record, names: Iterable[str]) -> bool:
+    return all(_settings(a, name) == _settings(b, name) for name in names)
+
+
+def _ok(record: Record) -> bool:
+    if "status" not in record:
+        raise ValueError(f"record has no status; its keys are: {', '.join(sorted(record))}")
+    return record["status"] == "ok"
+
+
+def _errors(records: Iterable[Record]) -> list[float]:
+    found = (_number(record, "reconstruction_error") for record in records if _ok(record))
+    return [error for error in found if error is not None]
+
+
+def _repeated_queries_differ(record: Record, context: CheckContext) -> bool | None:
+    distance = _number(record, "repeat_query_distance")
+    return None if distance is None else distance > REPEAT_TOLERANCE
+
+
+def _no_better_than_mean_image(record: Record, context: CheckContext) -> bool | None:
+    skill = _number(record, "reconstruction_skill")
+    return None if skill is None else skill <= 0
+
+
+def _adaptive_weaker_than_passive(record: Record, context: CheckContext) -> bool | None:
+    error = _number(record, "reconstruction_error")
+    passive = _errors(other for other in context.suite if other.get("attack") == "passive")
+    if record.get("attack") == "passive" or error is None or not passive:
+        return None
+    return error > min(passive) * (1 + WEAKER_TOLERANCE)
+
+
+def _zero_budget_differs(record: Record, context: CheckContext) -> bool | None:
+    error, distortion = _number(record, "reconstruction_error"), _number(record, "confidence_distortion")
+    # Exactly 0: training amplifies even 1e-8, so only unchanged answers can be held to the undefended error
+    if error is None or distortion is None or distortion != 0:
+        return None
+    undefended = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
+    if not undefended:
+        return None
+    return any(abs(error - other) > ZERO_BUDGET_TOLERANCE for other in undefended)
+
+
+def _below_label_only(record: Record, context: CheckContext) -> bool | None:
+    error, agreement = _number(record, "reconstruction_error"), _number(record, "label_agreement")
+    floor = _errors(context.label_only)
+    if error is None or agreement is None or agreement < 1 or not floor:
+        return None
+    worst = min([error, *_errors(context.suite)])
+    return worst > min(floor) * (1 + LABEL_ONLY_TOLERANCE)
+
+
+CHECKS: dict[str, Check] = {
+    "repeated_queries_differ": Check(
+        "repeated_queries_differ",
+        f"two answers to the same query are more than {REPEAT_TOLERANCE:g} apart (l2)",
+        "the API draws fresh noise for each query: an attacker who asks again and averages sees through "
+        "part of it",
+        _repeated_queries_differ,
+    ),
+    "no_better_than_mean_image": Check(
+        "no_better_than_mean_image",
+        "the reconstruction skill is 0 or less",
+        "the attacker does no better than answering the attack set's mean image to everything: it learned "
+        "nothing about private images, so it is no evidence for the defense",
+        _no_better_than_mean_image,
+    ),
+    "adaptive_weaker_than_passive": Check(
+        "adaptive_weaker_than_passive",
+        f"an attacker other than 'passive' has an error more than {WEAKER_TOLERANCE:.0%} above that of the "
+        "best passive one on the same defense and seed",
+        "the adaptation hurts the attacker: it is no test of robustness, use the worst case over the suite",
+        _adaptive_weaker_than_passive,
+    ),
+    "zero_budget_differs": Check(
+        "zero_budget_differs",
+        "the distortion is exactly 0 but the error is more than "
+        f"{ZERO_BUDGET_TOLERANCE:g} off the undefended one of the same attacker and seed",
+        "something besides the defense differs (data, seeds, training, or a device that does not repeat its "
+        "sums): differences of this size are no effect of a defense",
+        _zero_budget_differs,
+    ),
+    "below_label_only": Check(
+        "below_label_only",
+        "every label was kept, yet the least error over the suite is more than "
+        f"{LABEL_ONLY_TOLERANCE:.0%} above the least error on label-only answers",
+        "less seems to leak than from the label alone, which is impossible for an attacker who may discard "
+        "the scores: the attackers are under-trained or poisoned, and the suite lacks a label-only view",
+        _below_label_only,
+    ),
+}
+
+
+def apply_checks(record: Record, context: CheckContext) -> dict[str, bool | None]:
+    """Columns ``check.<name>`` for one record; all None if its status is not ``ok``.
+
+    Raises:
+        ValueError: a record has no status, or something else where a number belongs, or a context record
+            comes from another dataset, split, seed or victim (or, in the suite, another defense).
+    """
+    if not _ok(record):
+        return {f"check.{name}": None for name in CHECKS}
+    for role, records, names in (
+        ("suite", context.suite, (*CELL, "defense")),
+        ("undefended", context.undefended, CELL),
+        ("label_only", context.label_only, CELL),
+    ):
+        for other in records:
+            for name in names:
+                if not _same(record, other, (name,)):
+                    raise ValueError(
+                        f"a {role} record belongs to another {name}: {_settings(other, name)} "
+                        f"beside {_settings(record, name)}"
+                    )
+    return {f"check.{name}": check.function(record, context) for name, check in CHECKS.items()}
+
+
+def checks_table() -> list[tuple[str, str, str]]:
+    """Rows (column, raised if, means) for the documentation, in the order of :data:`CHECKS`."""
+    return [(f"check.{name}", check.raised_if, check.means) for name, check in CHECKS.items()]

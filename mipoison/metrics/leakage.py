@@ -1,0 +1,197 @@
+"""What a defense still gives away: how close reconstructions come to private images.
+
+Images are (N, C, H, W) with pixels in [0, 1]; an error is a mean squared error per pixel on that scale.
+Invalid input raises ValueError with the offending values.
+
+Shape suffixes: N images, M thresholds, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from mipoison.metrics.utility import accuracy
+
+PIXEL_TOLERANCE = 1e-4
+"""How far a pixel may lie outside [0, 1]: rounding passes, another pixel scale does not."""
+
+SSIM_SIGMA = 1.5
+SSIM_RADIUS = 5
+"""Gaussian window of :func:`ssim`: 11 x 11 pixels, as in Wang et al. 2004."""
+
+
+def _images(name: str, x_NCHW: Tensor) -> None:
+    if x_NCHW.ndim != 4 or 0 in x_NCHW.shape:
+        raise ValueError(f"{name} must be non-empty (N, C, H, W) images, got shape {tuple(x_NCHW.shape)}")
+    if not x_NCHW.is_floating_point():
+        raise ValueError(f"{name} must be floating point with pixels in [0, 1], got {x_NCHW.dtype}")
+    low, high = float(x_NCHW.min()), float(x_NCHW.max())
+    if not (low >= -PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE):  # NaN fails both
+        raise ValueError(f"{name} must have finite pixels in [0, 1], got values from {low:g} to {high:g}")
+
+
+def _image_pair(rec_NCHW: Tensor, x_NCHW: Tensor) -> None:
+    if rec_NCHW.shape != x_NCHW.shape:
+        raise ValueError(
+            f"reconstructions and images differ in shape: {tuple(rec_NCHW.shape)} and {tuple(x_NCHW.shape)}"
+        )
+    _images("reconstructions", rec_NCHW)
+    _images("images", x_NCHW)
+
+
+def _error(name: str, value: float, *, positive: bool = False) -> float:
+    value = float(value)
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name} must be finite and {'above' if positive else 'at least'} 0, got {value}")
+    return value
+
+
+def _errors(errors_N: Tensor) -> Tensor:
+    """Per-image errors in float64 on the CPU; raises ValueError if empty, not finite or negative."""
+    if errors_N.ndim != 1 or len(errors_N) == 0:
+        raise ValueError(f"errors must be a non-empty vector (N,), got shape {tuple(errors_N.shape)}")
+    errors_N = errors_N.detach().cpu().double()
+    bad = int((~torch.isfinite(errors_N) | (errors_N < 0)).sum())
+    if bad:
+        raise ValueError(f"errors must be finite and at least 0, got {bad} of {len(errors_N)} that are not")
+    return errors_N
+
+
+def _batches(rec_NCHW: Tensor, x_NCHW: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of chunks in float64, on the device of the images."""
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    for start in range(0, len(x_NCHW), batch):
+        rec, x = rec_NCHW[start : start + batch], x_NCHW[start : start + batch]
+        yield rec.detach().to(x.device, torch.float64), x.detach().double()
+
+
+def reconstruction_errors(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 4096) -> Tensor:
+    """Mean squared error of each reconstruction over its pixels, in [0, 1].
+
+    Args:
+        rec_NCHW: reconstructions, in the order of ``x_NCHW``.
+        x_NCHW: the private images.
+        batch: images at once; bounds memory, does not change a value.
+
+    Returns:
+        Errors (N,), float64, on the device of ``x_NCHW``.
+    """
+    _image_pair(rec_NCHW, x_NCHW)
+    return torch.cat([(r - x).square().mean(dim=(1, 2, 3)) for r, x in _batches(rec_NCHW, x_NCHW, batch)])
+
+
+def mean_image_error(x_train_NCHW: Tensor, x_NCHW: Tensor) -> float:
+    """Error of answering every private image with the attack set's mean image: what comes for nothing.
+
+    Args:
+        x_train_NCHW: the attacker's training images (D_inv train).
+        x_NCHW: the private images, of the same (C, H, W).
+    """
+    if x_train_NCHW.shape[1:] != x_NCHW.shape[1:]:
+        raise ValueError(
+            f"attack set and private images differ in (C, H, W): {tuple(x_train_NCHW.shape[1:])} "
+            f"and {tuple(x_NCHW.shape[1:])}"
+        )
+    _images("attack set", x_train_NCHW)
+    mean_CHW = x_train_NCHW.detach().mean(dim=0, dtype=torch.float64).to(x_NCHW.device)
+    errors_N = reconstruction_errors(mean_CHW.expand(x_NCHW.shape), x_NCHW)
+    return float(errors_N.mean())
+
+
+def reconstruction_skill(error: float, mean_image_error: float) -> float:
+    """``1 - error / mean_image_error``: 1 is perfect, 0 as good as the mean image, below 0 worse than it.
+
+    Raises:
+        ValueError: a value is negative or not finite, or the mean image's error is 0 (nothing to
+            reconstruct).
+    """
+    return 1 - _error("error", error) / _error("mean_image_error", mean_image_error, positive=True)
+
+
+def share_recognised(logits_or_c_NK: Tensor, y_N: Tensor) -> float:
+    """Share of reconstructions, in [0, 1], that an evaluator assigns to the private image's class.
+
+    Args:
+        logits_or_c_NK: the evaluator's scores for the reconstructions, logits or confidence vectors.
+        y_N: classes of the private images, in the evaluator's numbering.
+    """
+    return accuracy(logits_or_c_NK, y_N)
+
+
+def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each reconstruction, in [-1, 1]; computed by torchmetrics.
+
+    The window is the standard Gaussian, sigma 1.5 and 11 x 11 pixels, on images of every size, so values
+    compare across datasets in definition; on 16x16 it spans most of the image and SSIM is correspondingly
+    coarse. Borders are reflected and all H x W positions are averaged (no cropping, which would leave 6 x 6
+    of a 16x16 image), then the channels. Constants K1 = 0.01, K2 = 0.03, pixel range 1. (torchmetrics ignores
+    ``kernel_size`` for Gaussian windows: sigma alone decides.)
+
+    Args:
+        rec_NCHW: reconstructions, in the order of ``x_NCHW``.
+        x_NCHW: the private images, at least 6 pixels high and wide.
+        batch: images at once; bounds memory, does not change a value.
+
+    Returns:
+        SSIM (N,), float64, on the device of ``x_NCHW``.
+    """
+    _image_pair(rec_NCHW, x_NCHW)
+    if min(x_NCHW.shape[2:]) <= SSIM_RADIUS:
+        raise ValueError(f"ssim needs {SSIM_RADIUS + 1} pixels a side or more, got {tuple(x_NCHW.shape[2:])}")
+    values = []  # in float64: float32 variances, differences of squares, shift flat regions by 1e-4
+    for rec, x in _batches(rec_NCHW, x_NCHW, batch):
+        # The full map, averaged here: so that the treatment of borders is ours.
+        _, map_NCHW = structural_similarity_index_measure(
+            rec, x, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True
+        )
+        values.append(map_NCHW.mean(dim=(1, 2, 3)))
+    return torch.cat(values)
+
+
+def gamma_inversion(errors_N: Tensor, gamma: float) -> bool:
+    """Whether the attack is a successful gamma-inversion (Definition 1): mean error at most ``gamma``."""
+    return float(_errors(errors_N).mean()) <= _error("gamma", gamma)
+
+
+def defense_curve(errors_N: Tensor, epsilons_M: Tensor) -> Tensor:
+    """The (epsilon, eta)-defense curve (Definition 2, Eq. 8), in [0, 1]; lower is a better defense.
+
+    The definition asks for ``Pr[error >= epsilon] >= 1 - eta``; the least eta that holds is the share of
+    images with an error strictly below epsilon.
+
+    Args:
+        errors_N: per-image errors.
+        epsilons_M: thresholds in any order.
+
+    Returns:
+        eta (M,), float64 on the CPU.
+    """
+    sorted_N = _errors(errors_N).sort().values
+    if epsilons_M.ndim != 1 or len(epsilons_M) == 0 or not bool(torch.isfinite(epsilons_M).all()):
+        raise ValueError(f"epsilons must be a non-empty vector of finite thresholds, got {epsilons_M}")
+    below_M = torch.searchsorted(sorted_N, epsilons_M.detach().cpu().double().contiguous(), right=False)
+    return below_M.double() / len(sorted_N)
+
+
+def excess_leakage(worst_error: float, label_only_error: float) -> float:
+    """``1 - worst_error / label_only_error``: what the best attacker gains over knowing the label alone.
+
+    0 means that nothing leaks beyond the label; above 0, the scores give something away; below 0, the
+    attackers make less of the scores than of the label and are under-trained (an attacker can always discard
+    the scores).
+
+    Args:
+        worst_error: least mean error over the attackers on this defense.
+        label_only_error: least mean error over the attackers on one-hot answers; same victim, split and seed.
+
+    Raises:
+        ValueError: a value is negative or not finite, or the label-only error is 0.
+    """
+    floor = _error("label_only_error", label_only_error, positive=True)
+    return 1 - _error("worst_error", worst_error) / floor

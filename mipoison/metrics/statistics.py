@@ -1,0 +1,133 @@
+"""Intervals over seeds, and paired comparisons of two defenses on the same seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+ROUNDING = 1e-12
+"""Differences below this share of the compared values are rounding, and count as 0."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and its confidence interval.
+
+    Attributes:
+        mean: arithmetic mean.
+        low, high: bounds of the interval; None for a single value, since one seed has no interval.
+        n: number of values.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of ``a - b`` over pairs.
+
+    Attributes:
+        mean: arithmetic mean of the differences.
+        low, high: bounds of the bootstrap interval; None with fewer than three pairs.
+        n: number of pairs.
+        significant: whether zero is outside the bootstrap interval and outside the Student-t interval.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    significant: bool
+
+
+def _sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a non-empty list of numbers, got shape {array.shape}")
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise ValueError(
+            f"{name} has {bad} non-finite of {array.size} values (drop failed runs, and count them)"
+        )
+    return array
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+
+
+def _student(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    n = values.size
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * float(values.std(ddof=1)) / n**0.5
+    mean = float(values.mean())
+    return mean - half, mean + half
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean and Student-t interval of independent values, one per seed.
+
+    Args:
+        values: at least one finite number. A single value gets no interval (low and high are None).
+        level: coverage in (0, 1).
+
+    Raises:
+        ValueError: no values, a non-finite one, or an impossible level.
+    """
+    _check_level(level)
+    sample = _sample("values", values)
+    if sample.size == 1:
+        return Interval(float(sample[0]), None, None, 1)
+    return Interval(float(sample.mean()), *_student(sample, level), int(sample.size))
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, *, rng: np.random.Generator, resamples: int = 2000
+) -> PairedDifference:
+    """Mean of ``a - b`` with a percentile bootstrap interval over the pairs.
+
+    Percentiles rather than scipy's BCa, which is undefined when the differences are constant. The bootstrap
+    resamples
+    the seeds that were run, so with few of them its interval is too narrow: for normal differences without
+        any true
+    effect, a 95 % interval excludes zero in about 26 % of the cases with 3 pairs, 16 % with 5 and 10 % with
+    10. ``significant`` therefore also requires the Student-t interval to exclude zero, which holds the rate
+    at 5 %.
+
+    Args:
+        a, b: values of two settings on the same seeds, in the same order.
+        level: coverage in (0, 1).
+        rng: draws the resamples; the only source of randomness.
+        resamples: number of bootstrap means.
+
+    Returns:
+        With fewer than three pairs, no interval and ``significant`` False. Constant differences have an
+        interval of width zero and are significant unless they are 0.
+
+    Raises:
+        ValueError: sizes differ, no pairs, a non-finite value, or an impossible level or number of resamples.
+    """
+    _check_level(level)
+    first, second = _sample("a", a), _sample("b", b)
+    if first.size != second.size:
+        raise ValueError(f"a and b must be paired, got {first.size} and {second.size} values")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    difference = first - second
+    difference[np.abs(difference) <= ROUNDING * np.maximum(np.abs(first), np.abs(second))] = 0.0
+    mean, n = float(difference.mean()), int(difference.size)
+    if n < 3:
+        return PairedDifference(mean, None, None, n, False)
+    if np.ptp(difference) <= ROUNDING * np.abs(difference).max():  # constant up to rounding
+        return PairedDifference(mean, mean, mean, n, mean != 0)
+    means = difference[rng.integers(0, n, size=(resamples, n))].mean(axis=1)
+    low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+    student_low, student_high = _student(difference, level)
+    excluded = (low > 0 or high < 0) and (student_low > 0 or student_high < 0)
+    return PairedDifference(mean, low, high, n, excluded)

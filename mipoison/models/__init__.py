@@ -1,0 +1,1 @@
+"""Networks: classifiers (victim, evaluator) and inversion models."""

@@ -1,0 +1,102 @@
+"""Classifiers: the victim of the paper, and an evaluator of another architecture.
+
+Shape suffixes: N samples, K classes, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mipoison.config import Config
+
+_POOLINGS = {16: 2, 32: 3, 64: 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(Config):
+    """Architecture and training of a classifier.
+
+    Attributes:
+        architecture: ``victim`` (Conv3x3-BatchNorm-MaxPool-ReLU blocks and two linear layers with dropout, as the
+            paper's) or ``evaluator`` (strided 5x5 convolutions with GroupNorm and global pooling).
+        width: channels of the first block (ndf).
+        hidden: units between the victim's two linear layers.
+        steps: Adam steps. batch: images per step. lr: peak learning rate (one cosine decay to zero).
+    """
+
+    architecture: Literal["victim", "evaluator"] = "victim"
+    width: int = 32
+    hidden: int = 128
+    steps: int = 600
+    batch: int = 128
+    lr: float = 1e-3
+
+    def validate(self) -> None:
+        for name in ("width", "hidden", "steps", "batch"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        self.require("lr", self.lr > 0, "above 0")
+
+    def make(self, image_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+        """An untrained network from images (N, C, H, W) in [0, 1] to logits (N, K)."""
+        return {"victim": VictimNet, "evaluator": EvaluatorNet}[self.architecture](self, image_shape, n_classes)
+
+
+def blocks_for(size: int, table: dict[int, int]) -> int:
+    """Number of blocks for square images of ``size`` pixels; ValueError naming the supported sizes."""
+    if size not in table:
+        raise ValueError(f"image size {size} is not supported; choose from: {', '.join(map(str, table))}")
+    return table[size]
+
+
+class VictimNet(nn.Module):
+    """Two (16x16), three (32x32) or four (64x64) Conv-BN-MaxPool-ReLU blocks, then two linear layers (VII-A2)."""
+
+    def __init__(self, config: ClassifierConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
+        super().__init__()
+        channels, size, _ = image_shape
+        layers: list[nn.Module] = []
+        width = config.width
+        for _ in range(blocks_for(size, _POOLINGS)):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()]
+            channels, width, size = width, 2 * width, size // 2
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * size * size, config.hidden), nn.Dropout(0.5), nn.Linear(config.hidden, n_classes)
+        )
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.head(self.features(x_NCHW))
+
+
+class EvaluatorNet(nn.Module):
+    """Strided 5x5 convolutions, GroupNorm, SiLU and global average pooling: nothing shared with the victim."""
+
+    def __init__(self, config: ClassifierConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
+        super().__init__()
+        channels, size, _ = image_shape
+        layers: list[nn.Module] = []
+        width = config.width
+        for _ in range(blocks_for(size, _POOLINGS)):
+            layers += [nn.Conv2d(channels, width, 5, stride=2, padding=2), nn.GroupNorm(4 if width % 4 == 0 else 1, width), nn.SiLU()]
+            channels, width = width, 2 * width
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * channels, n_classes)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        f_NCHW = self.features(x_NCHW)
+        return self.head(torch.cat([f_NCHW.mean((2, 3)), f_NCHW.amax((2, 3))], 1))
+
+
+@torch.no_grad()
+def confidence_vectors(model: nn.Module, x_NCHW: Tensor, *, batch: int = 128) -> Tensor:
+    """Softmax outputs (N, K) of a classifier in eval mode, in fixed chunks so that sharding changes nothing."""
+    model.eval()
+    parts = [torch.softmax(model(x_NCHW[i : i + batch]), 1) for i in range(0, len(x_NCHW), batch)]
+    if parts:
+        return torch.cat(parts)
+    return torch.softmax(model(x_NCHW.new_zeros(1, *x_NCHW.shape[1:])), 1)[:0]

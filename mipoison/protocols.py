@@ -1,0 +1,109 @@
+"""Who knows what: the interfaces between defender, attacker and the defended API.
+
+The signatures are the threat model. A defense sees the defender's side (:class:`DefenderView`) and each query; an
+attacker gets the metered :class:`Oracle`, images of its own and what is public (:class:`ThreatModel`), nothing else.
+
+Shape suffixes: N samples, K classes, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mipoison.models.inversion import InversionNet, SubstituteConfig
+from mipoison.randomness import QueryRandomness
+
+
+@dataclass(frozen=True)
+class DefenderView:
+    """The defender's side, handed to :meth:`Defense.fit`.
+
+    Attributes:
+        x_private_NCHW, c_private_NK: private training images (D_cla train) and their clean confidence vectors.
+        substitute: builds (or loads) a substitute trained on clean pairs of the share of D_inv that its configuration
+            names; in eval mode, parameters not requiring gradients.
+        substitute_data: reads the public share that a substitute was trained on: images and clean vectors.
+        n_classes: K.
+        device: where to compute.
+    """
+
+    x_private_NCHW: Tensor
+    c_private_NK: Tensor
+    substitute: Callable[[SubstituteConfig], InversionNet]
+    substitute_data: Callable[[SubstituteConfig], tuple[Tensor, Tensor]]
+    n_classes: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Defense(Protocol):
+    """A post-processing unit: fitted once, then maps confidence vectors to released vectors.
+
+    Attributes:
+        keeps_label: whether the label (index of the first maximum) is kept for every query, by construction.
+        fresh: whether the same query draws new randomness each time it is asked.
+    """
+
+    keeps_label: bool
+    fresh: bool
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        """Prepare with the defender's data; called once, before any query."""
+        ...
+
+    def pick(self, c_NK: Tensor) -> Tensor:
+        """The picking strategy S of Eq. 3: bool (N,), which vectors of one request will be touched."""
+        ...
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        """Released vectors of one chunk: rows on the simplex, same shape and dtype; inputs are left untouched."""
+        ...
+
+
+class Oracle(Protocol):
+    """The defended API as an attacker sees it: images in, released vectors out, every query counted."""
+
+    @property
+    def n_classes(self) -> int: ...
+
+    @property
+    def queries(self) -> int: ...
+
+    def query(self, x_NCHW: Tensor) -> Tensor:
+        """Released vectors (N, K) of images in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an adaptive attacker knows besides its own queries.
+
+    Attributes:
+        defense: name of the deployed defense, or None for an attacker that does not know it.
+        settings: the defense's public settings as flat keys; never its secret, substitute or data.
+        image_shape: (C, H, W) of the images.
+    """
+
+    defense: str | None
+    settings: dict[str, Any]
+    image_shape: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        known = "nothing of the defense" if self.defense is None else f"defense {self.defense} with {self.settings}"
+        return f"black-box oracle, own images of shape {self.image_shape}, knows {known}"
+
+
+class Attack(Protocol):
+    """An inversion attacker."""
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Train on answers of the oracle to the attacker's own images."""
+        ...
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] for released vectors of images that the attacker has not seen."""
+        ...

@@ -1,0 +1,366 @@
+"""Projections that turn any row of scores into a confidence vector that a defense may release.
+
+Shape suffixes: N rows (queries), K classes. `_N1` is a column that broadcasts over the classes.
+
+All functions are vectorised over rows, leave their inputs alone, compute in float64 and return the dtype
+they were given (float32 or float64). The device must have float64, which CPU and CUDA do. Rows that are not
+a float32 or float64 matrix with a column at least, or not finite (`label_of` aside), raise ValueError.
+
+Two conventions hold everywhere in the project:
+    label       the index of the first maximum of a confidence vector (`label_of`), the one tie rule
+    distortion  the Euclidean distance between the released and the clean confidence vector, unitless,
+                between 0 and sqrt(2); `budget` is its upper bound
+"""
+
+import torch
+from torch import Tensor
+
+SIMPLEX_TOLERANCE = 1e-3  # how far a clean vector may miss the simplex: wide enough for a float16 softmax
+MAX_SIZE = 1e300  # rows are summed in float64; beyond this a sum could overflow
+_BISECTIONS = 64  # halves any bracket of float64 numbers (2,100 binades) below one part in 2**52
+
+
+def label_of(c_NK: Tensor) -> Tensor:
+    """Returns the label of every row: the index of its first maximum.
+
+    `torch.argmax` documents the first maximum as its rule. Every part of the project that needs a label
+    calls this function, so that ties mean the same thing everywhere.
+
+    Args:
+        c_NK: confidence vectors.
+
+    Returns:
+        Labels of shape (N,), int64.
+    """
+    _check_shape("c_NK", c_NK)
+    return c_NK.argmax(dim=1)
+
+
+def project_tangent(v_NK: Tensor) -> Tensor:
+    """Projects rows onto the tangent space of the simplex, the vectors that sum to zero.
+
+    Args:
+        v_NK: any finite rows.
+
+    Returns:
+        `v_NK` less the mean of each row.
+    """
+    _check_finite("v_NK", v_NK)
+    return _tangent(v_NK.double()).to(v_NK.dtype)
+
+
+def project_ball(d_NK: Tensor, budget: float | Tensor) -> Tensor:
+    """Projects rows onto the l2 ball around zero.
+
+    Args:
+        d_NK: any finite rows.
+        budget: radius, at least 0; one number or one per row, shape (N,).
+
+    Returns:
+        Rows no longer than `budget`, up to one rounding of each entry to the dtype of `d_NK`.
+
+    Raises:
+        ValueError: if a budget is negative, NaN or infinite.
+    """
+    _check_finite("d_NK", d_NK)
+    budget_N1 = _budget_column(budget, d_NK)
+    wide_NK = d_NK.double()
+    unit_NK, length_N1 = _direction(wide_NK)
+    return torch.where(length_N1 > budget_N1, unit_NK * budget_N1, wide_NK).to(d_NK.dtype)
+
+
+def project_simplex(y_NK: Tensor) -> Tensor:
+    """Projects rows onto the probability simplex (Held et al. 1974; Duchi et al. 2008, Fig. 1).
+
+    Args:
+        y_NK: any finite rows.
+
+    Returns:
+        The nearest rows that are non-negative and sum to 1.
+    """
+    _check_finite("y_NK", y_NK)
+    return _simplex(y_NK.double()).to(y_NK.dtype)
+
+
+def project_argmax_cone(y_NK: Tensor, label_N: Tensor) -> Tensor:
+    """Projects rows onto {z : z_label >= z_j for all j}.
+
+    Isotonic regression on a star: the label's entry and those that exceed it meet at one pooled value M,
+    so z = min(y, M) and z_label = M (Barlow et al. 1972, the pool-adjacent-violators argument for a tree).
+
+    Args:
+        y_NK: any finite rows.
+        label_N: the entry of each row that has to be a maximum, in 0..K-1.
+
+    Returns:
+        The nearest rows whose label's entry is a maximum, perhaps a tied one.
+
+    Raises:
+        ValueError: if `label_N` does not index the columns of `y_NK`.
+    """
+    _check_finite("y_NK", y_NK)
+    _check_labels(label_N, y_NK)
+    return _cone(y_NK.double(), label_N[:, None]).to(y_NK.dtype)
+
+
+def project_labelled_simplex(y_NK: Tensor, label_N: Tensor) -> Tensor:
+    """Projects rows onto the part of the simplex where the label's entry is a maximum.
+
+    The cone first, the simplex second, is the exact projection onto their intersection. Proof: let w be
+    the projection of y onto the cone with multipliers m_j >= 0 for w_j <= w_label, so that w = y - A'm and
+    m_j > 0 only where w_j = w_label. Let z = max(w - tau, 0) = w - tau + n, with n >= 0 and n_j z_j = 0. Then
+    z = y - A'm - tau + n, which is stationarity for the intersection. The map w -> max(w - tau, 0) is
+    monotone, so z_j <= z_label, and equal where w_j = w_label, so m stays complementary. All KKT conditions
+    hold and the problem is strictly convex. (The other order is not exact.)
+
+    Args:
+        y_NK: any finite rows.
+        label_N: the entry of each row that has to be a maximum, in 0..K-1.
+
+    Returns:
+        The nearest rows on the simplex whose label's entry is a maximum, perhaps a tied one.
+
+    Raises:
+        ValueError: as for `project_argmax_cone`.
+    """
+    _check_finite("y_NK", y_NK)
+    _check_labels(label_N, y_NK)
+    return _simplex(_cone(y_NK.double(), label_N[:, None])).to(y_NK.dtype)
+
+
+def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_label: bool = True) -> Tensor:
+    """Projects rows onto everything a released vector has to satisfy at once, exactly.
+
+    That is the simplex, the l2 ball of radius `budget` around the clean vector and, if asked, the cone on
+    which the clean vector's label stays a maximum. With S the simplex (cut with the cone) and a multiplier
+    lam >= 0 for the ball, the KKT conditions give z = P_S((y + lam c) / (1 + lam)): the projection of a point
+    on the segment from c to y. The distance of z to c does not decrease along the segment, and c itself is
+    feasible, so the point is found by bisection (see `_shorten`).
+
+    The work is done outside autograd, so no gradient flows through. To train through a projection, use
+    `project_labelled_simplex` and scale the step towards c: less than the nearest point, but feasible too.
+
+    Args:
+        y_NK: the rows wished for, finite. Better in float64, whatever `c_NK` is: one entry rounded to float32
+            leaves a sum off by 1e-8 or so, which the projection spreads over the tail of the row.
+        c_NK: clean confidence vectors, on the simplex within 1e-3 (sum and sign). A row that misses it
+            (float32: by 1e-8 or so) stands for itself divided by its sum, and `y_NK` is moved along with it.
+        budget: bound on the distortion, at least 0; one number or one per row, shape (N,).
+        keep_label: keep `label_of(c_NK)`, ties and rounding included.
+
+    Returns:
+        Released rows in the dtype of `c_NK`: non-negative; summing to 1, and no further from `c_NK` than the
+        budget, within 2.4e-7 in float32 (2 ulp of 1) and 1e-12 in float64, distance |sum of c - 1| on top of
+        it. Where the budget is 0, the row of `c_NK` bit for bit.
+
+    Raises:
+        ValueError: if the shapes differ, `c_NK` is not on the simplex, or a budget is negative, NaN or
+            infinite.
+    """
+    _check_finite("y_NK", y_NK)
+    _check_finite("c_NK", c_NK)
+    _check_same_shape(y_NK, c_NK)
+    _check_simplex(c_NK)
+    budget_N1 = _budget_column(budget, c_NK)
+    with torch.no_grad():
+        label_N1 = label_of(c_NK)[:, None] if keep_label else None
+        # Division keeps order, ties, zeros and the ratios in the tail. Projecting instead would add the same
+        # 1e-8 to every entry of a float32 row, and so wipe out a tail that the budget allows to stay.
+        centre_NK = c_NK.double().clamp(min=0.0)
+        centre_NK = centre_NK / centre_NK.sum(dim=1, keepdim=True)
+        wish_NK = y_NK.double() + (centre_NK - c_NK)
+        z_NK = _feasible(wish_NK, label_N1)
+        far_N1 = torch.linalg.vector_norm(z_NK - centre_NK, dim=1, keepdim=True) > budget_N1
+        row_M = (far_N1 & (budget_N1 > 0)).squeeze(1).nonzero().squeeze(1)
+        if len(row_M) > 0:
+            label_M1 = None if label_N1 is None else label_N1[row_M]
+            z_NK[row_M] = _shorten(wish_NK[row_M], centre_NK[row_M], z_NK[row_M], budget_N1[row_M], label_M1)
+        z_NK = torch.where(budget_N1 > 0, z_NK.to(c_NK.dtype), c_NK)
+        return z_NK if label_N1 is None else _lower_rivals(z_NK, c_NK, label_N1)
+
+
+def keep_label(z_NK: Tensor, c_NK: Tensor) -> Tensor:
+    """Makes the clean vector's label the only maximum of a released vector, in the dtype of the release.
+
+    The last step after a projection onto the argmax cone and a cast, since both may leave ties and a tie is
+    decided by position. Entries that tie with or beat the label's entry drop to the next number below it.
+    After such a projection they can only tie, so nothing moves by more than one ulp: the sum falls and the
+    distortion grows by at most one ulp of 1 (float32: 1.2e-7). Rows bitwise equal to the clean row stay.
+
+    Args:
+        z_NK: released vectors from `project_labelled_simplex` or similar, rounded to the dtype of `c_NK`.
+        c_NK: clean confidence vectors.
+
+    Returns:
+        A new tensor with `label_of` equal to `label_of(c_NK)` in every row.
+
+    Raises:
+        ValueError: if shapes or dtypes differ, or the label's entry is not positive (on the simplex, where it
+            is at least 1/K, there is always a number below it).
+    """
+    _check_finite("z_NK", z_NK)
+    _check_finite("c_NK", c_NK)
+    _check_same_shape(z_NK, c_NK)
+    if z_NK.dtype != c_NK.dtype:
+        raise ValueError(f"z_NK must have the dtype of c_NK, {c_NK.dtype}, got {z_NK.dtype}")
+    label_N1 = label_of(c_NK)[:, None]
+    top_N1 = z_NK.gather(1, label_N1)
+    bad_N = (top_N1 <= 0).squeeze(1)
+    if bad_N.any():
+        row = int(bad_N.nonzero()[0])
+        raise ValueError(f"z_NK must be above 0 at the label of c_NK, got {top_N1[row].item()} in row {row}")
+    return _lower_rivals(z_NK, c_NK, label_N1)
+
+
+# The parts, float64 in and out (`_lower_rivals` aside), arguments already checked.
+
+
+def _tangent(v_NK: Tensor) -> Tensor:
+    return v_NK - v_NK.mean(dim=1, keepdim=True)
+
+
+def _direction(v_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns unit rows and their lengths (N, 1); a zero row stays zero."""
+    # Scaled before squaring: 1e200 squared overflows.
+    size_N1 = v_NK.abs().amax(dim=1, keepdim=True)
+    scaled_NK = v_NK / torch.where(size_N1 > 0, size_N1, 1.0)
+    length_N1 = torch.linalg.vector_norm(scaled_NK, dim=1, keepdim=True)
+    return scaled_NK / torch.where(size_N1 > 0, length_N1, 1.0), size_N1 * length_N1
+
+
+def _simplex(y_NK: Tensor) -> Tensor:
+    # Only entries less than 1 below the maximum can stay positive. Moving the maximum to 0 and cutting at -1
+    # changes nothing then, and keeps the sums small: at 1e30 one ulp is 1e14 and the "- 1" would be lost.
+    y_NK = (y_NK - y_NK.amax(dim=1, keepdim=True)).clamp(min=-1.0)
+    total_NK = y_NK.sort(dim=1, descending=True).values.cumsum(dim=1)
+    # Every k largest entries sum to at most 1 after the cut, and the support's to 1: tau is the maximum.
+    tau_N1 = ((total_NK - 1.0) / _counts(y_NK)).amax(dim=1, keepdim=True)
+    return (y_NK - tau_N1).clamp(min=0.0)
+
+
+def _cone(y_NK: Tensor, label_N1: Tensor) -> Tensor:
+    # The mean of the label's entry and the k largest others grows with k while the next one exceeds it, and
+    # falls from there on: the pooled value is the maximum over k.
+    others_NK = y_NK.scatter(1, label_N1, torch.inf).sort(dim=1, descending=True).values
+    own_N1 = y_NK.gather(1, label_N1)
+    total_NK = torch.cat([own_N1, others_NK[:, 1:]], dim=1).cumsum(dim=1)
+    pooled_N1 = (total_NK / _counts(y_NK)).amax(dim=1, keepdim=True)
+    return torch.minimum(y_NK, pooled_N1).scatter(1, label_N1, pooled_N1)
+
+
+def _counts(y_NK: Tensor) -> Tensor:
+    return torch.arange(1, y_NK.shape[1] + 1, dtype=y_NK.dtype, device=y_NK.device)
+
+
+def _feasible(y_NK: Tensor, label_N1: Tensor | None) -> Tensor:
+    return _simplex(y_NK if label_N1 is None else _cone(y_NK, label_N1))
+
+
+def _shorten(
+    wish_NK: Tensor, c_NK: Tensor, outside_NK: Tensor, budget_N1: Tensor, label_N1: Tensor | None
+) -> Tensor:
+    """Finds the point at distance `budget` on the curve z(r) = P_S(c + r u), u the unit vector to the wish.
+
+    `outside_NK` is the far end of the curve, the projected wish, beyond the budget; all budgets are above 0.
+    r is bracketed by `budget` (a projection does not lengthen the step) and the length of the wish, 1e30
+    perhaps, and so halved on a logarithmic scale. In between, a chord is tried: z(r) is piecewise linear, so
+    once both ends lie on one piece the sphere meets their chord at the answer itself. A few rounds suffice as
+    a rule; every second one is a bisection, which bounds them.
+    """
+    # S lies in a plane of constant sum: only the tangential part of the wish counts.
+    u_NK, length_N1 = _direction(_tangent(wish_NK - c_NK))
+    low_N1, high_N1 = budget_N1, torch.maximum(length_N1, budget_N1)
+    inside_NK = c_NK
+    tolerance_N1 = 1e-13 * budget_N1 + 1e-15 * c_NK.shape[1] ** 0.5  # the latter: rounding of z itself
+    r_N1 = low_N1  # away from the faces z(r) = c + r u, and this is the answer at once
+    for turn in range(2 * _BISECTIONS):
+        z_NK = _feasible(c_NK + r_N1 * u_NK, label_N1)
+        distance_N1 = torch.linalg.vector_norm(z_NK - c_NK, dim=1, keepdim=True)
+        done_N1 = (distance_N1 - budget_N1).abs() <= tolerance_N1
+        # r = low is inside by theory, so rounding there must not close the bracket.
+        within_N1 = (distance_N1 <= budget_N1) | done_N1 | (r_N1 <= low_N1)
+        low_N1, inside_NK = torch.where(within_N1, r_N1, low_N1), torch.where(within_N1, z_NK, inside_NK)
+        high_N1, outside_NK = torch.where(within_N1, high_N1, r_N1), torch.where(within_N1, outside_NK, z_NK)
+        if done_N1.all():
+            break
+        if turn % 2:
+            next_N1 = low_N1.sqrt() * high_N1.sqrt()
+        else:
+            next_N1 = _chord(low_N1, high_N1, inside_NK - c_NK, outside_NK - inside_NK, budget_N1)
+        # A row that is done stays done: it is asked again at the same r.
+        r_N1 = torch.where(done_N1, r_N1, next_N1)
+    # Not scaled back by what the tolerance let through: that would leave 1e-18 where the projection says 0,
+    # and an attacker who takes logarithms sees the difference.
+    return inside_NK
+
+
+def _chord(low_N1: Tensor, high_N1: Tensor, p_NK: Tensor, q_NK: Tensor, budget_N1: Tensor) -> Tensor:
+    """Solves |p + w q| = budget for w in [0, 1]; returns that share of the way from low to high."""
+    a_N1 = (q_NK * q_NK).sum(dim=1, keepdim=True)
+    b_N1 = (p_NK * q_NK).sum(dim=1, keepdim=True).clamp(min=0.0)  # monotone projection: not negative
+    gap_N1 = (budget_N1**2 - (p_NK * p_NK).sum(dim=1, keepdim=True)).clamp(min=0.0)
+    root_N1 = b_N1 + (b_N1**2 + a_N1 * gap_N1).sqrt()  # the form without cancellation
+    share_N1 = (gap_N1 / torch.where(root_N1 > 0, root_N1, 1.0)).clamp(max=1.0)
+    return low_N1 + share_N1 * (high_N1 - low_N1)
+
+
+def _lower_rivals(z_NK: Tensor, c_NK: Tensor, label_N1: Tensor) -> Tensor:
+    top_N1 = z_NK.gather(1, label_N1)
+    below_N1 = torch.nextafter(top_N1, torch.zeros_like(top_N1))
+    strict_NK = torch.minimum(z_NK, below_N1).scatter(1, label_N1, top_N1)
+    # A clean row may hold a tie that its label already won; releasing it untouched gives nothing away.
+    return torch.where((z_NK == c_NK).all(dim=1, keepdim=True), z_NK, strict_NK)
+
+
+# Checks. Each error names the argument, the value and the bound.
+
+
+def _check_shape(name: str, v_NK: Tensor) -> None:
+    if v_NK.ndim != 2 or v_NK.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (N, K) with K at least 1, got {tuple(v_NK.shape)}")
+    if v_NK.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {v_NK.dtype}")
+
+
+def _check_finite(name: str, v_NK: Tensor) -> None:
+    _check_shape(name, v_NK)
+    bad_NK = ~(v_NK.abs() <= MAX_SIZE)  # written so that NaN is bad
+    if bad_NK.any():
+        row = int(bad_NK.nonzero()[0, 0])
+        value = v_NK[row][bad_NK[row]][0].item()
+        raise ValueError(f"{name} must be finite and at most {MAX_SIZE:g} in size, got {value} in row {row}")
+
+
+def _check_same_shape(z_NK: Tensor, c_NK: Tensor) -> None:
+    if z_NK.shape != c_NK.shape:
+        raise ValueError(f"both tensors must have one shape, got {tuple(z_NK.shape)} and {tuple(c_NK.shape)}")
+
+
+def _check_labels(label_N: Tensor, y_NK: Tensor) -> None:
+    if label_N.dtype != torch.int64 or label_N.shape != y_NK.shape[:1]:
+        found = f"{label_N.dtype} of shape {tuple(label_N.shape)}"
+        raise ValueError(f"label_N must be torch.int64 of shape ({len(y_NK)},), got {found}")
+    bad_N = (label_N < 0) | (label_N >= y_NK.shape[1])
+    if bad_N.any():
+        raise ValueError(f"label_N must lie in 0..{y_NK.shape[1] - 1}, got {label_N[bad_N][0].item()}")
+
+
+def _check_simplex(c_NK: Tensor) -> None:
+    sum_N = c_NK.double().sum(dim=1)
+    low_N = c_NK.amin(dim=1)
+    bad_N = ((sum_N - 1.0).abs() > SIMPLEX_TOLERANCE) | (low_N < -SIMPLEX_TOLERANCE)
+    if bad_N.any():
+        row = int(bad_N.nonzero()[0])
+        found = f"sum {sum_N[row].item():.6g} and minimum {low_N[row].item():.6g} in row {row}"
+        raise ValueError(f"c_NK must lie on the simplex within {SIMPLEX_TOLERANCE:g}, got {found}")
+
+
+def _budget_column(budget: float | Tensor, like_NK: Tensor) -> Tensor:
+    budget_N = torch.as_tensor(budget, dtype=torch.float64, device=like_NK.device)
+    if budget_N.ndim > 0 and budget_N.shape != like_NK.shape[:1]:
+        shape = tuple(budget_N.shape)
+        raise ValueError(f"budget must be a number or have shape ({len(like_NK)},), got {shape}")
+    bad_N = ~(torch.isfinite(budget_N) & (budget_N >= 0))
+    if bad_N.any():
+        raise ValueError(f"budget must be finite and at least 0, got {budget_N[bad_N].flatten()[0].item()}")
+    return budget_N.detach().expand(len(like_NK))[:, None]

@@ -1,0 +1,126 @@
+"""The one training loop: seeded without touching the global state, data resident on the device.
+
+Shape suffixes: N samples, B batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@contextlib.contextmanager
+def seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
+    """A scope in which torch's global generators (initialisation, dropout) follow ``rng``; restored afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(torch.randint(0, 2**62, (1,), generator=rng)))
+        yield
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over all pixels."""
+    return (output - target).square().mean()
+
+
+def negative_psnr(output: Tensor, target: Tensor) -> Tensor:
+    """``-PSNR = 10 log10 MSE`` in dB, for pixels in [0, 1]."""
+    return 10 * torch.log10(mse(output, target).clamp_min(1e-12))
+
+
+RECONSTRUCTION_LOSSES: dict[str, Loss] = {"mse": mse, "psnr": negative_psnr}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out pairs for early stopping: the best state on them is kept, patience counts checks without progress."""
+
+    inputs: Tensor
+    targets: Tensor
+    every: int
+    patience: int
+
+
+def train(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    loss: Loss,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    rng: torch.Generator,
+    betas: tuple[float, float] = (0.9, 0.999),
+    amsgrad: bool = False,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    validation: Validation | None = None,
+) -> nn.Module:
+    """Train with Adam (one cycle: a short warm-up, then cosine decay) and return the model in eval mode.
+
+    Batches are drawn epoch by epoch without replacement; a last incomplete batch is dropped unless it is the only one.
+
+    Args:
+        model: on the device of ``inputs``; trained in place.
+        inputs, targets: N pairs.
+        steps: number of Adam steps. batch: samples per step. lr: peak learning rate.
+        rng: CPU generator for the order of the samples and for dropout.
+        augment: optional change of each input batch (fresh noise), given a generator.
+        validation: optional early stopping.
+
+    Raises:
+        ValueError: for fewer than two samples (batch statistics need two), or lengths that differ.
+    """
+    n = len(inputs)
+    if n != len(targets) or n < 2:
+        raise ValueError(f"training needs at least 2 pairs of equal number, got {n} inputs and {len(targets)} targets")
+    device = inputs.device
+    size = min(batch, n)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=lr, betas=betas, amsgrad=amsgrad, fused=device.type in ("cpu", "cuda"))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=max(steps, 2), cycle_momentum=False)
+    best: tuple[float, dict[str, Tensor]] | None = None
+    stale = 0
+    with seeded(rng, device):
+        order: Tensor = torch.empty(0, dtype=torch.int64)
+        model.train()
+        for step in range(1, steps + 1):
+            if len(order) < size:
+                order = torch.randperm(n, generator=rng)
+            rows, order = order[:size].to(device), order[size:]
+            x = inputs[rows] if augment is None else augment(inputs[rows], rng)
+            optimiser.zero_grad(set_to_none=True)
+            loss(model(x), targets[rows]).backward()
+            optimiser.step()
+            schedule.step()
+            if validation is not None and (step % validation.every == 0 or step == steps):
+                score = _score(model, loss, validation)
+                if best is None or score < best[0]:
+                    best, stale = (score, {k: v.detach().clone() for k, v in model.state_dict().items()}), 0
+                else:
+                    stale += 1
+                    if stale >= validation.patience:
+                        break
+                model.train()
+    if best is not None:
+        model.load_state_dict(best[1])
+    return model.eval()
+
+
+@torch.no_grad()
+def _score(model: nn.Module, loss: Loss, validation: Validation) -> float:
+    model.eval()
+    return float(loss(model(validation.inputs), validation.targets))
+
+
+@torch.no_grad()
+def apply(model: nn.Module, inputs: Tensor, *, batch: int = 512) -> Tensor:
+    """Outputs of a model in eval mode, computed in fixed chunks."""
+    model.eval()
+    return torch.cat([model(inputs[i : i + batch]) for i in range(0, max(len(inputs), 1), batch)])

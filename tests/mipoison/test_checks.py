@@ -1,0 +1,189 @@
+"""Planted faults trip their check and no other; sound records trip none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mipoison.metrics import CHECKS, CheckContext, apply_checks, checks_table
+
+CELL = {"dataset": "digits", "auxiliary": "same", "split": "f1", "seed": 0, "victim": "cnn", "status": "ok"}
+
+
+def record(
+    defense: str = "lpa", attack: str = "passive", error: float | None = 0.028, **more: Any
+) -> dict[str, Any]:
+    budget = {"defense.budget": 0.01} if defense == "lpa" else {}
+    return {
+        **CELL,
+        "defense": defense,
+        "attack": attack,
+        "reconstruction_error": error,
+        "reconstruction_skill": None if error is None else 1 - error / 0.0474,
+        "confidence_distortion": 0.0 if defense == "none" else 0.01,
+        "label_agreement": 1.0,
+        "repeat_query_distance": 0.0,
+        **budget,
+        **more,
+    }
+
+
+UNDEFENDED = [record("none", "passive", 0.0201), record("none", "restorer", 0.0205)]
+LABEL_ONLY = [record("label_only", "passive", 0.0263), record("label_only", "knn", 0.0290)]
+SUITE = [record(attack="restorer", error=0.0262), record(attack="passive", error=0.0264)]
+
+
+def context(suite: list[dict[str, Any]] = SUITE) -> CheckContext:
+    return CheckContext(tuple(suite), tuple(UNDEFENDED), tuple(LABEL_ONLY))
+
+
+def raised(checked: dict[str, bool | None]) -> set[str]:
+    return {name.removeprefix("check.") for name, value in checked.items() if value}
+
+
+def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
+    assert apply_checks(SUITE[0], context()) == {
+        "check.repeated_queries_differ": False,
+        "check.no_better_than_mean_image": False,
+        "check.adaptive_weaker_than_passive": False,
+        "check.zero_budget_differs": None,  # its distortion is not 0
+        "check.below_label_only": False,
+    }
+    assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
+    assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
+    assert apply_checks(UNDEFENDED[0], context(UNDEFENDED))["check.zero_budget_differs"] is False
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [
+        ("repeated_queries_differ", {"repeat_query_distance": 1e-4}),
+        ("no_better_than_mean_image", {"reconstruction_skill": 0.0}),
+        ("no_better_than_mean_image", {"reconstruction_skill": -0.3}),
+        ("adaptive_weaker_than_passive", {"reconstruction_error": 0.0264 * 1.03}),
+        ("zero_budget_differs", {"confidence_distortion": 0.0}),  # error 0.0262, undefended restorer 0.0205
+    ],
+)
+def test_a_planted_fault_raises_its_check_alone(fault, changes):
+    assert raised(apply_checks({**SUITE[0], **changes}, context())) == {fault}
+
+
+def test_below_label_only_looks_at_the_whole_suite():
+    weak = [record(attack="restorer", error=0.0270), record(attack="passive", error=0.0275)]
+    assert raised(apply_checks(weak[0], context(weak))) == {"below_label_only"}
+    assert raised(apply_checks(weak[1], context(weak))) == {"below_label_only"}
+    # one sibling at the floor (that of the best label-only attacker) clears the suite, a failed one does not
+    sibling = record(attack="label-only", error=0.0263)
+    assert not raised(apply_checks(weak[0], context([*weak, sibling])))
+    failed = {**sibling, "status": "failed"}
+    assert raised(apply_checks(weak[0], context([*weak, failed]))) == {"below_label_only"}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.015, False), (1.025, True)])
+def test_tolerances_are_two_percent(share, expected):
+    suite = [record(attack="passive", error=0.0263 * share)]
+    assert apply_checks(suite[0], context(suite))["check.below_label_only"] is expected
+    adaptive = record(attack="restorer", error=0.02 * share)
+    suite = [adaptive, record(attack="passive", error=0.02), record(attack="passive", error=0.05)]
+    assert apply_checks(adaptive, context(suite))["check.adaptive_weaker_than_passive"] is expected
+
+
+def test_below_label_only_does_not_apply_where_labels_flip():
+    flipping = record(error=0.04, label_agreement=0.95)
+    assert apply_checks(flipping, context([flipping]))["check.below_label_only"] is None
+
+
+def test_zero_budget_compares_the_same_attacker_only():
+    same = record(attack="restorer", error=0.0205, confidence_distortion=0.0)
+    assert apply_checks(same, context())["check.zero_budget_differs"] is False
+    assert (
+        apply_checks({**same, "reconstruction_error": 0.0205 + 5e-7}, context())["check.zero_budget_differs"]
+        is False
+    )
+    assert (
+        apply_checks({**same, "reconstruction_error": 0.0205 + 5e-6}, context())["check.zero_budget_differs"]
+        is True
+    )
+    for other in ({"attack": "knn"}, {"attack.features": "raw"}):
+        assert apply_checks({**same, **other}, context())["check.zero_budget_differs"] is None
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", None])
+def test_a_failed_record_gets_none_everywhere(status):
+    faulty = {**SUITE[0], "status": status, "repeat_query_distance": 1.0, "reconstruction_skill": -1.0}
+    assert apply_checks(faulty, context()) == {f"check.{name}": None for name in CHECKS}
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, np.float32("nan")])
+def test_missing_numbers_are_not_applicable(missing):
+    keys = (
+        "repeat_query_distance",
+        "reconstruction_skill",
+        "reconstruction_error",
+        "label_agreement",
+        "confidence_distortion",
+    )
+    blank = {**SUITE[0], **dict.fromkeys(keys, missing)}
+    assert set(apply_checks(blank, context()).values()) == {None}
+    absent = {key: value for key, value in SUITE[0].items() if key not in keys}
+    assert set(apply_checks(absent, context()).values()) == {None}
+
+
+def test_without_siblings_only_the_records_own_checks_apply():
+    checked = apply_checks({**SUITE[0], "confidence_distortion": 0.0}, CheckContext())
+    assert [name for name, value in checked.items() if value is not None] == [
+        "check.repeated_queries_differ",
+        "check.no_better_than_mean_image",
+    ]
+
+
+@pytest.mark.parametrize("value", ["0.02", True, math.inf])
+def test_what_is_no_number_raises(value):
+    with pytest.raises(ValueError, match="reconstruction_skill"):
+        apply_checks({**SUITE[0], "reconstruction_skill": value}, context())
+
+
+def test_a_record_without_status_raises():
+    with pytest.raises(ValueError, match=r"no status.*attack"):
+        apply_checks({"attack": "passive"}, CheckContext())
+
+
+@pytest.mark.parametrize(
+    ("role", "changes", "message"),
+    [
+        ("suite", {"seed": 1}, "suite.*seed"),
+        ("suite", {"defense.budget": 0.02}, "suite.*defense"),
+        ("undefended", {"split": "f2"}, "undefended.*split"),
+        ("label_only", {"victim": "other"}, "label_only.*victim"),
+    ],
+)
+def test_a_context_of_another_cell_raises(role, changes, message):
+    with pytest.raises(ValueError, match=message):
+        apply_checks(SUITE[0], CheckContext(**{role: ({**SUITE[1], **changes},)}))
+
+
+def test_context_is_picked_out_of_a_pile():
+    strangers = [
+        {**SUITE[1], "seed": 1},
+        {**SUITE[1], "defense.budget": 0.02},
+        {**UNDEFENDED[0], "split": "f2"},
+        {**LABEL_ONLY[0], "victim.width": 64},
+    ]
+    # a data frame fills the settings of other defenses with NaN
+    blank = [{**row, "defense.decimals": math.nan} for row in SUITE]
+    pile = [*strangers, *blank, *UNDEFENDED, *LABEL_ONLY]
+    found = CheckContext.of(SUITE[0], pile, undefended="none", label_only="label_only")
+    assert list(found.suite) == blank
+    assert list(found.undefended) == UNDEFENDED
+    assert list(found.label_only) == LABEL_ONLY
+    assert apply_checks(SUITE[0], found) == apply_checks(SUITE[0], context())
+
+
+def test_every_check_is_documented_under_its_own_name():
+    assert all(name == check.name for name, check in CHECKS.items())
+    table = checks_table()
+    assert [row[0] for row in table] == list(apply_checks(SUITE[0], context()))
+    assert all(len(row) == 3 and all(row) for row in table)
