@@ -142,8 +142,9 @@ def _adaptive_weaker_than_passive(record: Record, context: CheckContext) -> bool
 
 def _zero_budget_differs(record: Record, context: CheckContext) -> bool | None:
     error, distortion = _number(record, "reconstruction_error"), _number(record, "confidence_distortion")
-    # Exactly 0: training amplifies even 1e-8, so only unchanged answers can be held to the undefended error
-    if error is None or distortion is None or distortion != 0:
+    # Exactly 0: training amplifies even 1e-8, so only unchanged answers can be held to the undefended error.
+    # The answers that the attacker trained on count too: a defense may touch those alone.
+    if error is None or distortion != 0 or _number(record, "attack_set_distortion") not in (None, 0):
         return None
     undefended = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
     if not undefended:
@@ -153,8 +154,10 @@ def _zero_budget_differs(record: Record, context: CheckContext) -> bool | None:
 
 def _below_label_only(record: Record, context: CheckContext) -> bool | None:
     error, agreement = _number(record, "reconstruction_error"), _number(record, "label_agreement")
+    # A defense that flips labels of the attacker's own queries alone poisons the label-only view as well.
+    flips = agreement != 1 or _number(record, "attack_set_label_agreement") not in (None, 1)
     floor = _errors(context.label_only)
-    if error is None or agreement is None or agreement < 1 or not floor:
+    if error is None or flips or not floor:
         return None
     worst = min([error, *_errors(context.suite)])
     return worst > min(floor) * (1 + LABEL_ONLY_TOLERANCE)
@@ -184,7 +187,7 @@ CHECKS: dict[str, Check] = {
     ),
     "zero_budget_differs": Check(
         "zero_budget_differs",
-        "the distortion is exactly 0 but the error is more than "
+        "the distortion is exactly 0 (on the attack set too, where recorded) but the error is more than "
         f"{ZERO_BUDGET_TOLERANCE:g} off the undefended one of the same attacker and seed",
         "something besides the defense differs (data, seeds, training, or a device that does not repeat its "
         "sums): differences of this size are no effect of a defense",
@@ -192,8 +195,8 @@ CHECKS: dict[str, Check] = {
     ),
     "below_label_only": Check(
         "below_label_only",
-        "every label was kept, yet the least error over the suite is more than "
-        f"{LABEL_ONLY_TOLERANCE:.0%} above the least error on label-only answers",
+        "every label was kept (on the attack set too, where recorded), yet the least error over the suite is "
+        f"more than {LABEL_ONLY_TOLERANCE:.0%} above the least error on label-only answers",
         "less seems to leak than from the label alone, which is impossible for an attacker who may discard "
         "the scores: the attackers are under-trained or poisoned, and the suite lacks a label-only view",
         _below_label_only,
@@ -215,7 +218,7 @@ def apply_checks(record: Record, context: CheckContext) -> dict[str, bool | None
         ("undefended", context.undefended, CELL),
         ("label_only", context.label_only, CELL),
     ):
-        for other in records:
+        for other in filter(_ok, records):  # a failed one may not know its split
             for name in names:
                 if not _same(record, other, (name,)):
                     raise ValueError(

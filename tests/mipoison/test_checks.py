@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mipoison.attacks import ATTACKS, PASSIVE
 from mipoison.metrics import CHECKS, CheckContext, apply_checks, checks_table
 
 CELL = {"dataset": "digits", "auxiliary": "same", "split": "f1", "seed": 0, "victim": "cnn", "status": "ok"}
@@ -32,7 +33,7 @@ def record(
 
 
 UNDEFENDED = [record("none", "passive", 0.0201), record("none", "restorer", 0.0205)]
-LABEL_ONLY = [record("label_only", "passive", 0.0263), record("label_only", "knn", 0.0290)]
+LABEL_ONLY = [record("label-only", "passive", 0.0263), record("label-only", "knn", 0.0290)]
 SUITE = [record(attack="restorer", error=0.0262), record(attack="passive", error=0.0264)]
 
 
@@ -94,6 +95,15 @@ def test_tolerances_are_two_percent(share, expected):
 def test_below_label_only_does_not_apply_where_labels_flip():
     flipping = record(error=0.04, label_agreement=0.95)
     assert apply_checks(flipping, context([flipping]))["check.below_label_only"] is None
+    for agreement, expected in ((0.95, None), (1.0, True), (None, True)):  # on the attacker's own queries
+        weak = record(error=0.04, attack_set_label_agreement=agreement)
+        assert apply_checks(weak, context([weak]))["check.below_label_only"] is expected
+
+
+def test_zero_budget_is_zero_on_the_attack_set_too():
+    for distortion, expected in ((0.01, None), (0.0, True), (None, True)):
+        moved = record(error=0.03, confidence_distortion=0.0, attack_set_distortion=distortion)
+        assert apply_checks(moved, context([moved]))["check.zero_budget_differs"] is expected
 
 
 def test_zero_budget_compares_the_same_attacker_only():
@@ -165,6 +175,16 @@ def test_a_context_of_another_cell_raises(role, changes, message):
         apply_checks(SUITE[0], CheckContext(**{role: ({**SUITE[1], **changes},)}))
 
 
+def test_failed_siblings_need_no_split():
+    failed = {**SUITE[1], "status": "failed", "split": None, "reconstruction_error": None}
+    assert apply_checks(SUITE[0], context([*SUITE, failed])) == apply_checks(SUITE[0], context())
+
+
+def test_the_library_calls_its_baselines_what_the_checks_do():
+    assert PASSIVE == "passive"
+    assert PASSIVE in ATTACKS
+
+
 def test_context_is_picked_out_of_a_pile():
     strangers = [
         {**SUITE[1], "seed": 1},
@@ -175,7 +195,7 @@ def test_context_is_picked_out_of_a_pile():
     # a data frame fills the settings of other defenses with NaN
     blank = [{**row, "defense.decimals": math.nan} for row in SUITE]
     pile = [*strangers, *blank, *UNDEFENDED, *LABEL_ONLY]
-    found = CheckContext.of(SUITE[0], pile, undefended="none", label_only="label_only")
+    found = CheckContext.of(SUITE[0], pile, undefended="none", label_only="label-only")
     assert list(found.suite) == blank
     assert list(found.undefended) == UNDEFENDED
     assert list(found.label_only) == LABEL_ONLY

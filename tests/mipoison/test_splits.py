@@ -92,7 +92,7 @@ def test_limit(auxiliary: Auxiliary) -> None:
             assert set(smaller[part]) <= set(rows) <= set(whole.rows[part])  # nested
             taken = np.bincount(raw.labels_N[rows], minlength=8)
             everything = np.bincount(raw.labels_N[whole.rows[part]], minlength=8)
-            cut = taken[taken < everything]  # as even as sizes allow: a class that was cut is within one of all
+            cut = taken[taken < everything]  # even: a class that was cut is within one of all
             assert not len(cut) or cut.min() >= taken.max() - 1
         smaller = plan.rows
 
@@ -250,10 +250,12 @@ def test_identities_are_relabelled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("counts", [[3, 3, 3], [10, 1, 7, 4], [1], []])
 def test_halves(counts: list[int]) -> None:
-    y_N = torch.from_numpy(np.random.default_rng(0).permutation(np.repeat(range(len(counts)), counts).astype(int)))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    y_N = torch.from_numpy(np.random.default_rng(0).permutation(labels))
     part = Part(torch.arange(len(y_N)).float().reshape(-1, 1, 1, 1), y_N)
     first, second = halves(part, seed=0)
-    assert sorted([*first.x_NCHW.flatten().tolist(), *second.x_NCHW.flatten().tolist()]) == list(range(len(y_N)))
+    rows = torch.cat([first.x_NCHW, second.x_NCHW]).flatten().tolist()
+    assert sorted(rows) == list(range(len(y_N)))
     assert abs(len(first) - len(second)) <= 1
     for label in range(len(counts)):
         assert abs(int((first.y_N == label).sum()) - int((second.y_N == label).sum())) <= 1

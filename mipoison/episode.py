@@ -1,0 +1,289 @@
+"""One episode: a defended victim, one attacker, one flat record.
+
+The pieces (release, attack, record) are separate so that a distributed study can shard them; :func:`run_episode`
+is all of them in a row. Shape suffixes: N samples, K classes, CHW image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipoison.attacks import ATTACKS
+from mipoison.config import Config, choose, digest
+from mipoison.defenses import DEFENSES
+from mipoison.metrics import leakage, utility
+from mipoison.models.classifier import confidence_vectors
+from mipoison.protocols import Attack, Defense, ThreatModel
+from mipoison.randomness import generator, role_seed
+from mipoison.scene import Scene, SceneConfig
+from mipoison.service import DefendedService, MeteredOracle
+
+PARTS = ("attack_train", "private_train", "private_test")
+"""The requests of an episode: the attacker's own images, and the private images whose answers it inverts."""
+REPEATS = 16
+"""Queries asked a second time to see whether the API answers alike."""
+SAMPLE = 128
+"""Vectors on which the alignment is measured, and images on which SSIM is (it costs as much as an attack)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    """One episode: scene, defense and attacker by name and configuration.
+
+    Raises:
+        ConfigError: unknown names, listing the valid ones, or a configuration of another defense.
+    """
+
+    scene: SceneConfig
+    defense: str
+    defense_config: Config
+    attack: str
+    attack_config: Config
+
+    def __post_init__(self) -> None:
+        choose("defense", self.defense, DEFENSES)
+        choose("attacker", self.attack, ATTACKS)
+        if type(self.defense_config) is not DEFENSES[self.defense]:
+            raise TypeError(f"defense {self.defense!r} takes {DEFENSES[self.defense].__name__}, got {self.defense_config!r}")
+        object.__setattr__(self, "attack_config", at_scale(self.attack_config, self.scene))
+
+    def flat(self) -> dict[str, Any]:
+        """All settings as flat keys."""
+        return {
+            **self.scene.flat("scene"),
+            "defense": self.defense,
+            **self.defense_config.flat("defense"),
+            "attack": self.attack,
+            **self.attack_config.flat("attack"),
+        }
+
+    @property
+    def episode_id(self) -> str:
+        """Sixteen hexadecimal digits: same settings, same id."""
+        return digest(self.flat())[:16]
+
+
+def at_scale(config: Config, scene: SceneConfig) -> Config:
+    """The attacker's configuration with unset sizes (None) taken from the scene's decoder settings."""
+    unset = {k: getattr(scene, f"decoder_{k}") for k in ("width", "steps", "batch", "lr") if getattr(config, k, 0) is None}
+    return dataclasses.replace(config, **unset)
+
+
+@dataclass
+class Deployment:
+    """A defended service in its scene, with the seconds it took to fit."""
+
+    scene: Scene
+    name: str
+    config: Config
+    defense: Defense
+    service: DefendedService
+    seconds_prepare: float
+
+
+def deploy(scene: Scene, name: str, config: Config) -> Deployment:
+    """Fit the defense on the defender's view and put it behind the API."""
+    start = time.perf_counter()
+    defense: Defense = config.make()  # type: ignore[attr-defined]
+    defense.fit(scene.view(), rng=generator(scene.config.seed, "defense", name))
+    service = DefendedService(
+        scene.victim,
+        defense,
+        secret=role_seed(scene.config.seed, "secret").to_bytes(8, "big"),
+        n_classes=scene.split.n_classes,
+        device=scene.device,
+    )
+    return Deployment(scene, name, config, defense, service, time.perf_counter() - start)
+
+
+@dataclass
+class Released:
+    """Answers of the API to the episode's three requests, and what poisoning cost.
+
+    Attributes:
+        vectors: part name -> released vectors (N, K).
+        columns: the part of a record that all attackers share: utility, cost, alignment, repeated queries.
+    """
+
+    vectors: dict[str, Tensor]
+    columns: dict[str, Any]
+
+
+def release(deployment: Deployment) -> Released:
+    """Answer all three requests here; see ``study.worker`` for the sharded form."""
+    split = deployment.scene.split
+    start = time.perf_counter()
+    vectors = {part: deployment.service.release(getattr(split, part).x_NCHW) for part in PARTS}
+    return finish_release(deployment, vectors, time.perf_counter() - start)
+
+
+def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: float) -> Released:
+    """Let the API remember its answers and ask a few queries again."""
+    scene, service = deployment.scene, deployment.service
+    start = time.perf_counter()
+    for part in PARTS:
+        service.clean(getattr(scene.split, part).x_NCHW)
+    inference = time.perf_counter() - start
+    for part in PARTS:
+        service.remember(getattr(scene.split, part).x_NCHW, vectors[part])
+    return Released(vectors, _shared_columns(deployment, vectors, seconds, inference))
+
+
+def _shared_columns(
+    deployment: Deployment, vectors: dict[str, Tensor], seconds_poison: float, seconds_inference: float
+) -> dict[str, Any]:
+    """Utility on the private test images; cost; alignment; the distance between two answers to one query."""
+    scene, split = deployment.scene, deployment.scene.split
+    queries = max(1, sum(len(v) for v in vectors.values()))
+    columns: dict[str, Any] = dict(
+        utility.utility_metrics(scene.clean["private_test"], vectors["private_test"], split.private_test.y_N)
+    )
+    n = min(REPEATS, len(vectors["private_train"]))
+    again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
+    columns.update(
+        attack_set_distortion=utility.confidence_distortion(scene.clean["attack_train"], vectors["attack_train"]),
+        repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,
+        poison_ms_per_sample=1e3 * max(seconds_poison - seconds_inference, 0.0) / queries,
+        inference_ms_per_sample=1e3 * seconds_inference / queries,
+        seconds_prepare=deployment.seconds_prepare,
+        seconds_poison=seconds_poison,
+        mean_image_error=leakage.mean_image_error(split.attack_train.x_NCHW, split.private_train.x_NCHW),
+    )
+    sample = slice(0, SAMPLE)
+    images = split.attack_train.x_NCHW[sample].to(scene.device)
+    for name, answers in (("alignment_before", scene.clean), ("alignment_after", vectors)):
+        columns[name] = deployment.defense.alignment(answers["attack_train"][sample].to(scene.device), images)
+    return columns
+
+
+def attack_once(
+    deployment: Deployment, released: Released, name: str, config: Config
+) -> tuple[Attack, dict[str, Tensor], float, int]:
+    """Train one attacker against the API and let it reconstruct the private images.
+
+    Returns:
+        The fitted attacker; reconstructions of the private train and test images from released vectors and (``clean``)
+        of the train images from clean ones; seconds of training; queries asked.
+    """
+    scene = deployment.scene
+    rng = generator(scene.config.seed, "attack", config.digest())
+    oracle = MeteredOracle(deployment.service.answer, scene.split.n_classes)
+    known = ThreatModel(deployment.name, deployment.config.flat(), scene.split.image_shape)
+    own = scene.data_halves[getattr(config, "data", "all")]
+    start = time.perf_counter()
+    attack: Attack = config.make()  # type: ignore[attr-defined]
+    attack.fit(oracle, own.x_NCHW, known=known, rng=rng)
+    seconds = time.perf_counter() - start
+    reconstructions = {
+        "private_train": attack.reconstruct(released.vectors["private_train"]),
+        "private_test": attack.reconstruct(released.vectors["private_test"]),
+        "clean": attack.reconstruct(scene.clean["private_train"]),
+    }
+    return attack, reconstructions, seconds, oracle.queries
+
+
+def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any]:
+    """What a record says before anything ran: identity, settings, versions."""
+    scene = config.scene
+    return {
+        "episode_id": config.episode_id,
+        "dataset": scene.dataset,
+        "auxiliary": scene.auxiliary,
+        "split": fingerprint,
+        "seed": scene.seed,
+        "victim": f"victim-{digest(scene.flat())[:12]}",
+        "defense": config.defense,
+        "attack": config.attack,
+        "status": "ok",
+        "error": None,
+        **scene.flat("scene"),
+        **config.defense_config.flat("defense"),
+        **config.attack_config.flat("attack"),
+        "device": device_name(),
+        "versions": versions(),
+    }
+
+
+def measure(deployment: Deployment, released: Released, reconstructions: dict[str, Tensor]) -> dict[str, Any]:
+    """Leakage on the private train images (``_test``: on the test images); SSIM on the first ``SAMPLE`` of them."""
+    scene, split = deployment.scene, deployment.scene.split
+    x, y = split.private_train.x_NCHW, split.private_train.y_N
+    rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
+    error = float(leakage.reconstruction_errors(rec, x).mean())
+    judge = _judge(scene)
+    return {
+        "reconstruction_error": error,
+        "reconstruction_error_test": float(leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW).mean()),
+        "reconstruction_error_paper_scale": None if split.pixel_scale is None else error * split.pixel_scale,
+        "reconstruction_skill": leakage.reconstruction_skill(error, released.columns["mean_image_error"]),
+        "attack_accuracy": judge(scene.evaluator, rec, y),
+        "attack_accuracy_test": judge(scene.evaluator, rec_test, split.private_test.y_N),
+        "cycle_accuracy": judge(scene.victim, rec, y),
+        "open_accuracy": judge(scene.open_evaluator, rec, y),
+        "evaluator_accuracy": judge(scene.evaluator, split.private_test.x_NCHW, split.private_test.y_N),
+        "ssim": float(leakage.ssim(rec[:SAMPLE], x[:SAMPLE]).mean()),
+        "clean_reconstruction_error": float(leakage.reconstruction_errors(reconstructions["clean"], x).mean()),
+        "clean_attack_accuracy": judge(scene.evaluator, reconstructions["clean"], y),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
+    def share(model: torch.nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
+        c_NK = torch.cat(
+            [confidence_vectors(model, x_NCHW[i : i + 512].to(scene.device)).cpu() for i in range(0, len(x_NCHW), 512)]
+        )
+        return leakage.share_recognised(c_NK, y_N)
+
+    return share
+
+
+def attack_and_measure(config: EpisodeConfig, deployment: Deployment, released: Released) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The attack and its record; also the reconstructions, for pictures."""
+    _, reconstructions, seconds, queries = attack_once(deployment, released, config.attack, config.attack_config)
+    start = time.perf_counter()
+    record = base_record(config, deployment.scene.split.fingerprint) | released.columns
+    record |= measure(deployment, released, reconstructions)
+    record |= {"seconds_attack": seconds, "seconds_evaluate": time.perf_counter() - start, "queries": queries}
+    return record, reconstructions
+
+
+def run_episode(config: EpisodeConfig, scene: Scene) -> dict[str, Any]:
+    """Run one episode in this process and return its flat record."""
+    deployment = deploy(scene, config.defense, config.defense_config)
+    return attack_and_measure(config, deployment, release(deployment))[0]
+
+
+def failed_record(config: EpisodeConfig, fingerprint: str | None, error: BaseException) -> dict[str, Any]:
+    """The record of an episode that raised: every measurement is missing, the error is named."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    return base_record(config, fingerprint) | {"status": "failed", "error": text}
+
+
+def peak_memory_mb() -> float:
+    """Peak memory: of the GPU where one is used, else of this process (its resident set)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's architecture."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+
+
+def versions() -> str:
+    """Versions that numbers depend on."""
+    return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}, python {platform.python_version()}"
