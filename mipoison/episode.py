@@ -153,6 +153,7 @@ def _shared_columns(
     again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
     columns.update(
         attack_set_distortion=utility.confidence_distortion(scene.clean["attack_train"], vectors["attack_train"]),
+        attack_set_label_agreement=utility.label_agreement(scene.clean["attack_train"], vectors["attack_train"]),
         repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,
         poison_ms_per_sample=1e3 * max(seconds_poison - seconds_inference, 0.0) / queries,
         inference_ms_per_sample=1e3 * seconds_inference / queries,

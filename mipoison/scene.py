@@ -19,7 +19,7 @@ from mipoison.artifacts import ArtifactStore
 from mipoison.config import Config, ConfigError, choose
 from mipoison.datasets import DATASETS, parse_name
 from mipoison.models.classifier import ClassifierConfig
-from mipoison.models.inversion import InversionConfig, InversionNet, SubstituteConfig
+from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
 from mipoison.service import CHUNK, DefendedService
@@ -127,20 +127,17 @@ class Scene:
 
     def substitute(self, config: SubstituteConfig) -> InversionNet:
         """The defender's inversion model, trained on clean pairs of its share of D_inv; frozen, eval mode."""
-        network = InversionConfig(
-            features=config.features, extra_blocks=config.extra_blocks, width=self.config.decoder_width
-        ).make(self.split.image_shape, self.split.n_classes)
+        architecture = config.architecture(self.config.decoder_width)
 
         def make() -> dict[str, Tensor]:
             c, x = self.substitute_data(config)
             rng = generator(self.config.seed, "substitute", config.digest())
             with seeded(rng, self.device):
-                fresh = InversionConfig(
-                    features=config.features, extra_blocks=config.extra_blocks, width=self.config.decoder_width
-                ).make(self.split.image_shape, self.split.n_classes)
+                fresh = architecture.make(self.split.image_shape, self.split.n_classes)
             fit_decoder(fresh.to(self.device), c.to(self.device), x.to(self.device), self.config, rng)
             return fresh.state_dict()
 
+        network = architecture.make(self.split.image_shape, self.split.n_classes)
         network.load_state_dict(self.store.tensors("substitute", self.spec(substitute=config.flat()), make))
         return network.requires_grad_(False).eval().to(self.device)
 

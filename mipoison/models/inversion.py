@@ -43,15 +43,22 @@ class InversionConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubstituteConfig(InversionConfig):
-    """A defender's stand-in for the attacker's model: its architecture, and the share of D_inv it is trained on.
+class SubstituteConfig(Config):
+    """A defender's stand-in for the attacker's model, as wide and as long trained as the scene's decoders.
 
     Attributes:
+        features, extra_blocks: see InversionConfig.
         data: ``D1`` or ``D2`` (stratified halves of D_inv) or ``all``. With D1 an attacker that trains on D2 alone has
             data that the defender did not use.
     """
 
+    features: Literal["log", "raw"] = "log"
+    extra_blocks: int = 0
     data: Literal["D1", "D2", "all"] = "D1"
+
+    def architecture(self, width: int) -> InversionConfig:
+        """The network's configuration."""
+        return InversionConfig(features=self.features, extra_blocks=self.extra_blocks, width=width)
 
 
 def features(c_NK: Tensor, kind: str) -> Tensor:

@@ -1,0 +1,280 @@
+"""Trials on Ray: Ray Tune schedules them, a Ray Train worker group runs each (or the Tune trial itself, with 0 workers).
+
+A local Ray listens on loopback alone. Trials write their own records; what Tune keeps is scratch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
+from ray.tune.search import Searcher
+
+from mipoison.config import ConfigError
+from study.driver import Ask, Done
+from study.rayenv import RayPlan
+from study.settings import StudySettings
+from study.trial import execute
+from study.worker import TorchGroup, TrialResult, TrialSpec, prepare_scene, run_trial
+
+DRIVER_CPUS = 0.001
+"""A trial that only waits for its Train workers: holding a CPU it would starve them."""
+RETRIES = 3
+"""Times that a trial whose process died is started again; finished episodes are not repeated."""
+GROUP_TIMEOUT_S = 1800
+AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
+"""What `ray up` leaves on a head node: resources may appear later."""
+
+
+# ---------------------------------------------------------------- starting Ray
+
+
+def start_ray(settings: StudySettings, plan: RayPlan) -> str:
+    """Connect to a cluster, or start a local Ray on loopback.
+
+    Args:
+        plan: made before Ray was imported (see ``study.rayenv``).
+
+    Returns:
+        The dashboard's URL, '' if there is none.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "log_to_driver": settings.verbose,
+        "logging_level": logging.INFO if settings.verbose else logging.ERROR,
+    }
+    if plan.address is not None:
+        try:
+            context = ray.init(address=plan.address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"no Ray cluster at {plan.address!r}: {str(error).splitlines()[0]}") from error
+    else:
+        context = ray.init(
+            address="local",
+            include_dashboard=settings.dashboard,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.1",
+            _temp_dir=plan.scratch,
+            object_store_memory=512 * 2**20,
+            **options,
+        )
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+# ---------------------------------------------------------------- worker groups
+
+
+def _join(path: str, rank: int, size: int, timeout_s: float) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = torch.distributed.FileStore(path, size)
+    torch.distributed.init_process_group(
+        "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s)
+    )
+
+
+class _LoopbackBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        path = str(Path(tempfile.gettempdir()) / f"mipoison-group-{uuid.uuid4().hex}")
+        size = len(worker_group)
+        ray.get(
+            [worker_group.execute_single_async(i, _join, path, i, size, backend_config.timeout_s) for i in range(size)]
+        )
+
+
+@dataclasses.dataclass
+class LoopbackTorchConfig(TorchConfig):
+    """Meets over a file instead of a TCP store, which would listen on every interface: for a Ray on one machine."""
+
+    @property
+    def backend_cls(self) -> type:
+        return _LoopbackBackend
+
+
+def _prepare_loop(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train loop of the preparation: seeds dealt to the ranks."""
+    group = TorchGroup()
+    spec = TrialSpec(**config["spec"])
+    mine = [
+        prepare_scene(scene, spec.root, spec.data_root)
+        for i, scene in enumerate(spec.scenes)
+        if i % group.size == group.rank
+    ]
+    return [row for share in group.gather(mine) for row in share]
+
+
+def _trial_loop(config: dict[str, Any]) -> Any:
+    """Train loop of a trial: rank 0 returns the outcome, or the raw result where nothing is to be written."""
+    group = TorchGroup()
+    spec = TrialSpec(**config["spec"])
+    return run_trial(spec, group) if config["raw"] else execute(spec, group)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """How many workers with what; plain values, sent along with each trial."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    loopback: bool
+
+    def train(self, loop: Any, config: dict[str, Any], name: str) -> Any:
+        """Run a loop as a Ray Train run and return rank 0's return value."""
+        scratch = tempfile.mkdtemp(prefix="mipoison-train-")
+        torch_config = (LoopbackTorchConfig if self.loopback else TorchConfig)(backend="gloo", timeout_s=GROUP_TIMEOUT_S)
+        try:
+            result = TorchTrainer(
+                loop,
+                train_loop_config=config,
+                torch_config=torch_config,
+                scaling_config=ScalingConfig(
+                    num_workers=self.workers,
+                    use_gpu=self.gpus > 0,
+                    resources_per_worker={"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})},
+                ),
+                # Train retries for ever by default; Tune starts the whole trial again instead.
+                run_config=RunConfig(
+                    storage_path=scratch,
+                    name=name,
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                ),
+            ).fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return result.return_value
+
+
+def _trainable(config: dict[str, Any]) -> dict[str, Any]:
+    """A Tune trial: the worker function itself, or a Train run of it."""
+    spec, crew = TrialSpec(**config["spec"]), Crew(**config["crew"])
+    if crew.workers == 0:
+        outcome = execute(spec)
+    else:
+        outcome = crew.train(_trial_loop, {"spec": config["spec"], "raw": False}, spec.trial)
+    return {"outcome": outcome, "done": True}
+
+
+class _Driver(Searcher):
+    """Tune's searcher: asks the study's search for the next trial, and tells it the outcome.
+
+    Ray's OptunaSearch would own the Optuna study; here the same search serves every executor, is taught from Parquet, and
+    a missing or non-finite objective is a failed trial instead of the end of the run.
+    """
+
+    def __init__(self, ask: Ask, done: Done, crew: Crew, n: int) -> None:
+        super().__init__(metric=None, mode=None)
+        self._ask, self._done, self._crew, self._left = ask, done, dataclasses.asdict(crew), n
+        self._specs: dict[str, TrialSpec] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._left <= 0:
+            return Searcher.FINISHED
+        self._left -= 1
+        spec = self._ask()
+        self._specs[trial_id] = spec
+        return {"spec": dataclasses.asdict(spec), "crew": self._crew}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        spec = self._specs.pop(trial_id, None)
+        if spec is None:
+            return
+        outcome = None if error or not result else result.get("outcome")
+        self._done(spec, outcome, None if outcome is not None else "the trial's process was lost (killed, or out of memory)")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher into a snapshot that is never read: the records are the state."""
+        return {"n": self._left}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("a study is resumed from its records with --resume")
+
+
+class RayExecutor:
+    """Trials on the Ray that :func:`start_ray` connected to.
+
+    Raises:
+        ConfigError: the cluster lacks the resources of one trial, naming what is missing.
+    """
+
+    def __init__(self, settings: StudySettings, *, local: bool) -> None:
+        resources = ray.cluster_resources()
+        workers = settings.workers
+        if workers is None:
+            workers = 1 if resources.get("GPU", 0) > 0 else 0
+        gpus = settings.gpus_per_worker
+        if settings.workers is None and workers == 1 and gpus == 0:
+            gpus = 1.0
+        self.crew = Crew(workers, settings.cpus_per_worker, gpus, loopback=local)
+        need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
+        growing = not local and AUTOSCALING.expanduser().exists()
+        short = [
+            f"{n:g} {kind}s needed, {resources.get(kind, 0):g} there" for kind, n in need.items() if n > resources.get(kind, 0)
+        ]
+        if short and not growing:
+            raise ConfigError(
+                f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: more than the cluster has ({'; '.join(short)})"
+            )
+        fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
+        self.lanes = settings.concurrent or max(1, min(fits, default=1))
+        self._need = need
+
+    def prepare(self, specs: list[TrialSpec]) -> None:
+        if self.crew.workers:
+            merged = dataclasses.replace(specs[0], scenes=tuple(s for spec in specs for s in spec.scenes))
+            self.crew.train(_prepare_loop, {"spec": dataclasses.asdict(merged)}, "prepare")
+            return
+        task = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(prepare_scene)
+        ray.get([task.remote(scene, spec.root, spec.data_root) for spec in specs for scene in spec.scenes])
+
+    def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
+        if self.crew.workers:
+            return [
+                self.crew.train(_trial_loop, {"spec": dataclasses.asdict(spec), "raw": True}, f"{spec.trial}-{i}")
+                for i, spec in enumerate(specs)
+            ]
+        task = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(run_trial)
+        return ray.get([task.remote(spec) for spec in specs])
+
+    def search(self, n: int, ask: Ask, done: Done) -> None:
+        if self.crew.workers:
+            resources = tune.PlacementGroupFactory([{"CPU": DRIVER_CPUS}])
+        else:
+            resources = tune.PlacementGroupFactory([{k: v for k, v in self._need.items() if v}])
+        scratch = tempfile.mkdtemp(prefix="mipoison-tune-")
+        driver = _Driver(ask, done, self.crew, n)
+        try:
+            tune.Tuner(
+                tune.with_resources(_trainable, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=driver, num_samples=n, max_concurrent_trials=self.lanes, reuse_actors=True
+                ),
+                run_config=tune.RunConfig(
+                    verbose=0,
+                    storage_path=scratch,
+                    name="study",
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                ),
+            ).fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,296 @@
+"""A study from its settings to its report, whatever executes the trials.
+
+Parquet is the record of truth: what is finished, what the search has learnt and the frontier are read from there, so a
+resumed study needs nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pandas as pd
+from rich.console import Console
+
+from mipoison.artifacts import source_fingerprint
+from mipoison.config import ConfigError
+from mipoison.defenses import ANCHORS
+from mipoison.episode import versions
+from mipoison.scene import SceneConfig
+from mipoison.splits import describe, make_split
+from mipoison.storage import Storage
+from study.frontier import frontier_table, hypervolume, reference_point, settings_table
+from study.progress import Progress
+from study.records import Records
+from study.search import Search
+from study.settings import StudySettings, config_of, differences
+from study.space import parameters, starting_points
+from study.trial import Record, complete, outcome_of, record_loss
+from study.worker import TrialResult, TrialSpec
+
+Outcome = dict[str, float | None]
+Ask = Callable[[], TrialSpec]
+Done = Callable[[TrialSpec, Outcome | None, str | None], None]
+
+
+class Executor(Protocol):
+    """Where trials run.
+
+    Attributes:
+        lanes: trials at once.
+    """
+
+    lanes: int
+
+    def prepare(self, specs: list[TrialSpec]) -> None:
+        """Train victim, evaluators and substitutes of each spec's scenes into the artifact store."""
+        ...
+
+    def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
+        """Run trials without writing them; results in order."""
+        ...
+
+    def search(self, n: int, ask: Ask, done: Done) -> None:
+        """Ask for n trials, execute each, say when it is done (its outcome, or the error that lost it)."""
+        ...
+
+
+@dataclass
+class Study:
+    """A study under way.
+
+    Attributes:
+        finished: trial -> its records. unfinished: trials that were started and not finished: name, attempt, setting.
+        numbers: counts new trials. known: digest of a setting -> its outcome.
+        open: running trial -> its number in the search, and when it began. specs: trial -> its description.
+    """
+
+    settings: StudySettings
+    storage: Storage
+    records: Records
+    console: Console
+    progress: Progress
+    search: Search
+    finished: dict[str, list[Record]]
+    unfinished: list[tuple[str, int, Mapping[str, Any]]]
+    numbers: Iterator[int]
+    known: dict[str, Outcome] = field(default_factory=dict)
+    open: dict[str, tuple[int, float]] = field(default_factory=dict)
+    specs: dict[str, TrialSpec] = field(default_factory=dict)
+
+    def spec(self, trial: str, attempt: int, defense: str, knobs: Mapping[str, Any], scenes: tuple[SceneConfig, ...]) -> TrialSpec:
+        """A trial's plain description."""
+        s = self.settings
+        return TrialSpec(
+            study=self.records.study,
+            max_accuracy_drop=s.max_accuracy_drop,
+            trial=trial,
+            attempt=attempt,
+            defense=defense,
+            knobs=dict(knobs),
+            attackers=s.attackers,
+            scenes=tuple(scene.flat() for scene in scenes),
+            root=self.storage.root,
+            data_root=None if s.data_root is None else str(s.data_root.expanduser().resolve()),
+        )
+
+
+def open_study(settings: StudySettings, console: Console) -> Study:
+    """Create or reopen the study; nothing heavy runs.
+
+    Raises:
+        ConfigError, DataError: storage that cannot be written, a study that exists or does not, settings that differ,
+            data that cannot be read.
+    """
+    storage = Storage(settings.storage)
+    storage.check_writable()
+    name = _choose_name(settings, storage)
+    records = Records(storage, name)
+    stored = records.read_json("study.json")
+    if settings.resume and stored is not None:
+        changed = differences(stored["settings"], settings.shared())
+        if changed:
+            raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
+    elif stored is not None:
+        raise ConfigError(f"study {name!r} exists in {settings.storage}: continue it with --resume, or choose another --name")
+    scene = settings.scenes()[0]
+    split = make_split(
+        scene.dataset, auxiliary=scene.auxiliary, seed=scene.seed, data_root=settings.data_root, limit=scene.limit
+    )
+    console.print(f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True)
+    if stored is None:
+        records.write_json(
+            "study.json",
+            {
+                "settings": settings.shared(),
+                "command": sys.argv[1:],
+                "versions": versions(),
+                "source": source_fingerprint(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
+    return _load(settings, storage, records, console)
+
+
+def _choose_name(settings: StudySettings, storage: Storage) -> str:
+    """The given name; else the default one, numbered so that nothing is overwritten (or the latest, to resume)."""
+    if settings.name is not None:
+        return settings.name
+    base, used = settings.default_name(), None
+    for i in itertools.count(1):
+        name = base if i == 1 else f"{base}-{i}"
+        if storage.read(f"{name}/study.json") is None:
+            return (used or name) if settings.resume else name
+        used = name
+    raise AssertionError
+
+
+def _load(settings: StudySettings, storage: Storage, records: Records, console: Console) -> Study:
+    finished = {trial: records.read_trial(trial) for trial in records.finished()}
+    started = records.started()
+    # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
+    search = Search(
+        list(settings.defenses),
+        sampler=settings.sampler,
+        seed=settings.first_seed + 1000 * len(started),
+        max_accuracy_drop=settings.max_accuracy_drop,
+    )
+    unfinished = [
+        (trial, int(spec["attempt"]), spec)
+        for trial, spec in sorted(started.items())
+        if trial not in finished and trial not in ANCHORS
+    ]
+    study = Study(
+        settings=settings,
+        storage=storage,
+        records=records,
+        console=console,
+        progress=Progress(console),
+        search=search,
+        finished=finished,
+        unfinished=unfinished,
+        numbers=itertools.count(1 + max([int(t[1:5]) for t in started if t not in ANCHORS], default=0)),
+    )
+    for trial, rows in finished.items():
+        if trial not in ANCHORS and rows:
+            outcome = outcome_of(rows, settings.max_accuracy_drop)
+            spec = started[trial]
+            search.add_finished(spec["defense"], spec["knobs"], outcome)
+            study.known[config_of(spec["defense"], spec["knobs"]).digest()] = outcome
+    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
+    if not started:
+        search.start_with(starting_points(search.families))
+    return study
+
+
+def run_study(study: Study, executor: Executor) -> pd.DataFrame:
+    """Prepare, evaluate the anchors, search; returns all episodes."""
+    settings = study.settings
+    with study.progress:
+        scenes = settings.scenes()
+        study.progress.stage(f"preparing victims, evaluators and substitutes of {len(scenes)} seeds")
+        executor.prepare([study.spec(f"prepare-{s.seed}", 0, ANCHORS[0], {}, (s,)) for s in scenes])
+        _anchors(study, executor, scenes)
+        done = [t for t in study.finished if t not in ANCHORS]
+        failed = sum(_is_failure(study.finished[t]) for t in done)
+        left = max(0, settings.trials - len(done))
+        study.progress.begin(len(done) + left, len(done), failed, executor.lanes)
+        _show_quality(study)
+        if left:
+            executor.search(left, lambda: _ask(study), lambda spec, outcome, error: _done(study, spec, outcome, error))
+    return study.records.read()
+
+
+def _anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) -> None:
+    """Label-only and undefended, seed by seed in parallel; written once both are complete, floor first."""
+    missing = [name for name in ANCHORS if name not in study.finished]
+    if not missing:
+        return
+    study.progress.stage(f"evaluating the anchors: {', '.join(missing)}")
+    specs = [study.spec(name, 0, name, {}, (scene,)) for name in missing for scene in scenes]
+    results = executor.run(specs)
+    merged: dict[str, TrialResult] = {name: TrialResult([], {}) for name in missing}
+    for spec, result in zip(specs, results, strict=True):
+        merged[spec.trial].records.extend(result.records)
+        merged[spec.trial].pictures = result.pictures | merged[spec.trial].pictures
+    raw = [r for name in ANCHORS for r in (merged[name].records if name in merged else study.finished[name])]
+    for name in missing:
+        complete(study.spec(name, 0, name, {}, scenes), merged[name], raw)
+        study.finished[name] = study.records.read_trial(name)
+
+
+def _ask(study: Study) -> TrialSpec:
+    """The next trial to run, written down before it starts. Settings evaluated before are answered from memory."""
+    for _ in range(50):
+        proposal = study.search.ask()
+        digest = proposal.config.digest()
+        running = digest in {config_of(s.defense, dict(s.knobs)).digest() for s in _running(study)}
+        if digest not in study.known and not running:
+            break
+        study.search.tell(proposal.number, study.known.get(digest))
+    knobs = proposal.config.flat()
+    trial, attempt = None, 0
+    for i, (name, tried, stored) in enumerate(study.unfinished):
+        if stored["defense"] == proposal.defense and dict(stored["knobs"]) == knobs:
+            trial, attempt = name, tried + 1
+            del study.unfinished[i]
+            break
+    trial = trial or f"t{next(study.numbers):04d}-{proposal.defense}"
+    spec = study.spec(trial, attempt, proposal.defense, knobs, study.settings.scenes())
+    study.records.write_json(
+        f"trials/{trial}.json", {"defense": spec.defense, "knobs": dict(spec.knobs), "attempt": attempt}
+    )
+    study.open[trial] = (proposal.number, time.monotonic())
+    study.specs[trial] = spec
+    return spec
+
+
+def _running(study: Study) -> list[TrialSpec]:
+    return [study.specs[t] for t in study.open]
+
+
+def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | None) -> None:
+    """A trial ended; a lost one leaves records that say so."""
+    number, began = study.open.pop(spec.trial)
+    if outcome is None:
+        outcome = record_loss(spec, error or "the trial's process was lost")
+    study.finished[spec.trial] = study.records.read_trial(spec.trial)
+    study.search.tell(number, outcome)
+    study.known[config_of(spec.defense, dict(spec.knobs)).digest()] = outcome
+    study.progress.finished(time.monotonic() - began, bool(outcome.get("failed")))
+    _show_quality(study)
+
+
+def _is_failure(rows: list[Record]) -> bool:
+    return any(r["status"] != "ok" for r in rows)
+
+
+def _show_quality(study: Study) -> None:
+    """Best worst case and hypervolume of what is finished."""
+    episodes = study.records.read()
+    if episodes.empty:
+        return
+    settings = settings_table(episodes, max_accuracy_drop=study.settings.max_accuracy_drop)
+    usable = settings[settings["feasible"].fillna(False).astype(bool)]
+    best = usable["worst_attack_accuracy"].min()
+    volume = hypervolume(settings, reference_point(episodes))
+    study.progress.quality(None if pd.isna(best) else float(best), volume)
+
+
+def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
+    """``frontier.parquet``: a pure function of the episode records."""
+    frontier = frontier_table(episodes, study.settings.max_accuracy_drop)
+    study.storage.write(f"{study.records.study}/frontier.parquet", frontier.to_parquet(index=False))
+    return frontier
+
+
+def failed_share(episodes: pd.DataFrame) -> float:
+    """Share of failed episodes."""
+    return float((episodes["status"] != "ok").mean()) if len(episodes) else 0.0
+
+
+__all__ = ["Executor", "Study", "failed_share", "open_study", "run_study", "write_frontier"]

@@ -1,0 +1,69 @@
+"""The main job: search the defenses' knobs against adaptive attackers and build the Pareto frontier.
+
+``python study/pareto.py --help`` explains every setting.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+
+from mipoison.config import ConfigError
+from mipoison.datasets import DataError
+from study.driver import Executor, Study, failed_share, open_study, run_study, write_frontier
+from study.rayenv import plan_ray
+from study.settings import StudySettings
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the main job; returns the exit code.
+
+    0: done. 1: more than half of the episodes failed. 2: bad input, before any work. 130: interrupted.
+    """
+    began = time.monotonic()
+    console = Console(highlight=False)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    study: Study | None = None
+    try:
+        settings = tyro.cli(StudySettings, args=arguments, prog="study/pareto.py")
+        logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
+        study = open_study(settings, console)
+        episodes = run_study(study, _executor(settings, console))
+    except (ConfigError, DataError) as error:
+        errors.print(f"error: {error}", style="bold red", markup=False)
+        return USAGE
+    except KeyboardInterrupt:
+        name = f" --name {study.records.study}" if study else ""
+        errors.print(f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}", markup=False)
+        return INTERRUPTED
+    from study.report import write_report
+
+    write_report(study, episodes, write_frontier(study, episodes), console)
+    share = failed_share(episodes)
+    console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
+    return FAILED if share > 0.5 else 0
+
+
+def _executor(settings: StudySettings, console: Console) -> Executor:
+    if settings.executor == "local":
+        from study.local import LocalExecutor
+
+        return LocalExecutor()
+    plan = plan_ray(settings.address)  # Ray reads its environment when it is imported
+    from study.cluster import RayExecutor, start_ray
+
+    url = start_ray(settings, plan)
+    where = "a local Ray on loopback" if plan.address is None else f"the Ray cluster at {plan.address}"
+    console.print(f"{where}; dashboard: {url or 'off'}", soft_wrap=True)
+    return RayExecutor(settings, local=plan.address is None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The live line: trials done and failed, best worst case, hypervolume, time left."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+
+class Progress:
+    """A line that is rewritten in a terminal, and printed once per finished trial elsewhere.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        self._stage, self._total, self._done, self._failed, self._lanes = "", 0, 0, 0, 1
+        self._best: float | None = None
+        self._volume: float | None = None
+        self._seconds: list[float] = []
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def stage(self, text: str) -> None:
+        """Say what is going on before the trials."""
+        self._stage = text
+        if self._live:
+            self._live.update(Text(text))
+        else:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def begin(self, total: int, done: int, failed: int, lanes: int) -> None:
+        """The search begins: trials in all, already done and failed, at once."""
+        self._total, self._done, self._failed, self._lanes = total, done, failed, max(1, lanes)
+        self._began = time.monotonic()
+        self._show()
+
+    def finished(self, seconds: float, failed: bool) -> None:
+        """A trial ended after so many seconds."""
+        self._done += 1
+        self._failed += failed
+        self._seconds.append(seconds)
+
+    def quality(self, best: float | None, hypervolume: float | None) -> None:
+        """Best worst-case attack accuracy among feasible settings (share), and the frontier's hypervolume (share)."""
+        self._best, self._volume = best, hypervolume
+        self._show()
+
+    def line(self) -> str:
+        """The line's text."""
+        parts = [f"trials {self._done}/{self._total}", f"{self._failed} failed"]
+        parts.append(f"best worst-case attack accuracy {'-' if self._best is None else f'{100 * self._best:.1f} %'}")
+        parts.append(f"hypervolume {'-' if self._volume is None else f'{self._volume:.3f}'}")
+        if self._seconds and self._done < self._total:
+            left = statistics.median(self._seconds) * (self._total - self._done) / self._lanes
+            parts.append(f"about {_clock(left)} left")
+        parts.append(f"{_clock(time.monotonic() - self._began)} so far")
+        return " | ".join(parts)
+
+    def _show(self) -> None:
+        if self._live:
+            self._live.update(Text(self.line()))
+        else:
+            self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+

@@ -1,0 +1,283 @@
+"""The study's tables on a terminal, rendered from episode records alone; readable at 100 columns."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mipoison.metrics.checks import checks_table
+from mipoison.metrics.statistics import mean_interval, paired_difference
+from study.frontier import family_table, knobs_text, pareto_front, worst_cases
+
+NEAR = 1.5
+"""Two settings have equal distortion if the larger is at most this factor above the smaller."""
+SHOWN = 16
+"""At most so many comparisons are listed; all are counted."""
+NOTHING = "-"
+BETTER, WORSE, NO_DIFFERENCE, TOO_FEW = "LPA better", "LPA worse", "no difference shown", "too few seeds"
+PAIRS = {
+    "trial": "string",
+    "other": "string",
+    "other_trial": "string",
+    "confidence_distortion": "Float64",
+    "other_confidence_distortion": "Float64",
+    "difference": "Float64",
+    "difference_low": "Float64",
+    "difference_high": "Float64",
+    "n_pairs": "Int64",
+    "verdict": "string",
+}
+
+
+def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -> str:
+    """Where numbers come from, in a line: ``more`` (study, scale), data, auxiliary, limit, seeds, device."""
+
+    def values(column: str, missing: str) -> str:
+        found = sorted(episodes[column].dropna().unique()) if column in episodes else []
+        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in found) or missing
+
+    parts = [f"{key} {value}" for key, value in (more or {}).items() if value is not None]
+    parts += [f"data {values('dataset', 'unknown')}", f"auxiliary {values('auxiliary', 'unknown')}"]
+    limit = values("scene.limit", "")
+    parts += [f"at most {limit} training images a side" if limit else "all training images"]
+    seeds = [] if "seed" not in episodes else sorted({int(s) for s in episodes["seed"].dropna()})
+    parts += [f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})"]
+    return "; ".join([*parts, f"device {values('device', 'unknown')}"])
+
+
+def number(value: Any, form: str = ".4f") -> str:
+    """A number in the given format, or a dash where it is missing."""
+    return NOTHING if pd.isna(value) else format(float(value), form)
+
+
+def setting_name(setting: Mapping[str, Any]) -> str:
+    """Family and knobs: ``lpa budget=0.012 rounds=7``."""
+    return f"{setting['defense']} {knobs_text(setting)}".strip()
+
+
+def _with_interval(setting: Mapping[str, Any], name: str, form: str = "+.3f") -> str:
+    low, high = setting[f"{name}_low"], setting[f"{name}_high"]
+    interval = "" if pd.isna(low) or pd.isna(high) else f"\n[{low:{form}}, {high:{form}}]"
+    return number(setting[name], form) + interval
+
+
+def _by_attacker(setting: Mapping[str, Any], name: str, form: str) -> str:
+    attacker = setting[f"{name}_attacker"]
+    named = "" if pd.isna(attacker) else "\n" + textwrap.fill(str(attacker), 14)
+    return number(setting[name], form) + named
+
+
+def _table(title: str, caption: str, *columns: str) -> Table:
+    """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left over."""
+    table = Table(title=Text(title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD, expand=True)
+    table.collapse_padding = True
+    table.title_justify = table.caption_justify = "left"
+    for column in columns:
+        name, left, ratio = column.rstrip("<|"), column[-1] in "<|", 1 if column.endswith("|") else None
+        table.add_column(name, justify="left" if left else "right", ratio=ratio, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*map(Text, cells))  # Text: an error message may hold what rich takes for markup
+
+
+def frontier_report(settings: pd.DataFrame, info: str) -> Table:
+    """The Pareto front by distortion, anchors included."""
+    front = pareto_front(settings)
+    feasible = int(settings["feasible"].fillna(False).sum())
+    table = _table(
+        f"Frontier: {len(front)} of {len(settings)} settings ({feasible} feasible) are not dominated",
+        "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
+        "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error / "
+        f"worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
+        "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror", "excess\nleakage", "seeds",
+    )  # fmt: skip
+    for _, s in front.iterrows():
+        _row(
+            table,
+            number(s["confidence_distortion"], ".3g"),
+            setting_name(s),
+            number(s["accuracy_drop"]),
+            _by_attacker(s, "worst_attack_accuracy", ".3f"),
+            _by_attacker(s, "worst_reconstruction_error", ".4f"),
+            _with_interval(s, "excess_leakage"),
+            str(s["n_shared_seeds"]),
+        )
+    return table
+
+
+def family_report(settings: pd.DataFrame, info: str) -> Table:
+    """Per family, the least distortion at which nothing beyond the label is shown to leak."""
+    table = _table(
+        "Least distortion at which nothing is shown to leak beyond the label",
+        "Per family, of the feasible settings whose excess leakage has an interval that reaches down to "
+        "zero (one seed: whose value does). With few seeds that is weak evidence. The worst attackers are those by "
+        f"error and by attack accuracy. {info}.",
+        "defense<", "settings", "distortion", "knobs|", "excess leakage", "worst attackers|",
+    )  # fmt: skip
+    for _, f in family_table(settings).iterrows():
+        attackers = dict.fromkeys(f[[c for c in f.index if c.endswith("_attacker")]].dropna())
+        _row(
+            table,
+            str(f["defense"]),
+            str(f["n_settings"]),
+            "none found" if pd.isna(f["trial"]) else number(f["confidence_distortion"], ".3g"),
+            NOTHING if pd.isna(f["knobs"]) else str(f["knobs"]) or NOTHING,
+            _with_interval(f, "excess_leakage"),
+            ", ".join(attackers) or NOTHING,
+        )
+    return table
+
+
+def equal_distortion(
+    episodes: pd.DataFrame, settings: pd.DataFrame, others: tuple[str, ...] = ("noise", "rounding")
+) -> pd.DataFrame:
+    """Each LPA setting against the setting of another family that is nearest in log distortion (within NEAR).
+
+    Returns:
+        One row per LPA setting and family with such a neighbour, by distortion: both trials and distortions;
+        mean over paired seeds of LPA's worst-case error minus the other's, its 95 % Student-t interval; a
+        verdict. ``LPA better`` or ``worse`` needs three seeds or more, and the Student-t and the bootstrap
+        interval (see ``paired_difference``) both to exclude zero. Not corrected for the number of verdicts.
+    """
+    cases = worst_cases(episodes)
+    usable = settings[settings["trial"].isin(list(cases))].dropna(subset=["confidence_distortion"])
+    usable = usable[usable["confidence_distortion"] > 0]
+    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
+    logs = np.log(usable["confidence_distortion"].astype(float))
+    rows = []
+    for index, lpa in usable[usable["defense"] == "lpa"].iterrows():
+        for other in others:
+            apart = (logs[usable["defense"] == other] - logs[index]).abs()
+            if apart.empty or apart.min() > math.log(NEAR):
+                continue
+            near = usable.loc[apart.idxmin()]
+            by_seed = [cases[setting["trial"]].error_by_seed for setting in (lpa, near)]
+            both = pd.concat(by_seed, axis=1, join="inner").to_numpy(dtype=float)
+            if not len(both):
+                continue
+            paired = paired_difference(both[:, 0], both[:, 1], rng=np.random.default_rng(0))
+            student = mean_interval(both[:, 0] - both[:, 1])
+            verdict = TOO_FEW if paired.n < 3 else NO_DIFFERENCE
+            if paired.significant:
+                verdict = BETTER if paired.mean > 0 else WORSE
+            distortions = (lpa["confidence_distortion"], near["confidence_distortion"])
+            difference = (paired.mean, student.low, student.high, paired.n)
+            rows.append((lpa["trial"], other, near["trial"], *distortions, *difference, verdict))
+    return pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
+
+
+def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str) -> Table:
+    """LPA against noise and rounding of the same size, evenly spaced over distortion if there are many."""
+    pairs = equal_distortion(episodes, settings)
+    counts = pairs["verdict"].value_counts()
+    summary = ", ".join(f"{counts.get(v, 0)} {v}" for v in (BETTER, WORSE, NO_DIFFERENCE, TOO_FEW))
+    shown = pairs.iloc[np.linspace(0, len(pairs) - 1, min(len(pairs), SHOWN)).round().astype(int)]
+    table = _table(
+        f"At equal distortion: LPA against the nearest noise and rounding ({summary})",
+        f"{len(shown)} of {len(pairs)} shown. The nearest in log distortion, within a factor {NEAR:g}. "
+        "Difference: worst-case error of LPA minus the other's, times 1000, mean over paired seeds with 95 % "
+        "Student-t interval; above zero LPA protects better. A verdict needs three seeds and an interval "
+        f"(bootstrap too) without zero; it is not corrected for the number of comparisons. {info}.",
+        "distortion", "LPA|", "distortion", "against|", "difference\nx 1000", "seeds", "verdict<",
+    )  # fmt: skip
+    by_trial = settings.set_index("trial", drop=False)
+    for _, p in shown.iterrows():
+        scaled = {k: p[k] * 1000 for k in ("difference", "difference_low", "difference_high")}
+        _row(
+            table,
+            number(p["confidence_distortion"], ".3g"),
+            knobs_text(by_trial.loc[p["trial"]]),
+            number(p["other_confidence_distortion"], ".3g"),
+            setting_name(by_trial.loc[p["other_trial"]]),
+            _with_interval(scaled, "difference", "+.2f"),
+            str(p["n_pairs"]),
+            textwrap.fill(str(p["verdict"]), 14),
+        )
+    return table
+
+
+def failures_report(episodes: pd.DataFrame, info: str) -> Table:
+    """Failed episodes by defense, attacker and error."""
+    bad = episodes[episodes["status"] != "ok"]
+    table = _table(
+        f"Failures: {len(bad)} of {len(episodes)} episodes",
+        f"A failed episode has no measurements; its seed is left out of its setting's worst case. {info}.",
+        "episodes", "defense<", "attacker<", "error|",
+    )  # fmt: skip
+    error = bad["error"].astype(object).fillna("unknown")
+    groups = bad.groupby([bad["defense"], bad["attack"], error]).size().sort_values(ascending=False, kind="stable")
+    for (defense, attack, error), count in groups.head(SHOWN).items():
+        cut = textwrap.shorten(str(error), 160, placeholder=" ...")
+        _row(table, str(count), str(defense), str(attack), cut)
+    if len(groups) > SHOWN:
+        _row(table, str(groups.iloc[SHOWN:].sum()), "others", "", f"{len(groups) - SHOWN} more kinds")
+    return table
+
+
+def checks_report(episodes: pd.DataFrame, info: str) -> Table:
+    """How many records raised each validity check, of how many it applied to, and what that says."""
+    table = _table(
+        "Validity checks",
+        f"Raised: records that raised the check, of those it applied to; see the column check.<name>. {info}.",
+        "raised", "check<", "means|",
+    )  # fmt: skip
+    for column, _, means in checks_table():
+        found = episodes[column].dropna() if column in episodes else pd.Series(dtype=bool)
+        raised = int(found.astype(bool).sum())
+        meaning = means if raised else ("raised nowhere" if len(found) else "never applied")
+        _row(table, f"{raised}/{len(found)}", column.removeprefix("check."), meaning)
+    return table
+
+
+def print_report(
+    episodes: pd.DataFrame,
+    settings: pd.DataFrame,
+    *,
+    console: Console,
+    title_info: Mapping[str, object] | None = None,
+) -> None:
+    """Print frontier, families, comparison at equal distortion, failures and raised checks.
+
+    Args:
+        episodes: the records of one study.
+        settings: their ``settings_table``.
+        console: where to print, best at 100 columns or more.
+        title_info: what captions say besides data, auxiliary, limit, seeds and device: study, scale.
+    """
+    info = describe(episodes, title_info)
+    tables = [frontier_report(settings, info), family_report(settings, info)]
+    tables += [equal_distortion_report(episodes, settings, info)]
+    tables += [failures_report(episodes, info), checks_report(episodes, info)]
+    for table in tables:
+        console.print(table)
+        console.print()
+
+
+def progress_line(
+    done: int,
+    failed: int,
+    total: int,
+    best_worst_accuracy: float | None,
+    hypervolume: float | None,
+    seconds_left: float | None,
+) -> str:
+    """The live line of a study; what is not known yet shows as a dash."""
+    left = NOTHING
+    if seconds_left is not None and math.isfinite(seconds_left):
+        units = ((100, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
+        _, size, unit = next(u for u in units if seconds_left < u[0])
+        left = f"{max(0.0, seconds_left) / size:.{1 if unit == 'h' else 0}f} {unit}"
+    best, volume = (number(math.nan if v is None else v, ".3f") for v in (best_worst_accuracy, hypervolume))
+    counts = f"{done}/{total} done, {failed} failed"
+    return f"{counts} | lowest worst-case attack accuracy {best} | hypervolume {volume} | {left} left"

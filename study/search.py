@@ -1,0 +1,130 @@
+"""The multi-objective search: an Optuna study over the space, asked for settings and told objectives."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from mipoison.config import Config, choose
+from study import space
+
+OBJECTIVES = {
+    "confidence_distortion": "minimize",
+    "worst_attack_accuracy": "minimize",
+    "worst_reconstruction_error": "maximize",
+}
+"""What a setting is judged by, under the worst-case attacker of the suite."""
+CONSTRAINT = "accuracy_drop"
+"""Told to Optuna as the drop minus its limit: above zero violates."""
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """``tpe``, ``nsga2`` or ``random``."""
+    choose("sampler", name, SAMPLERS)
+    return SAMPLERS[name](seed)
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10)
+
+
+def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+
+
+def _random(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A setting to be evaluated: the Optuna trial's number, the defense's name and its configuration."""
+
+    number: int
+    defense: str
+    config: Config
+
+
+class Search:
+    """Ask for settings, tell objectives.
+
+    Args:
+        families: the defense families searched.
+        sampler: a name of SAMPLERS. seed: of the sampler; a resumed search must use another one, or it would repeat
+            its suggestions.
+        max_accuracy_drop: settings that cost more model accuracy than this are infeasible.
+    """
+
+    def __init__(self, families: list[str], *, sampler: str, seed: int, max_accuracy_drop: float) -> None:
+        for family in families:
+            choose("defense", family, space.searchable())
+        self.families, self.max_accuracy_drop = families, max_accuracy_drop
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            self.study = optuna.create_study(directions=list(OBJECTIVES.values()), sampler=make_sampler(sampler, seed))
+        self._open: dict[int, optuna.Trial] = {}
+
+    def start_with(self, points: list[dict[str, Any]]) -> None:
+        """Queue points of the space; they are asked before anything is sampled."""
+        for point in points:
+            self.study.enqueue_trial(point, skip_if_exists=True)
+
+    def ask(self) -> Proposal:
+        """The next setting."""
+        trial = self.study.ask()
+        defense, config = space.suggest(trial, self.families)
+        self._open[trial.number] = trial
+        return Proposal(trial.number, defense, config)
+
+    def tell(self, number: int, outcome: Mapping[str, float | None] | None) -> bool:
+        """Report a setting's outcome; a missing or non-finite objective is a failure, never a number.
+
+        Returns:
+            Whether the outcome counted.
+        """
+        trial = self._open.pop(number)
+        values = self._values(outcome)
+        if values is None:
+            self.study.tell(trial, state=TrialState.FAIL)
+            return False
+        trial.set_constraint(CONSTRAINT, self._violation(outcome or {}))
+        self.study.tell(trial, values)
+        return True
+
+    def add_finished(self, defense: str, knobs: Mapping[str, Any], outcome: Mapping[str, float | None]) -> bool:
+        """Teach the search a setting that was evaluated before (a resumed study)."""
+        values = self._values(outcome)
+        if values is None or defense not in self.families:
+            return False
+        try:
+            frozen = optuna.trial.create_trial(
+                params=space.parameters(defense, knobs),
+                distributions=space.distributions(self.families, defense),
+                values=values,
+                constraints={CONSTRAINT: self._violation(outcome)},
+            )
+        except ValueError:  # a setting outside today's space
+            return False
+        self.study.add_trial(frozen)
+        return True
+
+    def _violation(self, outcome: Mapping[str, float | None]) -> float:
+        drop = outcome.get(CONSTRAINT)
+        return (0.0 if drop is None else float(drop)) - self.max_accuracy_drop
+
+    @staticmethod
+    def _values(outcome: Mapping[str, float | None] | None) -> list[float] | None:
+        values = [None if outcome is None else outcome.get(name) for name in OBJECTIVES]
+        if any(v is None or not math.isfinite(v) for v in values):
+            return None
+        return [float(v) for v in values if v is not None]

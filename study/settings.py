@@ -1,0 +1,178 @@
+"""The settings of a study: the command line's knobs, checked before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mipoison.attacks import ATTACKS
+from mipoison.config import Config, ConfigError, choose
+from mipoison.datasets import dataset_choices, parse_name
+from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.scene import SCALES, SceneConfig, scaled
+from study.records import check_name
+from study.search import SAMPLERS
+from study.space import searchable
+
+DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "mismatched-data", "rounding", "label-only")
+ALL = "all"
+
+# What a resumed study must share with the stored one; the rest (how it is run) may change.
+SHARED = (
+    "dataset auxiliary scale limit seeds first_seed defenses attackers sampler max_accuracy_drop "
+    "victim_steps decoder_steps decoder_width threads"
+).split()
+
+
+def _names(text: str) -> Any:
+    return tyro.conf.arg(help=text, metavar="NAME [NAME ...]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Which defense, with which knobs, protects this classifier best at each price in utility, when the attacker adapts?
+
+    Searches the defenses' knobs with Ray Tune and Optuna, attacks every setting with a suite of inversion attackers on
+    several seeds, and leaves episodes (Parquet), the Pareto frontier, pictures and tables under <storage>/<name>.
+    """
+
+    dataset: Annotated[str, tyro.conf.arg(help=f"the victim's data: {dataset_choices()}")] = "digits"
+    """Replaced by the annotation's help."""
+    data_root: Path | None = None
+    """folder with the data sets in torchvision's layout (.gz too); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    auxiliary: Literal["same", "disjoint"] = "same"
+    """the attacker's images: other images of the private classes (same), or other classes (disjoint, as in the paper)"""
+    scale: Literal["quick", "full"] = "quick"
+    """sizes of networks and training: quick for CPUs (and at most 2,000 training images a side), full for GPUs"""
+    limit: int | None = None
+    """at most so many training images a side; default: the scale's"""
+    trials: int = 12
+    """defense settings to evaluate, besides the anchors (undefended, label-only)"""
+    seeds: int = 3
+    """victims, splits and attackers per setting; intervals need at least 2"""
+    first_seed: int = 0
+    """the first seed; the others follow"""
+    defenses: Annotated[
+        tuple[str, ...],
+        _names(f"defense families to search: {', '.join(searchable())}; or {ALL}"),
+    ] = (ALL,)
+    attackers: Annotated[
+        tuple[str, ...],
+        _names(f"attackers of every setting; the worst case is over these: {', '.join(ATTACKS)}; or {ALL}"),
+    ] = DEFAULT_ATTACKERS
+    sampler: Annotated[str, tyro.conf.arg(help=f"how settings are suggested: {', '.join(SAMPLERS)}")] = "tpe"
+    max_accuracy_drop: float = 0.02
+    """settings that cost more model accuracy than this (share, 0 to 1) are infeasible"""
+    storage: str = "results"
+    """where everything is kept: a folder, or s3://bucket/prefix"""
+    name: str | None = None
+    """the study's name; default <dataset>-<auxiliary>, numbered if that exists"""
+    resume: bool = False
+    """continue a study (the named one, or the latest of the default name) up to --trials; loses and repeats nothing"""
+    executor: Literal["ray", "local"] = "ray"
+    """ray: Tune trials on a local Ray or a cluster; local: one after the other in this process, same records"""
+    address: str | None = None
+    """a Ray cluster to use (auto, or host:port); default: the cluster of this machine if there is one, else a local Ray"""
+    workers: int | None = None
+    """Ray Train workers a trial; 0 runs the same function inside the Tune trial; default: 0 without a GPU, else 1"""
+    gpus_per_worker: float = 0.0
+    """GPUs of a worker (fractions share one); default 0"""
+    cpus_per_worker: float = 1.0
+    """CPUs of a worker (or of a trial, with 0 workers)"""
+    concurrent: int | None = None
+    """trials at once; default: as many as the resources allow"""
+    threads: int = 1
+    """CPU threads of torch in a worker; part of the settings because sums are ordered by it"""
+    victim_steps: int | None = None
+    """training steps of victim and evaluators; default: the scale's"""
+    decoder_steps: int | None = None
+    """training steps of inversion models; default: the scale's"""
+    decoder_width: int | None = None
+    """channels of inversion models before the last block; default: the scale's"""
+    dashboard: bool = True
+    """start Ray's dashboard with a local Ray, on loopback"""
+    verbose: bool = False
+    """show Ray's and the workers' logs"""
+
+    def __post_init__(self) -> None:
+        self._least("trials", 0)
+        self._least("seeds", 1)
+        self._least("first_seed", 0)
+        for name in ("workers", "concurrent", "threads", "limit", "victim_steps", "decoder_steps", "decoder_width"):
+            if getattr(self, name) is not None:
+                self._least(name, 0 if name == "workers" else 10 if name == "limit" else 1)
+        for name in ("gpus_per_worker",):
+            self._least(name, 0)
+        if self.cpus_per_worker <= 0:
+            raise ConfigError(f"cpus_per_worker = {self.cpus_per_worker}: must be above 0")
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise ConfigError(f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)")
+        choose("sampler", self.sampler, SAMPLERS)
+        choose("scale", self.scale, SCALES)
+        parse_name(self.dataset)
+        if self.name is not None:
+            check_name(self.name)
+        object.__setattr__(self, "defenses", self._list("defense", self.defenses, searchable()))
+        object.__setattr__(self, "attackers", self._list("attacker", self.attackers, list(ATTACKS)))
+        self.scenes()
+
+    def _least(self, name: str, bound: float) -> None:
+        value = getattr(self, name)
+        if value < bound:
+            raise ConfigError(f"{name} = {value}: must be at least {bound:g}")
+
+    @staticmethod
+    def _list(kind: str, given: tuple[str, ...], valid: list[str]) -> tuple[str, ...]:
+        """Names separated by spaces or commas, ``all`` expanded, anchors accepted and dropped, order kept."""
+        names = [n for text in given for n in text.split(",") if n]
+        out: list[str] = []
+        for name in names:
+            if name == ALL:
+                out += valid
+            elif kind == "defense" and name in ANCHORS:
+                continue  # always evaluated
+            else:
+                out.append(choose(kind, name, valid))
+        if not out:
+            raise ConfigError(f"no {kind} chosen; choose from: {', '.join(valid)}, {ALL}")
+        return tuple(dict.fromkeys(out))
+
+    def scenes(self) -> tuple[SceneConfig, ...]:
+        """One scene a seed."""
+        return tuple(
+            scaled(
+                self.dataset,
+                self.scale,
+                auxiliary=self.auxiliary,
+                seed=seed,
+                limit=self.limit,
+                threads=self.threads,
+                victim_steps=self.victim_steps,
+                decoder_steps=self.decoder_steps,
+                decoder_width=self.decoder_width,
+            )
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+        )
+
+    def shared(self) -> dict[str, Any]:
+        """What a resumed study must share, as JSON."""
+        values = dataclasses.asdict(self)
+        return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SHARED}
+
+    def default_name(self) -> str:
+        """``<dataset>-<auxiliary>``, without the path of a user's folder."""
+        return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
+
+
+def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """``name: stored -> now`` for each setting that differs."""
+    return [f"{k}: {stored.get(k)!r} -> {now.get(k)!r}" for k in sorted({*stored, *now}) if stored.get(k) != now.get(k)]
+
+
+def config_of(defense: str, knobs: dict[str, Any]) -> Config:
+    """A defense's configuration from stored knobs."""
+    return DEFENSES[defense].from_flat(knobs)

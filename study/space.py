@@ -1,0 +1,62 @@
+"""The search space: defense family first, then that family's own knobs, as their files declare them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from mipoison.config import Config, Knob, Plain
+from mipoison.defenses import ANCHORS, DEFENSES
+
+FAMILY = "defense"
+
+
+def searchable() -> list[str]:
+    """Families with at least one knob; the anchors are evaluated anyway."""
+    return [name for name, cls in DEFENSES.items() if cls.KNOBS and name not in ANCHORS]
+
+
+def distribution(knob: Knob) -> optuna.distributions.BaseDistribution:
+    """Optuna's form of a knob's range."""
+    if knob.choices is not None:
+        return optuna.distributions.CategoricalDistribution(knob.choices)
+    assert knob.low is not None
+    assert knob.high is not None
+    if knob.integer:
+        return optuna.distributions.IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return optuna.distributions.FloatDistribution(knob.low, knob.high, log=knob.log)
+
+
+def distributions(families: list[str], family: str) -> dict[str, optuna.distributions.BaseDistribution]:
+    """All distributions that a setting of one family is drawn from; names are ``<family>.<knob>``."""
+    own = {f"{family}.{name}": distribution(knob) for name, knob in DEFENSES[family].KNOBS.items()}
+    return {FAMILY: optuna.distributions.CategoricalDistribution(families), **own}
+
+
+def suggest(trial: optuna.Trial, families: list[str]) -> tuple[str, Config]:
+    """Draw a setting: the define-by-run space."""
+    family = trial.suggest_categorical(FAMILY, families)
+    knobs = {name: _draw(trial, f"{family}.{name}", knob) for name, knob in DEFENSES[family].KNOBS.items()}
+    return family, DEFENSES[family](**knobs)
+
+
+def _draw(trial: optuna.Trial, name: str, knob: Knob) -> Plain:
+    if knob.choices is not None:
+        return trial.suggest_categorical(name, knob.choices)
+    assert knob.low is not None
+    assert knob.high is not None
+    if knob.integer:
+        return trial.suggest_int(name, int(knob.low), int(knob.high), log=knob.log)
+    return trial.suggest_float(name, knob.low, knob.high, log=knob.log)
+
+
+def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]:
+    """A setting's point in the space (inverse of :func:`suggest`); knobs outside the space are left out."""
+    return {FAMILY: family, **{f"{family}.{name}": knobs[name] for name in DEFENSES[family].KNOBS if name in knobs}}
+
+
+def starting_points(families: list[str]) -> list[dict[str, Any]]:
+    """Tried first: every family at its default setting, so that each is seen at least once."""
+    return [parameters(family, DEFENSES[family]().flat()) for family in families]

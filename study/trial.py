@@ -1,0 +1,105 @@
+"""A trial from start to finish: run it, relate its records to the anchors, write them, say what the search is told."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from mipoison.defenses import ANCHORS
+from mipoison.metrics import CheckContext, apply_checks, excess_leakage
+from mipoison.storage import Storage
+from study.frontier import settings_table
+from study.records import Records, to_table
+from study.search import CONSTRAINT, OBJECTIVES
+from study.worker import Group, TrialResult, TrialSpec, lost_trial, run_trial
+
+Record = dict[str, Any]
+
+
+def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
+    """Add the columns that compare a record with the anchors of its seed: excess over label-only, validity checks.
+
+    The floor of a seed is the label-only anchor under its own worst attacker (lowest mean error over the seeds), so that
+    floor and worst case are chosen alike.
+    """
+    label_only, undefended = ANCHORS
+    floor = _worst([r for r in anchors if r["defense"] == label_only and r["status"] == "ok"])
+    family = [*anchors, *records]
+    out = []
+    for record in records:
+        row = dict(record)
+        reference = floor.get(row["seed"])
+        if row["status"] == "ok" and reference is not None:
+            row["excess_leakage"] = excess_leakage(row["reconstruction_error"], reference["reconstruction_error"])
+            row["excess_attack_accuracy"] = row["attack_accuracy"] - reference["attack_accuracy"]
+        near = [r for r in family if r["defense"] != row["defense"] or r in records]
+        context = CheckContext.of(row, near, undefended=undefended, label_only=label_only)
+        out.append(row | apply_checks(row, context))
+    return out
+
+
+def _worst(records: list[Record]) -> dict[int, Record]:
+    """Seed -> record of the attacker with the lowest mean error over the seeds that all attackers share."""
+    by_attack: dict[str, dict[int, Record]] = {}
+    for record in records:
+        by_attack.setdefault(record["attack"], {})[record["seed"]] = record
+    if not by_attack:
+        return {}
+    shared = set.intersection(*(set(rows) for rows in by_attack.values()))
+    if not shared:
+        return {}
+    mean = {a: float(np.mean([rows[s]["reconstruction_error"] for s in sorted(shared)])) for a, rows in by_attack.items()}
+    return by_attack[min(sorted(mean), key=lambda a: mean[a])]
+
+
+def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, float | None]:
+    """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
+    rows = [{"trial": "t", "study": "s", "attempt": 0} | r for r in records]
+    row = settings_table(to_table(rows).to_pandas(), max_accuracy_drop=max_accuracy_drop).iloc[0]
+    values = {name: float(row[name]) if np.isfinite(_number(row[name])) else None for name in (*OBJECTIVES, CONSTRAINT)}
+    failed = sum(r["status"] != "ok" for r in records)
+    return {**values, "episodes": float(len(records)), "failed": float(failed)}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> dict[str, float | None]:
+    """Relate, write the pictures and the Parquet file, and return what the search is told."""
+    records = records_of(spec)
+    rows = relate(result.records, anchors)
+    if result.pictures:
+        sink = io.BytesIO()
+        np.savez_compressed(sink, **result.pictures)  # type: ignore[arg-type]
+        records.storage.write(f"{spec.study}/pictures/{spec.trial}.npz", sink.getvalue())
+    records.write_trial(spec.trial, spec.attempt, rows)
+    return outcome_of(rows, spec.max_accuracy_drop)
+
+
+def records_of(spec: TrialSpec) -> Records:
+    """The study's records, from where the trial runs."""
+    return Records(Storage(spec.root), spec.study)
+
+
+def read_anchors(records: Records) -> list[Record]:
+    """The anchors' records; empty for an anchor that is not there (yet)."""
+    return [r for name in ANCHORS for r in records.read_trial(name)]
+
+
+def execute(spec: TrialSpec, group: Group | None = None) -> dict[str, float | None]:
+    """Run and complete a trial in this process; of a group, rank 0 writes and returns the outcome."""
+    result = run_trial(spec, group)
+    if group is not None and group.rank != 0:
+        return {}
+    return complete(spec, result, read_anchors(records_of(spec)))
+
+
+def record_loss(spec: TrialSpec, error: str) -> dict[str, float | None]:
+    """A trial whose process was lost for good: its episodes are failures that say so, except those it had finished."""
+    return complete(spec, lost_trial(spec, error), read_anchors(records_of(spec)))

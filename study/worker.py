@@ -1,0 +1,270 @@
+"""What a worker does: its share of a trial's poisoning and attacks. The same function serves 0, 1 and many workers.
+
+Poisoning is sharded by query (chunks of the service), attackers x seeds are spread over the ranks. Chunks and attacks are
+each computed whole by one rank, so the records do not depend on how many ranks there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mipoison.artifacts import ArtifactStore
+from mipoison.attacks import ATTACKS
+from mipoison.defenses import DEFENSES
+from mipoison.episode import (
+    PARTS,
+    Deployment,
+    EpisodeConfig,
+    Released,
+    attack_and_measure,
+    deploy,
+    failed_record,
+    finish_release,
+)
+from mipoison.models.inversion import SubstituteConfig
+from mipoison.scene import Scene, SceneConfig, scene_for
+from mipoison.service import chunk_count
+from mipoison.storage import Storage
+
+log = logging.getLogger(__name__)
+
+PICTURES = 10
+"""Reconstructions kept for the picture grid, of the first seed."""
+
+
+class Group(Protocol):
+    """The ranks that share a trial."""
+
+    rank: int
+    size: int
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in order of rank, on every rank."""
+        ...
+
+
+class Alone:
+    """A group of one: ``--workers 0``."""
+
+    rank, size = 0, 1
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+class TorchGroup:
+    """The ranks of an initialised ``torch.distributed`` process group (gloo or nccl), objects exchanged over gloo."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        backend = torch.distributed.get_backend()
+        self._group = None if backend == "gloo" else torch.distributed.new_group(backend="gloo")
+
+    def gather(self, value: Any) -> list[Any]:
+        out: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(out, value, group=self._group)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One trial: a defense setting against every attacker on every seed. Plain values: it travels between processes.
+
+    Attributes:
+        trial: its id. attempt: which try this is.
+        defense, knobs: the setting. attackers: names of ATTACKS. scenes: flat SceneConfigs, one a seed.
+        root: storage root. data_root: the data folder, None for the default.
+        study: the study's name. max_accuracy_drop: its constraint.
+    """
+
+    study: str
+    max_accuracy_drop: float
+    trial: str
+    attempt: int
+    defense: str
+    knobs: Mapping[str, Any]
+    attackers: tuple[str, ...]
+    scenes: tuple[Mapping[str, Any], ...]
+    root: str
+    data_root: str | None
+
+    def episodes(self) -> list[EpisodeConfig]:
+        """The trial's episodes, seed by seed."""
+        config = DEFENSES[self.defense](**self.knobs)
+        return [
+            EpisodeConfig(
+                scene=SceneConfig(**scene), defense=self.defense, defense_config=config, attack=name, attack_config=ATTACKS[name]
+            )
+            for scene in self.scenes
+            for name in self.attackers
+        ]
+
+
+@dataclass
+class TrialResult:
+    """Raw records (no columns across records yet) and small pictures: attacker -> uint8 (n, C, H, W), and ``truth``."""
+
+    records: list[dict[str, Any]]
+    pictures: dict[str, np.ndarray]
+
+
+def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
+    """Run a trial's episodes on this group of ranks; every rank returns all records, in the order of the episodes.
+
+    A failure becomes records that say so. Episodes finished by an earlier, interrupted attempt are read back.
+    """
+    group = group or Alone()
+    store = ArtifactStore(Storage(spec.root))
+    episodes = spec.episodes()
+    scenes: dict[int, Scene] = {}
+    errors: dict[int, BaseException] = {}
+    for episode in episodes:
+        seed = episode.scene.seed
+        if seed not in scenes and seed not in errors:
+            try:
+                scenes[seed] = scene_for(episode.scene, spec.root, spec.data_root)
+            except Exception as error:
+                log.warning("trial %s, seed %s: no scene: %s", spec.trial, seed, error, exc_info=True)
+                errors[seed] = error
+    # One view, should another process have finished something in between: rank 0's.
+    done, pictures = group.gather(_finished(episodes, scenes, store))[0]
+    missing = [i for i in range(len(episodes)) if i not in done]
+    deployments: dict[int, Deployment] = {}
+    released: dict[int, Released] = {}
+    for seed in sorted({episodes[i].scene.seed for i in missing} - set(errors)):
+        try:
+            deployments[seed] = deploy(scenes[seed], spec.defense, episodes[missing[0]].defense_config)
+        except Exception as error:
+            log.warning("trial %s, seed %s: %s", spec.trial, seed, error, exc_info=True)
+            errors[seed] = error
+    _release(deployments, released, errors, group)
+    mine: dict[int, dict[str, Any]] = {}
+    for turn, i in enumerate(missing):
+        if turn % group.size != group.rank:
+            continue
+        episode = episodes[i]
+        seed = episode.scene.seed
+        try:
+            if seed in errors:
+                raise errors[seed]
+            deployment = deployments[seed]
+            record, reconstructions = attack_and_measure(episode, deployment, released[seed])
+            record = _plain(record)
+            picture = _to_bytes(deployment.scene, reconstructions["private_train"])
+            store.put_json("episode", _key(episode, deployment.scene), {"record": record, "picture": picture.tolist()})
+            if seed == episodes[0].scene.seed:
+                pictures[episode.attack] = picture
+        except Exception as error:
+            log.warning("episode %s (%s): %s", episode.episode_id, episode.attack, error, exc_info=seed not in errors)
+            record = failed_record(episode, scenes[seed].split.fingerprint if seed in scenes else None, error)
+        mine[i] = record
+    for share in group.gather((mine, pictures)):
+        done |= share[0]
+        pictures |= share[1]
+    return TrialResult([done[i] for i in range(len(episodes))], pictures)
+
+
+def _finished(
+    episodes: list[EpisodeConfig], scenes: Mapping[int, Scene], store: ArtifactStore
+) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
+    """Index -> record of the episodes that were finished before, by whatever attempt or study; and their pictures."""
+    done, pictures = {}, {}
+    for i, episode in enumerate(episodes):
+        scene = scenes.get(episode.scene.seed)
+        found = store.find_json("episode", _key(episode, scene)) if scene else None
+        if found is not None:
+            done[i] = found["record"]
+        if scene is not None and episode.scene.seed == episodes[0].scene.seed:
+            pictures.setdefault("truth", _to_bytes(scene, scene.split.private_train.x_NCHW))
+            if found is not None:
+                pictures[episode.attack] = np.array(found["picture"], dtype=np.uint8)
+    return done, pictures
+
+
+def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
+    """What is left of a trial whose process was lost: its finished episodes, and failures that name the error."""
+    episodes = spec.episodes()
+    scenes: dict[int, Scene] = {}
+    for episode in episodes:
+        try:
+            scenes[episode.scene.seed] = scene_for(episode.scene, spec.root, spec.data_root)
+        except Exception as unreadable:
+            log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
+    done, pictures = _finished(episodes, scenes, ArtifactStore(Storage(spec.root)))
+    lost = RuntimeError(error)
+    records = [done.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
+    return TrialResult(records, pictures)
+
+
+def _key(episode: EpisodeConfig, scene: Scene) -> dict[str, Any]:
+    """Key of a finished episode: its settings and the scene's data, device and versions."""
+    return scene.spec(episode=episode.flat() | {"scene.dataset": None})
+
+
+def _release(
+    deployments: dict[int, Deployment], released: dict[int, Released], errors: dict[int, BaseException], group: Group
+) -> None:
+    """Poison every request of every seed, chunks dealt to the ranks, and put the answers together on all of them."""
+    shares: dict[tuple[int, str], Any] = {}
+    seconds: dict[int, float] = {}
+    turn = 0
+    for seed, deployment in deployments.items():
+        start = time.perf_counter()
+        try:
+            for part in PARTS:
+                x = getattr(deployment.scene.split, part).x_NCHW
+                own = [k for k in range(chunk_count(len(x))) if (turn + k) % group.size == group.rank]
+                turn += chunk_count(len(x))
+                shares[seed, part] = deployment.service.release_chunks(x, own)
+        except Exception as error:
+            log.warning("seed %s: poisoning failed: %s", seed, error, exc_info=True)
+            shares[seed, "error"] = error
+        seconds[seed] = time.perf_counter() - start
+    everyone = group.gather((shares, seconds))
+    for seed, deployment in deployments.items():
+        failed = [s[seed, "error"] for s, _ in everyone if (seed, "error") in s]
+        if failed:
+            errors[seed] = failed[0]
+            continue
+        vectors = {}
+        for part in PARTS:
+            chunks: dict[int, torch.Tensor] = {}
+            for share, _ in everyone:
+                chunks |= share[seed, part]
+            vectors[part] = torch.cat([chunks[k] for k in sorted(chunks)])
+        try:
+            # Compute summed over the ranks: what the poisoning costs, not how long it took with many of them.
+            released[seed] = finish_release(deployment, vectors, sum(t[seed] for _, t in everyone))
+        except Exception as error:
+            log.warning("seed %s: measuring released vectors failed: %s", seed, error, exc_info=True)
+            errors[seed] = error
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """A measurement that is not finite is a failed episode, not a number."""
+    for key, value in record.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            raise FloatingPointError(f"{key} = {value}: not finite")
+    return record
+
+
+def _to_bytes(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
+    """The first two images of each private class, as uint8 (n, C, H, W)."""
+    y = scene.split.private_train.y_N
+    rows = torch.cat([torch.nonzero(y == label)[:2, 0] for label in range(scene.split.n_classes)])[:PICTURES]
+    return (images_NCHW[rows].clamp(0, 1) * 255).round().byte().numpy()
+
+
+def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> dict[str, Any]:
+    """The preparation stage for one seed: victim, evaluators and the usual substitutes, into the artifact store."""
+    scene = scene_for(SceneConfig(**flat), root, data_root)
+    for kind in ("log", "raw"):
+        scene.substitute(SubstituteConfig(features=kind))  # type: ignore[arg-type]
+    return {"seed": scene.config.seed, "made": scene.store.made, "reused": scene.store.reused}

@@ -1,0 +1,67 @@
+"""What several test files share: a tiny prepared scene, and decoders with batch statistics worth the name."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mipoison.artifacts import ArtifactStore
+from mipoison.models.inversion import InversionConfig, InversionNet
+from mipoison.randomness import generator
+from mipoison.scene import Scene, SceneConfig, prepare
+from mipoison.storage import Storage
+from mipoison.training import seeded
+
+torch.set_num_threads(1)  # sums are ordered by the number of threads
+
+CPU = torch.device("cpu")
+
+MakeDecoder = Callable[..., InversionNet]
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> SceneConfig:
+    """A scene that is trained in a second: 100 images a side, a few dozen steps."""
+    return SceneConfig(
+        limit=100,
+        victim_width=4,
+        victim_hidden=16,
+        victim_steps=120,
+        victim_batch=32,
+        decoder_width=2,
+        decoder_steps=30,
+        decoder_batch=32,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(Storage(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="session")
+def tiny_scene(tiny_config: SceneConfig, tiny_store: ArtifactStore) -> Scene:
+    return prepare(tiny_config, tiny_store, device=CPU)
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> MakeDecoder:
+    """A frozen decoder whose batch-norm layers have random running statistics and affine maps (not the identity)."""
+
+    def make(
+        n_classes: int = 4, size: int = 16, features: str = "log", extra_blocks: int = 0, width: int = 2, seed: int = 0
+    ) -> InversionNet:
+        rng = generator(seed, "test decoder")
+        with seeded(rng, CPU):
+            config = InversionConfig(features=features, extra_blocks=extra_blocks, width=width)  # type: ignore[arg-type]
+            net = config.make((1, size, size), n_classes)
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                shape = layer.weight.shape
+                layer.running_mean = 0.3 * torch.randn(shape, generator=rng)
+                layer.running_var = 0.5 + torch.rand(shape, generator=rng)
+                layer.weight.data = 0.7 + 0.6 * torch.rand(shape, generator=rng)
+                layer.bias.data = 0.3 * torch.randn(shape, generator=rng)
+        return net.eval().requires_grad_(False)
+
+    return make

@@ -1,0 +1,149 @@
+"""Networks: the architectures that the paper and Yang et al. describe."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mipoison.models.classifier import ClassifierConfig, blocks_for, confidence_vectors
+from mipoison.models.inversion import InversionConfig, InversionNet, features
+from mipoison.randomness import generator
+from mipoison.training import seeded
+
+CPU = torch.device("cpu")
+SHAPES = [(1, 16, 16), (1, 32, 32), (3, 32, 32), (1, 64, 64)]
+
+
+def kinds(model: nn.Module) -> list[str]:
+    return [type(m).__name__ for m in model.modules() if not list(m.children())]
+
+
+def widths(model: nn.Module, kind: type[nn.Module]) -> list[tuple[int, int]]:
+    return [(m.in_channels, m.out_channels) for m in model.modules() if isinstance(m, kind)]  # type: ignore[misc]
+
+
+# --------------------------------------------------------------------------------------------- classifier
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("architecture", ["victim", "evaluator"])
+def test_classifier_maps_images_to_logits(architecture: str, shape: tuple[int, int, int]) -> None:
+    model = ClassifierConfig(architecture=architecture, width=4, hidden=8).make(shape, 5)  # type: ignore[arg-type]
+    x = torch.rand(3, *shape, generator=generator(0))
+    out = model.eval()(x)
+    assert out.shape == (3, 5)
+    assert torch.allclose(model(x[1:2]), out[1:2], atol=1e-6)  # samples do not couple
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(16, 2), (32, 3), (64, 4)])
+def test_victim_is_the_paper_s(size: int, blocks: int) -> None:
+    model = ClassifierConfig(width=4, hidden=8).make((1, size, size), 5)
+    block = ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
+    assert kinds(model) == block * blocks + ["Flatten", "Linear", "Dropout", "Linear"]
+    assert [out for _, out in widths(model, nn.Conv2d)] == [4 * 2**i for i in range(blocks)]
+    assert all(m.kernel_size == (3, 3) for m in model.modules() if isinstance(m, nn.Conv2d))
+    assert all(m.p == 0.5 for m in model.modules() if isinstance(m, nn.Dropout))
+
+
+def test_evaluator_shares_nothing_with_the_victim() -> None:
+    victim, judge = (ClassifierConfig(architecture=a).make((1, 16, 16), 5) for a in ("victim", "evaluator"))  # type: ignore[arg-type]
+    assert not {"BatchNorm2d", "MaxPool2d", "ReLU", "Dropout"} & set(kinds(judge))
+    assert widths(victim, nn.Conv2d) != widths(judge, nn.Conv2d)
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+@pytest.mark.parametrize("architecture", ["victim", "evaluator"])
+def test_any_width_works(architecture: str, width: int) -> None:
+    model = ClassifierConfig(architecture=architecture, width=width, hidden=3).make((1, 16, 16), 2)  # type: ignore[arg-type]
+    assert model.eval()(torch.zeros(2, 1, 16, 16)).shape == (2, 2)
+
+
+def test_unsupported_size_lists_the_supported_ones() -> None:
+    with pytest.raises(ValueError, match="28 is not supported; choose from: 16, 32, 64"):
+        ClassifierConfig().make((1, 28, 28), 5)
+    with pytest.raises(ValueError, match="28 is not supported; choose from: 16, 32, 64"):
+        InversionConfig().make((1, 28, 28), 5)
+    assert blocks_for(16, {16: 2}) == 2
+
+
+def test_confidence_vectors_are_softmax_in_eval_mode() -> None:
+    with seeded(generator(0), CPU):
+        model = ClassifierConfig(width=2, hidden=4).make((1, 16, 16), 3).train()
+    x = torch.rand(7, 1, 16, 16, generator=generator(1))
+    c = confidence_vectors(model, x, batch=3)
+    assert not model.training
+    assert not c.requires_grad
+    logits = model(x).detach().double()
+    torch.testing.assert_close(c.double(), logits.exp() / logits.exp().sum(1, keepdim=True), rtol=1e-5, atol=1e-6)
+    assert torch.equal(c[:3], confidence_vectors(model, x[:3], batch=3))
+    assert torch.equal(c[3:6], confidence_vectors(model, x[3:6], batch=3))
+    assert confidence_vectors(model, x[:0]).shape == (0, 3)
+
+
+# -------------------------------------------------------------------------------------------- inversion
+
+
+@pytest.mark.parametrize("extra_blocks", [0, 1, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_decoder_maps_vectors_to_images(shape: tuple[int, int, int], extra_blocks: int) -> None:
+    model = InversionConfig(width=2, extra_blocks=extra_blocks).make(shape, 5).eval()
+    c = torch.softmax(torch.randn(3, 5, generator=generator(0)), 1)
+    out = model(c)
+    assert out.shape == (3, *shape)
+    assert float(out.min()) > 0
+    assert float(out.max()) < 1
+    assert torch.allclose(model(c[1:2]), out[1:2], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(16, 3), (32, 4), (64, 5)])
+def test_decoder_is_the_one_of_yang_et_al(size: int, blocks: int) -> None:
+    model = InversionConfig(width=2).make((1, size, size), 5)
+    convolutions = [m for m in model.layers if isinstance(m, nn.ConvTranspose2d)]
+    assert len(convolutions) == blocks
+    assert (convolutions[0].kernel_size, convolutions[0].stride, convolutions[0].padding) == ((4, 4), (1, 1), (0, 0))
+    for layer in convolutions[1:]:
+        assert (layer.kernel_size, layer.stride, layer.padding) == ((4, 4), (2, 2), (1, 1))
+    assert kinds(model) == ["ConvTranspose2d", "BatchNorm2d", "Tanh"] * (blocks - 1) + ["ConvTranspose2d"]
+    assert [c.out_channels for c in convolutions] == [2 * 2**i for i in reversed(range(blocks - 1))] + [1]
+
+
+def test_extra_blocks_keep_the_size() -> None:
+    plain, extra = (InversionConfig(width=2, extra_blocks=e).make((1, 16, 16), 5) for e in (0, 1))
+    assert len(extra.layers) == len(plain.layers) + 3
+    added = extra.layers[6]
+    assert isinstance(added, nn.ConvTranspose2d)
+    assert added.stride == (1, 1)
+    assert added(torch.zeros(1, 2, 8, 8)).shape == (1, 2, 8, 8)
+
+
+def test_log_features_are_shifted_and_clamped() -> None:
+    c = torch.tensor([[1.0, 0.0, 1e-10, 1e-30]], dtype=torch.float64)
+    expected = torch.tensor([[50.0, 0.0, 50 + torch.tensor(1e-10, dtype=torch.float64).log(), 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(features(c, "log"), expected)
+    torch.testing.assert_close(features(c.float(), "log"), expected.float())
+    assert torch.equal(features(c, "raw"), c)
+    assert float(features(c, "log").min()) >= 0
+
+
+def test_the_decoder_uses_its_features(make_decoder) -> None:
+    log, raw = make_decoder(features="log"), make_decoder(features="raw")
+    c = torch.tensor([[0.7, 0.2, 0.1, 0.0]])
+    raw.layers.load_state_dict(log.layers.state_dict())
+    torch.testing.assert_close(log(c), torch.sigmoid(raw.layers(features(c, "log")[:, :, None, None])))
+    assert not torch.allclose(log(c), raw(c))
+
+
+def test_gradients_through_log_features_are_finite_at_zero(make_decoder) -> None:
+    c = torch.tensor([[0.7, 0.3, 0.0, 0.0]], requires_grad=True)
+    make_decoder()(c).sum().backward()
+    assert c.grad is not None
+    assert bool(torch.isfinite(c.grad).all())
+
+
+def test_models_pickle(make_decoder) -> None:
+    model = make_decoder()
+    again: InversionNet = pickle.loads(pickle.dumps(model))
+    c = torch.full((1, 4), 0.25)
+    assert torch.equal(again(c), model(c))
+    assert again.kind == model.kind
