@@ -152,6 +152,7 @@ def _shared_columns(
     n = min(REPEATS, len(vectors["private_train"]))
     again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
     columns.update(
+        n_classes=split.n_classes,
         attack_set_distortion=utility.confidence_distortion(scene.clean["attack_train"], vectors["attack_train"]),
         attack_set_label_agreement=utility.label_agreement(scene.clean["attack_train"], vectors["attack_train"]),
         repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import uuid
 import warnings
 from datetime import timedelta
@@ -22,6 +23,7 @@ from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.search import Searcher
 
 from mipoison.config import ConfigError
@@ -31,13 +33,13 @@ from study.settings import StudySettings
 from study.trial import execute
 from study.worker import TorchGroup, TrialResult, TrialSpec, prepare_scene, run_trial
 
-DRIVER_CPUS = 0.001
-"""A trial that only waits for its Train workers: holding a CPU it would starve them."""
+HEAD = "node:__internal_head__"
+"""A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it: holding any
+share of a CPU it would starve them."""
 RETRIES = 3
 """Times that a trial whose process died is started again; finished episodes are not repeated."""
+RETRY_WAIT_S = 5
 GROUP_TIMEOUT_S = 1800
-AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
-"""What `ray up` leaves on a head node: resources may appear later."""
 
 
 # ---------------------------------------------------------------- starting Ray
@@ -60,11 +62,11 @@ def start_ray(settings: StudySettings, plan: RayPlan) -> str:
         "log_to_driver": settings.verbose,
         "logging_level": logging.INFO if settings.verbose else logging.ERROR,
     }
-    if plan.address is not None:
+    if not plan.local:
         try:
             context = ray.init(address=plan.address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"no Ray cluster at {plan.address!r}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"cannot use {plan}: {str(error).splitlines()[0]}") from error
     else:
         context = ray.init(
             address="local",
@@ -119,11 +121,15 @@ def _prepare_loop(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for share in group.gather(mine) for row in share]
 
 
-def _trial_loop(config: dict[str, Any]) -> Any:
-    """Train loop of a trial: rank 0 returns the outcome, or the raw result where nothing is to be written."""
+def _raw_loop(config: dict[str, Any]) -> list[TrialResult]:
+    """Train loop of several trials that are not written yet, one after the other, each by the whole group."""
     group = TorchGroup()
-    spec = TrialSpec(**config["spec"])
-    return run_trial(spec, group) if config["raw"] else execute(spec, group)
+    return [run_trial(TrialSpec(**spec), group) for spec in config["specs"]]
+
+
+def _trial_loop(config: dict[str, Any]) -> Any:
+    """Train loop of a trial: rank 0 writes the records and returns the outcome."""
+    return execute(TrialSpec(**config["spec"]), TorchGroup())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,11 +170,19 @@ class Crew:
 def _trainable(config: dict[str, Any]) -> dict[str, Any]:
     """A Tune trial: the worker function itself, or a Train run of it."""
     spec, crew = TrialSpec(**config["spec"]), Crew(**config["crew"])
-    if crew.workers == 0:
-        outcome = execute(spec)
-    else:
-        outcome = crew.train(_trial_loop, {"spec": config["spec"], "raw": False}, spec.trial)
-    return {"outcome": outcome, "done": True}
+    error = ""
+    for _ in range(1 + RETRIES):
+        try:
+            if crew.workers == 0:
+                return {"outcome": execute(spec), "done": True}
+            return {"outcome": crew.train(_trial_loop, {"spec": config["spec"]}, spec.trial), "done": True}
+        except (OSError, TrainingFailedError) as failure:  # a lost worker, a storage that is away for a while
+            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+            time.sleep(RETRY_WAIT_S)
+        except Exception as failure:  # raising would cost the actor, and its warm caches
+            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+            break
+    return {"outcome": None, "error": error, "done": True}
 
 
 class _Driver(Searcher):
@@ -195,8 +209,10 @@ class _Driver(Searcher):
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
-        outcome = None if error or not result else result.get("outcome")
-        self._done(spec, outcome, None if outcome is not None else "the trial's process was lost (killed, or out of memory)")
+        outcome, reason = None, "the trial's process was lost (killed, or out of memory)"
+        if result and not error:
+            outcome, reason = result.get("outcome"), result.get("error") or reason
+        self._done(spec, outcome, None if outcome is not None else reason)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher into a snapshot that is never read: the records are the state."""
@@ -217,7 +233,7 @@ class RayExecutor:
         ConfigError: the cluster lacks the resources of one trial, naming what is missing.
     """
 
-    def __init__(self, settings: StudySettings, *, local: bool) -> None:
+    def __init__(self, settings: StudySettings, plan: RayPlan) -> None:
         resources = ray.cluster_resources()
         workers = settings.workers
         if workers is None:
@@ -225,13 +241,12 @@ class RayExecutor:
         gpus = settings.gpus_per_worker
         if settings.workers is None and workers == 1 and gpus == 0:
             gpus = 1.0
-        self.crew = Crew(workers, settings.cpus_per_worker, gpus, loopback=local)
+        self.crew = Crew(workers, settings.cpus_per_worker, gpus, loopback=plan.local)
         need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
-        growing = not local and AUTOSCALING.expanduser().exists()
         short = [
             f"{n:g} {kind}s needed, {resources.get(kind, 0):g} there" for kind, n in need.items() if n > resources.get(kind, 0)
         ]
-        if short and not growing:
+        if short and not plan.growing:
             raise ConfigError(
                 f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: more than the cluster has ({'; '.join(short)})"
             )
@@ -249,16 +264,13 @@ class RayExecutor:
 
     def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
         if self.crew.workers:
-            return [
-                self.crew.train(_trial_loop, {"spec": dataclasses.asdict(spec), "raw": True}, f"{spec.trial}-{i}")
-                for i, spec in enumerate(specs)
-            ]
+            return self.crew.train(_raw_loop, {"specs": [dataclasses.asdict(spec) for spec in specs]}, "anchors")
         task = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(run_trial)
         return ray.get([task.remote(spec) for spec in specs])
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
         if self.crew.workers:
-            resources = tune.PlacementGroupFactory([{"CPU": DRIVER_CPUS}])
+            resources = tune.PlacementGroupFactory([{HEAD: 0.001}])
         else:
             resources = tune.PlacementGroupFactory([{k: v for k, v in self._need.items() if v}])
         scratch = tempfile.mkdtemp(prefix="mipoison-tune-")

@@ -277,8 +277,8 @@ def _show_quality(study: Study) -> None:
     settings = settings_table(episodes, max_accuracy_drop=study.settings.max_accuracy_drop)
     usable = settings[settings["feasible"].fillna(False).astype(bool)]
     best = usable["worst_attack_accuracy"].min()
-    volume = hypervolume(settings, reference_point(episodes))
-    study.progress.quality(None if pd.isna(best) else float(best), volume)
+    corner = reference_point(episodes)
+    study.progress.quality(None if pd.isna(best) else float(best), hypervolume(settings, corner) if corner else None)
 
 
 def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,8 @@ KNOB = "defense."
 ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
 REFERENCE_MARGIN = 1.1
 """The reference point lies this factor beyond the label-only distortion, so that label-only itself counts."""
+REFERENCE_ACCURACY = 1.05
+"""Beyond 1, so that settings count under which the label alone gives every class away (the usual case)."""
 DROP_TOLERANCE = 1e-9
 """0.96 - 0.95 is 0.01 and a little: rounding must not make a setting infeasible."""
 WORST = ("worst_attack_accuracy", "worst_reconstruction_error")
@@ -100,14 +102,16 @@ def _prepared(episodes: pd.DataFrame) -> pd.DataFrame:
 
 def _worst_cases(rows: pd.DataFrame) -> dict[str, WorstCase]:
     found = rows[~rows["_failed"] & rows[ERROR].notna() & rows[ACCURACY].notna()]
-    suite = sorted(found["attack"].unique())
     cases: dict[str, WorstCase] = {}
-    for trial, group in found.groupby("trial", sort=True):
-        grid = group.pivot(index="seed", columns="attack", values=[ERROR, ACCURACY]).sort_index()
-        error, accuracy = (grid[name].reindex(columns=suite).dropna() for name in (ERROR, ACCURACY))
-        if len(error):  # of equally bad attackers, the first by name
-            low, high = str(error.mean().idxmin()), str(accuracy.mean().idxmax())
-            cases[str(trial)] = WorstCase(high, accuracy[high], low, error[low])
+    if found.empty:
+        return cases
+    # Attackers that a trial lacks on a seed are null there, and the seed is dropped.
+    grid = found.pivot(index=["trial", "seed"], columns="attack", values=[ERROR, ACCURACY])
+    grid = grid.dropna().sort_index()
+    for trial, by_seed in grid.groupby(level="trial", sort=True):
+        error, accuracy = (by_seed[name].droplevel("trial") for name in (ERROR, ACCURACY))
+        low, high = str(error.mean().idxmin()), str(accuracy.mean().idxmax())  # of equals, the first by name
+        cases[str(trial)] = WorstCase(high, accuracy[high], low, error[low])
     return cases
 
 
@@ -254,11 +258,11 @@ def frontier_table(episodes: pd.DataFrame, max_accuracy_drop: float) -> pd.DataF
     return pareto_front(settings_table(episodes, max_accuracy_drop=max_accuracy_drop))
 
 
-def reference_point(episodes: pd.DataFrame, n_classes: int | None = None) -> Reference | None:
+def reference_point(episodes: pd.DataFrame) -> Reference | None:
     """The fixed corners of the hypervolume, known as soon as the label-only anchor is measured.
 
-    Worst: 1.1 times the label-only distortion, attack accuracy 1, error 0. Ideal: distortion 0, attack
-    accuracy 1 / ``n_classes`` (0 if unknown), the error of the attack set's mean image.
+    Worst: 1.1 times the label-only distortion, attack accuracy 1.05, error 0. Ideal: distortion 0, attack
+    accuracy 1 / ``n_classes`` (a column; 0 if unknown), the error of the attack set's mean image.
 
     Returns:
         None while label-only's distortion (above 0) or its mean image error is unknown.
@@ -269,8 +273,9 @@ def reference_point(episodes: pd.DataFrame, n_classes: int | None = None) -> Ref
     mean_image = _per_seed(floor, floor["mean_image_error"])
     if not distortion or not mean_image:
         return None
-    chance = 1 / n_classes if n_classes else 0.0
-    return Reference((REFERENCE_MARGIN * distortion, 1.0, 0.0), (0.0, chance, mean_image))
+    classes = floor["n_classes"].dropna() if "n_classes" in floor else []
+    chance = 1 / int(classes.iloc[0]) if len(classes) else 0.0
+    return Reference((REFERENCE_MARGIN * distortion, REFERENCE_ACCURACY, 0.0), (0.0, chance, mean_image))
 
 
 def hypervolume(settings: pd.DataFrame, reference: Reference) -> float:

@@ -17,6 +17,7 @@ from mipoison.config import ConfigError
 from mipoison.datasets import DataError
 from study.driver import Executor, Study, failed_share, open_study, run_study, write_frontier
 from study.rayenv import plan_ray
+from study.report import write_report
 from study.settings import StudySettings
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = f" --name {study.records.study}" if study else ""
         errors.print(f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}", markup=False)
         return INTERRUPTED
-    from study.report import write_report
-
-    write_report(study, episodes, write_frontier(study, episodes), console)
+    front = write_frontier(study, episodes)
+    write_report(
+        study.records, episodes, front, console, max_accuracy_drop=settings.max_accuracy_drop, scale=settings.scale
+    )
     share = failed_share(episodes)
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
     return FAILED if share > 0.5 else 0
@@ -60,9 +62,8 @@ def _executor(settings: StudySettings, console: Console) -> Executor:
     from study.cluster import RayExecutor, start_ray
 
     url = start_ray(settings, plan)
-    where = "a local Ray on loopback" if plan.address is None else f"the Ray cluster at {plan.address}"
-    console.print(f"{where}; dashboard: {url or 'off'}", soft_wrap=True)
-    return RayExecutor(settings, local=plan.address is None)
+    console.print(f"{plan}; dashboard: {url or 'off'}", soft_wrap=True)
+    return RayExecutor(settings, plan)
 
 
 if __name__ == "__main__":

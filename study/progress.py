@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from study.report.tables import progress_line
 
 
 class Progress:
@@ -25,7 +26,6 @@ class Progress:
         self._best: float | None = None
         self._volume: float | None = None
         self._seconds: list[float] = []
-        self._began = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -47,7 +47,6 @@ class Progress:
     def begin(self, total: int, done: int, failed: int, lanes: int) -> None:
         """The search begins: trials in all, already done and failed, at once."""
         self._total, self._done, self._failed, self._lanes = total, done, failed, max(1, lanes)
-        self._began = time.monotonic()
         self._show()
 
     def finished(self, seconds: float, failed: bool) -> None:
@@ -62,25 +61,16 @@ class Progress:
         self._show()
 
     def line(self) -> str:
-        """The line's text."""
-        parts = [f"trials {self._done}/{self._total}", f"{self._failed} failed"]
-        parts.append(f"best worst-case attack accuracy {'-' if self._best is None else f'{100 * self._best:.1f} %'}")
-        parts.append(f"hypervolume {'-' if self._volume is None else f'{self._volume:.3f}'}")
-        if self._seconds and self._done < self._total:
+        """The line's text; the time left is the median trial's times those to come, over the trials at once."""
+        left = None
+        if self._done >= self._total:
+            left = 0.0
+        elif self._seconds:
             left = statistics.median(self._seconds) * (self._total - self._done) / self._lanes
-            parts.append(f"about {_clock(left)} left")
-        parts.append(f"{_clock(time.monotonic() - self._began)} so far")
-        return " | ".join(parts)
+        return progress_line(self._done, self._failed, self._total, self._best, self._volume, left)
 
     def _show(self) -> None:
         if self._live:
             self._live.update(Text(self.line()))
         else:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
-
-

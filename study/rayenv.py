@@ -10,6 +10,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from mipoison.config import ConfigError
+
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -20,43 +22,75 @@ _DEFAULTS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the records are the state; Tune's snapshots are scratch
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Tune's own handler returns from fit() as if all trials were done; without it Ctrl-C is a KeyboardInterrupt.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
+"""What `ray up` leaves on a head node: resources may appear later."""
 
 
 @dataclass(frozen=True)
 class RayPlan:
-    """Which Ray: the address of a cluster, or None and the scratch folder of a local one."""
+    """Which Ray.
 
-    address: str | None
-    scratch: str | None
+    Attributes:
+        local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``.
+        address: for ``ray.init`` where it is not local; None lets Ray find this machine's node, token and all.
+        growing: the cluster scales itself, so that resources may appear later.
+    """
+
+    local: bool
+    address: str | None = None
+    scratch: str = ""
+    growing: bool = False
+
+    def __str__(self) -> str:
+        return "a local Ray on loopback" if self.local else f"the Ray cluster at {self.address or 'this machine'}"
 
 
 def plan_ray(address: str | None) -> RayPlan:
-    """Choose the named cluster, else this machine's, else a local Ray on loopback; set the environment accordingly.
+    """Choose the named cluster, else this machine's, else a local Ray; set the environment accordingly.
 
-    Must run before Ray is imported.
+    Must run before Ray is imported. ``ray.init(address="auto")`` is not used to find out: it attaches to any Ray on
+    the machine, and hangs where a cluster left its address behind and died.
+
+    Raises:
+        ConfigError: nothing answers at the named address.
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address is None and on_cluster_node():
-        address = "auto"
-    if address is not None and address != "local":
-        return RayPlan(address, None)
-    return RayPlan(None, _local_environment())
+    growing = AUTOSCALING.expanduser().exists()
+    named = address or os.environ.get("RAY_ADDRESS", "")
+    if named in ("", "auto"):
+        if _address_file_answers():
+            os.environ.pop("RAY_ADDRESS", None)
+            return RayPlan(local=False, growing=growing)
+        if address == "auto":
+            raise ConfigError("--address auto: no Ray node runs on this machine; leave --address out to start a local Ray")
+    elif named != "local":
+        host, _, port = named.rpartition(":")
+        if "://" not in named and not (port.isdigit() and _listens(host, int(port))):
+            raise ConfigError(f"--address {named}: nothing answers there; choose host:port of a Ray head, auto, or local")
+        if Path("~/.ray/auth_token").expanduser().exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
+        return RayPlan(local=False, address=named, growing=growing)
+    return RayPlan(local=True, scratch=_local_environment())
 
 
-def on_cluster_node() -> bool:
-    """Whether `ray start` (or `ray up`) runs a node of a cluster here: it leaves its address, and a live GCS, behind."""
+def _address_file_answers() -> bool:
+    """Whether `ray start` (or `ray up`) runs a node here: it leaves its address behind, even when it was killed."""
     path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    if not path.is_file():
+    try:
+        host, _, port = path.read_text().strip().rpartition(":")
+    except OSError:
         return False
-    host, _, port = path.read_text().strip().rpartition(":")
     return port.isdigit() and _listens(host, int(port))
 
 
 def _listens(host: str, port: int) -> bool:
-    """A cluster that was killed leaves its address: only one that answers counts."""
+    """Whether something accepts connections there."""
     try:
         with socket.create_connection((host.strip("[]"), port), timeout=2):
             return True

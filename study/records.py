@@ -25,7 +25,7 @@ from mipoison.storage import Storage
 _TEXT = (
     "episode_id study trial dataset auxiliary split victim defense attack status error device versions".split()
 )
-_WHOLE = "seed attempt queries".split()
+_WHOLE = "seed attempt queries n_classes".split()
 _REAL = """model_accuracy protected_accuracy confidence_distortion label_agreement kl ece rank_correlation
     attack_set_distortion attack_set_label_agreement attack_accuracy attack_accuracy_test cycle_accuracy open_accuracy evaluator_accuracy
     reconstruction_error reconstruction_error_test reconstruction_error_paper_scale reconstruction_skill

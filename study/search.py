@@ -13,15 +13,15 @@ from optuna.trial import TrialState
 
 from mipoison.config import Config, choose
 from study import space
+from study.frontier import OBJECTIVES
 
-OBJECTIVES = {
-    "confidence_distortion": "minimize",
-    "worst_attack_accuracy": "minimize",
-    "worst_reconstruction_error": "maximize",
-}
-"""What a setting is judged by, under the worst-case attacker of the suite."""
+DIRECTIONS = {o.column: "maximize" if o.maximise else "minimize" for o in OBJECTIVES}
 CONSTRAINT = "accuracy_drop"
 """Told to Optuna as the drop minus its limit: above zero violates."""
+
+
+POPULATION = 20
+"""Trials of one generation of NSGA-II."""
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
@@ -35,7 +35,7 @@ def _tpe(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
 
 
 def _random(seed: int) -> optuna.samplers.BaseSampler:
@@ -71,7 +71,7 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.logging.set_verbosity(optuna.logging.WARNING)
-            self.study = optuna.create_study(directions=list(OBJECTIVES.values()), sampler=make_sampler(sampler, seed))
+            self.study = optuna.create_study(directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed))
         self._open: dict[int, optuna.Trial] = {}
 
     def start_with(self, points: list[dict[str, Any]]) -> None:
@@ -112,6 +112,8 @@ class Search:
                 distributions=space.distributions(self.families, defense),
                 values=values,
                 constraints={CONSTRAINT: self._violation(outcome)},
+                # NSGA-II takes parents only from trials that belong to a generation.
+                system_attrs={"NSGAIISampler:generation": len(self.study.trials) // POPULATION},
             )
         except ValueError:  # a setting outside today's space
             return False
@@ -124,7 +126,7 @@ class Search:
 
     @staticmethod
     def _values(outcome: Mapping[str, float | None] | None) -> list[float] | None:
-        values = [None if outcome is None else outcome.get(name) for name in OBJECTIVES]
+        values = [None if outcome is None else outcome.get(name) for name in DIRECTIONS]
         if any(v is None or not math.isfinite(v) for v in values):
             return None
         return [float(v) for v in values if v is not None]

@@ -12,7 +12,7 @@ from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage import Storage
 from study.frontier import settings_table
 from study.records import Records, to_table
-from study.search import CONSTRAINT, OBJECTIVES
+from study.search import CONSTRAINT, DIRECTIONS
 from study.worker import Group, TrialResult, TrialSpec, lost_trial, run_trial
 
 Record = dict[str, Any]
@@ -58,7 +58,7 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, flo
     """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
     rows = [{"trial": "t", "study": "s", "attempt": 0} | r for r in records]
     row = settings_table(to_table(rows).to_pandas(), max_accuracy_drop=max_accuracy_drop).iloc[0]
-    values = {name: float(row[name]) if np.isfinite(_number(row[name])) else None for name in (*OBJECTIVES, CONSTRAINT)}
+    values = {name: float(row[name]) if np.isfinite(_number(row[name])) else None for name in (*DIRECTIONS, CONSTRAINT)}
     failed = sum(r["status"] != "ok" for r in records)
     return {**values, "episodes": float(len(records)), "failed": float(failed)}
 

@@ -21,16 +21,17 @@ MakeDecoder = Callable[..., InversionNet]
 
 @pytest.fixture(scope="session")
 def tiny_config() -> SceneConfig:
-    """A scene that is trained in a second: 100 images a side, a few dozen steps."""
+    """A scene that is trained in a second: 100 images a side, 150 steps of the victim, 60 of a decoder."""
     return SceneConfig(
         limit=100,
-        victim_width=4,
+        victim_width=8,
         victim_hidden=16,
-        victim_steps=120,
+        victim_steps=150,
         victim_batch=32,
-        decoder_width=2,
-        decoder_steps=30,
+        decoder_width=4,
+        decoder_steps=60,
         decoder_batch=32,
+        decoder_lr=1e-2,
     )
 
 
@@ -46,10 +47,15 @@ def tiny_scene(tiny_config: SceneConfig, tiny_store: ArtifactStore) -> Scene:
 
 @pytest.fixture(scope="session")
 def make_decoder() -> MakeDecoder:
-    """A frozen decoder whose batch-norm layers have random running statistics and affine maps (not the identity)."""
+    """A frozen decoder; its batch-norm layers have random statistics and affine maps, not the identity."""
 
     def make(
-        n_classes: int = 4, size: int = 16, features: str = "log", extra_blocks: int = 0, width: int = 2, seed: int = 0
+        n_classes: int = 4,
+        size: int = 16,
+        features: str = "log",
+        extra_blocks: int = 0,
+        width: int = 2,
+        seed: int = 0,
     ) -> InversionNet:
         rng = generator(seed, "test decoder")
         with seeded(rng, CPU):

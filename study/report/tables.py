@@ -77,7 +77,7 @@ def _by_attacker(setting: Mapping[str, Any], name: str, form: str) -> str:
 
 
 def _table(title: str, caption: str, *columns: str) -> Table:
-    """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left over."""
+    """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left."""
     table = Table(title=Text(title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD, expand=True)
     table.collapse_padding = True
     table.title_justify = table.caption_justify = "left"
@@ -98,9 +98,10 @@ def frontier_report(settings: pd.DataFrame, info: str) -> Table:
     table = _table(
         f"Frontier: {len(front)} of {len(settings)} settings ({feasible} feasible) are not dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
-        "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error / "
-        f"worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
-        "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror", "excess\nleakage", "seeds",
+        "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
+        f"/ worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
+        "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror",
+        "excess\nleakage", "seeds",
     )  # fmt: skip
     for _, s in front.iterrows():
         _row(
@@ -121,8 +122,8 @@ def family_report(settings: pd.DataFrame, info: str) -> Table:
     table = _table(
         "Least distortion at which nothing is shown to leak beyond the label",
         "Per family, of the feasible settings whose excess leakage has an interval that reaches down to "
-        "zero (one seed: whose value does). With few seeds that is weak evidence. The worst attackers are those by "
-        f"error and by attack accuracy. {info}.",
+        "zero (one seed: whose value does). With few seeds that is weak evidence. The worst attackers are "
+        f"those by error and by attack accuracy. {info}.",
         "defense<", "settings", "distortion", "knobs|", "excess leakage", "worst attackers|",
     )  # fmt: skip
     for _, f in family_table(settings).iterrows():
@@ -216,7 +217,8 @@ def failures_report(episodes: pd.DataFrame, info: str) -> Table:
         "episodes", "defense<", "attacker<", "error|",
     )  # fmt: skip
     error = bad["error"].astype(object).fillna("unknown")
-    groups = bad.groupby([bad["defense"], bad["attack"], error]).size().sort_values(ascending=False, kind="stable")
+    groups = bad.groupby([bad["defense"], bad["attack"], error]).size()
+    groups = groups.sort_values(ascending=False, kind="stable")
     for (defense, attack, error), count in groups.head(SHOWN).items():
         cut = textwrap.shorten(str(error), 160, placeholder=" ...")
         _row(table, str(count), str(defense), str(attack), cut)
@@ -226,10 +228,10 @@ def failures_report(episodes: pd.DataFrame, info: str) -> Table:
 
 
 def checks_report(episodes: pd.DataFrame, info: str) -> Table:
-    """How many records raised each validity check, of how many it applied to, and what that says."""
+    """How many records raised each validity check, of those it applied to, and what that says."""
     table = _table(
         "Validity checks",
-        f"Raised: records that raised the check, of those it applied to; see the column check.<name>. {info}.",
+        f"Raised: records that raised the check, of those it applied to; see the columns check.*. {info}.",
         "raised", "check<", "means|",
     )  # fmt: skip
     for column, _, means in checks_table():

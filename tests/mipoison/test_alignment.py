@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mipoison.alignment import Aligned, align_batch, align_samples, norm_of, parameter_gradient, target_gradient
+from mipoison.alignment import (
+    Aligned,
+    align_batch,
+    align_samples,
+    norm_of,
+    parameter_gradient,
+    target_gradient,
+)
 from mipoison.models.inversion import InversionNet
 from mipoison.randomness import generator
 
@@ -49,7 +56,9 @@ def value_of(g: Tensor, t: Tensor, objective: str) -> tuple[Tensor, Tensor]:
     return (1 - cosine if objective == "cosine" else (t - g).square().sum()), cosine
 
 
-def slow(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str) -> Aligned:
+def slow(
+    decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str
+) -> Aligned:
     """One double backward a sample."""
     t = torch.cat([v.flatten() for v in target])
     cosines, gradients = [], []
@@ -62,7 +71,9 @@ def slow(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tens
     return Aligned(torch.stack(cosines), torch.cat(gradients))
 
 
-def slow_batch(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str) -> Aligned:
+def slow_batch(
+    decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str
+) -> Aligned:
     model, t = copy.deepcopy(decoder), torch.cat([v.flatten() for v in target])
     c = c_NK.clone().requires_grad_(True)
     value, cosine = value_of(flat_gradient(model, c, x_NCHW, create_graph=True), t, objective)
@@ -117,7 +128,10 @@ def test_engines_match_central_differences(
             up[i, k] += h
             down[i, k] -= h
             for gradient, rows in ((sample, slice(i, i + 1)), (batch, slice(None))):
-                f = [float(value_of(flat_gradient(decoder, v[rows], x[rows]), t, objective)[0]) for v in (up, down)]
+                f = [
+                    float(value_of(flat_gradient(decoder, v[rows], x[rows]), t, objective)[0])
+                    for v in (up, down)
+                ]
                 numeric = (f[0] - f[1]) / (2 * h)
                 noise = 1e-13 * max(1.0, abs(f[0])) / h  # rounding of the two values
                 assert float(gradient[i, k]) == pytest.approx(numeric, rel=1e-4, abs=max(1e-9, 10 * noise))

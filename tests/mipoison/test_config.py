@@ -1,4 +1,4 @@
-"""Configurations: they check themselves, round-trip through flat keys, and their knobs are possible values."""
+"""Configurations: they check themselves, round-trip through flat keys, and their knobs are possible."""
 
 import dataclasses
 import json
@@ -46,7 +46,9 @@ class Sample(Config):
 
 
 def knobs() -> list[Any]:
-    return [pytest.param(name, key, id=f"{name}-{key}") for name, config in ALL.items() for key in config.KNOBS]
+    return [
+        pytest.param(name, key, id=f"{name}-{key}") for name, config in ALL.items() for key in config.KNOBS
+    ]
 
 
 def values_of(knob: Knob) -> list[Any]:
@@ -101,7 +103,9 @@ def test_unknown_key_lists_the_valid_ones(name: str) -> None:
 
 def test_choose_suggests_the_nearest_name() -> None:
     assert choose("defense", "lpa", DEFENSES) == "lpa"
-    with pytest.raises(ConfigError, match=r"unknown defense 'lpaa' \(did you mean 'lpa'\?\); choose from: .*noise"):
+    with pytest.raises(
+        ConfigError, match=r"unknown defense 'lpaa' \(did you mean 'lpa'\?\); choose from: .*noise"
+    ):
         choose("defense", "lpaa", DEFENSES)
 
 

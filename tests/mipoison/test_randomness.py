@@ -175,7 +175,14 @@ def test_columns_rows_and_streams_are_independent() -> None:
 
 
 def test_roles_and_seeds_have_their_own_generators() -> None:
-    roles = [(0, "victim"), (0, "evaluator"), (1, "victim"), (0, "victim", "init"), (0, "victiminit"), (0, "victim", 1)]
+    roles = [
+        (0, "victim"),
+        (0, "evaluator"),
+        (1, "victim"),
+        (0, "victim", "init"),
+        (0, "victiminit"),
+        (0, "victim", 1),
+    ]
     seeds = [role_seed(seed, *role) for seed, *role in roles]
     assert len(set(seeds)) == len(roles)
     assert all(0 <= s < 1 << 63 for s in seeds)
@@ -212,10 +219,14 @@ def test_training_with_dropout_and_seeded_init_leave_the_global_state() -> None:
 
 
 def test_the_global_state_is_restored_after_an_error() -> None:
+    def fail() -> None:
+        with seeded(generator(0), torch.device("cpu")):
+            torch.rand(3)
+            raise ZeroDivisionError
+
     before = global_states()
-    with pytest.raises(ZeroDivisionError), seeded(generator(0), torch.device("cpu")):
-        torch.rand(3)
-        _ = 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert global_states() == before
 
 
@@ -233,7 +244,9 @@ def test_building_a_substitute_leaves_the_global_state(tiny_scene: Scene) -> Non
     assert global_states() == before
 
 
-def test_results_do_not_depend_on_the_global_state(tiny_config: SceneConfig, tiny_scene: Scene, tmp_path) -> None:
+def test_results_do_not_depend_on_the_global_state(
+    tiny_config: SceneConfig, tiny_scene: Scene, tmp_path
+) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         again = prepare(tiny_config, ArtifactStore(Storage(tmp_path)), device=torch.device("cpu"))

@@ -43,7 +43,9 @@ def test_training_repeats_bit_for_bit_whatever_the_global_seed() -> None:
     for global_seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(global_seed)
-            model = train(linear(dropout=True), x, y, mse, steps=7, batch=6, lr=1e-2, rng=generator(3, "train"))
+            model = train(
+                linear(dropout=True), x, y, mse, steps=7, batch=6, lr=1e-2, rng=generator(3, "train")
+            )
         runs.append(state(model))
     other = train(linear(dropout=True), x, y, mse, steps=7, batch=6, lr=1e-2, rng=generator(4, "train"))
     assert torch.equal(*runs)
@@ -87,7 +89,9 @@ def test_steps_match_adam_by_hand(amsgrad: bool) -> None:
         # One cycle (Smith 2018): 3 tenths up from lr/25 to lr, then down to lr/250,000, both along a cosine.
         peak = 0.3 * steps - 1
         i = step - 1
-        low, high, part = (lr / 25, lr, i / peak) if i <= peak else (lr, lr / 25e4, (i - peak) / (steps - 1 - peak))
+        low, high, part = (
+            (lr / 25, lr, i / peak) if i <= peak else (lr, lr / 25e4, (i - peak) / (steps - 1 - peak))
+        )
         rate = high + (low - high) * (1 + math.cos(math.pi * part)) / 2
         gradients = torch.autograd.grad(mse(slow(x.double()), y.double()), parameters)
         for j, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
@@ -132,7 +136,8 @@ def test_augmentation_draws_from_the_generator_given() -> None:
         return inputs + torch.randn(inputs.shape, generator=rng)
 
     states = [
-        state(train(linear(), x, y, mse, steps=3, batch=4, lr=1e-2, rng=generator(s), augment=jitter)) for s in (0, 0, 1)
+        state(train(linear(), x, y, mse, steps=3, batch=4, lr=1e-2, rng=generator(s), augment=jitter))
+        for s in (0, 0, 1)
     ]
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
@@ -142,9 +147,9 @@ def test_training_lowers_the_loss() -> None:
     x, _ = data(50)
     y = x @ torch.tensor([[1.0, 0.0], [2.0, -1.0], [0.0, 3.0]])
     model = linear()
-    before = float(mse(model(x), y))
+    before = mse(model(x), y).item()
     train(model, x, y, mse, steps=200, batch=16, lr=3e-2, rng=generator(0))
-    assert float(mse(model(x), y)) < 0.05 * before
+    assert mse(model(x), y).item() < 0.05 * before
 
 
 def test_no_steps_is_the_model_itself() -> None:
@@ -157,7 +162,9 @@ def test_no_steps_is_the_model_itself() -> None:
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (1, 1), (5, 4)])
 def test_too_few_or_unequal_pairs_are_refused(n: int, m: int) -> None:
     with pytest.raises(ValueError, match=f"got {n} inputs and {m} targets"):
-        train(linear(), torch.zeros(n, 3), torch.zeros(m, 2), mse, steps=1, batch=2, lr=1e-3, rng=generator(0))
+        train(
+            linear(), torch.zeros(n, 3), torch.zeros(m, 2), mse, steps=1, batch=2, lr=1e-3, rng=generator(0)
+        )
 
 
 # ----------------------------------------------------------------------------------------- early stopping
@@ -165,7 +172,9 @@ def test_too_few_or_unequal_pairs_are_refused(n: int, m: int) -> None:
 
 def test_early_stopping_keeps_the_best_validation_state(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(12)
-    held = Validation(*data(30, seed=9), every=5, patience=1000)  # other targets: fitting the training set hurts
+    held = Validation(
+        *data(30, seed=9), every=5, patience=1000
+    )  # other targets: fitting the training set hurts
     states: list[tuple[float, Tensor]] = []
     original = training._score
 
@@ -181,7 +190,7 @@ def test_early_stopping_keeps_the_best_validation_state(monkeypatch: pytest.Monk
     best = min(range(len(scores)), key=scores.__getitem__)
     assert best < len(scores) - 1  # the test would be empty otherwise
     assert torch.equal(state(model), states[best][1])
-    assert float(mse(model(held.inputs), held.targets)) == pytest.approx(scores[best])
+    assert mse(model(held.inputs), held.targets).item() == pytest.approx(scores[best])
     assert not model.training
 
 
@@ -213,7 +222,15 @@ def test_validation_does_not_disturb_training() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_score", spy)
         checked = train(
-            linear(dropout=True), x, y, mse, steps=9, batch=5, lr=1e-2, rng=generator(0), validation=best_is_last
+            linear(dropout=True),
+            x,
+            y,
+            mse,
+            steps=9,
+            batch=5,
+            lr=1e-2,
+            rng=generator(0),
+            validation=best_is_last,
         )
     assert len(states) == 9
     assert torch.equal(state(checked), state(plain))

@@ -45,13 +45,15 @@ def failed(row, error="RuntimeError: out of memory"):
     return row | dict.fromkeys(gone) | {"status": "failed", "error": error}
 
 
-def make_episodes(n_lpa=8, seeds=3, rng_seed=0):
+def make_episodes(n_lpa=6, seeds=3, rng_seed=0):
     """A study that looks like one: protection grows with distortion, seeds differ, attackers differ."""
     rng = np.random.default_rng(rng_seed)
     trials = [("none", "none", {}, 0.0), ("label-only", "label-only", {}, 0.35)]
     for i, d in enumerate(np.geomspace(1e-4, 0.5, n_lpa)):
-        knobs = {"budget": 1.2 * d, "rounds": int(rng.integers(1, 20)), "step": 0.2, "substitute_features": "log"}
-        trials += [(f"t{i:03d}-lpa", "lpa", knobs, d), (f"t{i:03d}-noise", "noise", {"budget": 1.1 * d}, 1.05 * d)]
+        rounds = int(rng.integers(1, 20))
+        knobs = {"budget": 1.2 * d, "rounds": rounds, "step": 0.2, "substitute_features": "log"}
+        trials += [(f"t{i:03d}-lpa", "lpa", knobs, d)]
+        trials += [(f"t{i:03d}-noise", "noise", {"budget": 1.1 * d}, 1.05 * d)]
     trials += [(f"t10{k}-rounding", "rounding", {"decimals": k}, 0.3 * 10.0**-k) for k in range(1, 5)]
     lfp = {"ratio": 0.05, "threshold": 0.9, "budget": 0.05, "swap": False}
     trials += [("t200-lfp", "lfp", lfp, 0.02)]
@@ -91,11 +93,11 @@ def dominates(p, q):
     return nowhere_worse and (p[0] < q[0] or p[1] < q[1] or p[2] > q[2])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("grid", [3, 1000])
 def test_front_is_that_of_a_slow_loop(seed, grid):
     # A coarse grid makes ties and duplicates
-    points = np.random.default_rng(seed).integers(0, grid, (60, 3)) / grid
+    points = np.random.default_rng(seed).integers(0, grid, (40, 3)) / grid
     settings = table(one_each(points))
     counts = [sum(dominates(q, p) for q in points) for p in points]
     assert settings["dominated_by"].tolist() == counts
@@ -277,11 +279,12 @@ def test_hypervolume_by_hand():
 
 def test_reference_is_fixed_by_the_label_only_anchor():
     frame = make_episodes(seeds=2)
-    got = reference_point(frame, n_classes=5)
-    assert got.worst == pytest.approx((1.1 * 0.35 * 1.005, 1, 0))
-    assert got.ideal == pytest.approx((0, 0.2, 0.05))
-    assert reference_point(frame[frame["defense"].isin(["label-only", "none"])], n_classes=5) == got
     assert reference_point(frame).ideal[1] == 0
+    frame["n_classes"] = 5
+    got = reference_point(frame)
+    assert got.worst == pytest.approx((1.1 * 0.35 * 1.005, 1.05, 0))
+    assert got.ideal == pytest.approx((0, 0.2, 0.05))
+    assert reference_point(frame[frame["defense"].isin(["label-only", "none"])]) == got
     assert 0 < hypervolume(settings_table(frame, max_accuracy_drop=0.02), got) < 1
 
 
@@ -289,7 +292,7 @@ def test_family_table_names_the_cheapest_silent_setting():
     frame = make_episodes(seeds=4)
     settings = settings_table(frame, max_accuracy_drop=0.02)
     got = family_table(settings).set_index("defense")
-    assert got.loc["lpa", "n_settings"] == 8
+    assert got.loc["lpa", "n_settings"] == 6
     silent = settings[(settings["defense"] == "lpa") & settings["leaks_nothing"]]
     assert got.loc["lpa", "confidence_distortion"] == silent["confidence_distortion"].min()
     assert "budget=" in got.loc["lpa", "knobs"]
