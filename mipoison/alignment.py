@@ -34,7 +34,9 @@ def parameters_of(decoder: InversionNet) -> list[Tensor]:
     return list(decoder.parameters())
 
 
-def parameter_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, chunk: int = 512) -> list[Tensor]:
+def parameter_gradient(
+    decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, chunk: int = 512
+) -> list[Tensor]:
     """grad_theta of the mean loss over all N pairs, accumulated in chunks."""
     parameters = parameters_of(decoder)
     required = [p.requires_grad for p in parameters]
@@ -43,7 +45,9 @@ def parameter_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, c
         for p in parameters:
             p.requires_grad_(True)
         for i in range(0, len(c_NK), chunk):
-            error = (decoder(c_NK[i : i + chunk]) - x_NCHW[i : i + chunk]).square().flatten(1).mean(1).sum() / len(c_NK)
+            error = (decoder(c_NK[i : i + chunk]) - x_NCHW[i : i + chunk]).square().flatten(1).mean(
+                1
+            ).sum() / len(c_NK)
             for t, g in zip(total, torch.autograd.grad(error, parameters), strict=True):
                 t += g
     finally:
@@ -62,10 +66,14 @@ def target_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> list
 
 def norm_of(vectors: list[Tensor]) -> Tensor:
     """l2 norm of a list of tensors taken as one vector."""
-    return torch.sqrt(sum((v.double().square().sum() for v in vectors), torch.zeros((), dtype=torch.float64))).to(vectors[0])
+    return torch.sqrt(
+        sum((v.double().square().sum() for v in vectors), torch.zeros((), dtype=torch.float64))
+    ).to(vectors[0])
 
 
-def align_batch(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine") -> Aligned:
+def align_batch(
+    decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine"
+) -> Aligned:
     """One alignment for the batch (the paper's wording): g is the gradient of the batch's mean loss. Double backward."""
     parameters = parameters_of(decoder)
     required = [p.requires_grad for p in parameters]
@@ -85,7 +93,9 @@ def align_batch(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCH
     return Aligned(cosine.detach().expand(len(c)), gradient)
 
 
-def align_samples(decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine") -> Aligned:
+def align_samples(
+    decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine"
+) -> Aligned:
     """Each sample aligned alone, all of them in one double backward.
 
     Per-sample gradients are never formed where that costs more: <t, g_i> needs one pass through the layer with t as
@@ -139,7 +149,9 @@ def _trace(decoder: InversionNet, c_NK: Tensor) -> list[_Step]:
     return steps
 
 
-def _layer_products(layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+def _layer_products(
+    layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Per sample: <t_layer, g_layer> and |g_layer|^2, for input a and output gradient b of one layer."""
     if isinstance(layer, nn.BatchNorm2d):
         assert layer.running_mean is not None
@@ -150,7 +162,9 @@ def _layer_products(layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Ten
         t_weight, t_bias = next(target), next(target)
         return weight @ t_weight + bias @ t_bias, weight.square().sum(1) + bias.square().sum(1)
     if not isinstance(layer, nn.ConvTranspose2d):
-        raise TypeError(f"no per-sample gradient for {type(layer).__name__}: expected ConvTranspose2d, BatchNorm2d or Tanh")
+        raise TypeError(
+            f"no per-sample gradient for {type(layer).__name__}: expected ConvTranspose2d, BatchNorm2d or Tanh"
+        )
     t_weight = next(target)
     forward = F.conv_transpose2d(a, t_weight, None, layer.stride, layer.padding)
     dot = (forward * b).flatten(1).sum(1)

@@ -29,7 +29,9 @@ def source_fingerprint() -> str:
     """Digest of this package's source files: other code, other artifacts."""
     h = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
-        h.update(path.relative_to(Path(__file__).parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        h.update(
+            path.relative_to(Path(__file__).parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
+        )
     return h.hexdigest()[:16]
 
 
@@ -49,7 +51,9 @@ class ArtifactStore:
         """File name of an artifact: ``artifacts/<kind>-<digest>``."""
         return f"artifacts/{kind}-{digest({'kind': kind, 'source': source_fingerprint(), **spec})[:32]}"
 
-    def tensors(self, kind: str, spec: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def tensors(
+        self, kind: str, spec: dict[str, Any], make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """Load a dictionary of tensors (a state dict), or make and store it. Loaded with ``weights_only=True``."""
         payload = self._load(kind, spec)
         if payload is not None:
@@ -83,4 +87,6 @@ class ArtifactStore:
 
     def _store(self, kind: str, spec: dict[str, Any], payload: bytes) -> None:
         self.made += 1
-        self.storage.write(self.name(kind, spec), hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+        self.storage.write(
+            self.name(kind, spec), hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+        )

@@ -55,7 +55,9 @@ class EpisodeConfig:
         choose("defense", self.defense, DEFENSES)
         choose("attacker", self.attack, ATTACKS)
         if type(self.defense_config) is not DEFENSES[self.defense]:
-            raise TypeError(f"defense {self.defense!r} takes {DEFENSES[self.defense].__name__}, got {self.defense_config!r}")
+            raise TypeError(
+                f"defense {self.defense!r} takes {DEFENSES[self.defense].__name__}, got {self.defense_config!r}"
+            )
         object.__setattr__(self, "attack_config", at_scale(self.attack_config, self.scene))
 
     def flat(self) -> dict[str, Any]:
@@ -76,7 +78,11 @@ class EpisodeConfig:
 
 def at_scale(config: Config, scene: SceneConfig) -> Config:
     """The attacker's configuration with unset sizes (None) taken from the scene's decoder settings."""
-    unset = {k: getattr(scene, f"decoder_{k}") for k in ("width", "steps", "batch", "lr") if getattr(config, k, 0) is None}
+    unset = {
+        k: getattr(scene, f"decoder_{k}")
+        for k in ("width", "steps", "batch", "lr")
+        if getattr(config, k, 0) is None
+    }
     return dataclasses.replace(config, **unset)
 
 
@@ -153,8 +159,12 @@ def _shared_columns(
     again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
     columns.update(
         n_classes=split.n_classes,
-        attack_set_distortion=utility.confidence_distortion(scene.clean["attack_train"], vectors["attack_train"]),
-        attack_set_label_agreement=utility.label_agreement(scene.clean["attack_train"], vectors["attack_train"]),
+        attack_set_distortion=utility.confidence_distortion(
+            scene.clean["attack_train"], vectors["attack_train"]
+        ),
+        attack_set_label_agreement=utility.label_agreement(
+            scene.clean["attack_train"], vectors["attack_train"]
+        ),
         repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,
         poison_ms_per_sample=1e3 * max(seconds_poison - seconds_inference, 0.0) / queries,
         inference_ms_per_sample=1e3 * seconds_inference / queries,
@@ -226,7 +236,9 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
     judge = _judge(scene)
     return {
         "reconstruction_error": error,
-        "reconstruction_error_test": float(leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW).mean()),
+        "reconstruction_error_test": float(
+            leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW).mean()
+        ),
         "reconstruction_error_paper_scale": None if split.pixel_scale is None else error * split.pixel_scale,
         "reconstruction_skill": leakage.reconstruction_skill(error, released.columns["mean_image_error"]),
         "attack_accuracy": judge(scene.evaluator, rec, y),
@@ -235,7 +247,9 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
         "open_accuracy": judge(scene.open_evaluator, rec, y),
         "evaluator_accuracy": judge(scene.evaluator, split.private_test.x_NCHW, split.private_test.y_N),
         "ssim": float(leakage.ssim(rec[:SAMPLE], x[:SAMPLE]).mean()),
-        "clean_reconstruction_error": float(leakage.reconstruction_errors(reconstructions["clean"], x).mean()),
+        "clean_reconstruction_error": float(
+            leakage.reconstruction_errors(reconstructions["clean"], x).mean()
+        ),
         "clean_attack_accuracy": judge(scene.evaluator, reconstructions["clean"], y),
         "peak_memory_mb": peak_memory_mb(),
     }
@@ -244,16 +258,23 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
 def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
     def share(model: torch.nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
         c_NK = torch.cat(
-            [confidence_vectors(model, x_NCHW[i : i + 512].to(scene.device)).cpu() for i in range(0, len(x_NCHW), 512)]
+            [
+                confidence_vectors(model, x_NCHW[i : i + 512].to(scene.device)).cpu()
+                for i in range(0, len(x_NCHW), 512)
+            ]
         )
         return leakage.share_recognised(c_NK, y_N)
 
     return share
 
 
-def attack_and_measure(config: EpisodeConfig, deployment: Deployment, released: Released) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def attack_and_measure(
+    config: EpisodeConfig, deployment: Deployment, released: Released
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The attack and its record; also the reconstructions, for pictures."""
-    _, reconstructions, seconds, queries = attack_once(deployment, released, config.attack, config.attack_config)
+    _, reconstructions, seconds, queries = attack_once(
+        deployment, released, config.attack, config.attack_config
+    )
     start = time.perf_counter()
     record = base_record(config, deployment.scene.split.fingerprint) | released.columns
     record |= measure(deployment, released, reconstructions)

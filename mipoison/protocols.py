@@ -93,7 +93,11 @@ class ThreatModel:
     image_shape: tuple[int, int, int]
 
     def __str__(self) -> str:
-        known = "nothing of the defense" if self.defense is None else f"defense {self.defense} with {self.settings}"
+        known = (
+            "nothing of the defense"
+            if self.defense is None
+            else f"defense {self.defense} with {self.settings}"
+        )
         return f"black-box oracle, own images of shape {self.image_shape}, knows {known}"
 
 

@@ -160,7 +160,9 @@ class Scene:
         )
 
 
-def fit_decoder(model: nn.Module, c_NK: Tensor, x_NCHW: Tensor, config: SceneConfig, rng: torch.Generator) -> nn.Module:
+def fit_decoder(
+    model: nn.Module, c_NK: Tensor, x_NCHW: Tensor, config: SceneConfig, rng: torch.Generator
+) -> nn.Module:
     """Train an inversion model as Yang et al. do (Adam with betas 0.5 and 0.999, amsgrad), at the scene's scale."""
     return train(
         model, c_NK, x_NCHW, mse,
@@ -180,7 +182,13 @@ def _spec(config: SceneConfig, split: Split, device: torch.device, **more: Any) 
     settings = config.flat()
     # The path of a user's folder does not matter, its content does: the fingerprint stands for the data.
     settings.pop("dataset")
-    return {"scene": settings, "split": split.fingerprint, "device": device.type, "torch": torch.__version__, **more}
+    return {
+        "scene": settings,
+        "split": split.fingerprint,
+        "device": device.type,
+        "torch": torch.__version__,
+        **more,
+    }
 
 
 def _classifier(
@@ -225,11 +233,21 @@ def prepare(
     private, attack = split.private_train, split.attack_train
     progress(f"{config.dataset}, seed {config.seed}: victim")
     victim = _classifier(
-        "victim", config.classifier("victim"), config, split, store, device, private.x_NCHW, private.y_N, split.n_classes
+        "victim",
+        config.classifier("victim"),
+        config,
+        split,
+        store,
+        device,
+        private.x_NCHW,
+        private.y_N,
+        split.n_classes,
     )
     progress(f"{config.dataset}, seed {config.seed}: evaluators")
     judge = config.classifier("evaluator")
-    evaluator = _classifier("evaluator", judge, config, split, store, device, private.x_NCHW, private.y_N, split.n_classes)
+    evaluator = _classifier(
+        "evaluator", judge, config, split, store, device, private.x_NCHW, private.y_N, split.n_classes
+    )
     open_evaluator = _classifier(
         "open-evaluator", judge, config, split, store, device,
         torch.cat([private.x_NCHW, attack.x_NCHW]), torch.cat([private.y_N, attack.y_N]), split.n_open_classes,

@@ -34,7 +34,9 @@ class DefendedService:
         n_classes: K. device: where victim and defense compute.
     """
 
-    def __init__(self, victim: nn.Module, defense: Defense, *, secret: bytes, n_classes: int, device: torch.device) -> None:
+    def __init__(
+        self, victim: nn.Module, defense: Defense, *, secret: bytes, n_classes: int, device: torch.device
+    ) -> None:
         self._victim, self._defense, self._secret = victim, defense, secret
         self.n_classes, self.device = n_classes, device
         self._memory: dict[bytes, Tensor] = {}
@@ -78,24 +80,39 @@ class DefendedService:
 
     def remember(self, x_NCHW: Tensor, released_NK: Tensor) -> None:
         """Keep answers that were computed elsewhere (other ranks): each is what the first asking gets."""
-        for name, row in zip(_names(x_NCHW), released_NK, strict=True):
+        for name, row in zip(_names(x_NCHW), released_NK.clone(), strict=True):
             self._memory[name + b"0"] = row
 
-    def answer(self, x_NCHW: Tensor) -> Tensor:
-        """What the API answers: remembered where it was asked before (or, if fresh, on the first asking), else new."""
+    def session(self) -> Callable[[Tensor], Tensor]:
+        """An :meth:`answer` that counts askings of its own: what one client sees does not depend on other clients."""
+        asked: Counter[bytes] = Counter()
+        return lambda x_NCHW: self.answer(x_NCHW, asked=asked)
+
+    def answer(self, x_NCHW: Tensor, *, asked: Counter[bytes] | None = None) -> Tensor:
+        """What the API answers: remembered where it was asked before (or, if fresh, on the first asking), else new.
+
+        Args:
+            x_NCHW: queries. asked: how often each query was asked before; None for the service's own count.
+
+        Raises:
+            ValueError: queries that are not a batch of images.
+        """
+        counts = self._asked if asked is None else asked
         if x_NCHW.ndim != 4:
             raise ValueError(f"queries must be images of shape (N, C, H, W), got {tuple(x_NCHW.shape)}")
         names = _names(x_NCHW)
-        asked = []
+        here: Counter[bytes] = Counter()
+        earlier = []
         for name in names:
-            asked.append(self._asked[name] if self._defense.fresh else 0)
-            self._asked[name] += 1
-        keys = [n + str(a).encode() for n, a in zip(names, asked, strict=True)]
+            earlier.append(counts[name] + here[name] if self._defense.fresh else 0)
+            here[name] += 1
+        keys = [n + str(a).encode() for n, a in zip(names, earlier, strict=True)]
         missing = [i for i, k in enumerate(keys) if k not in self._memory]
         if missing:
-            fresh = self.release(x_NCHW[missing], asked_N=[asked[i] for i in missing])
+            fresh = self.release(x_NCHW[missing], asked_N=[earlier[i] for i in missing])
             for i, row in zip(missing, fresh, strict=True):
                 self._memory.setdefault(keys[i], row)
+        counts.update(here)  # not before there is an answer
         return torch.stack([self._memory[k] for k in keys]) if keys else torch.empty(0, self.n_classes)
 
 
@@ -105,7 +122,9 @@ def chunk_count(n: int) -> int:
 
 
 def _names(x_NCHW: Tensor) -> list[bytes]:
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x_NCHW.cpu().contiguous().numpy()]
+    return [
+        hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x_NCHW.cpu().contiguous().numpy()
+    ]
 
 
 class MeteredOracle:
@@ -114,7 +133,7 @@ class MeteredOracle:
     It holds one function and a counter; victim, defense, substitute, secret and private data are not attributes.
 
     Args:
-        answer: usually :meth:`DefendedService.answer`.
+        answer: usually a :meth:`DefendedService.session`.
         n_classes: K, public.
     """
 

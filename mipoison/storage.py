@@ -75,7 +75,9 @@ class Storage:
         """Names (below the root) of the finished files directly in a folder, sorted; temporary ones are left out."""
         info = self._fs.get_file_info(fs.FileSelector(self.path(folder), allow_not_found=True))
         return sorted(
-            f"{folder}/{i.base_name}" for i in info if i.type == fs.FileType.File and not i.base_name.startswith(".")
+            f"{folder}/{i.base_name}"
+            for i in info
+            if i.type == fs.FileType.File and not i.base_name.startswith(".")
         )
 
     def check_writable(self) -> None:

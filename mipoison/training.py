@@ -79,12 +79,18 @@ def train(
     """
     n = len(inputs)
     if n != len(targets) or n < 2:
-        raise ValueError(f"training needs at least 2 pairs of equal number, got {n} inputs and {len(targets)} targets")
+        raise ValueError(
+            f"training needs at least 2 pairs of equal number, got {n} inputs and {len(targets)} targets"
+        )
     device = inputs.device
     size = min(batch, n)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=lr, betas=betas, amsgrad=amsgrad, fused=device.type in ("cpu", "cuda"))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=max(steps, 2), cycle_momentum=False)
+    optimiser = torch.optim.Adam(
+        parameters, lr=lr, betas=betas, amsgrad=amsgrad, fused=device.type in ("cpu", "cuda")
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, lr, total_steps=max(steps, 2), cycle_momentum=False
+    )
     best: tuple[float, dict[str, Tensor]] | None = None
     stale = 0
     with seeded(rng, device):

@@ -96,7 +96,10 @@ class _LoopbackBackend(_TorchBackend):
         path = str(Path(tempfile.gettempdir()) / f"mipoison-group-{uuid.uuid4().hex}")
         size = len(worker_group)
         ray.get(
-            [worker_group.execute_single_async(i, _join, path, i, size, backend_config.timeout_s) for i in range(size)]
+            [
+                worker_group.execute_single_async(i, _join, path, i, size, backend_config.timeout_s)
+                for i in range(size)
+            ]
         )
 
 
@@ -144,7 +147,9 @@ class Crew:
     def train(self, loop: Any, config: dict[str, Any], name: str) -> Any:
         """Run a loop as a Ray Train run and return rank 0's return value."""
         scratch = tempfile.mkdtemp(prefix="mipoison-train-")
-        torch_config = (LoopbackTorchConfig if self.loopback else TorchConfig)(backend="gloo", timeout_s=GROUP_TIMEOUT_S)
+        torch_config = (LoopbackTorchConfig if self.loopback else TorchConfig)(
+            backend="gloo", timeout_s=GROUP_TIMEOUT_S
+        )
         try:
             result = TorchTrainer(
                 loop,
@@ -205,7 +210,9 @@ class _Driver(Searcher):
         self._specs[trial_id] = spec
         return {"spec": dataclasses.asdict(spec), "crew": self._crew}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
@@ -244,7 +251,9 @@ class RayExecutor:
         self.crew = Crew(workers, settings.cpus_per_worker, gpus, loopback=plan.local)
         need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
         short = [
-            f"{n:g} {kind}s needed, {resources.get(kind, 0):g} there" for kind, n in need.items() if n > resources.get(kind, 0)
+            f"{n:g} {kind}s needed, {resources.get(kind, 0):g} there"
+            for kind, n in need.items()
+            if n > resources.get(kind, 0)
         ]
         if short and not plan.growing:
             raise ConfigError(
@@ -264,7 +273,9 @@ class RayExecutor:
 
     def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
         if self.crew.workers:
-            return self.crew.train(_raw_loop, {"specs": [dataclasses.asdict(spec) for spec in specs]}, "anchors")
+            return self.crew.train(
+                _raw_loop, {"specs": [dataclasses.asdict(spec) for spec in specs]}, "anchors"
+            )
         task = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(run_trial)
         return ray.get([task.remote(spec) for spec in specs])
 

@@ -82,7 +82,14 @@ class Study:
     open: dict[str, tuple[int, float]] = field(default_factory=dict)
     specs: dict[str, TrialSpec] = field(default_factory=dict)
 
-    def spec(self, trial: str, attempt: int, defense: str, knobs: Mapping[str, Any], scenes: tuple[SceneConfig, ...]) -> TrialSpec:
+    def spec(
+        self,
+        trial: str,
+        attempt: int,
+        defense: str,
+        knobs: Mapping[str, Any],
+        scenes: tuple[SceneConfig, ...],
+    ) -> TrialSpec:
         """A trial's plain description."""
         s = self.settings
         return TrialSpec(
@@ -116,12 +123,20 @@ def open_study(settings: StudySettings, console: Console) -> Study:
         if changed:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
     elif stored is not None:
-        raise ConfigError(f"study {name!r} exists in {settings.storage}: continue it with --resume, or choose another --name")
+        raise ConfigError(
+            f"study {name!r} exists in {settings.storage}: continue it with --resume, or choose another --name"
+        )
     scene = settings.scenes()[0]
     split = make_split(
-        scene.dataset, auxiliary=scene.auxiliary, seed=scene.seed, data_root=settings.data_root, limit=scene.limit
+        scene.dataset,
+        auxiliary=scene.auxiliary,
+        seed=scene.seed,
+        data_root=settings.data_root,
+        limit=scene.limit,
     )
-    console.print(f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
+    )
     if stored is None:
         records.write_json(
             "study.json",
@@ -201,7 +216,9 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
         study.progress.begin(len(done) + left, len(done), failed, executor.lanes)
         _show_quality(study)
         if left:
-            executor.search(left, lambda: _ask(study), lambda spec, outcome, error: _done(study, spec, outcome, error))
+            executor.search(
+                left, lambda: _ask(study), lambda spec, outcome, error: _done(study, spec, outcome, error)
+            )
     return study.records.read()
 
 
@@ -278,7 +295,9 @@ def _show_quality(study: Study) -> None:
     usable = settings[settings["feasible"].fillna(False).astype(bool)]
     best = usable["worst_attack_accuracy"].min()
     corner = reference_point(episodes)
-    study.progress.quality(None if pd.isna(best) else float(best), hypervolume(settings, corner) if corner else None)
+    study.progress.quality(
+        None if pd.isna(best) else float(best), hypervolume(settings, corner) if corner else None
+    )
 
 
 def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:

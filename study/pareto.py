@@ -20,6 +20,8 @@ from study.rayenv import plan_ray
 from study.report import write_report
 from study.settings import StudySettings
 
+TABLE_WIDTH = 100
+"""Columns that the tables need: a narrower terminal wraps them."""
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     began = time.monotonic()
     console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     study: Study | None = None
     try:
@@ -42,11 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         name = f" --name {study.records.study}" if study else ""
-        errors.print(f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}", markup=False)
+        errors.print(
+            f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}",
+            markup=False,
+        )
         return INTERRUPTED
     front = write_frontier(study, episodes)
     write_report(
-        study.records, episodes, front, console, max_accuracy_drop=settings.max_accuracy_drop, scale=settings.scale
+        study.records,
+        episodes,
+        front,
+        console,
+        max_accuracy_drop=settings.max_accuracy_drop,
+        scale=settings.scale,
     )
     share = failed_share(episodes)
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")

@@ -21,7 +21,9 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        )
         self._stage, self._total, self._done, self._failed, self._lanes = "", 0, 0, 0, 1
         self._best: float | None = None
         self._volume: float | None = None
@@ -32,7 +34,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 

@@ -47,7 +47,11 @@ class RayPlan:
     growing: bool = False
 
     def __str__(self) -> str:
-        return "a local Ray on loopback" if self.local else f"the Ray cluster at {self.address or 'this machine'}"
+        return (
+            "a local Ray on loopback"
+            if self.local
+            else f"the Ray cluster at {self.address or 'this machine'}"
+        )
 
 
 def plan_ray(address: str | None) -> RayPlan:
@@ -68,11 +72,15 @@ def plan_ray(address: str | None) -> RayPlan:
             os.environ.pop("RAY_ADDRESS", None)
             return RayPlan(local=False, growing=growing)
         if address == "auto":
-            raise ConfigError("--address auto: no Ray node runs on this machine; leave --address out to start a local Ray")
+            raise ConfigError(
+                "--address auto: no Ray node runs on this machine; leave --address out to start a local Ray"
+            )
     elif named != "local":
         host, _, port = named.rpartition(":")
         if "://" not in named and not (port.isdigit() and _listens(host, int(port))):
-            raise ConfigError(f"--address {named}: nothing answers there; choose host:port of a Ray head, auto, or local")
+            raise ConfigError(
+                f"--address {named}: nothing answers there; choose host:port of a Ray head, auto, or local"
+            )
         if Path("~/.ray/auth_token").expanduser().exists():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
         return RayPlan(local=False, address=named, growing=growing)
@@ -104,7 +112,9 @@ def _local_environment() -> str:
     Returns:
         A private folder for Ray's sockets and logs; short, since socket paths are limited to 107 bytes.
     """
-    scratch = os.environ.get("MIPOISON_RAY_TMP") or str(Path(tempfile.gettempdir()) / f"mipoison-{os.getuid()}")
+    scratch = os.environ.get("MIPOISON_RAY_TMP") or str(
+        Path(tempfile.gettempdir()) / f"mipoison-{os.getuid()}"
+    )
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a node that keeps to 127.0.0.1
     if "RAY_AUTH_MODE" not in os.environ:

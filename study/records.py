@@ -22,16 +22,58 @@ from mipoison.metrics import CHECKS
 from mipoison.scene import SceneConfig
 from mipoison.storage import Storage
 
-_TEXT = (
-    "episode_id study trial dataset auxiliary split victim defense attack status error device versions".split()
-)
-_WHOLE = "seed attempt queries n_classes".split()
-_REAL = """model_accuracy protected_accuracy confidence_distortion label_agreement kl ece rank_correlation
-    attack_set_distortion attack_set_label_agreement attack_accuracy attack_accuracy_test cycle_accuracy open_accuracy evaluator_accuracy
-    reconstruction_error reconstruction_error_test reconstruction_error_paper_scale reconstruction_skill
-    mean_image_error excess_leakage excess_attack_accuracy ssim clean_attack_accuracy clean_reconstruction_error
-    alignment_before alignment_after repeat_query_distance poison_ms_per_sample inference_ms_per_sample
-    seconds_prepare seconds_poison seconds_attack seconds_evaluate peak_memory_mb""".split()
+_TEXT = [
+    "episode_id",
+    "study",
+    "trial",
+    "dataset",
+    "auxiliary",
+    "split",
+    "victim",
+    "defense",
+    "attack",
+    "status",
+    "error",
+    "device",
+    "versions",
+]
+_WHOLE = ["seed", "attempt", "queries", "n_classes"]
+_REAL = [
+    "model_accuracy",
+    "protected_accuracy",
+    "confidence_distortion",
+    "label_agreement",
+    "kl",
+    "ece",
+    "rank_correlation",
+    "attack_set_distortion",
+    "attack_set_label_agreement",
+    "attack_accuracy",
+    "attack_accuracy_test",
+    "cycle_accuracy",
+    "open_accuracy",
+    "evaluator_accuracy",
+    "reconstruction_error",
+    "reconstruction_error_test",
+    "reconstruction_error_paper_scale",
+    "reconstruction_skill",
+    "mean_image_error",
+    "excess_leakage",
+    "excess_attack_accuracy",
+    "ssim",
+    "clean_attack_accuracy",
+    "clean_reconstruction_error",
+    "alignment_before",
+    "alignment_after",
+    "repeat_query_distance",
+    "poison_ms_per_sample",
+    "inference_ms_per_sample",
+    "seconds_prepare",
+    "seconds_poison",
+    "seconds_attack",
+    "seconds_evaluate",
+    "peak_memory_mb",
+]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -41,7 +83,9 @@ def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa
         for name, (kind, _) in cls.field_kinds().items():
             column = f"{prefix}.{name}"
             if fields.setdefault(column, _ARROW[kind]) != _ARROW[kind]:
-                raise TypeError(f"column {column} is {fields[column]} elsewhere and {_ARROW[kind]} in {cls.__name__}")
+                raise TypeError(
+                    f"column {column} is {fields[column]} elsewhere and {_ARROW[kind]} in {cls.__name__}"
+                )
     return fields
 
 
@@ -75,7 +119,9 @@ def to_table(records: list[dict[str, Any]]) -> pa.Table:
 def check_name(name: str, what: str = "study") -> str:
     """A name usable as a folder: letters, digits, dot, dash, underscore; ConfigError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigError(f"{what} name {name!r}: use 1 to 100 letters, digits, '.', '-' or '_', beginning with one of the first two")
+        raise ConfigError(
+            f"{what} name {name!r}: use 1 to 100 letters, digits, '.', '-' or '_', beginning with one of the first two"
+        )
     return name
 
 
@@ -94,7 +140,9 @@ class Records:
         rows = [r | {"study": self.study, "trial": trial, "attempt": attempt} for r in records]
         sink = io.BytesIO()
         pq.write_table(to_table(rows), sink)
-        self.storage.write(f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet", sink.getvalue())
+        self.storage.write(
+            f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet", sink.getvalue()
+        )
 
     def finished(self) -> dict[str, str]:
         """Trial -> file name of its latest attempt."""
@@ -118,7 +166,9 @@ class Records:
             data = self.storage.read(name)
             if data is not None:
                 tables.append(pq.read_table(io.BytesIO(data)))
-        table = pa.concat_tables(tables, promote_options="default") if tables else episode_schema().empty_table()
+        table = (
+            pa.concat_tables(tables, promote_options="default") if tables else episode_schema().empty_table()
+        )
         frame = table.to_pandas(types_mapper=_NULLABLE.get)
         return frame.sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
 

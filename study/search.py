@@ -71,7 +71,9 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.logging.set_verbosity(optuna.logging.WARNING)
-            self.study = optuna.create_study(directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed))
+            self.study = optuna.create_study(
+                directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed)
+            )
         self._open: dict[int, optuna.Trial] = {}
 
     def start_with(self, points: list[dict[str, Any]]) -> None:
@@ -101,7 +103,9 @@ class Search:
         self.study.tell(trial, values)
         return True
 
-    def add_finished(self, defense: str, knobs: Mapping[str, Any], outcome: Mapping[str, float | None]) -> bool:
+    def add_finished(
+        self, defense: str, knobs: Mapping[str, Any], outcome: Mapping[str, float | None]
+    ) -> bool:
         """Teach the search a setting that was evaluated before (a resumed study)."""
         values = self._values(outcome)
         if values is None or defense not in self.families:

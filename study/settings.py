@@ -22,10 +22,22 @@ DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "mismatched-da
 ALL = "all"
 
 # What a resumed study must share with the stored one; the rest (how it is run) may change.
-SHARED = (
-    "dataset auxiliary scale limit seeds first_seed defenses attackers sampler max_accuracy_drop "
-    "victim_steps decoder_steps decoder_width threads"
-).split()
+SHARED = [
+    "dataset",
+    "auxiliary",
+    "scale",
+    "limit",
+    "seeds",
+    "first_seed",
+    "defenses",
+    "attackers",
+    "sampler",
+    "max_accuracy_drop",
+    "victim_steps",
+    "decoder_steps",
+    "decoder_width",
+    "threads",
+]
 
 
 def _names(text: str) -> Any:
@@ -102,7 +114,15 @@ class StudySettings:
         self._least("trials", 0)
         self._least("seeds", 1)
         self._least("first_seed", 0)
-        for name in ("workers", "concurrent", "threads", "limit", "victim_steps", "decoder_steps", "decoder_width"):
+        for name in (
+            "workers",
+            "concurrent",
+            "threads",
+            "limit",
+            "victim_steps",
+            "decoder_steps",
+            "decoder_width",
+        ):
             if getattr(self, name) is not None:
                 self._least(name, 0 if name == "workers" else 10 if name == "limit" else 1)
         for name in ("gpus_per_worker",):
@@ -110,7 +130,9 @@ class StudySettings:
         if self.cpus_per_worker <= 0:
             raise ConfigError(f"cpus_per_worker = {self.cpus_per_worker}: must be above 0")
         if not 0 <= self.max_accuracy_drop <= 1:
-            raise ConfigError(f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)")
+            raise ConfigError(
+                f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)"
+            )
         choose("sampler", self.sampler, SAMPLERS)
         choose("scale", self.scale, SCALES)
         parse_name(self.dataset)
@@ -161,7 +183,9 @@ class StudySettings:
     def shared(self) -> dict[str, Any]:
         """What a resumed study must share, as JSON."""
         values = dataclasses.asdict(self)
-        return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SHARED}
+        return {
+            name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SHARED
+        }
 
     def default_name(self) -> str:
         """``<dataset>-<auxiliary>``, without the path of a user's folder."""
@@ -170,7 +194,11 @@ class StudySettings:
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``name: stored -> now`` for each setting that differs."""
-    return [f"{k}: {stored.get(k)!r} -> {now.get(k)!r}" for k in sorted({*stored, *now}) if stored.get(k) != now.get(k)]
+    return [
+        f"{k}: {stored.get(k)!r} -> {now.get(k)!r}"
+        for k in sorted({*stored, *now})
+        if stored.get(k) != now.get(k)
+    ]
 
 
 def config_of(defense: str, knobs: dict[str, Any]) -> Config:

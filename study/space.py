@@ -54,7 +54,10 @@ def _draw(trial: optuna.Trial, name: str, knob: Knob) -> Plain:
 
 def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]:
     """A setting's point in the space (inverse of :func:`suggest`); knobs outside the space are left out."""
-    return {FAMILY: family, **{f"{family}.{name}": knobs[name] for name in DEFENSES[family].KNOBS if name in knobs}}
+    return {
+        FAMILY: family,
+        **{f"{family}.{name}": knobs[name] for name in DEFENSES[family].KNOBS if name in knobs},
+    }
 
 
 def starting_points(families: list[str]) -> list[dict[str, Any]]:

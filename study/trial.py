@@ -32,7 +32,9 @@ def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
         row = dict(record)
         reference = floor.get(row["seed"])
         if row["status"] == "ok" and reference is not None:
-            row["excess_leakage"] = excess_leakage(row["reconstruction_error"], reference["reconstruction_error"])
+            row["excess_leakage"] = excess_leakage(
+                row["reconstruction_error"], reference["reconstruction_error"]
+            )
             row["excess_attack_accuracy"] = row["attack_accuracy"] - reference["attack_accuracy"]
         near = [r for r in family if r["defense"] != row["defense"] or r in records]
         context = CheckContext.of(row, near, undefended=undefended, label_only=label_only)
@@ -50,7 +52,10 @@ def _worst(records: list[Record]) -> dict[int, Record]:
     shared = set.intersection(*(set(rows) for rows in by_attack.values()))
     if not shared:
         return {}
-    mean = {a: float(np.mean([rows[s]["reconstruction_error"] for s in sorted(shared)])) for a, rows in by_attack.items()}
+    mean = {
+        a: float(np.mean([rows[s]["reconstruction_error"] for s in sorted(shared)]))
+        for a, rows in by_attack.items()
+    }
     return by_attack[min(sorted(mean), key=lambda a: mean[a])]
 
 
@@ -58,7 +63,10 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, flo
     """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
     rows = [{"trial": "t", "study": "s", "attempt": 0} | r for r in records]
     row = settings_table(to_table(rows).to_pandas(), max_accuracy_drop=max_accuracy_drop).iloc[0]
-    values = {name: float(row[name]) if np.isfinite(_number(row[name])) else None for name in (*DIRECTIONS, CONSTRAINT)}
+    values = {
+        name: float(row[name]) if np.isfinite(_number(row[name])) else None
+        for name in (*DIRECTIONS, CONSTRAINT)
+    }
     failed = sum(r["status"] != "ok" for r in records)
     return {**values, "episodes": float(len(records)), "failed": float(failed)}
 

@@ -100,7 +100,11 @@ class TrialSpec:
         config = DEFENSES[self.defense](**self.knobs)
         return [
             EpisodeConfig(
-                scene=SceneConfig(**scene), defense=self.defense, defense_config=config, attack=name, attack_config=ATTACKS[name]
+                scene=SceneConfig(**scene),
+                defense=self.defense,
+                defense_config=config,
+                attack=name,
+                attack_config=ATTACKS[name],
             )
             for scene in self.scenes
             for name in self.attackers
@@ -158,11 +162,15 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
             record, reconstructions = attack_and_measure(episode, deployment, released[seed])
             record = _plain(record)
             picture = _to_bytes(deployment.scene, reconstructions["private_train"])
-            store.put_json("episode", _key(episode, deployment.scene), {"record": record, "picture": picture.tolist()})
+            store.put_json(
+                "episode", _key(episode, deployment.scene), {"record": record, "picture": picture.tolist()}
+            )
             if seed == episodes[0].scene.seed:
                 pictures[episode.attack] = picture
         except Exception as error:
-            log.warning("episode %s (%s): %s", episode.episode_id, episode.attack, error, exc_info=seed not in errors)
+            log.warning(
+                "episode %s (%s): %s", episode.episode_id, episode.attack, error, exc_info=seed not in errors
+            )
             record = failed_record(episode, scenes[seed].split.fingerprint if seed in scenes else None, error)
         mine[i] = record
     for share in group.gather((mine, pictures)):
@@ -209,7 +217,10 @@ def _key(episode: EpisodeConfig, scene: Scene) -> dict[str, Any]:
 
 
 def _release(
-    deployments: dict[int, Deployment], released: dict[int, Released], errors: dict[int, BaseException], group: Group
+    deployments: dict[int, Deployment],
+    released: dict[int, Released],
+    errors: dict[int, BaseException],
+    group: Group,
 ) -> None:
     """Poison every request of every seed, chunks dealt to the ranks, and put the answers together on all of them."""
     shares: dict[tuple[int, str], Any] = {}

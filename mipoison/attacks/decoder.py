@@ -58,7 +58,9 @@ class DecoderConfig(Config):
 
     def make(self) -> Decoder:
         for name in ("width", "steps", "batch", "lr"):
-            self.require(name, getattr(self, name) is not None, "set (by a scale) before the attacker is built")
+            self.require(
+                name, getattr(self, name) is not None, "set (by a scale) before the attacker is built"
+            )
         return Decoder(self)
 
 
@@ -87,10 +89,15 @@ class Decoder:
             held = max(1, round(cfg.validation * len(x_NCHW)))
             order = torch.randperm(len(x_NCHW), generator=rng).to(self.device)
             validation = Validation(
-                c_NK[order[:held]], x_NCHW[order[:held]], every=max(1, (cfg.steps or 0) // 10), patience=cfg.patience
+                c_NK[order[:held]],
+                x_NCHW[order[:held]],
+                every=max(1, (cfg.steps or 0) // 10),
+                patience=cfg.patience,
             )
             c_NK, x_NCHW = c_NK[order[held:]], x_NCHW[order[held:]]
-        architecture = InversionConfig(features=cfg.features, extra_blocks=cfg.extra_blocks, width=cfg.width or 1)
+        architecture = InversionConfig(
+            features=cfg.features, extra_blocks=cfg.extra_blocks, width=cfg.width or 1
+        )
         with seeded(rng, self.device):
             self.model = architecture.make(known.image_shape, oracle.n_classes).to(self.device)
         train(

@@ -47,7 +47,9 @@ class AlignedConfig(Config):
     def substitute(self) -> SubstituteConfig:
         """The substitute's configuration."""
         return SubstituteConfig(
-            features=self.substitute_features, extra_blocks=self.substitute_extra_blocks, data=self.substitute_data
+            features=self.substitute_features,
+            extra_blocks=self.substitute_extra_blocks,
+            data=self.substitute_data,
         )
 
 

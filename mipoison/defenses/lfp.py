@@ -132,4 +132,8 @@ class LFP(BaseDefense):
         return out_NK
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        return float(align_batch(self.substitute, self.target, c_NK, x_NCHW).cosine_N.mean()) if len(c_NK) else None
+        return (
+            float(align_batch(self.substitute, self.target, c_NK, x_NCHW).cosine_N.mean())
+            if len(c_NK)
+            else None
+        )

@@ -23,7 +23,9 @@ class NoiseConfig(Config):
         randomness: ``keyed`` (same query, same noise) or ``fresh``.
     """
 
-    KNOBS: ClassVar[Mapping[str, Knob]] = {"budget": Knob(low=1e-4, high=0.7, log=True, help="l2 length of the noise")}
+    KNOBS: ClassVar[Mapping[str, Knob]] = {
+        "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 length of the noise")
+    }
 
     budget: float = 0.01
     randomness: Randomness = "keyed"

@@ -23,7 +23,9 @@ class RoundingConfig(Config):
         decimals: digits after the point, 0 to 6. 0 releases the label alone.
     """
 
-    KNOBS: ClassVar[Mapping[str, Knob]] = {"decimals": Knob(low=1, high=6, integer=True, help="digits after the point")}
+    KNOBS: ClassVar[Mapping[str, Knob]] = {
+        "decimals": Knob(low=1, high=6, integer=True, help="digits after the point")
+    }
 
     decimals: int = 2
 

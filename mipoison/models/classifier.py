@@ -42,7 +42,9 @@ class ClassifierConfig(Config):
 
     def make(self, image_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
         """An untrained network from images (N, C, H, W) in [0, 1] to logits (N, K)."""
-        return {"victim": VictimNet, "evaluator": EvaluatorNet}[self.architecture](self, image_shape, n_classes)
+        return {"victim": VictimNet, "evaluator": EvaluatorNet}[self.architecture](
+            self, image_shape, n_classes
+        )
 
 
 def blocks_for(size: int, table: dict[int, int]) -> int:
@@ -61,11 +63,19 @@ class VictimNet(nn.Module):
         layers: list[nn.Module] = []
         width = config.width
         for _ in range(blocks_for(size, _POOLINGS)):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.MaxPool2d(2),
+                nn.ReLU(),
+            ]
             channels, width, size = width, 2 * width, size // 2
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels * size * size, config.hidden), nn.Dropout(0.5), nn.Linear(config.hidden, n_classes)
+            nn.Flatten(),
+            nn.Linear(channels * size * size, config.hidden),
+            nn.Dropout(0.5),
+            nn.Linear(config.hidden, n_classes),
         )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -81,7 +91,11 @@ class EvaluatorNet(nn.Module):
         layers: list[nn.Module] = []
         width = config.width
         for _ in range(blocks_for(size, _POOLINGS)):
-            layers += [nn.Conv2d(channels, width, 5, stride=2, padding=2), nn.GroupNorm(4 if width % 4 == 0 else 1, width), nn.SiLU()]
+            layers += [
+                nn.Conv2d(channels, width, 5, stride=2, padding=2),
+                nn.GroupNorm(4 if width % 4 == 0 else 1, width),
+                nn.SiLU(),
+            ]
             channels, width = width, 2 * width
         layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU()]
         self.features = nn.Sequential(*layers)

@@ -20,7 +20,13 @@ from study.report.tables import describe, print_report, setting_name
 
 
 def write_report(
-    records: Records, episodes: pd.DataFrame, front: pd.DataFrame, console: Console, *, max_accuracy_drop: float, scale: str
+    records: Records,
+    episodes: pd.DataFrame,
+    front: pd.DataFrame,
+    console: Console,
+    *,
+    max_accuracy_drop: float,
+    scale: str,
 ) -> None:
     """Print the tables; write ``frontier.png`` and ``reconstructions.png`` beside the episodes."""
     settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
@@ -36,7 +42,10 @@ def write_report(
             draw(path)
             if path.exists():
                 records.storage.write(f"{records.study}/{name}", path.read_bytes())
-    console.print(f"written to {records.storage.root}/{records.study}: episodes/*.parquet, frontier.parquet, *.png", soft_wrap=True)
+    console.print(
+        f"written to {records.storage.root}/{records.study}: episodes/*.parquet, frontier.parquet, *.png",
+        soft_wrap=True,
+    )
 
 
 def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> None:
@@ -55,7 +64,13 @@ def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> No
             rows.append(("truth", pictures["truth"]))
         distortion, error = setting["confidence_distortion"], setting["worst_reconstruction_error"]
         name = {"none": "undefended"}.get(str(setting["defense"]), setting_name(setting))
-        rows.append((f"{name}\ndistortion {distortion:.4f}, error {error:.4f}\nattacker {attacker}", pictures[attacker]))
+        cost = "" if setting["feasible"] else f" (costs {100 * setting['accuracy_drop']:.1f} % accuracy)"
+        rows.append(
+            (
+                f"{name}{cost}\ndistortion {distortion:.4f}, error {error:.4f}\nattacker {attacker}",
+                pictures[attacker],
+            )
+        )
     if rows:
         grid_figure(rows, path, info)
 
@@ -67,9 +82,13 @@ def _anchor_rows(settings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_rows(settings: pd.DataFrame) -> pd.DataFrame:
-    """Of each family the feasible setting with the highest worst-case error; the first of equals."""
-    searched = settings[~settings["defense"].isin(ANCHORS) & settings["feasible"].fillna(False).astype(bool)]
-    ranked = searched.sort_values(["worst_reconstruction_error", "confidence_distortion"], ascending=[False, True], kind="stable")
+    """Of each family the setting with the highest worst-case error, feasible ones first; the first of equals."""
+    searched = settings[~settings["defense"].isin(ANCHORS)]
+    ranked = searched.sort_values(
+        ["feasible", "worst_reconstruction_error", "confidence_distortion"],
+        ascending=[False, False, True],
+        kind="stable",
+    )
     return ranked.drop_duplicates("defense").sort_values("defense")
 
 

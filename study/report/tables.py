@@ -260,7 +260,9 @@ def print_report(
     info = describe(episodes, title_info)
     tables = [frontier_report(settings, info), family_report(settings, info)]
     tables += [equal_distortion_report(episodes, settings, info)]
-    tables += [failures_report(episodes, info), checks_report(episodes, info)]
+    if (episodes["status"] != "ok").any():
+        tables += [failures_report(episodes, info)]
+    tables += [checks_report(episodes, info)]
     for table in tables:
         console.print(table)
         console.print()

@@ -168,8 +168,8 @@ GOLDEN: dict[str, dict[str, float | None]] = {
     },
 }
 SENSITIVE = {"attack_set_distortion", "kl", "ece", "alignment_before", "alignment_after"}
-"""Columns in which small scores speak: another convolution kernel or thread count moves them by up to 4e-4, and
-the others by 2e-5 (measured: two threads; oneDNN off)."""
+"""Columns in which small scores speak: another convolution kernel or thread count moves them by up to 4e-4,
+and the others by 2e-5 (measured: two threads; oneDNN off)."""
 SENSITIVE_TOLERANCE = 2e-3
 
 
