@@ -10,6 +10,7 @@ Shape suffixes: N samples, K classes, CHW image, P parameters.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,25 +35,32 @@ def parameters_of(decoder: InversionNet) -> list[Tensor]:
     return list(decoder.parameters())
 
 
+@contextlib.contextmanager
+def _gradients_of(parameters: list[Tensor]) -> Iterator[None]:
+    """A scope in which gradients reach the parameters, even of a frozen decoder or under no_grad; restored afterwards."""
+    required = [p.requires_grad for p in parameters]
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for p, r in zip(parameters, required, strict=True):
+            p.requires_grad_(r)
+
+
 def parameter_gradient(
     decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, chunk: int = 512
 ) -> list[Tensor]:
     """grad_theta of the mean loss over all N pairs, accumulated in chunks."""
     parameters = parameters_of(decoder)
-    required = [p.requires_grad for p in parameters]
     total = [torch.zeros_like(p) for p in parameters]
-    try:
-        for p in parameters:
-            p.requires_grad_(True)
+    with _gradients_of(parameters):
         for i in range(0, len(c_NK), chunk):
-            error = (decoder(c_NK[i : i + chunk]) - x_NCHW[i : i + chunk]).square().flatten(1).mean(
-                1
-            ).sum() / len(c_NK)
-            for t, g in zip(total, torch.autograd.grad(error, parameters), strict=True):
+            x = x_NCHW[i : i + chunk]
+            error_N = (decoder(c_NK[i : i + chunk]) - x).square().flatten(1).mean(1)
+            for t, g in zip(total, torch.autograd.grad(error_N.sum() / len(c_NK), parameters), strict=True):
                 t += g
-    finally:
-        for p, r in zip(parameters, required, strict=True):
-            p.requires_grad_(r)
     return total
 
 
@@ -76,20 +84,14 @@ def align_batch(
 ) -> Aligned:
     """One alignment for the batch (the paper's wording): g is the gradient of the batch's mean loss. Double backward."""
     parameters = parameters_of(decoder)
-    required = [p.requires_grad for p in parameters]
     c = c_NK.detach().requires_grad_(True)
-    try:
-        for p in parameters:
-            p.requires_grad_(True)
+    with _gradients_of(parameters):
         error = (decoder(c) - x_NCHW).square().mean()
         g = torch.autograd.grad(error, parameters, create_graph=True)
         dot = sum(((t * a).sum() for t, a in zip(target, g, strict=True)), torch.zeros_like(error))
         square = sum((a.square().sum() for a in g), torch.zeros_like(error))
         value, cosine = _objective(objective, dot, square, norm_of(target))
         (gradient,) = torch.autograd.grad(value, c)
-    finally:
-        for p, r in zip(parameters, required, strict=True):
-            p.requires_grad_(r)
     return Aligned(cosine.detach().expand(len(c)), gradient)
 
 

@@ -49,7 +49,7 @@ class ArtifactStore:
 
     def name(self, kind: str, spec: dict[str, Any]) -> str:
         """File name of an artifact: ``artifacts/<kind>-<digest>``."""
-        return f"artifacts/{kind}-{digest({'kind': kind, 'source': source_fingerprint(), **spec})[:32]}"
+        return f"artifacts/{kind}-{digest({'kind': kind, 'source': source_fingerprint(), 'spec': spec})[:32]}"
 
     def tensors(
         self, kind: str, spec: dict[str, Any], make: Callable[[], dict[str, Tensor]]

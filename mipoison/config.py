@@ -80,7 +80,7 @@ class Config:
             value = getattr(self, name)
             if value is None and optional:
                 continue
-            if kind is float and type(value) is int:
+            if kind is float and type(value) is int and abs(value) < 2**1023:
                 object.__setattr__(self, name, float(value))
                 value = float(value)
             if type(value) is not kind:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks import ATTACKS
-from mipoison.config import Config, choose, digest
+from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import leakage, utility
 from mipoison.models.classifier import confidence_vectors
@@ -55,9 +55,12 @@ class EpisodeConfig:
         choose("defense", self.defense, DEFENSES)
         choose("attacker", self.attack, ATTACKS)
         if type(self.defense_config) is not DEFENSES[self.defense]:
-            raise TypeError(
+            raise ConfigError(
                 f"defense {self.defense!r} takes {DEFENSES[self.defense].__name__}, got {self.defense_config!r}"
             )
+        if type(self.attack_config) is not type(ATTACKS[self.attack]):
+            expected = type(ATTACKS[self.attack]).__name__
+            raise ConfigError(f"attacker {self.attack!r} takes {expected}, got {self.attack_config!r}")
         object.__setattr__(self, "attack_config", at_scale(self.attack_config, self.scene))
 
     def flat(self) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def attack_once(
     """
     scene = deployment.scene
     rng = generator(scene.config.seed, "attack", config.digest())
-    oracle = MeteredOracle(deployment.service.answer, scene.split.n_classes)
+    oracle = MeteredOracle(deployment.service.session(), scene.split.n_classes)
     known = ThreatModel(deployment.name, deployment.config.flat(), scene.split.image_shape)
     own = scene.data_halves[getattr(config, "data", "all")]
     start = time.perf_counter()

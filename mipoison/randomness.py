@@ -94,4 +94,4 @@ class QueryRandomness:
     def normal(self, width: int, stream: str) -> Tensor:
         """Standard normal numbers (Box-Muller): float64 of shape (N, width)."""
         u = self.uniform(2 * width, stream)
-        return torch.sqrt(-2 * torch.log(u[:, :width])) * torch.cos(2 * math.pi * u[:, width:])
+        return torch.sqrt(-2 * torch.log(u[:, 0::2])) * torch.cos(2 * math.pi * u[:, 1::2])

@@ -137,8 +137,10 @@ class Scene:
             fit_decoder(fresh.to(self.device), c.to(self.device), x.to(self.device), self.config, rng)
             return fresh.state_dict()
 
-        network = architecture.make(self.split.image_shape, self.split.n_classes)
-        network.load_state_dict(self.store.tensors("substitute", self.spec(substitute=config.flat()), make))
+        with torch.device("meta"):  # no initialisation: nothing drawn from the global generator
+            network = architecture.make(self.split.image_shape, self.split.n_classes)
+        state = self.store.tensors("substitute", self.spec(substitute=config.flat()), make)
+        network.load_state_dict(state, assign=True)
         return network.requires_grad_(False).eval().to(self.device)
 
     def substitute_data(self, config: SubstituteConfig) -> tuple[Tensor, Tensor]:
@@ -195,7 +197,8 @@ def _classifier(
     name: str, config: ClassifierConfig, scene: SceneConfig, split: Split, store: ArtifactStore, device: torch.device,
     x_NCHW: Tensor, y_N: Tensor, n_classes: int,
 ) -> nn.Module:  # fmt: skip
-    model = config.make(split.image_shape, n_classes)
+    with torch.device("meta"):
+        model = config.make(split.image_shape, n_classes)
 
     def make() -> dict[str, Tensor]:
         rng = generator(scene.seed, name)
@@ -207,7 +210,8 @@ def _classifier(
         )  # fmt: skip
         return fresh.state_dict()
 
-    model.load_state_dict(store.tensors(name, _spec(scene, split, device, classifier=config.flat()), make))
+    state = store.tensors(name, _spec(scene, split, device, classifier=config.flat()), make)
+    model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval().to(device)
 
 

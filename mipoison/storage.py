@@ -31,12 +31,14 @@ class Storage:
                 self._fs = fs.LocalFileSystem()
         except Exception as error:
             raise ConfigError(f"storage {self.root!r} is not understood: {error}") from error
+        if not self._path:
+            raise ConfigError(f"storage {self.root!r} names no bucket or folder: write s3://bucket/prefix")
         self.local = isinstance(self._fs, fs.LocalFileSystem)
 
     def path(self, name: str) -> str:
         """Full path of a name under the root; names cannot leave it."""
         parts = name.split("/")
-        if not name or name.startswith("/") or "\\" in name or any(p in ("", ".", "..") for p in parts):
+        if not name or name.startswith("/") or "\\" in name or "\0" in name or any(p in ("", ".", "..") for p in parts):
             raise ConfigError(f"name {name!r} is not a plain relative path below {self.root}")
         return f"{self._path.rstrip('/')}/{name}"
 

@@ -62,7 +62,7 @@ def train(
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     validation: Validation | None = None,
 ) -> nn.Module:
-    """Train with Adam (one cycle: a short warm-up, then cosine decay) and return the model in eval mode.
+    """Train with Adam (one cycle: 30 % of the steps warm up, then cosine decay) and return the model in eval mode.
 
     Batches are drawn epoch by epoch without replacement; a last incomplete batch is dropped unless it is the only one.
 

@@ -113,10 +113,13 @@ class Decoder:
             rng=rng,
             validation=validation,
         )
+        self.later = int(torch.randint(0, 2**62, (1,), generator=rng))
 
     def look(self, c_NK: Tensor) -> Tensor:
         """The attacker's view of released vectors."""
         return VIEWS[self.config.view](c_NK, self.strength, self.rng)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Images of released vectors; the same ones for the same vectors, a noise view included."""
+        self.rng = torch.Generator().manual_seed(self.later)
         return apply(self.model, self.look(c_NK).to(self.device)).cpu()
