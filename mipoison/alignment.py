@@ -1,9 +1,9 @@
 """Gradient alignment: the target gradient, and how the cosine to it changes with the confidence vector.
 
-For a substitute inversion model with parameters theta, loss L(c; x) = mean squared error of I(c) against x and
-g(c; x) = grad_theta L(c; x), the poisoned vector minimises ``1 - cos(t, g(c + d; x))`` (Eq. 7 of Zhou et al., after
-Witches' Brew, Geiping et al. 2021), with the target ``t = grad_theta[-L]`` over the private data. Batch-norm is in
-eval mode: samples do not couple.
+For a substitute inversion model with parameters theta, loss L(c; x) = mean squared error of I(c) against x
+and g(c; x) = grad_theta L(c; x), the poisoned vector minimises ``1 - cos(t, g(c + d; x))`` (Eq. 7 of Zhou et
+al., after Witches' Brew, Geiping et al. 2021), with the target ``t = grad_theta[-L]`` over the private data.
+Batch-norm is in eval mode: samples do not couple.
 
 Shape suffixes: N samples, K classes, CHW image, P parameters.
 """
@@ -23,8 +23,8 @@ from mipoison.models.inversion import InversionNet, features
 
 @dataclass(frozen=True)
 class Aligned:
-    """Cosine and its gradient. cosine_N: one per sample (scope sample) or the batch's, repeated. gradient_NK: of
-    the objective (to be minimised) in the confidence vectors."""
+    """Cosine and its gradient. cosine_N: one per sample (scope sample) or the batch's, repeated. gradient_NK:
+    of the objective (to be minimised) in the confidence vectors."""
 
     cosine_N: Tensor
     gradient_NK: Tensor
@@ -37,7 +37,8 @@ def parameters_of(decoder: InversionNet) -> list[Tensor]:
 
 @contextlib.contextmanager
 def _gradients_of(parameters: list[Tensor]) -> Iterator[None]:
-    """A scope in which gradients reach the parameters, even of a frozen decoder or under no_grad; restored afterwards."""
+    """A scope in which gradients reach the parameters, even of a frozen decoder or under no_grad; restored
+    afterwards."""
     required = [p.requires_grad for p in parameters]
     try:
         for p in parameters:
@@ -67,7 +68,8 @@ def parameter_gradient(
 def target_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> list[Tensor]:
     """The defender's target ``t = grad_theta[-L(S; T(x), x)]`` over the private data (Algorithm 1, line 1).
 
-    With negative PSNR of the whole set as L the target is a positive multiple of this one, so every cosine is equal.
+    With negative PSNR of the whole set as L the target is a positive multiple of this one, so every cosine is
+    equal.
     """
     return [-g for g in parameter_gradient(decoder, c_NK, x_NCHW)]
 
@@ -82,7 +84,7 @@ def norm_of(vectors: list[Tensor]) -> Tensor:
 def align_batch(
     decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine"
 ) -> Aligned:
-    """One alignment for the batch (the paper's wording): g is the gradient of the batch's mean loss. Double backward."""
+    """One alignment for the batch (the paper's wording): g is the mean loss's gradient. Double backward."""
     parameters = parameters_of(decoder)
     c = c_NK.detach().requires_grad_(True)
     with _gradients_of(parameters):
@@ -100,8 +102,9 @@ def align_samples(
 ) -> Aligned:
     """Each sample aligned alone, all of them in one double backward.
 
-    Per-sample gradients are never formed where that costs more: <t, g_i> needs one pass through the layer with t as
-    its weight, and |g_i|^2 the product of two Gram matrices (the "ghost norm" of Goodfellow 2015 and Li et al. 2022).
+    Per-sample gradients are never formed where that costs more: <t, g_i> needs one pass through the layer
+    with t as its weight, and |g_i|^2 the product of two Gram matrices (the "ghost norm" of Goodfellow 2015
+    and Li et al. 2022).
     """
     c = c_NK.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -165,13 +168,15 @@ def _layer_products(
         return weight @ t_weight + bias @ t_bias, weight.square().sum(1) + bias.square().sum(1)
     if not isinstance(layer, nn.ConvTranspose2d):
         raise TypeError(
-            f"no per-sample gradient for {type(layer).__name__}: expected ConvTranspose2d, BatchNorm2d or Tanh"
+            f"no per-sample gradient for {type(layer).__name__}: "
+            "expected ConvTranspose2d, BatchNorm2d or Tanh"
         )
-    t_weight = next(target)
-    forward = F.conv_transpose2d(a, t_weight, None, layer.stride, layer.padding)
+    t_weight, padding = next(target), layer.padding
+    assert isinstance(padding, tuple)  # a transposed convolution's is never "same" or "valid"
+    forward = F.conv_transpose2d(a, t_weight, None, layer.stride, padding)
     dot = (forward * b).flatten(1).sum(1)
     rows = a.flatten(2)  # N, Cin, HW
-    columns = F.unfold(b, layer.kernel_size, padding=layer.padding, stride=layer.stride)  # N, Cout k k, HW
+    columns = F.unfold(b, layer.kernel_size, padding=padding, stride=layer.stride)  # N, Cout k k, HW
     places, wide = rows.shape[2], rows.shape[1] * columns.shape[1]
     if places * (rows.shape[1] + columns.shape[1]) < wide:
         square = (torch.bmm(rows.mT, rows) * torch.bmm(columns.mT, columns)).flatten(1).sum(1)

@@ -1,7 +1,8 @@
-"""Content-addressed cache of trained parts: trained once per settings, reused by every trial, process and node.
+"""Content-addressed cache of trained parts: trained once, reused by every trial, process and node.
 
-A file's name is the digest of everything that its content depends on (kind, settings, the split's fingerprint, this
-package's source); its first line is the SHA-256 of the rest. What does not match is rebuilt, never loaded.
+A file's name is the digest of everything that its content depends on (kind, settings, the split's
+fingerprint, this package's source); its first line is the SHA-256 of the rest. What does not match is
+rebuilt, never loaded.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class ArtifactStore:
     def tensors(
         self, kind: str, spec: dict[str, Any], make: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Load a dictionary of tensors (a state dict), or make and store it. Loaded with ``weights_only=True``."""
+        """Load a state dict with ``weights_only=True``, or make and store it."""
         payload = self._load(kind, spec)
         if payload is not None:
             return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)

@@ -46,7 +46,7 @@ class Knob:
 
 
 def choose(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Return ``name`` if it is valid, else raise ConfigError listing the valid names (and the nearest one)."""
+    """Return ``name`` if it is valid, else raise ConfigError with the valid names and the nearest."""
     options = sorted(valid)
     if name in options:
         return name
@@ -85,7 +85,7 @@ class Config:
                 value = float(value)
             if type(value) is not kind:
                 raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be {kind.__name__}")
-            if kind is float and not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be finite")
         hints = typing.get_type_hints(type(self))
         for name in self.field_kinds():
@@ -119,7 +119,7 @@ class Config:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
-        """Build from flat keys; keys without the prefix are ignored, unknown keys with it raise ConfigError."""
+        """Build from flat keys; those without the prefix are ignored, unknown ones raise ConfigError."""
         dot = f"{prefix}." if prefix else ""
         own = {k[len(dot) :]: v for k, v in values.items() if k.startswith(dot)}
         for key in own:

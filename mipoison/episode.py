@@ -1,7 +1,7 @@
 """One episode: a defended victim, one attacker, one flat record.
 
-The pieces (release, attack, record) are separate so that a distributed study can shard them; :func:`run_episode`
-is all of them in a row. Shape suffixes: N samples, K classes, CHW image.
+The pieces (release, attack, record) are separate so that a distributed study can shard them;
+:func:`run_episode` is all of them in a row. Shape suffixes: N samples, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class EpisodeConfig:
         choose("attacker", self.attack, ATTACKS)
         if type(self.defense_config) is not DEFENSES[self.defense]:
             raise ConfigError(
-                f"defense {self.defense!r} takes {DEFENSES[self.defense].__name__}, got {self.defense_config!r}"
+                f"defense {self.defense!r} takes {DEFENSES[self.defense].__name__}, "
+                f"got {self.defense_config!r}"
             )
         if type(self.attack_config) is not type(ATTACKS[self.attack]):
             expected = type(ATTACKS[self.attack]).__name__
@@ -188,8 +189,8 @@ def attack_once(
     """Train one attacker against the API and let it reconstruct the private images.
 
     Returns:
-        The fitted attacker; reconstructions of the private train and test images from released vectors and (``clean``)
-        of the train images from clean ones; seconds of training; queries asked.
+        The fitted attacker; reconstructions of the private train and test images from released vectors and
+        (``clean``) of the train images from clean ones; seconds of training; queries asked.
     """
     scene = deployment.scene
     rng = generator(scene.config.seed, "attack", config.digest())
@@ -231,7 +232,7 @@ def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any
 
 
 def measure(deployment: Deployment, released: Released, reconstructions: dict[str, Tensor]) -> dict[str, Any]:
-    """Leakage on the private train images (``_test``: on the test images); SSIM on the first ``SAMPLE`` of them."""
+    """Leakage on the private train images (``_test``: the test images); SSIM on the first ``SAMPLE``."""
     scene, split = deployment.scene, deployment.scene.split
     x, y = split.private_train.x_NCHW, split.private_train.y_N
     rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
@@ -312,4 +313,5 @@ def device_name() -> str:
 
 def versions() -> str:
     """Versions that numbers depend on."""
-    return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}, python {platform.python_version()}"
+    python = platform.python_version()
+    return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}, python {python}"

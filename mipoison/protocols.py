@@ -1,7 +1,8 @@
 """Who knows what: the interfaces between defender, attacker and the defended API.
 
-The signatures are the threat model. A defense sees the defender's side (:class:`DefenderView`) and each query; an
-attacker gets the metered :class:`Oracle`, images of its own and what is public (:class:`ThreatModel`), nothing else.
+The signatures are the threat model. A defense sees the defender's side (:class:`DefenderView`) and each
+query; an attacker gets the metered :class:`Oracle`, images of its own and what is public
+(:class:`ThreatModel`), nothing else.
 
 Shape suffixes: N samples, K classes, C channels, H height, W width.
 """
@@ -24,9 +25,9 @@ class DefenderView:
     """The defender's side, handed to :meth:`Defense.fit`.
 
     Attributes:
-        x_private_NCHW, c_private_NK: private training images (D_cla train) and their clean confidence vectors.
-        substitute: builds (or loads) a substitute trained on clean pairs of the share of D_inv that its configuration
-            names; in eval mode, parameters not requiring gradients.
+        x_private_NCHW, c_private_NK: private training images (D_cla train), their clean vectors.
+        substitute: builds (or loads) a substitute trained on clean pairs of the share of D_inv that its
+            configuration names; in eval mode, parameters not requiring gradients.
         substitute_data: reads the public share that a substitute was trained on: images and clean vectors.
         n_classes: K.
         device: where to compute.
@@ -60,7 +61,11 @@ class Defense(Protocol):
         ...
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        """Released vectors of one chunk: rows on the simplex, same shape and dtype; inputs are left untouched."""
+        """Released vectors of one chunk: rows on the simplex, same shape and dtype; inputs untouched."""
+        ...
+
+    def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
+        """Mean cosine to the defense's target gradient here; None for defenses that align nothing."""
         ...
 
 

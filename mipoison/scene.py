@@ -1,4 +1,4 @@
-"""The scene of an episode: split, victim, evaluators, substitutes; trained once, then read from the artifact store.
+"""The scene of an episode: split, victim, evaluators, substitutes; trained once, then read from the store.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -33,11 +33,13 @@ class SceneConfig(Config):
 
     Attributes:
         dataset: a name of DATASETS (``faces:PATH`` and ``facescrub:PATH`` carry a folder).
-        auxiliary: ``same`` (the attacker holds other images of the private classes) or ``disjoint`` (other classes).
+        auxiliary: ``same`` (the attacker holds other images of the private classes), ``disjoint`` (other
+            classes).
         seed: of the split, the victim, the evaluators and everything random.
         limit: at most so many training images a side; None takes all.
-        victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture, the evaluators).
-        decoder_width, decoder_steps, decoder_batch, decoder_lr: inversion models, the attacker's and the substitutes.
+        victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture,
+            the evaluators).
+        decoder_width, decoder_steps, decoder_batch, decoder_lr: all inversion models.
         threads: CPU threads of torch. Sums are ordered by it, so it belongs to the settings.
     """
 
@@ -79,8 +81,24 @@ _SMALL = dict(victim_width=16, victim_hidden=64, victim_steps=200, victim_batch=
 SCALES: dict[str, dict[int, dict[str, Any]]] = {
     "quick": {
         16: dict(_SMALL, decoder_width=16, decoder_steps=400, decoder_batch=32, decoder_lr=5e-3),
-        32: dict(_SMALL, victim_steps=400, decoder_width=16, decoder_steps=500, decoder_batch=64, decoder_lr=5e-3, limit=2000),
-        64: dict(_SMALL, victim_steps=500, decoder_width=16, decoder_steps=500, decoder_batch=64, decoder_lr=3e-3, limit=1500),
+        32: dict(
+            _SMALL,
+            victim_steps=400,
+            decoder_width=16,
+            decoder_steps=500,
+            decoder_batch=64,
+            decoder_lr=5e-3,
+            limit=2000,
+        ),
+        64: dict(
+            _SMALL,
+            victim_steps=500,
+            decoder_width=16,
+            decoder_steps=500,
+            decoder_batch=64,
+            decoder_lr=3e-3,
+            limit=1500,
+        ),
     },
     "full": {
         size: dict(
@@ -107,8 +125,9 @@ class Scene:
 
     Attributes:
         clean: part name -> clean vectors (N, K) of the victim.
-        evaluator: judges reconstructions over the private classes (0..m-1). open_evaluator: over private and attack
-            classes. Both are of another architecture and seed than the victim and never see a reconstruction.
+        evaluator: judges reconstructions over the private classes (0..m-1). open_evaluator: over private and
+            attack classes. Both are of another architecture and seed than the victim and never see a
+            reconstruction.
     """
 
     config: SceneConfig
@@ -165,7 +184,8 @@ class Scene:
 def fit_decoder(
     model: nn.Module, c_NK: Tensor, x_NCHW: Tensor, config: SceneConfig, rng: torch.Generator
 ) -> nn.Module:
-    """Train an inversion model as Yang et al. do (Adam with betas 0.5 and 0.999, amsgrad), at the scene's scale."""
+    """Train an inversion model as Yang et al. do (Adam, betas 0.5 and 0.999, amsgrad), at the scene's
+    scale."""
     return train(
         model, c_NK, x_NCHW, mse,
         steps=config.decoder_steps, batch=config.decoder_batch, lr=config.decoder_lr,
@@ -194,8 +214,8 @@ def _spec(config: SceneConfig, split: Split, device: torch.device, **more: Any) 
 
 
 def _classifier(
-    name: str, config: ClassifierConfig, scene: SceneConfig, split: Split, store: ArtifactStore, device: torch.device,
-    x_NCHW: Tensor, y_N: Tensor, n_classes: int,
+    name: str, config: ClassifierConfig, scene: SceneConfig, split: Split, store: ArtifactStore,
+    device: torch.device, x_NCHW: Tensor, y_N: Tensor, n_classes: int,
 ) -> nn.Module:  # fmt: skip
     with torch.device("meta"):
         model = config.make(split.image_shape, n_classes)
@@ -254,7 +274,8 @@ def prepare(
     )
     open_evaluator = _classifier(
         "open-evaluator", judge, config, split, store, device,
-        torch.cat([private.x_NCHW, attack.x_NCHW]), torch.cat([private.y_N, attack.y_N]), split.n_open_classes,
+        torch.cat([private.x_NCHW, attack.x_NCHW]), torch.cat([private.y_N, attack.y_N]),
+        split.n_open_classes,
     )  # fmt: skip
     clean = {
         part: clean_vectors(victim, getattr(split, part).x_NCHW, split.n_classes, device)

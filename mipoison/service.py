@@ -1,4 +1,4 @@
-"""The defended API: victim, post-processing unit and query meter. The oracle is all that an attacker ever gets.
+"""The defended API: victim, post-processing unit, query meter. The oracle is all that an attacker gets.
 
 Shape suffixes: N queries, K classes, CHW image.
 """
@@ -17,15 +17,15 @@ from mipoison.protocols import Defense
 from mipoison.randomness import QueryRandomness, content_keys
 
 CHUNK = 128
-"""Queries per forward pass and per ``protect`` call, whatever the request's size: so results do not depend on how a
-request is sharded."""
+"""Queries per forward pass and per ``protect`` call, whatever the request's size: so results do not depend on
+how a request is sharded."""
 
 
 class DefendedService:
     """Answers images with released vectors: ``c' = PU(T(x), x)``.
 
-    Answers are remembered once :meth:`remember` was told them, as an API with a cache would; a defense that is
-    ``fresh`` draws again each time a query is repeated.
+    Answers are remembered once :meth:`remember` was told them, as an API with a cache would; a defense that
+    is ``fresh`` draws again each time a query is repeated.
 
     Args:
         victim: classifier to logits, eval mode, on ``device``.
@@ -84,12 +84,12 @@ class DefendedService:
             self._memory[name + b"0"] = row
 
     def session(self) -> Callable[[Tensor], Tensor]:
-        """An :meth:`answer` that counts askings of its own: what one client sees does not depend on other clients."""
+        """An :meth:`answer` with its own count of askings: what a client sees does not depend on others."""
         asked: Counter[bytes] = Counter()
         return lambda x_NCHW: self.answer(x_NCHW, asked=asked)
 
     def answer(self, x_NCHW: Tensor, *, asked: Counter[bytes] | None = None) -> Tensor:
-        """What the API answers: remembered where it was asked before (or, if fresh, on the first asking), else new.
+        """What the API answers: remembered if asked before (or, if fresh, on the first asking), else new.
 
         Args:
             x_NCHW: queries. asked: how often each query was asked before; None for the service's own count.
@@ -130,7 +130,7 @@ def _names(x_NCHW: Tensor) -> list[bytes]:
 class MeteredOracle:
     """The attacker's side of the service: images in, released vectors out, queries counted.
 
-    It holds one function and a counter; victim, defense, substitute, secret and private data are not attributes.
+    It holds one function and a counter; victim, defense, secret and private data are no attributes.
 
     Args:
         answer: usually a :meth:`DefendedService.session`.

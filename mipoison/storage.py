@@ -1,6 +1,7 @@
 """Files on a local disk or in an object store, by one small interface over pyarrow's file systems.
 
-Local writes go to a unique temporary name, are flushed to the disk and renamed into place: a reader sees a whole file or none.
+Local writes go to a unique temporary name, are flushed to the disk and renamed into place: a reader sees a
+whole file or none.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ class Storage:
     def path(self, name: str) -> str:
         """Full path of a name under the root; names cannot leave it."""
         parts = name.split("/")
-        if not name or name.startswith("/") or "\\" in name or "\0" in name or any(p in ("", ".", "..") for p in parts):
+        if (
+            not name
+            or name.startswith("/")
+            or "\\" in name
+            or "\0" in name
+            or any(p in ("", ".", "..") for p in parts)
+        ):
             raise ConfigError(f"name {name!r} is not a plain relative path below {self.root}")
         return f"{self._path.rstrip('/')}/{name}"
 
@@ -74,7 +81,7 @@ class Storage:
             return stream.read()
 
     def names(self, folder: str) -> list[str]:
-        """Names (below the root) of the finished files directly in a folder, sorted; temporary ones are left out."""
+        """Sorted names (below the root) of the finished files directly in a folder, no temporary ones."""
         info = self._fs.get_file_info(fs.FileSelector(self.path(folder), allow_not_found=True))
         return sorted(
             f"{folder}/{i.base_name}"

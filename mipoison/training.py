@@ -17,7 +17,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @contextlib.contextmanager
 def seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
-    """A scope in which torch's global generators (initialisation, dropout) follow ``rng``; restored afterwards."""
+    """A scope in which torch's global generators follow ``rng``; restored afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(torch.randint(0, 2**62, (1,), generator=rng)))
@@ -39,7 +39,7 @@ RECONSTRUCTION_LOSSES: dict[str, Loss] = {"mse": mse, "psnr": negative_psnr}
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out pairs for early stopping: the best state on them is kept, patience counts checks without progress."""
+    """Held-out pairs for early stopping: the best state is kept, patience counts checks without progress."""
 
     inputs: Tensor
     targets: Tensor
@@ -62,9 +62,11 @@ def train(
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     validation: Validation | None = None,
 ) -> nn.Module:
-    """Train with Adam (one cycle: 30 % of the steps warm up, then cosine decay) and return the model in eval mode.
+    """Train with Adam (one cycle: 30 % of the steps warm up, then cosine decay) and return the model in eval
+    mode.
 
-    Batches are drawn epoch by epoch without replacement; a last incomplete batch is dropped unless it is the only one.
+    Batches are drawn epoch by epoch without replacement; a last incomplete batch is dropped unless it is the
+    only one.
 
     Args:
         model: on the device of ``inputs``; trained in place.

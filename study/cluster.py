@@ -1,4 +1,4 @@
-"""Trials on Ray: Ray Tune schedules them, a Ray Train worker group runs each (or the Tune trial itself, with 0 workers).
+"""Trials on Ray: Tune schedules them, a Train worker group (or, with 0 workers, the trial itself) runs each.
 
 A local Ray listens on loopback alone. Trials write their own records; what Tune keeps is scratch.
 """
@@ -34,8 +34,8 @@ from study.trial import execute
 from study.worker import TorchGroup, TrialResult, TrialSpec, prepare_scene, run_trial
 
 HEAD = "node:__internal_head__"
-"""A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it: holding any
-share of a CPU it would starve them."""
+"""A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
+holding any share of a CPU it would starve them."""
 RETRIES = 3
 """Times that a trial whose process died is started again; finished episodes are not repeated."""
 RETRY_WAIT_S = 5
@@ -105,7 +105,7 @@ class _LoopbackBackend(_TorchBackend):
 
 @dataclasses.dataclass
 class LoopbackTorchConfig(TorchConfig):
-    """Meets over a file instead of a TCP store, which would listen on every interface: for a Ray on one machine."""
+    """Meets over a file, for a Ray on one machine: a TCP store would listen on every interface."""
 
     @property
     def backend_cls(self) -> type:
@@ -164,12 +164,12 @@ class Crew:
                 run_config=RunConfig(
                     storage_path=scratch,
                     name=name,
-                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
                 ),
             ).fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return result.return_value
+        return result.return_value  # type: ignore[attr-defined]
 
 
 def _trainable(config: dict[str, Any]) -> dict[str, Any]:
@@ -193,8 +193,8 @@ def _trainable(config: dict[str, Any]) -> dict[str, Any]:
 class _Driver(Searcher):
     """Tune's searcher: asks the study's search for the next trial, and tells it the outcome.
 
-    Ray's OptunaSearch would own the Optuna study; here the same search serves every executor, is taught from Parquet, and
-    a missing or non-finite objective is a failed trial instead of the end of the run.
+    Ray's OptunaSearch would own the Optuna study; here the same search serves every executor, is taught from
+    Parquet, and a missing or non-finite objective is a failed trial instead of the end of the run.
     """
 
     def __init__(self, ask: Ask, done: Done, crew: Crew, n: int) -> None:
@@ -202,7 +202,7 @@ class _Driver(Searcher):
         self._ask, self._done, self._crew, self._left = ask, done, dataclasses.asdict(crew), n
         self._specs: dict[str, TrialSpec] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if self._left <= 0:
             return Searcher.FINISHED
         self._left -= 1
@@ -257,7 +257,8 @@ class RayExecutor:
         ]
         if short and not plan.growing:
             raise ConfigError(
-                f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: more than the cluster has ({'; '.join(short)})"
+                f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: "
+                f"more than the cluster has ({'; '.join(short)})"
             )
         fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
         self.lanes = settings.concurrent or max(1, min(fits, default=1))

@@ -1,7 +1,7 @@
 """A study from its settings to its report, whatever executes the trials.
 
-Parquet is the record of truth: what is finished, what the search has learnt and the frontier are read from there, so a
-resumed study needs nothing else.
+Parquet is the record of truth: what is finished, what the search has learnt and the frontier are read from
+there, so a resumed study needs nothing else.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Study:
     """A study under way.
 
     Attributes:
-        finished: trial -> its records. unfinished: trials that were started and not finished: name, attempt, setting.
+        finished: trial -> its records. unfinished: trials that were started and not finished: name, attempt,
+            setting.
         numbers: counts new trials. known: digest of a setting -> its outcome.
         open: running trial -> its number in the search, and when it began. specs: trial -> its description.
     """
@@ -110,8 +111,8 @@ def open_study(settings: StudySettings, console: Console) -> Study:
     """Create or reopen the study; nothing heavy runs.
 
     Raises:
-        ConfigError, DataError: storage that cannot be written, a study that exists or does not, settings that differ,
-            data that cannot be read.
+        ConfigError, DataError: storage that cannot be written, a study that exists or does not, settings that
+            differ, data that cannot be read.
     """
     storage = Storage(settings.storage)
     storage.check_writable()
@@ -124,7 +125,8 @@ def open_study(settings: StudySettings, console: Console) -> Study:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
     elif stored is not None:
         raise ConfigError(
-            f"study {name!r} exists in {settings.storage}: continue it with --resume, or choose another --name"
+            f"study {name!r} exists in {settings.storage}: "
+            "continue it with --resume, or choose another --name"
         )
     scene = settings.scenes()[0]
     split = make_split(
@@ -152,7 +154,7 @@ def open_study(settings: StudySettings, console: Console) -> Study:
 
 
 def _choose_name(settings: StudySettings, storage: Storage) -> str:
-    """The given name; else the default one, numbered so that nothing is overwritten (or the latest, to resume)."""
+    """The given name; else the default, numbered so that nothing is overwritten (to resume: the latest)."""
     if settings.name is not None:
         return settings.name
     base, used = settings.default_name(), None
@@ -241,7 +243,7 @@ def _anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) 
 
 
 def _ask(study: Study) -> TrialSpec:
-    """The next trial to run, written down before it starts. Settings evaluated before are answered from memory."""
+    """The next trial, written down before it starts. Settings evaluated before are answered from memory."""
     for _ in range(50):
         proposal = study.search.ask()
         digest = proposal.config.digest()

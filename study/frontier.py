@@ -273,8 +273,8 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
     mean_image = _per_seed(floor, floor["mean_image_error"])
     if not distortion or not mean_image:
         return None
-    classes = floor["n_classes"].dropna() if "n_classes" in floor else []
-    chance = 1 / int(classes.iloc[0]) if len(classes) else 0.0
+    classes = floor["n_classes"].dropna().tolist() if "n_classes" in floor else []
+    chance = 1 / int(classes[0]) if classes else 0.0
     return Reference((REFERENCE_MARGIN * distortion, REFERENCE_ACCURACY, 0.0), (0.0, chance, mean_image))
 
 

@@ -60,12 +60,12 @@ class Progress:
         self._seconds.append(seconds)
 
     def quality(self, best: float | None, hypervolume: float | None) -> None:
-        """Best worst-case attack accuracy among feasible settings (share), and the frontier's hypervolume (share)."""
+        """Shares: best worst-case attack accuracy of feasible settings, and the frontier's hypervolume."""
         self._best, self._volume = best, hypervolume
         self._show()
 
     def line(self) -> str:
-        """The line's text; the time left is the median trial's times those to come, over the trials at once."""
+        """The line's text; time left: the median trial's times those to come, over the trials at once."""
         left = None
         if self._done >= self._total:
             left = 0.0

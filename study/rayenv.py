@@ -1,4 +1,4 @@
-"""What has to be decided before Ray is imported: which Ray to use, and the environment that it reads at import."""
+"""What is decided before Ray is imported: which Ray to use, and the environment that it reads then."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    # Tune's own handler returns from fit() as if all trials were done; without it Ctrl-C is a KeyboardInterrupt.
+    # Tune's own handler returns from fit() as if all trials were done; without it Ctrl-C interrupts.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
@@ -37,7 +37,7 @@ class RayPlan:
 
     Attributes:
         local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``.
-        address: for ``ray.init`` where it is not local; None lets Ray find this machine's node, token and all.
+        address: for ``ray.init`` where it is not local; None: Ray finds this machine's node.
         growing: the cluster scales itself, so that resources may appear later.
     """
 
@@ -57,8 +57,8 @@ class RayPlan:
 def plan_ray(address: str | None) -> RayPlan:
     """Choose the named cluster, else this machine's, else a local Ray; set the environment accordingly.
 
-    Must run before Ray is imported. ``ray.init(address="auto")`` is not used to find out: it attaches to any Ray on
-    the machine, and hangs where a cluster left its address behind and died.
+    Must run before Ray is imported. ``ray.init(address="auto")`` is not used to find out: it attaches to any
+    Ray on the machine, and hangs where a cluster left its address behind and died.
 
     Raises:
         ConfigError: nothing answers at the named address.
@@ -88,7 +88,7 @@ def plan_ray(address: str | None) -> RayPlan:
 
 
 def _address_file_answers() -> bool:
-    """Whether `ray start` (or `ray up`) runs a node here: it leaves its address behind, even when it was killed."""
+    """Whether `ray start` (or `ray up`) runs a node here; a killed one leaves its address behind, too."""
     path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
         host, _, port = path.read_text().strip().rpartition(":")
@@ -107,7 +107,7 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _local_environment() -> str:
-    """Loopback and a token for a Ray of our own: without them its servers listen on every interface, to anybody.
+    """Loopback and a token for a Ray of our own: its servers would listen on every interface, to anybody.
 
     Returns:
         A private folder for Ray's sockets and logs; short, since socket paths are limited to 107 bytes.

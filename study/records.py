@@ -1,6 +1,6 @@
 """Episode records: one explicit schema, one Parquet file per trial and attempt, read back as a data frame.
 
-Parquet is the record of truth: the frontier, the report and a resumed study are computed from these files alone.
+Parquet is the record of truth: frontier, report and a resumed study are computed from these files alone.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa
 
 
 def episode_schema() -> pa.Schema:
-    """Every column with its type; knobs of every registered defense and attacker included. All but ids are nullable."""
+    """Every column with its type, knobs of every defense and attacker included. All but ids are nullable."""
     columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
     columns |= {name: pa.int64() for name in _WHOLE}
     columns |= {name: pa.float64() for name in _REAL}
@@ -120,7 +120,8 @@ def check_name(name: str, what: str = "study") -> str:
     """A name usable as a folder: letters, digits, dot, dash, underscore; ConfigError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
-            f"{what} name {name!r}: use 1 to 100 letters, digits, '.', '-' or '_', beginning with one of the first two"
+            f"{what} name {name!r}: "
+            "use 1 to 100 letters, digits, '.', '-' or '_', beginning with one of the first two"
         )
     return name
 
@@ -128,8 +129,8 @@ def check_name(name: str, what: str = "study") -> str:
 class Records:
     """The files of one study below a storage root.
 
-    ``<study>/episodes/<trial>.a<attempt>.parquet`` (finished trials), ``<study>/trials/<trial>.json`` (what was started),
-    ``<study>/study.json`` (the settings).
+    ``<study>/episodes/<trial>.a<attempt>.parquet`` (finished trials), ``<study>/trials/<trial>.json`` (what
+    was started), ``<study>/study.json`` (the settings).
     """
 
     def __init__(self, storage: Storage, study: str) -> None:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -15,7 +15,9 @@ from mipoison.config import Config, choose
 from study import space
 from study.frontier import OBJECTIVES
 
-DIRECTIONS = {o.column: "maximize" if o.maximise else "minimize" for o in OBJECTIVES}
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
+    o.column: "maximize" if o.maximise else "minimize" for o in OBJECTIVES
+}
 CONSTRAINT = "accuracy_drop"
 """Told to Optuna as the drop minus its limit: above zero violates."""
 
@@ -31,7 +33,7 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
 
 
 def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
@@ -59,8 +61,8 @@ class Search:
 
     Args:
         families: the defense families searched.
-        sampler: a name of SAMPLERS. seed: of the sampler; a resumed search must use another one, or it would repeat
-            its suggestions.
+        sampler: a name of SAMPLERS. seed: of the sampler; a resumed search must use another one, or it would
+            repeat its suggestions.
         max_accuracy_drop: settings that cost more model accuracy than this are infeasible.
     """
 

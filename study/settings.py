@@ -46,20 +46,21 @@ def _names(text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """Which defense, with which knobs, protects this classifier best at each price in utility, when the attacker adapts?
+    """Which defense, with which knobs, protects best at each price in utility, when the attacker adapts?
 
-    Searches the defenses' knobs with Ray Tune and Optuna, attacks every setting with a suite of inversion attackers on
-    several seeds, and leaves episodes (Parquet), the Pareto frontier, pictures and tables under <storage>/<name>.
+    Searches the defenses' knobs with Ray Tune and Optuna, attacks every setting with a suite of inversion
+    attackers on several seeds, and leaves episodes (Parquet), the Pareto frontier, pictures and tables under
+    <storage>/<name>.
     """
 
     dataset: Annotated[str, tyro.conf.arg(help=f"the victim's data: {dataset_choices()}")] = "digits"
     """Replaced by the annotation's help."""
     data_root: Path | None = None
-    """folder with the data sets in torchvision's layout (.gz too); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
     auxiliary: Literal["same", "disjoint"] = "same"
-    """the attacker's images: other images of the private classes (same), or other classes (disjoint, as in the paper)"""
+    """the attacker's images: others of the private classes (same), or other classes (disjoint, the paper)"""
     scale: Literal["quick", "full"] = "quick"
-    """sizes of networks and training: quick for CPUs (and at most 2,000 training images a side), full for GPUs"""
+    """sizes of networks and training: quick for CPUs (at most 2,000 training images a side), full for GPUs"""
     limit: int | None = None
     """at most so many training images a side; default: the scale's"""
     trials: int = 12
@@ -84,13 +85,13 @@ class StudySettings:
     name: str | None = None
     """the study's name; default <dataset>-<auxiliary>, numbered if that exists"""
     resume: bool = False
-    """continue a study (the named one, or the latest of the default name) up to --trials; loses and repeats nothing"""
+    """continue the named (or latest of the default name) study up to --trials; loses and repeats nothing"""
     executor: Literal["ray", "local"] = "ray"
-    """ray: Tune trials on a local Ray or a cluster; local: one after the other in this process, same records"""
+    """ray: Tune trials on a local Ray or a cluster; local: one by one in this process, same records"""
     address: str | None = None
-    """a Ray cluster to use (auto, or host:port); default: the cluster of this machine if there is one, else a local Ray"""
+    """a Ray cluster to use (auto, or host:port); default: this machine's if there is one, else a local Ray"""
     workers: int | None = None
-    """Ray Train workers a trial; 0 runs the same function inside the Tune trial; default: 0 without a GPU, else 1"""
+    """Ray Train workers a trial; 0 runs the same in the Tune trial; default: 0 without a GPU, else 1"""
     gpus_per_worker: float = 0.0
     """GPUs of a worker (fractions share one); default 0"""
     cpus_per_worker: float = 1.0

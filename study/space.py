@@ -42,7 +42,7 @@ def suggest(trial: optuna.Trial, families: list[str]) -> tuple[str, Config]:
     return family, DEFENSES[family](**knobs)
 
 
-def _draw(trial: optuna.Trial, name: str, knob: Knob) -> Plain:
+def _draw(trial: optuna.Trial, name: str, knob: Knob) -> Plain | None:
     if knob.choices is not None:
         return trial.suggest_categorical(name, knob.choices)
     assert knob.low is not None
@@ -60,6 +60,17 @@ def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]
     }
 
 
+START_BUDGET = 0.003
+"""A second start of the families with an l2 budget: about where leakage beyond the label ends on the digits."""
+
+
 def starting_points(families: list[str]) -> list[dict[str, Any]]:
-    """Tried first: every family at its default setting, so that each is seen at least once."""
-    return [parameters(family, DEFENSES[family]().flat()) for family in families]
+    """Tried first: every family at its default, then the label-preserving ones with a budget at a common smaller one.
+
+    So each family is seen, and LPA and matched noise can be compared at equal distortion whatever the sampler does.
+    """
+    points = [parameters(family, DEFENSES[family]().flat()) for family in families]
+    for family in families:
+        if next(iter(DEFENSES[family].KNOBS)) == "budget":
+            points.append(parameters(family, DEFENSES[family](budget=START_BUDGET).flat()))
+    return points

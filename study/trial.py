@@ -1,4 +1,4 @@
-"""A trial from start to finish: run it, relate its records to the anchors, write them, say what the search is told."""
+"""A trial from start to finish: run, relate to the anchors, write, say what the search is told."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Record = dict[str, Any]
 
 
 def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
-    """Add the columns that compare a record with the anchors of its seed: excess over label-only, validity checks.
+    """Add the columns that compare a record with its seed's anchors: excess over label-only, checks.
 
-    The floor of a seed is the label-only anchor under its own worst attacker (lowest mean error over the seeds), so that
-    floor and worst case are chosen alike.
+    The floor of a seed is the label-only anchor under its own worst attacker (lowest mean error over the
+    seeds), so that floor and worst case are chosen alike.
     """
     label_only, undefended = ANCHORS
     floor = _worst([r for r in anchors if r["defense"] == label_only and r["status"] == "ok"])
@@ -109,5 +109,5 @@ def execute(spec: TrialSpec, group: Group | None = None) -> dict[str, float | No
 
 
 def record_loss(spec: TrialSpec, error: str) -> dict[str, float | None]:
-    """A trial whose process was lost for good: its episodes are failures that say so, except those it had finished."""
+    """A trial whose process was lost: its episodes are failures that say so, except those it had finished."""
     return complete(spec, lost_trial(spec, error), read_anchors(records_of(spec)))

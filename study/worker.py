@@ -1,7 +1,7 @@
-"""What a worker does: its share of a trial's poisoning and attacks. The same function serves 0, 1 and many workers.
+"""What a worker does: its share of a trial's poisoning and attacks; alike for 0, 1 and many workers.
 
-Poisoning is sharded by query (chunks of the service), attackers x seeds are spread over the ranks. Chunks and attacks are
-each computed whole by one rank, so the records do not depend on how many ranks there are.
+Poisoning is sharded by query (chunks of the service), attackers x seeds are spread over the ranks. Chunks and
+attacks are each computed whole by one rank, so the records do not depend on how many ranks there are.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Alone:
 
 
 class TorchGroup:
-    """The ranks of an initialised ``torch.distributed`` process group (gloo or nccl), objects exchanged over gloo."""
+    """The ranks of an initialised ``torch.distributed`` group (gloo or nccl); objects go over gloo."""
 
     def __init__(self) -> None:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         backend = torch.distributed.get_backend()
-        self._group = None if backend == "gloo" else torch.distributed.new_group(backend="gloo")
+        self._group: Any = None if backend == "gloo" else torch.distributed.new_group(backend="gloo")
 
     def gather(self, value: Any) -> list[Any]:
         out: list[Any] = [None] * self.size
@@ -75,7 +75,7 @@ class TorchGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """One trial: a defense setting against every attacker on every seed. Plain values: it travels between processes.
+    """One trial: a setting against every attacker on every seed. Plain values: it travels between processes.
 
     Attributes:
         trial: its id. attempt: which try this is.
@@ -113,14 +113,14 @@ class TrialSpec:
 
 @dataclass
 class TrialResult:
-    """Raw records (no columns across records yet) and small pictures: attacker -> uint8 (n, C, H, W), and ``truth``."""
+    """Raw records (no columns across them yet); pictures: attacker or ``truth`` -> uint8 (n, C, H, W)."""
 
     records: list[dict[str, Any]]
     pictures: dict[str, np.ndarray]
 
 
 def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
-    """Run a trial's episodes on this group of ranks; every rank returns all records, in the order of the episodes.
+    """Run a trial's episodes on these ranks; every rank returns all records, in the episodes' order.
 
     A failure becomes records that say so. Episodes finished by an earlier, interrupted attempt are read back.
     """
@@ -182,8 +182,9 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
 def _finished(
     episodes: list[EpisodeConfig], scenes: Mapping[int, Scene], store: ArtifactStore
 ) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
-    """Index -> record of the episodes that were finished before, by whatever attempt or study; and their pictures."""
-    done, pictures = {}, {}
+    """Index -> record of the episodes finished before, by whatever attempt or study; and their pictures."""
+    done: dict[int, dict[str, Any]] = {}
+    pictures: dict[str, np.ndarray] = {}
     for i, episode in enumerate(episodes):
         scene = scenes.get(episode.scene.seed)
         found = store.find_json("episode", _key(episode, scene)) if scene else None
@@ -197,7 +198,7 @@ def _finished(
 
 
 def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
-    """What is left of a trial whose process was lost: its finished episodes, and failures that name the error."""
+    """What is left of a lost trial: its finished episodes, and failures that name the error."""
     episodes = spec.episodes()
     scenes: dict[int, Scene] = {}
     for episode in episodes:
@@ -222,7 +223,7 @@ def _release(
     errors: dict[int, BaseException],
     group: Group,
 ) -> None:
-    """Poison every request of every seed, chunks dealt to the ranks, and put the answers together on all of them."""
+    """Poison every seed's requests, chunks dealt to the ranks; put the answers together on all of them."""
     shares: dict[tuple[int, str], Any] = {}
     seconds: dict[int, float] = {}
     turn = 0
@@ -274,8 +275,8 @@ def _to_bytes(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
 
 
 def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> dict[str, Any]:
-    """The preparation stage for one seed: victim, evaluators and the usual substitutes, into the artifact store."""
+    """Preparation for one seed: victim, evaluators and the usual substitutes, into the artifact store."""
     scene = scene_for(SceneConfig(**flat), root, data_root)
     for kind in ("log", "raw"):
-        scene.substitute(SubstituteConfig(features=kind))  # type: ignore[arg-type]
+        scene.substitute(SubstituteConfig(features=kind))
     return {"seed": scene.config.seed, "made": scene.store.made, "reused": scene.store.reused}

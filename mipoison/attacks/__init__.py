@@ -1,7 +1,7 @@
 """Inversion attackers. ``ATTACKS`` maps a name to a configuration; there is no other table.
 
-To add one: write a file with a configuration (a ``make()``) and a class, and add a line here. An entry is a named
-member of the suite: the same attacker with other options is another line.
+To add one: write a file with a configuration (a ``make()``) and a class, and add a line here. An entry is a
+named member of the suite: the same attacker with other options is another line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decoder attacker: trains an inversion model on its own (released vector, image) pairs (Yang et al. 2019)."""
+"""The decoder attacker: an inversion model trained on its own released vectors (Yang et al. 2019)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ class DecoderConfig(Config):
         features: input features, ``log`` or ``raw``.
         extra_blocks: TCNN blocks beyond the standard number, 0 to 3 (mismatched architecture).
         loss: ``mse`` or ``psnr`` (mismatched loss).
-        data: the images handed to the attacker: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
-            Substitutes are trained on D1 unless told otherwise, so D2 is the half that the defender did not use.
-        view: what happens to released vectors first: one of VIEWS. strength: the view's parameter (l2 length of the
-            noise, inverse temperature of the softmax, decimals of the rounding); None adapts it to the defense's
-            public budget where it has one (see :func:`mipoison.attacks.views.adapted_strength`).
+        data: the images handed to the attacker: ``all`` of D_inv train, or a stratified half ``D1`` or
+            ``D2``. Substitutes are trained on D1 unless told otherwise, so D2 is the half that the defender
+            did not use.
+        view: what happens to released vectors first: one of VIEWS. strength: the view's parameter (l2 length
+            of the noise, inverse temperature of the softmax, decimals of the rounding); None adapts it to the
+            defense's public budget where it has one (see :func:`mipoison.attacks.views.adapted_strength`).
         validation: share of the attacker's images kept for early stopping, [0, 0.5]; 0 trains to the end.
         patience: checks (ten a run) without progress before it stops.
-        width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the scale's.
+        width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the
+            scale's.
     """
 
     features: Literal["log", "raw"] = "log"

@@ -23,7 +23,7 @@ def identity(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
 
 
 def noise(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """Gaussian noise of l2 length ``strength`` on the tangent, back onto the simplex (the paper's noise attacker)."""
+    """Gaussian tangent noise of l2 length ``strength``, back on the simplex (the paper's noise attacker)."""
     d_NK = project_tangent(torch.randn(c_NK.shape, generator=rng, dtype=torch.float64)).to(c_NK.device)
     d_NK = strength * d_NK / d_NK.norm(dim=1, keepdim=True).clamp_min(1e-300)
     return project_simplex(c_NK.double() + d_NK).to(c_NK)
@@ -54,7 +54,7 @@ VIEWS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 
 
 def adapted_strength(view: str, known: ThreatModel) -> float:
-    """A view's strength against a known defense: noise as long as its budget, rounding just coarser than twice that.
+    """A view's strength against a known defense: noise of its budget, rounding just coarser than twice that.
 
     Without a public budget: noise 0.01, two decimals, softmax at temperature 1.
     """

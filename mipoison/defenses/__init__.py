@@ -1,6 +1,7 @@
 """Post-processing defenses. ``DEFENSES`` maps a name to its configuration class; there is no other table.
 
-To add one: write a file with a configuration (a ``make()``, ``KNOBS`` for the sweep) and a class, and add a line here.
+To add one: write a file with a configuration (a ``make()``, ``KNOBS`` for the sweep) and a class, and add a
+line here.
 """
 
 from __future__ import annotations

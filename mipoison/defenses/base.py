@@ -14,7 +14,7 @@ from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 
 Randomness = Literal["keyed", "fresh"]
-"""``keyed``: the same query gets the same noise (secret and content of the image); ``fresh``: new noise each time."""
+"""``keyed``: the same image gets the same noise (a secret keys it); ``fresh``: new noise each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class AlignedConfig(Config):
         rounds: alignment rounds R, 0 to 1000.
         step: length of a step relative to the budget, alpha in (0, 2].
         randomness: ``keyed`` or ``fresh`` start of the perturbation.
-        substitute_features, substitute_extra_blocks, substitute_data: the substitute inversion model (``log`` or
-            ``raw``; TCNN blocks beyond the standard; trained on ``D1``, ``D2`` or ``all`` of D_inv).
+        substitute_features, substitute_extra_blocks, substitute_data: the substitute inversion model (``log``
+            or ``raw``; TCNN blocks beyond the standard; trained on ``D1``, ``D2`` or ``all`` of D_inv).
     """
 
     budget: float = 0.01
@@ -71,5 +71,5 @@ class BaseDefense:
         raise NotImplementedError
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        """Mean cosine to the defense's target gradient at these vectors; None for defenses that align nothing."""
+        """Mean cosine to the defense's target gradient here; None for defenses that align nothing."""
         return None

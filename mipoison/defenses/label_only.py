@@ -1,4 +1,4 @@
-"""Label-only: the one-hot vector of the label. The floor: what the label gives away, no perturbation can hide."""
+"""Label-only: one-hot vectors. The floor: what the label gives away, no perturbation can hide."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class LFPConfig(AlignedConfig):
     Attributes:
         ratio: share of the vectors of a request that are poisoned, in (0, 1).
         threshold: candidates have a maximum below it, in (0, 1].
-        swap: exchange the two top scores, keep the maximum there and reverse the rest (else reverse all ranks).
+        swap: exchange the two top scores, keep the maximum there, reverse the rest (else reverse all).
         budget: l2 bound of the fine-tuning around the reversed vector, [0, 1.5].
         rounds: alignment rounds of the fine-tuning (0: none). step: length of a step relative to the budget.
         randomness, substitute_...: see AlignedConfig.
@@ -55,10 +55,10 @@ class LFPConfig(AlignedConfig):
 
 
 def pick_candidates(c_NK: Tensor, ratio: float, threshold: float) -> Tensor:
-    """Bool (N,): exactly ``round(ratio N)`` vectors, below the threshold, class-balanced, least confident first.
+    """Bool (N,): ``round(ratio N)`` vectors below the threshold, class-balanced, least confident first.
 
-    Each label's vectors are ranked from the least confident; picks go round the labels rank by rank. Vectors above the
-    threshold top up where candidates are too few.
+    Each label's vectors are ranked from the least confident; picks go round the labels rank by rank. Vectors
+    above the threshold top up where candidates are too few.
     """
     n = len(c_NK)
     wanted = round(ratio * n)
@@ -86,7 +86,8 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
     scores_NK, classes_NK = c_NK.sort(dim=1, descending=True, stable=True)
     if swap:
         first, second, rest = classes_NK[:, :1], classes_NK[:, 1:2], classes_NK[:, 2:]
-        # After the exchange class `second` holds the maximum; the others, `first` (now second) downwards, reverse.
+        # After the exchange class `second` holds the maximum; the others, `first` (now second) downwards,
+        # reverse.
         classes_NK = torch.cat([second, torch.cat([first, rest], 1).flip(1)], 1)
     else:
         classes_NK = classes_NK.flip(1)
@@ -94,7 +95,7 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
 
 
 class LFP(BaseDefense):
-    """Reverses the ranks of a few vectors of a request, then aligns them, gradient over candidates and clean rest."""
+    """Reverses the ranks of a few vectors, then aligns them; gradient over candidates and clean rest."""
 
     keeps_label = False
 

@@ -29,10 +29,10 @@ class LPAConfig(AlignedConfig):
         scope: ``sample`` aligns each query alone (a server must not couple users), ``batch`` one chunk of 128
             together (the paper's wording).
         objective: ``cosine`` (Eq. 7) or ``distance`` (||t - g||^2, the paper's Poi_MSE).
-        target: ``private`` (t = grad of -L over D_cla train), ``flipped`` (its negative) or ``random`` (a Gaussian
-            direction): the two controls show what the direction itself is worth.
-        loss: the defender's L, ``mse`` or ``psnr``. The gradient of -PSNR over the whole set is a positive multiple of
-            that of MSE, so every cosine is the same and Table II can differ by noise only.
+        target: ``private`` (t = grad of -L over D_cla train), ``flipped`` (its negative) or ``random`` (a
+            Gaussian direction): the two controls show what the direction itself is worth.
+        loss: the defender's L, ``mse`` or ``psnr``. The gradient of -PSNR over the whole set is a positive
+            multiple of that of MSE, so every cosine is the same and Table II can differ by noise only.
         keep_label: project into the cone where the label keeps its maximum.
         randomness, substitute_...: see AlignedConfig.
     """
@@ -57,7 +57,8 @@ class LPAConfig(AlignedConfig):
 def unit_rows(g_NK: Tensor) -> Tensor:
     """Rows scaled to length one in float64, zero rows left zero.
 
-    Divided by the largest entry first: through log features a score of 1e-20 has a gradient whose square overflows.
+    Divided by the largest entry first: through log features a score of 1e-20 has a gradient whose square
+    overflows.
     """
     g_NK = torch.nan_to_num(g_NK.double(), nan=0.0, posinf=1e300, neginf=-1e300)
     g_NK = g_NK / g_NK.abs().amax(1, keepdim=True).clamp_min(1e-300)
@@ -73,7 +74,7 @@ class LPA(BaseDefense):
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Train or load the substitute and compute the target gradient once, over the whole of D_cla train."""
+        """Train or load the substitute; compute the target gradient once, over all of D_cla train."""
         cfg = self.config
         self.substitute = view.substitute(cfg.substitute())
         x, c = view.x_private_NCHW.to(view.device), view.c_private_NK.to(view.device)

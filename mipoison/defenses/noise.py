@@ -19,7 +19,7 @@ class NoiseConfig(Config):
     """Tangent noise.
 
     Attributes:
-        budget: l2 length of the noise before the simplex and the label cut it, in units of confidence, [0, 1.5].
+        budget: l2 length of the noise before the simplex and the label cut it, [0, 1.5].
         randomness: ``keyed`` (same query, same noise) or ``fresh``.
     """
 
@@ -44,7 +44,7 @@ def random_direction(c_NK: Tensor, rng: QueryRandomness, stream: str) -> Tensor:
 
 
 class TangentNoise(BaseDefense):
-    """``c' = project(c + budget * u)``, u uniform on the unit sphere of the tangent space; the label is kept."""
+    """``c' = project(c + budget * u)``, u uniform on the tangent's unit sphere; the label is kept."""
 
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config

@@ -39,7 +39,8 @@ class RoundingConfig(Config):
 def apportion(c_NK: Tensor, units: int) -> Tensor:
     """Multiples of 1/units that sum to one, by the method of largest remainders (ties: lower index first).
 
-    Plain rounding leaves the simplex, and renormalising afterwards brings back the digits that were to be removed.
+    Plain rounding leaves the simplex, and renormalising afterwards brings back the digits that were to be
+    removed.
     """
     quota_NK = c_NK.double() / c_NK.double().sum(1, keepdim=True) * units
     whole_NK = quota_NK.floor()

@@ -167,8 +167,8 @@ CHECKS: dict[str, Check] = {
     "repeated_queries_differ": Check(
         "repeated_queries_differ",
         f"two answers to the same query are more than {REPEAT_TOLERANCE:g} apart (l2)",
-        "the answer to a query varies, by fresh noise (an attacker who asks again and averages sees through part "
-        "of it) or with the rest of the request (LFP's picks)",
+        "the answer to a query varies, by fresh noise (an attacker who asks again and averages sees through "
+        "part of it) or with the rest of the request (LFP's picks)",
         _repeated_queries_differ,
     ),
     "no_better_than_mean_image": Check(

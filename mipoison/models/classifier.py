@@ -21,8 +21,8 @@ class ClassifierConfig(Config):
     """Architecture and training of a classifier.
 
     Attributes:
-        architecture: ``victim`` (Conv3x3-BatchNorm-MaxPool-ReLU blocks and two linear layers with dropout, as the
-            paper's) or ``evaluator`` (strided 5x5 convolutions with GroupNorm and global pooling).
+        architecture: ``victim`` (Conv3x3-BatchNorm-MaxPool-ReLU blocks and two linear layers with dropout, as
+            the paper's) or ``evaluator`` (strided 5x5 convolutions with GroupNorm and global pooling).
         width: channels of the first block (ndf).
         hidden: units between the victim's two linear layers.
         steps: Adam steps. batch: images per step. lr: peak learning rate (one cosine decay to zero).
@@ -55,7 +55,7 @@ def blocks_for(size: int, table: dict[int, int]) -> int:
 
 
 class VictimNet(nn.Module):
-    """Two (16x16), three (32x32) or four (64x64) Conv-BN-MaxPool-ReLU blocks, then two linear layers (VII-A2)."""
+    """Two (16x16), three (32x32) or four (64x64) Conv-BN-MaxPool-ReLU blocks, two linear layers (VII-A2)."""
 
     def __init__(self, config: ClassifierConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class VictimNet(nn.Module):
 
 
 class EvaluatorNet(nn.Module):
-    """Strided 5x5 convolutions, GroupNorm, SiLU and global average pooling: nothing shared with the victim."""
+    """Strided 5x5 convolutions, GroupNorm, SiLU, global average pooling: nothing shared with the victim."""
 
     def __init__(self, config: ClassifierConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class EvaluatorNet(nn.Module):
 
 @torch.no_grad()
 def confidence_vectors(model: nn.Module, x_NCHW: Tensor, *, batch: int = 128) -> Tensor:
-    """Softmax outputs (N, K) of a classifier in eval mode, in fixed chunks so that sharding changes nothing."""
+    """Softmax outputs (N, K) in eval mode, in fixed chunks so that sharding changes nothing."""
     model.eval()
     parts = [torch.softmax(model(x_NCHW[i : i + batch]), 1) for i in range(0, len(x_NCHW), batch)]
     if parts:

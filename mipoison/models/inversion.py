@@ -1,4 +1,4 @@
-"""The inversion model of Yang et al. 2019 (arXiv 1902.08552): transposed convolutions from a vector to an image.
+"""The inversion model of Yang et al. 2019 (arXiv 1902.08552): from a vector to an image.
 
 Shape suffixes: N samples, K classes, C channels, H height, W width.
 """
@@ -48,8 +48,8 @@ class SubstituteConfig(Config):
 
     Attributes:
         features, extra_blocks: see InversionConfig.
-        data: ``D1`` or ``D2`` (stratified halves of D_inv) or ``all``. With D1 an attacker that trains on D2 alone has
-            data that the defender did not use.
+        data: ``D1`` or ``D2`` (stratified halves of D_inv) or ``all``. With D1 an attacker that trains on D2
+            alone has data that the defender did not use.
     """
 
     features: Literal["log", "raw"] = "log"
@@ -62,7 +62,7 @@ class SubstituteConfig(Config):
 
 
 def features(c_NK: Tensor, kind: str) -> Tensor:
-    """The decoder's input: ``raw`` scores, or ``log`` scores shifted to be non-negative (0 for a zero score)."""
+    """The decoder's input: ``raw`` scores, or ``log`` scores shifted to be at least 0 (0: a zero score)."""
     if kind == "raw":
         return c_NK
     floor = torch.finfo(c_NK.dtype).tiny
@@ -72,8 +72,8 @@ def features(c_NK: Tensor, kind: str) -> Tensor:
 class InversionNet(nn.Module):
     """ConvTranspose blocks with BatchNorm and Tanh between, sigmoid at the end.
 
-    ``layers`` is a flat sequence of ConvTranspose2d, BatchNorm2d and Tanh modules, so that the alignment engines can
-    walk through it (see ``mipoison.alignment``).
+    ``layers`` is a flat sequence of ConvTranspose2d, BatchNorm2d and Tanh modules, so that the alignment
+    engines can walk through it (see ``mipoison.alignment``).
     """
 
     def __init__(self, config: InversionConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""What a study leaves for people: tables in the terminal, a figure of the frontier, a grid of reconstructions."""
+"""What a study leaves for people: tables in the terminal, the frontier's figure, reconstructions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def write_report(
 def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> None:
     """Truth, undefended, label-only, then of each family the setting with the highest worst-case error.
 
-    Each row shows what that setting's worst attacker (by error, over all seeds) made of the first seed's images.
+    Each row shows what that setting's worst attacker (by error, over all seeds) made of the first seed's
+    images.
     """
     usable = settings.dropna(subset=["worst_reconstruction_error"])
     rows: list[tuple[str, NDArray[Any]]] = []
@@ -82,7 +83,7 @@ def _anchor_rows(settings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_rows(settings: pd.DataFrame) -> pd.DataFrame:
-    """Of each family the setting with the highest worst-case error, feasible ones first; the first of equals."""
+    """Of each family the setting with the highest worst-case error, feasible first; the first of equals."""
     searched = settings[~settings["defense"].isin(ANCHORS)]
     ranked = searched.sort_values(
         ["feasible", "worst_reconstruction_error", "confidence_distortion"],
