@@ -31,7 +31,7 @@ from study.driver import Ask, Done
 from study.rayenv import RayPlan
 from study.settings import StudySettings
 from study.trial import execute
-from study.worker import TorchGroup, TrialResult, TrialSpec, prepare_scene, run_trial
+from study.worker import TorchGroup, TrialResult, TrialSpec, prepare_scene, run_trial, scenes_of
 
 HEAD = "node:__internal_head__"
 """A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
@@ -112,22 +112,15 @@ class LoopbackTorchConfig(TorchConfig):
         return _LoopbackBackend
 
 
-def _prepare_loop(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train loop of the preparation: seeds dealt to the ranks."""
+def _anchor_loop(config: dict[str, Any]) -> list[TrialResult]:
+    """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group)."""
     group = TorchGroup()
-    spec = TrialSpec(**config["spec"])
-    mine = [
-        prepare_scene(scene, spec.root, spec.data_root)
-        for i, scene in enumerate(spec.scenes)
-        if i % group.size == group.rank
-    ]
-    return [row for share in group.gather(mine) for row in share]
-
-
-def _raw_loop(config: dict[str, Any]) -> list[TrialResult]:
-    """Train loop of several trials that are not written yet, one after the other, each by the whole group."""
-    group = TorchGroup()
-    return [run_trial(TrialSpec(**spec), group) for spec in config["specs"]]
+    specs = [TrialSpec(**spec) for spec in config["specs"]]
+    for i, scene in enumerate(scenes_of(specs)):
+        if i % group.size == group.rank:
+            prepare_scene(scene, specs[0].root, specs[0].data_root)
+    group.gather(None)  # nobody starts before everything is prepared
+    return [run_trial(spec, group) for spec in specs]
 
 
 def _trial_loop(config: dict[str, Any]) -> Any:
@@ -264,21 +257,14 @@ class RayExecutor:
         self.lanes = settings.concurrent or max(1, min(fits, default=1))
         self._need = need
 
-    def prepare(self, specs: list[TrialSpec]) -> None:
+    def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
         if self.crew.workers:
-            merged = dataclasses.replace(specs[0], scenes=tuple(s for spec in specs for s in spec.scenes))
-            self.crew.train(_prepare_loop, {"spec": dataclasses.asdict(merged)}, "prepare")
-            return
-        task = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(prepare_scene)
-        ray.get([task.remote(scene, spec.root, spec.data_root) for spec in specs for scene in spec.scenes])
-
-    def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        if self.crew.workers:
-            return self.crew.train(
-                _raw_loop, {"specs": [dataclasses.asdict(spec) for spec in specs]}, "anchors"
-            )
-        task = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(run_trial)
-        return ray.get([task.remote(spec) for spec in specs])
+            return self.crew.train(_anchor_loop, {"specs": [dataclasses.asdict(s) for s in specs]}, "anchors")
+        first = specs[0]
+        prepare = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(prepare_scene)
+        ray.get([prepare.remote(scene, first.root, first.data_root) for scene in scenes_of(specs)])
+        run = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(run_trial)
+        return ray.get([run.remote(spec) for spec in specs])
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
         if self.crew.workers:

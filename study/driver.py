@@ -46,12 +46,11 @@ class Executor(Protocol):
 
     lanes: int
 
-    def prepare(self, specs: list[TrialSpec]) -> None:
-        """Train victim, evaluators and substitutes of each spec's scenes into the artifact store."""
-        ...
+    def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
+        """Prepare the specs' scenes (victims, evaluators, substitutes: into the artifact store), then run the trials.
 
-    def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        """Run trials without writing them; results in order."""
+        Nothing is written but artifacts; results in order.
+        """
         ...
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
@@ -208,10 +207,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
     """Prepare, evaluate the anchors, search; returns all episodes."""
     settings = study.settings
     with study.progress:
-        scenes = settings.scenes()
-        study.progress.stage(f"preparing victims, evaluators and substitutes of {len(scenes)} seeds")
-        executor.prepare([study.spec(f"prepare-{s.seed}", 0, ANCHORS[0], {}, (s,)) for s in scenes])
-        _anchors(study, executor, scenes)
+        _anchors(study, executor, settings.scenes())
         done = [t for t in study.finished if t not in ANCHORS]
         failed = sum(_is_failure(study.finished[t]) for t in done)
         left = max(0, settings.trials - len(done))
@@ -229,9 +225,11 @@ def _anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) 
     missing = [name for name in ANCHORS if name not in study.finished]
     if not missing:
         return
-    study.progress.stage(f"evaluating the anchors: {', '.join(missing)}")
+    study.progress.stage(
+        f"preparing victims, evaluators and substitutes of {len(scenes)} seeds; then the anchors: {', '.join(missing)}"
+    )
     specs = [study.spec(name, 0, name, {}, (scene,)) for name in missing for scene in scenes]
-    results = executor.run(specs)
+    results = executor.anchors(specs)
     merged: dict[str, TrialResult] = {name: TrialResult([], {}) for name in missing}
     for spec, result in zip(specs, results, strict=True):
         merged[spec.trial].records.extend(result.records)

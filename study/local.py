@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.driver import Ask, Done
 from study.trial import execute
-from study.worker import TrialResult, TrialSpec, prepare_scene, run_trial
+from study.worker import TrialResult, TrialSpec, prepare_scene, run_trial, scenes_of
 
 
 class LocalExecutor:
@@ -12,12 +12,9 @@ class LocalExecutor:
 
     lanes = 1
 
-    def prepare(self, specs: list[TrialSpec]) -> None:
-        for spec in specs:
-            for scene in spec.scenes:
-                prepare_scene(scene, spec.root, spec.data_root)
-
-    def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
+    def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
+        for scene in scenes_of(specs):
+            prepare_scene(scene, specs[0].root, specs[0].data_root)
         return [run_trial(spec) for spec in specs]
 
     def search(self, n: int, ask: Ask, done: Done) -> None:

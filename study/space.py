@@ -72,5 +72,5 @@ def starting_points(families: list[str]) -> list[dict[str, Any]]:
     points = [parameters(family, DEFENSES[family]().flat()) for family in families]
     for family in families:
         if next(iter(DEFENSES[family].KNOBS)) == "budget":
-            points.append(parameters(family, DEFENSES[family](budget=START_BUDGET).flat()))
+            points.append(parameters(family, DEFENSES[family].from_flat({"budget": START_BUDGET}).flat()))
     return points

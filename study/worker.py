@@ -274,6 +274,15 @@ def _to_bytes(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
     return (images_NCHW[rows].clamp(0, 1) * 255).round().byte().numpy()
 
 
+def scenes_of(specs: list[TrialSpec]) -> list[Mapping[str, Any]]:
+    """The different scenes of some trials, in order."""
+    found: list[Mapping[str, Any]] = []
+    for scene in (scene for spec in specs for scene in spec.scenes):
+        if scene not in found:
+            found.append(scene)
+    return found
+
+
 def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> dict[str, Any]:
     """Preparation for one seed: victim, evaluators and the usual substitutes, into the artifact store."""
     scene = scene_for(SceneConfig(**flat), root, data_root)
