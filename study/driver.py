@@ -32,6 +32,8 @@ from study.space import parameters, starting_points
 from study.trial import Record, complete, outcome_of, record_loss
 from study.worker import TrialResult, TrialSpec
 
+ABOUT = "study.json"
+"""What a study is: its settings, and what it was begun with."""
 Outcome = dict[str, float | None]
 Ask = Callable[[], TrialSpec]
 Done = Callable[[TrialSpec, Outcome | None, str | None], None]
@@ -47,7 +49,7 @@ class Executor(Protocol):
     lanes: int
 
     def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        """Prepare the specs' scenes (victims, evaluators, substitutes: into the artifact store), then run the trials.
+        """Prepare the specs' scenes (trained parts go into the artifact store), then run the trials.
 
         Nothing is written but artifacts; results in order.
         """
@@ -117,11 +119,15 @@ def open_study(settings: StudySettings, console: Console) -> Study:
     storage.check_writable()
     name = _choose_name(settings, storage)
     records = Records(storage, name)
-    stored = records.read_json("study.json")
+    stored = records.read_json(ABOUT)
     if settings.resume and stored is not None:
         changed = differences(stored["settings"], settings.shared())
         if changed:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
+    elif settings.resume:
+        raise ConfigError(
+            f"--resume: there is no study {name!r} in {settings.storage}; leave --resume out to start it"
+        )
     elif stored is not None:
         raise ConfigError(
             f"study {name!r} exists in {settings.storage}: "
@@ -138,17 +144,6 @@ def open_study(settings: StudySettings, console: Console) -> Study:
     console.print(
         f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
     )
-    if stored is None:
-        records.write_json(
-            "study.json",
-            {
-                "settings": settings.shared(),
-                "command": sys.argv[1:],
-                "versions": versions(),
-                "source": source_fingerprint(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            },
-        )
     return _load(settings, storage, records, console)
 
 
@@ -159,7 +154,7 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
     base, used = settings.default_name(), None
     for i in itertools.count(1):
         name = base if i == 1 else f"{base}-{i}"
-        if storage.read(f"{name}/study.json") is None:
+        if storage.read(f"{name}/{ABOUT}") is None:
             return (used or name) if settings.resume else name
         used = name
     raise AssertionError
@@ -206,6 +201,19 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
 def run_study(study: Study, executor: Executor) -> pd.DataFrame:
     """Prepare, evaluate the anchors, search; returns all episodes."""
     settings = study.settings
+    if (
+        study.records.read_json(ABOUT) is None
+    ):  # not before an executor is there: a refused study leaves nothing
+        study.records.write_json(
+            ABOUT,
+            {
+                "settings": settings.shared(),
+                "command": sys.argv[1:],
+                "versions": versions(),
+                "source": source_fingerprint(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
     with study.progress:
         _anchors(study, executor, settings.scenes())
         done = [t for t in study.finished if t not in ANCHORS]
@@ -226,7 +234,8 @@ def _anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) 
     if not missing:
         return
     study.progress.stage(
-        f"preparing victims, evaluators and substitutes of {len(scenes)} seeds; then the anchors: {', '.join(missing)}"
+        f"preparing victims, evaluators and substitutes of {len(scenes)} seeds; "
+        f"then the anchors: {', '.join(missing)}"
     )
     specs = [study.spec(name, 0, name, {}, (scene,)) for name in missing for scene in scenes]
     results = executor.anchors(specs)

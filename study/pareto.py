@@ -18,7 +18,7 @@ from mipoison.datasets import DataError
 from study.driver import Executor, Study, failed_share, open_study, run_study, write_frontier
 from study.rayenv import plan_ray
 from study.report import write_report
-from study.settings import StudySettings
+from study.settings import Arguments, StudySettings
 
 TABLE_WIDTH = 100
 """Columns that the tables need: a narrower terminal wraps them."""
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     study: Study | None = None
     try:
-        settings = tyro.cli(StudySettings, args=arguments, prog="study/pareto.py")
+        settings = tyro.cli(Arguments, args=arguments, prog="study/pareto.py").checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         study = open_study(settings, console)
         episodes = run_study(study, _executor(settings, console))

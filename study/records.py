@@ -147,12 +147,12 @@ class Records:
 
     def finished(self) -> dict[str, str]:
         """Trial -> file name of its latest attempt."""
-        found: dict[str, str] = {}
+        found: dict[str, tuple[int, str]] = {}
         for name in self.storage.names(f"{self.study}/episodes"):
             match = re.fullmatch(r".*/([^/]+)\.a(\d+)\.parquet", name)
             if match:
-                found[match[1]] = name  # names are sorted: the last attempt wins
-        return found
+                found[match[1]] = max(found.get(match[1], (-1, "")), (int(match[2]), name))
+        return {trial: name for trial, (_, name) in found.items()}
 
     def read_trial(self, trial: str) -> list[dict[str, Any]]:
         """The records of one finished trial; empty if there is none."""

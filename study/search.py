@@ -37,7 +37,7 @@ def _tpe(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, mutation_prob=0.2)
 
 
 def _random(seed: int) -> optuna.samplers.BaseSampler:
@@ -77,6 +77,8 @@ class Search:
                 directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed)
             )
         self._open: dict[int, optuna.Trial] = {}
+        # A genetic algorithm crosses what all parents have: in the conditional space, the family alone.
+        self._flat = space.flat_distributions(families) if sampler == "nsga2" else None
 
     def start_with(self, points: list[dict[str, Any]]) -> None:
         """Queue points of the space; they are asked before anything is sampled."""
@@ -85,7 +87,7 @@ class Search:
 
     def ask(self) -> Proposal:
         """The next setting."""
-        trial = self.study.ask()
+        trial = self.study.ask(self._flat)
         defense, config = space.suggest(trial, self.families)
         self._open[trial.number] = trial
         return Proposal(trial.number, defense, config)
@@ -114,8 +116,12 @@ class Search:
             return False
         try:
             frozen = optuna.trial.create_trial(
-                params=space.parameters(defense, knobs),
-                distributions=space.distributions(self.families, defense),
+                params=(
+                    space.flat_parameters(defense, knobs, self.families)
+                    if self._flat
+                    else space.parameters(defense, knobs)
+                ),
+                distributions=self._flat or space.distributions(self.families, defense),
                 values=values,
                 constraints={CONSTRAINT: self._violation(outcome)},
                 # NSGA-II takes parents only from trials that belong to a generation.

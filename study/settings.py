@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,7 +129,7 @@ class StudySettings:
                 self._least(name, 0 if name == "workers" else 10 if name == "limit" else 1)
         for name in ("gpus_per_worker",):
             self._least(name, 0)
-        if self.cpus_per_worker <= 0:
+        if not (self.cpus_per_worker > 0 and math.isfinite(self.cpus_per_worker)):
             raise ConfigError(f"cpus_per_worker = {self.cpus_per_worker}: must be above 0")
         if not 0 <= self.max_accuracy_drop <= 1:
             raise ConfigError(
@@ -145,7 +146,7 @@ class StudySettings:
 
     def _least(self, name: str, bound: float) -> None:
         value = getattr(self, name)
-        if value < bound:
+        if not (value >= bound and math.isfinite(value)):
             raise ConfigError(f"{name} = {value}: must be at least {bound:g}")
 
     @staticmethod
@@ -191,6 +192,20 @@ class StudySettings:
     def default_name(self) -> str:
         """``<dataset>-<auxiliary>``, without the path of a user's folder."""
         return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
+
+
+class Arguments(StudySettings):
+    """Settings as they come from the command line, not checked yet: errors are ours to print, in one line."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    def checked(self) -> StudySettings:
+        """The settings; ConfigError or DataError names what is wrong."""
+        return StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+
+
+Arguments.__doc__ = StudySettings.__doc__
 
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

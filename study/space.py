@@ -35,6 +35,11 @@ def distributions(families: list[str], family: str) -> dict[str, optuna.distribu
     return {FAMILY: optuna.distributions.CategoricalDistribution(families), **own}
 
 
+def flat_distributions(families: list[str]) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Every family's knobs at once, for samplers that recombine whole points; a setting uses its own family's."""
+    return {name: d for family in families for name, d in distributions(families, family).items()}
+
+
 def suggest(trial: optuna.Trial, families: list[str]) -> tuple[str, Config]:
     """Draw a setting: the define-by-run space."""
     family = trial.suggest_categorical(FAMILY, families)
@@ -61,13 +66,19 @@ def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]
 
 
 START_BUDGET = 0.003
-"""A second start of the families with an l2 budget: about where leakage beyond the label ends on the digits."""
+"""A second start of families with an l2 budget: about where leakage beyond the label ends on the digits."""
+
+
+def flat_parameters(family: str, knobs: Mapping[str, Plain | None], families: list[str]) -> dict[str, Any]:
+    """A setting's point in the flat space: knobs of the other families at their defaults."""
+    others = {k: v for f in families for k, v in parameters(f, DEFENSES[f]().flat()).items()}
+    return others | parameters(family, knobs)
 
 
 def starting_points(families: list[str]) -> list[dict[str, Any]]:
-    """Tried first: every family at its default, then the label-preserving ones with a budget at a common smaller one.
+    """Tried first: every family at its default, then those with a budget at a common smaller one.
 
-    So each family is seen, and LPA and matched noise can be compared at equal distortion whatever the sampler does.
+    So each family is seen, and LPA and noise can be compared at equal distortion whatever the sampler does.
     """
     points = [parameters(family, DEFENSES[family]().flat()) for family in families]
     for family in families:

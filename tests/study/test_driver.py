@@ -20,14 +20,13 @@ from mipoison.attacks.decoder import Decoder
 from mipoison.config import ConfigError
 from mipoison.scene import SceneConfig
 from mipoison.splits import make_split
-from mipoison.storage import Storage
 from study import local, pareto, worker
 from study.driver import Ask, Done, Study, failed_share, open_study, run_study
 from study.frontier import frontier_table
 from study.local import LocalExecutor
 from study.settings import StudySettings
 from study.trial import execute
-from study.worker import TrialResult, TrialSpec
+from study.worker import TrialSpec
 
 TINY: dict[str, Any] = dict(
     seeds=2,
@@ -55,7 +54,9 @@ def opened(root: Path, **changes: Any) -> Study:
 
 def episodes(root: Path, name: str = "s") -> pd.DataFrame:
     """All episodes, read without our package."""
-    frames = [pq.read_table(path).to_pandas() for path in sorted((root / name / "episodes").glob("*.parquet"))]
+    frames = [
+        pq.read_table(path).to_pandas() for path in sorted((root / name / "episodes").glob("*.parquet"))
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -98,19 +99,11 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pareto, "write_report", lambda *args, **more: None)
 
 
-class LosingExecutor:
+class LosingExecutor(LocalExecutor):
     """Runs the anchors; loses every trial."""
-
-    lanes = 1
 
     def __init__(self, lost: list[TrialSpec]) -> None:
         self.lost = lost
-
-    def prepare(self, specs: list[TrialSpec]) -> None:
-        pass
-
-    def run(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        return LocalExecutor().run(specs)
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
         for _ in range(n):
@@ -171,13 +164,33 @@ def test_pictures_show_the_first_seed(undisturbed: Path) -> None:
             assert len(np.unique(np.asarray(image.convert("L")))) > 10  # something is drawn
 
 
+def test_pictures_of_a_failed_attack_are_not_another_seeds(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = worker.attack_and_measure
+
+    def fail(episode: Any, *args: Any) -> Any:
+        if episode.scene.seed == 0 and episode.attack == "passive":
+            raise RuntimeError("out of memory")
+        return attack(episode, *args)
+
+    monkeypatch.setattr(worker, "attack_and_measure", fail)
+    run_study(opened(root, name="s", trials=0), LosingExecutor([]))
+    with np.load(root / "s" / "pictures" / "none.npz", allow_pickle=False) as archive:
+        assert set(archive.files) == {"truth", "label-only"}  # of seed 0
+
+
 # ---------------------------------------------------------------- interrupted and resumed
 
 
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("when", ["between trials", "within a trial"])
 def test_an_interrupted_study_is_finished_by_resume(
-    root: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], when: str
+    root: Path,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    when: str,
 ) -> None:
     ran: list[str] = []
     attack = worker.attack_and_measure
@@ -231,7 +244,11 @@ def test_an_interrupted_study_is_finished_by_resume(
 @pytest.mark.usefixtures("no_report")
 def test_more_trials_continue_a_finished_study(undisturbed: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(undisturbed, tmp_path / "root"))
-    before = {p: (root / "s" / p).read_bytes() for p in files(root) if p.startswith(("episodes/", "trials/", "study"))}
+    before = {
+        p: (root / "s" / p).read_bytes()
+        for p in files(root)
+        if p.startswith(("episodes/", "trials/", "study"))
+    }
     assert pareto.main(command(root, "--resume", trials=3)) == 0  # nothing left to do
     assert len(episodes(root)) == 20
     assert pareto.main(command(root, "--resume", trials=4)) == 0
@@ -242,7 +259,9 @@ def test_more_trials_continue_a_finished_study(undisturbed: Path, tmp_path: Path
     assert all((root / "s" / p).read_bytes() == data for p, data in before.items())
 
 
-def test_families_not_yet_seen_are_still_tried_first_after_a_resume(undisturbed: Path, tmp_path: Path) -> None:
+def test_families_not_yet_seen_are_still_tried_first_after_a_resume(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(undisturbed, tmp_path / "root"))
     for path in [*(root / "s" / "trials").glob("t000[23]*"), *(root / "s" / "episodes").glob("t000[23]*")]:
         path.unlink()  # as if asked for one trial
@@ -263,16 +282,27 @@ def test_resume_with_other_settings_lists_them(undisturbed: Path) -> None:
 
 def test_an_existing_name_is_not_overwritten(undisturbed: Path) -> None:
     before = files(undisturbed)
-    with pytest.raises(ConfigError, match="study 's' exists in .*--resume.*--name"):
+    with pytest.raises(ConfigError, match=r"study 's' exists in .*--resume.*--name"):
         opened(undisturbed, name="s")
     assert files(undisturbed) == before
 
 
 def test_default_names_are_numbered_and_resume_takes_the_latest(tmp_path: Path) -> None:
-    assert [opened(tmp_path).records.study for _ in range(3)] == ["digits-same", "digits-same-2", "digits-same-3"]
+    names = []
+    for _ in range(3):
+        study = opened(tmp_path)
+        study.records.write_json("study.json", {"settings": study.settings.shared()})  # as if it had begun
+        names.append(study.records.study)
+    assert names == ["digits-same", "digits-same-2", "digits-same-3"]
     assert opened(tmp_path, auxiliary="disjoint").records.study == "digits-disjoint"
     assert opened(tmp_path, resume=True).records.study == "digits-same-3"
-    assert Storage(tmp_path).read("digits-same-4/study.json") is None
+
+
+@pytest.mark.parametrize("name", [None, "nope"])
+def test_there_must_be_a_study_to_resume(tmp_path: Path, name: str | None) -> None:
+    with pytest.raises(ConfigError, match=f"no study '{name or 'digits-same'}'"):
+        opened(tmp_path, name=name, resume=True)
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 # ---------------------------------------------------------------- failures

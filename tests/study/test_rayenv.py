@@ -23,7 +23,8 @@ try:
 except ConfigError as error:
     print(json.dumps({"error": str(error)}))
 else:
-    print(json.dumps({"plan": vars(plan), "text": str(plan), "env": dict(os.environ), "ray": "ray" in sys.modules}))
+    found = {"plan": vars(plan), "text": str(plan), "env": dict(os.environ), "ray": "ray" in sys.modules}
+    print(json.dumps(found))
 """
 
 
@@ -93,7 +94,12 @@ def expect_local(found: dict[str, Any], machine: Machine) -> None:
 
 
 def expect_cluster(found: dict[str, Any], address: str | None) -> None:
-    assert found["plan"] | {"growing": False} == {"local": False, "address": address, "scratch": "", "growing": False}
+    assert found["plan"] | {"growing": False} == {
+        "local": False,
+        "address": address,
+        "scratch": "",
+        "growing": False,
+    }
     assert "RAY_AUTH_TOKEN_PATH" not in found["env"]
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in found["env"]
     assert found["ray"] is False
@@ -110,7 +116,7 @@ def test_alone_a_local_ray_with_a_token(machine: Machine) -> None:
     assert tokens[0] != tokens[1]
 
 
-def test_the_token_is_private_whatever_the_umask(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_private_whatever_the_umask(machine: Machine) -> None:
     old = os.umask(0)
     try:
         expect_local(machine.plan(), machine)
@@ -118,11 +124,9 @@ def test_the_token_is_private_whatever_the_umask(machine: Machine, monkeypatch: 
         os.umask(old)
 
 
-def test_a_users_own_choices_are_kept(machine: Machine, tmp_path: Path) -> None:
+def test_a_users_own_choices_are_kept(machine: Machine) -> None:
     scratch = str(machine.tmp / "mine")
-    env = machine.plan(
-        RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="1", MIPOISON_RAY_TMP=scratch
-    )  # fmt: skip
+    env = machine.plan(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="1", MIPOISON_RAY_TMP=scratch)
     assert env["env"]["RAY_AUTH_MODE"] == "disabled"
     assert env["env"]["RAY_USAGE_STATS_ENABLED"] == "1"
     assert "RAY_AUTH_TOKEN_PATH" not in env["env"]
@@ -181,7 +185,10 @@ def test_a_named_cluster_beats_the_environment(machine: Machine, live: str, dead
     expect_local(machine.plan("local", RAY_ADDRESS=live), machine)
 
 
-@pytest.mark.parametrize("bad", ["dead", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999", "a..b:6379", "x:²"])
+@pytest.mark.parametrize(
+    "bad",
+    ["dead", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999", "a..b:6379", "x:²", "127.0.0.1:0"],
+)
 def test_nothing_answers_at_the_named_address(machine: Machine, dead: str, bad: str) -> None:
     address = dead if bad == "dead" else bad
     error = machine.refused(address)

@@ -19,15 +19,47 @@ from mipoison.scene import SceneConfig
 from mipoison.storage import Storage
 from study.records import Records, check_name, episode_schema, to_table
 
-TEXT = "episode_id study trial dataset auxiliary split victim defense attack status error device versions".split()
-NUMBERS = """model_accuracy protected_accuracy confidence_distortion label_agreement kl ece rank_correlation
-    attack_accuracy cycle_accuracy open_accuracy reconstruction_error reconstruction_error_paper_scale
-    reconstruction_skill excess_leakage ssim clean_attack_accuracy clean_reconstruction_error alignment_before
-    alignment_after poison_ms_per_sample inference_ms_per_sample seconds_prepare seconds_poison seconds_attack
-    seconds_evaluate peak_memory_mb""".split()
+TEXT = [
+    "episode_id",
+    "study",
+    "trial",
+    "dataset",
+    "auxiliary",
+    "split",
+    "victim",
+    "defense",
+    "attack",
+    "status",
+    "error",
+    "device",
+    "versions",
+]
+NUMBERS = [
+    "model_accuracy", "protected_accuracy", "confidence_distortion", "label_agreement", "kl", "ece",
+    "rank_correlation", "attack_accuracy", "cycle_accuracy", "open_accuracy", "reconstruction_error",
+    "reconstruction_error_paper_scale", "reconstruction_skill", "excess_leakage", "ssim",
+    "clean_attack_accuracy", "clean_reconstruction_error", "alignment_before", "alignment_after",
+    "poison_ms_per_sample", "inference_ms_per_sample", "seconds_prepare", "seconds_poison",
+    "seconds_attack", "seconds_evaluate", "peak_memory_mb",
+]  # fmt: skip
 REQUIRED = {"episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status"}
 ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-BAD_NAMES = ["", ".", "..", "../x", "a/b", "/a", "a\\b", ".hidden", "-x", "a b", "a\n", "a\0b", "ä", "x" * 101]
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "/a",
+    "a\\b",
+    ".hidden",
+    "-x",
+    "a b",
+    "a\n",
+    "a\0b",
+    "ä",
+    "x" * 101,
+]
 
 
 def row(**more: Any) -> dict[str, Any]:
@@ -79,7 +111,9 @@ def test_a_column_without_a_place_is_refused_by_name() -> None:
         to_table([row(), row(**{"nonsense": 1, "defense.bugdet": 0.1})])
 
 
-@pytest.mark.parametrize("wrong", [{"model_accuracy": "high"}, {"seed": "one"}, {"status": 1}, {"check.below_label_only": "no"}])
+@pytest.mark.parametrize(
+    "wrong", [{"model_accuracy": "high"}, {"seed": "one"}, {"status": 1}, {"check.below_label_only": "no"}]
+)
 def test_a_value_of_the_wrong_type_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
         to_table([row(**wrong)])
@@ -117,7 +151,10 @@ def test_missing_is_null_and_other_tools_read_the_file(records: Records, folder:
     frame = pd.read_parquet(path)
     assert frame["model_accuracy"][0] == 0.9
     assert frame["defense.budget"].dtype == float
-    assert frame[["model_accuracy", "queries", "check.below_label_only"]].isna().to_numpy().tolist() == [[False] * 3, [True] * 3]
+    assert frame[["model_accuracy", "queries", "check.below_label_only"]].isna().to_numpy().tolist() == [
+        [False] * 3,
+        [True] * 3,
+    ]
     assert frame.loc[1, "error"] == "RuntimeError: x"
     assert records.read_trial("t0001-noise") == got
 
@@ -127,8 +164,11 @@ def test_all_episodes_are_read_in_order_with_nullable_types(records: Records) ->
     records.write_trial("t0001-rounding", 0, [row(queries=None)])
     frame = records.read()
     assert frame[["trial", "seed", "attack"]].to_numpy().tolist() == [
-        ["t0001-rounding", 0, "passive"], ["t0002-noise", 0, "passive"], ["t0002-noise", 1, "passive"], ["t0002-noise", 1, "raw"],
-    ]  # fmt: skip
+        ["t0001-rounding", 0, "passive"],
+        ["t0002-noise", 0, "passive"],
+        ["t0002-noise", 1, "passive"],
+        ["t0002-noise", 1, "raw"],
+    ]
     assert list(frame.columns) == episode_schema().names
     assert str(frame["queries"].dtype) == "Int64"  # not a float because one is missing
     assert str(frame["check.below_label_only"].dtype) == "boolean"
@@ -166,7 +206,9 @@ def test_half_written_files_are_ignored(records: Records, folder: Path) -> None:
     assert len(records.read()) == 1
 
 
-def test_a_write_that_dies_leaves_no_trial(records: Records, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_dies_leaves_no_trial(
+    records: Records, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(*args: object) -> None:
         raise KeyboardInterrupt
 

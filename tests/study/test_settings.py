@@ -31,14 +31,26 @@ def refused(**values: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "value", "bound"),
     [
-        ("trials", -1, "at least 0"), ("seeds", 0, "at least 1"), ("seeds", -3, "at least 1"), ("first_seed", -1, "at least 0"),
-        ("workers", -1, "at least 0"), ("concurrent", 0, "at least 1"), ("threads", 0, "at least 1"), ("limit", 9, "at least 10"),
-        ("limit", -5, "at least 10"), ("victim_steps", 0, "at least 1"), ("decoder_steps", -1, "at least 1"),
-        ("decoder_width", 0, "at least 1"), ("gpus_per_worker", -0.5, "at least 0"), ("cpus_per_worker", 0.0, "above 0"),
-        ("cpus_per_worker", -1.0, "above 0"), ("max_accuracy_drop", -0.01, "between 0 and 1"),
-        ("max_accuracy_drop", 1.5, "between 0 and 1"), ("max_accuracy_drop", math.nan, "between 0 and 1"),
+        ("trials", -1, "at least 0"),
+        ("seeds", 0, "at least 1"),
+        ("seeds", -3, "at least 1"),
+        ("first_seed", -1, "at least 0"),
+        ("workers", -1, "at least 0"),
+        ("concurrent", 0, "at least 1"),
+        ("threads", 0, "at least 1"),
+        ("limit", 9, "at least 10"),
+        ("limit", -5, "at least 10"),
+        ("victim_steps", 0, "at least 1"),
+        ("decoder_steps", -1, "at least 1"),
+        ("decoder_width", 0, "at least 1"),
+        ("gpus_per_worker", -0.5, "at least 0"),
+        ("cpus_per_worker", 0.0, "above 0"),
+        ("cpus_per_worker", -1.0, "above 0"),
+        ("max_accuracy_drop", -0.01, "between 0 and 1"),
+        ("max_accuracy_drop", 1.5, "between 0 and 1"),
+        ("max_accuracy_drop", math.nan, "between 0 and 1"),
     ],
-)  # fmt: skip
+)
 def test_numbers_out_of_bounds(name: str, value: float, bound: str) -> None:
     text = refused(**{name: value})
     assert f"{name} = {value}" in text
@@ -54,10 +66,14 @@ def test_resources_are_finite(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
     [
-        ("sampler", "cma-es", list(SAMPLERS)), ("scale", "quickk", ["quick", "full"]), ("dataset", "digitz", ["digits", "mnist", "faces:PATH"]),
-        ("defenses", ("lpa", "lapa"), searchable()), ("attackers", ("pasive",), list(ATTACKS)), ("auxiliary", "other", ["same", "disjoint"]),
+        ("sampler", "cma-es", list(SAMPLERS)),
+        ("scale", "quickk", ["quick", "full"]),
+        ("dataset", "digitz", ["digits", "mnist", "faces:PATH"]),
+        ("defenses", ("lpa", "lapa"), searchable()),
+        ("attackers", ("pasive",), list(ATTACKS)),
+        ("auxiliary", "other", ["same", "disjoint"]),
     ],
-)  # fmt: skip
+)
 def test_unknown_names_list_the_valid_ones(name: str, value: Any, choices: list[str]) -> None:
     text = refused(**{name: value})
     assert (value if isinstance(value, str) else value[-1]) in text
@@ -102,7 +118,7 @@ def test_bad_knobs(cls: type, values: dict[str, Any], expected: str) -> None:
 def test_stored_knobs_come_back_and_unknown_ones_raise() -> None:
     config = LPAConfig(budget=0.03, rounds=4, substitute_features="raw")
     assert config_of("lpa", json.loads(json.dumps(config.flat()))) == config
-    with pytest.raises(ConfigError, match="'bugdet' .did you mean 'budget'"):
+    with pytest.raises(ConfigError, match=r"'bugdet' .did you mean 'budget'"):
         config_of("lpa", {"bugdet": 0.1})
 
 
@@ -112,12 +128,17 @@ def test_stored_knobs_come_back_and_unknown_ones_raise() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (("lpa", "noise"), ("lpa", "noise")), (("noise,lpa",), ("noise", "lpa")), (("noise,", "lpa"), ("noise", "lpa")),
-        (("noise,lpa", "rounding"), ("noise", "lpa", "rounding")), (("lpa", "lpa,lpa"), ("lpa",)), (("all",), tuple(searchable())),
-        (("lpa", "all"), tuple(dict.fromkeys(["lpa", *searchable()]))), (("none", "lpa", "label-only"), ("lpa",)),
+        (("lpa", "noise"), ("lpa", "noise")),
+        (("noise,lpa",), ("noise", "lpa")),
+        (("noise,", "lpa"), ("noise", "lpa")),
+        (("noise,lpa", "rounding"), ("noise", "lpa", "rounding")),
+        (("lpa", "lpa,lpa"), ("lpa",)),
+        (("all",), tuple(searchable())),
+        (("lpa", "all"), tuple(dict.fromkeys(["lpa", *searchable()]))),
+        (("none", "lpa", "label-only"), ("lpa",)),
         (("none,lpa",), ("lpa",)),
     ],
-)  # fmt: skip
+)
 def test_lists_of_defenses(given: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert StudySettings(defenses=given).defenses == expected
 
@@ -125,10 +146,16 @@ def test_lists_of_defenses(given: tuple[str, ...], expected: tuple[str, ...]) ->
 def test_lists_of_attackers() -> None:
     assert StudySettings().attackers == DEFAULT_ATTACKERS
     assert StudySettings(attackers=("all",)).attackers == tuple(ATTACKS)
-    assert StudySettings(attackers=("label-only,passive", "raw")).attackers == ("label-only", "passive", "raw")  # no anchor here
+    assert StudySettings(attackers=("label-only,passive", "raw")).attackers == (
+        "label-only",
+        "passive",
+        "raw",
+    )  # no anchor here
 
 
-@pytest.mark.parametrize(("name", "value"), [("defenses", ()), ("defenses", (",",)), ("defenses", ANCHORS), ("attackers", ())])
+@pytest.mark.parametrize(
+    ("name", "value"), [("defenses", ()), ("defenses", (",",)), ("defenses", ANCHORS), ("attackers", ())]
+)
 def test_an_empty_list_says_what_there_is(name: str, value: tuple[str, ...]) -> None:
     text = refused(**{name: value})
     assert f"no {name[:-1]} chosen" in text
@@ -139,16 +166,27 @@ def test_an_empty_list_says_what_there_is(name: str, value: tuple[str, ...]) -> 
 
 
 def test_one_scene_a_seed_at_the_asked_scale() -> None:
-    scenes = StudySettings(seeds=2, first_seed=5, decoder_steps=7, limit=50, threads=2, auxiliary="disjoint").scenes()
+    scenes = StudySettings(
+        seeds=2, first_seed=5, decoder_steps=7, limit=50, threads=2, auxiliary="disjoint"
+    ).scenes()
     assert [s.seed for s in scenes] == [5, 6]
     for s in scenes:
-        assert (s.decoder_steps, s.limit, s.threads, s.auxiliary, s.dataset) == (7, 50, 2, "disjoint", "digits")
+        assert (s.decoder_steps, s.limit, s.threads, s.auxiliary, s.dataset) == (
+            7,
+            50,
+            2,
+            "disjoint",
+            "digits",
+        )
         assert (s.victim_steps, s.decoder_width) == (200, 16)  # the scale's
     assert StudySettings(scale="full").scenes()[0].decoder_steps > 1000
 
 
 def test_differences_name_what_changed() -> None:
-    one, other = StudySettings(seeds=2), StudySettings(seeds=3, attackers=("raw",), trials=99, workers=3, verbose=True)
+    one, other = (
+        StudySettings(seeds=2),
+        StudySettings(seeds=3, attackers=("raw",), trials=99, workers=3, verbose=True),
+    )
     stored = json.loads(json.dumps(one.shared()))  # as a resumed study reads it
     assert differences(stored, one.shared()) == []
     assert differences(stored, StudySettings(seeds=2, trials=99, storage="elsewhere").shared()) == []
@@ -160,9 +198,21 @@ def test_differences_name_what_changed() -> None:
 
 def test_everything_that_changes_a_scene_is_shared() -> None:
     changed = dict(
-        dataset="mnist", auxiliary="disjoint", scale="full", limit=100, seeds=4, first_seed=1, threads=2, victim_steps=9,
-        decoder_steps=9, decoder_width=9, defenses=("lpa",), attackers=("raw",), sampler="random", max_accuracy_drop=0.5,
-    )  # fmt: skip
+        dataset="mnist",
+        auxiliary="disjoint",
+        scale="full",
+        limit=100,
+        seeds=4,
+        first_seed=1,
+        threads=2,
+        victim_steps=9,
+        decoder_steps=9,
+        decoder_width=9,
+        defenses=("lpa",),
+        attackers=("raw",),
+        sampler="random",
+        max_accuracy_drop=0.5,
+    )
     assert set(changed) == set(SHARED)
     for name, value in changed.items():
         found = differences(StudySettings().shared(), StudySettings(**{name: value}).shared())
@@ -172,5 +222,8 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
 
 def test_default_names(tmp_path: Path) -> None:
     assert StudySettings().default_name() == "digits-same"
-    assert StudySettings(dataset="fashion-mnist", auxiliary="disjoint").default_name() == "fashion-mnist-disjoint"
+    assert (
+        StudySettings(dataset="fashion-mnist", auxiliary="disjoint").default_name()
+        == "fashion-mnist-disjoint"
+    )
     assert StudySettings(dataset=f"faces:{tmp_path}").default_name() == "faces-same"

@@ -16,13 +16,18 @@ from study.search import CONSTRAINT, DIRECTIONS, SAMPLERS, Search, make_sampler
 from study.space import FAMILY, distributions, parameters, searchable, starting_points, suggest
 
 GOOD: dict[str, float | None] = {
-    "confidence_distortion": 0.01, "worst_attack_accuracy": 0.6, "worst_reconstruction_error": 0.03, "accuracy_drop": 0.0,
-}  # fmt: skip
+    "confidence_distortion": 0.01,
+    "worst_attack_accuracy": 0.6,
+    "worst_reconstruction_error": 0.03,
+    "accuracy_drop": 0.0,
+}
 
 BAD = dict(zip(GOOD, (0.5, 1.0, 0.001, 0.0), strict=True))
 
 
-def make_search(sampler: str = "tpe", seed: int = 0, families: list[str] | None = None, drop: float = 0.02) -> Search:
+def make_search(
+    sampler: str = "tpe", seed: int = 0, families: list[str] | None = None, drop: float = 0.02
+) -> Search:
     return Search(families or searchable(), sampler=sampler, seed=seed, max_accuracy_drop=drop)
 
 
@@ -32,7 +37,9 @@ def fake_outcome(number: int) -> dict[str, float | None]:
     return dict(zip([*DIRECTIONS, CONSTRAINT], (0.5 * u[0], u[1], 0.05 * u[2], 0.1 * u[3]), strict=True))
 
 
-def draw(search: Search, n: int, outcome: Callable[[int], dict[str, float | None]] = fake_outcome) -> list[dict[str, Any]]:
+def draw(
+    search: Search, n: int, outcome: Callable[[int], dict[str, float | None]] = fake_outcome
+) -> list[dict[str, Any]]:
     seen = []
     for i in range(n):
         proposal = search.ask()
@@ -91,7 +98,11 @@ def test_parameters_are_the_inverse_of_suggest(family: str) -> None:
         proposal = search.ask()
         point = parameters(proposal.defense, proposal.config.flat())
         assert point == search.study.trials[proposal.number].params
-        assert set(point) == set(distributions([family], family)) == {FAMILY, *(f"{family}.{k}" for k in DEFENSES[family].KNOBS)}
+        assert (
+            set(point)
+            == set(distributions([family], family))
+            == {FAMILY, *(f"{family}.{k}" for k in DEFENSES[family].KNOBS)}
+        )
         assert suggest(optuna.trial.FixedTrial(point), [family]) == (family, proposal.config)
 
 
@@ -110,7 +121,9 @@ def test_starting_points_come_first_and_are_the_defaults() -> None:
 @pytest.mark.parametrize("objective", DIRECTIONS)
 def test_a_missing_objective_is_a_failure(objective: str, value: Any) -> None:
     search = make_search()
-    outcome = {k: v for k, v in GOOD.items() if k != objective} | ({} if value == "absent" else {objective: value})
+    outcome = {k: v for k, v in GOOD.items() if k != objective} | (
+        {} if value == "absent" else {objective: value}
+    )
     assert search.tell(search.ask().number, outcome) is False
     assert states(search) == [TrialState.FAIL]
     assert search.study.trials[0].values is None
@@ -132,11 +145,15 @@ def test_nothing_stays_running() -> None:
 
 def test_directions() -> None:
     assert DIRECTIONS == {
-        "confidence_distortion": "minimize", "worst_attack_accuracy": "minimize", "worst_reconstruction_error": "maximize",
-    }  # fmt: skip
+        "confidence_distortion": "minimize",
+        "worst_attack_accuracy": "minimize",
+        "worst_reconstruction_error": "maximize",
+    }
 
 
-@pytest.mark.parametrize(("drop", "violates"), [(0.0, False), (0.0199, False), (0.03, True), (-0.01, False), (None, False)])
+@pytest.mark.parametrize(
+    ("drop", "violates"), [(0.0, False), (0.0199, False), (0.03, True), (-0.01, False), (None, False)]
+)
 def test_a_violation_is_positive(drop: float | None, violates: bool) -> None:
     search = make_search(drop=0.02)
     outcome = GOOD | {"accuracy_drop": drop}
@@ -176,7 +193,9 @@ def test_the_sampler_prefers_a_family_that_it_was_taught_is_better(sampler: str)
 def test_the_sampler_prefers_knobs_that_it_was_taught_are_better(sampler: str) -> None:
     taught = make_search(sampler, seed=3, families=["noise"])
     for i in range(60):
-        taught.add_finished("noise", {"budget": 2e-4 + 1e-6 * i}, GOOD | {"confidence_distortion": 1e-3 + 1e-6 * i})
+        taught.add_finished(
+            "noise", {"budget": 2e-4 + 1e-6 * i}, GOOD | {"confidence_distortion": 1e-3 + 1e-6 * i}
+        )
         taught.add_finished("noise", {"budget": 0.1 + 1e-3 * i}, BAD)
     share = sum(p["noise.budget"] < 1e-3 for p in draw(taught, 20, lambda i: GOOD)) / 20
     assert share > 0.5  # chance: a quarter of the log range
@@ -201,9 +220,11 @@ def test_a_setting_outside_the_space_is_left_out() -> None:
 
 
 def test_unknown_names_list_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match=r"unknown sampler 'tpee' \(did you mean 'tpe'\?\); choose from: nsga2, random, tpe"):
+    with pytest.raises(
+        ConfigError, match=r"unknown sampler 'tpee' \(did you mean 'tpe'\?\); choose from: nsga2, random, tpe"
+    ):
         make_sampler("tpee", 0)
-    with pytest.raises(ConfigError, match="unknown defense 'lpaa'.*lfp, lpa, noise, rounding"):
+    with pytest.raises(ConfigError, match=r"unknown defense 'lpaa'.*lfp, lpa, noise, rounding"):
         make_search(families=["lpaa"])
     for anchor in ANCHORS:
         with pytest.raises(ConfigError, match=f"unknown defense '{anchor}'"):
@@ -215,4 +236,6 @@ def test_a_seed_repeats_its_suggestions(sampler: str) -> None:
     one, again, other = (draw(make_search(sampler, seed=seed), 40) for seed in (0, 0, 1000))
     assert one == again
     assert one != other
-    assert not any(a == b for a, b in zip(one, other, strict=True) if a[FAMILY] != "rounding")  # knobs, not one digit
+    assert not any(
+        a == b for a, b in zip(one, other, strict=True) if a[FAMILY] != "rounding"
+    )  # knobs, not one digit

@@ -36,22 +36,41 @@ Record = dict[str, Any]
 
 def scene(seed: int) -> dict[str, Any]:
     return SceneConfig(
-        seed=seed, limit=150, victim_width=8, victim_hidden=16, victim_steps=30, decoder_width=4, decoder_steps=20
+        seed=seed,
+        limit=150,
+        victim_width=8,
+        victim_hidden=16,
+        victim_steps=30,
+        decoder_width=4,
+        decoder_steps=20,
     ).flat()
 
 
-def spec_of(root: Path, defense: str = "noise", knobs: dict[str, Any] | None = None, **more: Any) -> TrialSpec:
+def spec_of(
+    root: Path, defense: str = "noise", knobs: dict[str, Any] | None = None, **more: Any
+) -> TrialSpec:
     values: dict[str, Any] = dict(
-        study="s", max_accuracy_drop=0.02, trial="t0001-x", attempt=0, defense=defense, knobs=knobs or {},
-        attackers=("passive", "label-only"), scenes=tuple(scene(s) for s in SEEDS), root=str(root), data_root=None,
-    )  # fmt: skip
+        study="s",
+        max_accuracy_drop=0.02,
+        trial="t0001-x",
+        attempt=0,
+        defense=defense,
+        knobs=knobs or {},
+        attackers=("passive", "label-only"),
+        scenes=tuple(scene(s) for s in SEEDS),
+        root=str(root),
+        data_root=None,
+    )
     return TrialSpec(**values | more)
 
 
 def measured(records: list[Record]) -> list[Record]:
     """Records without what two runs cannot share."""
     cost = ("seconds_", "peak_memory_mb")
-    return [{k: v for k, v in r.items() if not k.startswith(cost) and not k.endswith("_ms_per_sample")} for r in records]
+    return [
+        {k: v for k, v in r.items() if not k.startswith(cost) and not k.endswith("_ms_per_sample")}
+        for r in records
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +94,10 @@ def alone(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {name: run_trial(spec_of(root, name, knobs)) for name, knobs in DEFENDED.items()}
 
 
-DEFENDED: dict[str, dict[str, Any]] = {"noise": {"budget": 0.05, "randomness": "fresh"}, "lpa": {"budget": 0.05, "rounds": 2}}
+DEFENDED: dict[str, dict[str, Any]] = {
+    "noise": {"budget": 0.05, "randomness": "fresh"},
+    "lpa": {"budget": 0.05, "rounds": 2},
+}
 
 
 def expect_same(one: TrialResult, other: TrialResult) -> None:
@@ -89,7 +111,7 @@ def expect_same(one: TrialResult, other: TrialResult) -> None:
 
 
 class Baton:
-    """Ranks in threads of which one runs at a time, from one gather to the next: randomness is not thread safe."""
+    """Ranks in threads of which one runs at a time, from gather to gather: randomness is not thread safe."""
 
     def __init__(self, size: int) -> None:
         self.size, self.values, self.turn = size, [[] for _ in range(size)], 0
@@ -159,7 +181,9 @@ def test_records_are_in_the_order_of_the_episodes(alone: dict[str, TrialResult])
         assert {r["defense"] for r in result.records} == {name}
         assert len({r["episode_id"] for r in result.records}) == 4
         assert set(result.pictures) == {"truth", "passive", "label-only"}
-        assert {(p.shape, p.dtype) for p in result.pictures.values()} == {((10, 1, 16, 16), np.dtype(np.uint8))}
+        assert {(p.shape, p.dtype) for p in result.pictures.values()} == {
+            ((10, 1, 16, 16), np.dtype(np.uint8))
+        }
         to_table([r | {"study": "s", "trial": "t", "attempt": 0} for r in result.records])  # all have a place
 
 
@@ -183,7 +207,9 @@ def test_two_processes_give_the_records_of_one(
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     spec = spec_of(root, "lpa", DEFENDED["lpa"])
-    other = torch.multiprocessing.get_context("spawn").Process(target=gloo_rank, args=(1, 2, str(tmp_path), spec))
+    other = torch.multiprocessing.get_context("spawn").Process(
+        target=gloo_rank, args=(1, 2, str(tmp_path), spec)
+    )
     other.start()
     try:
         gloo_rank(0, 2, str(tmp_path), spec)
@@ -195,7 +221,9 @@ def test_two_processes_give_the_records_of_one(
         expect_same(pickle.loads((tmp_path / f"rank{rank}").read_bytes()), alone["lpa"])
 
 
-def test_no_chunk_is_poisoned_twice_and_no_attack_trained_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_chunk_is_poisoned_twice_and_no_attack_trained_twice(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chunks: list[tuple[float, int]] = []
     attacks: list[str] = []
     release_chunks, attack_and_measure = DefendedService.release_chunks, worker.attack_and_measure
@@ -239,7 +267,10 @@ def expect_failed(record: Record, error: str) -> None:
     assert record["status"] == "failed"
     assert record["error"] == error
     assert record["split"]
-    assert not any(record.get(k) is not None for k in ("reconstruction_error", "attack_accuracy", "ssim", "model_accuracy"))
+    assert not any(
+        record.get(k) is not None
+        for k in ("reconstruction_error", "attack_accuracy", "ssim", "model_accuracy")
+    )
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -257,7 +288,9 @@ def test_a_failing_attack_fails_its_episode_alone(
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_failing_fit_fails_all_its_episodes(root: Path, monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
+def test_a_failing_fit_fails_all_its_episodes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
     def fail(self: LPA, view: Any, *, rng: Any) -> None:
         raise MemoryError("no substitute fits")
 
@@ -280,7 +313,9 @@ def test_failing_poisoning_fails_all_its_episodes(root: Path, monkeypatch: pytes
             expect_failed(record, "RuntimeError: out of memory")
 
 
-def test_a_fit_that_fails_on_one_rank_alone_fails_the_trial_on_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_fails_on_one_rank_alone_fails_the_trial_on_all(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when one GPU of several has no memory left: the ranks must agree on what goes on."""
     fit, failing = TangentNoise.fit, threading.local()
 
@@ -301,7 +336,9 @@ def test_a_fit_that_fails_on_one_rank_alone_fails_the_trial_on_all(root: Path, m
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_measurement_that_is_no_number_fails_the_episode(root: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+def test_a_measurement_that_is_no_number_fails_the_episode(
+    root: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
     measure = worker.attack_and_measure
 
     def poisoned(episode: Any, *args: Any) -> Any:
@@ -313,10 +350,14 @@ def test_a_measurement_that_is_no_number_fails_the_episode(root: Path, monkeypat
     expect_failed(result.records[0], f"FloatingPointError: ssim = {value}: not finite")
     assert result.records[1]["status"] == "ok"
     monkeypatch.setattr(worker, "attack_and_measure", measure)
-    assert run_trial(spec_of(root, scenes=(scene(0),))).records[0]["status"] == "ok"  # not kept as if it were finished
+    assert (
+        run_trial(spec_of(root, scenes=(scene(0),))).records[0]["status"] == "ok"
+    )  # not kept as if it were finished
 
 
-def test_a_scene_that_cannot_be_prepared_fails_its_seed_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scene_that_cannot_be_prepared_fails_its_seed_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = worker.scene_for
 
     def fail(config: SceneConfig, *args: Any) -> Any:
@@ -350,7 +391,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     scenes_module._remembered.cache_clear()
 
 
-def test_a_second_run_reads_everything_back(root: Path, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_reads_everything_back(
+    root: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = spec_of(root, "lpa", DEFENDED["lpa"])
     first = run_trial(spec)
     assert sorted(made) == ["episode"] * 4  # the models are there
@@ -360,7 +403,9 @@ def test_a_second_run_reads_everything_back(root: Path, made: list[str], monkeyp
     monkeypatch.setattr(LPA, "fit", None)
     second = run_trial(dataclasses.replace(spec, trial="t0002-y", study="other", attempt=3))
     assert made == []
-    assert all(scenes_module.scene_for(SceneConfig(**s), str(root), None).store.made == 0 for s in spec.scenes)
+    assert all(
+        scenes_module.scene_for(SceneConfig(**s), str(root), None).store.made == 0 for s in spec.scenes
+    )
     assert second.records == first.records  # seconds and all
     expect_same(second, first)
 
@@ -394,16 +439,40 @@ def test_a_lost_trial_keeps_what_it_had_finished(root: Path, monkeypatch: pytest
 # ---------------------------------------------------------------- columns across records
 
 
-def made_up(defense: str, attack: str, seed: int, error: float | None, accuracy: float | None = 0.5, **more: Any) -> Record:
-    status = {"status": "ok", "error": None} if error is not None else {"status": "failed", "error": "RuntimeError: x"}
-    return {
-        "episode_id": f"{defense}-{attack}-{seed}", "dataset": "digits", "auxiliary": "same", "split": f"split{seed}",
-        "victim": f"victim{seed}", "seed": seed, "defense": defense, "attack": attack, "reconstruction_error": error,
-        "attack_accuracy": accuracy, "reconstruction_skill": None if error is None else 1 - error / 0.08,
-        "label_agreement": 1.0, "attack_set_label_agreement": 1.0, "confidence_distortion": 0.01,
-        "attack_set_distortion": 0.01, "repeat_query_distance": 0.0, "model_accuracy": 0.95, "protected_accuracy": 0.94,
-        "mean_image_error": 0.08, "n_classes": 5,
-    } | status | more  # fmt: skip
+def made_up(
+    defense: str, attack: str, seed: int, error: float | None, accuracy: float | None = 0.5, **more: Any
+) -> Record:
+    status = (
+        {"status": "ok", "error": None}
+        if error is not None
+        else {"status": "failed", "error": "RuntimeError: x"}
+    )
+    return (
+        {
+            "episode_id": f"{defense}-{attack}-{seed}",
+            "dataset": "digits",
+            "auxiliary": "same",
+            "split": f"split{seed}",
+            "victim": f"victim{seed}",
+            "seed": seed,
+            "defense": defense,
+            "attack": attack,
+            "reconstruction_error": error,
+            "attack_accuracy": accuracy,
+            "reconstruction_skill": None if error is None else 1 - error / 0.08,
+            "label_agreement": 1.0,
+            "attack_set_label_agreement": 1.0,
+            "confidence_distortion": 0.01,
+            "attack_set_distortion": 0.01,
+            "repeat_query_distance": 0.0,
+            "model_accuracy": 0.95,
+            "protected_accuracy": 0.94,
+            "mean_image_error": 0.08,
+            "n_classes": 5,
+        }
+        | status
+        | more
+    )
 
 
 # Label-only: passive is the worse one by its mean (0.050 against 0.052), though not on seed 1.
@@ -430,7 +499,11 @@ def test_excess_is_over_the_floors_own_worst_attacker() -> None:
 
 def test_a_floor_attacker_that_failed_on_a_seed_is_compared_on_the_others() -> None:
     """Over seed 0 alone, which both have, raw is the worse one; it gives the floor of both seeds."""
-    anchors = [made_up("label-only", "passive", 0, 0.055), made_up("label-only", "passive", 1, None, None), *FLOOR[2:]]
+    anchors = [
+        made_up("label-only", "passive", 0, 0.055),
+        made_up("label-only", "passive", 1, None, None),
+        *FLOOR[2:],
+    ]
     rows = relate([made_up("noise", "raw", s, 0.04) for s in SEEDS], anchors)
     assert [r["excess_leakage"] for r in rows] == pytest.approx([1 - 0.04 / 0.050, 1 - 0.04 / 0.054])
 
@@ -446,7 +519,9 @@ def test_without_a_floor_nothing_is_claimed() -> None:
 def test_checks_are_filled() -> None:
     records = [
         made_up("noise", "passive", 0, 0.030),
-        made_up("noise", "raw", 0, 0.090, repeat_query_distance=0.1),  # worse than the mean image, and than passive
+        made_up(
+            "noise", "raw", 0, 0.090, repeat_query_distance=0.1
+        ),  # worse than the mean image, and than passive
         made_up("noise", "passive", 1, None, None),
     ]
     fine, bad, failed = relate(records, [*FLOOR, *BARE])
@@ -463,7 +538,10 @@ def test_checks_are_filled() -> None:
     (under_trained,) = relate([made_up("noise", "passive", 0, 0.043)], [*FLOOR, *BARE])
     assert under_trained["check.below_label_only"] is True
     same = dict(confidence_distortion=0.0, attack_set_distortion=0.0)
-    zero = relate([made_up("noise", "passive", 0, 0.030, **same), made_up("noise", "raw", 0, 0.031, **same)], [*FLOOR, *BARE])
+    zero = relate(
+        [made_up("noise", "passive", 0, 0.030, **same), made_up("noise", "raw", 0, 0.031, **same)],
+        [*FLOOR, *BARE],
+    )
     assert [r["check.zero_budget_differs"] for r in zero] == [False, True]
 
 
@@ -472,9 +550,11 @@ def test_checks_are_filled() -> None:
 
 def test_the_outcome_is_the_worst_case_over_the_suite() -> None:
     records = [
-        made_up("noise", "passive", 0, 0.04, 0.9, confidence_distortion=0.1), made_up("noise", "passive", 1, 0.06, 0.7, confidence_distortion=0.3),
-        made_up("noise", "raw", 0, 0.03, 0.6, confidence_distortion=0.1), made_up("noise", "raw", 1, 0.05, 0.8, confidence_distortion=0.3),
-    ]  # fmt: skip
+        made_up("noise", "passive", 0, 0.04, 0.9, confidence_distortion=0.1),
+        made_up("noise", "passive", 1, 0.06, 0.7, confidence_distortion=0.3),
+        made_up("noise", "raw", 0, 0.03, 0.6, confidence_distortion=0.1),
+        made_up("noise", "raw", 1, 0.05, 0.8, confidence_distortion=0.3),
+    ]
     outcome = outcome_of(records, 0.02)
     assert outcome == pytest.approx(
         {
@@ -493,7 +573,15 @@ def test_an_outcome_that_cannot_be_told_is_none() -> None:
     gone = dict.fromkeys(("confidence_distortion", "model_accuracy", "protected_accuracy"))
     outcome = outcome_of([r | gone for r in failed], 0.02)
     assert outcome["failed"] == outcome["episodes"] == 4
-    assert {outcome[k] for k in ("confidence_distortion", "worst_attack_accuracy", "worst_reconstruction_error", "accuracy_drop")} == {None}
+    assert {
+        outcome[k]
+        for k in (
+            "confidence_distortion",
+            "worst_attack_accuracy",
+            "worst_reconstruction_error",
+            "accuracy_drop",
+        )
+    } == {None}
 
 
 def test_an_attacker_that_failed_on_every_seed_is_not_left_out() -> None:
