@@ -80,6 +80,17 @@ def start_ray(settings: StudySettings, plan: RayPlan) -> str:
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
+def stop_ray(plan: RayPlan) -> None:
+    """Disconnect; a local Ray ends, and its logs and token go."""
+    node: Any = ray._private.worker._global_node
+    session = node.get_session_dir_path() if plan.local and node is not None else ""
+    ray.shutdown()
+    if session:
+        shutil.rmtree(session, ignore_errors=True)
+        if plan.token:
+            Path(plan.token).unlink(missing_ok=True)
+
+
 # ---------------------------------------------------------------- worker groups
 
 
@@ -200,6 +211,9 @@ class _Driver(Searcher):
             return Searcher.FINISHED
         self._left -= 1
         spec = self._ask()
+        if spec is None:
+            self._left = 0
+            return Searcher.FINISHED
         self._specs[trial_id] = spec
         return {"spec": dataclasses.asdict(spec), "crew": self._crew}
 
@@ -256,6 +270,10 @@ class RayExecutor:
         fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
         self.lanes = settings.concurrent or max(1, min(fits, default=1))
         self._need = need
+        self._plan = plan
+
+    def close(self) -> None:
+        stop_ray(self._plan)
 
     def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
         if self.crew.workers:

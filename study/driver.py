@@ -7,6 +7,7 @@ there, so a resumed study needs nothing else.
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +33,12 @@ from study.space import parameters, starting_points
 from study.trial import Record, complete, outcome_of, record_loss
 from study.worker import TrialResult, TrialSpec
 
+REPEATED_SUGGESTIONS = 60
+"""So many suggestions in a row of what is known or under way: the space has no more settings to offer."""
 ABOUT = "study.json"
 """What a study is: its settings, and what it was begun with."""
 Outcome = dict[str, float | None]
-Ask = Callable[[], TrialSpec]
+Ask = Callable[[], TrialSpec | None]
 Done = Callable[[TrialSpec, Outcome | None, str | None], None]
 
 
@@ -56,7 +59,14 @@ class Executor(Protocol):
         ...
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
-        """Ask for n trials, execute each, say when it is done (its outcome, or the error that lost it)."""
+        """Ask for n trials, execute each, say when it is done (its outcome, or the error that lost it).
+
+        Ends early where there is nothing left to ask for (None).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what was started for the study."""
         ...
 
 
@@ -184,17 +194,18 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
         search=search,
         finished=finished,
         unfinished=unfinished,
-        numbers=itertools.count(1 + max([int(t[1:5]) for t in started if t not in ANCHORS], default=0)),
+        numbers=itertools.count(
+            1 + max((int(n) for n in re.findall(r"\bt(\d+)-", " ".join(started))), default=0)
+        ),
     )
     for trial, rows in finished.items():
-        if trial not in ANCHORS and rows:
+        if trial in started and rows:
             outcome = outcome_of(rows, settings.max_accuracy_drop)
             spec = started[trial]
             search.add_finished(spec["defense"], spec["knobs"], outcome)
             study.known[config_of(spec["defense"], spec["knobs"]).digest()] = outcome
     search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
-    if not started:
-        search.start_with(starting_points(search.families))
+    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
     return study
 
 
@@ -221,7 +232,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
         left = max(0, settings.trials - len(done))
         study.progress.begin(len(done) + left, len(done), failed, executor.lanes)
         _show_quality(study)
-        if left:
+        if left > 0:
             executor.search(
                 left, lambda: _ask(study), lambda spec, outcome, error: _done(study, spec, outcome, error)
             )
@@ -242,22 +253,28 @@ def _anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) 
     merged: dict[str, TrialResult] = {name: TrialResult([], {}) for name in missing}
     for spec, result in zip(specs, results, strict=True):
         merged[spec.trial].records.extend(result.records)
-        merged[spec.trial].pictures = result.pictures | merged[spec.trial].pictures
+        if spec.scenes[0]["seed"] == scenes[0].seed:
+            merged[spec.trial].pictures = result.pictures
     raw = [r for name in ANCHORS for r in (merged[name].records if name in merged else study.finished[name])]
     for name in missing:
         complete(study.spec(name, 0, name, {}, scenes), merged[name], raw)
         study.finished[name] = study.records.read_trial(name)
 
 
-def _ask(study: Study) -> TrialSpec:
-    """The next trial, written down before it starts. Settings evaluated before are answered from memory."""
-    for _ in range(50):
+def _ask(study: Study) -> TrialSpec | None:
+    """The next trial, written down before it starts; None if the space seems exhausted.
+
+    Settings that were evaluated before are answered from memory.
+    """
+    for _ in range(REPEATED_SUGGESTIONS):
         proposal = study.search.ask()
         digest = proposal.config.digest()
         running = digest in {config_of(s.defense, dict(s.knobs)).digest() for s in _running(study)}
         if digest not in study.known and not running:
             break
         study.search.tell(proposal.number, study.known.get(digest))
+    else:
+        return None
     knobs = proposal.config.flat()
     trial, attempt = None, 0
     for i, (name, tried, stored) in enumerate(study.unfinished):

@@ -17,7 +17,12 @@ class LocalExecutor:
             prepare_scene(scene, specs[0].root, specs[0].data_root)
         return [run_trial(spec) for spec in specs]
 
+    def close(self) -> None:
+        pass
+
     def search(self, n: int, ask: Ask, done: Done) -> None:
         for _ in range(n):
             spec = ask()
+            if spec is None:
+                return
             done(spec, execute(spec), None)

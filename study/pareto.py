@@ -39,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = tyro.cli(Arguments, args=arguments, prog="study/pareto.py").checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         study = open_study(settings, console)
-        episodes = run_study(study, _executor(settings, console))
+        executor = _executor(settings, console)
+        try:
+            episodes = run_study(study, executor)
+        finally:
+            executor.close()
     except (ConfigError, DataError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
@@ -70,11 +74,15 @@ def _executor(settings: StudySettings, console: Console) -> Executor:
 
         return LocalExecutor()
     plan = plan_ray(settings.address)  # Ray reads its environment when it is imported
-    from study.cluster import RayExecutor, start_ray
+    from study.cluster import RayExecutor, start_ray, stop_ray
 
     url = start_ray(settings, plan)
     console.print(f"{plan}; dashboard: {url or 'off'}", soft_wrap=True)
-    return RayExecutor(settings, plan)
+    try:
+        return RayExecutor(settings, plan)
+    except ConfigError:
+        stop_ray(plan)
+        raise
 
 
 if __name__ == "__main__":

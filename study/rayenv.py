@@ -38,12 +38,14 @@ class RayPlan:
     Attributes:
         local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``.
         address: for ``ray.init`` where it is not local; None: Ray finds this machine's node.
+        token: path of the token that was made for it, '' if there was one already.
         growing: the cluster scales itself, so that resources may appear later.
     """
 
     local: bool
     address: str | None = None
     scratch: str = ""
+    token: str = ""
     growing: bool = False
 
     def __str__(self) -> str:
@@ -76,52 +78,57 @@ def plan_ray(address: str | None) -> RayPlan:
                 "--address auto: no Ray node runs on this machine; leave --address out to start a local Ray"
             )
     elif named != "local":
-        host, _, port = named.rpartition(":")
-        if "://" not in named and not (port.isdigit() and _listens(host, int(port))):
+        if "://" not in named and not _listens(named):
+            source = "--address" if address else "RAY_ADDRESS"
             raise ConfigError(
-                f"--address {named}: nothing answers there; choose host:port of a Ray head, auto, or local"
+                f"{source} {named}: nothing answers there; choose host:port of a Ray head, auto, or local"
             )
         if Path("~/.ray/auth_token").expanduser().exists():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
         return RayPlan(local=False, address=named, growing=growing)
-    return RayPlan(local=True, scratch=_local_environment())
+    scratch, token = _local_environment()
+    return RayPlan(local=True, scratch=scratch, token=token)
 
 
 def _address_file_answers() -> bool:
-    """Whether `ray start` (or `ray up`) runs a node here; a killed one leaves its address behind, too."""
+    """Whether `ray start` (or `ray up`) runs a node here; one that was killed leaves its address, too."""
     path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
-        host, _, port = path.read_text().strip().rpartition(":")
+        return _listens(path.read_text().strip())
     except OSError:
         return False
-    return port.isdigit() and _listens(host, int(port))
 
 
-def _listens(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+def _listens(address: str) -> bool:
+    """Whether something accepts connections at host:port."""
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), port), timeout=2):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
             return True
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # ValueError: no number, or no host name
         return False
 
 
-def _local_environment() -> str:
+def _local_environment() -> tuple[str, str]:
     """Loopback and a token for a Ray of our own: its servers would listen on every interface, to anybody.
 
     Returns:
-        A private folder for Ray's sockets and logs; short, since socket paths are limited to 107 bytes.
+        A private folder for Ray's sockets and logs (short, since socket paths are limited to 107 bytes), and
+        the path of a new token, '' if there was one.
     """
     scratch = os.environ.get("MIPOISON_RAY_TMP") or str(
         Path(tempfile.gettempdir()) / f"mipoison-{os.getuid()}"
     )
     os.makedirs(scratch, mode=0o700, exist_ok=True)
+    if os.stat(scratch).st_uid != os.getuid():
+        raise ConfigError(f"{scratch} is somebody else's; set MIPOISON_RAY_TMP to a short path of your own")
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a node that keeps to 127.0.0.1
+    token = ""
     if "RAY_AUTH_MODE" not in os.environ:
-        token = Path(scratch) / f"token-{uuid.uuid4().hex}"
+        token = str(Path(scratch) / f"token-{uuid.uuid4().hex}")
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-    return scratch
+        os.environ["RAY_AUTH_TOKEN_PATH"] = token
+    return scratch, token

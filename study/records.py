@@ -113,6 +113,9 @@ def to_table(records: list[dict[str, Any]]) -> pa.Table:
         unknown = sorted(set(record) - set(schema.names))
         if unknown:
             raise KeyError(f"columns without a place in the schema: {', '.join(unknown)}")
+        for field in schema:
+            if pa.types.is_integer(field.type) and isinstance(record.get(field.name), float):
+                raise TypeError(f"{field.name} = {record[field.name]!r}: a whole number is meant")
     return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in records], schema=schema)
 
 

@@ -36,7 +36,7 @@ def distributions(families: list[str], family: str) -> dict[str, optuna.distribu
 
 
 def flat_distributions(families: list[str]) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Every family's knobs at once, for samplers that recombine whole points; a setting uses its own family's."""
+    """Every family's knobs at once, for samplers that recombine whole points; a setting uses its own."""
     return {name: d for family in families for name, d in distributions(families, family).items()}
 
 

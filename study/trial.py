@@ -63,6 +63,10 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, flo
     """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
     rows = [{"trial": "t", "study": "s", "attempt": 0} | r for r in records]
     row = settings_table(to_table(rows).to_pandas(), max_accuracy_drop=max_accuracy_drop).iloc[0]
+    silent = {r["attack"] for r in records} - {r["attack"] for r in records if r["status"] == "ok"}
+    if silent:  # its strongest attacker may be among them: no worst case
+        row = row.copy()
+        row[list(DIRECTIONS)] = None
     values = {
         name: float(row[name]) if np.isfinite(_number(row[name])) else None
         for name in (*DIRECTIONS, CONSTRAINT)

@@ -7,6 +7,7 @@ attacks are each computed whole by one rank, so the records do not depend on how
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
             except Exception as error:
                 log.warning("trial %s, seed %s: no scene: %s", spec.trial, seed, error, exc_info=True)
                 errors[seed] = error
+    errors = _shared(errors, group)
     # One view, should another process have finished something in between: rank 0's.
     done, pictures = group.gather(_finished(episodes, scenes, store))[0]
     missing = [i for i in range(len(episodes)) if i not in done]
@@ -148,6 +150,8 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
         except Exception as error:
             log.warning("trial %s, seed %s: %s", spec.trial, seed, error, exc_info=True)
             errors[seed] = error
+    errors = _shared(errors, group)
+    deployments = {seed: d for seed, d in deployments.items() if seed not in errors}
     _release(deployments, released, errors, group)
     mine: dict[int, dict[str, Any]] = {}
     for turn, i in enumerate(missing):
@@ -177,6 +181,23 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
         done |= share[0]
         pictures |= share[1]
     return TrialResult([done[i] for i in range(len(episodes))], pictures)
+
+
+def _shared(errors: dict[int, BaseException], group: Group) -> dict[int, BaseException]:
+    """Every rank's errors, the lowest rank's first: all leave out the same seeds, or some would wait."""
+    merged: dict[int, BaseException] = {}
+    for share in reversed(group.gather({seed: _portable(error) for seed, error in errors.items()})):
+        merged |= share
+    return merged
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error, or its text where it cannot travel between processes."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _finished(
@@ -237,7 +258,7 @@ def _release(
                 shares[seed, part] = deployment.service.release_chunks(x, own)
         except Exception as error:
             log.warning("seed %s: poisoning failed: %s", seed, error, exc_info=True)
-            shares[seed, "error"] = error
+            shares[seed, "error"] = _portable(error)
         seconds[seed] = time.perf_counter() - start
     everyone = group.gather((shares, seconds))
     for seed, deployment in deployments.items():

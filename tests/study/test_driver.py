@@ -107,8 +107,11 @@ class LosingExecutor(LocalExecutor):
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
         for _ in range(n):
-            self.lost.append(ask())
-            done(self.lost[-1], None, "WorkerCrashedError: killed")
+            spec = ask()
+            if spec is None:
+                return
+            self.lost.append(spec)
+            done(spec, None, "WorkerCrashedError: killed")
 
 
 # ---------------------------------------------------------------- what a study leaves

@@ -1,4 +1,4 @@
-"""Trials on a local Ray: two trials, worker groups, a kill and a resume. Each test runs the command as a person would."""
+"""Trials on a local Ray: two trials, worker groups, a kill and a resume, each run as a person would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from study.frontier import frontier_table
 from study.records import Records
 
 ROOT = Path(__file__).parents[2]
-TINY = "--seeds 2 --attackers passive label-only --victim-steps 30 --decoder-steps 20 --no-dashboard".split()
+SMALL = ["--seeds", "2", "--attackers", "passive", "label-only"]
+TINY = [*SMALL, "--victim-steps", "30", "--decoder-steps", "20", "--no-dashboard"]
 TIMEOUT_S = 280
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * TIMEOUT_S)]
 
@@ -36,13 +37,23 @@ def environment() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         keep = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
-        yield keep | {"HOME": folder, "TMPDIR": folder, "MIPOISON_RAY_TMP": f"{folder}/r", "PYTHONWARNINGS": "ignore"}
+        yield keep | {
+            "HOME": folder,
+            "TMPDIR": folder,
+            "MIPOISON_RAY_TMP": f"{folder}/r",
+            "PYTHONWARNINGS": "ignore",
+        }
 
 
 def start(environment: dict[str, str], storage: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "study" / "pareto.py"), *TINY, "--storage", str(storage), *more]
     return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -115,14 +126,20 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
 
 
 def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path) -> None:
-    process = start(environment, tmp_path, "--trials", "2", "--name", "s", "--decoder-steps", "200", "--concurrent", "1")
+    process = start(
+        environment, tmp_path, "--trials", "2", "--name", "s", "--decoder-steps", "200", "--concurrent", "1"
+    )
     started = tmp_path / "s" / "trials"
     deadline = time.monotonic() + TIMEOUT_S
     while not any(started.glob("*.json")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     killed = 0
     while not killed and time.monotonic() < deadline and process.poll() is None:
-        trials = [pid for pid in descendants(process.pid) if re.search("ray::(ImplicitFunc|_trainable)", command_of(pid))]
+        trials = [
+            pid
+            for pid in descendants(process.pid)
+            if re.search("ray::(ImplicitFunc|_trainable)", command_of(pid))
+        ]
         for pid in trials[:1]:
             os.kill(pid, signal.SIGKILL)
             killed += 1
@@ -167,7 +184,19 @@ def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path:
         "one": ("--workers", "1"),
         "two": ("--workers", "2"),
     }.items():
-        run(environment, tmp_path / name, "--trials", "1", "--seeds", "1", "--name", "s", "--defenses", "lpa", *more)
+        run(
+            environment,
+            tmp_path / name,
+            "--trials",
+            "1",
+            "--seeds",
+            "1",
+            "--name",
+            "s",
+            "--defenses",
+            "lpa",
+            *more,
+        )
         frames[name] = numbers(episodes(tmp_path / name, "s"))
     assert len(frames["local"]) == 3 * 2
     for name in ("one", "two"):

@@ -98,6 +98,7 @@ def expect_cluster(found: dict[str, Any], address: str | None) -> None:
         "local": False,
         "address": address,
         "scratch": "",
+        "token": "",
         "growing": False,
     }
     assert "RAY_AUTH_TOKEN_PATH" not in found["env"]
