@@ -74,6 +74,8 @@ class Config:
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {}
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
+    """Settings that a sweep tries first, as changes of the defaults."""
 
     def __post_init__(self) -> None:
         for name, (kind, optional) in self.field_kinds().items():

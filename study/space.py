@@ -65,10 +65,6 @@ def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]
     }
 
 
-START_BUDGET = 0.003
-"""A second start of families with an l2 budget: about where leakage beyond the label ends on the digits."""
-
-
 def flat_parameters(family: str, knobs: Mapping[str, Plain | None], families: list[str]) -> dict[str, Any]:
     """A setting's point in the flat space: knobs of the other families at their defaults."""
     others = {k: v for f in families for k, v in parameters(f, DEFENSES[f]().flat()).items()}
@@ -76,12 +72,11 @@ def flat_parameters(family: str, knobs: Mapping[str, Plain | None], families: li
 
 
 def starting_points(families: list[str]) -> list[dict[str, Any]]:
-    """Tried first: every family at its default, then those with a budget at a common smaller one.
-
-    So each family is seen, and LPA and noise can be compared at equal distortion whatever the sampler does.
-    """
-    points = [parameters(family, DEFENSES[family]().flat()) for family in families]
-    for family in families:
-        if next(iter(DEFENSES[family].KNOBS)) == "budget":
-            points.append(parameters(family, DEFENSES[family].from_flat({"budget": START_BUDGET}).flat()))
-    return points
+    """What each family wants tried first: the first start of each, then the second of each, and so on."""
+    longest = max((len(DEFENSES[f].STARTS) for f in families), default=0)
+    return [
+        parameters(family, DEFENSES[family].from_flat(dict(DEFENSES[family].STARTS[i])).flat())
+        for i in range(longest)
+        for family in families
+        if i < len(DEFENSES[family].STARTS)
+    ]

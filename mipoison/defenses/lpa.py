@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import SCOPES, Aligned, parameter_gradient, parameters_of, target_gradient
-from mipoison.config import Knob
+from mipoison.config import Knob, Plain
 from mipoison.defenses.base import AlignedConfig, BaseDefense
 from mipoison.defenses.noise import random_direction
 from mipoison.protocols import DefenderView
@@ -43,6 +43,8 @@ class LPAConfig(AlignedConfig):
         "step": Knob(low=0.05, high=1.0, log=True, help="step length relative to the budget"),
         "substitute_features": Knob(choices=("log", "raw"), help="input features of the substitute"),
     }
+
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
 
     scope: Literal["sample", "batch"] = "sample"
     objective: Literal["cosine", "distance"] = "cosine"

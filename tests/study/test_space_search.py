@@ -106,12 +106,17 @@ def test_parameters_are_the_inverse_of_suggest(family: str) -> None:
         assert suggest(optuna.trial.FixedTrial(point), [family]) == (family, proposal.config)
 
 
-def test_starting_points_come_first_and_are_the_defaults() -> None:
+def test_starting_points_come_first_every_family_once_before_any_twice() -> None:
     search = make_search("random")
     search.start_with(starting_points(search.families))
     first = [search.ask() for _ in search.families]
-    assert [(p.defense, p.config) for p in first] == [(name, DEFENSES[name]()) for name in search.families]
-    assert search.ask().config not in [p.config for p in first]
+    assert [p.defense for p in first] == search.families
+    assert {p.defense: p.config for p in first}["lpa"] == DEFENSES["lpa"]()
+    again = [search.ask() for _ in range(sum(len(DEFENSES[f].STARTS) - 1 for f in search.families))]
+    assert {p.config for p in first + again} == {
+        DEFENSES[f].from_flat(dict(start)) for f in search.families for start in DEFENSES[f].STARTS
+    }
+    assert search.ask().config not in [p.config for p in first + again]
 
 
 # ---------------------------------------------------------------- telling
