@@ -129,8 +129,17 @@ class Config:
         return cls(**own)
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that identify class and values."""
-        return digest({"class": type(self).__name__, **self.flat()})[:12]
+        """Twelve hexadecimal digits that identify class and values.
+
+        Fields at their defaults are left out, so that a new option changes neither the digests nor the random
+        numbers of configurations that do not use it.
+        """
+        changed = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        }
+        return digest({"class": type(self).__name__, **changed})[:12]
 
 
 def digest(value: Any) -> str:

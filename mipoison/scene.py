@@ -24,7 +24,7 @@ from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
 from mipoison.service import CHUNK, DefendedService
 from mipoison.splits import AUXILIARY, Part, Split, halves, make_split
-from mipoison.training import mse, seeded, train
+from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,8 @@ class Scene:
             rng = generator(self.config.seed, "substitute", config.digest())
             with seeded(rng, self.device):
                 fresh = architecture.make(self.split.image_shape, self.split.n_classes)
-            fit_decoder(fresh.to(self.device), c.to(self.device), x.to(self.device), self.config, rng)
+            loss = RECONSTRUCTION_LOSSES[config.loss]
+            fit_decoder(fresh.to(self.device), c.to(self.device), x.to(self.device), loss, self.config, rng)
             return fresh.state_dict()
 
         with torch.device("meta"):  # no initialisation: nothing drawn from the global generator
@@ -182,12 +183,12 @@ class Scene:
 
 
 def fit_decoder(
-    model: nn.Module, c_NK: Tensor, x_NCHW: Tensor, config: SceneConfig, rng: torch.Generator
+    model: nn.Module, c_NK: Tensor, x_NCHW: Tensor, loss: Loss, config: SceneConfig, rng: torch.Generator
 ) -> nn.Module:
     """Train an inversion model as Yang et al. do (Adam, betas 0.5 and 0.999, amsgrad), at the scene's
     scale."""
     return train(
-        model, c_NK, x_NCHW, mse,
+        model, c_NK, x_NCHW, loss,
         steps=config.decoder_steps, batch=config.decoder_batch, lr=config.decoder_lr,
         betas=(0.5, 0.999), amsgrad=True, rng=rng,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -31,8 +32,9 @@ class LPAConfig(AlignedConfig):
         objective: ``cosine`` (Eq. 7) or ``distance`` (||t - g||^2, the paper's Poi_MSE).
         target: ``private`` (t = grad of -L over D_cla train), ``flipped`` (its negative) or ``random`` (a
             Gaussian direction): the two controls show what the direction itself is worth.
-        loss: the defender's L, ``mse`` or ``psnr``. The gradient of -PSNR over the whole set is a positive
-            multiple of that of MSE, so every cosine is the same and Table II can differ by noise only.
+        loss: the defender's L, ``mse`` or ``psnr``: what the substitute is trained on. For the target it makes
+            no difference: over a whole set the gradient of -PSNR is a positive multiple of that of MSE, so with
+            the same substitute every cosine is equal.
         keep_label: project into the cone where the label keeps its maximum.
         randomness, substitute_...: see AlignedConfig.
     """
@@ -78,7 +80,7 @@ class LPA(BaseDefense):
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Train or load the substitute; compute the target gradient once, over all of D_cla train."""
         cfg = self.config
-        self.substitute = view.substitute(cfg.substitute())
+        self.substitute = view.substitute(dataclasses.replace(cfg.substitute(), loss=cfg.loss))
         x, c = view.x_private_NCHW.to(view.device), view.c_private_NK.to(view.device)
         if cfg.target == "private":
             self.target = target_gradient(self.substitute, c, x)

@@ -48,12 +48,14 @@ class SubstituteConfig(Config):
 
     Attributes:
         features, extra_blocks: see InversionConfig.
+        loss: what it is trained on, ``mse`` or ``psnr`` (negative PSNR).
         data: ``D1`` or ``D2`` (stratified halves of D_inv) or ``all``. With D1 an attacker that trains on D2
             alone has data that the defender did not use.
     """
 
     features: Literal["log", "raw"] = "log"
     extra_blocks: int = 0
+    loss: Literal["mse", "psnr"] = "mse"
     data: Literal["D1", "D2", "all"] = "D1"
 
     def architecture(self, width: int) -> InversionConfig:

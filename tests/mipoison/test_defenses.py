@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mipoison.alignment import target_gradient
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.defenses.label_only import LabelOnly
 from mipoison.defenses.lfp import LFP, LFPConfig, pick_candidates, reverse_ranks
@@ -22,6 +23,7 @@ from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
 from mipoison.simplex import label_of
+from mipoison.training import negative_psnr
 
 CPU = torch.device("cpu")
 MakeDecoder = Callable[..., InversionNet]
@@ -618,3 +620,20 @@ def test_lfp_keeps_a_chunk_without_candidates(easy: tuple[DefenderView, Tensor, 
     defense = LFPConfig().make()
     defense.fit(view, rng=generator(0))
     assert torch.equal(protect(defense, c, x, torch.zeros(len(c), dtype=torch.bool)), c)
+
+
+def test_the_defenders_loss_trains_another_substitute(tiny_scene: Scene) -> None:
+    """And nothing else: with one substitute the gradient of -PSNR over a set points where that of MSE does."""
+    lpa = {loss: DEFENSES["lpa"](loss=loss).make() for loss in ("mse", "psnr")}
+    for defense in lpa.values():
+        defense.fit(tiny_scene.view(), rng=generator(0, "test"))
+    weights = {loss: torch.cat([p.flatten() for p in d.substitute.parameters()]) for loss, d in lpa.items()}
+    assert not torch.equal(weights["mse"], weights["psnr"])
+    decoder = lpa["mse"].substitute
+    c, x = tiny_scene.clean["private_train"], tiny_scene.split.private_train.x_NCHW
+    parameters = [p.requires_grad_(True) for p in decoder.parameters()]
+    psnr = torch.autograd.grad(negative_psnr(decoder(c), x), parameters)
+    for p in parameters:
+        p.requires_grad_(False)
+    both = [torch.cat([g.flatten() for g in gs]).double() for gs in (psnr, target_gradient(decoder, c, x))]
+    assert torch.nn.functional.cosine_similarity(-both[0], both[1], dim=0) > 0.9999
