@@ -32,9 +32,9 @@ class LPAConfig(AlignedConfig):
         objective: ``cosine`` (Eq. 7) or ``distance`` (||t - g||^2, the paper's Poi_MSE).
         target: ``private`` (t = grad of -L over D_cla train), ``flipped`` (its negative) or ``random`` (a
             Gaussian direction): the two controls show what the direction itself is worth.
-        loss: the defender's L, ``mse`` or ``psnr``: what the substitute is trained on. For the target it makes
-            no difference: over a whole set the gradient of -PSNR is a positive multiple of that of MSE, so with
-            the same substitute every cosine is equal.
+        loss: the defender's L, ``mse`` or ``psnr``: what the substitute is trained on. The target does not
+            depend on it: over a set the gradient of -PSNR is a positive multiple of that of MSE, so that
+            with the same substitute every cosine is equal.
         keep_label: project into the cone where the label keeps its maximum.
         randomness, substitute_...: see AlignedConfig.
     """

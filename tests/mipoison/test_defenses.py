@@ -623,7 +623,7 @@ def test_lfp_keeps_a_chunk_without_candidates(easy: tuple[DefenderView, Tensor, 
 
 
 def test_the_defenders_loss_trains_another_substitute(tiny_scene: Scene) -> None:
-    """And nothing else: with one substitute the gradient of -PSNR over a set points where that of MSE does."""
+    """And nothing else: with one substitute the gradient of -PSNR points where that of MSE does."""
     lpa = {loss: DEFENSES["lpa"](loss=loss).make() for loss in ("mse", "psnr")}
     for defense in lpa.values():
         defense.fit(tiny_scene.view(), rng=generator(0, "test"))
