@@ -226,7 +226,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
             },
         )
     with study.progress:
-        _anchors(study, executor, settings.scenes())
+        evaluate_anchors(study, executor, settings.scenes())
         done = [t for t in study.finished if t not in ANCHORS]
         failed = sum(_is_failure(study.finished[t]) for t in done)
         left = max(0, settings.trials - len(done))
@@ -239,7 +239,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
     return study.records.read()
 
 
-def _anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) -> None:
+def evaluate_anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig, ...]) -> None:
     """Label-only and undefended, seed by seed in parallel; written once both are complete, floor first."""
     missing = [name for name in ANCHORS if name not in study.finished]
     if not missing:
@@ -338,4 +338,13 @@ def failed_share(episodes: pd.DataFrame) -> float:
     return float((episodes["status"] != "ok").mean()) if len(episodes) else 0.0
 
 
-__all__ = ["Executor", "Study", "failed_share", "open_study", "run_study", "write_frontier"]
+__all__ = [
+    "Executor",
+    "Outcome",
+    "Study",
+    "evaluate_anchors",
+    "failed_share",
+    "open_study",
+    "run_study",
+    "write_frontier",
+]

@@ -326,3 +326,23 @@ def family_table(settings: pd.DataFrame) -> pd.DataFrame:
     types = {"defense": "string", "n_settings": "Int64", "knobs": "string", **{c: COLUMNS[c] for c in kept}}
     table = pd.DataFrame(families, columns=list(types), dtype=object).astype(types)
     return table.sort_values(["confidence_distortion", "defense"], kind="stable").reset_index(drop=True)
+
+
+BIAS = ("worst_reconstruction_error", "worst_attack_accuracy", "excess_leakage")
+"""What is compared between the seeds of the search and fresh ones."""
+
+
+def selection_bias(episodes: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
+    """One row per re-evaluated setting, by distortion: each measure on the search's seeds and on fresh ones.
+
+    Columns: trial, defense, knobs, confidence_distortion, then ``<measure>`` and ``<measure>_fresh`` for each
+    of BIAS, with ``_low`` and ``_high`` of the excess leakage.
+    """
+    measures = [*BIAS, "excess_leakage_low", "excess_leakage_high"]
+    before = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
+    after = settings_table(fresh, max_accuracy_drop=max_accuracy_drop)[["trial", *measures]]
+    merged = before.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
+    knobs = [c for c in merged if c.startswith("defense.")]
+    kept = ["trial", "defense", *knobs, "confidence_distortion"]
+    columns = [*kept, *(name + end for name in measures for end in ("", "_fresh"))]
+    return merged[columns].sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
 from study.driver import Executor, Study, failed_share, open_study, run_study, write_frontier
+from study.fresh import reevaluate
 from study.rayenv import plan_ray
 from study.report import write_report
 from study.settings import Arguments, StudySettings
@@ -42,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         executor = _executor(settings, console)
         try:
             episodes = run_study(study, executor)
+            front = write_frontier(study, episodes)
+            fresh = None
+            if settings.fresh_seeds:
+                fresh = reevaluate(study, front, executor, settings.fresh_seeds)
         finally:
             executor.close()
     except (ConfigError, DataError) as error:
@@ -54,12 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             markup=False,
         )
         return INTERRUPTED
-    front = write_frontier(study, episodes)
     write_report(
         study.records,
         episodes,
         front,
         console,
+        fresh=fresh,
         max_accuracy_drop=settings.max_accuracy_drop,
         scale=settings.scale,
     )

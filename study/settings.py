@@ -68,6 +68,8 @@ class StudySettings:
     """defense settings to evaluate, besides the anchors (undefended, label-only)"""
     seeds: int = 3
     """victims, splits and attackers per setting; intervals need at least 2"""
+    fresh_seeds: int = 0
+    """re-evaluate the frontier on so many seeds that the search never used: its selection bias (0: do not)"""
     first_seed: int = 0
     """the first seed; the others follow"""
     defenses: Annotated[
@@ -116,6 +118,7 @@ class StudySettings:
         self._least("trials", 0)
         self._least("seeds", 1)
         self._least("first_seed", 0)
+        self._least("fresh_seeds", 0)
         for name in (
             "workers",
             "concurrent",

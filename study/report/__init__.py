@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mipoison.defenses import ANCHORS
-from study.frontier import settings_table
+from study.frontier import selection_bias, settings_table
 from study.records import Records
 from study.report.figures import frontier_figure, grid_figure
-from study.report.tables import describe, print_report, setting_name
+from study.report.tables import describe, fresh_report, print_report, setting_name
 
 
 def write_report(
@@ -25,6 +25,7 @@ def write_report(
     front: pd.DataFrame,
     console: Console,
     *,
+    fresh: pd.DataFrame | None = None,
     max_accuracy_drop: float,
     scale: str,
 ) -> None:
@@ -33,6 +34,10 @@ def write_report(
     about = {"study": records.study, "scale": scale}
     print_report(episodes, settings, console=console, title_info=about)
     info = describe(episodes, about)
+    if fresh is not None:
+        bias = selection_bias(episodes, fresh, max_accuracy_drop)
+        console.print(fresh_report(bias, f"{info}; fresh: {describe(fresh)}"))
+        records.storage.write(f"{records.study}/frontier_fresh.parquet", bias.to_parquet(index=False))
     with tempfile.TemporaryDirectory() as folder:
         for name, draw in (
             ("frontier.png", lambda path: frontier_figure(settings, front, path, info)),

@@ -140,6 +140,27 @@ def family_report(settings: pd.DataFrame, info: str) -> Table:
     return table
 
 
+def fresh_report(bias: pd.DataFrame, info: str) -> Table:
+    """The frontier on the seeds of the search, and on fresh ones (see ``selection_bias``)."""
+    table = _table(
+        f"Selection bias: {len(bias)} settings on the seeds of the search and on fresh ones",
+        "Worst case: the best attacker of the suite on those seeds. A frontier picks the luckiest settings; "
+        f"trust the fresh columns. {info}.",
+        "distortion", "defense|", "error", "error, fresh", "excess leakage", "excess, fresh",
+    )  # fmt: skip
+    for _, row in bias.iterrows():
+        error = [number(row[f"worst_reconstruction_error{end}"]) for end in ("", "_fresh")]
+        excess = [_excess_text(row, end) for end in ("", "_fresh")]
+        _row(table, f"{row['confidence_distortion']:.3g}", setting_name(row), *error, *excess)
+    return table
+
+
+def _excess_text(row: Mapping[str, Any], end: str) -> str:
+    low, high = row[f"excess_leakage_low{end}"], row[f"excess_leakage_high{end}"]
+    interval = "" if pd.isna(low) or pd.isna(high) else f"\n[{low:+.3f}, {high:+.3f}]"
+    return number(row[f"excess_leakage{end}"], "+.3f") + interval
+
+
 def equal_distortion(
     episodes: pd.DataFrame, settings: pd.DataFrame, others: tuple[str, ...] = ("noise", "rounding")
 ) -> pd.DataFrame:

@@ -1,0 +1,69 @@
+"""The frontier once more on fresh seeds: victims, splits and attackers that the search never saw.
+
+A frontier picks the luckiest of many noisy settings. What it loses on seeds that had no part in picking it is
+its selection bias, and both are shown. The fresh episodes are a study of their own beside the first,
+``<study>.fresh``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pandas as pd
+
+from mipoison.defenses import ANCHORS
+from mipoison.scene import SceneConfig
+from study.driver import Executor, Outcome, Study, evaluate_anchors
+from study.records import Records
+from study.settings import config_of
+from study.trial import record_loss
+from study.worker import TrialSpec
+
+
+def fresh_scenes(study: Study, seeds: int) -> tuple[SceneConfig, ...]:
+    """Scenes on the seeds that follow the search's."""
+    settings = study.settings
+    later = dataclasses.replace(settings, first_seed=settings.first_seed + settings.seeds, seeds=seeds)
+    return later.scenes()
+
+
+def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int) -> pd.DataFrame:
+    """Run the frontier's settings and the anchors on fresh seeds; returns the fresh episodes.
+
+    Trials keep their ids. Settings finished by an earlier run are read back.
+    """
+    scenes = fresh_scenes(study, seeds)
+    records = Records(study.storage, f"{study.records.study}.fresh")
+    finished = {trial: records.read_trial(trial) for trial in records.finished()}
+    again = dataclasses.replace(study, records=records, finished=finished, open={}, specs={})
+    with study.progress:
+        evaluate_anchors(again, executor, scenes)
+        specs = [
+            again.spec(str(row["trial"]), 0, str(row["defense"]), _knobs(row), scenes)
+            for _, row in front.iterrows()
+            if row["defense"] not in ANCHORS and row["trial"] not in finished
+        ]
+        study.progress.begin(len(specs), 0, 0, executor.lanes)
+        queue, began = iter(specs), time.monotonic()
+
+        def done(spec: TrialSpec, outcome: Outcome | None, error: str | None) -> None:
+            if outcome is None:
+                outcome = record_loss(spec, error or "the trial's process was lost")
+            study.progress.finished((time.monotonic() - began), bool(outcome.get("failed")))
+            study.progress.quality(outcome.get("worst_attack_accuracy"), None)
+
+        if specs:
+            executor.search(len(specs), lambda: next(queue, None), done)
+    return records.read()
+
+
+def _knobs(row: pd.Series) -> dict[str, object]:
+    """A frontier row's knobs, as its configuration has them."""
+    names = config_of(str(row["defense"]), {}).field_kinds()
+    out: dict[str, object] = {}
+    for name, (kind, _) in names.items():
+        value = row.get(f"defense.{name}")
+        if value is not None and not pd.isna(value):
+            out[name] = kind(value)
+    return out
