@@ -10,6 +10,7 @@ from mipoison.config import Config
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LPAShuffledConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
 from mipoison.defenses.rounding import RoundingConfig
@@ -21,6 +22,9 @@ DEFENSES: dict[str, type[Config]] = {
     "noise": NoiseConfig,
     "lpa": LPAConfig,
     "lfp": LFPConfig,
+    "lpa-flipped": LPAFlippedConfig,
+    "lpa-random": LPARandomConfig,
+    "lpa-shuffled": LPAShuffledConfig,
 }
 
 ANCHORS = ("label-only", "none")
