@@ -6,6 +6,7 @@ named member of the suite: the same attacker with other options is another line.
 
 from __future__ import annotations
 
+from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.config import Config
 
@@ -20,6 +21,9 @@ ATTACKS: dict[str, Config] = {
     "softmax": DecoderConfig(view="softmax"),
     "rounding": DecoderConfig(view="rounding"),
     "label-only": DecoderConfig(view="label-only", features="raw"),
+    "averaging-4": AveragingConfig(queries=4),
+    "averaging-16": AveragingConfig(queries=16),
+    "repeats-16": AveragingConfig(queries=16, pool="each"),
 }
 
 PASSIVE = "passive"
