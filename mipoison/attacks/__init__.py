@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
+from mipoison.attacks.knn import KNNConfig
+from mipoison.attacks.ridge import RidgeConfig
 from mipoison.config import Config
 
 ATTACKS: dict[str, Config] = {
@@ -24,6 +26,8 @@ ATTACKS: dict[str, Config] = {
     "averaging-4": AveragingConfig(queries=4),
     "averaging-16": AveragingConfig(queries=16),
     "repeats-16": AveragingConfig(queries=16, pool="each"),
+    "ridge": RidgeConfig(),
+    "knn": KNNConfig(),
 }
 
 PASSIVE = "passive"
