@@ -13,7 +13,11 @@ from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LPAShuffledConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
+from mipoison.defenses.reverse_sigmoid import ReverseSigmoidConfig
 from mipoison.defenses.rounding import RoundingConfig
+from mipoison.defenses.tail_noise import TailNoiseConfig
+from mipoison.defenses.temperature import TemperatureConfig
+from mipoison.defenses.top_k import TopKConfig
 
 DEFENSES: dict[str, type[Config]] = {
     "none": NoneConfig,
@@ -25,6 +29,10 @@ DEFENSES: dict[str, type[Config]] = {
     "lpa-flipped": LPAFlippedConfig,
     "lpa-random": LPARandomConfig,
     "lpa-shuffled": LPAShuffledConfig,
+    "tail-noise": TailNoiseConfig,
+    "temperature": TemperatureConfig,
+    "top-k": TopKConfig,
+    "reverse-sigmoid": ReverseSigmoidConfig,
 }
 
 ANCHORS = ("label-only", "none")
