@@ -11,8 +11,10 @@ from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LPAShuffledConfig
+from mipoison.defenses.mad import MADConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
+from mipoison.defenses.one_step import LPAOneStepConfig
 from mipoison.defenses.reverse_sigmoid import ReverseSigmoidConfig
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.defenses.tail_noise import TailNoiseConfig
@@ -33,6 +35,8 @@ DEFENSES: dict[str, type[Config]] = {
     "temperature": TemperatureConfig,
     "top-k": TopKConfig,
     "reverse-sigmoid": ReverseSigmoidConfig,
+    "lpa-one-step": LPAOneStepConfig,
+    "mad": MADConfig,
 }
 
 ANCHORS = ("label-only", "none")

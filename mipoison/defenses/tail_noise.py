@@ -49,7 +49,7 @@ def tail_direction(c_NK: Tensor, rng: QueryRandomness) -> Tensor:
 
 
 class TailNoise(BaseDefense):
-    """``tail' = project(tail + budget * u)`` onto non-negative tails of the same sum; the label's score stays.
+    """``tail' = project(tail + budget * u)`` onto tails of the same sum; the label's score stays.
 
     A tail score that rises above the label's shortens the row's whole step until it does not, so that the
     label is kept. With two classes the tail is one number and nothing can move.
