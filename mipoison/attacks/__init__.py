@@ -9,7 +9,9 @@ from __future__ import annotations
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.knn import KNNConfig
+from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.ridge import RidgeConfig
+from mipoison.attacks.robust import RobustConfig
 from mipoison.config import Config
 
 ATTACKS: dict[str, Config] = {
@@ -28,6 +30,9 @@ ATTACKS: dict[str, Config] = {
     "repeats-16": AveragingConfig(queries=16, pool="each"),
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
+    "mlp": MLPConfig(),
+    "top-k": DecoderConfig(view="top-k"),
+    "robust": RobustConfig(),
 }
 
 PASSIVE = "passive"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +27,8 @@ class DecoderConfig(Config):
             ``D2``. Substitutes are trained on D1 unless told otherwise, so D2 is the half that the defender
             did not use.
         view: what happens to released vectors first: one of VIEWS. strength: the view's parameter (l2 length
-            of the noise, inverse temperature of the softmax, decimals of the rounding); None adapts it to the
-            defense's public budget where it has one (see :func:`mipoison.attacks.views.adapted_strength`).
+            of the noise, inverse temperature of the softmax, decimals of the rounding, k); None adapts it to
+            the defense's public budget where it has one (:func:`mipoison.attacks.views.adapted_strength`).
         validation: share of the attacker's images kept for early stopping, [0, 0.5]; 0 trains to the end.
         patience: checks (ten a run) without progress before it stops.
         width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the
@@ -127,8 +126,9 @@ class Decoder:
         )
         self.later = int(torch.randint(0, 2**62, (1,), generator=rng))
 
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
-    """Change of each training batch, given a generator."""
+    def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
+        """Change of the vectors of each training batch."""
+        return c_NK
 
     def loss(self, output_NCHW: Tensor, x_NCHW: Tensor) -> Tensor:
         """The training loss."""
