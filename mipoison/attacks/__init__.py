@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
+from mipoison.attacks.distilled import DistilledConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
+from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
 from mipoison.config import Config
@@ -33,6 +35,8 @@ ATTACKS: dict[str, Config] = {
     "mlp": MLPConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),
+    "restorer": RestorerConfig(),
+    "distilled": DistilledConfig(),
 }
 
 PASSIVE = "passive"
