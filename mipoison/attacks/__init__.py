@@ -14,6 +14,7 @@ from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
+from mipoison.attacks.tuned import TunedConfig
 from mipoison.config import Config
 
 ATTACKS: dict[str, Config] = {
@@ -37,6 +38,7 @@ ATTACKS: dict[str, Config] = {
     "robust": RobustConfig(),
     "restorer": RestorerConfig(),
     "distilled": DistilledConfig(),
+    "tuned": TunedConfig(),
 }
 
 PASSIVE = "passive"
