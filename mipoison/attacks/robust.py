@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
-from mipoison.attacks.views import adapted_strength, noise
+from mipoison.attacks.views import noise
 from mipoison.protocols import Oracle, ThreatModel
 
 
@@ -23,7 +23,8 @@ class RobustConfig(DecoderConfig):
 
     Attributes:
         noise: l2 length of the tangent noise added to every vector of every training batch, at least 0; None
-            takes the defense's public budget (0.01 where there is none).
+            takes the defense's public budget, and no noise where there is none: on vectors that nothing
+            perturbed it only hides the tail (digits, undefended: 0.066 with noise of 0.01, 0.038 without).
         huber: half-width of the quadratic part of the Huber loss, in pixel values; 0 keeps ``loss``.
     """
 
@@ -46,7 +47,8 @@ class Robust(Decoder):
     config: RobustConfig
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
-        self.length = self.config.noise if self.config.noise is not None else adapted_strength("noise", known)
+        public = float(known.settings.get("budget") or 0.0)
+        self.length = public if self.config.noise is None else self.config.noise
         return super().pairs(oracle, x_NCHW, known)
 
     def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:

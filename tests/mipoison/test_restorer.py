@@ -77,6 +77,13 @@ def test_it_undoes_a_map_that_can_be_undone(monkeypatch: pytest.MonkeyPatch, tin
     assert len(view.x_private_NCHW) == len(view.c_private_NK) == 50
 
 
+@pytest.mark.parametrize("name", DEFENSES)
+def test_every_public_defense_can_be_rebuilt(tiny_scene: Scene, name: str) -> None:
+    settings = DEFENSES[name]().flat()
+    attack, _ = fit(RestorerConfig(**{**SIZES, "steps": 5}), tiny_scene, name, settings, n=24)
+    assert (attack.restoring is None) == (name == "none")
+
+
 @pytest.mark.parametrize("defense", [None, "none"])
 def test_with_nothing_to_undo_vectors_stay(tiny_scene: Scene, defense: str | None) -> None:
     attack, _ = fit(RestorerConfig(**SIZES), tiny_scene, defense, {})

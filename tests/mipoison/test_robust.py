@@ -36,7 +36,8 @@ def fit(config: RobustConfig, settings: dict[str, Any]) -> Robust:
     ("noise", "settings", "length"),
     [
         (None, {"budget": 0.07}, 0.07),
-        (None, {}, 0.01),
+        (None, {}, 0.0),
+        (None, {"budget": None}, 0.0),
         (0.2, {"budget": 0.07}, 0.2),
         (0.0, {"budget": 1.0}, 0.0),
     ],
