@@ -108,15 +108,12 @@ def align_samples(
     """
     c = c_NK.detach().requires_grad_(True)
     with torch.enable_grad():
-        trace = _trace(decoder, c)
-        error = (torch.sigmoid(trace[-1].output) - x_NCHW).square().flatten(1).mean(1).sum()
-        layers = [s for s in trace if not isinstance(s.layer, nn.Tanh)]
-        backward = torch.autograd.grad(error, [s.output for s in layers], create_graph=True)
+        layers = _backward(decoder, c, x_NCHW, create_graph=True)
         dot_N = c.new_zeros(len(c))
         square_N = c.new_zeros(len(c))
         rest = iter(target)
-        for step, b in zip(layers, backward, strict=True):
-            d, s = _layer_products(step.layer, step.input, b, rest)
+        for layer, a, b in layers:
+            d, s = _layer_products(layer, a, b, rest)
             dot_N, square_N = dot_N + d, square_N + s
         value_N, cosine_N = _objective(objective, dot_N, square_N, norm_of(target))
         (gradient,) = torch.autograd.grad(value_N.sum(), c)
@@ -154,31 +151,74 @@ def _trace(decoder: InversionNet, c_NK: Tensor) -> list[_Step]:
     return steps
 
 
+def angle_samples(decoder: InversionNet, c_NK: Tensor, reference_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+    """Each sample's own cosine between ``g(c; x)`` and ``g(reference; x)``, and its gradient in c.
+
+    What MAD minimises (Orekondy et al. 2020): every sample has its own target. At c = reference the cosine is
+    1, its maximum, and the gradient 0.
+    """
+    c = c_NK.detach().requires_grad_(True)
+    with torch.enable_grad():
+        own = _backward(decoder, c, x_NCHW, create_graph=True)
+        fixed = _backward(decoder, reference_NK.detach().requires_grad_(True), x_NCHW, create_graph=False)
+        dot_N, square_N, norm_N = (c.new_zeros(len(c)) for _ in range(3))
+        for (layer, a, b), (_, a0, b0) in zip(own, fixed, strict=True):
+            a0, b0 = a0.detach(), b0.detach()
+            dot_N = dot_N + _layer_inner(layer, a, b, a0, b0)
+            square_N = square_N + _layer_inner(layer, a, b, a, b)
+            norm_N = norm_N + _layer_inner(layer, a0, b0, a0, b0)
+        tiny = torch.finfo(c.dtype).tiny
+        lengths_N = torch.sqrt(square_N.clamp_min(tiny)) * torch.sqrt(norm_N.clamp_min(tiny))
+        cosine_N = dot_N / lengths_N.clamp_min(tiny)
+        (gradient,) = torch.autograd.grad(cosine_N.sum(), c)
+    return Aligned(cosine_N.detach(), gradient)
+
+
+def _backward(
+    decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, create_graph: bool
+) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """Layers with parameters, each with its input and the gradient of the summed losses in its output."""
+    trace = _trace(decoder, c_NK)
+    error = (torch.sigmoid(trace[-1].output) - x_NCHW).square().flatten(1).mean(1).sum()
+    layers = [s for s in trace if not isinstance(s.layer, nn.Tanh)]
+    grads = torch.autograd.grad(error, [s.output for s in layers], create_graph=create_graph)
+    return [(s.layer, s.input, b) for s, b in zip(layers, grads, strict=True)]
+
+
+def _layer_inner(layer: nn.Module, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+    """Per sample: <g, g0> of one layer's parameters, for inputs a, a0 and output gradients b, b0."""
+    if isinstance(layer, nn.BatchNorm2d):
+        weight, bias = _norm_gradient(layer, a, b)
+        weight0, bias0 = _norm_gradient(layer, a0, b0)
+        return (weight * weight0).sum(1) + (bias * bias0).sum(1)
+    if not isinstance(layer, nn.ConvTranspose2d):
+        raise TypeError(_no_gradient(layer))
+    (rows, columns), (rows0, columns0) = _unfolded(layer, a, b), _unfolded(layer, a0, b0)
+    if _gram_is_smaller(rows, columns):
+        inner = (torch.bmm(rows.mT, rows0) * torch.bmm(columns.mT, columns0)).flatten(1).sum(1)
+    else:
+        inner = (torch.bmm(rows, columns.mT) * torch.bmm(rows0, columns0.mT)).flatten(1).sum(1)
+    if layer.bias is not None:
+        inner = inner + (b.sum((2, 3)) * b0.sum((2, 3))).sum(1)
+    return inner
+
+
 def _layer_products(
     layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Per sample: <t_layer, g_layer> and |g_layer|^2, for input a and output gradient b of one layer."""
     if isinstance(layer, nn.BatchNorm2d):
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        scale = torch.rsqrt(layer.running_var + layer.eps)[:, None, None]
-        weight = (b * (a - layer.running_mean[:, None, None]) * scale).sum((2, 3))
-        bias = b.sum((2, 3))
+        weight, bias = _norm_gradient(layer, a, b)
         t_weight, t_bias = next(target), next(target)
         return weight @ t_weight + bias @ t_bias, weight.square().sum(1) + bias.square().sum(1)
     if not isinstance(layer, nn.ConvTranspose2d):
-        raise TypeError(
-            f"no per-sample gradient for {type(layer).__name__}: "
-            "expected ConvTranspose2d, BatchNorm2d or Tanh"
-        )
+        raise TypeError(_no_gradient(layer))
     t_weight, padding = next(target), layer.padding
     assert isinstance(padding, tuple)  # a transposed convolution's is never "same" or "valid"
     forward = F.conv_transpose2d(a, t_weight, None, layer.stride, padding)
     dot = (forward * b).flatten(1).sum(1)
-    rows = a.flatten(2)  # N, Cin, HW
-    columns = F.unfold(b, layer.kernel_size, padding=padding, stride=layer.stride)  # N, Cout k k, HW
-    places, wide = rows.shape[2], rows.shape[1] * columns.shape[1]
-    if places * (rows.shape[1] + columns.shape[1]) < wide:
+    rows, columns = _unfolded(layer, a, b)
+    if _gram_is_smaller(rows, columns):
         square = (torch.bmm(rows.mT, rows) * torch.bmm(columns.mT, columns)).flatten(1).sum(1)
     else:
         square = torch.bmm(rows, columns.mT).flatten(1).square().sum(1)
@@ -186,3 +226,27 @@ def _layer_products(
         bias = b.sum((2, 3))
         dot, square = dot + bias @ next(target), square + bias.square().sum(1)
     return dot, square
+
+
+def _norm_gradient(layer: nn.BatchNorm2d, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Per sample (N, C): gradients of a batch-norm layer's weight and bias, in eval mode."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    scale = torch.rsqrt(layer.running_var + layer.eps)[:, None, None]
+    return (b * (a - layer.running_mean[:, None, None]) * scale).sum((2, 3)), b.sum((2, 3))
+
+
+def _unfolded(layer: nn.ConvTranspose2d, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, Cin, HW) inputs and (N, Cout k k, HW) output gradients: the weight's gradient is their product."""
+    padding = layer.padding
+    assert isinstance(padding, tuple)
+    return a.flatten(2), F.unfold(b, layer.kernel_size, padding=padding, stride=layer.stride)
+
+
+def _gram_is_smaller(rows: Tensor, columns: Tensor) -> bool:
+    """Whether Gram matrices over places cost less than per-sample gradients."""
+    return rows.shape[2] * (rows.shape[1] + columns.shape[1]) < rows.shape[1] * columns.shape[1]
+
+
+def _no_gradient(layer: nn.Module) -> str:
+    return f"no per-sample gradient for {type(layer).__name__}: expected ConvTranspose2d, BatchNorm2d or Tanh"

@@ -19,7 +19,10 @@ from study.records import check_name
 from study.search import SAMPLERS
 from study.space import searchable
 
-DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "mismatched-data", "rounding", "label-only")
+DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
+"""The cheapest suite that held the worst case of every setting tried so far; ``all`` is the whole one."""
+DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
+"""The paper's two and the two controls that they have to beat."""
 ALL = "all"
 
 # What a resumed study must share with the stored one; the rest (how it is run) may change.
@@ -75,7 +78,7 @@ class StudySettings:
     defenses: Annotated[
         tuple[str, ...],
         _names(f"defense families to search: {', '.join(searchable())}; or {ALL}"),
-    ] = (ALL,)
+    ] = DEFAULT_DEFENSES
     attackers: Annotated[
         tuple[str, ...],
         _names(f"attackers of every setting; the worst case is over these: {', '.join(ATTACKS)}; or {ALL}"),

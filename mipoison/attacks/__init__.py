@@ -6,7 +6,15 @@ named member of the suite: the same attacker with other options is another line.
 
 from __future__ import annotations
 
+from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
+from mipoison.attacks.distilled import DistilledConfig
+from mipoison.attacks.knn import KNNConfig
+from mipoison.attacks.mlp import MLPConfig
+from mipoison.attacks.restorer import RestorerConfig
+from mipoison.attacks.ridge import RidgeConfig
+from mipoison.attacks.robust import RobustConfig
+from mipoison.attacks.tuned import TunedConfig
 from mipoison.config import Config
 
 ATTACKS: dict[str, Config] = {
@@ -20,6 +28,17 @@ ATTACKS: dict[str, Config] = {
     "softmax": DecoderConfig(view="softmax"),
     "rounding": DecoderConfig(view="rounding"),
     "label-only": DecoderConfig(view="label-only", features="raw"),
+    "averaging-4": AveragingConfig(queries=4),
+    "averaging-16": AveragingConfig(queries=16),
+    "repeats-16": AveragingConfig(queries=16, pool="each"),
+    "ridge": RidgeConfig(),
+    "knn": KNNConfig(),
+    "mlp": MLPConfig(),
+    "top-k": DecoderConfig(view="top-k"),
+    "robust": RobustConfig(),
+    "restorer": RestorerConfig(),
+    "distilled": DistilledConfig(),
+    "tuned": TunedConfig(),
 }
 
 PASSIVE = "passive"

@@ -27,8 +27,8 @@ class DecoderConfig(Config):
             ``D2``. Substitutes are trained on D1 unless told otherwise, so D2 is the half that the defender
             did not use.
         view: what happens to released vectors first: one of VIEWS. strength: the view's parameter (l2 length
-            of the noise, inverse temperature of the softmax, decimals of the rounding); None adapts it to the
-            defense's public budget where it has one (see :func:`mipoison.attacks.views.adapted_strength`).
+            of the noise, inverse temperature of the softmax, decimals of the rounding, k); None adapts it to
+            the defense's public budget where it has one (:func:`mipoison.attacks.views.adapted_strength`).
         validation: share of the attacker's images kept for early stopping, [0, 0.5]; 0 trains to the end.
         patience: checks (ten a run) without progress before it stops.
         width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the
@@ -59,15 +59,23 @@ class DecoderConfig(Config):
         self.require("lr", self.lr is None or self.lr > 0, "above 0")
 
     def make(self) -> Decoder:
+        self.require_sizes()
+        return Decoder(self)
+
+    def require_sizes(self) -> None:
+        """Raise ConfigError unless a scale (or the user) has set every size."""
         for name in ("width", "steps", "batch", "lr"):
             self.require(
                 name, getattr(self, name) is not None, "set (by a scale) before the attacker is built"
             )
-        return Decoder(self)
 
 
 class Decoder:
-    """Queries its images once, trains the decoder, reconstructs in one pass."""
+    """Queries its images once, trains the decoder, reconstructs in one pass.
+
+    Variants override what they change: :meth:`pairs` (what is trained on), :meth:`look` (what is done to
+    vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained).
+    """
 
     def __init__(self, config: DecoderConfig, device: torch.device | None = None) -> None:
         self.config = config
@@ -84,8 +92,8 @@ class Decoder:
             raise ValueError(f"the decoder attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.rng = rng
         self.strength = cfg.strength if cfg.strength is not None else adapted_strength(cfg.view, known)
-        c_NK = self.look(oracle.query(x_NCHW)).to(self.device)
-        x_NCHW = x_NCHW.to(self.device)
+        c_NK, x_NCHW = self.pairs(oracle, x_NCHW, known)
+        c_NK, x_NCHW = c_NK.to(self.device), x_NCHW.to(self.device)
         validation = None
         if cfg.validation > 0:
             held = max(1, round(cfg.validation * len(x_NCHW)))
@@ -106,16 +114,29 @@ class Decoder:
             self.model,
             c_NK,
             x_NCHW,
-            RECONSTRUCTION_LOSSES[cfg.loss],
+            self.loss,
             steps=cfg.steps or 1,
             batch=cfg.batch or 1,
             lr=cfg.lr or 1e-3,
             betas=(0.5, 0.999),
             amsgrad=True,
             rng=rng,
+            augment=self.augment,
             validation=validation,
         )
         self.later = int(torch.randint(0, 2**62, (1,), generator=rng))
+
+    def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
+        """Change of the vectors of each training batch."""
+        return c_NK
+
+    def loss(self, output_NCHW: Tensor, x_NCHW: Tensor) -> Tensor:
+        """The training loss."""
+        return RECONSTRUCTION_LOSSES[self.config.loss](output_NCHW, x_NCHW)
+
+    def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
+        """Vectors and images to train on: by default the answer to each of its own images, once."""
+        return self.look(oracle.query(x_NCHW)), x_NCHW
 
     def look(self, c_NK: Tensor) -> Tensor:
         """The attacker's view of released vectors."""

@@ -10,9 +10,19 @@ from mipoison.config import Config
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LPAShuffledConfig
+from mipoison.defenses.lpa_ensemble import LPAEnsembleConfig
+from mipoison.defenses.mad import MADConfig
+from mipoison.defenses.memguard import MemGuardConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
+from mipoison.defenses.one_step import LPAOneStepConfig
+from mipoison.defenses.purifier import PurifierConfig
+from mipoison.defenses.reverse_sigmoid import ReverseSigmoidConfig
 from mipoison.defenses.rounding import RoundingConfig
+from mipoison.defenses.tail_noise import TailNoiseConfig
+from mipoison.defenses.temperature import TemperatureConfig
+from mipoison.defenses.top_k import TopKConfig
 
 DEFENSES: dict[str, type[Config]] = {
     "none": NoneConfig,
@@ -21,6 +31,18 @@ DEFENSES: dict[str, type[Config]] = {
     "noise": NoiseConfig,
     "lpa": LPAConfig,
     "lfp": LFPConfig,
+    "lpa-flipped": LPAFlippedConfig,
+    "lpa-random": LPARandomConfig,
+    "lpa-shuffled": LPAShuffledConfig,
+    "tail-noise": TailNoiseConfig,
+    "temperature": TemperatureConfig,
+    "top-k": TopKConfig,
+    "reverse-sigmoid": ReverseSigmoidConfig,
+    "lpa-one-step": LPAOneStepConfig,
+    "mad": MADConfig,
+    "purifier": PurifierConfig,
+    "memguard": MemGuardConfig,
+    "lpa-ensemble": LPAEnsembleConfig,
 }
 
 ANCHORS = ("label-only", "none")

@@ -18,30 +18,43 @@ Randomness = Literal["keyed", "fresh"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignedConfig(Config):
-    """Settings shared by the defenses that align with a substitute inversion model.
+class DescentConfig(Config):
+    """Settings shared by the defenses that descend on an objective inside the budget.
 
     Attributes:
         budget: l2 bound of the perturbation, [0, 1.5].
-        rounds: alignment rounds R, 0 to 1000.
+        rounds: rounds R, 0 to 1000.
         step: length of a step relative to the budget, alpha in (0, 2].
         randomness: ``keyed`` or ``fresh`` start of the perturbation.
-        substitute_features, substitute_extra_blocks, substitute_data: the substitute inversion model (``log``
-            or ``raw``; TCNN blocks beyond the standard; trained on ``D1``, ``D2`` or ``all`` of D_inv).
     """
 
     budget: float = 0.01
     rounds: int = 10
     step: float = 0.2
     randomness: Randomness = "keyed"
-    substitute_features: Literal["log", "raw"] = "log"
-    substitute_extra_blocks: int = 0
-    substitute_data: Literal["D1", "D2", "all"] = "D1"
 
     def validate(self) -> None:
         self.require("budget", 0 <= self.budget <= 1.5, "between 0 and 1.5 (l2 norm)")
         self.require("rounds", 0 <= self.rounds <= 1000, "between 0 and 1000")
         self.require("step", 0 < self.step <= 2, "above 0 and at most 2 (times the budget)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedConfig(DescentConfig):
+    """Settings shared by the defenses that align with one substitute inversion model.
+
+    Attributes:
+        budget, rounds, step, randomness: see DescentConfig.
+        substitute_features, substitute_extra_blocks, substitute_data: the substitute inversion model (``log``
+            or ``raw``; TCNN blocks beyond the standard; trained on ``D1``, ``D2`` or ``all`` of D_inv).
+    """
+
+    substitute_features: Literal["log", "raw"] = "log"
+    substitute_extra_blocks: int = 0
+    substitute_data: Literal["D1", "D2", "all"] = "D1"
+
+    def validate(self) -> None:
+        super().validate()
         self.require("substitute_extra_blocks", 0 <= self.substitute_extra_blocks <= 3, "between 0 and 3")
 
     def substitute(self) -> SubstituteConfig:

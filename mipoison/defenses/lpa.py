@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipoison.alignment import SCOPES, Aligned, parameter_gradient, parameters_of, target_gradient
 from mipoison.config import Knob, Plain
-from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.base import AlignedConfig, BaseDefense, DescentConfig
 from mipoison.defenses.noise import random_direction
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -69,6 +69,33 @@ def unit_rows(g_NK: Tensor) -> Tensor:
     return g_NK / g_NK.norm(dim=1, keepdim=True).clamp_min(1e-300)
 
 
+def descend(
+    config: DescentConfig,
+    c_NK: Tensor,
+    rng: QueryRandomness,
+    gradient: Callable[[Tensor], Tensor],
+    *,
+    keep_label: bool = True,
+) -> Tensor:
+    """Projected descent from a random start of the budget's size (Algorithm 1, lines 3 to 9).
+
+    Args:
+        config: budget, rounds, step.
+        c_NK: clean vectors. rng: draws the start, the same one for all defenses that descend.
+        gradient: of the objective in the released vectors (N, K); its tangential direction alone counts.
+        keep_label: project into the cone where the label keeps its maximum.
+    """
+    if config.budget == 0 or len(c_NK) == 0:
+        return c_NK.clone()
+    start_NK = c_NK.double() + config.budget * random_direction(c_NK, rng, "lpa start")
+    z_NK = project_release(start_NK, c_NK, config.budget, keep_label=keep_label)
+    for _ in range(config.rounds):
+        direction_NK = unit_rows(project_tangent(gradient(z_NK).double()))
+        moved_NK = z_NK.double() - config.step * config.budget * direction_NK
+        z_NK = project_release(moved_NK, c_NK, config.budget, keep_label=keep_label)
+    return z_NK
+
+
 class LPA(BaseDefense):
     """Projected descent on ``1 - cos(t, g(c + d; x))`` from a random start of the budget's size."""
 
@@ -94,16 +121,13 @@ class LPA(BaseDefense):
         return SCOPES[self.config.scope](self.substitute, self.target, c_NK, x_NCHW, self.config.objective)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        cfg = self.config
-        if cfg.budget == 0 or len(c_NK) == 0:
-            return c_NK.clone()
-        start_NK = c_NK.double() + cfg.budget * random_direction(c_NK, rng, "lpa start")
-        z_NK = project_release(start_NK, c_NK, cfg.budget, keep_label=cfg.keep_label)
-        for _ in range(cfg.rounds):
-            direction_NK = unit_rows(project_tangent(self.align(z_NK, x_NCHW).gradient_NK.double()))
-            moved_NK = z_NK.double() - cfg.step * cfg.budget * direction_NK
-            z_NK = project_release(moved_NK, c_NK, cfg.budget, keep_label=cfg.keep_label)
-        return z_NK
+        return descend(
+            self.config,
+            c_NK,
+            rng,
+            lambda z_NK: self.align(z_NK, x_NCHW).gradient_NK,
+            keep_label=self.config.keep_label,
+        )
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
         return float(self.align(c_NK, x_NCHW).cosine_N.mean()) if len(c_NK) else None

@@ -402,6 +402,24 @@ def test_rounding_view_removes_what_is_smaller_than_a_unit() -> None:
     assert torch.equal(VIEWS["rounding"](moved, 2.0, generator(0)), VIEWS["rounding"](c, 2.0, generator(0)))
 
 
+def test_top_k_view_by_hand() -> None:
+    c = torch.tensor([[0.1, 0.5, 0.05, 0.35], [0.25, 0.25, 0.25, 0.25]])
+    view = VIEWS["top-k"]
+    torch.testing.assert_close(view(c, 2.0, generator(0))[0], torch.tensor([0.075, 0.5, 0.075, 0.35]))
+    torch.testing.assert_close(view(c, 1.0, generator(0))[0], torch.tensor([1 / 6, 0.5, 1 / 6, 1 / 6]))
+    for k in (4.0, 9.0):
+        assert torch.equal(view(c, k, generator(0)), c)
+    assert torch.equal(view(c, 1.0, generator(0))[1], c[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_view_keeps_the_label_where_scores_nearly_tie(k: int, dtype: torch.dtype) -> None:
+    c = torch.full((200, 5), 0.2, dtype=dtype)
+    c = c + torch.randint(-2, 3, c.shape, generator=generator(0)) * torch.finfo(dtype).eps / 8
+    assert torch.equal(VIEWS["top-k"](c, float(k), generator(0)).argmax(1), c.argmax(1))
+
+
 @pytest.mark.parametrize(
     ("budget", "decimals"),
     [
@@ -433,6 +451,7 @@ def test_strengths_without_a_budget_and_of_the_other_views() -> None:
         assert adapted_strength("rounding", known) == 2.0
         assert adapted_strength("noise", known) == 0.01
         assert adapted_strength("softmax", known) == 1.0
+        assert adapted_strength("top-k", known) == 3.0
     assert adapted_strength("noise", ThreatModel("lpa", {"budget": 0.07}, SHAPE)) == 0.07
 
 

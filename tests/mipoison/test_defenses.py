@@ -30,7 +30,7 @@ MakeDecoder = Callable[..., InversionNet]
 
 AROUND_ANOTHER_CENTRE = {"lfp"}
 """Defenses whose budget bounds the distance to another vector than the clean one (LFP: the reversed one)."""
-NO_SAMPLE_SCOPE = {"lfp"}
+NO_SAMPLE_SCOPE = {"lfp", "lpa-shuffled"}
 """Defenses that couple the queries of a chunk by construction (beside those with a ``scope`` setting)."""
 
 ULP = 2.4e-7  # what project_release promises in float32

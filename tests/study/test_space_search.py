@@ -186,7 +186,7 @@ def test_finished_settings_are_taught_as_they_were_found(family: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_the_sampler_prefers_a_family_that_it_was_taught_is_better(sampler: str) -> None:
-    taught = make_search(sampler, seed=3)
+    taught = make_search(sampler, seed=3, families=["lfp", "lpa", "noise", "rounding"])
     for i in range(60):
         taught.add_finished("rounding", {"decimals": 3}, GOOD | {"confidence_distortion": 1e-3 + 1e-6 * i})
         taught.add_finished("noise", {"budget": 1e-3 + 1e-3 * i}, BAD)
@@ -229,7 +229,7 @@ def test_unknown_names_list_the_valid_ones() -> None:
         ConfigError, match=r"unknown sampler 'tpee' \(did you mean 'tpe'\?\); choose from: nsga2, random, tpe"
     ):
         make_sampler("tpee", 0)
-    with pytest.raises(ConfigError, match=r"unknown defense 'lpaa'.*lfp, lpa, noise, rounding"):
+    with pytest.raises(ConfigError, match=r"unknown defense 'lpaa'.*lfp, lpa, .*noise, .*rounding"):
         make_search(families=["lpaa"])
     for anchor in ANCHORS:
         with pytest.raises(ConfigError, match=f"unknown defense '{anchor}'"):

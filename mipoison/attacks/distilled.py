@@ -1,0 +1,62 @@
+"""Distilled re-labelling: a student of the API answers in its place, smoothly, for the attacker's own images.
+
+The student is trained on (image, released vector), so that whatever the defense drew per query averages out
+over similar images; the decoder then learns from the student's vectors, which nothing poisoned one by one.
+Shape suffixes: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.models.classifier import ClassifierConfig, confidence_vectors
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.training import seeded, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilledConfig(DecoderConfig):
+    """A decoder on a student's vectors; the student shares the decoder's width, steps and batch.
+
+    Attributes:
+        student_lr: peak learning rate of the student, above 0.
+    """
+
+    student_lr: float = 2e-3
+
+    def validate(self) -> None:
+        super().validate()
+        self.require("student_lr", self.student_lr > 0, "above 0")
+
+    def make(self) -> Distilled:
+        self.require_sizes()
+        return Distilled(self)
+
+
+class Distilled(Decoder):
+    """Trains on the student's vectors; inverts released vectors as they are."""
+
+    config: DistilledConfig
+
+    def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
+        cfg = self.config
+        c_NK = oracle.query(x_NCHW).to(self.device)
+        with seeded(self.rng, self.device):
+            student = ClassifierConfig(width=cfg.width or 1, hidden=4 * (cfg.width or 1)).make(
+                known.image_shape, oracle.n_classes
+            )
+        train(
+            student.to(self.device),
+            x_NCHW.to(self.device),
+            c_NK,
+            F.cross_entropy,  # soft labels
+            steps=cfg.steps or 1,
+            batch=cfg.batch or 1,
+            lr=cfg.student_lr,
+            rng=self.rng,
+        )
+        return self.look(confidence_vectors(student, x_NCHW.to(self.device)).cpu()), x_NCHW

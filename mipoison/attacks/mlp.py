@@ -1,0 +1,110 @@
+"""MLP attacker: a fully connected decoder on standardised scores, stopped early on its own validation split.
+
+Shape suffixes: N samples, K classes, F features, CHW image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mipoison.attacks.selection import Standardised
+from mipoison.config import Config
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.training import Validation, apply, mse, seeded, train
+
+HIDDEN_PER_WIDTH = 16
+"""Units of the two hidden layers for every channel of the scale's decoders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(Config):
+    """An MLP attacker.
+
+    Attributes:
+        inputs: ``log`` or ``raw`` scores, or ``all`` (both and the label's one-hot), standardised.
+        validation: share of its images kept for early stopping, (0, 0.5]. patience: checks (twenty a run)
+            without progress before it stops.
+        data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+        width: hidden units are 16 times this. steps, batch, lr: training with Adam. None takes the scale's.
+    """
+
+    inputs: Literal["log", "raw", "all"] = "all"
+    validation: float = 0.15
+    patience: int = 4
+    data: Literal["all", "D1", "D2"] = "all"
+    width: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+
+    def validate(self) -> None:
+        self.require("validation", 0 < self.validation <= 0.5, "above 0 and at most 0.5")
+        for name in ("patience", "width", "steps", "batch"):
+            value = getattr(self, name)
+            self.require(name, value is None or value >= 1, "at least 1")
+        self.require("lr", self.lr is None or self.lr > 0, "above 0")
+
+    def make(self) -> MLP:
+        for name in ("width", "steps", "batch", "lr"):
+            ready = getattr(self, name) is not None
+            self.require(name, ready, "set (by a scale) before the attacker is built")
+        return MLP(self)
+
+
+class MLP:
+    """Queries its images once, trains two hidden layers, reconstructs in one pass."""
+
+    def __init__(self, config: MLPConfig, device: torch.device | None = None) -> None:
+        self.config = config
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query and train. Every random choice comes from ``rng``.
+
+        Raises:
+            ValueError: for fewer than four images.
+        """
+        cfg = self.config
+        if len(x_NCHW) < 4:
+            raise ValueError(f"the MLP attacker needs at least 4 images of its own, got {len(x_NCHW)}")
+        self.shape = known.image_shape
+        c_NK = oracle.query(x_NCHW)
+        self.look = Standardised(c_NK, cfg.inputs)
+        z_NF, x_NP = self._inputs(c_NK), x_NCHW.to(self.device).float().flatten(1)
+        order = torch.randperm(len(z_NF), generator=rng).to(self.device)
+        held = max(1, round(cfg.validation * len(order)))
+        steps, hidden = cfg.steps or 1, HIDDEN_PER_WIDTH * (cfg.width or 1)
+        with seeded(rng, self.device):
+            self.model = nn.Sequential(
+                nn.Linear(z_NF.shape[1], hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, math.prod(self.shape)),
+                nn.Sigmoid(),
+            ).to(self.device)
+        train(
+            self.model,
+            z_NF[order[held:]],
+            x_NP[order[held:]],
+            mse,
+            steps=steps,
+            batch=cfg.batch or 1,
+            lr=cfg.lr or 1e-3,
+            rng=rng,
+            validation=Validation(
+                z_NF[order[:held]], x_NP[order[:held]], every=max(1, steps // 20), patience=cfg.patience
+            ),
+        )
+
+    def _inputs(self, c_NK: Tensor) -> Tensor:
+        return self.look(c_NK).float().to(self.device)
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Images (N, C, H, W) of released vectors."""
+        return apply(self.model, self._inputs(c_NK)).cpu().reshape(-1, *self.shape)

@@ -1,0 +1,99 @@
+"""Ridge attacker: linear regression of the pixels on the scores, in closed form.
+
+Nothing is trained by gradients, so that there is no gradient to poison: an answer off by a little moves the
+normal equations by a little. Shape suffixes: N samples, K classes, F features, D pixels, CHW image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.attacks.selection import KINDS, Kind, Standardised, folds
+from mipoison.config import Config
+from mipoison.protocols import Oracle, ThreatModel
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Ridge strengths tried, per sample: the weight of the squared coefficients is N times this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeConfig(Config):
+    """A ridge attacker.
+
+    Attributes:
+        inputs: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or ``tuned``: the best of
+            the three on its own validation data.
+        folds: cross-validation folds, 2 to 20. Kind of features and ridge strength are those of the least
+            held-out error; the solutions of the folds are averaged.
+        data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+    """
+
+    inputs: Literal["log", "raw", "all", "tuned"] = "tuned"
+    folds: int = 5
+    data: Literal["all", "D1", "D2"] = "all"
+
+    def validate(self) -> None:
+        self.require("folds", 2 <= self.folds <= 20, "between 2 and 20")
+
+    def make(self) -> Ridge:
+        return Ridge(self)
+
+
+def ridge_path(z_NF: Tensor, x_ND: Tensor, penalties: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Minimisers of ``|x - b - z w|^2 + N p |w|^2`` for every p: coefficients (F, D), intercepts (D,).
+
+    Exact, by one eigendecomposition of the centred normal matrix in float64.
+    """
+    mean_F, mean_D = z_NF.mean(0), x_ND.mean(0)
+    z_NF, x_ND = z_NF - mean_F, x_ND - mean_D
+    size_F, basis_FF = torch.linalg.eigh(z_NF.mT @ z_NF)
+    target_FD = basis_FF.mT @ (z_NF.mT @ x_ND)
+    path = []
+    for penalty in penalties:
+        w_FD = basis_FF @ (target_FD / (size_F.clamp_min(0) + len(z_NF) * penalty)[:, None])
+        path.append((w_FD, mean_D - mean_F @ w_FD))
+    return path
+
+
+class Ridge:
+    """Queries its images once and solves linear systems."""
+
+    def __init__(self, config: RidgeConfig) -> None:
+        self.config = config
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query and solve, in float64; ``rng`` draws the folds.
+
+        Raises:
+            ValueError: for fewer than four images.
+        """
+        if len(x_NCHW) < 4:
+            raise ValueError(f"the ridge attacker needs at least 4 images of its own, got {len(x_NCHW)}")
+        self.shape = known.image_shape
+        c_NK, x_ND = oracle.query(x_NCHW), x_NCHW.cpu().double().flatten(1)
+        fold_N = folds(len(x_ND), self.config.folds, rng)
+        kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
+        best = torch.inf
+        for kind in kinds:
+            look = Standardised(c_NK, kind)
+            z_NF = look(c_NK)
+            paths, error_P = [], torch.zeros(len(PENALTIES), dtype=torch.float64)
+            for k in range(int(fold_N.max()) + 1):
+                path = ridge_path(z_NF[fold_N != k], x_ND[fold_N != k], PENALTIES)
+                z, x = z_NF[fold_N == k], x_ND[fold_N == k]
+                error_P += torch.stack([((z @ w + b).clamp(0, 1) - x).square().sum() for w, b in path])
+                paths.append(path)
+            p = int(error_P.argmin())
+            if float(error_P[p]) < best:
+                best, self.look, self.penalty = float(error_P[p]), look, PENALTIES[p]
+                self.w_FD = torch.stack([path[p][0] for path in paths]).mean(0)
+                self.b_D = torch.stack([path[p][1] for path in paths]).mean(0)
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Images (N, C, H, W) of released vectors."""
+        x_ND = self.look(c_NK) @ self.w_FD + self.b_D
+        return x_ND.clamp(0, 1).float().reshape(-1, *self.shape)

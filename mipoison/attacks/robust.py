@@ -1,0 +1,59 @@
+"""Robust training: fresh noise of the defense's size in every batch, and a loss that outliers cannot drive.
+
+A poisoned answer steers training through its own gradient; noise of the same size drowns a direction that
+holds at one point only, and the Huber loss bounds the pull of every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.views import noise
+from mipoison.protocols import Oracle, ThreatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustConfig(DecoderConfig):
+    """A decoder trained robustly; ``loss`` applies where ``huber`` is 0.
+
+    Attributes:
+        noise: l2 length of the tangent noise added to every vector of every training batch, at least 0; None
+            takes the defense's public budget, and no noise where there is none: on vectors that nothing
+            perturbed it only hides the tail (digits, undefended: 0.066 with noise of 0.01, 0.038 without).
+        huber: half-width of the quadratic part of the Huber loss, in pixel values; 0 keeps ``loss``.
+    """
+
+    noise: float | None = None
+    huber: float = 0.25
+
+    def validate(self) -> None:
+        super().validate()
+        self.require("noise", self.noise is None or self.noise >= 0, "at least 0")
+        self.require("huber", self.huber >= 0, "at least 0")
+
+    def make(self) -> Robust:
+        self.require_sizes()
+        return Robust(self)
+
+
+class Robust(Decoder):
+    """Noise in training only: released vectors are inverted as they are."""
+
+    config: RobustConfig
+
+    def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
+        public = float(known.settings.get("budget") or 0.0)
+        self.length = public if self.config.noise is None else self.config.noise
+        return super().pairs(oracle, x_NCHW, known)
+
+    def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
+        return noise(c_NK, self.length, rng) if self.length > 0 else c_NK
+
+    def loss(self, output_NCHW: Tensor, x_NCHW: Tensor) -> Tensor:
+        huber = self.config.huber
+        return F.huber_loss(output_NCHW, x_NCHW, delta=huber) if huber else super().loss(output_NCHW, x_NCHW)

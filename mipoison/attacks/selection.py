@@ -1,0 +1,56 @@
+"""What attackers share that choose settings on data of their own: features of vectors, and folds.
+
+Shape suffixes: N samples, K classes, F features, G folds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mipoison.models.inversion import features
+from mipoison.simplex import label_of
+
+Kind = Literal["log", "raw", "all"]
+KINDS: tuple[Kind, ...] = ("log", "raw", "all")
+
+
+def score_features(c_NK: Tensor, kind: Kind) -> Tensor:
+    """Features (N, F) in float64 on the CPU: ``log`` or ``raw`` scores (F = K), or ``all``: both and the
+    label's one-hot (F = 3 K), which is what no argmax-preserving defense can touch."""
+    c_NK = c_NK.cpu().double()
+    if kind != "all":
+        return features(c_NK, kind)
+    label_NK = F.one_hot(label_of(c_NK), c_NK.shape[1]).double()
+    return torch.cat([features(c_NK, "log"), c_NK, label_NK], 1)
+
+
+class Standardised:
+    """Features with mean 0 and standard deviation 1 over the attacker's own answers.
+
+    Clipped to the range seen there: of a vector beyond it (a score of exactly 0 where none was) nothing is
+    known, and a linear decoder would extrapolate. Features that do not vary become 0.
+    """
+
+    def __init__(self, c_NK: Tensor, kind: Kind) -> None:
+        self.kind = kind
+        z_NF = score_features(c_NK, kind)
+        self.mean_F, self.scale_F = z_NF.mean(0), z_NF.std(0, correction=0)
+        # Rounding leaves 1e-16 where a feature is constant: that is no variation.
+        self.scale_F[self.scale_F <= 1e-12 * (1 + self.mean_F.abs())] = torch.inf
+        self.low_F, self.high_F = z_NF.amin(0), z_NF.amax(0)
+
+    def __call__(self, c_NK: Tensor) -> Tensor:
+        """Features (N, F), float64, on the CPU."""
+        z_NF = score_features(c_NK, self.kind).clamp(self.low_F, self.high_F)
+        return (z_NF - self.mean_F) / self.scale_F
+
+
+def folds(n: int, count: int, rng: torch.Generator) -> Tensor:
+    """Fold of each of n samples, int64 (n,): ``count`` folds (fewer if n is smaller) as equal as can be."""
+    fold_N = torch.empty(n, dtype=torch.int64)
+    fold_N[torch.randperm(n, generator=rng)] = torch.arange(n) % min(count, n)
+    return fold_N

@@ -1,0 +1,115 @@
+"""Tuned attacker: tries several decoders on its own validation split, then trains the best on all its images.
+
+What suits one defense does not suit another: raw features ignore a small budget, log features use the tail
+where nothing touched it. An attacker who knows that tries both. Each answer is asked for once, and no private
+image or vector takes part in the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.protocols import Oracle, ThreatModel
+
+CANDIDATES: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"features": "raw"},
+    {"view": "label-only", "features": "raw"},
+    {"view": "rounding"},
+    {"steps": 0.5},
+    {"features": "raw", "steps": 0.5},
+    {"lr": 0.4},
+    {"features": "raw", "lr": 0.4},
+    {"steps": 2.0},
+    {"features": "raw", "steps": 2.0},
+    {"view": "top-k"},
+    {"view": "noise"},
+)
+"""Changes of the settings, in the order in which a budget buys them; ``steps`` and ``lr`` are factors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedConfig(DecoderConfig):
+    """A decoder whose settings are chosen on the attacker's own data.
+
+    Attributes:
+        tune: how many of CANDIDATES are tried, the stated tuning budget: 1 to 12.
+        judge: share of its images that judges them, [0.05, 0.5].
+    """
+
+    tune: int = 6
+    judge: float = 0.2
+
+    def validate(self) -> None:
+        super().validate()
+        self.require("tune", 1 <= self.tune <= len(CANDIDATES), f"between 1 and {len(CANDIDATES)}")
+        self.require("judge", 0.05 <= self.judge <= 0.5, "between 0.05 and 0.5")
+
+    def make(self) -> Tuned:
+        self.require_sizes()
+        return Tuned(self)
+
+    def candidates(self) -> list[DecoderConfig]:
+        """The decoders that the budget buys."""
+        base = DecoderConfig(**{f.name: getattr(self, f.name) for f in fields(DecoderConfig)})
+        out = []
+        for changes in CANDIDATES[: self.tune]:
+            values = dict(changes)
+            if "steps" in values:
+                values["steps"] = max(1, round(values["steps"] * (self.steps or 1)))
+            if "lr" in values:
+                values["lr"] *= self.lr or 1e-3
+            out.append(replace(base, **values))
+        return out
+
+
+class Answered:
+    """Answers already paid for, in place of the oracle: asking again would be another bill."""
+
+    def __init__(self, c_NK: Tensor) -> None:
+        self.c_NK = c_NK
+        self.n_classes, self.queries = c_NK.shape[1], 0
+
+    def query(self, x_NCHW: Tensor) -> Tensor:
+        """The answers to the images that they belong to, in their order."""
+        if len(x_NCHW) != len(self.c_NK):
+            raise ValueError(f"{len(self.c_NK)} images were answered, asked for {len(x_NCHW)}")
+        return self.c_NK.clone()
+
+
+class Tuned(Decoder):
+    """Holds the best candidate; ``errors`` has each candidate's error on the judging images."""
+
+    config: TunedConfig
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query once, try the candidates, train the best one anew on everything.
+
+        Raises:
+            ValueError: for fewer than eight images: half of them must be enough for a decoder.
+        """
+        if len(x_NCHW) < 8:
+            raise ValueError(f"the tuned attacker needs at least 8 images of its own, got {len(x_NCHW)}")
+        c_NK = oracle.query(x_NCHW)
+        order = torch.randperm(len(x_NCHW), generator=rng)
+        held = max(1, round(self.config.judge * len(order)))
+        judge, rest = order[:held], order[held:]
+        candidates, self.errors = self.config.candidates(), []
+        for candidate in candidates:
+            attempt = candidate.make()
+            attempt.fit(Answered(c_NK[rest]), x_NCHW[rest], known=known, rng=rng)
+            difference = attempt.reconstruct(c_NK[judge]) - x_NCHW[judge].cpu()
+            self.errors.append(float(difference.square().mean()))
+        self.best = candidates[self.errors.index(min(self.errors))]
+        self.decoder = self.best.make()
+        self.decoder.fit(Answered(c_NK), x_NCHW, known=known, rng=rng)
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Images (N, C, H, W) of released vectors."""
+        return self.decoder.reconstruct(c_NK)

@@ -1,0 +1,79 @@
+"""Controls of LPA: the same code, budget and random start, with the one thing changed that should matter.
+
+If LPA owes something to the direction of its target gradient, it has to beat these at equal distortion. They
+are families of their own, so that a sweep tunes them as it tunes LPA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.config import Plain
+from mipoison.defenses.lpa import LPA, LPAConfig
+from mipoison.randomness import QueryRandomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class LPAFlippedConfig(LPAConfig):
+    """LPA away from its target: towards what helps the attacker's training, by the substitute's account.
+
+    Attributes:
+        target: ``flipped``, nothing else. The others: see LPAConfig.
+    """
+
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
+
+    target: Literal["flipped"] = "flipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LPARandomConfig(LPAConfig):
+    """LPA towards a Gaussian direction in the substitute's parameters, one for all queries.
+
+    Attributes:
+        target: ``random``, nothing else. The others: see LPAConfig.
+    """
+
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
+
+    target: Literal["random"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LPAShuffledConfig(LPAConfig):
+    """LPA that aligns each query with the image of another query of its chunk (see :class:`LPAShuffled`).
+
+    Attributes: see LPAConfig.
+    """
+
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
+
+    def make(self) -> LPAShuffled:
+        return LPAShuffled(self)
+
+
+def partners(rng: QueryRandomness) -> Tensor:
+    """For each query the index of another one of the chunk: its successor in an order drawn by the keys.
+
+    A cyclic shift leaves none in place (a chunk of one excepted) and does not depend on the order of the
+    chunk, but does on which queries are in it.
+    """
+    order_N = rng.uniform(1, "lpa shuffle")[:, 0].argsort(stable=True)
+    return torch.empty_like(order_N).scatter_(0, order_N, order_N.roll(-1))
+
+
+class LPAShuffled(LPA):
+    """LPA with shuffled images: ``g(c_i + d; x_j)``, j another query. Its start d0 is that of LPA.
+
+    Answers depend on the chunk (a control, nothing to deploy): a query asked again among others is aligned
+    with another image. A batch of one is shuffled to itself, which is LPA. :meth:`alignment` is measured on
+    the true pairs.
+    """
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        return super().protect(c_NK, x_NCHW[partners(rng).to(x_NCHW.device)], picked_N, rng=rng)

@@ -1,0 +1,93 @@
+"""Ensemble LPA: alignment with several substitutes at once, which Zhou et al. leave to future work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.alignment import align_samples, target_gradient
+from mipoison.config import Knob
+from mipoison.defenses.base import BaseDefense, DescentConfig
+from mipoison.defenses.lpa import LPAConfig, descend, unit_rows
+from mipoison.models.inversion import SubstituteConfig
+from mipoison.protocols import DefenderView
+from mipoison.randomness import QueryRandomness
+from mipoison.simplex import project_tangent
+
+
+@dataclass(frozen=True, kw_only=True)
+class LPAEnsembleConfig(DescentConfig):
+    """Ensemble LPA.
+
+    Attributes:
+        budget, rounds, step, randomness: see DescentConfig.
+        members: ``features`` (log and raw), ``architectures`` (standard and one block more, log features) or
+            ``all`` (both kinds of features with both architectures: four substitutes, four times the cost).
+        substitute_data: the share of D_inv that all are trained on.
+    """
+
+    KNOBS: ClassVar[Mapping[str, Knob]] = {
+        **{name: LPAConfig.KNOBS[name] for name in ("budget", "rounds", "step")},
+        "members": Knob(choices=("features", "architectures", "all"), help="which substitutes"),
+    }
+
+    members: Literal["features", "architectures", "all"] = "features"
+    substitute_data: Literal["D1", "D2", "all"] = "D1"
+
+    def substitutes(self) -> list[SubstituteConfig]:
+        """The substitutes' configurations."""
+        kinds: tuple[Literal["log", "raw"], ...] = (
+            ("log",) if self.members == "architectures" else ("log", "raw")
+        )
+        extra = (0,) if self.members == "features" else (0, 1)
+        return [
+            SubstituteConfig(features=kind, extra_blocks=blocks, data=self.substitute_data)
+            for blocks in extra
+            for kind in kinds
+        ]
+
+    def make(self) -> LPAEnsemble:
+        return LPAEnsemble(self)
+
+
+class LPAEnsemble(BaseDefense):
+    """LPA along the mean of the substitutes' unit gradients: each has one vote, whatever its scale.
+
+    Through log features a gradient is larger by 1/c than through raw ones: a mean of the gradients themselves
+    would be the log substitutes' alone.
+    """
+
+    def __init__(self, config: LPAEnsembleConfig) -> None:
+        self.config = config
+        self.fresh = config.randomness == "fresh"
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        """Train or load the substitutes; compute each one's target gradient."""
+        c_NK, x_NCHW = view.c_private_NK.to(view.device), view.x_private_NCHW.to(view.device)
+        self.substitutes = [view.substitute(config) for config in self.config.substitutes()]
+        self.targets = [target_gradient(s, c_NK, x_NCHW) for s in self.substitutes]
+
+    def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        """Mean of the substitutes' unit alignment gradients on the tangent (N, K), float64."""
+        return torch.stack(
+            [
+                unit_rows(project_tangent(align_samples(s, t, c_NK, x_NCHW).gradient_NK.double()))
+                for s, t in zip(self.substitutes, self.targets, strict=True)
+            ]
+        ).mean(0)
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        return descend(self.config, c_NK, rng, lambda z_NK: self.gradient(z_NK, x_NCHW))
+
+    def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
+        """Mean cosine over samples and substitutes."""
+        if len(c_NK) == 0:
+            return None
+        return sum(
+            float(align_samples(s, t, c_NK, x_NCHW).cosine_N.mean()) / len(self.substitutes)
+            for s, t in zip(self.substitutes, self.targets, strict=True)
+        )

@@ -1,0 +1,56 @@
+"""MAD, adapted to inversion (Orekondy, Schiele, Fritz 2020, "Prediction poisoning: towards defenses against
+DNN model stealing attacks", arXiv 1906.10908)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mipoison.alignment import angle_samples
+from mipoison.config import Knob
+from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.lpa import LPAConfig, descend
+from mipoison.protocols import DefenderView
+from mipoison.randomness import QueryRandomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class MADConfig(AlignedConfig):
+    """Maximising angular deviation.
+
+    Attributes: see AlignedConfig; ``rounds=0`` leaves the random start, matched noise.
+    """
+
+    KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
+
+    def make(self) -> MAD:
+        return MAD(self)
+
+
+class MAD(BaseDefense):
+    """Turns each query's training gradient as far as the budget allows: ``min_d cos(g(c + d; x), g(c; x))``.
+
+    Two things differ from the paper, whose attacker trains a classifier on the released vectors: the gradient
+    is that of the substitute inversion model's reconstruction loss, and the maximum is sought by projected
+    descent from LPA's random start (at d = 0 the gradient vanishes) instead of among the simplex's corners.
+    """
+
+    def __init__(self, config: MADConfig) -> None:
+        self.config = config
+        self.fresh = config.randomness == "fresh"
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        """Train or load the substitute."""
+        self.substitute = view.substitute(self.config.substitute())
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        return descend(
+            self.config,
+            c_NK,
+            rng,
+            lambda z_NK: angle_samples(self.substitute, z_NK, c_NK, x_NCHW).gradient_NK,
+        )

@@ -1,0 +1,108 @@
+"""Purifier-style autoencoder (Yang, Shao, Xuan, Chang, Zhang 2020, "Defending model inversion and membership
+inference attacks via prediction purification", arXiv 2005.03915)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mipoison.config import Config, Knob
+from mipoison.defenses.base import BaseDefense
+from mipoison.models.inversion import SubstituteConfig, features
+from mipoison.protocols import DefenderView
+from mipoison.randomness import QueryRandomness
+from mipoison.simplex import keep_label, label_of, project_labelled_simplex
+from mipoison.training import seeded, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurifierConfig(Config):
+    """Purifier-style autoencoder.
+
+    Attributes:
+        bottleneck: units in the middle, at least 1; no more than K - 1 are used.
+        label_weight: weight of the cross-entropy towards the clean label, 0 to 100.
+        hidden: units of the outer layers. steps: Adam steps. batch: vectors per step.
+        public_data: the share of D_inv whose clean vectors it is trained on.
+    """
+
+    KNOBS: ClassVar[Mapping[str, Knob]] = {
+        "bottleneck": Knob(low=1, high=16, log=True, integer=True, help="units in the middle"),
+        "label_weight": Knob(low=0.01, high=10.0, log=True, help="weight of the label's cross-entropy"),
+    }
+
+    bottleneck: int = 2
+    label_weight: float = 0.1
+    hidden: int = 32
+    steps: int = 300
+    batch: int = 64
+    public_data: Literal["D1", "D2", "all"] = "all"
+
+    def validate(self) -> None:
+        self.require("bottleneck", self.bottleneck >= 1, "at least 1")
+        self.require("label_weight", 0 <= self.label_weight <= 100, "between 0 and 100")
+        self.require("hidden", self.hidden >= 1, "at least 1")
+        self.require("steps", self.steps >= 1, "at least 1")
+        self.require("batch", self.batch >= 2, "at least 2")
+
+    def make(self) -> Purifier:
+        return Purifier(self)
+
+
+class LogScores(nn.Module):
+    """Log scores, each class shifted and scaled by what ``c_NK`` shows (zero mean, unit variance)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, c_NK: Tensor) -> None:
+        super().__init__()
+        z_NK = features(c_NK, "log")
+        self.register_buffer("mean", z_NK.mean(0))
+        self.register_buffer("scale", z_NK.std(0, correction=0).clamp_min(1e-3))
+
+    def forward(self, c_NK: Tensor) -> Tensor:
+        return (features(c_NK, "log") - self.mean) / self.scale
+
+
+class Purifier(BaseDefense):
+    """``c' = softmax(G(log c))``, G an autoencoder with a bottleneck, trained to give c back.
+
+    Trained on ``|c' - c|^2 + label_weight * CE(c', label)`` over public vectors, so that a private vector
+    comes out like a public one. The output is projected to where the label is a maximum. Left out of the
+    original: the conditional sampling and label swapping of its later version (AAAI 2023).
+    """
+
+    def __init__(self, config: PurifierConfig) -> None:
+        self.config = config
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        """Train the autoencoder on the defender's public share."""
+        cfg = self.config
+        c_NK = view.substitute_data(SubstituteConfig(data=cfg.public_data))[0].to(view.device)
+        k = view.n_classes
+        middle = min(cfg.bottleneck, max(k - 1, 1))
+        with seeded(rng, view.device):
+            net = nn.Sequential(
+                LogScores(c_NK),
+                nn.Linear(k, cfg.hidden), nn.Tanh(), nn.Linear(cfg.hidden, middle),
+                nn.Linear(middle, cfg.hidden), nn.Tanh(), nn.Linear(cfg.hidden, k),
+            ).to(view.device)  # fmt: skip
+
+        def loss(logit_NK: Tensor, target_NK: Tensor) -> Tensor:
+            distance = (torch.softmax(logit_NK, 1) - target_NK).square().sum(1).mean()
+            return distance + cfg.label_weight * F.cross_entropy(logit_NK, label_of(target_NK))
+
+        train(net, c_NK, c_NK, loss, steps=cfg.steps, batch=cfg.batch, lr=1e-2, rng=rng)
+        self.autoencoder = net.requires_grad_(False)
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        if len(c_NK) == 0:
+            return c_NK.clone()
+        y_NK = torch.softmax(self.autoencoder(c_NK).double(), 1)
+        return keep_label(project_labelled_simplex(y_NK, label_of(c_NK)).to(c_NK), c_NK)

@@ -1,0 +1,72 @@
+"""The MLP: it learns, on the training part only, and keeps its best state on the rest."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mipoison.attacks.mlp as mlp_module
+from mipoison.attacks.mlp import MLPConfig
+from mipoison.config import ConfigError
+from mipoison.protocols import ThreatModel
+from mipoison.randomness import generator
+
+SHAPE = (1, 16, 16)
+KNOWN = ThreatModel(None, {}, SHAPE)
+SIZES: dict[str, Any] = {"width": 1, "steps": 150, "batch": 32, "lr": 1e-2}
+
+
+class Brightness:
+    """Two scores that tell how bright an image is."""
+
+    n_classes, queries = 2, 0
+
+    def query(self, x_NCHW: Tensor) -> Tensor:
+        self.queries += len(x_NCHW)
+        b = x_NCHW.mean((1, 2, 3)).clamp(0.02, 0.98)
+        return torch.stack([b, 1 - b], 1)
+
+
+def grey(n: int, seed: int = 0) -> Tensor:
+    rng = generator(seed, "grey")
+    return (torch.rand(n, 1, 1, 1, generator=rng) + 0.02 * torch.randn(n, *SHAPE, generator=rng)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("inputs", ["log", "raw", "all"])
+def test_it_beats_the_mean_image_on_an_easy_oracle(inputs: Any) -> None:
+    x, private = grey(120), grey(60, seed=1)
+    attack = MLPConfig(inputs=inputs, **SIZES).make()
+    attack.fit(Brightness(), x, known=KNOWN, rng=generator(0))
+    error = (attack.reconstruct(Brightness().query(private)) - private).square().mean()
+    assert float(error) < 0.2 * float((x.mean(0) - private).square().mean())
+
+
+def test_its_validation_images_are_no_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    original = mlp_module.train
+
+    def spy(model: nn.Module, inputs: Tensor, targets: Tensor, *rest: Any, **kwargs: Any) -> nn.Module:
+        calls.append((inputs, targets, kwargs))
+        return original(model, inputs, targets, *rest, **kwargs)
+
+    monkeypatch.setattr(mlp_module, "train", spy)
+    x = grey(40)
+    attack = MLPConfig(validation=0.25, patience=2, **SIZES).make()
+    oracle = Brightness()
+    attack.fit(oracle, x, known=KNOWN, rng=generator(0))
+    assert oracle.queries == 40
+    ((inputs, targets, kwargs),) = calls
+    validation = kwargs["validation"]
+    assert (len(validation.targets), validation.every, validation.patience) == (10, 7, 2)
+    rows = [row.numpy().tobytes() for part in (targets, validation.targets) for row in part]
+    assert sorted(rows) == sorted(row.numpy().tobytes() for row in x)
+    for z, images in ((inputs, targets), (validation.inputs, validation.targets)):  # pairs stay pairs
+        expected = attack.look(oracle.query(images.reshape(-1, *SHAPE))).float()
+        torch.testing.assert_close(z, expected)
+
+
+@pytest.mark.parametrize("changes", [{"validation": 0.0}, {"validation": 0.6}, {"patience": 0}, {"lr": 0.0}])
+def test_bounds(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        MLPConfig(**changes)
