@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mipoison.artifacts import ArtifactStore
-from mipoison.config import Config, ConfigError, choose
+from mipoison.config import Config, choose
 from mipoison.datasets import DATASETS, parse_name
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
-from mipoison.service import CHUNK, DefendedService
+from mipoison.service import DefendedService
 from mipoison.splits import AUXILIARY, Part, Split, halves, make_split
 from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
 
@@ -305,6 +305,3 @@ def scene_for(config: SceneConfig, root: str, data_root: str | None, device: str
     """A prepared scene, remembered by this process (a worker serves many trials of the same scenes)."""
     torch.set_num_threads(config.threads)
     return _remembered(config, root, data_root, device or default_device().type)
-
-
-__all__ = ["CHUNK", "SCALES", "ConfigError", "Scene", "SceneConfig", "prepare", "scaled", "scene_for"]

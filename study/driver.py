@@ -26,7 +26,7 @@ from mipoison.splits import describe, make_split
 from mipoison.storage import Storage
 from study.frontier import frontier_table, hypervolume, reference_point, settings_table
 from study.progress import Progress
-from study.records import Records
+from study.records import Records, to_frame, to_table
 from study.search import Search
 from study.settings import StudySettings, config_of, differences
 from study.space import parameters, starting_points
@@ -70,6 +70,15 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Open:
+    """A running trial: its number in the search, its setting's digest, when it began (monotonic seconds)."""
+
+    number: int
+    digest: str
+    began: float
+
+
 @dataclass
 class Study:
     """A study under way.
@@ -78,7 +87,7 @@ class Study:
         finished: trial -> its records. unfinished: trials that were started and not finished: name, attempt,
             setting.
         numbers: counts new trials. known: digest of a setting -> its outcome.
-        open: running trial -> its number in the search, and when it began. specs: trial -> its description.
+        open: the running trials.
     """
 
     settings: StudySettings
@@ -91,8 +100,7 @@ class Study:
     unfinished: list[tuple[str, int, Mapping[str, Any]]]
     numbers: Iterator[int]
     known: dict[str, Outcome] = field(default_factory=dict)
-    open: dict[str, tuple[int, float]] = field(default_factory=dict)
-    specs: dict[str, TrialSpec] = field(default_factory=dict)
+    open: dict[str, Open] = field(default_factory=dict)
 
     def spec(
         self,
@@ -269,8 +277,8 @@ def _ask(study: Study) -> TrialSpec | None:
     for _ in range(REPEATED_SUGGESTIONS):
         proposal = study.search.ask()
         digest = proposal.config.digest()
-        running = digest in {config_of(s.defense, dict(s.knobs)).digest() for s in _running(study)}
-        if digest not in study.known and not running:
+        running = {opened.digest for opened in study.open.values()}
+        if digest not in study.known and digest not in running:
             break
         study.search.tell(proposal.number, study.known.get(digest))
     else:
@@ -287,24 +295,19 @@ def _ask(study: Study) -> TrialSpec | None:
     study.records.write_json(
         f"trials/{trial}.json", {"defense": spec.defense, "knobs": dict(spec.knobs), "attempt": attempt}
     )
-    study.open[trial] = (proposal.number, time.monotonic())
-    study.specs[trial] = spec
+    study.open[trial] = Open(proposal.number, digest, time.monotonic())
     return spec
-
-
-def _running(study: Study) -> list[TrialSpec]:
-    return [study.specs[t] for t in study.open]
 
 
 def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | None) -> None:
     """A trial ended; a lost one leaves records that say so."""
-    number, began = study.open.pop(spec.trial)
+    opened = study.open.pop(spec.trial)
     if outcome is None:
         outcome = record_loss(spec, error or "the trial's process was lost")
     study.finished[spec.trial] = study.records.read_trial(spec.trial)
-    study.search.tell(number, outcome)
-    study.known[config_of(spec.defense, dict(spec.knobs)).digest()] = outcome
-    study.progress.finished(time.monotonic() - began, bool(outcome.get("failed")))
+    study.search.tell(opened.number, outcome)
+    study.known[opened.digest] = outcome
+    study.progress.finished(time.monotonic() - opened.began, bool(outcome.get("failed")))
     _show_quality(study)
 
 
@@ -314,7 +317,7 @@ def _is_failure(rows: list[Record]) -> bool:
 
 def _show_quality(study: Study) -> None:
     """Best worst case and hypervolume of what is finished."""
-    episodes = study.records.read()
+    episodes = to_frame(to_table([row for rows in study.finished.values() for row in rows]))
     if episodes.empty:
         return
     settings = settings_table(episodes, max_accuracy_drop=study.settings.max_accuracy_drop)

@@ -36,7 +36,7 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     scenes = fresh_scenes(study, seeds)
     records = Records(study.storage, f"{study.records.study}.fresh")
     finished = {trial: records.read_trial(trial) for trial in records.finished()}
-    again = dataclasses.replace(study, records=records, finished=finished, open={}, specs={})
+    again = dataclasses.replace(study, records=records, finished=finished, open={})
     with study.progress:
         evaluate_anchors(again, executor, scenes)
         specs = [
@@ -45,16 +45,22 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
             if row["defense"] not in ANCHORS and row["trial"] not in finished
         ]
         study.progress.begin(len(specs), 0, 0, executor.lanes)
-        queue, began = iter(specs), time.monotonic()
+        queue, began = iter(specs), dict[str, float]()
+
+        def ask() -> TrialSpec | None:
+            spec = next(queue, None)
+            if spec is not None:
+                began[spec.trial] = time.monotonic()
+            return spec
 
         def done(spec: TrialSpec, outcome: Outcome | None, error: str | None) -> None:
             if outcome is None:
                 outcome = record_loss(spec, error or "the trial's process was lost")
-            study.progress.finished((time.monotonic() - began), bool(outcome.get("failed")))
+            study.progress.finished(time.monotonic() - began[spec.trial], bool(outcome.get("failed")))
             study.progress.quality(outcome.get("worst_attack_accuracy"), None)
 
         if specs:
-            executor.search(len(specs), lambda: next(queue, None), done)
+            executor.search(len(specs), ask, done)
     return records.read()
 
 

@@ -24,7 +24,7 @@ class Progress:
         self._live = (
             Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         )
-        self._stage, self._total, self._done, self._failed, self._lanes = "", 0, 0, 0, 1
+        self._total, self._done, self._failed, self._lanes = 0, 0, 0, 1
         self._best: float | None = None
         self._volume: float | None = None
         self._seconds: list[float] = []
@@ -42,7 +42,6 @@ class Progress:
 
     def stage(self, text: str) -> None:
         """Say what is going on before the trials."""
-        self._stage = text
         if self._live:
             self._live.update(Text(text))
         else:

@@ -119,6 +119,12 @@ def to_table(records: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in records], schema=schema)
 
 
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Typed records as a data frame, in order of trial, seed and attacker."""
+    frame = table.to_pandas(types_mapper=_NULLABLE.get)
+    return frame.sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
+
+
 def check_name(name: str, what: str = "study") -> str:
     """A name usable as a folder: letters, digits, dot, dash, underscore; ConfigError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -173,8 +179,7 @@ class Records:
         table = (
             pa.concat_tables(tables, promote_options="default") if tables else episode_schema().empty_table()
         )
-        frame = table.to_pandas(types_mapper=_NULLABLE.get)
-        return frame.sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
+        return to_frame(table)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``<study>/<name>`` as JSON."""
