@@ -9,7 +9,7 @@ Shape suffixes: N samples, K classes, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,25 +20,42 @@ from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.randomness import QueryRandomness
 
 
+Trained = Callable[[str, Mapping[str, Any], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
+"""(kind, settings, make) -> a state dict: made once per scene and settings, or read from the store."""
+
+
+def train_anew(
+    kind: str, settings: Mapping[str, Any], make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """A :data:`Trained` without a store."""
+    return make()
+
+
 @dataclass(frozen=True)
 class DefenderView:
     """The defender's side, handed to :meth:`Defense.fit`.
 
     Attributes:
         x_private_NCHW, c_private_NK: private training images (D_cla train), their clean vectors.
+        y_private_N: their labels, for defenses that retrain the victim.
         substitute: builds (or loads) a substitute trained on clean pairs of the share of D_inv that its
             configuration names; in eval mode, parameters not requiring gradients.
         substitute_data: reads the public share that a substitute was trained on: images and clean vectors.
         n_classes: K.
         device: where to compute.
+        trained: makes or loads parts that :meth:`Defense.fit` trains. Everything that the part depends on
+            beyond the scene belongs into its settings, its random numbers included: derive them from the
+            settings, not from ``rng``.
     """
 
     x_private_NCHW: Tensor
     c_private_NK: Tensor
+    y_private_N: Tensor
     substitute: Callable[[SubstituteConfig], InversionNet]
     substitute_data: Callable[[SubstituteConfig], tuple[Tensor, Tensor]]
     n_classes: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    trained: Trained = train_anew
 
 
 class Defense(Protocol):

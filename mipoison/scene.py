@@ -175,10 +175,14 @@ class Scene:
         return DefenderView(
             x_private_NCHW=self.split.private_train.x_NCHW,
             c_private_NK=self.clean["private_train"],
+            y_private_N=self.split.private_train.y_N,
             substitute=self.substitute,
             substitute_data=self.substitute_data,
             n_classes=self.split.n_classes,
             device=self.device,
+            trained=lambda kind, settings, make: self.store.tensors(
+                kind, self.spec(settings=dict(settings)), make
+            ),
         )
 
 

@@ -113,6 +113,7 @@ class Restorer(Decoder):
         name = choose("defense (the restorer needs its code)", str(known.defense), DEFENSES)
         order = torch.randperm(len(x_NCHW), generator=rng)
         private, public = x_NCHW[order[: len(order) // 2]], x_NCHW[order[len(order) // 2 :]]
+        label_N = label_of(c_NK)[order[: len(private)]]
         with seeded(rng, self.device):
             shadow = ClassifierConfig(width=cfg.width or 1, hidden=4 * (cfg.width or 1)).make(
                 known.image_shape, n_classes
@@ -120,7 +121,7 @@ class Restorer(Decoder):
         train(
             shadow.to(self.device),
             private.to(self.device),
-            label_of(c_NK)[order[: len(private)]].to(self.device),
+            label_N.to(self.device),
             F.cross_entropy,
             steps=cfg.steps or 1,
             batch=cfg.batch or 1,
@@ -132,7 +133,7 @@ class Restorer(Decoder):
             for part, x in (("private", private), ("public", public))
         }
         defense: Any = DEFENSES[name].from_flat(known.settings).make()  # type: ignore[attr-defined]
-        defense.fit(self._view(private, public, clean, known), rng=rng)
+        defense.fit(self._view(private, public, clean, label_N, known), rng=rng)
         secret = int(torch.randint(0, 2**62, (1,), generator=rng)).to_bytes(8, "big")
         released = [
             protected(defense, clean[part], x, secret, self.device)
@@ -141,7 +142,12 @@ class Restorer(Decoder):
         return torch.cat([clean["private"], clean["public"]]), torch.cat(released)
 
     def _view(
-        self, private: Tensor, public: Tensor, clean: dict[str, Tensor], known: ThreatModel
+        self,
+        private: Tensor,
+        public: Tensor,
+        clean: dict[str, Tensor],
+        label_N: Tensor,
+        known: ThreatModel,
     ) -> DefenderView:
         """The defender's side of the shadow world."""
         cfg, rng, device = self.config, self.rng, self.device
@@ -168,6 +174,7 @@ class Restorer(Decoder):
         return DefenderView(
             x_private_NCHW=private,
             c_private_NK=clean["private"],
+            y_private_N=label_N,
             substitute=substitute,
             substitute_data=substitute_data,
             n_classes=clean["private"].shape[1],

@@ -42,6 +42,7 @@ def view_of(decoder: InversionNet, n_classes: int, n: int = 30) -> DefenderView:
     return DefenderView(
         x_private_NCHW=x,
         c_private_NK=c,
+        y_private_N=c.argmax(1),
         substitute=lambda config: decoder,
         substitute_data=lambda config: (c, x),
         n_classes=n_classes,

@@ -41,6 +41,7 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
         view = DefenderView(
             x_private_NCHW=x,
             c_private_NK=c,
+            y_private_N=c.argmax(1),
             substitute=lambda config: make_decoder(K),
             substitute_data=lambda config: (c, x),
             n_classes=K,
