@@ -19,7 +19,6 @@ from torch import Tensor
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.randomness import QueryRandomness
 
-
 Trained = Callable[[str, Mapping[str, Any], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 """(kind, settings, make) -> a state dict: made once per scene and settings, or read from the store."""
 
