@@ -76,6 +76,8 @@ class Config:
     KNOBS: ClassVar[Mapping[str, Knob]] = {}
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
     """Settings that a sweep tries first, as changes of the defaults."""
+    COST: ClassVar[int] = 1
+    """An attacker's cost: 0 is seconds (closed form), 1 one training of a decoder, 2 several of them."""
 
     def __post_init__(self) -> None:
         for name, (kind, optional) in self.field_kinds().items():

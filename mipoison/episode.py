@@ -169,6 +169,12 @@ def _shared_columns(
         attack_set_label_agreement=utility.label_agreement(
             scene.clean["attack_train"], vectors["attack_train"]
         ),
+        label_recovery=utility.label_recovery(
+            scene.clean["attack_train"],
+            vectors["attack_train"],
+            scene.clean["private_test"],
+            vectors["private_test"],
+        ),
         repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,
         poison_ms_per_sample=1e3 * max(seconds_poison - seconds_inference, 0.0) / queries,
         inference_ms_per_sample=1e3 * seconds_inference / queries,

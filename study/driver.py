@@ -18,12 +18,14 @@ import pandas as pd
 from rich.console import Console
 
 from mipoison.artifacts import source_fingerprint
+from mipoison.attacks import by_cost
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
 from mipoison.scene import SceneConfig
 from mipoison.splits import describe, make_split
 from mipoison.storage import Storage
+from study.cut import CUT, Point, worst_point
 from study.frontier import frontier_table, hypervolume, reference_point, settings_table
 from study.progress import Progress
 from study.records import Records, to_frame, to_table
@@ -88,6 +90,7 @@ class Study:
             setting.
         numbers: counts new trials. known: digest of a setting -> its outcome.
         open: the running trials.
+        cut_short: whether trials that the label-only anchor dominates are cut short.
     """
 
     settings: StudySettings
@@ -101,6 +104,11 @@ class Study:
     numbers: Iterator[int]
     known: dict[str, Outcome] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
+    cut_short: bool = True
+
+    def floor(self) -> Point | None:
+        """The label-only anchor's objectives, once it has faced every attacker."""
+        return worst_point(self.finished.get(ANCHORS[0], [])) if self.cut_short else None
 
     def spec(
         self,
@@ -119,7 +127,8 @@ class Study:
             attempt=attempt,
             defense=defense,
             knobs=dict(knobs),
-            attackers=s.attackers,
+            attackers=by_cost(s.attackers),
+            floor=None if defense in ANCHORS else self.floor(),
             scenes=tuple(scene.flat() for scene in scenes),
             root=self.storage.root,
             data_root=None if s.data_root is None else str(s.data_root.expanduser().resolve()),
@@ -312,7 +321,7 @@ def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | N
 
 
 def _is_failure(rows: list[Record]) -> bool:
-    return any(r["status"] != "ok" for r in rows)
+    return any(r["status"] == "failed" for r in rows)
 
 
 def _show_quality(study: Study) -> None:
@@ -338,13 +347,20 @@ def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
 
 def failed_share(episodes: pd.DataFrame) -> float:
     """Share of failed episodes."""
-    return float((episodes["status"] != "ok").mean()) if len(episodes) else 0.0
+    return float((episodes["status"] == "failed").mean()) if len(episodes) else 0.0
+
+
+def cut_share(episodes: pd.DataFrame) -> tuple[int, int]:
+    """Settings that were cut short, and the episodes that this saved."""
+    cut = episodes[episodes["status"] == CUT]
+    return int(cut["trial"].nunique()), len(cut)
 
 
 __all__ = [
     "Executor",
     "Outcome",
     "Study",
+    "cut_share",
     "evaluate_anchors",
     "failed_share",
     "open_study",

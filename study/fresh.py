@@ -36,7 +36,7 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     scenes = fresh_scenes(study, seeds)
     records = Records(study.storage, f"{study.records.study}.fresh")
     finished = {trial: records.read_trial(trial) for trial in records.finished()}
-    again = dataclasses.replace(study, records=records, finished=finished, open={})
+    again = dataclasses.replace(study, records=records, finished=finished, open={}, cut_short=False)
     with study.progress:
         evaluate_anchors(again, executor, scenes)
         specs = [

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES
 from mipoison.metrics.statistics import ROUNDING, mean_interval
+from study.cut import CUT
 
 LABEL_ONLY, UNDEFENDED = "label-only", "none"
 KNOB = "defense."
@@ -34,7 +35,7 @@ MEASURES = (*WORST, "excess_leakage", "excess_attack_accuracy")
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("trial", "defense"), "string"),
     **dict.fromkeys(("n_seeds", "n_shared_seeds", "n_pairs", "n_failed"), "Int64"),
-    **dict.fromkeys(("complete", "feasible", "leaks_nothing"), "boolean"),
+    **dict.fromkeys(("complete", "cut", "feasible", "leaks_nothing"), "boolean"),
     **dict.fromkeys(("confidence_distortion", "accuracy_drop"), "Float64"),
     **{f"{name}{bound}": "Float64" for name in MEASURES for bound in ("", "_low", "_high")},
     **{f"{name}_attacker": "string" for name in WORST},
@@ -93,7 +94,8 @@ def _prepared(episodes: pd.DataFrame) -> pd.DataFrame:
     rows = episodes.reset_index(drop=True).reindex(columns=[*episodes.columns, *missing])
     for column in (ACCURACY, ERROR, *SHARED):
         rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool)
+    rows["_cut"] = (rows["status"] == CUT).fillna(False).astype(bool)
+    rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_cut"]
     # The measured values at the end only order attempts that nothing else tells apart.
     key = ["trial", "attack", "seed"]
     rows = rows.sort_values([*key, "_failed", "attempt", "episode_id", ERROR, ACCURACY], kind="stable")
@@ -101,14 +103,19 @@ def _prepared(episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _worst_cases(rows: pd.DataFrame) -> dict[str, WorstCase]:
-    found = rows[~rows["_failed"] & rows[ERROR].notna() & rows[ACCURACY].notna()]
+    found = rows[~rows["_failed"] & ~rows["_cut"] & rows[ERROR].notna() & rows[ACCURACY].notna()]
     cases: dict[str, WorstCase] = {}
     if found.empty:
         return cases
     # Attackers that a trial lacks on a seed are null there, and the seed is dropped.
     grid = found.pivot(index=["trial", "seed"], columns="attack", values=[ERROR, ACCURACY])
-    grid = grid.dropna().sort_index()
-    for trial, by_seed in grid.groupby(level="trial", sort=True):
+    cut = rows[rows["_cut"]].groupby("trial")["attack"].unique()
+    for trial, by_seed in grid.sort_index().groupby(level="trial", sort=True):
+        if trial in cut.index:  # the worst case over the attackers that ran: it is at least so bad
+            by_seed = by_seed.drop(columns=cut[trial], level="attack", errors="ignore")
+        by_seed = by_seed.dropna()
+        if by_seed.empty:
+            continue
         error, accuracy = (by_seed[name].droplevel("trial") for name in (ERROR, ACCURACY))
         low, high = str(error.mean().idxmin()), str(accuracy.mean().idxmax())  # of equals, the first by name
         cases[str(trial)] = WorstCase(high, accuracy[high], low, error[low])
@@ -187,7 +194,9 @@ def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.Da
     Returns:
         COLUMNS and the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
         worst case where it cannot be computed, excess leakage without a label-only anchor. ``complete``: no
-        episode failed or is missing. ``dominated_by``: how many feasible settings dominate it.
+        episode failed, is missing or was cut. ``cut``: the label-only anchor dominated the setting before the
+        whole suite had run, so its worst case is a bound (at least so bad) and it is never on the frontier.
+        ``dominated_by``: how many feasible settings dominate it.
 
     Raises:
         ValueError: the rows mix data or scales, or a trial has two values of one knob.
@@ -202,13 +211,15 @@ def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.Da
     settings = []
     for trial, group in rows.groupby("trial", sort=True):
         case, n_failed, n_seeds = cases.get(str(trial)), int(group["_failed"].sum()), group["seed"].nunique()
-        ok = group[~group["_failed"]]
+        ok = group[~group["_failed"] & ~group["_cut"]]
         used = ok if case is None else ok[ok["seed"].isin(case.error_by_seed.index)]
         drop = _per_seed(used, used["model_accuracy"] - used["protected_accuracy"])
         row: dict[str, Any] = {"trial": trial, "defense": group["defense"].iloc[0], **_knobs(group, knobs)}
         n_shared = 0 if case is None else len(case.error_by_seed)
         row |= {"n_seeds": n_seeds, "n_shared_seeds": n_shared, "n_pairs": 0}
-        row |= {"n_failed": n_failed, "complete": n_failed == 0 and len(group) == n_seeds * n_attackers}
+        is_cut = bool(group["_cut"].any())
+        n_missing = n_seeds * n_attackers - len(group)
+        row |= {"n_failed": n_failed, "cut": is_cut, "complete": not (n_failed or n_missing or is_cut)}
         row |= {name: _per_seed(used, used[name]) for name in ("confidence_distortion", "mean_image_error")}
         row |= {"accuracy_drop": drop, "feasible": False if drop is None else drop <= limit}
         if case is not None:
@@ -227,8 +238,9 @@ def _points(settings: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _eligible(settings: pd.DataFrame) -> NDArray[np.bool_]:
-    """Feasible, and every objective known."""
+    """Feasible, every objective known, faced the whole suite."""
     feasible: NDArray[np.bool_] = settings["feasible"].fillna(False).to_numpy(dtype=bool)
+    feasible = feasible & ~settings["cut"].fillna(False).to_numpy(dtype=bool)
     return feasible & np.isfinite(_points(settings)).all(axis=1)
 
 
@@ -268,7 +280,7 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
         None while label-only's distortion (above 0) or its mean image error is unknown.
     """
     rows = _prepared(episodes)
-    floor = rows[~rows["_failed"] & (rows["defense"] == LABEL_ONLY)]
+    floor = rows[~rows["_failed"] & ~rows["_cut"] & (rows["defense"] == LABEL_ONLY)]
     distortion = _per_seed(floor, floor["confidence_distortion"])
     mean_image = _per_seed(floor, floor["mean_image_error"])
     if not distortion or not mean_image:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
-from study.driver import Executor, Study, failed_share, open_study, run_study, write_frontier
+from study.driver import Executor, Study, cut_share, failed_share, open_study, run_study, write_frontier
 from study.fresh import reevaluate
 from study.rayenv import plan_ray
 from study.report import write_report
@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scale=settings.scale,
     )
     share = failed_share(episodes)
+    n_cut, saved = cut_share(episodes)
+    if n_cut:
+        console.print(f"{n_cut} settings cut short (label-only dominated them), {saved} episodes saved")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
     return FAILED if share > 0.5 else 0
 

@@ -43,6 +43,7 @@ _REAL = [
     "protected_accuracy",
     "confidence_distortion",
     "label_agreement",
+    "label_recovery",
     "kl",
     "ece",
     "rank_correlation",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from mipoison.attacks import ATTACKS
+from mipoison.attacks import ATTACKS, SUITE
 from mipoison.config import Config, ConfigError, choose
 from mipoison.datasets import dataset_choices, parse_name
 from mipoison.defenses import ANCHORS, DEFENSES
@@ -20,10 +20,11 @@ from study.search import SAMPLERS
 from study.space import searchable
 
 DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
-"""The cheapest suite that held the worst case of every setting tried so far; ``all`` is the whole one."""
+"""The cheapest suite that held the worst case of every setting tried so far; ``suite`` is the whole one."""
 DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
 """The paper's two and the two controls that they have to beat."""
 ALL = "all"
+WHOLE_SUITE = "suite"
 
 # What a resumed study must share with the stored one; the rest (how it is run) may change.
 SHARED = [
@@ -40,6 +41,7 @@ SHARED = [
     "victim_steps",
     "decoder_steps",
     "decoder_width",
+    "decoder_batch",
     "threads",
 ]
 
@@ -81,7 +83,10 @@ class StudySettings:
     ] = DEFAULT_DEFENSES
     attackers: Annotated[
         tuple[str, ...],
-        _names(f"attackers of every setting; the worst case is over these: {', '.join(ATTACKS)}; or {ALL}"),
+        _names(
+            f"attackers of every setting; the worst case is over these: {', '.join(ATTACKS)}; "
+            f"{WHOLE_SUITE} (all but those that only replicate the paper); or {ALL}"
+        ),
     ] = DEFAULT_ATTACKERS
     sampler: Annotated[str, tyro.conf.arg(help=f"how settings are suggested: {', '.join(SAMPLERS)}")] = "tpe"
     max_accuracy_drop: float = 0.02
@@ -112,6 +117,8 @@ class StudySettings:
     """training steps of inversion models; default: the scale's"""
     decoder_width: int | None = None
     """channels of inversion models before the last block; default: the scale's"""
+    decoder_batch: int | None = None
+    """images per training step of inversion models; default: the scale's"""
     dashboard: bool = True
     """start Ray's dashboard with a local Ray, on loopback"""
     verbose: bool = False
@@ -130,6 +137,7 @@ class StudySettings:
             "victim_steps",
             "decoder_steps",
             "decoder_width",
+            "decoder_batch",
         ):
             if getattr(self, name) is not None:
                 self._least(name, 0 if name == "workers" else 10 if name == "limit" else 1)
@@ -163,6 +171,8 @@ class StudySettings:
         for name in names:
             if name == ALL:
                 out += valid
+            elif kind == "attacker" and name == WHOLE_SUITE:
+                out += SUITE
             elif kind == "defense" and name in ANCHORS:
                 continue  # always evaluated
             else:
@@ -184,6 +194,7 @@ class StudySettings:
                 victim_steps=self.victim_steps,
                 decoder_steps=self.decoder_steps,
                 decoder_width=self.decoder_width,
+                decoder_batch=self.decoder_batch,
             )
             for seed in range(self.first_seed, self.first_seed + self.seeds)
         )

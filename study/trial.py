@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage import Storage
+from study.cut import CUT
 from study.frontier import settings_table
 from study.records import Records, to_table
 from study.search import CONSTRAINT, DIRECTIONS
@@ -63,7 +65,8 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, flo
     """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
     rows = [{"trial": "t", "study": "s", "attempt": 0} | r for r in records]
     row = settings_table(to_table(rows).to_pandas(), max_accuracy_drop=max_accuracy_drop).iloc[0]
-    silent = {r["attack"] for r in records} - {r["attack"] for r in records if r["status"] == "ok"}
+    told = {r["attack"] for r in records if r["status"] in ("ok", CUT)}
+    silent = {r["attack"] for r in records} - told
     if silent:  # its strongest attacker may be among them: no worst case
         row = row.copy()
         row[list(DIRECTIONS)] = None
@@ -71,8 +74,9 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, flo
         name: float(row[name]) if np.isfinite(_number(row[name])) else None
         for name in (*DIRECTIONS, CONSTRAINT)
     }
-    failed = sum(r["status"] != "ok" for r in records)
-    return {**values, "episodes": float(len(records)), "failed": float(failed)}
+    count = Counter(r["status"] for r in records)
+    failed = len(records) - count["ok"] - count[CUT]
+    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[CUT])}
 
 
 def _number(value: Any) -> float:

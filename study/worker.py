@@ -33,6 +33,7 @@ from mipoison.models.inversion import SubstituteConfig
 from mipoison.scene import Scene, SceneConfig, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage import Storage
+from study.cut import cost_of, cut_record, dominated, stages
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class TrialSpec:
         defense, knobs: the setting. attackers: names of ATTACKS. scenes: flat SceneConfigs, one a seed.
         root: storage root. data_root: the data folder, None for the default.
         study: the study's name. max_accuracy_drop: its constraint.
+        floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
+            the same attackers and seeds; a trial that it dominates is cut short. None: never cut short.
     """
 
     study: str
@@ -95,6 +98,7 @@ class TrialSpec:
     scenes: tuple[Mapping[str, Any], ...]
     root: str
     data_root: str | None
+    floor: tuple[float, float, float] | None = None
 
     def episodes(self) -> list[EpisodeConfig]:
         """The trial's episodes, seed by seed."""
@@ -124,6 +128,8 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     """Run a trial's episodes on these ranks; every rank returns all records, in the episodes' order.
 
     A failure becomes records that say so. Episodes finished by an earlier, interrupted attempt are read back.
+    Cheap attackers come first (see ``Config.COST``); what is left of a trial that the label-only anchor
+    dominates by then is cut, see :func:`study.cut.dominated`.
     """
     group = group or Alone()
     store = ArtifactStore(Storage(spec.root))
@@ -153,10 +159,39 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     errors = _shared(errors, group)
     deployments = {seed: d for seed, d in deployments.items() if seed not in errors}
     _release(deployments, released, errors, group)
+    for stage in stages(episodes):
+        own = [i for i in stage if i in missing][group.rank :: group.size]
+        mine = _attack(own, episodes, scenes, deployments, released, errors, pictures, store)
+        for share in group.gather((mine, pictures)):
+            done |= share[0]
+            pictures |= share[1]
+        run = [i for i in range(len(episodes)) if cost_of(stage, episodes) >= episodes[i].attack_config.COST]
+        if len(run) < len(episodes) and dominated([done[i] for i in run], spec.floor):
+            # Those found in the store too, so that a record does not depend on what ran before.
+            done |= {
+                i: cut_record(episode, scenes[episode.scene.seed].split.fingerprint, len(run), len(episodes))
+                for i, episode in enumerate(episodes)
+                if i not in run
+            }
+            kept = {"truth", *(episodes[i].attack for i in run)}
+            pictures = {name: picture for name, picture in pictures.items() if name in kept}
+            break
+    return TrialResult([done[i] for i in range(len(episodes))], pictures)
+
+
+def _attack(
+    indices: list[int],
+    episodes: list[EpisodeConfig],
+    scenes: Mapping[int, Scene],
+    deployments: Mapping[int, Deployment],
+    released: Mapping[int, Released],
+    errors: Mapping[int, BaseException],
+    pictures: dict[str, np.ndarray],
+    store: ArtifactStore,
+) -> dict[int, dict[str, Any]]:
+    """Attack and measure some episodes: index -> record; pictures of the first seed are added."""
     mine: dict[int, dict[str, Any]] = {}
-    for turn, i in enumerate(missing):
-        if turn % group.size != group.rank:
-            continue
+    for i in indices:
         episode = episodes[i]
         seed = episode.scene.seed
         try:
@@ -177,10 +212,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
             )
             record = failed_record(episode, scenes[seed].split.fingerprint if seed in scenes else None, error)
         mine[i] = record
-    for share in group.gather((mine, pictures)):
-        done |= share[0]
-        pictures |= share[1]
-    return TrialResult([done[i] for i in range(len(episodes))], pictures)
+    return mine
 
 
 def _shared(errors: dict[int, BaseException], group: Group) -> dict[int, BaseException]:

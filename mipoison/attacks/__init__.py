@@ -6,6 +6,8 @@ named member of the suite: the same attacker with other options is another line.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.distilled import DistilledConfig
@@ -30,6 +32,7 @@ ATTACKS: dict[str, Config] = {
     "label-only": DecoderConfig(view="label-only", features="raw"),
     "averaging-4": AveragingConfig(queries=4),
     "averaging-16": AveragingConfig(queries=16),
+    "averaging-64": AveragingConfig(queries=64),
     "repeats-16": AveragingConfig(queries=16, pool="each"),
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
@@ -39,7 +42,20 @@ ATTACKS: dict[str, Config] = {
     "restorer": RestorerConfig(),
     "distilled": DistilledConfig(),
     "tuned": TunedConfig(),
+    "data-D1": DecoderConfig(data="D1"),
 }
 
 PASSIVE = "passive"
 """The attacker of the paper: trains on what the API answers, knows of no defense."""
+
+REPLICATION = ("data-D1",)
+"""Only for the paper's tables: weaker than another member by construction, so they are not in the suite."""
+
+
+def by_cost(names: Iterable[str]) -> tuple[str, ...]:
+    """Attackers in the order in which a candidate faces them: cheap ones first."""
+    return tuple(sorted(names, key=lambda name: ATTACKS[name].COST))
+
+
+SUITE = by_cost(name for name in ATTACKS if name not in REPLICATION)
+"""Every attacker that a claim has to survive."""

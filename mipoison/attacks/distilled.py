@@ -8,6 +8,7 @@ Shape suffixes: N samples, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +26,8 @@ class DistilledConfig(DecoderConfig):
     Attributes:
         student_lr: peak learning rate of the student, above 0.
     """
+
+    COST: ClassVar[int] = 2
 
     student_lr: float = 2e-3
 

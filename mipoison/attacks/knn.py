@@ -7,7 +7,7 @@ M own answers, K classes, F features, D pixels, CHW image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class KNNConfig(Config):
             the neighbours are searched in each fold's training part, and the means averaged.
         data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
+
+    COST: ClassVar[int] = 0
 
     inputs: Literal["log", "raw", "all", "tuned"] = "tuned"
     folds: int = 5

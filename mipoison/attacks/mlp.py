@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class MLPConfig(Config):
         data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
         width: hidden units are 16 times this. steps, batch, lr: training with Adam. None takes the scale's.
     """
+
+    COST: ClassVar[int] = 0
 
     inputs: Literal["log", "raw", "all"] = "all"
     validation: float = 0.15

@@ -12,7 +12,7 @@ Shape suffixes: N samples, K classes, CHW image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,8 @@ class RestorerConfig(DecoderConfig):
     Attributes:
         hidden: units of the restoring network's two hidden layers, at least 1.
     """
+
+    COST: ClassVar[int] = 2
 
     hidden: int = 64
 

@@ -7,7 +7,7 @@ normal equations by a little. Shape suffixes: N samples, K classes, F features, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class RidgeConfig(Config):
             held-out error; the solutions of the folds are averaged.
         data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
+
+    COST: ClassVar[int] = 0
 
     inputs: Literal["log", "raw", "all", "tuned"] = "tuned"
     folds: int = 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class TunedConfig(DecoderConfig):
         tune: how many of CANDIDATES are tried, the stated tuning budget: 1 to 12.
         judge: share of its images that judges them, [0.05, 0.5].
     """
+
+    COST: ClassVar[int] = 2
 
     tune: int = 6
     judge: float = 0.2

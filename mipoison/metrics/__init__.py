@@ -1,7 +1,7 @@
 """Measurements: utility and leakage of released vectors, validity checks on records, statistics over seeds.
 
-Torch and NumPy only, and nothing of models, attacks or defenses: every function takes vectors, images or
-    records.
+Torch, NumPy and scikit-learn, and nothing of models, attacks or defenses: every function takes vectors,
+images or records.
 """
 
 from mipoison.metrics.checks import CHECKS, Check, CheckContext, apply_checks, checks_table
@@ -22,6 +22,7 @@ from mipoison.metrics.utility import (
     expected_calibration_error,
     kl_divergence,
     label_agreement,
+    label_recovery,
     rank_correlation,
     utility_metrics,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "gamma_inversion",
     "kl_divergence",
     "label_agreement",
+    "label_recovery",
     "mean_image_error",
     "mean_interval",
     "paired_difference",

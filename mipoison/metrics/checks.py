@@ -27,6 +27,21 @@ ZERO_BUDGET_TOLERANCE = 1e-6
 LABEL_ONLY_TOLERANCE = 0.02
 """Share by which the worst-case error may exceed the label-only floor."""
 
+GIVEN_TOLERANCE = 1e-4
+"""Mean l2 distance from the clean answers that an attacker cannot fail to notice in its training data."""
+
+DISCARDING_VIEWS = ("label-only", "rounding", "top-k")
+"""Views that may throw away all that a defense changed: training may then rightly be what it was."""
+
+RECOVERY_TOLERANCE = 0.05
+"""Share of labels that a reader may recover beyond those that the first maximum tells."""
+
+JUDGE_TOLERANCE = 0.1
+"""Share by which the evaluator may be poorer on real images than the victim, or than on reconstructions."""
+
+SECOND_JUDGE_TOLERANCE = 0.25
+"""Share by which the attack accuracies of the two evaluators may differ where both know the same classes."""
+
 CELL = ("dataset", "auxiliary", "split", "seed", "victim")
 """What compared records have in common; settings under these names (``victim.width``) included."""
 
@@ -163,6 +178,48 @@ def _below_label_only(record: Record, context: CheckContext) -> bool | None:
     return worst > min(floor) * (1 + LABEL_ONLY_TOLERANCE)
 
 
+def _asked_nothing(record: Record, context: CheckContext) -> bool | None:
+    queries = _number(record, "queries")
+    return None if queries is None else queries == 0
+
+
+def _training_unaffected(record: Record, context: CheckContext) -> bool | None:
+    error, given = _number(record, "clean_reconstruction_error"), _number(record, "attack_set_distortion")
+    if error is None or given is None or given <= GIVEN_TOLERANCE:
+        return None
+    if record.get("attack.view") in DISCARDING_VIEWS:
+        return None
+    twins = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
+    return any(abs(error - other) <= ZERO_BUDGET_TOLERANCE for other in twins) if twins else None
+
+
+def _label_recovered(record: Record, context: CheckContext) -> bool | None:
+    recovery, agreement = _number(record, "label_recovery"), _number(record, "label_agreement")
+    if recovery is None or agreement is None:
+        return None
+    return recovery > agreement + RECOVERY_TOLERANCE
+
+
+def _leaks_more_than_undefended(record: Record, context: CheckContext) -> bool | None:
+    error, distortion = _number(record, "reconstruction_error"), _number(record, "confidence_distortion")
+    undefended = _errors(context.undefended)
+    if error is None or not distortion or not undefended:
+        return None
+    return min([error, *_errors(context.suite)]) < min(undefended) * (1 - WEAKER_TOLERANCE)
+
+
+def _unfit_judge(record: Record, context: CheckContext) -> bool | None:
+    real, victim = _number(record, "evaluator_accuracy"), _number(record, "model_accuracy")
+    judged, second = _number(record, "attack_accuracy"), _number(record, "open_accuracy")
+    if real is None or judged is None:
+        return None
+    poorer = victim is not None and real < victim - JUDGE_TOLERANCE
+    # On disjoint data the open evaluator has other classes to choose from: it may rightly differ.
+    comparable = record.get("auxiliary") == "same" and second is not None
+    disagree = comparable and second is not None and judged - second > SECOND_JUDGE_TOLERANCE
+    return poorer or judged > real + JUDGE_TOLERANCE or disagree
+
+
 CHECKS: dict[str, Check] = {
     "repeated_queries_differ": Check(
         "repeated_queries_differ",
@@ -200,6 +257,44 @@ CHECKS: dict[str, Check] = {
         "less seems to leak than from the label alone, which is impossible for an attacker who may discard "
         "the scores: the attackers are under-trained or poisoned, and the suite lacks a label-only view",
         _below_label_only,
+    ),
+    "asked_nothing": Check(
+        "asked_nothing",
+        "the meter counted no query",
+        "the attacker learned from something else than the API's answers: its result is void",
+        _asked_nothing,
+    ),
+    "training_unaffected": Check(
+        "training_unaffected",
+        f"the answers to the attacker's queries are more than {GIVEN_TOLERANCE:g} off (mean l2), yet on "
+        "clean private vectors it reconstructs as its undefended twin does, within "
+        f"{ZERO_BUDGET_TOLERANCE:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all that changed",
+        "all else being equal it was trained on the clean vectors: it saw what an attacker cannot see",
+        _training_unaffected,
+    ),
+    "label_recovered": Check(
+        "label_recovered",
+        "a reader of whole released vectors tells the clean label more often, by more than "
+        f"{RECOVERY_TOLERANCE:g}, than the first maximum does",
+        "the defense flips labels but leaves them readable in the rest of the vector: its label agreement "
+        "and its cost in accuracy protect nothing",
+        _label_recovered,
+    ),
+    "leaks_more_than_undefended": Check(
+        "leaks_more_than_undefended",
+        f"the least error over the suite is more than {WEAKER_TOLERANCE:.0%} below the least undefended one",
+        "the answers hold more about the image than the victim's own: the defense writes something private "
+        "into them, or its noise helped an attacker that over-fits",
+        _leaks_more_than_undefended,
+    ),
+    "unfit_judge": Check(
+        "unfit_judge",
+        f"on real images the evaluator is more than {JUDGE_TOLERANCE:g} below the victim, or below its own "
+        "share of recognised reconstructions, or (same classes on both sides) the second evaluator "
+        f"recognises {SECOND_JUDGE_TOLERANCE:g} less of them",
+        "the evaluator is too poor, or was trained on reconstructions: attack accuracy says nothing here, "
+        "use the reconstruction error",
+        _unfit_judge,
     ),
 }
 

@@ -9,7 +9,13 @@ Shape suffixes: N samples, K classes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 KL_FLOOR = 1e-12
@@ -62,6 +68,40 @@ def _labels(y_N: Tensor, n: int, k: int) -> Tensor:
     if low < 0 or high >= k:
         raise ValueError(f"labels must lie in 0..{k - 1} for vectors of {k} classes, got {low}..{high}")
     return y_N
+
+
+def label_recovery(
+    clean_train_NK: Tensor, released_train_NK: Tensor, clean_NK: Tensor, released_NK: Tensor
+) -> float:
+    """Share of clean labels, in [0, 1], that can be read from whole released vectors.
+
+    The best of three readers: the first maximum; the nearest of the training vectors; multinomial logistic
+    regression on scores and log scores. The latter two learn from an attacker's queries (released vectors and
+    the clean labels behind them). A defense that flips labels but leaves them readable has a recovery above
+    its label agreement.
+
+    Args:
+        clean_train_NK, released_train_NK: what the readers learn from; the first 1,000 rows are used.
+        clean_NK, released_NK: what they are judged on.
+
+    Raises:
+        ValueError: shapes differ, or rows are off the simplex.
+    """
+    clean_train_NK, released_train_NK = (v[:1000] for v in _pair(clean_train_NK, released_train_NK))
+    clean_NK, released_NK = _pair(clean_NK, released_NK)
+    label_N = clean_NK.argmax(dim=1).numpy()
+    found = [float((released_NK.argmax(dim=1).numpy() == label_N).mean())]
+    known_N = clean_train_NK.argmax(dim=1).numpy()
+    if found[0] < 1 and len(set(known_N.tolist())) > 1:
+        inputs, asked = _reader_inputs(released_train_NK), _reader_inputs(released_NK)
+        for reader in (KNeighborsClassifier(1), LogisticRegression(max_iter=200)):
+            model = make_pipeline(StandardScaler(), reader).fit(inputs, known_N)
+            found.append(float((model.predict(asked) == label_N).mean()))
+    return max(found)
+
+
+def _reader_inputs(c_NK: Tensor) -> NDArray[np.float64]:
+    return torch.cat([c_NK, c_NK.clamp_min(KL_FLOOR).log()], 1).numpy()
 
 
 def accuracy(c_NK: Tensor, y_N: Tensor) -> float:

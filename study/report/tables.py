@@ -173,7 +173,8 @@ def equal_distortion(
         interval (see ``paired_difference``) both to exclude zero. Not corrected for the number of verdicts.
     """
     cases = worst_cases(episodes)
-    usable = settings[settings["trial"].isin(list(cases))].dropna(subset=["confidence_distortion"])
+    whole = ~settings["cut"].fillna(False).astype(bool)
+    usable = settings[whole & settings["trial"].isin(list(cases))].dropna(subset=["confidence_distortion"])
     usable = usable[usable["confidence_distortion"] > 0]
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
     logs = np.log(usable["confidence_distortion"].astype(float))
@@ -231,7 +232,7 @@ def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info
 
 def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     """Failed episodes by defense, attacker and error."""
-    bad = episodes[episodes["status"] != "ok"]
+    bad = episodes[episodes["status"] == "failed"]
     table = _table(
         f"Failures: {len(bad)} of {len(episodes)} episodes",
         f"A failed episode has no measurements; its seed is left out of its setting's worst case. {info}.",
@@ -281,7 +282,7 @@ def print_report(
     info = describe(episodes, title_info)
     tables = [frontier_report(settings, info), family_report(settings, info)]
     tables += [equal_distortion_report(episodes, settings, info)]
-    if (episodes["status"] != "ok").any():
+    if (episodes["status"] == "failed").any():
         tables += [failures_report(episodes, info)]
     tables += [checks_report(episodes, info)]
     for table in tables:
