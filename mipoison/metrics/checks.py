@@ -268,7 +268,8 @@ CHECKS: dict[str, Check] = {
         "training_unaffected",
         f"the answers to the attacker's queries are more than {GIVEN_TOLERANCE:g} off (mean l2), yet on "
         "clean private vectors it reconstructs as its undefended twin does, within "
-        f"{ZERO_BUDGET_TOLERANCE:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all that changed",
+        f"{ZERO_BUDGET_TOLERANCE:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all "
+        "that changed",
         "all else being equal it was trained on the clean vectors: it saw what an attacker cannot see",
         _training_unaffected,
     ),

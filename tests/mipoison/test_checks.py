@@ -26,7 +26,15 @@ def record(
         "reconstruction_skill": None if error is None else 1 - error / 0.0474,
         "confidence_distortion": 0.0 if defense == "none" else 0.01,
         "label_agreement": 1.0,
+        "label_recovery": 1.0,
         "repeat_query_distance": 0.0,
+        "queries": 1000,
+        "attack_set_distortion": 0.0 if defense == "none" else 0.01,
+        "clean_reconstruction_error": error if defense == "none" or error is None else 0.0242,
+        "evaluator_accuracy": 0.97,
+        "model_accuracy": 0.98,
+        "attack_accuracy": 1.0,
+        "open_accuracy": 0.99,
         **budget,
         **more,
     }
@@ -52,6 +60,11 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         "check.adaptive_weaker_than_passive": False,
         "check.zero_budget_differs": None,  # its distortion is not 0
         "check.below_label_only": False,
+        "check.asked_nothing": False,
+        "check.training_unaffected": False,
+        "check.label_recovered": False,
+        "check.leaks_more_than_undefended": False,
+        "check.unfit_judge": False,
     }
     assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
     assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
@@ -65,7 +78,14 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         ("no_better_than_mean_image", {"reconstruction_skill": 0.0}),
         ("no_better_than_mean_image", {"reconstruction_skill": -0.3}),
         ("adaptive_weaker_than_passive", {"reconstruction_error": 0.0264 * 1.03}),
-        ("zero_budget_differs", {"confidence_distortion": 0.0}),  # error 0.0262, undefended restorer 0.0205
+        # error 0.0262, undefended restorer 0.0205
+        ("zero_budget_differs", {"confidence_distortion": 0.0, "attack_set_distortion": 0.0}),
+        ("asked_nothing", {"queries": 0}),
+        ("training_unaffected", {"clean_reconstruction_error": 0.0205}),
+        ("label_recovered", {"label_agreement": 0.9, "label_recovery": 0.96}),
+        ("leaks_more_than_undefended", {"reconstruction_error": 0.0201 * 0.97}),
+        ("unfit_judge", {"evaluator_accuracy": 0.85}),
+        ("unfit_judge", {"attack_accuracy": 0.9, "open_accuracy": 0.6}),
     ],
 )
 def test_a_planted_fault_raises_its_check_alone(fault, changes):
@@ -101,13 +121,14 @@ def test_below_label_only_does_not_apply_where_labels_flip():
 
 
 def test_zero_budget_is_zero_on_the_attack_set_too():
+    assert record()["attack_set_distortion"] == 0.01
     for distortion, expected in ((0.01, None), (0.0, True), (None, True)):
         moved = record(error=0.03, confidence_distortion=0.0, attack_set_distortion=distortion)
         assert apply_checks(moved, context([moved]))["check.zero_budget_differs"] is expected
 
 
 def test_zero_budget_compares_the_same_attacker_only():
-    same = record(attack="restorer", error=0.0205, confidence_distortion=0.0)
+    same = record(attack="restorer", error=0.0205, confidence_distortion=0.0, attack_set_distortion=0.0)
     assert apply_checks(same, context())["check.zero_budget_differs"] is False
     assert (
         apply_checks({**same, "reconstruction_error": 0.0205 + 5e-7}, context())["check.zero_budget_differs"]
@@ -121,7 +142,23 @@ def test_zero_budget_compares_the_same_attacker_only():
         assert apply_checks({**same, **other}, context())["check.zero_budget_differs"] is None
 
 
-@pytest.mark.parametrize("status", ["failed", "timeout", None])
+@pytest.mark.parametrize("view", ["label-only", "rounding", "top-k"])
+def test_views_that_discard_scores_may_train_as_undefended(view):
+    same = {**SUITE[0], "clean_reconstruction_error": 0.0205}
+    assert apply_checks(same, context())["check.training_unaffected"] is True
+    twin = tuple({**row, "attack.view": view} for row in UNDEFENDED)
+    mine = {**same, "attack.view": view}
+    assert apply_checks(mine, CheckContext((), twin, ()))["check.training_unaffected"] is None
+    tiny = {**same, "attack_set_distortion": 1e-5}
+    assert apply_checks(tiny, context())["check.training_unaffected"] is None
+
+
+def test_the_second_judge_counts_only_where_the_classes_are_the_same():
+    odd = {**SUITE[0], "auxiliary": "disjoint", "attack_accuracy": 0.9, "open_accuracy": 0.2}
+    assert apply_checks(odd, CheckContext())["check.unfit_judge"] is False
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "cut", None])
 def test_a_failed_record_gets_none_everywhere(status):
     faulty = {**SUITE[0], "status": status, "repeat_query_distance": 1.0, "reconstruction_skill": -1.0}
     assert apply_checks(faulty, context()) == {f"check.{name}": None for name in CHECKS}
@@ -135,6 +172,10 @@ def test_missing_numbers_are_not_applicable(missing):
         "reconstruction_error",
         "label_agreement",
         "confidence_distortion",
+        "queries",
+        "attack_set_distortion",
+        "clean_reconstruction_error",
+        "evaluator_accuracy",
     )
     blank = {**SUITE[0], **dict.fromkeys(keys, missing)}
     assert set(apply_checks(blank, context()).values()) == {None}
@@ -147,6 +188,9 @@ def test_without_siblings_only_the_records_own_checks_apply():
     assert [name for name, value in checked.items() if value is not None] == [
         "check.repeated_queries_differ",
         "check.no_better_than_mean_image",
+        "check.asked_nothing",
+        "check.label_recovered",
+        "check.unfit_judge",
     ]
 
 

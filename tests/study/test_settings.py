@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mipoison.attacks import ATTACKS
+from mipoison.attacks import ATTACKS, REPLICATION, SUITE
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
 from mipoison.defenses import ANCHORS
@@ -146,6 +146,9 @@ def test_lists_of_defenses(given: tuple[str, ...], expected: tuple[str, ...]) ->
 def test_lists_of_attackers() -> None:
     assert StudySettings().attackers == DEFAULT_ATTACKERS
     assert StudySettings(attackers=("all",)).attackers == tuple(ATTACKS)
+    assert StudySettings(attackers=("suite",)).attackers == SUITE
+    assert set(ATTACKS) - set(SUITE) == set(REPLICATION)
+    assert [ATTACKS[name].COST for name in SUITE] == sorted(ATTACKS[name].COST for name in SUITE)
     assert StudySettings(attackers=("label-only,passive", "raw")).attackers == (
         "label-only",
         "passive",
@@ -208,6 +211,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         victim_steps=9,
         decoder_steps=9,
         decoder_width=9,
+        decoder_batch=9,
         defenses=("lpa",),
         attackers=("raw",),
         sampler="random",

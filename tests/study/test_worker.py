@@ -564,6 +564,7 @@ def test_the_outcome_is_the_worst_case_over_the_suite() -> None:
             "accuracy_drop": 0.01,
             "episodes": 4,
             "failed": 0,
+            "cut": 0,
         }
     )
 

@@ -1,0 +1,243 @@
+"""Planted faults, end to end: real episodes in which something cheats trip their check, others do not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mipoison.attacks import ATTACKS
+from mipoison.config import Config
+from mipoison.defenses import DEFENSES
+from mipoison.defenses.base import BaseDefense
+from mipoison.episode import (
+    Deployment,
+    EpisodeConfig,
+    at_scale,
+    attack_and_measure,
+    attack_once,
+    deploy,
+    release,
+)
+from mipoison.protocols import DefenderView, Oracle
+from mipoison.randomness import QueryRandomness, generator
+from mipoison.scene import Scene
+from mipoison.service import DefendedService
+from mipoison.training import seeded, train
+from study.trial import relate
+
+BUDGET = 0.05
+CHEAP = ("passive", "ridge", "label-only")
+Record = dict[str, Any]
+
+
+def run(scene: Scene, defense: str, deployment: Deployment, attacks: tuple[str, ...] = CHEAP) -> list[Record]:
+    released = release(deployment)
+    return [
+        attack_and_measure(
+            EpisodeConfig(
+                scene=scene.config,
+                defense=defense,
+                defense_config=deployment.config,
+                attack=name,
+                attack_config=ATTACKS[name],
+            ),
+            deployment,
+            released,
+        )[0]
+        for name in attacks
+    ]
+
+
+@pytest.fixture(scope="module")
+def scene(tiny_scene: Scene) -> Scene:
+    return tiny_scene
+
+
+@pytest.fixture(scope="module")
+def anchors(scene: Scene) -> list[Record]:
+    names = ("none", "label-only")
+    return [r for name in names for r in run(scene, name, deploy(scene, name, DEFENSES[name]()))]
+
+
+def raised(record: Record) -> set[str]:
+    return {k.removeprefix("check.") for k, v in record.items() if k.startswith("check.") and v}
+
+
+FAULTS = {
+    "asked_nothing",
+    "training_unaffected",
+    "label_recovered",
+    "leaks_more_than_undefended",
+    "unfit_judge",
+}
+
+
+@pytest.fixture(scope="module")
+def honest(scene: Scene, anchors: list[Record]) -> list[Record]:
+    rows = run(scene, "noise", deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET)))
+    return relate(rows, anchors)
+
+
+def test_honest_episodes_trip_none_of_them(honest: list[Record], anchors: list[Record]) -> None:
+    for record in [*honest, *relate(anchors, anchors)]:
+        assert not raised(record) & FAULTS, record["attack"]
+    assert all(r["check.training_unaffected"] is False for r in honest if r["attack"] != "label-only")
+
+
+# ---------------------------------------------------------------- an attacker wired to the clean vectors
+
+
+class CleanSession(DefendedService):
+    """A service whose clients get the victim's own answers: the post-processing unit is bypassed."""
+
+    def session(self) -> Callable[[Tensor], Tensor]:
+        return self.clean
+
+
+def test_an_attacker_wired_to_the_clean_vectors(scene: Scene, anchors: list[Record]) -> None:
+    deployment = deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET))
+    deployment.service.__class__ = CleanSession
+    wired = relate(run(scene, "noise", deployment), anchors)
+    by_attack = {r["attack"]: raised(r) & FAULTS for r in wired}
+    assert by_attack["passive"] == by_attack["ridge"] == {"training_unaffected"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InsiderConfig(Config):
+    """An attacker with the victim in its hands (class attribute: no setting carries a model)."""
+
+    def make(self) -> Insider:
+        return Insider()
+
+
+class Insider:
+    """Asks nobody: trains ridge on vectors that it computes itself."""
+
+    scene: Scene
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: Any, rng: torch.Generator) -> None:
+        class Own:
+            n_classes, queries = self.scene.split.n_classes, 0
+
+            def query(_, x: Tensor) -> Tensor:
+                return torch.softmax(self.scene.victim(x), 1)
+
+        self.inner = ATTACKS["ridge"].make()  # type: ignore[attr-defined]
+        self.inner.fit(Own(), x_NCHW, known=known, rng=rng)
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        return self.inner.reconstruct(c_NK)
+
+
+def test_an_attacker_that_asks_nothing(
+    scene: Scene, anchors: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "insider", InsiderConfig())
+    monkeypatch.setattr(Insider, "scene", scene, raising=False)
+    deployment = deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET))
+    (record,) = relate(run(scene, "noise", deployment, ("insider",)), anchors)
+    assert raised(record) & FAULTS == {"asked_nothing"}
+
+
+# ---------------------------------------------------------------- a defense that leaks into the tail
+
+
+class Hidden(BaseDefense):
+    """Answers the class after the label; the true label gets the second place: hidden in the tail."""
+
+    keeps_label = False
+    tells = True
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        n_classes = c_NK.shape[1]
+        label_N = c_NK.argmax(1)
+        second_N = label_N if self.tells else (label_N + 2) % n_classes
+        wrong_N = (label_N + 1) % n_classes if self.tells else torch.zeros_like(label_N)
+        if not self.tells:
+            second_N = torch.ones_like(label_N)
+        out_NK = torch.full_like(c_NK, 0.02)
+        out_NK.scatter_(1, second_N[:, None], 0.1)
+        out_NK.scatter_(1, wrong_N[:, None], 1.0)
+        return out_NK / out_NK.sum(1, keepdim=True)
+
+
+def with_defense(scene: Scene, defense: BaseDefense) -> Deployment:
+    deployment = deploy(scene, "none", DEFENSES["none"]())
+    service = DefendedService(
+        scene.victim, defense, secret=b"s", n_classes=scene.split.n_classes, device=scene.device
+    )
+    return dataclasses.replace(deployment, defense=defense, service=service)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_defense_that_leaks_the_label_into_the_tail(
+    scene: Scene, anchors: list[Record], tells: bool
+) -> None:
+    """The twin that hides the label for good answers the same to everything and is not accused."""
+    defense = Hidden()
+    defense.tells = tells
+    rows = run(scene, "none", with_defense(scene, defense), ("ridge",))
+    (record,) = relate(rows, [r for r in anchors if r["defense"] == "label-only"])
+    assert record["label_agreement"] < 0.5
+    assert (record["label_recovery"] > 0.99) is tells
+    assert ("label_recovered" in raised(record)) is tells
+
+
+def test_lfp_on_everything_leaves_the_label_readable(scene: Scene, anchors: list[Record]) -> None:
+    """Reversed ranks tell the label by the last place: a finding, not a planted fault."""
+    config = DEFENSES["lfp"](ratio=0.95, threshold=1.0, budget=0.0)
+    rows = run(scene, "lfp", deploy(scene, "lfp", config), ("ridge",))
+    (record,) = relate(rows, anchors)
+    assert record["label_agreement"] < 0.5
+    assert "label_recovered" in raised(record)
+
+
+class Telltale(BaseDefense):
+    """Keeps the label and writes the image's principal components into the tail: more than the victim's."""
+
+    def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
+        x_NP = view.x_private_NCHW.flatten(1)
+        self.mean_P = x_NP.mean(0)
+        self.basis_PK = torch.linalg.svd(x_NP - self.mean_P, full_matrices=False)[2][: view.n_classes].T
+        self.scale_K = ((x_NP - self.mean_P) @ self.basis_PK).std(0)
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        code_NK = torch.sigmoid((x_NCHW.flatten(1) - self.mean_P) @ self.basis_PK / self.scale_K) * 0.1
+        label_N = c_NK.argmax(1)
+        tail_NK = code_NK.scatter(1, label_N[:, None], 0.0)
+        return tail_NK.scatter(1, label_N[:, None], 1 - tail_NK.sum(1, keepdim=True))
+
+
+def test_a_defense_that_writes_the_image_into_the_tail(scene: Scene, anchors: list[Record]) -> None:
+    telltale = Telltale()
+    telltale.fit(scene.view(), rng=generator(0, "telltale"))
+    (row,) = run(scene, "none", with_defense(scene, telltale), ("ridge",))
+    (record,) = relate([row | {"defense": "telltale"}], anchors)
+    assert record["label_agreement"] == 1
+    assert "leaks_more_than_undefended" in raised(record)
+
+
+# ---------------------------------------------------------------- an evaluator trained on reconstructions
+
+
+def test_an_evaluator_trained_on_reconstructions(scene: Scene, anchors: list[Record]) -> None:
+    deployment = deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET))
+    released = release(deployment)
+    rng = generator(0, "planted")
+    config = at_scale(ATTACKS["ridge"], scene.config)
+    _, reconstructions, _, _ = attack_once(deployment, released, "ridge", config)
+    images, labels = reconstructions["private_train"], scene.split.private_train.y_N
+    with seeded(rng, scene.device):
+        judge = scene.config.classifier("evaluator").make(scene.split.image_shape, scene.split.n_classes)
+    train(judge, images, labels, torch.nn.functional.cross_entropy, steps=200, batch=32, lr=1e-2, rng=rng)
+    biased = dataclasses.replace(scene, evaluator=judge.requires_grad_(False).eval())
+    rows = run(biased, "noise", deploy(biased, "noise", deployment.config))
+    checked = relate(rows, anchors)
+    ridge = next(r for r in checked if r["attack"] == "ridge")
+    assert ridge["attack_accuracy"] > 0.9
+    assert "unfit_judge" in raised(ridge)
