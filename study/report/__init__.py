@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from mipoison.defenses import ANCHORS
 from study.frontier import selection_bias, settings_table
 from study.records import Records
 from study.report.figures import frontier_figure, grid_figure
-from study.report.tables import describe, fresh_report, print_report, setting_name
+from study.report.tables import (
+    describe,
+    equal_distortion_report,
+    fresh_report,
+    print_report,
+    setting_name,
+)
+
+MARKDOWN_WIDTH = 120
 
 
 def write_report(
@@ -30,17 +39,19 @@ def write_report(
     scale: str,
 ) -> None:
     """Print the tables; write ``frontier.png`` and ``reconstructions.png`` beside the episodes."""
-    settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
     about = {"study": records.study, "scale": scale}
-    print_report(episodes, settings, console=console, title_info=about)
-    info = describe(episodes, about)
+    settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
+    bias = None
     if fresh is not None:
         bias = selection_bias(episodes, fresh, max_accuracy_drop)
-        console.print(fresh_report(bias, f"{info}; fresh: {describe(fresh)}"))
         records.storage.write(f"{records.study}/frontier_fresh.parquet", bias.to_parquet(index=False))
+    print_tables(episodes, fresh, console, about, max_accuracy_drop)
+    info = describe(episodes, about)
+    text = markdown(episodes, fresh, about, max_accuracy_drop)
+    records.storage.write(f"{records.study}/report.md", text.encode())
     with tempfile.TemporaryDirectory() as folder:
         for name, draw in (
-            ("frontier.png", lambda path: frontier_figure(settings, front, path, info)),
+            ("frontier.png", lambda path: frontier_figure(settings, front, path, info, fresh=bias)),
             ("reconstructions.png", lambda path: _grid(records, settings, path, info)),
         ):
             path = Path(folder) / name
@@ -48,9 +59,40 @@ def write_report(
             if path.exists():
                 records.storage.write(f"{records.study}/{name}", path.read_bytes())
     console.print(
-        f"written to {records.storage.root}/{records.study}: episodes/*.parquet, frontier.parquet, *.png",
+        f"written to {records.storage.root}/{records.study}: "
+        "episodes/*.parquet, frontier.parquet, report.md, *.png",
         soft_wrap=True,
     )
+
+
+def print_tables(
+    episodes: pd.DataFrame,
+    fresh: pd.DataFrame | None,
+    console: Console,
+    about: Mapping[str, object],
+    max_accuracy_drop: float,
+) -> None:
+    """All tables of a study, from its records alone."""
+    settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
+    print_report(episodes, settings, console=console, title_info=about, max_accuracy_drop=max_accuracy_drop)
+    if fresh is not None and len(fresh):
+        bias = selection_bias(episodes, fresh, max_accuracy_drop)
+        console.print(fresh_report(bias, f"{describe(episodes, about)}; fresh: {describe(fresh)}"))
+        console.print()
+        console.print("On the fresh seeds alone:")
+        again = settings_table(fresh, max_accuracy_drop=max_accuracy_drop)
+        console.print(equal_distortion_report(fresh, again, describe(fresh, about)))
+
+
+def markdown(
+    episodes: pd.DataFrame, fresh: pd.DataFrame | None, about: Mapping[str, object], max_accuracy_drop: float
+) -> str:
+    """The tables as a Markdown page; nothing in it depends on when or where it is rendered."""
+    sink = io.StringIO()
+    console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None, force_terminal=False)
+    print_tables(episodes, fresh, console, about, max_accuracy_drop)
+    body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
+    return f"# {about['study']}\n\n![frontier](frontier.png)\n\n```text\n{body}\n```\n"
 
 
 def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES
 from study.frontier import LABEL_ONLY, UNDEFENDED
+from study.indicators import knee
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00")
@@ -92,7 +93,34 @@ def _zero_scale(axes: Axes, distortion: NDArray[np.float64]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
-def frontier_figure(settings: pd.DataFrame, front: pd.DataFrame, path: str | Path, info: str) -> Path:
+def _family_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: bool, colour: str) -> None:
+    """A family's own front: the best value that one of its settings reaches at no more than a distortion."""
+    cut = group["cut"].fillna(False).to_numpy(dtype=bool)
+    usable = group[group["feasible"].fillna(False).to_numpy(dtype=bool) & ~cut]
+    points = usable.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
+    if len(points) > 1:
+        best = np.maximum.accumulate if more_is_better else np.minimum.accumulate
+        x, y = _numbers(points, "confidence_distortion"), best(_numbers(points, column))
+        axes.step(x, y, where="post", color=colour, lw=1.1, alpha=0.7, zorder=2)
+
+
+def _fresh_points(axes: Axes, fresh: pd.DataFrame, column: str, families: Sequence[str]) -> None:
+    """What the re-evaluated settings measure on fresh seeds, joined to their place in the search."""
+    for _, row in fresh.dropna(subset=[column, f"{column}_fresh"]).iterrows():
+        colour = style_of(str(row["defense"]), families)[0]
+        x, before, after = row["confidence_distortion"], row[column], row[f"{column}_fresh"]
+        axes.plot([x, x], [before, after], color=colour, lw=0.8, ls=":", zorder=3)
+        axes.scatter([x], [after], marker="_", s=90, color=colour, linewidths=2, zorder=5)
+
+
+def frontier_figure(
+    settings: pd.DataFrame,
+    front: pd.DataFrame,
+    path: str | Path,
+    info: str,
+    *,
+    fresh: pd.DataFrame | None = None,
+) -> Path:
     """Worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
 
     Args:
@@ -100,6 +128,7 @@ def frontier_figure(settings: pd.DataFrame, front: pd.DataFrame, path: str | Pat
         front: its ``pareto_front``; outlined, and joined by the best value attained at no more distortion.
         path: where to write the PNG; its folder must exist.
         info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
+        fresh: the ``selection_bias`` table: dashes mark what fresh seeds measure.
 
     Returns:
         The path.
@@ -112,7 +141,9 @@ def frontier_figure(settings: pd.DataFrame, front: pd.DataFrame, path: str | Pat
     handles: list[Line2D] = []
     for family in families:
         colour, marker = style = style_of(family, families)
-        for axes, (column, _, _) in zip(panels, PANELS, strict=True):
+        for axes, (column, _, more) in zip(panels, PANELS, strict=True):
+            if family not in ANCHOR_STYLE:
+                _family_front(axes, drawn[drawn["defense"] == family], column, more, colour)
             _points(axes, drawn[drawn["defense"] == family], column, style, front)
         name = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}.get(family, family)
         dashes = ANCHOR_STYLE[family][2] if family in ANCHOR_STYLE else ""
@@ -124,6 +155,8 @@ def frontier_figure(settings: pd.DataFrame, front: pd.DataFrame, path: str | Pat
                 if math.isfinite(value) and column != "excess_leakage":
                     axes.axhline(value, color=colour, ls=dashes, lw=1.1, zorder=1)
         _attainable(axes, front, column, more_is_better)
+        if fresh is not None:
+            _fresh_points(axes, fresh, column, families)
         axes.set_ylabel(label)
         axes.grid(alpha=0.25, lw=0.6)
     mean_image = _numbers(drawn, "mean_image_error")
@@ -144,6 +177,14 @@ def frontier_figure(settings: pd.DataFrame, front: pd.DataFrame, path: str | Pat
         Line2D([], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval over seeds"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    best = drawn[drawn["trial"] == (knee(settings) or "")]
+    if len(best):
+        place = _numbers(best, "confidence_distortion"), _numbers(best, "worst_reconstruction_error")
+        panels[0].scatter(*place, marker="o", s=190, facecolors="none", edgecolors="black", lw=1.2, zorder=6)
+        handles.append(Line2D([], [], **(sign | {"ms": 12}), mfc="none", mec="black", label="knee (ringed)"))
+    handles.append(Line2D([], [], color="#777777", lw=1.1, label="a family's own front (its colour)"))
+    if fresh is not None and len(fresh):
+        handles.append(Line2D([], [], ls=":", marker="_", ms=10, color="#777777", label="on fresh seeds"))
     left_out = len(settings) - len(drawn)
     title = f"What {len(drawn)} defense settings cost and leak at worst"
     title += f" ({left_out} without a worst case left out)" if left_out else ""

@@ -9,23 +9,38 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
-from mipoison.metrics.statistics import mean_interval, paired_difference
-from study.frontier import family_table, knobs_text, pareto_front, worst_cases
+from mipoison.metrics.statistics import ROUNDING, mean_interval, paired_difference
+from study.frontier import LABEL_ONLY, family_table, knobs_text, pareto_front, reference_point, worst_cases
+from study.indicators import (
+    LEVELS,
+    attained_at,
+    attainment,
+    hypervolume_by_family,
+    hypervolume_by_seed,
+    knee,
+    seed_points,
+)
 
 NEAR = 1.5
 """Two settings have equal distortion if the larger is at most this factor above the smaller."""
 SHOWN = 16
 """At most so many comparisons are listed; all are counted."""
 NOTHING = "-"
-BETTER, WORSE, NO_DIFFERENCE, TOO_FEW = "LPA better", "LPA worse", "no difference shown", "too few seeds"
+NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few seeds"
+CONTROLS = ("noise", "tail-noise", "rounding")
+"""What a defense has to beat at equal distortion before its idea is worth anything."""
 PAIRS = {
     "trial": "string",
+    "defense": "string",
     "other": "string",
     "other_trial": "string",
     "confidence_distortion": "Float64",
@@ -35,6 +50,7 @@ PAIRS = {
     "difference_high": "Float64",
     "n_pairs": "Int64",
     "verdict": "string",
+    "p_holm": "Float64",
 }
 
 
@@ -94,9 +110,10 @@ def _row(table: Table, *cells: str) -> None:
 def frontier_report(settings: pd.DataFrame, info: str) -> Table:
     """The Pareto front by distortion, anchors included."""
     front = pareto_front(settings)
-    feasible = int(settings["feasible"].fillna(False).sum())
+    feasible, cut = (int(settings[name].fillna(False).sum()) for name in ("feasible", "cut"))
     table = _table(
-        f"Frontier: {len(front)} of {len(settings)} settings ({feasible} feasible) are not dominated",
+        f"Frontier: {len(front)} of {len(settings)} settings ({feasible} feasible, {cut} cut short) are not "
+        "dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
         f"/ worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
@@ -162,15 +179,18 @@ def _excess_text(row: Mapping[str, Any], end: str) -> str:
 
 
 def equal_distortion(
-    episodes: pd.DataFrame, settings: pd.DataFrame, others: tuple[str, ...] = ("noise", "rounding")
+    episodes: pd.DataFrame, settings: pd.DataFrame, controls: tuple[str, ...] = CONTROLS
 ) -> pd.DataFrame:
-    """Each LPA setting against the setting of another family that is nearest in log distortion (within NEAR).
+    """Each setting against the setting of each control that is nearest in log distortion (within NEAR).
+
+    Every family but the controls themselves and the anchors is compared. Settings cut short are left out.
 
     Returns:
-        One row per LPA setting and family with such a neighbour, by distortion: both trials and distortions;
-        mean over paired seeds of LPA's worst-case error minus the other's, its 95 % Student-t interval; a
-        verdict. ``LPA better`` or ``worse`` needs three seeds or more, and the Student-t and the bootstrap
-        interval (see ``paired_difference``) both to exclude zero. Not corrected for the number of verdicts.
+        One row per setting and control with such a neighbour, by family and distortion: both trials and
+        distortions; mean over paired seeds of the setting's worst-case error minus the control's, its 95 %
+        Student-t interval; a verdict. ``A beats B`` needs three seeds or more, and the Student-t and the
+        bootstrap interval (see ``paired_difference``) both to exclude zero. ``p_holm``: the paired t-test's
+        p, adjusted by Holm (1979) for the number of comparisons in the table.
     """
     cases = worst_cases(episodes)
     whole = ~settings["cut"].fillna(False).astype(bool)
@@ -179,13 +199,14 @@ def equal_distortion(
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
     logs = np.log(usable["confidence_distortion"].astype(float))
     rows = []
-    for index, lpa in usable[usable["defense"] == "lpa"].iterrows():
-        for other in others:
+    compared = usable[~usable["defense"].isin([*controls, *ANCHORS])]
+    for index, own in compared.sort_values("defense", kind="stable").iterrows():
+        for other in controls:
             apart = (logs[usable["defense"] == other] - logs[index]).abs()
             if apart.empty or apart.min() > math.log(NEAR):
                 continue
             near = usable.loc[apart.idxmin()]
-            by_seed = [cases[setting["trial"]].error_by_seed for setting in (lpa, near)]
+            by_seed = [cases[setting["trial"]].error_by_seed for setting in (own, near)]
             both = pd.concat(by_seed, axis=1, join="inner").to_numpy(dtype=float)
             if not len(both):
                 continue
@@ -193,26 +214,47 @@ def equal_distortion(
             student = mean_interval(both[:, 0] - both[:, 1])
             verdict = TOO_FEW if paired.n < 3 else NO_DIFFERENCE
             if paired.significant:
-                verdict = BETTER if paired.mean > 0 else WORSE
-            distortions = (lpa["confidence_distortion"], near["confidence_distortion"])
+                names = (own["defense"], other) if paired.mean > 0 else (other, own["defense"])
+                verdict = f"{names[0]} beats {names[1]}"
+            distortions = (own["confidence_distortion"], near["confidence_distortion"])
             difference = (paired.mean, student.low, student.high, paired.n)
-            rows.append((lpa["trial"], other, near["trial"], *distortions, *difference, verdict))
-    return pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
+            p = _paired_p(both[:, 0] - both[:, 1]) if paired.n >= 3 else None
+            rows.append(
+                (own["trial"], own["defense"], other, near["trial"], *distortions, *difference, verdict, p)
+            )
+    table = pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
+    table["p_holm"] = holm(table["p_holm"])
+    return table
+
+
+def _paired_p(difference: NDArray[np.float64]) -> float:
+    if np.ptp(difference) <= ROUNDING * np.abs(difference).max():
+        return float(not difference.any())
+    return float(scipy.stats.ttest_1samp(difference, 0.0).pvalue)
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p-values adjusted for their number (Holm 1979); missing ones stay missing and do not count."""
+    found = p.dropna().astype(float).sort_values(kind="stable")
+    n = len(found)
+    adjusted = np.minimum(np.maximum.accumulate(found.to_numpy() * (n - np.arange(n))), 1.0)
+    return pd.Series(adjusted, index=found.index).reindex(p.index).astype("Float64")
 
 
 def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str) -> Table:
-    """LPA against noise and rounding of the same size, evenly spaced over distortion if there are many."""
+    """Families against noise, tail noise and rounding of the same size, evenly spaced if there are many."""
     pairs = equal_distortion(episodes, settings)
     counts = pairs["verdict"].value_counts()
-    summary = ", ".join(f"{counts.get(v, 0)} {v}" for v in (BETTER, WORSE, NO_DIFFERENCE, TOO_FEW))
+    summary = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no pair near enough"
     shown = pairs.iloc[np.linspace(0, len(pairs) - 1, min(len(pairs), SHOWN)).round().astype(int)]
     table = _table(
-        f"At equal distortion: LPA against the nearest noise and rounding ({summary})",
+        f"At equal distortion: against the nearest {', '.join(CONTROLS)} ({summary})",
         f"{len(shown)} of {len(pairs)} shown. The nearest in log distortion, within a factor {NEAR:g}. "
-        "Difference: worst-case error of LPA minus the other's, times 1000, mean over paired seeds with 95 % "
-        "Student-t interval; above zero LPA protects better. A verdict needs three seeds and an interval "
-        f"(bootstrap too) without zero; it is not corrected for the number of comparisons. {info}.",
-        "distortion", "LPA|", "distortion", "against|", "difference\nx 1000", "seeds", "verdict<",
+        "Difference: worst-case error minus the control's, times 1000, mean over paired seeds with 95 % "
+        "Student-t interval; above zero the defense protects better than the control. A verdict needs three "
+        "seeds and an interval (bootstrap too) without zero. p: paired t-test, adjusted by Holm for the "
+        f"number of comparisons; a verdict with p above 0.05 may be one of many tries. {info}.",
+        "distortion", "defense|", "distortion", "against|", "difference\nx 1000", "p", "verdict<",
     )  # fmt: skip
     by_trial = settings.set_index("trial", drop=False)
     for _, p in shown.iterrows():
@@ -220,13 +262,83 @@ def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info
         _row(
             table,
             number(p["confidence_distortion"], ".3g"),
-            knobs_text(by_trial.loc[p["trial"]]),
+            setting_name(by_trial.loc[p["trial"]]),
             number(p["other_confidence_distortion"], ".3g"),
             setting_name(by_trial.loc[p["other_trial"]]),
             _with_interval(scaled, "difference", "+.2f"),
-            str(p["n_pairs"]),
+            number(p["p_holm"], ".2g"),
             textwrap.fill(str(p["verdict"]), 14),
         )
+    return table
+
+
+def indicators_report(
+    episodes: pd.DataFrame, settings: pd.DataFrame, info: str, max_accuracy_drop: float
+) -> Table:
+    """Knee, hypervolume with its reference, and what half and three quarters of the seeds attain."""
+    reference = reference_point(episodes)
+    table = _table(
+        "Indicators of the frontier",
+        "Hypervolume: share of the box between the fixed corners; distortion from 0 to 1.1 times that of "
+        "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a family's "
+        "is taken with the anchors. Knee: farthest above the chord of the front of distortion and error. "
+        "Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no more than "
+        f"that distortion, by settings of the family. {info}.",
+        "indicator|", "value|",
+    )  # fmt: skip
+    counts = settings["dominated_by"].dropna()
+    cut = int(settings["cut"].fillna(False).sum())
+    _row(table, "settings that nothing dominates", f"{int((counts == 0).sum())} of {len(settings)}")
+    _row(table, "settings cut short (label-only dominates them)", str(cut))
+    best = knee(settings)
+    by_trial = settings.set_index("trial", drop=False)
+    _row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
+    if reference is not None:
+        spread = hypervolume_by_seed(episodes, reference, max_accuracy_drop)
+        interval = "" if spread.low is None else f" [{spread.low:.3f}, {spread.high:.3f}] over seeds"
+        _row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
+        volumes = hypervolume_by_family(settings, reference)
+        _row(table, "hypervolume by family", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
+        corner = ", ".join(f"{v:.4g}" for v in (*reference.worst, *reference.ideal))
+        _row(table, "its corners (distortion, accuracy, error): worst, ideal", corner)
+    points = seed_points(episodes, settings)
+    floor = by_trial.loc[by_trial["defense"] == LABEL_ONLY, "confidence_distortion"]
+    for share in (0.1, 0.3, 1.0) if len(floor) and not pd.isna(floor.iloc[0]) else ():
+        at = share * float(floor.iloc[0])
+        for family in sorted(set(points["defense"]) - set(ANCHORS)):
+            found = attainment(points[points["defense"] == family])
+            values = [attained_at(found, level, at) for level in LEVELS]
+            if any(v is not None for v in values):
+                text = ", ".join(number(np.nan if v is None else v) for v in values)
+                _row(table, f"attained at distortion {at:.3g}, {family}", text)
+    return table
+
+
+def attackers_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str, n: int = 8) -> Table:
+    """Error of every attacker on the anchors and on settings spread over the front."""
+    front = pareto_front(settings)
+    rest = front[~front["defense"].isin(ANCHORS)]
+    rest = (
+        rest.iloc[np.linspace(0, len(rest) - 1, min(len(rest), n)).round().astype(int)] if len(rest) else rest
+    )
+    anchors = settings[settings["defense"].isin(ANCHORS)]
+    columns = [*anchors["trial"], *rest["trial"]]
+    ok = episodes[episodes["status"] == "ok"]
+    errors = ok.pivot_table(index="attack", columns="trial", values="reconstruction_error", aggfunc="mean")
+    table = _table(
+        "Attackers: mean reconstruction error x 1000 over seeds",
+        f"Less is a better attack; the least of a column, marked *, is the setting's worst case. {info}.",
+        "attacker<", *(str(c).replace("-", "\n", 1) for c in columns),
+    )  # fmt: skip
+    errors = errors.reindex(columns=columns)
+    if columns:
+        errors = errors.sort_values("none" if "none" in columns else columns[0])
+    for attack, row in errors.iterrows():
+        cells = [
+            NOTHING if pd.isna(v) else f"{1000 * v:.1f}" + ("*" if v == errors[c].min() else "")
+            for c, v in row.items()
+        ]
+        _row(table, str(attack), *cells)
     return table
 
 
@@ -270,6 +382,7 @@ def print_report(
     *,
     console: Console,
     title_info: Mapping[str, object] | None = None,
+    max_accuracy_drop: float = 0.02,
 ) -> None:
     """Print frontier, families, comparison at equal distortion, failures and raised checks.
 
@@ -278,10 +391,13 @@ def print_report(
         settings: their ``settings_table``.
         console: where to print, best at 100 columns or more.
         title_info: what captions say besides data, auxiliary, limit, seeds and device: study, scale.
+        max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
     """
     info = describe(episodes, title_info)
     tables = [frontier_report(settings, info), family_report(settings, info)]
     tables += [equal_distortion_report(episodes, settings, info)]
+    tables += [indicators_report(episodes, settings, info, max_accuracy_drop)]
+    tables += [attackers_report(episodes, settings, info)]
     if (episodes["status"] == "failed").any():
         tables += [failures_report(episodes, info)]
     tables += [checks_report(episodes, info)]

@@ -15,7 +15,7 @@ from mipoison.metrics.checks import checks_table
 from mipoison.metrics.statistics import mean_interval
 from study.frontier import family_table, pareto_front, settings_table
 from study.report.figures import COLOURS, frontier_figure, grid_figure, style_of
-from study.report.tables import describe, equal_distortion, print_report, progress_line
+from study.report.tables import describe, equal_distortion, holm, print_report, progress_line
 
 WIDTH = 100
 
@@ -60,8 +60,8 @@ def test_report_fits_and_truncates_nothing(report):
 def test_every_caption_says_where_the_numbers_come_from(report):
     flat = " ".join(report[0].split())
     source = "study test-study; scale tiny; data digits; auxiliary same; all training images; 4 seeds"
-    assert flat.count(source + " (0, 1, 2, 3)") == 5
-    assert flat.count("device cpu") == 5
+    assert flat.count(source + " (0, 1, 2, 3)") == 7
+    assert flat.count("device cpu") == 7
 
 
 def test_failures_and_raised_checks_are_counted(report, episodes):
@@ -101,8 +101,8 @@ def compared(frame):
 @pytest.mark.parametrize(
     ("differences", "verdict"),
     [
-        ([0.0010, 0.0011, 0.0012, 0.0009], "LPA better"),
-        ([-0.0010, -0.0011, -0.0012, -0.0009], "LPA worse"),
+        ([0.0010, 0.0011, 0.0012, 0.0009], "lpa beats noise"),
+        ([-0.0010, -0.0011, -0.0012, -0.0009], "noise beats lpa"),
         ([0.0010, -0.0011, 0.0012, -0.0009], "no difference shown"),
         ([0.0010, 0.0002, 0.0060], "no difference shown"),  # the bootstrap alone would exclude zero
         ([0.0010, 0.0011], "too few seeds"),
@@ -117,6 +117,30 @@ def test_verdicts_at_equal_distortion(differences, verdict):
     if expected.low is not None:
         bounds = (pair["difference_low"], pair["difference_high"])
         assert bounds == pytest.approx((expected.low, expected.high))
+
+
+def test_every_family_but_controls_and_anchors_is_compared():
+    frame = study_with_differences([0.0010, 0.0011, 0.0012])
+    renamed = frame.replace({"defense": {"lpa": "lpa-ensemble"}})
+    (pair,) = compared(renamed).to_dict("records")
+    assert (pair["defense"], pair["verdict"]) == ("lpa-ensemble", "lpa-ensemble beats noise")
+    assert compared(frame.replace({"defense": {"lpa": "tail-noise"}})).empty
+    assert compared(frame.replace({"defense": {"lpa": "label-only"}})).empty
+
+
+def test_settings_cut_short_are_not_compared():
+    frame = study_with_differences([0.0010, 0.0011, 0.0012])
+    extra = frame[frame["trial"] == "t-lpa"].assign(attack="tuned", status="cut", reconstruction_error=None)
+    frame = pd.concat([frame, extra, frame[frame["trial"] == "t-noise"].assign(attack="tuned")])
+    assert compared(frame).empty
+
+
+def test_holm_by_hand():
+    p = pd.Series([0.01, None, 0.04, 0.03], dtype="Float64")
+    assert holm(p).tolist()[::2] == pytest.approx([0.03, 0.06])
+    assert holm(p)[3] == pytest.approx(0.06)
+    assert pd.isna(holm(p)[1])
+    assert holm(pd.Series([0.9, 0.8], dtype="Float64")).tolist() == [1.0, 1.0]
 
 
 def test_only_near_distortions_are_compared():
