@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.randomness import QueryRandomness
 
@@ -43,8 +44,8 @@ class DefenderView:
         n_classes: K.
         device: where to compute.
         trained: makes or loads parts that :meth:`Defense.fit` trains. Everything that the part depends on
-            beyond the scene belongs into its settings, its random numbers included: derive them from the
-            settings, not from ``rng``.
+            beyond the scene belongs into its settings; ``rng`` must not be used before it.
+        victim: architecture and training of the victim, for defenses that retrain it.
     """
 
     x_private_NCHW: Tensor
@@ -55,6 +56,7 @@ class DefenderView:
     n_classes: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     trained: Trained = train_anew
+    victim: ClassifierConfig = field(default_factory=ClassifierConfig)
 
 
 class Defense(Protocol):

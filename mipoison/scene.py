@@ -183,6 +183,7 @@ class Scene:
             trained=lambda kind, settings, make: self.store.tensors(
                 kind, self.spec(settings=dict(settings)), make
             ),
+            victim=self.config.classifier("victim"),
         )
 
 

@@ -117,9 +117,7 @@ class Restorer(Decoder):
         private, public = x_NCHW[order[: len(order) // 2]], x_NCHW[order[len(order) // 2 :]]
         label_N = label_of(c_NK)[order[: len(private)]]
         with seeded(rng, self.device):
-            shadow = ClassifierConfig(width=cfg.width or 1, hidden=4 * (cfg.width or 1)).make(
-                known.image_shape, n_classes
-            )
+            shadow = self._victim().make(known.image_shape, n_classes)
         train(
             shadow.to(self.device),
             private.to(self.device),
@@ -142,6 +140,17 @@ class Restorer(Decoder):
             for part, x in (("private", private), ("public", public))
         ]
         return torch.cat([clean["private"], clean["public"]]), torch.cat(released)
+
+    def _victim(self) -> ClassifierConfig:
+        """The attacker's guess at the victim's size and training."""
+        cfg = self.config
+        return ClassifierConfig(
+            width=cfg.width or 1,
+            hidden=4 * (cfg.width or 1),
+            steps=cfg.steps or 1,
+            batch=cfg.batch or 1,
+            lr=LEARNING_RATE,
+        )
 
     def _view(
         self,
@@ -177,6 +186,7 @@ class Restorer(Decoder):
             x_private_NCHW=private,
             c_private_NK=clean["private"],
             y_private_N=label_N,
+            victim=self._victim(),
             substitute=substitute,
             substitute_data=substitute_data,
             n_classes=clean["private"].shape[1],

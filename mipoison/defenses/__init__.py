@@ -7,6 +7,7 @@ line here.
 from __future__ import annotations
 
 from mipoison.config import Config
+from mipoison.defenses.advexa import AdvExaConfig
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
@@ -14,9 +15,13 @@ from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LP
 from mipoison.defenses.lpa_ensemble import LPAEnsembleConfig
 from mipoison.defenses.mad import MADConfig
 from mipoison.defenses.memguard import MemGuardConfig
-from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.mid import MIDConfig
+from mipoison.defenses.noise import NoiseConfig, NoiseFreshConfig
 from mipoison.defenses.none import NoneConfig
 from mipoison.defenses.one_step import LPAOneStepConfig
+from mipoison.defenses.onepara import OneParaConfig
+from mipoison.defenses.pgd import PGDConfig
+from mipoison.defenses.poi_mse import PoiMSEConfig
 from mipoison.defenses.purifier import PurifierConfig
 from mipoison.defenses.reverse_sigmoid import ReverseSigmoidConfig
 from mipoison.defenses.rounding import RoundingConfig
@@ -43,6 +48,12 @@ DEFENSES: dict[str, type[Config]] = {
     "purifier": PurifierConfig,
     "memguard": MemGuardConfig,
     "lpa-ensemble": LPAEnsembleConfig,
+    "noise-fresh": NoiseFreshConfig,
+    "mid": MIDConfig,
+    "pgd": PGDConfig,
+    "poi-mse": PoiMSEConfig,
+    "advexa": AdvExaConfig,
+    "onepara": OneParaConfig,
 }
 
 ANCHORS = ("label-only", "none")

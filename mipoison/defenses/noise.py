@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -38,6 +38,17 @@ class NoiseConfig(Config):
 
     def make(self) -> TangentNoise:
         return TangentNoise(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseFreshConfig(NoiseConfig):
+    """Tangent noise that is drawn again each time: the control for what keying is worth.
+
+    Attributes:
+        randomness: ``fresh``, nothing else. budget: see NoiseConfig.
+    """
+
+    randomness: Literal["fresh"] = "fresh"
 
 
 def random_direction(c_NK: Tensor, rng: QueryRandomness, stream: str) -> Tensor:

@@ -1,0 +1,23 @@
+"""Poi_MSE: LPA with the squared distance of gradients instead of their cosine (a baseline of Zhou et al.)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mipoison.defenses.lpa import LPAConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoiMSEConfig(LPAConfig):
+    """LPA that minimises ``||t - g(c + d; x)||^2``.
+
+    Only the direction of a step counts, so the objective's scale does not matter. The target is a mean over
+    the private data and much shorter than one query's gradient: most of the objective is |g|^2, that is, it
+    seeks vectors that the substitute already inverts well.
+
+    Attributes:
+        objective: ``distance``, nothing else. The others: see LPAConfig.
+    """
+
+    objective: Literal["distance"] = "distance"
