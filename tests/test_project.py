@@ -13,6 +13,7 @@ import pytest
 from mipoison import __version__
 from mipoison.attacks import ATTACKS
 from mipoison.defenses import DEFENSES
+from mipoison.metrics import checks_table
 
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 2**20
@@ -118,3 +119,9 @@ def test_the_ci_script_can_be_run() -> None:
     entry = git("ls-files", "-s", ".ci/run")
     assert not entry or entry.startswith("100755")
     assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_the_readme_explains_every_check() -> None:
+    text = (ROOT / "README.md").read_text()
+    for column, raised_if, means in checks_table():
+        assert f"| `{column.removeprefix('check.')}` | {raised_if} | {means} |" in text

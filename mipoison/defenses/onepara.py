@@ -59,8 +59,8 @@ class OnePara(BaseDefense):
     The mechanism's utility is minus the distance to the score, its sensitivity 1: density proportional to
     ``exp(-epsilon |y - c_k| / 2)``. Ends: 1 above the largest, 0 below the least. The original's details are
     not public. The paper reports distortions (0.991, 0.973) beyond what a normalised vector that keeps the
-    label can reach from a one-hot one (0.894 for five classes): its outputs were not normalised, or its metric
-    differs. What an API answers has to be on the simplex, so this one normalises.
+    label can reach from a one-hot one (0.894 for five classes): its outputs were not normalised, or its
+    metric differs. What an API answers has to be on the simplex, so this one normalises.
     """
 
     def __init__(self, config: OneParaConfig) -> None:

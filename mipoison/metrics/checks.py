@@ -30,6 +30,10 @@ LABEL_ONLY_TOLERANCE = 0.02
 GIVEN_TOLERANCE = 1e-4
 """Mean l2 distance from the clean answers that an attacker cannot fail to notice in its training data."""
 
+SAME_TRAINING = 1e-9
+"""Largest difference in error between two runs of one training: on a CPU they are equal to the bit. Where
+sums do not repeat (some GPU kernels) the check stays silent rather than accuse."""
+
 DISCARDING_VIEWS = ("label-only", "rounding", "top-k")
 """Views that may throw away all that a defense changed: training may then rightly be what it was."""
 
@@ -190,7 +194,7 @@ def _training_unaffected(record: Record, context: CheckContext) -> bool | None:
     if record.get("attack.view") in DISCARDING_VIEWS:
         return None
     twins = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
-    return any(abs(error - other) <= ZERO_BUDGET_TOLERANCE for other in twins) if twins else None
+    return any(abs(error - other) <= SAME_TRAINING for other in twins) if twins else None
 
 
 def _label_recovered(record: Record, context: CheckContext) -> bool | None:
@@ -268,7 +272,7 @@ CHECKS: dict[str, Check] = {
         "training_unaffected",
         f"the answers to the attacker's queries are more than {GIVEN_TOLERANCE:g} off (mean l2), yet on "
         "clean private vectors it reconstructs as its undefended twin does, within "
-        f"{ZERO_BUDGET_TOLERANCE:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all "
+        f"{SAME_TRAINING:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all "
         "that changed",
         "all else being equal it was trained on the clean vectors: it saw what an attacker cannot see",
         _training_unaffected,

@@ -35,10 +35,10 @@ PANELS = (
 
 
 def style_of(family: str, families: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a defense family: by its place in DEFENSES, unknown ones after."""
+    """Colour and marker of a defense family: by its place among those shown, in the order of DEFENSES."""
     if family in ANCHOR_STYLE:
         return ANCHOR_STYLE[family][:2]
-    known = [name for name in DEFENSES if name not in ANCHOR_STYLE]
+    known = [name for name in DEFENSES if name in families and name not in ANCHOR_STYLE]
     order = [*known, *sorted(set(families) - set(known) - set(ANCHOR_STYLE))]
     place = order.index(family)
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -176,7 +176,6 @@ def frontier_figure(
         Line2D([], [], **sign, mfc="none", mec="#777777", label="costs too much accuracy (hollow)"),
         Line2D([], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval over seeds"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     best = drawn[drawn["trial"] == (knee(settings) or "")]
     if len(best):
         place = _numbers(best, "confidence_distortion"), _numbers(best, "worst_reconstruction_error")
@@ -185,6 +184,7 @@ def frontier_figure(
     handles.append(Line2D([], [], color="#777777", lw=1.1, label="a family's own front (its colour)"))
     if fresh is not None and len(fresh):
         handles.append(Line2D([], [], ls=":", marker="_", ms=10, color="#777777", label="on fresh seeds"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     left_out = len(settings) - len(drawn)
     title = f"What {len(drawn)} defense settings cost and leak at worst"
     title += f" ({left_out} without a worst case left out)" if left_out else ""

@@ -125,6 +125,7 @@ def test_every_file_is_there(undisturbed: Path) -> None:
     everything = trials | {"none", "label-only"}
     assert found == {
         "study.json",
+        "report.md",
         "frontier.parquet",
         "frontier.png",
         "reconstructions.png",

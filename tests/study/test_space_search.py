@@ -65,7 +65,7 @@ def test_what_is_searched_and_what_is_not() -> None:
 def test_every_suggestion_is_valid_and_every_family_is_drawn(sampler: str) -> None:
     search = make_search(sampler)
     drawn = set()
-    for i in range(200):
+    for i in range(600):
         proposal = search.ask()
         cls = DEFENSES[proposal.defense]
         assert type(proposal.config) is cls  # its own checks passed when it was made
