@@ -11,6 +11,7 @@ from mipoison.defenses.advexa import AdvExaConfig
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
 from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LPAShuffledConfig
 from mipoison.defenses.lpa_ensemble import LPAEnsembleConfig
 from mipoison.defenses.mad import MADConfig
@@ -54,6 +55,7 @@ DEFENSES: dict[str, type[Config]] = {
     "poi-mse": PoiMSEConfig,
     "advexa": AdvExaConfig,
     "onepara": OneParaConfig,
+    "lpa-amortised": LPAAmortisedConfig,
 }
 
 ANCHORS = ("label-only", "none")
