@@ -1,4 +1,4 @@
-"""Amortised LPA: a variational encoder-decoder, one forward pass a query (Zhou et al., Section VIII, "VAE")."""
+"""Amortised LPA: a variational encoder-decoder, one forward pass a query (Zhou et al., Section VIII)."""
 
 from __future__ import annotations
 
