@@ -55,7 +55,7 @@ PAIRS = {
 
 
 def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -> str:
-    """Where numbers come from, in a line: ``more`` (study, scale), data, auxiliary, limit, seeds, device."""
+    """Where numbers come from, in a line: ``more`` (study, scale), data, sizes, seeds, attackers, device."""
 
     def values(column: str, missing: str) -> str:
         found = sorted(episodes[column].dropna().unique()) if column in episodes else []
@@ -67,6 +67,11 @@ def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -
     parts += [f"at most {limit} training images a side" if limit else "all training images"]
     seeds = [] if "seed" not in episodes else sorted({int(s) for s in episodes["seed"].dropna()})
     parts += [f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})"]
+    if "attack" in episodes and len(episodes):
+        parts += [f"{episodes['attack'].nunique()} attackers"]
+    sizes = {"victim": "scene.victim_steps", "decoder": "scene.decoder_steps"}
+    told = [f"{name} {values(column, '')}" for name, column in sizes.items() if values(column, "")]
+    parts += [f"training steps: {', '.join(told)}"] if told else []
     return "; ".join([*parts, f"device {values('device', 'unknown')}"])
 
 
