@@ -124,3 +124,9 @@ class LPAAmortised(BaseDefense):
         with torch.no_grad():
             d_NK = self.generator.direction(c_NK, noise_NZ).double()
         return project_release(c_NK.double() + self.config.budget * d_NK, c_NK, self.config.budget)
+
+    def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
+        """Mean cosine to the private target; None for ``own``, whose targets are the clean answers' own."""
+        if self.config.target == "own" or len(c_NK) == 0:
+            return None
+        return float(align_samples(self.substitute, self.aim, c_NK, x_NCHW).cosine_N.mean())

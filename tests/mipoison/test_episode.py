@@ -167,12 +167,17 @@ GOLDEN: dict[str, dict[str, float | None]] = {
         "alignment_after": -0.9710446,
     },
 }
-ALIGNED = {name for name in DEFENSES if name.startswith("lpa")} | {"lfp"}
-"""Defenses that have a target to be aligned with."""
+ALIGNED = {name for name in DEFENSES if name.startswith("lpa")} - {"lpa-amortised"} | {"lfp", "poi-mse"}
+"""Defenses that have a target to be aligned with; the amortised one turns away from its own answers."""
+ALWAYS_FRESH = {"noise-fresh"}
+"""Defenses whose answers to one query differ by default."""
 SENSITIVE = {"attack_set_distortion", "kl", "ece", "alignment_before", "alignment_after"}
 """Columns in which small scores speak: another convolution kernel or thread count moves them by up to 4e-4,
 and the others by 2e-5 (measured: two threads; oneDNN off)."""
 SENSITIVE_TOLERANCE = 2e-3
+STEP_TOLERANCE = {"rank_correlation": 0.02, "alignment_after": 0.01}
+"""Absolute, for columns that jump: two scores of one row that are zero but for rounding swap their ranks or
+change which constraint of the projection binds (seen with another processor and torch: 0.004 and 0.003)."""
 
 
 def is_cost(column: str) -> bool:
@@ -226,7 +231,8 @@ def test_golden_episode(golden_records: dict[str, dict[str, Any]], defense: str)
     assert record["split"] == GOLDEN_SPLIT
     for column, value in GOLDEN[defense].items():
         tolerance = SENSITIVE_TOLERANCE if column in SENSITIVE else 1e-3
-        expected = None if value is None else pytest.approx(value, rel=tolerance, abs=1e-12)
+        step = STEP_TOLERANCE.get(column, 1e-12)
+        expected = None if value is None else pytest.approx(value, rel=tolerance, abs=step)
         assert record[column] == expected, column
 
 
@@ -316,8 +322,9 @@ def test_a_defense_that_keeps_labels_keeps_the_accuracy(records) -> None:
 
 def test_keyed_answers_repeat_and_fresh_ones_differ(tiny_config, tiny_scene, records) -> None:
     coupled = {"lfp", "lpa-shuffled"}  # what they answer depends on the rest of the request
+    assert all(records[name]["repeat_query_distance"] > 1e-3 for name in ALWAYS_FRESH)
     for name, record in records.items():
-        if name not in coupled:
+        if name not in coupled | ALWAYS_FRESH:
             assert (name, record["repeat_query_distance"]) == (name, pytest.approx(0, abs=1e-6))
     fresh = run_episode(episode(tiny_config, "noise", randomness="fresh"), tiny_scene)
     assert 0 < fresh["repeat_query_distance"] <= 2 * 0.01 + 1e-6
