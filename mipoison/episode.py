@@ -242,7 +242,8 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
     scene, split = deployment.scene, deployment.scene.split
     x, y = split.private_train.x_NCHW, split.private_train.y_N
     rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
-    error = float(leakage.reconstruction_errors(rec, x).mean())
+    errors_N = leakage.reconstruction_errors(rec, x)
+    error = float(errors_N.mean())
     judge = _judge(scene)
     return {
         "reconstruction_error": error,
@@ -262,6 +263,7 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
         ),
         "clean_attack_accuracy": judge(scene.evaluator, reconstructions["clean"], y),
         "peak_memory_mb": peak_memory_mb(),
+        **leakage.error_percentiles(errors_N),
     }
 
 

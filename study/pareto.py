@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = tyro.cli(Arguments, args=arguments, prog="study/pareto.py").checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         study = open_study(settings, console)
-        executor = _executor(settings, console)
+        executor = make_executor(settings, console)
         try:
             episodes = run_study(study, executor)
             front = write_frontier(study, episodes)
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if share > 0.5 else 0
 
 
-def _executor(settings: StudySettings, console: Console) -> Executor:
+def make_executor(settings: StudySettings, console: Console) -> Executor:
+    """The executor that the settings ask for; a local Ray is started."""
     if settings.executor == "local":
         from study.local import LocalExecutor
 

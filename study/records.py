@@ -19,6 +19,7 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import CHECKS
+from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.scene import SceneConfig
 from mipoison.storage import Storage
 
@@ -74,6 +75,7 @@ _REAL = [
     "seconds_attack",
     "seconds_evaluate",
     "peak_memory_mb",
+    *PERCENTILE_COLUMNS,
 ]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

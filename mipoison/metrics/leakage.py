@@ -20,6 +20,10 @@ from mipoison.metrics.utility import accuracy
 PIXEL_TOLERANCE = 1e-4
 """How far a pixel may lie outside [0, 1]: rounding passes, another pixel scale does not."""
 
+ERROR_PERCENTS = tuple(range(0, 101, 5))
+PERCENTILE_COLUMNS = tuple(f"error_percentile.{p:03d}" for p in ERROR_PERCENTS)
+"""Columns of :func:`error_percentiles`."""
+
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
 """Gaussian window of :func:`ssim`: 11 x 11 pixels, as in Wang et al. 2004."""
@@ -177,6 +181,18 @@ def defense_curve(errors_N: Tensor, epsilons_M: Tensor) -> Tensor:
         raise ValueError(f"epsilons must be a non-empty vector of finite thresholds, got {epsilons_M}")
     below_M = torch.searchsorted(sorted_N, epsilons_M.detach().cpu().double().contiguous(), right=False)
     return below_M.double() / len(sorted_N)
+
+
+def error_percentiles(errors_N: Tensor) -> dict[str, float]:
+    """The curve eta(epsilon) in 21 points: the errors that 0, 5, ... 100 % of the images do not exceed.
+
+    Keys ``error_percentile.000`` to ``error_percentile.100``; linear between neighbouring images (NumPy's
+    default).
+    """
+    errors_N = _errors(errors_N)
+    shares = torch.tensor(ERROR_PERCENTS, dtype=torch.float64) / 100
+    values = torch.quantile(errors_N, shares).tolist()
+    return dict(zip(PERCENTILE_COLUMNS, values, strict=True))
 
 
 def excess_leakage(worst_error: float, label_only_error: float) -> float:

@@ -1,0 +1,121 @@
+"""What episode records lack: vectors to look at (Figure 3), and Proposition 1's cosine along a training.
+
+Of the first seed and of one setting each: clean, LPA, matched noise. Diagnostics of a defense, not an
+attack: they look at private images, which no attacker of the suite can.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mipoison.alignment import norm_of, parameter_gradient
+from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.config import ConfigError
+from mipoison.defenses import DEFENSES
+from mipoison.episode import Deployment, at_scale, deploy, release
+from mipoison.models.inversion import InversionNet
+from mipoison.protocols import ThreatModel
+from mipoison.randomness import generator
+from mipoison.scene import scene_for
+from mipoison.service import MeteredOracle
+from study.paper.experiments import BUDGETS
+from study.records import Records
+from study.settings import StudySettings
+
+VECTORS, COSINE = "vectors.parquet", "cosine.parquet"
+SHOWN = 200
+"""Private images whose vectors are kept."""
+JUDGED = 256
+"""Pairs over which the two gradients of the cosine are taken."""
+POINTS = 16
+"""Points along the training."""
+
+
+class Traced(Decoder):
+    """The passive attacker, watched: every so many steps the cosine of its step to the private loss's ascent.
+
+    Args:
+        private: clean vectors (N, K) and private images (N, C, H, W).
+    """
+
+    def __init__(self, config: DecoderConfig, private: tuple[Tensor, Tensor], device: torch.device) -> None:
+        super().__init__(config, device)
+        self.private, self.step = private, 0
+        self.trace: list[dict[str, Any]] = []
+        self.every = max(1, (config.steps or 1) // POINTS)
+
+    def pairs(self, oracle: Any, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
+        """Its pairs, remembered to judge by."""
+        c_NK, x_NCHW = super().pairs(oracle, x_NCHW, known)
+        self.own = c_NK[:JUDGED], x_NCHW[:JUDGED]
+        return c_NK, x_NCHW
+
+    def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
+        """Called once a step, before it: the moment to look."""
+        if self.step % self.every == 0:
+            self.look_at(self.model)
+        self.step += 1
+        return c_NK
+
+    def look_at(self, model: InversionNet) -> None:
+        """One point of the trace, in eval mode and without touching the training's randomness or state."""
+        model.eval()
+        private = [t.to(self.device) for t in self.private]
+        own = [t.to(self.device) for t in self.own]
+        ascent = [-g for g in parameter_gradient(model, *private)]
+        step = parameter_gradient(model, *own)
+        inner = sum(float((a.double() * b.double()).sum()) for a, b in zip(ascent, step, strict=True))
+        with torch.no_grad():
+            loss = float((model(private[0]) - private[1]).square().mean())
+        lengths = float(norm_of(ascent)) * float(norm_of(step))
+        self.trace.append({"step": self.step, "cosine": inner / max(lengths, 1e-300), "private_loss": loss})
+        model.train()
+
+
+def _settings_of(dataset: str) -> list[tuple[str, str, dict[str, Any]]]:
+    budget = BUDGETS[dataset]
+    return [
+        ("none", "none", {}),
+        (f"lpa, budget {budget:g}", "lpa", {"budget": budget, "substitute_data": "all"}),
+        (f"noise, length {budget:g}", "noise", {"budget": budget}),
+        ("lpa, budget 0.1", "lpa", {"budget": 0.1, "substitute_data": "all"}),
+    ]
+
+
+def _traced(deployment: Deployment) -> list[dict[str, Any]]:
+    """The trace of one attacker against a deployment."""
+    scene = deployment.scene
+    config = at_scale(DecoderConfig(), scene.config)
+    if not isinstance(config, DecoderConfig):
+        raise ConfigError(f"the traced attacker is a decoder, got {config!r}")
+    rng = generator(scene.config.seed, "attack", config.digest())
+    private = scene.clean["private_train"][:JUDGED], scene.split.private_train.x_NCHW[:JUDGED]
+    attack = Traced(config, private, scene.device)
+    known = ThreatModel(deployment.name, deployment.config.flat(), scene.split.image_shape)
+    oracle = MeteredOracle(deployment.service.session(), scene.split.n_classes)
+    attack.fit(oracle, scene.split.attack_train.x_NCHW, known=known, rng=rng)
+    return attack.trace
+
+
+def diagnose(settings: StudySettings, dataset: str, records: Records) -> None:
+    """Write ``vectors.parquet`` and ``cosine.parquet`` beside a dataset's records, unless they are there."""
+    if records.storage.read(f"{records.study}/{COSINE}") is not None:
+        return
+    root = None if settings.data_root is None else str(settings.data_root.expanduser().resolve())
+    scene = scene_for(settings.scenes()[0], records.storage.root, root)
+    vectors, cosines = [], []
+    for name, defense, knobs in _settings_of(dataset):
+        deployment = deploy(scene, defense, DEFENSES[defense](**knobs))
+        released = release(deployment).vectors["private_train"][:SHOWN]
+        for c_K in released.tolist():
+            vectors.append({"defense": name, **{f"c{k}": v for k, v in enumerate(c_K)}})
+        cosines += [{"defense": name, "seed": scene.config.seed, **point} for point in _traced(deployment)]
+    for file, rows in ((VECTORS, vectors), (COSINE, cosines)):
+        sink = io.BytesIO()
+        pd.DataFrame(rows).to_parquet(sink, index=False)
+        records.storage.write(f"{records.study}/{file}", sink.getvalue())

@@ -1,0 +1,200 @@
+"""The paper's tables and figures beside ours: ``python study/reproduce.py --help``."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from mipoison.config import ConfigError, choose
+from mipoison.datasets import DataError, parse_name
+from study.paper.diagnostics import diagnose
+from study.paper.estimate import duration, expected_seconds
+from study.paper.experiments import (
+    DATASETS,
+    FACES,
+    FIGURES,
+    STAND_IN,
+    TABLES,
+    Row,
+    planned,
+    runs_on,
+    trials_of,
+)
+from study.paper.figures import write_figures
+from study.paper.render import failed_share, load, write_tables
+from study.paper.run import check_settings, missing, records_for, run_dataset
+from study.pareto import FAILED, INTERRUPTED, USAGE, make_executor
+from study.settings import StudySettings
+
+SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Run the paper's experiments and put its numbers beside ours.
+
+    Tables (Markdown and CSV) and figures go to <storage>/reproduction, made from the records there alone.
+    FaceScrub's rows run on LFW unless --faces names another data set.
+    """
+
+    table: Annotated[
+        tuple[str, ...], tyro.conf.arg(help=f"tables: {', '.join(TABLES)}", metavar="N [N ...]")
+    ] = ()
+    figure: Annotated[
+        tuple[str, ...], tyro.conf.arg(help=f"figures: {', '.join(FIGURES)}", metavar="N [N ...]")
+    ] = ()
+    all: bool = False
+    """every table and every figure"""
+    render: bool = False
+    """run nothing: tables and figures from the records that are there"""
+    dataset: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=f"only these data sets: {', '.join(DATASETS)} (default: all)", metavar="NAME [NAME ...]"
+        ),
+    ] = ()
+    faces: str = STAND_IN
+    """what FaceScrub's rows run on: lfw, olivetti, facescrub:PATH or faces:PATH"""
+    scale: Annotated[Literal["quick", "full"], tyro.conf.arg(help=SCALE_HELP)] = "quick"
+    seeds: int = 3
+    """victims, splits and attackers; intervals need at least 2"""
+    resume: bool = False
+    """add to (or finish) the records that are there; what is finished is not run again"""
+    data_root: Path | None = None
+    """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    storage: str = "results"
+    """where everything is kept: a folder, or s3://bucket/prefix"""
+    limit: int | None = None
+    """at most so many training images a side; default: the scale's"""
+    victim_steps: int | None = None
+    """training steps of victim and evaluators; default: the scale's"""
+    decoder_steps: int | None = None
+    """training steps of inversion models; default: the scale's"""
+    decoder_width: int | None = None
+    """channels of inversion models before the last block; default: the scale's"""
+    decoder_batch: int | None = None
+    """images per training step of inversion models; default: the scale's"""
+    executor: Literal["ray", "local"] = "ray"
+    """ray: trials on a local Ray or a cluster; local: one by one in this process, same records"""
+    address: str | None = None
+    """a Ray cluster to use (auto, or host:port); default: this machine's if there is one, else a local Ray"""
+    workers: int | None = None
+    """Ray Train workers a trial; 0 runs the same in the Tune trial; default: 0 without a GPU, else 1"""
+    gpus_per_worker: float = 0.0
+    """GPUs of a worker (fractions share one)"""
+    cpus_per_worker: float = 1.0
+    """CPUs of a worker (or of a trial, with 0 workers)"""
+    concurrent: int | None = None
+    """trials at once; default: as many as the resources allow"""
+    dashboard: bool = True
+    """start Ray's dashboard with a local Ray, on loopback"""
+    verbose: bool = False
+    """show Ray's and the workers' logs"""
+
+    def tables(self) -> tuple[str, ...]:
+        """The tables asked for.
+
+        Raises:
+            ConfigError: none at all, or one that the paper does not have.
+        """
+        if self.all:
+            return TABLES
+        if not self.table and not self.figure:
+            raise ConfigError("nothing to do: give --table, --figure or --all")
+        return tuple(dict.fromkeys(choose("table", t.upper(), TABLES) for t in self.table))
+
+    def figures(self) -> tuple[str, ...]:
+        """The figures asked for."""
+        given = FIGURES if self.all else self.figure
+        return tuple(dict.fromkeys(choose("figure", f, FIGURES) for f in given))
+
+    def datasets(self, rows: list[Row]) -> list[str]:
+        """The paper's data sets to run: those of the rows, or the chosen ones among them."""
+        used = [d for d in DATASETS if any(row.dataset == d for row in rows)] or list(DATASETS[:2])
+        chosen = [choose("dataset", {self.faces: FACES}.get(d, d), DATASETS) for d in self.dataset]
+        found = [d for d in used if not chosen or d in chosen]
+        if not found:
+            asked = ", ".join(self.dataset)
+            raise ConfigError(f"dataset = {asked}: not in what was asked for; choose from: {', '.join(used)}")
+        return found
+
+    def settings(self, dataset: str) -> StudySettings:
+        """The study's settings on one of the paper's data sets."""
+        names = {f.name for f in dataclasses.fields(StudySettings)}
+        names &= {f.name for f in dataclasses.fields(self)}
+        given = {name: getattr(self, name) for name in names}
+        given |= {"dataset": runs_on(dataset, self.faces), "auxiliary": "disjoint", "trials": 0}
+        return StudySettings(**given)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and render; the exit codes are those of ``pareto.py``."""
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        chosen = tyro.cli(Arguments, args=arguments, prog="study/reproduce.py")
+        logging.basicConfig(level=logging.INFO if chosen.verbose else logging.ERROR)
+        tables, figures = chosen.tables(), chosen.figures()
+        parse_name(chosen.faces)
+        rows = planned(tables, figures)
+        datasets = chosen.datasets(rows)
+        if not chosen.render:
+            _run(chosen, rows, datasets, console)
+        return _render(chosen, tables, figures, console)
+    except (ConfigError, DataError) as error:
+        errors.print(f"error: {error}", style="bold red", markup=False)
+        return USAGE
+    except KeyboardInterrupt:
+        errors.print("interrupted; finished episodes are kept. Continue with the same settings and --resume")
+        return INTERRUPTED
+
+
+def _run(chosen: Arguments, rows: list[Row], datasets: list[str], console: Console) -> None:
+    settings = {dataset: chosen.settings(dataset) for dataset in datasets}
+    for dataset in datasets:
+        check_settings(settings[dataset], chosen.resume)
+    executor = make_executor(settings[datasets[0]], console)
+    try:
+        total, episodes = 0.0, 0
+        for dataset in datasets:
+            todo = missing(records_for(chosen.storage, settings[dataset].dataset), rows, dataset)
+            attacks = [name for _, _, names in todo.values() for name in names]
+            episodes += len(attacks) * chosen.seeds
+            if attacks:
+                total += expected_seconds(
+                    settings[dataset].scenes()[0], attacks, chosen.seeds, executor.lanes
+                )
+        trials = sum(len(trials_of(rows, dataset)) for dataset in datasets)
+        console.print(
+            f"{trials} trials on {', '.join(settings[d].dataset for d in datasets)}, {episodes} episodes to "
+            f"run: about {duration(total)} ({executor.lanes} at once, timed on this machine; within a "
+            f"factor 2)"
+        )
+        for dataset in datasets:
+            run_dataset(settings[dataset], dataset, rows, executor, console)
+            if "3" in chosen.figures():
+                diagnose(settings[dataset], dataset, records_for(chosen.storage, settings[dataset].dataset))
+    finally:
+        executor.close()
+
+
+def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...], console: Console) -> int:
+    found = load(chosen.storage, chosen.faces)
+    for path in (
+        *write_tables(found, tables, chosen.storage),
+        *write_figures(found, figures, chosen.storage),
+    ):
+        console.print(f"written: {path}")
+    return FAILED if failed_share(found) > 0.5 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
