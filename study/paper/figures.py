@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def _new(title: str, info: str, columns: int, *, height: float = 4.4) -> tuple[F
     figure = Figure(figsize=(5.2 * columns, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(np.array(figure.subplots(1, columns))).ravel())
-    figure.suptitle(f"{title}\n{info}", fontsize=9, wrap=True)
+    figure.suptitle(title + "\n" + textwrap.fill(info, 85 * columns), fontsize=9)
     return figure, axes
 
 
@@ -107,7 +108,7 @@ def _projections(found: Mapping[str, Measured], folder: Path) -> list[tuple[str,
         title = "Clean and released vectors of private images, PCA (above) and t-SNE (below)"
         figure = Figure(figsize=(4.2 * (len(defenses) - 1), 8.2), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(f"{title}\n{measured.caption()}", fontsize=9, wrap=True)
+        figure.suptitle(title + "\n" + textwrap.fill(measured.caption(), 130), fontsize=9)
         grid = np.array(figure.subplots(2, len(defenses) - 1)).reshape(2, -1)
         scores = [c for c in frame if str(c).startswith("c")]
         clean = frame[frame["defense"] == "none"][scores].to_numpy()

@@ -68,8 +68,10 @@ class Measured:
     folder: str
 
     def values(self, row: Row, column: str) -> pd.Series:
-        """Seed -> value of the row's episodes that succeeded; empty if it was not run."""
+        """Seed -> value of the row's episodes that succeeded; empty if it was not run (or has no such value)."""
         e = self.episodes
+        if column not in e:  # a compact copy leaves out columns without a value
+            return pd.Series(dtype=float)
         mask = (e["trial"] == row.trial) & (e["attack"] == row.attack) & (e["status"] == "ok")
         found: pd.Series = e[mask].set_index("seed")[column].dropna().sort_index().astype(float)
         return found
