@@ -68,7 +68,7 @@ class Measured:
     folder: str
 
     def values(self, row: Row, column: str) -> pd.Series:
-        """Seed -> value of the row's episodes that succeeded; empty if it was not run (or has no such value)."""
+        """Seed -> value of the row's episodes that succeeded; empty if it was not run or has none."""
         e = self.episodes
         if column not in e:  # a compact copy leaves out columns without a value
             return pd.Series(dtype=float)
@@ -111,7 +111,7 @@ def failed_share(found: Mapping[str, Measured]) -> float:
 def verdict(row: Row, reference: Row, measure: str, measured: Measured) -> str:
     """Whether the paper's order of a row and its reference holds in ours, by the paired interval over "
     "seeds."""
-    column = OURS[measure][0]
+    column = measure  # on either pixel scale the order is the same
     a, b = measured.values(row, column), measured.values(reference, column)
     seeds = a.index.intersection(b.index)
     if not len(seeds):
