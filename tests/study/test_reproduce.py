@@ -173,7 +173,7 @@ def _made(errors: dict[str, list[float]], tmp_path: Path) -> Measured:
             "attack": "passive",
             "status": "ok",
             "seed": s,
-            "reconstruction_error_paper_scale": v,
+            "reconstruction_error": v,
         }
         for trial, values in errors.items()
         for s, v in enumerate(values)
