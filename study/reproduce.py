@@ -19,18 +19,21 @@ from study.paper.diagnostics import diagnose
 from study.paper.estimate import duration, expected_seconds
 from study.paper.experiments import (
     DATASETS,
+    DIFFUSION,
+    DIFFUSION_AT_MOST,
     FACES,
     FIGURES,
+    RUNS,
     STAND_IN,
     TABLES,
     Row,
+    folder_of,
     planned,
     runs_on,
-    trials_of,
 )
 from study.paper.figures import write_figures
 from study.paper.render import failed_share, load, write_tables
-from study.paper.run import check_settings, missing, records_for, run_dataset
+from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, INTERRUPTED, USAGE, make_executor
 from study.settings import StudySettings
 
@@ -116,22 +119,24 @@ class Arguments:
         given = FIGURES if self.all else self.figure
         return tuple(dict.fromkeys(choose("figure", f, FIGURES) for f in given))
 
-    def datasets(self, rows: list[Row]) -> list[str]:
-        """The paper's data sets to run: those of the rows, or the chosen ones among them."""
-        used = [d for d in DATASETS if any(row.dataset == d for row in rows)] or list(DATASETS[:2])
+    def runs(self, rows: list[Row]) -> list[str]:
+        """What to run: what the rows need, or the chosen data sets among that."""
+        used = [run for run in RUNS if any(row.run == run for row in rows)] or list(DATASETS[:2])
         chosen = [choose("dataset", {self.faces: FACES}.get(d, d), DATASETS) for d in self.dataset]
-        found = [d for d in used if not chosen or d in chosen]
+        found = [d for d in used if not chosen or d in chosen or (d == DIFFUSION and "mnist" in chosen)]
         if not found:
             asked = ", ".join(self.dataset)
             raise ConfigError(f"dataset = {asked}: not in what was asked for; choose from: {', '.join(used)}")
         return found
 
-    def settings(self, dataset: str) -> StudySettings:
-        """The study's settings on one of the paper's data sets."""
+    def settings(self, run: str) -> StudySettings:
+        """The study's settings of one of RUNS."""
         names = {f.name for f in dataclasses.fields(StudySettings)}
         names &= {f.name for f in dataclasses.fields(self)}
         given = {name: getattr(self, name) for name in names}
-        given |= {"dataset": runs_on(dataset, self.faces), "auxiliary": "disjoint", "trials": 0}
+        given |= {"dataset": runs_on(run, self.faces), "auxiliary": "disjoint", "trials": 0}
+        if run == DIFFUSION and self.scale == "quick":
+            given |= {k: min(given[k] or most, most) for k, most in DIFFUSION_AT_MOST.items()}
         return StudySettings(**given)
 
 
@@ -145,9 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables, figures = chosen.tables(), chosen.figures()
         parse_name(chosen.faces)
         rows = planned(tables, figures)
-        datasets = chosen.datasets(rows)
+        runs = chosen.runs(rows)
         if not chosen.render:
-            _run(chosen, rows, datasets, console)
+            _run(chosen, rows, runs, console)
         return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
@@ -157,31 +162,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _run(chosen: Arguments, rows: list[Row], datasets: list[str], console: Console) -> None:
-    settings = {dataset: chosen.settings(dataset) for dataset in datasets}
-    for dataset in datasets:
-        check_settings(settings[dataset], chosen.resume)
-    executor = make_executor(settings[datasets[0]], console)
+def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console) -> None:
+    settings = {run: chosen.settings(run) for run in runs}
+    records = {run: records_for(chosen.storage, folder_of(run, chosen.faces)) for run in runs}
+    for run in runs:
+        check_settings(settings[run], records[run], chosen.resume)
+    executor = make_executor(settings[runs[0]], console)
     try:
-        total, episodes = 0.0, 0
-        for dataset in datasets:
-            todo = missing(records_for(chosen.storage, settings[dataset].dataset), rows, dataset)
+        total, episodes, trials = 0.0, 0, 0
+        for run in runs:
+            todo = missing(records[run], rows, run)
             attacks = [name for _, _, names in todo.values() for name in names]
             episodes += len(attacks) * chosen.seeds
+            trials += len(todo)
             if attacks:
-                total += expected_seconds(
-                    settings[dataset].scenes()[0], attacks, chosen.seeds, executor.lanes
-                )
-        trials = sum(len(trials_of(rows, dataset)) for dataset in datasets)
+                scene = settings[run].scenes()[0]
+                total += expected_seconds(scene, attacks, chosen.seeds, executor.lanes)
         console.print(
-            f"{trials} trials on {', '.join(settings[d].dataset for d in datasets)}, {episodes} episodes to "
-            f"run: about {duration(total)} ({executor.lanes} at once, timed on this machine; within a "
-            f"factor 2)"
+            f"{trials} trials on {', '.join(r.study for r in records.values())}, {episodes} episodes to "
+            f"run: about {duration(total)} ({executor.lanes} at once, timed here; within a factor 2)"
         )
-        for dataset in datasets:
-            run_dataset(settings[dataset], dataset, rows, executor, console)
-            if "3" in chosen.figures():
-                diagnose(settings[dataset], dataset, records_for(chosen.storage, settings[dataset].dataset))
+        for run in runs:
+            run_rows(settings[run], run, records[run], rows, executor, console)
+            if "3" in chosen.figures() and run in DATASETS:
+                diagnose(settings[run], run, records[run])
     finally:
         executor.close()
 

@@ -26,6 +26,12 @@ FACES = "facescrub"
 STAND_IN = "lfw"
 """FaceScrub cannot be redistributed: its rows run on LFW unless the user names their own folder."""
 DATASETS = ("mnist", "fashion-mnist", "cifar10", FACES)
+DIFFUSION = "mnist-diffusion"
+"""Where Table V runs: MNIST with sizes of its own, since a diffusion attacker costs many decoders."""
+RUNS = (*DATASETS, DIFFUSION)
+"""Folders of records, as the paper's data sets are called, and Table V's."""
+DIFFUSION_AT_MOST = {"limit": 300, "decoder_width": 8, "decoder_steps": 200}
+"""Table V's sizes at scale quick."""
 
 BUDGETS = {"mnist": 1.5e-4, "fashion-mnist": 2.5e-4, "cifar10": 2.5e-4, FACES: 4e-3}
 """l2 budgets of LPA, inferred from the distortions of Table I (the paper states none)."""
@@ -56,6 +62,11 @@ class Row:
     paper: tuple[tuple[str, float], ...] = ()
     note: str = ""
     reference: int | None = None
+
+    @property
+    def run(self) -> str:
+        """The one of RUNS that measures it."""
+        return DIFFUSION if self.table == "V" else self.dataset
 
     @property
     def ours(self) -> bool:
@@ -252,27 +263,27 @@ def planned(tables: Iterable[str], figures: Iterable[str] = ()) -> list[Row]:
     return rows + (list(sweep()) if "8" in figures else [])
 
 
-def runs_on(dataset: str, faces: str = STAND_IN) -> str:
-    """The dataset that is run for one of the paper's."""
-    return faces if dataset == FACES else dataset
+def runs_on(run: str, faces: str = STAND_IN) -> str:
+    """The data of one of RUNS."""
+    return {FACES: faces, DIFFUSION: "mnist"}.get(run, run)
 
 
-def trials_of(rows: Iterable[Row], dataset: str) -> dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]:
-    """Trial -> (defense, knobs, attackers) of one dataset; both anchors always, label-only under the "
+def folder_of(run: str, faces: str = STAND_IN) -> str:
+    """Folder of a run's records: its data set, without the path of a user's folder."""
+    return run if run == DIFFUSION else parse_name(runs_on(run, faces))[0]
+
+
+def trials_of(rows: Iterable[Row], run: str) -> dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]:
+    """Trial -> (defense, knobs, attackers) of a run; both anchors always, label-only under the "
     "passive one."""
     found: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "label-only": ("label-only", {}, [PASSIVE]),
         "none": ("none", {}, [PASSIVE]),
     }
     for row in rows:
-        if row.dataset == dataset:
+        if row.run == run:
             attacks = found.setdefault(row.trial, (row.defense, dict(row.knobs), []))[2]
             if row.attack not in attacks:
                 attacks.append(row.attack)
     order = list(ATTACKS)
     return {t: (d, k, tuple(sorted(a, key=order.index))) for t, (d, k, a) in found.items()}
-
-
-def stem(dataset: str) -> str:
-    """Folder of a dataset's records, without the path of a user's folder."""
-    return parse_name(dataset)[0]

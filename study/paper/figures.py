@@ -89,8 +89,8 @@ def _per_dataset(
     found: Mapping[str, Measured], table: str, figure: str, folder: Path
 ) -> list[tuple[str, Path]]:
     out = []
-    for dataset, measured in found.items():
-        rows = _unique(r for r in table_rows(table) if r.dataset == dataset)
+    for run, measured in found.items():
+        rows = _unique(r for r in table_rows(table) if r.run == run)
         path = folder / f"figure_{figure}_{measured.name}.png"
         if rows and _grid(measured, rows, path, figure):
             out.append((path.name, path))
@@ -188,7 +188,8 @@ def _trade_off(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, P
 
 def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path]]:
     """Figure 10: eta(epsilon), the share of images reconstructed with an error below epsilon."""
-    usable = {d: m for d, m in found.items() if PERCENTILE_COLUMNS[0] in m.episodes}
+    shown = {row.run for row in table_rows("I")}
+    usable = {run: m for run, m in found.items() if run in shown and PERCENTILE_COLUMNS[0] in m.episodes}
     if not usable:
         return []
     title = "eta(epsilon): share of private images with an error below epsilon (right and down: protected)"
@@ -197,8 +198,8 @@ def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path
         + "; sizes of the others stand in their tables"
     )
     figure, panels = _new(title, info, len(usable))
-    for axes, (dataset, measured) in zip(panels, usable.items(), strict=True):
-        rows = _unique(r for r in table_rows("I") if r.dataset == dataset)
+    for axes, (run, measured) in zip(panels, usable.items(), strict=True):
+        rows = _unique(r for r in table_rows("I") if r.run == run)
         for i, row in enumerate(rows):
             errors = [measured.values(row, column).mean() for column in PERCENTILE_COLUMNS]
             if np.isfinite(errors).all():

@@ -16,7 +16,7 @@ from mipoison.attacks import PASSIVE
 from mipoison.config import ConfigError
 from mipoison.metrics.statistics import mean_interval, paired_difference
 from mipoison.storage import Storage
-from study.paper.experiments import DATASETS, FACES, MEASURES, Row, runs_on, stem, table_rows
+from study.paper.experiments import FACES, MEASURES, RUNS, Row, folder_of, table_rows
 from study.paper.notes import NOTES, TITLES
 from study.paper.run import FOLDER, records_for
 from study.records import to_frame
@@ -82,14 +82,14 @@ class Measured:
 
 
 def load(storage: str, faces: str) -> dict[str, Measured]:
-    """The paper's data set -> what was run for it; those without records are left out.
+    """One of RUNS -> what was run; those without records are left out.
 
     Raises:
         ConfigError: no records at all.
     """
     found = {}
-    for dataset in DATASETS:
-        records = records_for(storage, runs_on(dataset, faces))
+    for run in RUNS:
+        records = records_for(storage, folder_of(run, faces))
         about = records.read_json(ABOUT)
         if about is None:
             continue
@@ -97,7 +97,7 @@ def load(storage: str, faces: str) -> dict[str, Measured]:
         compact = path is not None and path.is_file()
         episodes = to_frame(pq.read_table(path)) if compact else records.read()
         if len(episodes):
-            found[dataset] = Measured(records.study, about, episodes, records.storage, records.study)
+            found[run] = Measured(records.study, about, episodes, records.storage, records.study)
     if not found:
         raise ConfigError(f"no records below {storage}/{FOLDER}: leave --render out to run the experiments")
     return found
@@ -157,7 +157,7 @@ def table_frame(table: str, found: Mapping[str, Measured]) -> pd.DataFrame:
     order = [row.dataset for row in rows]
     out = []
     for row in sorted(rows, key=lambda row: order.index(row.dataset)):  # controls beside what they control
-        measured = found.get(row.dataset)
+        measured = found.get(row.run)
         line: dict[str, Any] = {
             "table": table,
             "data": row.dataset,
@@ -285,7 +285,7 @@ def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
         body = _markdown([*heads, "poisoning / inference"], [_time_cells(line) for line in lines])
     else:
         body = _markdown(_heads(), [_cells(line) for line in lines])
-    used = [found[d] for d in DATASETS if d in found and (frame["data"] == d).any()]
+    used = [m for run, m in found.items() if any(row.run == run for row in table_rows(table))]
     parts = [f"# Table {table}: {TITLES[table]}", body, HOW_TO_READ]
     parts += [f"- {note}" for note in NOTES.get(table, ())]
     if any(row.dataset == FACES for row in table_rows(table)):
@@ -314,7 +314,7 @@ def write_compact(found: Mapping[str, Measured], out: Path) -> None:
     import pyarrow as pa
 
     for measured in found.values():
-        folder = out / FOLDER / stem(measured.name)
+        folder = out / FOLDER / measured.folder
         folder.mkdir(parents=True, exist_ok=True)
         kept = measured.episodes.dropna(axis=1, how="all")
         pq.write_table(

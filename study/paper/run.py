@@ -18,7 +18,7 @@ from mipoison.episode import versions
 from mipoison.splits import describe, make_split
 from mipoison.storage import Storage
 from study.driver import ABOUT, Executor, Outcome
-from study.paper.experiments import Row, stem, trials_of
+from study.paper.experiments import Row, trials_of
 from study.progress import Progress
 from study.records import Records
 from study.settings import StudySettings, differences
@@ -31,9 +31,9 @@ NOT_SHARED = ("defenses", "attackers", "sampler", "max_accuracy_drop")
 """Settings of a search, which these experiments are not."""
 
 
-def records_for(storage: str, dataset: str) -> Records:
-    """Where a dataset's records are."""
-    return Records(Storage(f"{storage.rstrip(chr(47))}/{FOLDER}"), stem(dataset))
+def records_for(storage: str, folder: str) -> Records:
+    """The records in a folder, see ``experiments.folder_of``."""
+    return Records(Storage(f"{storage.rstrip(chr(47))}/{FOLDER}"), folder)
 
 
 def shared(settings: StudySettings) -> dict[str, Any]:
@@ -41,16 +41,15 @@ def shared(settings: StudySettings) -> dict[str, Any]:
     return {k: v for k, v in settings.shared().items() if k not in NOT_SHARED}
 
 
-def check_settings(settings: StudySettings, resume: bool) -> Records:
-    """The dataset's records, fit to be written to with these settings; nothing heavy runs.
+def check_settings(settings: StudySettings, records: Records, resume: bool) -> None:
+    """Whether a run's records may be written to with these settings; nothing heavy runs.
 
     Raises:
         ConfigError: records exist and ``resume`` was not asked for, or they were made with other settings.
     """
-    records = records_for(settings.storage, settings.dataset)
     stored = records.read_json(ABOUT)
     if stored is None:
-        return records
+        return
     changed = differences(stored["settings"], shared(settings))
     if changed:
         raise ConfigError(
@@ -62,17 +61,16 @@ def check_settings(settings: StudySettings, resume: bool) -> Records:
             f"{FOLDER}/{records.study} exists in {settings.storage}: "
             "continue it (or add tables to it) with --resume, or choose another --storage"
         )
-    return records
 
 
 Missing = dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]
 """Trial -> defense, knobs, attackers."""
 
 
-def missing(records: Records, rows: Iterable[Row], dataset: str) -> Missing:
+def missing(records: Records, rows: Iterable[Row], run: str) -> Missing:
     """Trials that are absent, or lack an attacker or a successful episode: those to be run."""
     out: Missing = {}
-    for trial, (defense, knobs, attacks) in trials_of(rows, dataset).items():
+    for trial, (defense, knobs, attacks) in trials_of(rows, run).items():
         rows_now = records.read_trial(trial)
         have = {r["attack"] for r in rows_now}
         fine = {a for a in have if all(r["status"] == "ok" for r in rows_now if r["attack"] == a)}
@@ -81,15 +79,14 @@ def missing(records: Records, rows: Iterable[Row], dataset: str) -> Missing:
     return out
 
 
-def run_dataset(
-    settings: StudySettings, dataset: str, rows: list[Row], executor: Executor, console: Console
+def run_rows(
+    settings: StudySettings, run: str, records: Records, rows: list[Row], executor: Executor, console: Console
 ) -> None:
-    """Run what a dataset's rows lack; ``dataset`` is the paper's name, ``settings.dataset`` what is run.
+    """Run what the rows of one of RUNS lack.
 
     Finished episodes of an interrupted or narrower run are read back, not repeated.
     """
-    records = records_for(settings.storage, settings.dataset)
-    todo = missing(records, rows, dataset)
+    todo = missing(records, rows, run)
     scenes = settings.scenes()
     first = scenes[0]
     split = make_split(
@@ -99,9 +96,9 @@ def run_dataset(
         data_root=settings.data_root,
         limit=first.limit,
     )
-    console.print(f"{settings.dataset}: {describe(split)}", highlight=False, soft_wrap=True)
+    console.print(f"{records.study}: {describe(split)}", highlight=False, soft_wrap=True)
     if not todo:
-        console.print(f"{settings.dataset}: nothing left to run", highlight=False)
+        console.print(f"{records.study}: nothing left to run", highlight=False)
         return
     if records.read_json(ABOUT) is None:
         about = {
