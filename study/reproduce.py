@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError, choose
 from mipoison.datasets import DataError, parse_name
+from study.paper.compact import write_compact
 from study.paper.diagnostics import diagnose
 from study.paper.estimate import duration, expected_seconds
 from study.paper.experiments import (
@@ -58,6 +59,8 @@ class Arguments:
     """every table and every figure"""
     render: bool = False
     """run nothing: tables and figures from the records that are there"""
+    compact: Path | None = None
+    """also write a small copy of the records there, with the tables and figures (of faces: no pictures)"""
     dataset: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -197,6 +200,11 @@ def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...]
         *write_figures(found, figures, chosen.storage),
     ):
         console.print(f"written: {path}")
+    if chosen.compact is not None:
+        write_compact(found, chosen.compact)
+        copy = load(str(chosen.compact), chosen.faces)
+        write_tables(copy, tables, str(chosen.compact))
+        write_figures(copy, figures, str(chosen.compact))
     return FAILED if failed_share(found) > 0.5 else 0
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,17 +305,3 @@ def write_tables(found: Mapping[str, Measured], tables: Iterable[str], storage: 
             target.write(name, text.encode())
             written.append(f"{target.root}/{name}")
     return written
-
-
-def write_compact(found: Mapping[str, Measured], out: Path) -> None:
-    """A small copy of the records: one Parquet file and the settings for each data set."""
-    import pyarrow as pa
-
-    for measured in found.values():
-        folder = out / FOLDER / measured.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = measured.episodes.dropna(axis=1, how="all")
-        pq.write_table(
-            pa.Table.from_pandas(kept, preserve_index=False), folder / EPISODES, compression="zstd"
-        )
-        (folder / ABOUT).write_text(json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n")

@@ -22,9 +22,11 @@ from mipoison.service import MeteredOracle
 from mipoison.storage import Storage
 from study import reproduce
 from study.paper import experiments
+from study.paper.compact import write_compact
 from study.paper.diagnostics import COSINE, VECTORS, Traced
 from study.paper.experiments import FACES, FIGURES, NUMBERS, TABLES, Row, planned, table_rows, trials_of
-from study.paper.render import Measured, load, table_frame, table_markdown, verdict, write_compact
+from study.paper.figures import PICTURES
+from study.paper.render import Measured, load, table_frame, table_markdown, verdict
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 TINY = "--dataset facescrub --faces digits --executor local --seeds 3"
@@ -132,8 +134,15 @@ def test_figures_are_drawn_and_the_rest_is_not_run_again(
 
 def test_a_compact_copy_renders_the_same_tables(run: Path, tmp_path: Path) -> None:
     found = load(str(run), "digits")
-    write_compact(found, tmp_path)
+    asked = f"{TINY} --render --table I --figure 5 7 --storage {run} --compact {tmp_path}"
+    assert reproduce.main(asked.split()) == 0
     again = load(str(tmp_path), "digits")
+    kept = {p.name for p in (tmp_path / "reproduction" / "digits").iterdir()}
+    assert kept == {"episodes.parquet", "study.json", VECTORS, COSINE}  # faces: no pictures
+    write_compact({"mnist": found[FACES]}, tmp_path / "others")
+    pictures = pd.read_parquet(tmp_path / "others" / "reproduction" / "digits" / PICTURES)
+    assert {"truth", "passive"} <= set(pictures["attack"])
+    assert len(pictures["pixels"][0]) == np.prod(pictures["shape"][0])
     for table in ("I", "III"):
         assert table_markdown(table, again) == table_markdown(table, found)
 
