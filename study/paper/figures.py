@@ -193,6 +193,7 @@ def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path
     if not usable:
         return []
     title = "eta(epsilon): share of private images with an error below epsilon (right and down: protected)"
+    title += "; dots: mean error, the least gamma of a gamma-inversion"
     info = (
         "; ".join(m.caption() for m in list(usable.values())[:1])
         + "; sizes of the others stand in their tables"
@@ -206,7 +207,10 @@ def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path
                 name = {"none": "undefended"}.get(row.defense, row.defense)
                 dashes = "--" if row.ours else "-"
                 shares = np.array(ERROR_PERCENTS) / 100
-                axes.plot(errors, shares, color=COLOURS[i % len(COLOURS)], ls=dashes, lw=1.3, label=name)
+                colour = COLOURS[i % len(COLOURS)]
+                axes.plot(errors, shares, color=colour, ls=dashes, lw=1.3, label=name)
+                gamma = measured.values(row, "reconstruction_error").mean()
+                axes.plot(gamma, np.interp(gamma, errors, shares), "o", ms=5, color=colour)
         axes.set(xlabel="epsilon (MSE in [0, 1])", ylabel="eta: share of images", title=measured.name)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
