@@ -283,11 +283,11 @@ def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
         body = _markdown([*heads, "poisoning / inference"], [_time_cells(line) for line in lines])
     else:
         body = _markdown(_heads(), [_cells(line) for line in lines])
-    if table == "IX":
-        parts += [f"- {line}" for line in _poisoning_times(found)]
     used = [m for run, m in found.items() if any(row.run == run for row in table_rows(table))]
     parts = [f"# Table {table}: {TITLES[table]}", body, HOW_TO_READ]
     parts += [f"- {note}" for note in NOTES.get(table, ())]
+    if table == "IX":
+        parts += [f"- {line}" for line in _poisoning_times(found)]
     if any(row.dataset == FACES for row in table_rows(table)):
         parts.append(
             "- FaceScrub cannot be redistributed; its rows are run on the data set named in brackets."
