@@ -28,6 +28,8 @@ from study.paper.render import Measured
 from study.paper.run import FOLDER
 from study.report.figures import COLOURS, DPI, MARKERS, grid_figure
 
+FIRST = 0
+"""Seed of the vectors that are kept."""
 PICTURES = "pictures.parquet"
 """Reconstructions of a compact copy: trial, attack, shape and pixels (uint8)."""
 
@@ -77,7 +79,9 @@ def _grid(measured: Measured, rows: Iterable[Row], path: Path, figure: str) -> b
         strips.append((f"{words}\nattacker {row.attack}, error {error:.4f}", found[row.attack]))
     if len(strips) < 2:
         return False
-    grid_figure(strips, path, f"after the paper's Figure {figure}; {measured.caption()}")
+    grid_figure(
+        strips, path, f"after the paper's Figure {figure}; images of the first seed; {measured.caption()}"
+    )
     return True
 
 
@@ -108,7 +112,7 @@ def _projections(found: Mapping[str, Measured], folder: Path) -> list[tuple[str,
         title = "Clean and released vectors of private images, PCA (above) and t-SNE (below)"
         figure = Figure(figsize=(4.2 * (len(defenses) - 1), 8.2), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(title + "\n" + textwrap.fill(measured.caption(), 130), fontsize=9)
+        figure.suptitle(title + "\n" + textwrap.fill(measured.caption(FIRST), 130), fontsize=9)
         grid = np.array(figure.subplots(2, len(defenses) - 1)).reshape(2, -1)
         scores = [c for c in frame if str(c).startswith("c")]
         clean = frame[frame["defense"] == "none"][scores].to_numpy()
@@ -229,7 +233,7 @@ def _cosines(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Pat
         title = (
             "Proposition 1 as a diagnostic: the attacker's step against the private loss, along its training"
         )
-        figure, (left, right) = _new(title, measured.caption(), 2)
+        figure, (left, right) = _new(title, measured.caption(int(frame["seed"].iloc[0])), 2)
         for i, (defense, group) in enumerate(frame.groupby("defense", sort=False)):
             look: dict[str, Any] = {
                 "color": COLOURS[i],

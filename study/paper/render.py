@@ -74,9 +74,10 @@ class Measured:
         found: pd.Series = e[mask].set_index("seed")[column].dropna().sort_index().astype(float)
         return found
 
-    def caption(self) -> str:
-        """Data, sizes, seeds, device."""
-        return describe(self.episodes, {"scale": self.about["settings"]["scale"]})
+    def caption(self, seed: int | None = None) -> str:
+        """Data, sizes, seeds (or one seed alone), device."""
+        episodes = self.episodes if seed is None else self.episodes[self.episodes["seed"] == seed]
+        return describe(episodes, {"scale": self.about["settings"]["scale"]})
 
 
 def load(storage: str, faces: str) -> dict[str, Measured]:
