@@ -60,7 +60,7 @@ def pictures(measured: Measured, trial: str) -> dict[str, NDArray[Any]]:
     data = measured.storage.read(f"{measured.folder}/pictures/{trial}.npz")
     if data is None:
         return {}
-    with np.load(io.BytesIO(data)) as found:
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
         return {name: found[name] / 255 for name in found.files}
 
 
