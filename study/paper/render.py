@@ -275,6 +275,23 @@ def trained_well(measured: Measured) -> str:
     return f"{measured.name}: the undefended attacker ({error.mean():.4f}) {' and '.join(text)}."
 
 
+def learned_nothing(table: str, found: Mapping[str, Measured]) -> list[str]:
+    """Undefended attackers of a table who are no better than the mean image: no evidence for a defense."""
+    lines = []
+    for row in table_rows(table):
+        measured = found.get(row.run)
+        if measured is None or row.defense != "none" or row.attack == PASSIVE:
+            continue
+        error = measured.values(row, "reconstruction_error").mean()
+        mean_image = measured.values(row, "mean_image_error").mean()
+        if error >= mean_image:
+            lines.append(
+                f"{measured.name}: undefended, the attacker {row.attack} ({error:.4f}) is no better "
+                f"than the mean image ({mean_image:.4f}): its rows are no evidence for or against a defense."
+            )
+    return lines
+
+
 def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
     """A table as a Markdown page with its notes; nothing in it depends on when or where it is rendered."""
     frame = table_frame(table, found)
@@ -294,6 +311,7 @@ def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
             "- FaceScrub cannot be redistributed; its rows are run on the data set named in brackets."
         )
     parts += [f"- {trained_well(m)}" for m in used]
+    parts += [f"- {line}" for line in learned_nothing(table, found)]
     parts += [f"- Run: {m.caption()}." for m in used]
     return "\n\n".join(parts) + "\n"
 
