@@ -1,0 +1,256 @@
+"""What the fault tests share: a simulated cluster, a study on it as a person starts it, and what must hold after."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from mipoison.defenses import ANCHORS
+from mipoison.storage import Storage
+from study.driver import evaluate_anchors, open_study
+from study.frontier import frontier_table
+from study.local import LocalExecutor
+from study.records import Records
+from study.settings import StudySettings
+from study.trial import execute
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 280
+SETTINGS: dict[str, Any] = {
+    "seeds": 2,
+    "limit": 100,
+    "victim_steps": 30,
+    "decoder_steps": 20,
+    "decoder_width": 4,
+    "defenses": ("noise", "rounding"),
+    "attackers": ("passive", "label-only"),
+}
+
+
+@contextmanager
+def private_environment() -> Iterator[dict[str, str]]:
+    """Home, temporary folder and token of its own, loopback; a short path, since Ray's sockets lie below it."""
+    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        token = Path(folder) / "token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        drop = ("RAY_", "PYTEST_", "MIPOISON_")
+        yield {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
+            "HOME": folder,
+            "TMPDIR": folder,
+            "MIPOISON_RAY_TMP": f"{folder}/r",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            # A lost node is noticed after two seconds instead of fifteen.
+            "RAY_health_check_initial_delay_ms": "1000",
+            "RAY_health_check_period_ms": "500",
+            "RAY_health_check_failure_threshold": "4",
+        }
+
+
+class Simulated:
+    """A cluster of nodes on loopback (``nodes.py``); ``kill`` takes a node away as a lost machine would go."""
+
+    def __init__(self, environment: Mapping[str, str], nodes: int, **options: Any) -> None:
+        scratch = tempfile.mkdtemp(prefix="c", dir=environment["TMPDIR"])
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(__file__).with_name("nodes.py")),
+                json.dumps({"nodes": nodes, "scratch": scratch} | options),
+            ],
+            env=dict(environment),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.address = str(self._answer()["address"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if line.startswith("{"):
+                return dict(json.loads(line))
+        raise RuntimeError(f"the simulated cluster ended with {self.process.poll()}")
+
+    def _say(self, command: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def add(self) -> None:
+        """One more node."""
+        self._say("add")
+
+    def kill(self, index: int = 0) -> None:
+        """The node of that index (0: the oldest) is gone at once, with its workers."""
+        self._say(f"kill {index}")
+
+    def lose(self) -> None:
+        """The whole cluster is gone at once, head included."""
+        ours = [self.process.pid, *descendants(self.process.pid)]
+        for pid in ours:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(timeout=30)
+
+    def close(self) -> None:
+        """End it in good order; what is left after a while is killed."""
+        if self.process.poll() is None:
+            below = descendants(self.process.pid)
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            try:
+                self.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+            for pid in below:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids below a process."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def command_of(pid: int) -> str:
+    """A process's command line, '' if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def arguments(storage: Path, **changes: Any) -> list[str]:
+    """Command line of a small study."""
+    out = ["--storage", str(storage), "--name", "s"]
+    for name, value in (SETTINGS | changes).items():
+        values = value if isinstance(value, tuple) else (value,)
+        out += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return out
+
+
+class Driver:
+    """``study/pareto.py`` in a process of its own, its output in a file."""
+
+    def __init__(self, environment: Mapping[str, str], command: list[str]) -> None:
+        self.log = Path(tempfile.mkstemp(prefix="log", dir=environment["TMPDIR"])[1])
+        with open(self.log, "w") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "study" / "pareto.py"), *command],
+                env=dict(environment),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_for(self, happened: Callable[[], bool], limit_s: float = TIMEOUT_S) -> None:
+        """Until something has happened; an error if the study ends before, or it takes too long."""
+        deadline = time.monotonic() + limit_s
+        while not happened():
+            assert self.process.poll() is None, f"ended before: {self.log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, f"not within {limit_s} s: {self.log.read_text()[-3000:]}"
+            time.sleep(0.05)
+
+    def finish(self, expected: int = 0, limit_s: float = TIMEOUT_S) -> str:
+        """Its output, once it has ended with the expected code."""
+        try:
+            self.process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"not done within {limit_s} s: {self.log.read_text()[-3000:]}") from None
+        output = self.log.read_text()
+        assert self.process.returncode == expected, output[-5000:]
+        return output
+
+    def kill(self) -> None:
+        """SIGKILL to the driver alone."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=30)
+
+
+def trials_done(storage: Path) -> int:
+    """Finished trials of the search (anchors not counted)."""
+    return len(list((storage / "s" / "episodes").glob("t*.parquet")))
+
+
+def is_cost(column: str) -> bool:
+    """Costs differ from run to run."""
+    return column.startswith("seconds_") or column.endswith("_ms_per_sample") or column == "peak_memory_mb"
+
+
+def numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """What must not depend on how a study was run."""
+    frame = frame.drop(columns=[c for c in frame if is_cost(c) or c in ("study", "attempt")])
+    return frame.sort_values("episode_id", ignore_index=True)
+
+
+def undisturbed(storage: Path, calm: Path, **changes: Any) -> pd.DataFrame:
+    """The same settings evaluated one by one in this process, in a storage of their own."""
+    started = Records(Storage(storage), "s").started()
+    settings = StudySettings(
+        **SETTINGS | changes | {"storage": str(calm), "name": "s", "executor": "local", "trials": 0}
+    )
+    study = open_study(settings, Console(file=io.StringIO()))
+    evaluate_anchors(study, LocalExecutor(), settings.scenes())
+    for trial, begun in sorted(started.items()):
+        if trial not in ANCHORS:
+            execute(study.spec(trial, 0, begun["defense"], begun["knobs"], settings.scenes()))
+    return study.records.read()
+
+
+def assert_whole(storage: Path, calm: Path, trials: int, **changes: Any) -> pd.DataFrame:
+    """No episode lost, none twice, the asked number of trials, each record as undisturbed, frontier from them."""
+    records = Records(Storage(storage), "s")
+    found = records.read()
+    per_trial = len((SETTINGS | changes)["attackers"]) * (SETTINGS | changes)["seeds"]
+    assert set(found["status"]) <= {"ok", "cut"}, found.loc[found["status"] == "failed", "error"].unique()
+    assert found["episode_id"].is_unique
+    assert found["trial"].nunique() == trials + len(ANCHORS)
+    assert len(found) == (trials + len(ANCHORS)) * per_trial
+    files = [p.name for p in (storage / "s" / "episodes").glob("*.parquet")]
+    assert len(files) == len(records.finished())  # one file a trial: no attempt was written twice
+    pd.testing.assert_frame_equal(numbers(found), numbers(undisturbed(storage, calm, **changes)))
+    stored = pq.read_table(storage / "s" / "frontier.parquet").to_pandas()
+    fresh = frontier_table(found, 0.02)
+    assert len(stored)
+    assert list(stored["trial"]) == list(fresh["trial"])
+    assert stored["worst_reconstruction_error"].tolist() == fresh["worst_reconstruction_error"].tolist()
+    return found
