@@ -72,7 +72,8 @@ class Simulated:
     """A cluster of nodes on loopback (``nodes.py``); ``kill`` takes a node away as a lost machine would go."""
 
     def __init__(self, environment: Mapping[str, str], nodes: int, **options: Any) -> None:
-        scratch = tempfile.mkdtemp(prefix="c", dir=environment["TMPDIR"])
+        scratch = f"{environment['TMPDIR']}/ray"  # where Ray looks for its address file
+        os.makedirs(scratch, exist_ok=True)
         self.process = subprocess.Popen(
             [
                 sys.executable,
