@@ -1,7 +1,7 @@
 """A simulated cluster in a process of its own: head and nodes on this machine's loopback, driven over stdin.
 
-``python nodes.py '{"nodes": 2, "cpus": 1, "gpus": 0, "dashboard": false, "scratch": "/tmp/x"}'`` prints one JSON
-line per command: first the address, then the answers to ``add`` and ``kill INDEX`` (of the oldest first).
+``python nodes.py '{"nodes": 2, "cpus": 1, "gpus": 0, "dashboard": false, "scratch": "/tmp/x"}'`` prints
+a line of JSON per command: first the address, then the answers to ``add`` and ``kill INDEX`` (0: the oldest).
 Ends, and takes its nodes with it, when stdin closes.
 """
 

@@ -1,4 +1,4 @@
-"""What the fault tests share: a simulated cluster, a study on it as a person starts it, and what must hold after."""
+"""What the fault tests share: a simulated cluster, a study on it as a person starts one, what must hold."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def private_environment() -> Iterator[dict[str, str]]:
-    """Home, temporary folder and token of its own, loopback; a short path, since Ray's sockets lie below it."""
+    """Home, temporary folder and token of its own, loopback; a short path: Ray's sockets lie below it."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         token = Path(folder) / "token"
         token.write_text(secrets.token_hex(32))
@@ -69,7 +69,7 @@ def private_environment() -> Iterator[dict[str, str]]:
 
 
 class Simulated:
-    """A cluster of nodes on loopback (``nodes.py``); ``kill`` takes a node away as a lost machine would go."""
+    """A cluster of nodes on loopback (``nodes.py``); ``kill`` takes a node as a lost machine goes."""
 
     def __init__(self, environment: Mapping[str, str], nodes: int, **options: Any) -> None:
         scratch = f"{environment['TMPDIR']}/ray"  # where Ray looks for its address file
@@ -238,7 +238,7 @@ def undisturbed(storage: Path, calm: Path, **changes: Any) -> pd.DataFrame:
 
 
 def assert_whole(storage: Path, calm: Path, trials: int, **changes: Any) -> pd.DataFrame:
-    """No episode lost, none twice, the asked number of trials, each record as undisturbed, frontier from them."""
+    """No episode lost, none twice, all trials asked for, each record as undisturbed, frontier from them."""
     records = Records(Storage(storage), "s")
     found = records.read()
     per_trial = len((SETTINGS | changes)["attackers"]) * (SETTINGS | changes)["seeds"]

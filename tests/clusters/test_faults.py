@@ -1,4 +1,4 @@
-"""Machines that go, processes that die: the study ends whole, with the records that it would have had anyway."""
+"""Machines that go, processes that die: the study ends with the records that it would have had anyway."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def cluster(environment: dict[str, str]) -> Iterator[Start]:
         simulated.close()
 
 
-def study(environment: dict[str, str], storage: Path, simulated: Simulated, *more: str, **changes: object) -> Driver:
+def study(
+    environment: dict[str, str], storage: Path, simulated: Simulated, *more: str, **changes: object
+) -> Driver:
     return Driver(environment, [*arguments(storage, **changes), "--address", simulated.address, *more])
 
 
@@ -84,10 +86,12 @@ def test_a_node_of_a_train_run_is_lost(environment: dict[str, str], cluster: Sta
         decoder_steps=400,
     )
     driver.wait_for(lambda: any((tmp_path / "s" / "trials").glob("t*.json")))
-    group = [p for p in descendants(nodes.process.pid) if "RayTrainWorker" in command_of(p)]
-    driver.wait_for(
-        lambda: bool({p for p in descendants(nodes.process.pid) if "RayTrainWorker" in command_of(p)} - set(group))
-    )
+
+    def group() -> set[int]:
+        return {p for p in descendants(nodes.process.pid) if "RayTrainWorker" in command_of(p)}
+
+    before = group()
+    driver.wait_for(lambda: bool(group() - before))
     time.sleep(2)  # into the trial's work
     nodes.kill()
     nodes.add()
@@ -108,7 +112,9 @@ def test_the_driver_is_killed_at_ten_random_moments(
         assert driver.process.poll() is None, f"{i}: done before: {driver.log.read_text()[-2000:]}"
         driver.kill()
         for name, data in kept.items():
-            assert (storage / "s" / "episodes" / name).read_bytes() == data, "a finished trial was written again"
+            assert (storage / "s" / "episodes" / name).read_bytes() == data, (
+                "a finished trial was written again"
+            )
         kept = {p.name: p.read_bytes() for p in (storage / "s" / "episodes").glob("*.parquet")}
     done = trials_done(storage)
     assert done > 0
