@@ -6,6 +6,7 @@ A local Ray listens on loopback alone. Trials write their own records; what Tune
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -177,14 +178,18 @@ class Crew:
 
 
 def _trainable(config: dict[str, Any]) -> dict[str, Any]:
-    """A Tune trial: the worker function itself, or a Train run of it."""
+    """A Tune trial: the worker function itself, or a Train run of it.
+
+    The outcome is reported as JSON: Tune flattens nested results before the searcher sees them.
+    """
     spec, crew = TrialSpec(**config["spec"]), Crew(**config["crew"])
     error = ""
     for _ in range(1 + RETRIES):
         try:
             if crew.workers == 0:
-                return {"outcome": execute(spec), "done": True}
-            return {"outcome": crew.train(_trial_loop, {"spec": config["spec"]}, spec.trial), "done": True}
+                return {"outcome": json.dumps(execute(spec)), "done": True}
+            outcome = crew.train(_trial_loop, {"spec": config["spec"]}, spec.trial)
+            return {"outcome": json.dumps(outcome), "done": True}
         except (OSError, TrainingFailedError) as failure:  # a lost worker, a storage that is away for a while
             error = f"{type(failure).__name__}: {failure}".splitlines()[0]
             time.sleep(RETRY_WAIT_S)
@@ -225,7 +230,7 @@ class _Driver(Searcher):
             return
         outcome, reason = None, "the trial's process was lost (killed, or out of memory)"
         if result and not error:
-            outcome, reason = result.get("outcome"), result.get("error") or reason
+            outcome, reason = json.loads(result.get("outcome") or "null"), result.get("error") or reason
         self._done(spec, outcome, None if outcome is not None else reason)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""What a running study tells Prometheus: episodes, stages, cache, and how good the frontier is by now.
+
+The driver alone reports, from the records that it reads back, so that counters equal the Parquet files and no
+count is lost with a worker. Ray serves them at each node's metrics port, names prefixed with ``ray_``;
+``clusters/grafana-dashboard.json`` charts them. Without Ray nothing is imported and nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+STAGES = ("prepare", "poison", "attack", "evaluate")
+"""Stages of an episode; ``seconds_<stage>`` are columns of the records."""
+SHARED_STAGES = ("prepare", "poison")
+"""Done once per setting and seed; the records of every attacker repeat their seconds."""
+SECONDS = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0]
+"""Bounds of the histogram's buckets."""
+EPISODES = "mipoison_episodes"
+"""Counter by study, dataset, defense, attack and status (ok, failed, cut): in all a few hundred series a study."""
+STAGE_SECONDS = "mipoison_stage_seconds"
+"""Histogram by study and stage."""
+ARTIFACTS = "mipoison_artifacts"
+"""Counter by study and outcome (made, reused): trained parts and finished episodes in the artifact store."""
+TRIALS = "mipoison_trials"
+"""Gauge by study and state (planned, done, failed, running), anchors not counted."""
+ACCURACY = "mipoison_worst_attack_accuracy"
+"""Gauge by study: the least worst-case attack accuracy (share) of the feasible settings."""
+HYPERVOLUME = "mipoison_hypervolume"
+"""Gauge by study: the frontier's hypervolume (share of the box between its reference corners)."""
+NAMES = (EPISODES, STAGE_SECONDS, ARTIFACTS, TRIALS, ACCURACY, HYPERVOLUME)
+
+Record = Mapping[str, Any]
+
+
+class Monitor:
+    """Says nothing: a study without Ray."""
+
+    def finished(self, rows: Iterable[Record], made: int = 0, reused: int = 0) -> None:
+        """A trial's records were written, with so many artifacts made and reused on the way."""
+
+    def trials(self, planned: int, done: int, failed: int, running: int) -> None:
+        """How far the search is."""
+
+    def quality(self, best: float | None, hypervolume: float | None) -> None:
+        """Least worst-case attack accuracy of the feasible settings, and hypervolume; None: not known yet."""
+
+
+def stage_seconds(rows: Iterable[Record]) -> list[tuple[str, float]]:
+    """(stage, seconds) of a trial's successful episodes; what a seed's attackers share counts once."""
+    out: list[tuple[str, float]] = []
+    seen: set[tuple[str, Any]] = set()
+    for row in rows:
+        if row["status"] != "ok":
+            continue
+        for stage in STAGES:
+            if stage in SHARED_STAGES:
+                if (stage, row["seed"]) in seen:
+                    continue
+                seen.add((stage, row["seed"]))
+            if row.get(f"seconds_{stage}") is not None:
+                out.append((stage, float(row[f"seconds_{stage}"])))
+    return out
+
+
+class RayMonitor(Monitor):
+    """Reports through ``ray.util.metrics``; Ray must be connected.
+
+    Args:
+        study: its name.
+        dataset: name of its data set, without a path.
+    """
+
+    def __init__(self, study: str, dataset: str) -> None:
+        from ray.util.metrics import Counter, Gauge, Histogram
+
+        self._study = {"study": study}
+        self._episode = {"study": study, "dataset": dataset}
+        self._episodes = Counter(
+            EPISODES,
+            "Finished episodes by status: ok, failed, cut",
+            ("study", "dataset", "defense", "attack", "status"),
+        )
+        self._artifacts = Counter(
+            ARTIFACTS, "Trained parts and episodes: made, or reused from the store", ("study", "outcome")
+        )
+        self._seconds = Histogram(STAGE_SECONDS, "Seconds of a stage", SECONDS, ("study", "stage"))
+        self._trials = Gauge(TRIALS, "Trials: planned, done, failed, running", ("study", "state"))
+        self._accuracy = Gauge(ACCURACY, "Least worst-case attack accuracy, feasible settings", ("study",))
+        self._volume = Gauge(HYPERVOLUME, "Hypervolume of the frontier", ("study",))
+
+    def finished(self, rows: Iterable[Record], made: int = 0, reused: int = 0) -> None:
+        rows = list(rows)
+        for row in rows:
+            which = {"defense": row["defense"], "attack": row["attack"], "status": row["status"]}
+            self._episodes.inc(1, self._episode | which)
+        for stage, seconds in stage_seconds(rows):
+            self._seconds.observe(seconds, self._study | {"stage": stage})
+        for outcome, n in (("made", made), ("reused", reused)):
+            if n > 0:
+                self._artifacts.inc(n, self._study | {"outcome": outcome})
+
+    def trials(self, planned: int, done: int, failed: int, running: int) -> None:
+        states = {"planned": planned, "done": done, "failed": failed, "running": running}
+        for state, n in states.items():
+            self._trials.set(n, self._study | {"state": state})
+
+    def quality(self, best: float | None, hypervolume: float | None) -> None:
+        self._accuracy.set(best, self._study)
+        self._volume.set(hypervolume, self._study)

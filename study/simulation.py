@@ -1,0 +1,140 @@
+"""A Ray cluster simulated on this machine's loopback, in a process of its own: for measurements and tests.
+
+Every node is a raylet of its own with the CPUs (and GPUs, in name) that it is given; the head has none. Home,
+temporary files and token are private, so that neither a Ray of the user nor its files are touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+END_S = 60
+"""A cluster that takes longer to end is killed."""
+
+
+@contextlib.contextmanager
+def private_environment(**more: str) -> Iterator[dict[str, str]]:
+    """Environment with home, temporary folder and token of its own below /tmp; the folder goes at the end.
+
+    The path is short, since Ray's sockets lie below it (at most 107 bytes).
+    """
+    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        token = Path(folder) / "token"
+        descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        drop = ("RAY_", "PYTEST_", "MIPOISON_")
+        yield {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
+            "HOME": folder,
+            "TMPDIR": folder,
+            "MIPOISON_RAY_TMP": f"{folder}/r",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # nodes that keep to 127.0.0.1
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            **more,
+        }
+
+
+class Nodes:
+    """A running simulated cluster.
+
+    Args:
+        environment: of :func:`private_environment`.
+        nodes: nodes besides the head, at least 0.
+        cpus, gpus: of each node.
+        dashboard: whether the head serves the dashboard and its job server.
+
+    Attributes:
+        address: for ``--address``. dashboard: host:port, '' if off.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        nodes: int,
+        *,
+        cpus: float = 1,
+        gpus: float = 0,
+        dashboard: bool = False,
+    ) -> None:
+        scratch = f"{environment['TMPDIR']}/ray"  # where Ray looks for its address file
+        os.makedirs(scratch, exist_ok=True)
+        options = {"nodes": nodes, "cpus": cpus, "gpus": gpus, "dashboard": dashboard, "scratch": scratch}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "study.simulation", json.dumps(options)],
+            env=dict(environment),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        answer = self._answer()
+        self.address, self.dashboard = str(answer["address"]), str(answer["dashboard"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if line.startswith("{"):
+                return dict(json.loads(line))
+        raise RuntimeError(f"the simulated cluster ended with exit code {self.process.wait()}")
+
+    def close(self) -> None:
+        """End it, and its nodes with it."""
+        if self.process.poll() is None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            try:
+                self.process.wait(timeout=END_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def main() -> None:
+    """The cluster's process: prints its address as JSON, ends when its input closes."""
+    from ray.cluster_utils import Cluster
+
+    options = json.loads(sys.argv[1])
+    head: dict[str, Any] = {
+        "node_ip_address": "127.0.0.1",
+        "temp_dir": options["scratch"],
+        "num_cpus": 0,
+        "object_store_memory": 80 * 2**20,
+        "include_dashboard": options["dashboard"],
+        "dashboard_host": "127.0.0.1",
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    gpus = {"num_gpus": options["gpus"]} if options["gpus"] else {}
+    for _ in range(options["nodes"]):
+        cluster.add_node(
+            num_cpus=options["cpus"], object_store_memory=80 * 2**20, node_ip_address="127.0.0.1", **gpus
+        )
+    url = getattr(cluster.head_node, "webui_url", None) if options["dashboard"] else None
+    print(json.dumps({"address": cluster.address, "dashboard": url or ""}), flush=True)
+    for _ in sys.stdin:
+        pass
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
