@@ -253,7 +253,8 @@ class RayExecutor:
     """
 
     def __init__(self, settings: StudySettings, plan: RayPlan) -> None:
-        resources = ray.cluster_resources()
+        there, most = ray.cluster_resources(), plan.most
+        resources = {kind: max(there.get(kind, 0), most.get(kind, 0)) for kind in {*there, *most}}
         workers = settings.workers
         if workers is None:
             workers = 1 if resources.get("GPU", 0) > 0 else 0
@@ -263,11 +264,11 @@ class RayExecutor:
         self.crew = Crew(workers, settings.cpus_per_worker, gpus, loopback=plan.local)
         need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
         short = [
-            f"{n:g} {kind}s needed, {resources.get(kind, 0):g} there"
+            f"{n:g} {kind}s needed, {resources.get(kind, 0):g} {'at most' if most else 'there'}"
             for kind, n in need.items()
             if n > resources.get(kind, 0)
         ]
-        if short and not plan.growing:
+        if short and (most or not plan.growing):
             raise ConfigError(
                 f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: "
                 f"more than the cluster has ({'; '.join(short)})"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
 import tempfile
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mipoison.config import ConfigError
 
@@ -29,6 +32,8 @@ _DEFAULTS = {
 }
 AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on a head node: resources may appear later."""
+GROWS_TO = "MIPOISON_GROWS_TO"
+"""Environment variable that says it where no such file is (Kubernetes): ``{"CPU": 70, "GPU": 10}``."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class RayPlan:
         address: for ``ray.init`` where it is not local; None: Ray finds this machine's node.
         token: path of the token that was made for it, '' if there was one already.
         growing: the cluster scales itself, so that resources may appear later.
+        most: resources that it may grow to, by name; empty where that is not known.
     """
 
     local: bool
@@ -47,6 +53,7 @@ class RayPlan:
     scratch: str = ""
     token: str = ""
     growing: bool = False
+    most: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
@@ -67,12 +74,13 @@ def plan_ray(address: str | None) -> RayPlan:
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    growing = AUTOSCALING.expanduser().exists()
+    most = autoscaling_limit()
+    growing = most is not None
     named = address or os.environ.get("RAY_ADDRESS", "")
     if named in ("", "auto"):
         if _address_file_answers():
             os.environ.pop("RAY_ADDRESS", None)
-            return RayPlan(local=False, growing=growing)
+            return RayPlan(local=False, growing=growing, most=most or {})
         if address == "auto":
             raise ConfigError(
                 "--address auto: no Ray node runs on this machine; leave --address out to start a local Ray"
@@ -85,9 +93,40 @@ def plan_ray(address: str | None) -> RayPlan:
             )
         if Path("~/.ray/auth_token").expanduser().exists():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
-        return RayPlan(local=False, address=named, growing=growing)
+        return RayPlan(local=False, address=named, growing=growing, most=most or {})
     scratch, token = _local_environment()
     return RayPlan(local=True, scratch=scratch, token=token)
+
+
+def autoscaling_limit() -> dict[str, float] | None:
+    """Resources that this machine's cluster may grow to: of all its workers, were all launched.
+
+    Returns:
+        None where nothing says that the cluster grows; an empty dict where it grows to an unknown size.
+
+    Raises:
+        ConfigError: the environment variable is not a JSON object of numbers.
+    """
+    if text := os.environ.get(GROWS_TO):
+        try:
+            return {str(name): float(amount) for name, amount in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f'{GROWS_TO} = {text!r}: must be JSON like {{"CPU": 70, "GPU": 10}}') from error
+    try:  # JSON, whatever its name says
+        config: dict[str, Any] = json.loads(AUTOSCALING.expanduser().read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    left, most = config.get("max_workers", 0), dict[str, float]()
+    for name, kind in config.get("available_node_types", {}).items():
+        if name == config.get("head_node_type") and len(config["available_node_types"]) > 1:
+            continue
+        count = min(left, kind.get("max_workers", left))
+        left -= count
+        for resource, amount in kind.get("resources", {}).items():
+            most[resource] = most.get(resource, 0.0) + count * amount
+    return most
 
 
 def _address_file_answers() -> bool:

@@ -100,6 +100,7 @@ def expect_cluster(found: dict[str, Any], address: str | None) -> None:
         "scratch": "",
         "token": "",
         "growing": False,
+        "most": {},
     }
     assert "RAY_AUTH_TOKEN_PATH" not in found["env"]
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in found["env"]
@@ -166,6 +167,28 @@ def test_a_head_made_by_ray_up_may_grow(machine: Machine, live: str) -> None:
     (machine.home / "ray_bootstrap_config.yaml").write_text("cluster_name: x\n")
     assert machine.plan()["plan"]["growing"] is True
     assert machine.plan("local")["plan"]["growing"] is False
+
+
+def test_how_far_it_may_grow(machine: Machine, live: str) -> None:
+    """Ray writes JSON there: max_workers of each type but the head's, all in all max_workers."""
+    machine.leave_address(live)
+    types = {
+        "head": {"max_workers": 0, "resources": {"CPU": 4}},
+        "big": {"max_workers": 2, "resources": {"CPU": 8, "GPU": 1}},
+        "small": {"max_workers": 9, "resources": {"CPU": 2}},
+    }
+    config = {"max_workers": 5, "head_node_type": "head", "available_node_types": types}
+    (machine.home / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
+    assert machine.plan()["plan"]["most"] == {"CPU": 2 * 8 + 3 * 2, "GPU": 2}
+
+
+def test_where_no_such_file_is_the_environment_says_it(machine: Machine, live: str) -> None:
+    machine.leave_address(live)
+    plan = machine.plan(MIPOISON_GROWS_TO='{"CPU": 70, "GPU": 10}')["plan"]
+    assert plan["growing"] is True
+    assert plan["most"] == {"CPU": 70, "GPU": 10}
+    for wrong in ("70", "[1]", '{"GPU": "x"}', "{"):
+        assert f"MIPOISON_GROWS_TO = {wrong!r}" in machine.refused(None, MIPOISON_GROWS_TO=wrong)
 
 
 def test_a_named_cluster(machine: Machine, live: str) -> None:
