@@ -1,22 +1,22 @@
 """Content-addressed cache of trained parts: trained once, reused by every trial, process and node.
 
 A file's name is the digest of everything that its content depends on (kind, settings, the split's
-fingerprint, this package's source); its first line is the SHA-256 of the rest. What does not match is
-rebuilt, never loaded.
+fingerprint, this package's source); its first line is the SHA-256 of the rest. What does not match, or is
+neither safetensors nor JSON inside, is rebuilt, never loaded: nothing in these files can run code.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mipoison.config import digest
@@ -55,20 +55,32 @@ class ArtifactStore:
     def tensors(
         self, kind: str, spec: dict[str, Any], make: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Load a state dict with ``weights_only=True``, or make and store it."""
+        """Load a state dict (safetensors), or make and store it. Order and bits are kept."""
         payload = self._load(kind, spec)
         if payload is not None:
-            return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            try:
+                value = _from_bytes(payload)
+            except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                self._reject(kind, spec, f"holds no tensors ({type(error).__name__})")
+            else:
+                self.reused += 1
+                return value
         value = {k: v.detach().cpu() for k, v in make().items()}
-        buffer = io.BytesIO()
-        torch.save(value, buffer)
-        self._store(kind, spec, buffer.getvalue())
+        self._store(kind, spec, _to_bytes(value))
         return value
 
     def find_json(self, kind: str, spec: dict[str, Any]) -> Any | None:
         """A stored plain value, or None."""
         payload = self._load(kind, spec)
-        return None if payload is None else json.loads(payload)
+        if payload is None:
+            return None
+        try:
+            value = json.loads(payload)
+        except ValueError:
+            self._reject(kind, spec, "holds no JSON")
+            return None
+        self.reused += 1
+        return value
 
     def put_json(self, kind: str, spec: dict[str, Any], value: Any) -> None:
         """Store a plain value."""
@@ -81,13 +93,27 @@ class ArtifactStore:
             return None
         head, _, payload = data.partition(b"\n")
         if head.decode("ascii", "replace") != hashlib.sha256(payload).hexdigest():
-            log.warning("artifact %s does not match its hash (truncated or altered): rebuilding it", name)
+            self._reject(kind, spec, "does not match its hash (truncated or altered)")
             return None
-        self.reused += 1
         return payload
+
+    def _reject(self, kind: str, spec: dict[str, Any], reason: str) -> None:
+        log.warning("artifact %s %s: rebuilding it", self.name(kind, spec), reason)
 
     def _store(self, kind: str, spec: dict[str, Any], payload: bytes) -> None:
         self.made += 1
         self.storage.write(
             self.name(kind, spec), hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
         )
+
+
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """A state dict as safetensors, which sorts: the order goes into the metadata. Shared memory is copied."""
+    copies = {k: v.contiguous().clone() for k, v in tensors.items()}
+    return safetensors.torch.save(copies, metadata={"order": json.dumps(list(tensors))})
+
+
+def _from_bytes(payload: bytes) -> dict[str, Tensor]:
+    tensors = safetensors.torch.load(payload)
+    header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
+    return {name: tensors[name] for name in json.loads(header["__metadata__"]["order"])}

@@ -6,11 +6,13 @@ there, so a resumed study needs nothing else.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,13 +22,14 @@ from rich.console import Console
 from mipoison.artifacts import source_fingerprint
 from mipoison.attacks import by_cost
 from mipoison.config import ConfigError
-from mipoison.defenses import ANCHORS
+from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.episode import versions
 from mipoison.scene import SceneConfig
 from mipoison.splits import describe, make_split
-from mipoison.storage import Storage
+from mipoison.storage import Storage, StorageError
 from study.cut import CUT, Point, worst_point
 from study.frontier import frontier_table, hypervolume, reference_point, settings_table
+from study.lock import Lease
 from study.progress import Progress
 from study.records import Records, to_frame, to_table
 from study.search import Search
@@ -90,6 +93,8 @@ class Study:
             setting.
         numbers: counts new trials. known: digest of a setting -> its outcome.
         open: the running trials.
+        lease: this driver's right to the study, None where nobody else can come (tests).
+        trouble: why the storage ends the study, None while it works.
         cut_short: whether trials that the label-only anchor dominates are cut short.
     """
 
@@ -105,6 +110,14 @@ class Study:
     known: dict[str, Outcome] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     cut_short: bool = True
+    lease: Lease | None = None
+    trouble: str | None = None
+
+    def check(self) -> None:
+        """StorageError if the study cannot go on: its storage failed, or its lease is lost."""
+        reason = self.trouble or (self.lease.lost if self.lease else None)
+        if reason is not None:
+            raise StorageError(reason)
 
     def floor(self) -> Point | None:
         """The label-only anchor's objectives, once it has faced every attacker."""
@@ -135,17 +148,24 @@ class Study:
         )
 
 
-def open_study(settings: StudySettings, console: Console) -> Study:
+def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
     """Create or reopen the study; nothing heavy runs.
 
+    Args:
+        held: keeps other drivers away from the study until it is closed.
+
     Raises:
-        ConfigError, DataError: storage that cannot be written, a study that exists or does not, settings that
-            differ, data that cannot be read.
+        ConfigError, DataError: storage that cannot be written, a study that exists or does not, that another
+            driver runs, settings that differ, data that cannot be read.
     """
     storage = Storage(settings.storage)
     storage.check_writable()
     name = _choose_name(settings, storage)
     records = Records(storage, name)
+    lease = None
+    if held is not None:
+        say = functools.partial(console.print, markup=False, soft_wrap=True)
+        lease = held.enter_context(Lease(storage, name, say=say))
     stored = records.read_json(ABOUT)
     if settings.resume and stored is not None:
         changed = differences(stored["settings"], settings.shared())
@@ -171,7 +191,12 @@ def open_study(settings: StudySettings, console: Console) -> Study:
     console.print(
         f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
     )
-    return _load(settings, storage, records, console)
+    if lease is not None:
+        for damaged in records.set_aside_damaged():
+            console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
+    study = _load(settings, storage, records, console)
+    study.lease = lease
+    return study
 
 
 def _choose_name(settings: StudySettings, storage: Storage) -> str:
@@ -188,8 +213,15 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
 
 
 def _load(settings: StudySettings, storage: Storage, records: Records, console: Console) -> Study:
-    finished = {trial: records.read_trial(trial) for trial in records.finished()}
-    started = records.started()
+    finished = {trial: rows for trial in records.finished() if (rows := records.read_trial(trial))}
+    started = dict(records.started())
+    # What a finished trial was is in its records, too.
+    started |= {
+        trial: {"defense": rows[0]["defense"], "knobs": _knobs(rows[0]), "attempt": rows[0]["attempt"]}
+        for trial, rows in finished.items()
+        if trial not in started and trial not in ANCHORS
+    }
+    ever = {*started, *records.started_names(), *records.attempts()}
     # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
     search = Search(
         list(settings.defenses),
@@ -212,7 +244,7 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
         finished=finished,
         unfinished=unfinished,
         numbers=itertools.count(
-            1 + max((int(n) for n in re.findall(r"\bt(\d+)-", " ".join(started))), default=0)
+            1 + max((int(n) for n in re.findall(r"\bt(\d+)-", " ".join(ever))), default=0)
         ),
     )
     for trial, rows in finished.items():
@@ -224,6 +256,12 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
     search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
     search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
     return study
+
+
+def _knobs(row: Record) -> dict[str, Any]:
+    """A record's knobs: those of its defense that are not missing."""
+    names = DEFENSES[row["defense"]].field_kinds()
+    return {n: row[f"defense.{n}"] for n in names if row.get(f"defense.{n}") is not None}
 
 
 def run_study(study: Study, executor: Executor) -> pd.DataFrame:
@@ -253,6 +291,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
             executor.search(
                 left, lambda: _ask(study), lambda spec, outcome, error: _done(study, spec, outcome, error)
             )
+    study.check()
     return study.records.read()
 
 
@@ -283,6 +322,8 @@ def _ask(study: Study) -> TrialSpec | None:
 
     Settings that were evaluated before are answered from memory.
     """
+    if study.trouble or (study.lease and study.lease.lost):
+        return None  # what runs may end; run_study says why
     for _ in range(REPEATED_SUGGESTIONS):
         proposal = study.search.ask()
         digest = proposal.config.digest()
@@ -309,8 +350,11 @@ def _ask(study: Study) -> TrialSpec | None:
 
 
 def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | None) -> None:
-    """A trial ended; a lost one leaves records that say so."""
+    """A trial ended; a lost one leaves records that say so, unless the storage was what failed."""
     opened = study.open.pop(spec.trial)
+    if outcome is None and error and StorageError.__name__ in error:
+        study.trouble = study.trouble or error.partition(": ")[2]
+        return  # not finished: it runs again when the study is resumed
     if outcome is None:
         outcome = record_loss(spec, error or "the trial's process was lost")
     study.finished[spec.trial] = study.records.read_trial(spec.trial)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from mipoison.scene import SceneConfig
+from mipoison.storage import StorageError
 from study.driver import Executor, Outcome, Study, evaluate_anchors
 from study.records import Records
 from study.settings import config_of
@@ -35,7 +36,9 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     """
     scenes = fresh_scenes(study, seeds)
     records = Records(study.storage, f"{study.records.study}.fresh")
-    finished = {trial: records.read_trial(trial) for trial in records.finished()}
+    if study.lease is not None:
+        records.set_aside_damaged()
+    finished = {trial: rows for trial in records.finished() if (rows := records.read_trial(trial))}
     again = dataclasses.replace(study, records=records, finished=finished, open={}, cut_short=False)
     with study.progress:
         evaluate_anchors(again, executor, scenes)
@@ -48,12 +51,15 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
         queue, began = iter(specs), dict[str, float]()
 
         def ask() -> TrialSpec | None:
-            spec = next(queue, None)
+            spec = None if again.trouble else next(queue, None)
             if spec is not None:
                 began[spec.trial] = time.monotonic()
             return spec
 
         def done(spec: TrialSpec, outcome: Outcome | None, error: str | None) -> None:
+            if outcome is None and error and StorageError.__name__ in error:
+                again.trouble = again.trouble or error.partition(": ")[2]
+                return
             if outcome is None:
                 outcome = record_loss(spec, error or "the trial's process was lost")
             study.progress.finished(time.monotonic() - began[spec.trial], bool(outcome.get("failed")))
@@ -61,6 +67,7 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
 
         if specs:
             executor.search(len(specs), ask, done)
+        again.check()
     return records.read()
 
 

@@ -9,12 +9,14 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
+from mipoison.storage import storage_failure
 from study.driver import Executor, Study, cut_share, failed_share, open_study, run_study, write_frontier
 from study.fresh import reevaluate
 from study.rayenv import plan_ray
@@ -29,36 +31,59 @@ USAGE, FAILED, INTERRUPTED = 2, 1, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the main job; returns the exit code.
 
-    0: done. 1: more than half of the episodes failed. 2: bad input, before any work. 130: interrupted.
+    0: done. 1: more than half of the episodes failed, or the storage did. 2: bad input, or a study that
+    another driver runs, before any work. 130: interrupted.
     """
-    began = time.monotonic()
     console = Console(highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    study: Study | None = None
+    name = ""
     try:
         settings = tyro.cli(Arguments, args=arguments, prog="study/pareto.py").checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
-        study = open_study(settings, console)
-        executor = make_executor(settings, console)
-        try:
-            episodes = run_study(study, executor)
-            front = write_frontier(study, episodes)
-            fresh = None
-            if settings.fresh_seeds:
-                fresh = reevaluate(study, front, executor, settings.fresh_seeds)
-        finally:
-            executor.close()
+        with ExitStack() as held:
+            study = open_study(settings, console, held)
+            name = f" --name {study.records.study}"
+            try:
+                return _run(study, console)
+            except KeyboardInterrupt:
+                study.check()  # not by a person: the lease is lost
+                raise
     except (ConfigError, DataError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        name = f" --name {study.records.study}" if study else ""
         errors.print(
             f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}",
             markup=False,
         )
         return INTERRUPTED
+    except Exception as error:
+        failure = storage_failure(error)
+        if failure is None:
+            raise
+        errors.print(
+            f"error: {failure}; finished episodes are kept. Once that is mended, continue with the same "
+            f"settings and --resume{name}",
+            style="bold red",
+            markup=False,
+        )
+        return FAILED
+
+
+def _run(study: Study, console: Console) -> int:
+    """From the first anchor to the report."""
+    began = time.monotonic()
+    settings = study.settings
+    executor = make_executor(settings, console)
+    try:
+        episodes = run_study(study, executor)
+        front = write_frontier(study, episodes)
+        fresh = None
+        if settings.fresh_seeds:
+            fresh = reevaluate(study, front, executor, settings.fresh_seeds)
+    finally:
+        executor.close()
     write_report(
         study.records,
         episodes,

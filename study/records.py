@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +24,8 @@ from mipoison.metrics import CHECKS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.scene import SceneConfig
 from mipoison.storage import Storage
+
+log = logging.getLogger(__name__)
 
 _TEXT = [
     "episode_id",
@@ -142,7 +146,9 @@ class Records:
     """The files of one study below a storage root.
 
     ``<study>/episodes/<trial>.a<attempt>.parquet`` (finished trials), ``<study>/trials/<trial>.json`` (what
-    was started), ``<study>/study.json`` (the settings).
+    was started), ``<study>/study.json`` (the settings). A file under ``episodes/`` that cannot be read as the
+    trial that its name says counts as not finished: readers leave it out, a resumed study moves it to
+    ``damaged/`` and runs the trial again.
     """
 
     def __init__(self, storage: Storage, study: str) -> None:
@@ -157,50 +163,137 @@ class Records:
             f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet", sink.getvalue()
         )
 
-    def finished(self) -> dict[str, str]:
-        """Trial -> file name of its latest attempt."""
-        found: dict[str, tuple[int, str]] = {}
+    def attempts(self) -> dict[str, list[str]]:
+        """Trial -> names of its files, the latest attempt first; some may be damaged."""
+        found: dict[str, list[tuple[int, str]]] = {}
         for name in self.storage.names(f"{self.study}/episodes"):
             match = re.fullmatch(r".*/([^/]+)\.a(\d+)\.parquet", name)
             if match:
-                found[match[1]] = max(found.get(match[1], (-1, "")), (int(match[2]), name))
-        return {trial: name for trial, (_, name) in found.items()}
+                found.setdefault(match[1], []).append((int(match[2]), name))
+        return {trial: [name for _, name in sorted(files, reverse=True)] for trial, files in found.items()}
+
+    def finished(self) -> dict[str, str]:
+        """Trial -> file name of its latest attempt."""
+        return {trial: names[0] for trial, names in self.attempts().items()}
 
     def read_trial(self, trial: str) -> list[dict[str, Any]]:
-        """The records of one finished trial; empty if there is none."""
-        name = self.finished().get(trial)
-        data = self.storage.read(name) if name else None
-        return [] if data is None else pq.read_table(io.BytesIO(data)).to_pylist()
+        """The records of one finished trial; empty if there is none, or none that can be read."""
+        table = self._latest(trial, self.attempts().get(trial, []))
+        return [] if table is None else table.to_pylist()
 
     def read(self) -> pd.DataFrame:
-        """All finished episodes, one attempt a trial, in order of trial, seed and attacker."""
-        tables = []
-        for name in self.finished().values():
-            data = self.storage.read(name)
-            if data is not None:
-                tables.append(pq.read_table(io.BytesIO(data)))
+        """All finished episodes, one attempt a trial, in order of trial, seed and attacker.
+
+        A file that cannot be read (cut off, altered, not ours) counts as not finished.
+        """
+        tables = [self._latest(trial, names) for trial, names in self.attempts().items()]
+        found = [table for table in tables if table is not None]
         table = (
-            pa.concat_tables(tables, promote_options="default") if tables else episode_schema().empty_table()
+            pa.concat_tables(found, promote_options="default") if found else episode_schema().empty_table()
         )
         return to_frame(table)
+
+    def _latest(self, trial: str, names: list[str]) -> pa.Table | None:
+        """The latest attempt that can be read."""
+        for name in names:
+            data = self.storage.read(name)
+            if data is None:
+                continue
+            try:
+                return parse(data, trial)
+            except Unreadable as error:
+                log.warning("%s is not counted as finished: %s", name, error)
+        return None
+
+    def set_aside_damaged(self) -> list[str]:
+        """Move files that cannot be read from ``episodes/`` to ``damaged/``, whose trials then run again.
+
+        For the study's driver alone, while nothing else writes.
+
+        Returns:
+            Their names.
+        """
+        moved = []
+        for trial, names in self.attempts().items():
+            for name in names:
+                data = self.storage.read(name)
+                try:
+                    if data is not None:
+                        parse(data, trial)
+                except Unreadable as error:
+                    file = name.rsplit("/", 1)[1]
+                    self.storage.write(f"{self.study}/damaged/{file}.{uuid.uuid4().hex[:8]}", data or b"")
+                    self.storage.delete(name)
+                    log.warning("%s moved to damaged/, its trial runs again: %s", name, error)
+                    moved.append(name)
+        return moved
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``<study>/<name>`` as JSON."""
         self.storage.write(f"{self.study}/{name}", json.dumps(value, indent=2, sort_keys=True).encode())
 
     def read_json(self, name: str) -> Any | None:
-        """Read ``<study>/<name>``, None if absent."""
+        """Read ``<study>/<name>``, None if absent.
+
+        Raises:
+            ConfigError: it is there and is no JSON.
+        """
         data = self.storage.read(f"{self.study}/{name}")
-        return None if data is None else json.loads(data)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.study}/{name} in {self.storage.root} is damaged (no JSON): put it back from a copy, "
+                "or choose another --name"
+            ) from error
+
+    def started_names(self) -> list[str]:
+        """Every trial that was ever begun, whether or not its description can be read."""
+        names = self.storage.names(f"{self.study}/trials")
+        return [name.rsplit("/", 1)[1].removesuffix(".json") for name in names]
 
     def started(self) -> dict[str, Mapping[str, Any]]:
-        """Trial -> what was started (defense and knobs), finished or not."""
+        """Trial -> what was started (defense, knobs, attempt), finished or not; no damaged ones."""
         out = {}
-        for name in self.storage.names(f"{self.study}/trials"):
+        for trial in self.started_names():
+            name = f"{self.study}/trials/{trial}.json"
             data = self.storage.read(name)
-            if data is not None:
-                out[name.rsplit("/", 1)[1].removesuffix(".json")] = json.loads(data)
+            if data is None:
+                continue
+            try:
+                spec = json.loads(data)
+                if not {"defense", "knobs", "attempt"} <= set(spec):
+                    raise Unreadable("no defense, knobs and attempt in it")
+                out[trial] = spec
+            except (ValueError, TypeError) as error:
+                log.warning("%s is left out: %s", name, error)
         return out
+
+
+class Unreadable(ValueError):
+    """A file that is not a finished trial's."""
+
+
+def parse(data: bytes, trial: str) -> pa.Table:
+    """A trial's file as a table, read with plain pyarrow (nothing in it can run code).
+
+    Raises:
+        Unreadable: cut off, altered, of another trial, or not of our schema.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Unreadable(f"no Parquet file ({str(error).splitlines()[0]})") from error
+    for field in episode_schema():
+        if field.name in table.schema.names:
+            kind = table.schema.field(field.name).type
+            if kind != field.type:
+                raise Unreadable(f"column {field.name} is {kind}, not {field.type}")
+        elif not field.nullable:
+            raise Unreadable(f"column {field.name} is missing")
+    if set(table.column("trial").to_pylist()) != {trial}:
+        raise Unreadable("its rows are not this trial's")
+    return table
 
 
 _NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}

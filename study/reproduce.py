@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,8 @@ from rich.console import Console
 
 from mipoison.config import ConfigError, choose
 from mipoison.datasets import DataError, parse_name
+from mipoison.storage import StorageError
+from study.lock import Lease
 from study.paper.compact import write_compact
 from study.paper.diagnostics import diagnose
 from study.paper.estimate import duration, expected_seconds
@@ -155,19 +158,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = planned(tables, figures)
         runs = chosen.runs(rows)
         if not chosen.render:
-            _run(chosen, rows, runs, console)
+            with ExitStack() as held:
+                _run(chosen, rows, runs, console, held)
         return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
+    except StorageError as error:
+        errors.print(f"error: {error}; finished episodes are kept. Continue with --resume", style="bold red")
+        return FAILED
     except KeyboardInterrupt:
         errors.print("interrupted; finished episodes are kept. Continue with the same settings and --resume")
         return INTERRUPTED
 
 
-def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console) -> None:
+def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, held: ExitStack) -> None:
     settings = {run: chosen.settings(run) for run in runs}
     records = {run: records_for(chosen.storage, folder_of(run, chosen.faces)) for run in runs}
+    for run in sorted(runs):  # one order, or two drivers could wait for each other
+        held.enter_context(Lease(records[run].storage, records[run].study))
     for run in runs:
         check_settings(settings[run], records[run], chosen.resume)
     executor = make_executor(settings[runs[0]], console)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from typing import Any
 
@@ -13,6 +12,7 @@ from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage import Storage
 from study.cut import CUT
 from study.frontier import settings_table
+from study.pictures import write_pictures
 from study.records import Records, to_table
 from study.search import CONSTRAINT, DIRECTIONS
 from study.worker import Group, TrialResult, TrialSpec, lost_trial, run_trial
@@ -91,9 +91,7 @@ def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> dic
     records = records_of(spec)
     rows = relate(result.records, anchors)
     if result.pictures:
-        sink = io.BytesIO()
-        np.savez_compressed(sink, **result.pictures)  # type: ignore[arg-type]
-        records.storage.write(f"{spec.study}/pictures/{spec.trial}.npz", sink.getvalue())
+        write_pictures(records.storage, spec.study, spec.trial, result.pictures)
     records.write_trial(spec.trial, spec.attempt, rows)
     return outcome_of(rows, spec.max_accuracy_drop)
 

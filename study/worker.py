@@ -32,7 +32,7 @@ from mipoison.episode import (
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.scene import Scene, SceneConfig, scene_for
 from mipoison.service import chunk_count
-from mipoison.storage import Storage
+from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,8 @@ class TrialResult:
 def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     """Run a trial's episodes on these ranks; every rank returns all records, in the episodes' order.
 
-    A failure becomes records that say so. Episodes finished by an earlier, interrupted attempt are read back.
+    A failure becomes records that say so, but for a StorageError, which is raised: the trial is not finished
+    then. Episodes finished by an earlier, interrupted attempt are read back.
     Cheap attackers come first (see ``Config.COST``); what is left of a trial that the label-only anchor
     dominates by then is cut, see :func:`study.cut.dominated`.
     """
@@ -141,6 +142,8 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
         if seed not in scenes and seed not in errors:
             try:
                 scenes[seed] = scene_for(episode.scene, spec.root, spec.data_root)
+            except StorageError:
+                raise
             except Exception as error:
                 log.warning("trial %s, seed %s: no scene: %s", spec.trial, seed, error, exc_info=True)
                 errors[seed] = error
@@ -153,6 +156,8 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     for seed in sorted({episodes[i].scene.seed for i in missing} - set(errors)):
         try:
             deployments[seed] = deploy(scenes[seed], spec.defense, episodes[missing[0]].defense_config)
+        except StorageError:
+            raise
         except Exception as error:
             log.warning("trial %s, seed %s: %s", spec.trial, seed, error, exc_info=True)
             errors[seed] = error
@@ -206,6 +211,8 @@ def _attack(
             )
             if seed == episodes[0].scene.seed:
                 pictures[episode.attack] = picture
+        except StorageError:
+            raise
         except Exception as error:
             log.warning(
                 "episode %s (%s): %s", episode.episode_id, episode.attack, error, exc_info=seed not in errors
@@ -257,6 +264,8 @@ def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
     for episode in episodes:
         try:
             scenes[episode.scene.seed] = scene_for(episode.scene, spec.root, spec.data_root)
+        except StorageError:
+            raise
         except Exception as unreadable:
             log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
     done, pictures = _finished(episodes, scenes, ArtifactStore(Storage(spec.root)))
@@ -307,6 +316,8 @@ def _release(
         try:
             # Compute summed over the ranks: what the poisoning costs, not how long it took with many of them.
             released[seed] = finish_release(deployment, vectors, sum(t[seed] for _, t in everyone))
+        except StorageError:
+            raise
         except Exception as error:
             log.warning("seed %s: measuring released vectors failed: %s", seed, error, exc_info=True)
             errors[seed] = error

@@ -26,6 +26,7 @@ from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES, Row, sweep, table_rows
 from study.paper.render import Measured
 from study.paper.run import FOLDER
+from study.pictures import read_pictures
 from study.report.figures import COLOURS, DPI, MARKERS, grid_figure
 
 FIRST = 0
@@ -57,11 +58,7 @@ def pictures(measured: Measured, trial: str) -> dict[str, NDArray[Any]]:
             str(r["attack"]): np.frombuffer(r["pixels"], dtype=np.uint8).reshape(tuple(r["shape"])) / 255
             for _, r in rows.iterrows()
         }
-    data = measured.storage.read(f"{measured.folder}/pictures/{trial}.npz")
-    if data is None:
-        return {}
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return {name: found[name] / 255 for name in found.files}
+    return dict(read_pictures(measured.storage, measured.folder, trial))
 
 
 def _grid(measured: Measured, rows: Iterable[Row], path: Path, figure: str) -> bool:
@@ -274,10 +271,10 @@ DRAWINGS: dict[str, Draw] = {
 
 def write_figures(found: Mapping[str, Measured], figures: Iterable[str], storage: str) -> list[str]:
     """``figure_<n>[_<data>].png`` below ``<storage>/reproduction``; returns what was written."""
-    target, written = Storage(f"{storage.rstrip('/')}/{FOLDER}"), []
+    target, written = Storage(storage).below(FOLDER), []
     with tempfile.TemporaryDirectory() as scratch:
         for figure in figures:
             for name, path in DRAWINGS[figure](found, Path(scratch)):
                 target.write(name, path.read_bytes())
-                written.append(f"{target.root}/{name}")
+                written.append(target.where(name))
     return written

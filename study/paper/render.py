@@ -338,11 +338,11 @@ def _poisoning_times(found: Mapping[str, Measured]) -> list[str]:
 
 def write_tables(found: Mapping[str, Measured], tables: Iterable[str], storage: str) -> list[str]:
     """``table_<n>.md`` and ``.csv`` below ``<storage>/reproduction``; returns the names written."""
-    target, written = Storage(f"{storage.rstrip('/')}/{FOLDER}"), []
+    target, written = Storage(storage).below(FOLDER), []
     for table in tables:
         numbers = table_frame(table, found).to_csv(index=False, float_format="%.6g", lineterminator="\n")
         for end, text in (("md", table_markdown(table, found)), ("csv", numbers)):
             name = f"table_{table}.{end}"
             target.write(name, text.encode())
-            written.append(f"{target.root}/{name}")
+            written.append(target.where(name))
     return written

@@ -33,7 +33,7 @@ NOT_SHARED = ("defenses", "attackers", "sampler", "max_accuracy_drop")
 
 def records_for(storage: str, folder: str) -> Records:
     """The records in a folder, see ``experiments.folder_of``."""
-    return Records(Storage(f"{storage.rstrip(chr(47))}/{FOLDER}"), folder)
+    return Records(Storage(storage).below(FOLDER), folder)
 
 
 def shared(settings: StudySettings) -> dict[str, Any]:

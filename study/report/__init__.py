@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
 from mipoison.defenses import ANCHORS
 from study.frontier import selection_bias, settings_table
+from study.pictures import read_pictures
 from study.records import Records
 from study.report.figures import frontier_figure, grid_figure
 from study.report.tables import (
@@ -59,7 +59,7 @@ def write_report(
             if path.exists():
                 records.storage.write(f"{records.study}/{name}", path.read_bytes())
     console.print(
-        f"written to {records.storage.root}/{records.study}: "
+        f"written to {records.storage.where(records.study)}: "
         "episodes/*.parquet, frontier.parquet, report.md, *.png",
         soft_wrap=True,
     )
@@ -104,7 +104,7 @@ def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> No
     usable = settings.dropna(subset=["worst_reconstruction_error"])
     rows: list[tuple[str, NDArray[Any]]] = []
     for _, setting in pd.concat([_anchor_rows(usable), _best_rows(usable)]).iterrows():
-        pictures = _pictures(records, str(setting["trial"]))
+        pictures = read_pictures(records.storage, records.study, str(setting["trial"]))
         attacker = str(setting["worst_reconstruction_error_attacker"])
         if attacker not in pictures:
             continue
@@ -138,11 +138,3 @@ def _best_rows(settings: pd.DataFrame) -> pd.DataFrame:
         kind="stable",
     )
     return ranked.drop_duplicates("defense").sort_values("defense")
-
-
-def _pictures(records: Records, trial: str) -> dict[str, NDArray[Any]]:
-    data = records.storage.read(f"{records.study}/pictures/{trial}.npz")
-    if data is None:
-        return {}
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name].astype(np.float64) / 255 for name in archive.files}

@@ -196,7 +196,7 @@ def test_the_latest_attempt_wins(records: Records, attempts: tuple[int, ...]) ->
 
 def test_half_written_files_are_ignored(records: Records, folder: Path) -> None:
     records.write_trial("t", 0, [row()])
-    records.write_json("trials/t.json", {"defense": "noise"})
+    records.write_json("trials/t.json", {"defense": "noise", "knobs": {}, "attempt": 0})
     half = (folder / "t.a0.parquet").read_bytes()[:100]
     (folder / ".t.a1.parquet.0123.tmp").write_bytes(half)
     (folder / ".u.a0.parquet").write_bytes(half)
