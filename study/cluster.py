@@ -32,7 +32,7 @@ from study.driver import Ask, Done
 from study.rayenv import RayPlan
 from study.settings import StudySettings
 from study.trial import execute
-from study.worker import TorchGroup, TrialResult, TrialSpec, prepare_scene, run_trial, scenes_of
+from study.worker import TorchGroup, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
 
 HEAD = "node:__internal_head__"
 """A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
@@ -128,11 +128,15 @@ def _anchor_loop(config: dict[str, Any]) -> list[TrialResult]:
     """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group)."""
     group = TorchGroup()
     specs = [TrialSpec(**spec) for spec in config["specs"]]
-    for i, scene in enumerate(scenes_of(specs)):
-        if i % group.size == group.rank:
-            prepare_scene(scene, specs[0].root, specs[0].data_root)
-    group.gather(None)  # nobody starts before everything is prepared
-    return [run_trial(spec, group) for spec in specs]
+    prepared = [
+        prepare_scene(scene, specs[0].root, specs[0].data_root)
+        for i, scene in enumerate(scenes_of(specs))
+        if i % group.size == group.rank
+    ]
+    everyone = group.gather(prepared)  # nobody starts before everything is prepared
+    return after(
+        [counts for share in everyone for counts in share], [run_trial(spec, group) for spec in specs]
+    )
 
 
 def _trial_loop(config: dict[str, Any]) -> Any:
@@ -286,9 +290,9 @@ class RayExecutor:
             return self.crew.train(_anchor_loop, {"specs": [dataclasses.asdict(s) for s in specs]}, "anchors")
         first = specs[0]
         prepare = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(prepare_scene)
-        ray.get([prepare.remote(scene, first.root, first.data_root) for scene in scenes_of(specs)])
+        prepared = ray.get([prepare.remote(scene, first.root, first.data_root) for scene in scenes_of(specs)])
         run = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus)(run_trial)
-        return ray.get([run.remote(spec) for spec in specs])
+        return after(prepared, ray.get([run.remote(spec) for spec in specs]))
 
     def search(self, n: int, ask: Ask, done: Done) -> None:
         if self.crew.workers:

@@ -30,6 +30,7 @@ from mipoison.storage import Storage, StorageError
 from study.cut import CUT, Point, worst_point
 from study.frontier import frontier_table, hypervolume, reference_point, settings_table
 from study.lock import Lease
+from study.monitoring import Monitor
 from study.progress import Progress
 from study.records import Records, to_frame, to_table
 from study.search import Search
@@ -96,6 +97,7 @@ class Study:
         lease: this driver's right to the study, None where nobody else can come (tests).
         trouble: why the storage ends the study, None while it works.
         cut_short: whether trials that the label-only anchor dominates are cut short.
+        monitor: told of everything that finishes.
     """
 
     settings: StudySettings
@@ -110,6 +112,7 @@ class Study:
     known: dict[str, Outcome] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     cut_short: bool = True
+    monitor: Monitor = field(default_factory=Monitor)
     lease: Lease | None = None
     trouble: str | None = None
 
@@ -280,6 +283,8 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
+    for rows in study.finished.values():  # a resumed study counts from its records
+        study.monitor.finished(rows)
     with study.progress:
         evaluate_anchors(study, executor, settings.scenes())
         done = [t for t in study.finished if t not in ANCHORS]
@@ -287,6 +292,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
         left = max(0, settings.trials - len(done))
         study.progress.begin(len(done) + left, len(done), failed, executor.lanes)
         _show_quality(study)
+        _show_trials(study)
         if left > 0:
             executor.search(
                 left, lambda: _ask(study), lambda spec, outcome, error: _done(study, spec, outcome, error)
@@ -309,12 +315,14 @@ def evaluate_anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig
     merged: dict[str, TrialResult] = {name: TrialResult([], {}) for name in missing}
     for spec, result in zip(specs, results, strict=True):
         merged[spec.trial].records.extend(result.records)
+        merged[spec.trial].count(result.made, result.reused)
         if spec.scenes[0]["seed"] == scenes[0].seed:
             merged[spec.trial].pictures = result.pictures
     raw = [r for name in ANCHORS for r in (merged[name].records if name in merged else study.finished[name])]
     for name in missing:
         complete(study.spec(name, 0, name, {}, scenes), merged[name], raw)
         study.finished[name] = study.records.read_trial(name)
+        study.monitor.finished(study.finished[name], merged[name].made, merged[name].reused)
 
 
 def _ask(study: Study) -> TrialSpec | None:
@@ -346,6 +354,7 @@ def _ask(study: Study) -> TrialSpec | None:
         f"trials/{trial}.json", {"defense": spec.defense, "knobs": dict(spec.knobs), "attempt": attempt}
     )
     study.open[trial] = Open(proposal.number, digest, time.monotonic())
+    _show_trials(study)
     return spec
 
 
@@ -361,7 +370,10 @@ def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | N
     study.search.tell(opened.number, outcome)
     study.known[opened.digest] = outcome
     study.progress.finished(time.monotonic() - opened.began, bool(outcome.get("failed")))
+    made, reused = (int(outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
+    study.monitor.finished(study.finished[spec.trial], made, reused)
     _show_quality(study)
+    _show_trials(study)
 
 
 def _is_failure(rows: list[Record]) -> bool:
@@ -377,9 +389,16 @@ def _show_quality(study: Study) -> None:
     usable = settings[settings["feasible"].fillna(False).astype(bool)]
     best = usable["worst_attack_accuracy"].min()
     corner = reference_point(episodes)
-    study.progress.quality(
-        None if pd.isna(best) else float(best), hypervolume(settings, corner) if corner else None
-    )
+    quality = None if pd.isna(best) else float(best), hypervolume(settings, corner) if corner else None
+    study.progress.quality(*quality)
+    study.monitor.quality(*quality)
+
+
+def _show_trials(study: Study) -> None:
+    """How many trials are planned, done, failed and running, for the monitor."""
+    done = [rows for trial, rows in study.finished.items() if trial not in ANCHORS]
+    failed = sum(_is_failure(rows) for rows in done)
+    study.monitor.trials(max(study.settings.trials, len(done)), len(done), failed, len(study.open))
 
 
 def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.driver import Ask, Done
 from study.trial import execute
-from study.worker import TrialResult, TrialSpec, prepare_scene, run_trial, scenes_of
+from study.worker import TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
 
 
 class LocalExecutor:
@@ -13,9 +13,8 @@ class LocalExecutor:
     lanes = 1
 
     def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        for scene in scenes_of(specs):
-            prepare_scene(scene, specs[0].root, specs[0].data_root)
-        return [run_trial(spec) for spec in specs]
+        prepared = [prepare_scene(scene, specs[0].root, specs[0].data_root) for scene in scenes_of(specs)]
+        return after(prepared, [run_trial(spec) for spec in specs])
 
     def close(self) -> None:
         pass

@@ -17,9 +17,11 @@ SHARED_STAGES = ("prepare", "poison")
 SECONDS = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0]
 """Bounds of the histogram's buckets."""
 EPISODES = "mipoison_episodes"
-"""Counter by study, dataset, defense, attack and status (ok, failed, cut): in all a few hundred series a study."""
+"""Counter by study, dataset, defense, attack and status (ok, failed, cut): a few hundred series a study."""
+SPENT = "mipoison_seconds"
+"""Counter of seconds by study and stage."""
 STAGE_SECONDS = "mipoison_stage_seconds"
-"""Histogram by study and stage."""
+"""Histogram by study and stage. Ray passes it on in buckets, so its ``_sum`` is approximate: use SPENT."""
 ARTIFACTS = "mipoison_artifacts"
 """Counter by study and outcome (made, reused): trained parts and finished episodes in the artifact store."""
 TRIALS = "mipoison_trials"
@@ -28,7 +30,7 @@ ACCURACY = "mipoison_worst_attack_accuracy"
 """Gauge by study: the least worst-case attack accuracy (share) of the feasible settings."""
 HYPERVOLUME = "mipoison_hypervolume"
 """Gauge by study: the frontier's hypervolume (share of the box between its reference corners)."""
-NAMES = (EPISODES, STAGE_SECONDS, ARTIFACTS, TRIALS, ACCURACY, HYPERVOLUME)
+NAMES = (EPISODES, SPENT, STAGE_SECONDS, ARTIFACTS, TRIALS, ACCURACY, HYPERVOLUME)
 
 Record = Mapping[str, Any]
 
@@ -84,6 +86,7 @@ class RayMonitor(Monitor):
         self._artifacts = Counter(
             ARTIFACTS, "Trained parts and episodes: made, or reused from the store", ("study", "outcome")
         )
+        self._spent = Counter(SPENT, "Seconds spent in a stage, summed", ("study", "stage"))
         self._seconds = Histogram(STAGE_SECONDS, "Seconds of a stage", SECONDS, ("study", "stage"))
         self._trials = Gauge(TRIALS, "Trials: planned, done, failed, running", ("study", "state"))
         self._accuracy = Gauge(ACCURACY, "Least worst-case attack accuracy, feasible settings", ("study",))
@@ -95,7 +98,10 @@ class RayMonitor(Monitor):
             which = {"defense": row["defense"], "attack": row["attack"], "status": row["status"]}
             self._episodes.inc(1, self._episode | which)
         for stage, seconds in stage_seconds(rows):
-            self._seconds.observe(seconds, self._study | {"stage": stage})
+            which = self._study | {"stage": stage}
+            self._seconds.observe(seconds, which)
+            if seconds > 0:
+                self._spent.inc(seconds, which)
         for outcome, n in (("made", made), ("reused", reused)):
             if n > 0:
                 self._artifacts.inc(n, self._study | {"outcome": outcome})

@@ -15,10 +15,11 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from mipoison.datasets import DataError
+from mipoison.datasets import DataError, parse_name
 from mipoison.storage import storage_failure
 from study.driver import Executor, Study, cut_share, failed_share, open_study, run_study, write_frontier
 from study.fresh import reevaluate
+from study.monitoring import RayMonitor
 from study.rayenv import plan_ray
 from study.report import write_report
 from study.settings import Arguments, StudySettings
@@ -77,6 +78,8 @@ def _run(study: Study, console: Console) -> int:
     settings = study.settings
     executor = make_executor(settings, console)
     try:
+        if settings.executor == "ray":
+            study.monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
         episodes = run_study(study, executor)
         front = write_frontier(study, episodes)
         fresh = None

@@ -74,15 +74,17 @@ class Nodes:
         scratch = f"{environment['TMPDIR']}/ray"  # where Ray looks for its address file
         os.makedirs(scratch, exist_ok=True)
         options = {"nodes": nodes, "cpus": cpus, "gpus": gpus, "dashboard": dashboard, "scratch": scratch}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "study.simulation", json.dumps(options)],
-            env=dict(environment),
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._log = Path(scratch) / "nodes.log"
+        with open(self._log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "study.simulation", json.dumps(options)],
+                env=dict(environment),
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         answer = self._answer()
         self.address, self.dashboard = str(answer["address"]), str(answer["dashboard"])
 
@@ -91,7 +93,8 @@ class Nodes:
         while line := self.process.stdout.readline():
             if line.startswith("{"):
                 return dict(json.loads(line))
-        raise RuntimeError(f"the simulated cluster ended with exit code {self.process.wait()}")
+        log = self._log.read_text()[-2000:]
+        raise RuntimeError(f"the simulated cluster ended with exit code {self.process.wait()}: {log}")
 
     def close(self) -> None:
         """End it, and its nodes with it."""
@@ -122,6 +125,7 @@ def main() -> None:
         "object_store_memory": 80 * 2**20,
         "include_dashboard": options["dashboard"],
         "dashboard_host": "127.0.0.1",
+        "dashboard_agent_listen_port": 0,  # the fixed default may be another cluster's: no job would start
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     gpus = {"num_gpus": options["gpus"]} if options["gpus"] else {}

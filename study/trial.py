@@ -93,7 +93,8 @@ def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> dic
     if result.pictures:
         write_pictures(records.storage, spec.study, spec.trial, result.pictures)
     records.write_trial(spec.trial, spec.attempt, rows)
-    return outcome_of(rows, spec.max_accuracy_drop)
+    artifacts = {"artifacts_made": float(result.made), "artifacts_reused": float(result.reused)}
+    return outcome_of(rows, spec.max_accuracy_drop) | artifacts
 
 
 def records_of(spec: TrialSpec) -> Records:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -118,10 +119,20 @@ class TrialSpec:
 
 @dataclass
 class TrialResult:
-    """Raw records (no columns across them yet); pictures: attacker or ``truth`` -> uint8 (n, C, H, W)."""
+    """Raw records (no columns across them yet); pictures: attacker or ``truth`` -> uint8 (n, C, H, W).
+
+    made, reused: artifacts that were trained, or found in the store.
+    """
 
     records: list[dict[str, Any]]
     pictures: dict[str, np.ndarray]
+    made: int = 0
+    reused: int = 0
+
+    def count(self, made: int, reused: int) -> None:
+        """Add to the artifacts made and reused."""
+        self.made += made
+        self.reused += reused
 
 
 def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
@@ -181,7 +192,10 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
             kept = {"truth", *(episodes[i].attack for i in run)}
             pictures = {name: picture for name, picture in pictures.items() if name in kept}
             break
-    return TrialResult([done[i] for i in range(len(episodes))], pictures)
+    result = TrialResult([done[i] for i in range(len(episodes))], pictures)
+    for made, reused in group.gather(artifacts_since([store, *(s.store for s in scenes.values())])):
+        result.count(made, reused)
+    return result
 
 
 def _attack(
@@ -347,9 +361,33 @@ def scenes_of(specs: list[TrialSpec]) -> list[Mapping[str, Any]]:
     return found
 
 
-def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> dict[str, Any]:
-    """Preparation for one seed: victim, evaluators and the usual substitutes, into the artifact store."""
+_counted: weakref.WeakKeyDictionary[ArtifactStore, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+
+def artifacts_since(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
+    """Artifacts that these stores made and reused since they were last asked (scenes keep theirs)."""
+    made = reused = 0
+    for store in stores:
+        before = _counted.get(store, (0, 0))
+        _counted[store] = store.made, store.reused
+        made, reused = made + store.made - before[0], reused + store.reused - before[1]
+    return made, reused
+
+
+def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> tuple[int, int]:
+    """Preparation for one seed: victim, evaluators and the usual substitutes, into the artifact store.
+
+    Returns:
+        Artifacts made and reused.
+    """
     scene = scene_for(SceneConfig(**flat), root, data_root)
     for kind in ("log", "raw"):
         scene.substitute(SubstituteConfig(features=kind))
-    return {"seed": scene.config.seed, "made": scene.store.made, "reused": scene.store.reused}
+    return artifacts_since([scene.store])
+
+
+def after(prepared: Iterable[tuple[int, int]], results: list[TrialResult]) -> list[TrialResult]:
+    """The results, with the artifacts of the preparation counted to the first."""
+    for made, reused in prepared:
+        results[0].count(made, reused)
+    return results
