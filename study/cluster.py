@@ -256,6 +256,9 @@ class RayExecutor:
         ConfigError: the cluster lacks the resources of one trial, naming what is missing.
     """
 
+    trainable: Any = staticmethod(_trainable)
+    """What a Tune trial runs; ``study.scaling`` puts trials of known length there."""
+
     def __init__(self, settings: StudySettings, plan: RayPlan) -> None:
         there, most = ray.cluster_resources(), plan.most
         resources = {kind: max(there.get(kind, 0), most.get(kind, 0)) for kind in {*there, *most}}
@@ -303,7 +306,7 @@ class RayExecutor:
         driver = _Driver(ask, done, self.crew, n)
         try:
             tune.Tuner(
-                tune.with_resources(_trainable, resources),
+                tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
                     search_alg=driver, num_samples=n, max_concurrent_trials=self.lanes, reuse_actors=True
                 ),
