@@ -76,6 +76,8 @@ def plan_ray(address: str | None) -> RayPlan:
         os.environ.setdefault(name, value)
     most = autoscaling_limit()
     growing = most is not None
+    if growing:  # machines take minutes to come; Train gives up on its workers after one
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3600")
     named = address or os.environ.get("RAY_ADDRESS", "")
     if named in ("", "auto"):
         if _address_file_answers():

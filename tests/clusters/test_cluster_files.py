@@ -119,6 +119,7 @@ def test_every_ray_start_wants_the_token_and_the_dashboard_stays_on_loopback(nam
     assert "--num-cpus=0" in head[0]
     assert any(k.endswith(".ray/auth_token") for k in config["file_mounts"])
     assert not any("auth_token" in c for c in head + worker)  # nor the token itself
+    assert ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=3600" in head[0]) == (name in CLOUDS)
     for command in head + worker:
         assert_ray_accepts(command.partition("ray start")[1] + command.partition("ray start")[2])
 

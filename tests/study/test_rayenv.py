@@ -165,7 +165,9 @@ def test_ray_tmpdir_is_where_ray_leaves_its_address(machine: Machine, live: str,
 def test_a_head_made_by_ray_up_may_grow(machine: Machine, live: str) -> None:
     machine.leave_address(live)
     (machine.home / "ray_bootstrap_config.yaml").write_text("cluster_name: x\n")
-    assert machine.plan()["plan"]["growing"] is True
+    found = machine.plan()
+    assert found["plan"]["growing"] is True
+    assert found["env"]["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "3600"  # machines take minutes to come
     assert machine.plan("local")["plan"]["growing"] is False
 
 
