@@ -36,7 +36,7 @@ from study.records import Records, to_frame, to_table
 from study.search import Search
 from study.settings import StudySettings, config_of, differences
 from study.space import parameters, starting_points
-from study.trial import Record, complete, outcome_of, record_loss
+from study.trial import Record, complete, outcome_of, record_loss, was_lost
 from study.worker import TrialResult, TrialSpec
 
 REPEATED_SUGGESTIONS = 60
@@ -225,6 +225,8 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
         if trial not in started and trial not in ANCHORS
     }
     ever = {*started, *records.started_names(), *records.attempts()}
+    # What failed for want of a machine, memory or storage is tried again, as one more attempt.
+    finished = {t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(was_lost, rows))}
     # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
     search = Search(
         list(settings.defenses),

@@ -23,6 +23,7 @@ from study.monitoring import RayMonitor
 from study.rayenv import plan_ray
 from study.report import write_report
 from study.settings import Arguments, StudySettings
+from study.worker import LostError
 
 TABLE_WIDTH = 100
 """Columns that the tables need: a narrower terminal wraps them."""
@@ -32,8 +33,8 @@ USAGE, FAILED, INTERRUPTED = 2, 1, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the main job; returns the exit code.
 
-    0: done. 1: more than half of the episodes failed, or the storage did. 2: bad input, or a study that
-    another driver runs, before any work. 130: interrupted.
+    0: done. 1: more than half of the episodes failed, the anchors were lost, or the storage failed. 2: bad
+    input, or a study that another driver runs, before any work. 130: interrupted.
     """
     console = Console(highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
+    except LostError as error:
+        errors.print(f"error: {error}; finished episodes are kept, continue with --resume", markup=False)
+        return FAILED
     except KeyboardInterrupt:
         errors.print(
             f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}",

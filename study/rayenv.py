@@ -27,6 +27,7 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_task_oom_retries": "3",  # of the anchors; Ray's default is to try for ever
     # Tune's own handler returns from fit() as if all trials were done; without it Ctrl-C interrupts.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }

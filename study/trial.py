@@ -18,6 +18,8 @@ from study.search import CONSTRAINT, DIRECTIONS
 from study.worker import Group, TrialResult, TrialSpec, lost_trial, run_trial
 
 Record = dict[str, Any]
+LOSSES = ("LostError", "MemoryError", "OutOfMemoryError", "OSError")
+"""Errors that tell of the machine, not of the setting."""
 
 
 def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
@@ -113,6 +115,11 @@ def execute(spec: TrialSpec, group: Group | None = None) -> dict[str, float | No
     if group is not None and group.rank != 0:
         return {}
     return complete(spec, result, read_anchors(records_of(spec)))
+
+
+def was_lost(record: Record) -> bool:
+    """Whether an episode failed by no fault of its setting, so that a resumed study tries it again."""
+    return record["status"] == "failed" and str(record["error"]).partition(":")[0] in LOSSES
 
 
 def record_loss(spec: TrialSpec, error: str) -> dict[str, float | None]:

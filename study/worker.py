@@ -42,6 +42,10 @@ PICTURES = 10
 """Reconstructions kept for the picture grid, of the first seed."""
 
 
+class LostError(RuntimeError):
+    """A process was lost (its machine went, it was killed, or ran out of memory): no fault of the setting."""
+
+
 class Group(Protocol):
     """The ranks that share a trial."""
 
@@ -283,7 +287,7 @@ def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
         except Exception as unreadable:
             log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
     done, pictures = _finished(episodes, scenes, ArtifactStore(Storage(spec.root)))
-    lost = RuntimeError(error)
+    lost = LostError(error)
     records = [done.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
     return TrialResult(records, pictures)
 

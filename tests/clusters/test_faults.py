@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from simulated import (
+    SETTINGS,
     Driver,
     Simulated,
     arguments,
@@ -21,39 +22,56 @@ from simulated import (
     trials_done,
 )
 
+from mipoison.storage import Storage
+from study.records import Records
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 
 Start = Callable[..., Simulated]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     with private_environment() as environment:
         yield environment
 
 
+@pytest.fixture(scope="module")
+def nodes(environment: dict[str, str]) -> Iterator[Simulated]:
+    """Two nodes of one CPU, shared by the tests, which replace what they kill."""
+    simulated = Simulated(environment, 2)
+    yield simulated
+    simulated.close()
+
+
 @pytest.fixture
-def cluster(environment: dict[str, str]) -> Iterator[Start]:
+def cluster() -> Iterator[Start]:
+    """Clusters of the test's own, each in an environment of its own."""
     started: list[Simulated] = []
+    with private_environment() as environment:
 
-    def start(nodes: int, **options: object) -> Simulated:
-        started.append(Simulated(environment, nodes, **options))
-        return started[-1]
+        def start(nodes: int, more: dict[str, str] | None = None, **options: object) -> Simulated:
+            started.append(Simulated(environment | (more or {}), nodes, **options))
+            return started[-1]
 
-    yield start
-    for simulated in started:
-        simulated.close()
-
-
-def study(
-    environment: dict[str, str], storage: Path, simulated: Simulated, *more: str, **changes: object
-) -> Driver:
-    return Driver(environment, [*arguments(storage, **changes), "--address", simulated.address, *more])
+        yield start
+        for simulated in started:
+            simulated.close()
 
 
-def test_a_node_is_lost_in_mid_trial(environment: dict[str, str], cluster: Start, tmp_path: Path) -> None:
-    nodes = cluster(2)
-    driver = study(environment, tmp_path / "s", nodes, trials=8)
+def study(simulated: Simulated, storage: Path, *more: str, **changes: object) -> Driver:
+    """The main job on a simulated cluster, in that cluster's environment."""
+    command = [*arguments(storage, **changes), "--address", simulated.address, *more]
+    return Driver(simulated.environment, command)
+
+
+def running(simulated: Simulated, title: str) -> list[int]:
+    """The cluster's processes that are busy with something, by what Ray calls it."""
+    return [p for p in descendants(simulated.process.pid) if title in command_of(p)]
+
+
+def test_a_node_is_lost_in_mid_trial(nodes: Simulated, tmp_path: Path) -> None:
+    driver = study(nodes, tmp_path / "s", trials=8)
     driver.wait_for(lambda: trials_done(tmp_path / "s") >= 2)
     nodes.kill()
     nodes.add()
@@ -61,11 +79,8 @@ def test_a_node_is_lost_in_mid_trial(environment: dict[str, str], cluster: Start
     assert_whole(tmp_path / "s", tmp_path / "calm", 8)
 
 
-def test_a_node_is_lost_while_the_anchors_run(
-    environment: dict[str, str], cluster: Start, tmp_path: Path
-) -> None:
-    nodes = cluster(2)
-    driver = study(environment, tmp_path / "s", nodes, trials=1, victim_steps=200)
+def test_a_node_is_lost_while_the_anchors_run(nodes: Simulated, tmp_path: Path) -> None:
+    driver = study(nodes, tmp_path / "s", trials=1, victim_steps=200)
     driver.wait_for(lambda: any((tmp_path / "s" / "artifacts").glob("*")))
     nodes.kill()
     nodes.add()
@@ -73,42 +88,24 @@ def test_a_node_is_lost_while_the_anchors_run(
     assert_whole(tmp_path / "s", tmp_path / "calm", 1, victim_steps=200)
 
 
-def test_a_node_of_a_train_run_is_lost(environment: dict[str, str], cluster: Start, tmp_path: Path) -> None:
-    """Two workers on fake GPUs of two nodes; the whole group is started again."""
-    nodes = cluster(2, gpus=1, cpus=2, dashboard=True)
-    driver = study(
-        environment,
-        tmp_path / "s",
-        nodes,
-        trials=1,
-        workers=2,
-        gpus_per_worker=1,
-        decoder_steps=400,
-    )
-    driver.wait_for(lambda: any((tmp_path / "s" / "trials").glob("t*.json")))
-
-    def group() -> set[int]:
-        return {p for p in descendants(nodes.process.pid) if "RayTrainWorker" in command_of(p)}
-
-    before = group()
-    driver.wait_for(lambda: bool(group() - before))
-    time.sleep(2)  # into the trial's work
-    nodes.kill()
-    nodes.add()
+def test_a_worker_is_killed(nodes: Simulated, tmp_path: Path) -> None:
+    driver = study(nodes, tmp_path / "s", trials=6, decoder_steps=100)
+    driver.wait_for(lambda: trials_done(tmp_path / "s") >= 1)
+    driver.wait_for(lambda: bool(running(nodes, "ray::ImplicitFunc.train")))
+    os.kill(running(nodes, "ray::ImplicitFunc")[0], signal.SIGKILL)
     driver.finish()
-    assert_whole(tmp_path / "s", tmp_path / "calm", 1, decoder_steps=400)
+    assert_whole(tmp_path / "s", tmp_path / "calm", 6, decoder_steps=100)
 
 
-def test_the_driver_is_killed_at_ten_random_moments(
-    environment: dict[str, str], cluster: Start, tmp_path: Path
-) -> None:
-    nodes, moments = cluster(2), random.Random(0)
-    storage, kept = tmp_path / "s", {}
+def test_the_driver_is_killed_at_ten_random_moments(nodes: Simulated, tmp_path: Path) -> None:
+    """Some while it connects or the anchors run, the others while it searches."""
+    moments, storage, kept = random.Random(0), tmp_path / "s", dict[str, bytes]()
     for i in range(10):
         resume = ["--resume"] if (storage / "s" / "study.json").exists() else []
-        driver = study(environment, storage, nodes, *resume, trials=40, decoder_steps=100)
-        driver.wait_for(lambda d=driver: "study s" in d.log.read_text())  # type: ignore[misc]
-        time.sleep(moments.uniform(0, 9))
+        driver = study(nodes, storage, *resume, trials=40, decoder_steps=100)
+        said = "study s" if i < 3 else "done, "
+        driver.wait_for(lambda d=driver, said=said: said in d.log.read_text())  # type: ignore[misc]
+        time.sleep(moments.uniform(0, 4))
         assert driver.process.poll() is None, f"{i}: done before: {driver.log.read_text()[-2000:]}"
         driver.kill()
         for name, data in kept.items():
@@ -119,27 +116,59 @@ def test_the_driver_is_killed_at_ten_random_moments(
     done = trials_done(storage)
     assert done > 0
     trials = done + 2
-    study(environment, storage, nodes, "--resume", trials=trials, decoder_steps=100).finish()
+    study(nodes, storage, "--resume", trials=trials, decoder_steps=100).finish()
     assert_whole(storage, tmp_path / "calm", trials, decoder_steps=100)
 
 
-def test_the_head_is_replaced(environment: dict[str, str], cluster: Start, tmp_path: Path) -> None:
-    """All that the first cluster knew is gone; storage alone is left."""
-    first = cluster(2)
-    driver = study(environment, tmp_path / "s", first, trials=6)
+def test_an_episode_runs_out_of_memory(nodes: Simulated, tmp_path: Path) -> None:
+    """The kernel refuses a process more memory; without the fault, the resumed study repeats what failed."""
+    storage, fault = tmp_path / "s", Path(nodes.environment["FAULTS"]) / "memory"
+    fault.touch()
+    study(nodes, storage, trials=4).finish()
+    fault.unlink()
+    found = Records(Storage(storage), "s").read()
+    starved = found["defense"] == "rounding"
+    assert set(found.loc[starved, "status"]) == {"failed"}
+    assert set(found.loc[starved, "error"].str.partition(":")[0]) == {"MemoryError"}
+    assert set(found.loc[~starved, "status"]) == {"ok"}
+    assert found.loc[~starved, "trial"].nunique() >= 3  # the study went on
+    study(nodes, storage, "--resume", trials=5).finish()
+    assert_whole(storage, tmp_path / "calm", 5)
+
+
+def test_a_node_runs_low_on_memory(nodes: Simulated, cluster: Start, tmp_path: Path) -> None:
+    """Ray's memory monitor kills whatever runs: trials fail, and are repeated on a sound machine."""
+    storage = tmp_path / "s"
+    study(nodes, storage, trials=1).finish()
+    full = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    study(cluster(1, full), storage, "--resume", trials=2).finish()
+    found = Records(Storage(storage), "s").read()
+    lost = found[found["status"] == "failed"]
+    assert lost["trial"].nunique() == 1
+    assert len(lost) == SETTINGS["seeds"] * len(SETTINGS["attackers"])
+    assert lost["error"].str.startswith("LostError: out of memory").all(), lost["error"].unique()
+    study(nodes, storage, "--resume", trials=2).finish()
+    assert_whole(storage, tmp_path / "calm", 2)
+
+
+def test_a_node_of_a_train_run_is_lost(cluster: Start, tmp_path: Path) -> None:
+    """Two workers on fake GPUs of two nodes; the whole group is started again."""
+    nodes = cluster(2, gpus=1)
+    driver = study(nodes, tmp_path / "s", trials=1, workers=2, gpus_per_worker=1, decoder_steps=400)
+    driver.wait_for(lambda: any((tmp_path / "s" / "trials").glob("t*.json")))
+    driver.wait_for(lambda: len(running(nodes, "ray::RayTrainWorker.run_train_fn")) == 2)
+    nodes.kill()
+    nodes.add()
+    driver.finish()
+    assert_whole(tmp_path / "s", tmp_path / "calm", 1, decoder_steps=400)
+
+
+def test_the_head_is_replaced(cluster: Start, tmp_path: Path) -> None:
+    """All that the first cluster knew is gone; storage alone is left. The driver notices, and ends."""
+    first = cluster(2, {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"})
+    driver = study(first, tmp_path / "s", trials=6)
     driver.wait_for(lambda: trials_done(tmp_path / "s") >= 2)
     first.lose()
-    driver.kill()
-    study(environment, tmp_path / "s", cluster(2), "--resume", trials=6).finish()
-    assert_whole(tmp_path / "s", tmp_path / "calm", 6)
-
-
-def test_a_worker_is_killed(environment: dict[str, str], cluster: Start, tmp_path: Path) -> None:
-    nodes = cluster(2)
-    driver = study(environment, tmp_path / "s", nodes, trials=6)
-    driver.wait_for(lambda: trials_done(tmp_path / "s") >= 1)
-    trials = [p for p in descendants(nodes.process.pid) if "ray::ImplicitFunc" in command_of(p)]
-    assert trials
-    os.kill(trials[0], signal.SIGKILL)
-    driver.finish()
+    assert driver.process.wait(timeout=120) != 0
+    study(cluster(2), tmp_path / "s", "--resume", trials=6).finish()
     assert_whole(tmp_path / "s", tmp_path / "calm", 6)

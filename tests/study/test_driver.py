@@ -319,7 +319,7 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     bad = frame[frame["trial"].isin([s.trial for s in lost])]
     assert len(bad) == 8
     assert set(bad["status"]) == {"failed"}
-    assert set(bad["error"]) == {"RuntimeError: WorkerCrashedError: killed"}
+    assert set(bad["error"]) == {"LostError: WorkerCrashedError: killed"}
     assert bad["reconstruction_error"].isna().all()
     assert failed_share(frame) == 0.5
     assert study.open == {}

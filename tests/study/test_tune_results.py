@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from ray._private.dict import flatten_dict
 
-from study import cluster
-from study.cluster import Crew, _Driver
+from study import tuning
+from study.crew import Crew
+from study.tuning import RETRIES, Driver
 from study.worker import TrialSpec
 
 SPEC = TrialSpec(
@@ -35,22 +36,24 @@ OUTCOME = {
 def told(result: dict[str, Any] | None, error: bool = False) -> tuple[Any, str | None]:
     """What the study hears of a trial that ended so, after Tune has flattened its result."""
     heard: list[tuple[Any, str | None]] = []
-    driver = _Driver(
+    driver = Driver(
         lambda: SPEC, lambda _, outcome, reason: heard.append((outcome, reason)), Crew(0, 1, 0, True), 1
     )
-    driver.suggest("a")
-    driver.on_trial_complete("a", None if result is None else flatten_dict(result), error)
+    while not heard:  # a lost process is tried again a few times
+        assert isinstance(driver.suggest("a"), dict)
+        driver.on_trial_complete("a", None if result is None else flatten_dict(result), error)
+    assert driver.suggest("b") == Driver.FINISHED
     return heard[0]
 
 
 def run() -> dict[str, Any]:
-    return cluster._trainable(
+    return tuning.trainable(
         {"spec": dataclasses.asdict(SPEC), "crew": dataclasses.asdict(Crew(0, 1, 0, True))}
     )
 
 
 def test_the_outcome_arrives_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "execute", lambda spec: OUTCOME)
+    monkeypatch.setattr(tuning, "execute", lambda spec: OUTCOME)
     assert told(run()) == (OUTCOME, None)
 
 
@@ -58,7 +61,7 @@ def test_an_error_arrives_as_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(spec: TrialSpec) -> None:
         raise ValueError("too small\nand more")
 
-    monkeypatch.setattr(cluster, "execute", broken)
+    monkeypatch.setattr(tuning, "execute", broken)
     assert told(run()) == (None, "ValueError: too small")
 
 
@@ -68,3 +71,4 @@ def test_a_lost_process_is_a_reason_too(result: dict[str, Any] | None, error: bo
     assert outcome is None
     assert reason is not None
     assert "lost" in reason
+    assert f"{1 + RETRIES} times" in reason

@@ -1,0 +1,109 @@
+"""Ray Train worker groups: how a trial, or the anchors, run on several workers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
+
+from study.trial import execute
+from study.worker import TorchGroup, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
+
+GROUP_TIMEOUT_S = 1800
+
+
+def _join(path: str, rank: int, size: int, timeout_s: float) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = torch.distributed.FileStore(path, size)
+    torch.distributed.init_process_group(
+        "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s)
+    )
+
+
+class _LoopbackBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        path = str(Path(tempfile.gettempdir()) / f"mipoison-group-{uuid.uuid4().hex}")
+        size = len(worker_group)
+        ray.get(
+            [
+                worker_group.execute_single_async(i, _join, path, i, size, backend_config.timeout_s)
+                for i in range(size)
+            ]
+        )
+
+
+@dataclasses.dataclass
+class LoopbackTorchConfig(TorchConfig):
+    """Meets over a file, for a Ray on one machine: a TCP store would listen on every interface."""
+
+    @property
+    def backend_cls(self) -> type:
+        return _LoopbackBackend
+
+
+def anchor_loop(config: dict[str, Any]) -> list[TrialResult]:
+    """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group)."""
+    group = TorchGroup()
+    specs = [TrialSpec(**spec) for spec in config["specs"]]
+    prepared = [
+        prepare_scene(scene, specs[0].root, specs[0].data_root)
+        for i, scene in enumerate(scenes_of(specs))
+        if i % group.size == group.rank
+    ]
+    everyone = group.gather(prepared)  # nobody starts before everything is prepared
+    return after(
+        [counts for share in everyone for counts in share], [run_trial(spec, group) for spec in specs]
+    )
+
+
+def trial_loop(config: dict[str, Any]) -> Any:
+    """Train loop of a trial: rank 0 writes the records and returns the outcome."""
+    return execute(TrialSpec(**config["spec"]), TorchGroup())
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """How many workers with what; plain values, sent along with each trial."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    loopback: bool
+
+    def train(self, loop: Any, config: dict[str, Any], name: str) -> Any:
+        """Run a loop as a Ray Train run and return rank 0's return value."""
+        scratch = tempfile.mkdtemp(prefix="mipoison-train-")
+        torch_config = (LoopbackTorchConfig if self.loopback else TorchConfig)(
+            backend="gloo", timeout_s=GROUP_TIMEOUT_S
+        )
+        try:
+            result = TorchTrainer(
+                loop,
+                train_loop_config=config,
+                torch_config=torch_config,
+                scaling_config=ScalingConfig(
+                    num_workers=self.workers,
+                    use_gpu=self.gpus > 0,
+                    resources_per_worker={"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})},
+                ),
+                # Train retries for ever by default; Tune starts the whole trial again instead.
+                run_config=RunConfig(
+                    storage_path=scratch,
+                    name=name,
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
+                ),
+            ).fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return result.return_value  # type: ignore[attr-defined]

@@ -1,0 +1,139 @@
+"""Trials as Ray Tune runs them: what one does, and the searcher that hands them out and hears of their end.
+
+Retries are counted here, not by Tune: it gives up at once on a trial whose node died before its first step (a
+kept actor on a lost node, for one), whatever its ``max_failures``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from study.crew import Crew, trial_loop
+from study.driver import Ask, Done
+from study.trial import execute
+from study.worker import TrialSpec
+
+log = logging.getLogger(__name__)
+
+RETRIES = 3
+"""Times that a trial whose process died is started again; finished episodes are not repeated."""
+RETRY_WAIT_S = 5
+
+
+def trainable(config: dict[str, Any]) -> dict[str, Any]:
+    """A Tune trial: the worker function itself, or a Train run of it.
+
+    The outcome is reported as JSON: Tune flattens nested results before the searcher sees them.
+    """
+    spec, crew = TrialSpec(**config["spec"]), Crew(**config["crew"])
+    error = ""
+    for _ in range(1 + RETRIES):
+        try:
+            if crew.workers == 0:
+                return {"outcome": json.dumps(execute(spec)), "done": True}
+            outcome = crew.train(trial_loop, {"spec": config["spec"]}, spec.trial)
+            return {"outcome": json.dumps(outcome), "done": True}
+        except (OSError, TrainingFailedError) as failure:  # a lost worker, a storage that is away for a while
+            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+            time.sleep(RETRY_WAIT_S)
+        except Exception as failure:  # raising would cost the actor, and its warm caches
+            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+            break
+    return {"outcome": None, "error": error, "done": True}
+
+
+class Causes(Callback):
+    """Keeps Tune's list of trials, to look up why one was lost: its searcher is not told."""
+
+    def __init__(self) -> None:
+        self._trials: list[Any] = []
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._trials = trials
+
+    def of(self, trial_id: str) -> str:
+        """What Ray says of a trial that failed, '' if nothing."""
+        for trial in reversed(self._trials):
+            if trial.trial_id == trial_id:
+                error = trial.get_error()
+                return "" if error is None else str(error)
+        return ""
+
+
+def why_lost(text: str) -> str:
+    """One line for a lost trial, from what Ray says at length."""
+    low = text.lower()
+    if "running low on memory" in low or "outofmemory" in low:
+        return "out of memory: Ray ended the trial's process, since its node was running low on memory"
+    if "node" in low and ("died" in low or "dead" in low or "terminated" in low) and "its node" in low:
+        return "the trial's node was lost"
+    return "the trial's process was lost (killed, or out of memory)"
+
+
+class Driver(Searcher):
+    """Tune's searcher: asks the study's search for the next trial, and tells it the outcome.
+
+    Ray's OptunaSearch would own the Optuna study; here the same search serves every executor, is taught from
+    Parquet, and a missing or non-finite objective is a failed trial instead of the end of the run.
+
+    Args:
+        n: trials to ask for; a lost trial that is started again is still one of them.
+    """
+
+    def __init__(self, ask: Ask, done: Done, crew: Crew, n: int, causes: Causes | None = None) -> None:
+        super().__init__(metric=None, mode=None)
+        self._ask, self._done, self._crew, self._left = ask, done, dataclasses.asdict(crew), n
+        self._causes = causes or Causes()
+        self._specs: dict[str, TrialSpec] = {}
+        self._again: list[TrialSpec] = []
+        self._losses: Counter[str] = Counter()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if self._again:
+            spec: TrialSpec | None = self._again.pop(0)
+        else:
+            spec = self._ask() if self._left > 0 else None
+            self._left = 0 if spec is None else self._left - 1
+        if spec is None:  # a running trial may be lost yet, and come back
+            return None if self._specs else Searcher.FINISHED
+        self._specs[trial_id] = spec
+        return {"spec": dataclasses.asdict(spec), "crew": self._crew}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        spec = self._specs.pop(trial_id, None)
+        if spec is None:
+            return
+        if result and not error and ("outcome" in result or result.get("error")):
+            outcome = json.loads(result.get("outcome") or "null")
+            self._done(spec, outcome, None if outcome is not None else result.get("error"))
+            return
+        reason = why_lost(self._causes.of(trial_id))
+        self._losses[spec.trial] += 1
+        if self._losses[spec.trial] <= RETRIES:
+            log.warning("trial %s: %s; started again", spec.trial, reason)
+            self._again.append(spec)
+        else:
+            self._done(spec, None, f"{reason}; {1 + RETRIES} times")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher into a snapshot that is never read: the records are the state."""
+        return {"n": self._left}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("a study is resumed from its records with --resume")
