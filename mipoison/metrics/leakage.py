@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mipoison.metrics.utility import accuracy
 
@@ -145,6 +144,9 @@ def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
     Returns:
         SSIM (N,), float64, on the device of ``x_NCHW``.
     """
+    # Here, since it loads half of torchvision: a study's driver would wait for it and never use it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _image_pair(rec_NCHW, x_NCHW)
     if min(x_NCHW.shape[2:]) <= SSIM_RADIUS:
         raise ValueError(f"ssim needs {SSIM_RADIUS + 1} pixels a side or more, got {tuple(x_NCHW.shape[2:])}")

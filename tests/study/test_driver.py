@@ -324,10 +324,18 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     assert failed_share(frame) == 0.5
     assert study.open == {}
     assert not any(t.state.name == "RUNNING" for t in study.search.study.trials)
-    # They count as evaluated: a resumed study neither repeats nor forgets them.
+    # No fault of theirs: a resumed study gives them one more attempt.
     later = opened(root, name="s", trials=2, resume=True)
-    assert set(later.finished) == {"none", "label-only", "t0001-noise", "t0002-rounding"}
-    assert later.unfinished == []
+    assert set(later.finished) == {"none", "label-only"}
+    assert [(name, attempt) for name, attempt, _ in later.unfinished] == [
+        ("t0001-noise", 0),
+        ("t0002-rounding", 0),
+    ]
+    frame = run_study(later, LocalExecutor())
+    assert set(frame["status"]) <= {"ok", "cut"}
+    assert set(frame.loc[frame["trial"].str.startswith("t"), "attempt"]) == {1}
+    assert frame["episode_id"].is_unique
+    assert opened(root, name="s", trials=2, resume=True).unfinished == []
 
 
 def test_a_space_with_fewer_settings_than_trials_does_not_crash(root: Path) -> None:
