@@ -54,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
-    except LostError as error:
-        errors.print(f"error: {error}; finished episodes are kept, continue with --resume", markup=False)
-        return FAILED
     except KeyboardInterrupt:
         errors.print(
             f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}",
@@ -64,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return INTERRUPTED
     except Exception as error:
-        failure = storage_failure(error)
+        failure = storage_failure(error) or (str(error) if isinstance(error, LostError) else None)
         if failure is None:
             raise
         errors.print(
