@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mipoison.alignment import Engine, make_engine
 from mipoison.config import Config
-from mipoison.models.inversion import SubstituteConfig
+from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 
@@ -64,6 +65,27 @@ class AlignedConfig(DescentConfig):
             extra_blocks=self.substitute_extra_blocks,
             data=self.substitute_data,
         )
+
+
+class AlignedDefense:
+    """Keeps the engine that a defense was made with for as long as substitute and target stay the same."""
+
+    substitute: InversionNet
+    target: list[Tensor]
+    _engine: Engine | None = None
+
+    def engine_for(self, name: str, scope: str = "sample", objective: str = "cosine") -> Engine:
+        """The engine, made at first use; its ``name`` says what ``auto`` stands for here."""
+        if self._engine is None or not self._engine.serves(self.substitute, self.target):
+            self._engine = make_engine(name, self.substitute, self.target, scope=scope, objective=objective)
+        return self._engine
+
+    def mean_cosine(self, c_NK: Tensor, x_NCHW: Tensor, scope: str = "sample") -> float | None:
+        """Mean cosine to the target, always measured by the reference engine; None for no vectors."""
+        if len(c_NK) == 0:
+            return None
+        engine = make_engine("double-backward", self.substitute, self.target, scope=scope)
+        return float(engine.align(c_NK, x_NCHW).cosine_N.mean())
 
 
 class BaseDefense:

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipoison.alignment import align_batch, target_gradient
+from mipoison.alignment import EngineName, target_gradient
 from mipoison.config import Knob
-from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.base import AlignedConfig, AlignedDefense, BaseDefense
 from mipoison.defenses.lpa import unit_rows
 from mipoison.defenses.noise import random_direction
 from mipoison.protocols import DefenderView
@@ -29,7 +29,7 @@ class LFPConfig(AlignedConfig):
         swap: exchange the two top scores, keep the maximum there, reverse the rest (else reverse all).
         budget: l2 bound of the fine-tuning around the reversed vector, [0, 1.5].
         rounds: alignment rounds of the fine-tuning (0: none). step: length of a step relative to the budget.
-        randomness, substitute_...: see AlignedConfig.
+        engine: see LPAConfig. randomness, substitute_...: see AlignedConfig.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -44,6 +44,7 @@ class LFPConfig(AlignedConfig):
     swap: bool = False
     budget: float = 0.05
     rounds: int = 5
+    engine: EngineName = "auto"
 
     def validate(self) -> None:
         super().validate()
@@ -94,7 +95,7 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
     return torch.empty_like(c_NK).scatter_(1, classes_NK, scores_NK)
 
 
-class LFP(BaseDefense):
+class LFP(AlignedDefense, BaseDefense):
     """Reverses the ranks of a few vectors, then aligns them; gradient over candidates and clean rest."""
 
     keeps_label = False
@@ -125,16 +126,13 @@ class LFP(BaseDefense):
             return out_NK
         start_NK = reversed_NK.double() + cfg.budget * random_direction(c_NK, rng, "lfp start")[picked_N]
         out_NK[picked_N] = project_release(start_NK, reversed_NK, cfg.budget)
+        engine = self.engine_for(cfg.engine, "batch")
         for _ in range(cfg.rounds):
-            gradient_NK = align_batch(self.substitute, self.target, out_NK, x_NCHW).gradient_NK[picked_N]
+            gradient_NK = engine.gradient(out_NK, x_NCHW)[picked_N]
             direction_NK = unit_rows(project_tangent(gradient_NK.double()))
             moved_NK = out_NK[picked_N].double() - cfg.step * cfg.budget * direction_NK
             out_NK[picked_N] = project_release(moved_NK, reversed_NK, cfg.budget)
         return out_NK
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        return (
-            float(align_batch(self.substitute, self.target, c_NK, x_NCHW).cosine_N.mean())
-            if len(c_NK)
-            else None
-        )
+        return self.mean_cosine(c_NK, x_NCHW, "batch")

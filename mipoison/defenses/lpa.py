@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mipoison.alignment import SCOPES, Aligned, parameter_gradient, parameters_of, target_gradient
+from mipoison.alignment import Aligned, Engine, EngineName, parameter_gradient, parameters_of, target_gradient
 from mipoison.config import Knob, Plain
-from mipoison.defenses.base import AlignedConfig, BaseDefense, DescentConfig
+from mipoison.defenses.base import AlignedConfig, AlignedDefense, BaseDefense, DescentConfig
 from mipoison.defenses.noise import random_direction
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -29,13 +29,15 @@ class LPAConfig(AlignedConfig):
         step: length of a step relative to the budget, alpha in (0, 2].
         scope: ``sample`` aligns each query alone (a server must not couple users), ``batch`` one chunk of 128
             together (the paper's wording).
-        objective: ``cosine`` (Eq. 7) or ``distance`` (||t - g||^2, the paper's Poi_MSE).
+        objective: ``cosine`` (Eq. 7), ``distance`` (||t - g||^2, the paper's Poi_MSE) or ``frozen`` (the
+            cosine's gradient without its second term: cheaper, see study/PERFORMANCE.md).
         target: ``private`` (t = grad of -L over D_cla train), ``flipped`` (its negative) or ``random`` (a
             Gaussian direction): the two controls show what the direction itself is worth.
         loss: the defender's L, ``mse`` or ``psnr``: what the substitute is trained on. The target does not
             depend on it: over a set the gradient of -PSNR is a positive multiple of that of MSE, so that
             with the same substitute every cosine is equal.
         keep_label: project into the cone where the label keeps its maximum.
+        engine: how gradients are computed (see mipoison.alignment.ENGINES); ``auto``: the fastest here.
         randomness, substitute_...: see AlignedConfig.
     """
 
@@ -49,10 +51,11 @@ class LPAConfig(AlignedConfig):
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
 
     scope: Literal["sample", "batch"] = "sample"
-    objective: Literal["cosine", "distance"] = "cosine"
+    objective: Literal["cosine", "distance", "frozen"] = "cosine"
     target: Literal["private", "flipped", "random"] = "private"
     loss: Literal["mse", "psnr"] = "mse"
     keep_label: bool = True
+    engine: EngineName = "auto"
 
     def make(self) -> LPA:
         return LPA(self)
@@ -96,7 +99,7 @@ def descend(
     return z_NK
 
 
-class LPA(BaseDefense):
+class LPA(AlignedDefense, BaseDefense):
     """Projected descent on ``1 - cos(t, g(c + d; x))`` from a random start of the budget's size."""
 
     def __init__(self, config: LPAConfig) -> None:
@@ -118,16 +121,19 @@ class LPA(BaseDefense):
 
     def align(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
         """Cosine to the target and the objective's gradient, by the configured scope and objective."""
-        return SCOPES[self.config.scope](self.substitute, self.target, c_NK, x_NCHW, self.config.objective)
+        return self._engine_here().align(c_NK, x_NCHW)
+
+    def _engine_here(self) -> Engine:
+        return self.engine_for(self.config.engine, self.config.scope, self.config.objective)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return descend(
             self.config,
             c_NK,
             rng,
-            lambda z_NK: self.align(z_NK, x_NCHW).gradient_NK,
+            lambda z_NK: self._engine_here().gradient(z_NK, x_NCHW),
             keep_label=self.config.keep_label,
         )
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        return float(self.align(c_NK, x_NCHW).cosine_N.mean()) if len(c_NK) else None
+        return self.mean_cosine(c_NK, x_NCHW, self.config.scope)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mipoison.alignment import Aligned, align_samples, angle_samples, target_gradient
+from mipoison.alignment import Engine, EngineName, angle_samples, make_engine, target_gradient
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
 from mipoison.defenses.lpa import unit_rows
@@ -33,6 +33,7 @@ class LPAAmortisedConfig(Config):
         substitute_features, substitute_data: the substitute inversion model, see AlignedConfig.
         hidden, latent: units of the network. steps, batch, lr: its training. kl: weight of the divergence.
         randomness: ``keyed`` or ``fresh`` draw of the latent code.
+        engine: of target ``private``, see LPAConfig.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -53,6 +54,7 @@ class LPAAmortisedConfig(Config):
     lr: float = 5e-3
     kl: float = 1e-3
     randomness: Randomness = "keyed"
+    engine: EngineName = "auto"
 
     def validate(self) -> None:
         self.require("budget", 0 <= self.budget <= 1.5, "between 0 and 1.5 (l2 norm)")
@@ -78,11 +80,14 @@ class LPAAmortised(BaseDefense):
         self.config = config
         self.fresh = config.randomness == "fresh"
 
-    def _objective(self, z_NK: Tensor, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
-        """To be minimised: cos(g(z), g(c)) for ``own``, 1 - cos(t, g(z)) for ``private``."""
+    def _gradient(self, z_NK: Tensor, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        """Of what is minimised: cos(g(z), g(c)) for ``own``, 1 - cos(t, g(z)) for ``private``."""
         if self.config.target == "own":
-            return angle_samples(self.substitute, z_NK, c_NK, x_NCHW)
-        return align_samples(self.substitute, self.aim, z_NK, x_NCHW)
+            return angle_samples(self.substitute, z_NK, c_NK, x_NCHW).gradient_NK
+        return self._engine(self.config.engine).gradient(z_NK, x_NCHW)
+
+    def _engine(self, name: str) -> Engine:
+        return make_engine(name, self.substitute, self.aim)
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Train or load the substitute and the generator."""
@@ -101,7 +106,7 @@ class LPAAmortised(BaseDefense):
             d_NK, kl_N = output_NM[:, :-1], output_NM[:, -1]
             c, x = pair_NP[:, : d_NK.shape[1]], pair_NP[:, d_NK.shape[1] :].unflatten(1, x_NCHW.shape[1:])
             z = project_release(c.double() + cfg.budget * d_NK.detach().double(), c, cfg.budget)
-            gradient = unit_rows(project_tangent(self._objective(z, c, x).gradient_NK.double())).to(c)
+            gradient = unit_rows(project_tangent(self._gradient(z, c, x).double())).to(c)
             return (d_NK * gradient).sum(1).mean() + cfg.kl * kl_N.mean()
 
         def make() -> dict[str, Tensor]:
@@ -129,4 +134,4 @@ class LPAAmortised(BaseDefense):
         """Mean cosine to the private target; None for ``own``, whose targets are the clean answers' own."""
         if self.config.target == "own" or len(c_NK) == 0:
             return None
-        return float(align_samples(self.substitute, self.aim, c_NK, x_NCHW).cosine_N.mean())
+        return float(self._engine("double-backward").align(c_NK, x_NCHW).cosine_N.mean())

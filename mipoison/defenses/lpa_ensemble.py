@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mipoison.alignment import align_samples, target_gradient
+from mipoison.alignment import EngineName, make_engine, target_gradient
 from mipoison.config import Knob
 from mipoison.defenses.base import BaseDefense, DescentConfig
 from mipoison.defenses.lpa import LPAConfig, descend, unit_rows
@@ -27,7 +27,7 @@ class LPAEnsembleConfig(DescentConfig):
         budget, rounds, step, randomness: see DescentConfig.
         members: ``features`` (log and raw), ``architectures`` (standard and one block more, log features) or
             ``all`` (both kinds of features with both architectures: four substitutes, four times the cost).
-        substitute_data: the share of D_inv that all are trained on.
+        substitute_data: the share of D_inv that all are trained on. engine: see LPAConfig.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -37,6 +37,7 @@ class LPAEnsembleConfig(DescentConfig):
 
     members: Literal["features", "architectures", "all"] = "features"
     substitute_data: Literal["D1", "D2", "all"] = "D1"
+    engine: EngineName = "auto"
 
     def substitutes(self) -> list[SubstituteConfig]:
         """The substitutes' configurations."""
@@ -70,14 +71,14 @@ class LPAEnsemble(BaseDefense):
         c_NK, x_NCHW = view.c_private_NK.to(view.device), view.x_private_NCHW.to(view.device)
         self.substitutes = [view.substitute(config) for config in self.config.substitutes()]
         self.targets = [target_gradient(s, c_NK, x_NCHW) for s in self.substitutes]
+        pairs = list(zip(self.substitutes, self.targets, strict=True))
+        self.engines = [make_engine(self.config.engine, *pair) for pair in pairs]
+        self.references = [make_engine("double-backward", *pair) for pair in pairs]
 
     def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
         """Mean of the substitutes' unit alignment gradients on the tangent (N, K), float64."""
         return torch.stack(
-            [
-                unit_rows(project_tangent(align_samples(s, t, c_NK, x_NCHW).gradient_NK.double()))
-                for s, t in zip(self.substitutes, self.targets, strict=True)
-            ]
+            [unit_rows(project_tangent(engine.gradient(c_NK, x_NCHW).double())) for engine in self.engines]
         ).mean(0)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
@@ -88,6 +89,6 @@ class LPAEnsemble(BaseDefense):
         if len(c_NK) == 0:
             return None
         return sum(
-            float(align_samples(s, t, c_NK, x_NCHW).cosine_N.mean()) / len(self.substitutes)
-            for s, t in zip(self.substitutes, self.targets, strict=True)
+            float(engine.align(c_NK, x_NCHW).cosine_N.mean()) / len(self.references)
+            for engine in self.references
         )

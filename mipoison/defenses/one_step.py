@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mipoison.alignment import align_samples, target_gradient
+from mipoison.alignment import EngineName, target_gradient
 from mipoison.config import Config, Knob
-from mipoison.defenses.base import BaseDefense
+from mipoison.defenses.base import AlignedDefense, BaseDefense
 from mipoison.defenses.lpa import unit_rows
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.protocols import DefenderView
@@ -26,6 +26,7 @@ class LPAOneStepConfig(Config):
     Attributes:
         budget: l2 length of the step before the simplex and the label cut it, [0, 1.5].
         substitute_features, substitute_extra_blocks, substitute_data: see AlignedConfig.
+        engine: see LPAConfig.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -37,6 +38,7 @@ class LPAOneStepConfig(Config):
     substitute_features: Literal["log", "raw"] = "log"
     substitute_extra_blocks: int = 0
     substitute_data: Literal["D1", "D2", "all"] = "D1"
+    engine: EngineName = "auto"
 
     def validate(self) -> None:
         self.require("budget", 0 <= self.budget <= 1.5, "between 0 and 1.5 (l2 norm)")
@@ -46,7 +48,7 @@ class LPAOneStepConfig(Config):
         return LPAOneStep(self)
 
 
-class LPAOneStep(BaseDefense):
+class LPAOneStep(AlignedDefense, BaseDefense):
     """``d = budget * P u / |P u|``, u minus the gradient of ``1 - cos(t, g(c + d; x))`` at d = 0.
 
     P is the projection on the simplex tangent. It is the best step to first order; where a score is almost
@@ -73,11 +75,9 @@ class LPAOneStep(BaseDefense):
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         if self.config.budget == 0 or len(c_NK) == 0:
             return c_NK.clone()
-        gradient_NK = align_samples(self.substitute, self.target, c_NK, x_NCHW).gradient_NK
+        gradient_NK = self.engine_for(self.config.engine).gradient(c_NK, x_NCHW)
         step_NK = self.config.budget * unit_rows(project_tangent(gradient_NK.double()))
         return project_release(c_NK.double() - step_NK, c_NK, self.config.budget)
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        if len(c_NK) == 0:
-            return None
-        return float(align_samples(self.substitute, self.target, c_NK, x_NCHW).cosine_N.mean())
+        return self.mean_cosine(c_NK, x_NCHW)

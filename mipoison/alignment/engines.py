@@ -1,0 +1,261 @@
+"""Engines: ways to compute the alignment objective's gradient in the vectors. One table, ``ENGINES``.
+
+All agree within their stated tolerance; they differ in time and memory. An engine is made for one decoder and
+target, prepares what all rounds share, and then answers ``align`` and ``gradient``.
+
+Shape suffixes: N samples, K classes, CHW image.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.alignment import finite_difference
+from mipoison.alignment.double_backward import align_batch, align_samples, align_samples_loop
+from mipoison.alignment.forward_over_reverse import Folded, SampleTerms, parameter_gradients, tangent
+from mipoison.alignment.gradients import OBJECTIVES, Aligned, norm_of, parameter_gradient, weights_of
+from mipoison.alignment.memory import chunk_of
+from mipoison.alignment.network import Network
+from mipoison.config import choose
+from mipoison.models.inversion import InversionNet
+
+SCOPES = ("sample", "batch")
+
+EngineName = Literal[
+    "auto",
+    "double-backward",
+    "double-backward-loop",
+    "finite-difference",
+    "forward-over-reverse",
+    "forward-over-reverse-bf16",
+]
+"""A configuration's field: an engine, or ``auto``, the fastest that is correct (:func:`default_engine`)."""
+
+
+class Engine:
+    """Gradients of one objective for one decoder and target.
+
+    Args:
+        decoder: the substitute, in eval mode. target: its target gradient, in the order of its parameters.
+        scope: ``sample`` (each query aligned alone) or ``batch`` (one alignment for all rows).
+        objective: see OBJECTIVES.
+
+    Attributes:
+        tolerance: cosine of each row of a gradient to the float64 double backward's, at least, where that is
+            not zero.
+        live: working memory of a sample, in copies of the decoder's activations (see memory.py).
+    """
+
+    name: ClassVar[str]
+    tolerance: ClassVar[float] = 0.999
+    live: ClassVar[float] = 12.0
+
+    def __init__(
+        self, decoder: InversionNet, target: list[Tensor], *, scope: str = "sample", objective: str = "cosine"
+    ) -> None:
+        choose("alignment objective", objective, OBJECTIVES)
+        choose("scope", scope, SCOPES)
+        self.decoder, self.target, self.scope, self.objective = decoder, target, scope, objective
+        self.dtype = next(decoder.parameters()).dtype
+
+    def serves(self, decoder: InversionNet, target: list[Tensor]) -> bool:
+        """Whether it was made for these very objects, in this precision."""
+        return (
+            self.decoder is decoder
+            and self.target is target
+            and self.dtype == next(decoder.parameters()).dtype
+        )
+
+    def align(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        """Cosines to the target and the objective's gradient in the vectors."""
+        if len(c_NK) == 0:
+            return Aligned(c_NK.new_zeros(0), torch.zeros_like(c_NK))
+        if self.scope == "batch":
+            return self._batch(c_NK, x_NCHW)
+        size = chunk_of(self.decoder, self.live, c_NK.device)
+        if len(c_NK) <= size:
+            return self._samples(c_NK, x_NCHW)
+        parts = [self._samples(c_NK[i : i + size], x_NCHW[i : i + size]) for i in range(0, len(c_NK), size)]
+        return Aligned(torch.cat([p.cosine_N for p in parts]), torch.cat([p.gradient_NK for p in parts]))
+
+    def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        """The gradient alone (N, K): what a descent needs."""
+        return self.align(c_NK, x_NCHW).gradient_NK
+
+    def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        raise NotImplementedError
+
+    def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        raise NotImplementedError
+
+
+class DoubleBackward(Engine):
+    """The reference: autograd through the gradient; per-sample norms by Gram matrices."""
+
+    name = "double-backward"
+    live = 16.0
+
+    def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        return align_samples(self.decoder, self.target, c_NK, x_NCHW, self.objective)
+
+    def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        return align_batch(self.decoder, self.target, c_NK, x_NCHW, self.objective)
+
+
+class DoubleBackwardLoop(DoubleBackward):
+    """The reference written plainly: one double backward a sample. For tests and benchmarks."""
+
+    name = "double-backward-loop"
+
+    def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        return align_samples_loop(self.decoder, self.target, c_NK, x_NCHW, self.objective)
+
+
+class FiniteDifference(Engine):
+    """First-order passes through decoders at theta +- h v; per-sample decoders in sample scope."""
+
+    name = "finite-difference"
+    live = 24.0
+
+    def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        own = finite_difference.own_gradients(self.decoder, c_NK, x_NCHW)
+        pairs, zero = list(zip(own, self.target, strict=True)), c_NK.new_zeros(())
+        dot_N = sum(((g * t).flatten(1).sum(1) for g, t in pairs), zero)
+        square_N = sum((g.flatten(1).square().sum(1) for g in own), zero)
+        beta_N, alpha_N, cosine_N = weights_of(self.objective, dot_N, square_N, norm_of(self.target))
+        if self.objective == "frozen":
+            gradient_NK = finite_difference.along_shared(self.decoder, self.target, c_NK, x_NCHW)
+            return Aligned(cosine_N, (-beta_N[:, None] * gradient_NK).to(c_NK))
+        v = [_column(beta_N, g) * t - _column(alpha_N, g) * g for g, t in pairs]
+        gradient_NK = finite_difference.along_samples(self.decoder, v, c_NK, x_NCHW)
+        return Aligned(cosine_N, -gradient_NK.to(c_NK))
+
+    def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        g = parameter_gradient(self.decoder, c_NK, x_NCHW)
+        v, cosine = direction_of(self.objective, self.target, g)
+        gradient_NK = finite_difference.along_shared(self.decoder, v, c_NK, x_NCHW) / len(c_NK)
+        return Aligned(cosine.expand(len(c_NK)), -gradient_NK.to(c_NK))
+
+    def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        if self.objective != "frozen" or len(c_NK) == 0:
+            return super().gradient(c_NK, x_NCHW)
+        share = len(c_NK) if self.scope == "batch" else 1
+        gradient_NK = finite_difference.along_shared(self.decoder, self.target, c_NK, x_NCHW)
+        return -gradient_NK.to(c_NK) / (share * norm_of(self.target))
+
+
+class ForwardOverReverse(Engine):
+    """A hand-written tangent pass over one forward and one backward pass, in the decoder's precision."""
+
+    name = "forward-over-reverse"
+    precision: ClassVar[torch.dtype | None] = None
+
+    def __init__(
+        self, decoder: InversionNet, target: list[Tensor], *, scope: str = "sample", objective: str = "cosine"
+    ) -> None:
+        super().__init__(decoder, target, scope=scope, objective=objective)
+        with torch.no_grad():
+            self.net = Network(decoder, self.precision)
+            self.weights = Folded(self.net, self.net.fold_weights(target))
+            self.whole = Folded(self.net, self.net.fold(target))
+            self.target_norm = norm_of(target)
+
+    @torch.no_grad()
+    def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        state = self.net.primal(c_NK, x_NCHW)
+        terms = SampleTerms(self.net, state, self.target, self.weights)
+        beta_N, alpha_N, cosine_N = weights_of(self.objective, terms.dot_N, terms.square_N, self.target_norm)
+        if self.objective == "frozen":
+            gradient_NK = beta_N[:, None] * tangent(self.net, state, self.whole)
+        else:
+            gradient_NK = terms.tangent(beta_N, alpha_N)
+        return Aligned(cosine_N.to(c_NK), -gradient_NK.to(c_NK))
+
+    @torch.no_grad()
+    def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
+        n, size = len(c_NK), chunk_of(self.decoder, self.live, c_NK.device)
+        rows = [slice(i, i + size) for i in range(0, n, size)]
+        states = [self.net.primal(c_NK[r], x_NCHW[r]) for r in rows[:1]]
+        total = parameter_gradients(self.net, states[0])
+        for r in rows[1:]:
+            own = parameter_gradients(self.net, self.net.primal(c_NK[r], x_NCHW[r]))
+            total = [a + b for a, b in zip(total, own, strict=True)]
+        v, cosine = direction_of(self.objective, self.target, [g / n for g in total])
+        folded = Folded(self.net, self.net.fold(v))
+        if len(rows) > 1:  # passes are repeated rather than kept: memory stays that of one chunk
+            states.clear()
+        parts = [
+            tangent(self.net, states[0] if states else self.net.primal(c_NK[r], x_NCHW[r]), folded)
+            for r in rows
+        ]
+        return Aligned(cosine.to(c_NK).expand(n), -torch.cat(parts).to(c_NK) / n)
+
+    @torch.no_grad()
+    def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        if self.objective != "frozen" or len(c_NK) == 0:
+            return super().gradient(c_NK, x_NCHW)
+        share = len(c_NK) if self.scope == "batch" else 1
+        size = chunk_of(self.decoder, self.live, c_NK.device)
+        parts = [
+            tangent(self.net, self.net.primal(c_NK[i : i + size], x_NCHW[i : i + size]), self.whole)
+            for i in range(0, len(c_NK), size)
+        ]
+        return -torch.cat(parts).to(c_NK) / (share * self.target_norm.to(c_NK))
+
+
+class ForwardOverReverseBF16(ForwardOverReverse):
+    """The same with maps in bfloat16; features, logits and sums keep the decoder's precision."""
+
+    name = "forward-over-reverse-bf16"
+    precision = torch.bfloat16
+    live = 7.0
+
+
+_ENGINES: tuple[type[Engine], ...] = (
+    DoubleBackward,
+    DoubleBackwardLoop,
+    FiniteDifference,
+    ForwardOverReverse,
+    ForwardOverReverseBF16,
+)
+ENGINES: dict[str, type[Engine]] = {cls.name: cls for cls in _ENGINES}
+
+
+def direction_of(objective: str, target: list[Tensor], g: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """(v, cosine) of one gradient g, v = beta t - alpha g (see weights_of)."""
+    dot = sum(((t * a).sum() for t, a in zip(target, g, strict=True)), g[0].new_zeros(()))
+    square = sum((a.square().sum() for a in g), g[0].new_zeros(()))
+    beta, alpha, cosine = weights_of(objective, dot, square, norm_of(target))
+    return [beta * t - alpha * a for t, a in zip(target, g, strict=True)], cosine
+
+
+def _column(v_N: Tensor, like: Tensor) -> Tensor:
+    return v_N.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def default_engine(device: torch.device | str, scope: str) -> str:
+    """The engine that ``auto`` stands for on a device (see study/PERFORMANCE.md for the measurements)."""
+    choose("scope", scope, SCOPES)
+    return "forward-over-reverse"
+
+
+def make_engine(
+    name: str,
+    decoder: InversionNet,
+    target: list[Tensor],
+    *,
+    scope: str = "sample",
+    objective: str = "cosine",
+) -> Engine:
+    """An engine by name, ``auto`` resolved for the target's device; ``engine.name`` says what runs.
+
+    Raises:
+        ConfigError: an unknown engine, scope or objective.
+    """
+    if name == "auto":
+        name = default_engine(target[0].device, scope)
+    choose("engine", name, [*ENGINES, "auto"])
+    return ENGINES[name](decoder, target, scope=scope, objective=objective)

@@ -1,0 +1,61 @@
+"""How many samples fit: an estimate from the layers' shapes and the memory that is free.
+
+Shape suffixes: none.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import torch
+from torch import nn
+
+from mipoison.models.inversion import InversionNet
+
+SHARE = 0.25
+"""Of the free memory, at most this much for one chunk: other processes and the caller need theirs."""
+MOST = 2048
+"""Samples a chunk at most: more are not faster."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not on every system
+        return 2**31
+
+
+def floats_per_sample(decoder: InversionNet) -> int:
+    """Numbers in all maps of one sample: outputs of the convolutions, or half their patches where larger."""
+    return _floats(tuple(_shape(layer) for layer in decoder.layers if isinstance(layer, nn.ConvTranspose2d)))
+
+
+def _shape(layer: nn.ConvTranspose2d) -> tuple[int, int, int, int]:
+    padding = layer.padding
+    assert isinstance(padding, tuple)
+    return layer.out_channels, layer.kernel_size[0], layer.stride[0], padding[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _floats(shapes: tuple[tuple[int, int, int, int], ...]) -> int:
+    size, total = 1, 0
+    for channels, kernel, stride, padding in shapes:
+        patches = size * size * kernel * kernel * channels
+        size = (size - 1) * stride - 2 * padding + kernel
+        total += max(size * size * channels, patches // 2)
+    return total
+
+
+def chunk_of(decoder: InversionNet, live: float, device: torch.device) -> int:
+    """Samples a chunk: what fits into a quarter of the free memory, 1 to 2,048.
+
+    Args:
+        live: how many copies of all maps an engine holds at its peak, in units of float32.
+    """
+    width = next(decoder.parameters()).element_size()
+    per_sample = live * width * floats_per_sample(decoder)
+    return max(1, min(MOST, int(SHARE * free_bytes(device) / per_sample)))

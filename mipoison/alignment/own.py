@@ -1,0 +1,125 @@
+"""One block's share of each sample's own gradient, as a linear map on the block's input and output.
+
+The weight's gradient of sample i is ``A_i^T P_i``: inputs A (places, Cin) times patches P (places, k k C) of
+the output gradient. Applying it to the inputs needs ``A A^T``, its adjoint ``P P^T``: where places are few
+these Gram matrices are smaller than the gradient, which is then never formed.
+
+Shape suffixes: N samples, C channels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mipoison.alignment.network import CL, Block, Network, Primal
+
+
+class Own:
+    """Block i of every sample's g_i.
+
+    Args:
+        net, state: the unrolled decoder and its passes. i: which block. t: the target's part.
+
+    Attributes:
+        square_N: |g_i|^2 of this block. dot_N: <t, g_i> of all but the convolution's weight.
+    """
+
+    def __init__(self, net: Network, state: Primal, i: int, t: list[Tensor]) -> None:
+        self.net, self.block, self.t, self.first = net, net.blocks[i], t, i == 0
+        delta, a = state.deltas[i], state.inputs[i]
+        self.scale = self.block.scale.to(net.precision)[:, None, None]
+        scaled = delta * self.scale if self.block.norm else delta
+        if self.first:
+            self.f, self.scaled = state.f, scaled
+            self.rows_N = state.f.square().sum(1)
+            self.columns_N = scaled.to(net.own).square().sum((1, 2, 3))
+            self.square_N = self.rows_N * self.columns_N
+        else:
+            self.places = (a.shape[2], a.shape[3])
+            self.a = a.permute(0, 2, 3, 1).flatten(1, 2)
+            self.p = gather(scaled, self.block)
+            self._products()
+        self.dot_N = state.f.new_zeros(len(state.f))
+        self._vectors(state.outputs[i], delta)
+
+    def _products(self) -> None:
+        (_, places, rows), columns = self.a.shape, self.p.shape[2]
+        self.gram = 2 * places * (rows + columns) < 3 * rows * columns
+        if self.gram:
+            self.rows, self.columns = self.a @ self.a.mT, self.p @ self.p.mT
+            product = self.rows.to(self.net.own) * self.columns
+        else:
+            self.weight = self.a.mT @ self.p
+            product = self.weight.to(self.net.own).square()
+        self.square_N = product.sum((1, 2))
+
+    def _vectors(self, n: Tensor, delta: Tensor) -> None:
+        """Gradients of the batch-norm's affine map, or of the convolution's bias."""
+        own, t, block = self.net.own, self.t, self.block
+        if block.n_parameters == 1:
+            return
+        self.beta_NC = delta.sum((2, 3), dtype=own)
+        self.square_N = self.square_N + self.beta_NC.square().sum(1)
+        self.dot_N = self.beta_NC @ t[-1]
+        if block.norm:
+            product_NC = (delta * n).sum((2, 3), dtype=own)
+            self.gamma_NC = (product_NC - block.beta * self.beta_NC) / block.gamma
+            self.square_N = self.square_N + self.gamma_NC.square().sum(1)
+            self.dot_N = self.dot_N + self.gamma_NC @ t[1]
+
+    def vary(self, beta_N: Tensor, alpha_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """(kappa, offset) of ``v = beta t - alpha g``, maps (N, C, 1, 1) or None.
+
+        The block's output moves by ``kappa n + offset``, the gradient that goes below it by ``kappa delta``.
+        """
+        if self.block.n_parameters == 1:
+            return None, None
+        offset_NC = beta_N[:, None] * self.t[-1] - alpha_N[:, None] * self.beta_NC
+        kappa = None
+        if self.block.norm:
+            v_NC = beta_N[:, None] * self.t[1] - alpha_N[:, None] * self.gamma_NC
+            kappa_NC = v_NC / self.block.gamma
+            offset_NC = offset_NC - kappa_NC * self.block.beta
+            kappa = kappa_NC.to(self.net.precision)[:, :, None, None]
+        return kappa, offset_NC.to(self.net.precision)[:, :, None, None]
+
+    def forward(self, alpha_N: Tensor) -> Tensor:
+        """alpha_i times g_i's weight applied to the block's own input, as its output moves (N, C, H, W)."""
+        if self.first:
+            return (alpha_N * self.rows_N)[:, None, None, None].to(self.net.precision) * (
+                self.scaled * self.scale
+            )
+        a3 = alpha_N[:, None, None].to(self.net.precision)
+        columns = (a3 * self.rows) @ self.p if self.gram else self.a @ (a3 * self.weight)
+        out = spread(columns, self.places, self.block)
+        return out * self.scale if self.block.norm else out
+
+    def adjoint(self, alpha_N: Tensor) -> Tensor:
+        """alpha_i times the adjoint applied to the block's own output gradient: like the block's input."""
+        if self.first:
+            return (alpha_N * self.columns_N)[:, None] * self.f
+        a3 = alpha_N[:, None, None].to(self.net.precision)
+        rows = (a3 * self.columns) @ self.a if self.gram else self.p @ (a3 * self.weight).mT
+        return rows.unflatten(1, self.places).permute(0, 3, 1, 2)
+
+
+def gather(b: Tensor, block: Block) -> Tensor:
+    """Patches (N, places, k k C) of an output gradient: those that each place of the input touches."""
+    p, k, s = block.padding, block.kernel, block.stride
+    padded = F.pad(b, (p, p, p, p)).contiguous(memory_format=CL)
+    patches = padded.unfold(2, k, s).unfold(3, k, s)
+    return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+
+def spread(columns: Tensor, places: tuple[int, int], block: Block) -> Tensor:
+    """The adjoint of :func:`gather`: patches added up where they overlap, (N, C, H, W) channels-last."""
+    p, k, s = block.padding, block.kernel, block.stride
+    (h, w), m = places, k // s
+    y = columns.unflatten(2, (m, s, m, s, -1)).unflatten(1, (h, w))
+    out = y.new_zeros(len(y), h - 1 + m, s, w - 1 + m, s, y.shape[-1])
+    for i in range(m):
+        for j in range(m):
+            out[:, i : i + h, :, j : j + w] += y[:, :, :, i, :, j].permute(0, 1, 3, 2, 4, 5)
+    out = out.flatten(3, 4).flatten(1, 2)
+    return out[:, p : out.shape[1] - p, p : out.shape[2] - p].permute(0, 3, 1, 2)
