@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from simulated import (
     SETTINGS,
+    SLACK,
     Driver,
     Simulated,
     arguments,
@@ -25,7 +26,7 @@ from simulated import (
 from mipoison.storage import Storage
 from study.records import Records
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(580 * SLACK)]
 
 Start = Callable[..., Simulated]
 
@@ -80,12 +81,12 @@ def test_a_node_is_lost_in_mid_trial(nodes: Simulated, tmp_path: Path) -> None:
 
 
 def test_a_node_is_lost_while_the_anchors_run(nodes: Simulated, tmp_path: Path) -> None:
-    driver = study(nodes, tmp_path / "s", trials=1, victim_steps=200)
+    driver = study(nodes, tmp_path / "s", trials=1, seeds=2, victim_steps=200)
     driver.wait_for(lambda: any((tmp_path / "s" / "artifacts").glob("*")))
     nodes.kill()
     nodes.add()
     driver.finish()
-    assert_whole(tmp_path / "s", tmp_path / "calm", 1, victim_steps=200)
+    assert_whole(tmp_path / "s", tmp_path / "calm", 1, seeds=2, victim_steps=200)
 
 
 def test_a_worker_is_killed(nodes: Simulated, tmp_path: Path) -> None:
