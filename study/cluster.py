@@ -23,9 +23,16 @@ from study.crew import Crew, anchor_loop
 from study.driver import Ask, Done
 from study.rayenv import RayPlan
 from study.settings import StudySettings
-from study.tuning import RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
+from study.tuning import NODE_RETRIES, RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
 from study.worker import LostError, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
 
+LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
+"""A task's process, machine or result went, more often than it is repeated."""
 HEAD = "node:__internal_head__"
 """A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
 holding any share of a CPU it would starve them."""
@@ -122,14 +129,14 @@ class RayExecutor:
             if self.crew.workers:
                 return self._anchors_by_groups(specs)
             first = specs[0]
-            remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=RETRIES)
+            remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
             prepare, run = remote(prepare_scene), remote(run_trial)
             prepared = ray.get(
                 [prepare.remote(scene, first.root, first.data_root) for scene in scenes_of(specs)]
             )
             return after(prepared, ray.get([run.remote(spec) for spec in specs]))
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-            raise LostError(f"the anchors were lost {1 + RETRIES} times: {why_lost(str(error))}") from error
+        except LOST as error:
+            raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
 
     def _anchors_by_groups(self, specs: list[TrialSpec]) -> list[TrialResult]:
         config = {"specs": [dataclasses.asdict(s) for s in specs]}

@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 RETRIES = 3
 """Times that a trial whose process died is started again; finished episodes are not repeated."""
+NODE_RETRIES = 30
+"""The same where its machine went: that says nothing of the trial, and spot machines go often."""
 RETRY_WAIT_S = 5
+NODE_LOST = "the trial's node was lost"
 
 
 def trainable(config: dict[str, Any]) -> dict[str, Any]:
@@ -75,8 +78,8 @@ def why_lost(text: str) -> str:
     low = text.lower()
     if "running low on memory" in low or "outofmemory" in low:
         return "out of memory: Ray ended the trial's process, since its node was running low on memory"
-    if "node" in low and ("died" in low or "dead" in low or "terminated" in low) and "its node" in low:
-        return "the trial's node was lost"
+    if any(words in low for words in ("its node has died", "its node was", "node it was running on is dead")):
+        return NODE_LOST
     return "the trial's process was lost (killed, or out of memory)"
 
 
@@ -96,7 +99,7 @@ class Driver(Searcher):
         self._causes = causes or Causes()
         self._specs: dict[str, TrialSpec] = {}
         self._again: list[TrialSpec] = []
-        self._losses: Counter[str] = Counter()
+        self._losses: Counter[tuple[str, bool]] = Counter()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if self._again:
@@ -120,12 +123,13 @@ class Driver(Searcher):
             self._done(spec, outcome, None if outcome is not None else result.get("error"))
             return
         reason = why_lost(self._causes.of(trial_id))
-        self._losses[spec.trial] += 1
-        if self._losses[spec.trial] <= RETRIES:
+        kind, retries = (spec.trial, reason == NODE_LOST), NODE_RETRIES if reason == NODE_LOST else RETRIES
+        self._losses[kind] += 1
+        if self._losses[kind] <= retries:
             log.warning("trial %s: %s; started again", spec.trial, reason)
             self._again.append(spec)
         else:
-            self._done(spec, None, f"{reason}; {1 + RETRIES} times")
+            self._done(spec, None, f"{reason}; {1 + retries} times")
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher into a snapshot that is never read: the records are the state."""

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,25 @@ from simulated import (
 from study import crew as crew_module
 from study.crew import Crew
 from study.search import Search
-from study.tuning import RETRIES, why_lost
+from study.tuning import NODE_RETRIES, RETRIES, Causes, why_lost
 from study.tuning import Driver as Searcher
+from study.worker import TrialSpec
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""
+CREW = Crew(0, 1, 0, True)
+SPEC = TrialSpec(
+    study="s",
+    max_accuracy_drop=0.02,
+    trial="t0001-noise",
+    attempt=0,
+    defense="noise",
+    knobs={"budget": 0.1},
+    attackers=("passive",),
+    scenes=(),
+    root="unused",
+    data_root=None,
+)
 pytestmark = pytest.mark.timeout(580 * SLACK)
 
 
@@ -155,11 +170,39 @@ def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
         ("1 worker(s) were killed due to the node running low on memory. Memory on", "out of memory"),
         ("The actor died unexpectedly. (1) SIGKILL by the user or system OOM killer", "process was lost"),
         ("The actor died because its node has died. Node Id: abc", "node was lost"),
+        ("Task failed because the node it was running on is dead or unavailable. Node IP:", "node was lost"),
         ("", "process was lost"),
     ],
 )
 def test_a_loss_is_told_in_a_few_words(text: str, said: str) -> None:
     assert said in why_lost(text)
+
+
+def test_a_lost_machine_counts_less_than_a_dead_process() -> None:
+    """Spot machines go often; a process that dies wherever it runs is the trial's own doing."""
+    causes = Causes()
+    heard: list[str | None] = []
+    for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
+        causes.on_step_begin(
+            0, [SimpleNamespace(trial_id="a", get_error=lambda text=text: RuntimeError(text))]
+        )
+        searcher = Searcher(lambda: SPEC, lambda _, outcome, error: heard.append(error), CREW, 1, causes)
+        for _ in range(times):
+            assert isinstance(searcher.suggest("a"), dict)
+            searcher.on_trial_complete("a", error=True)
+        assert searcher.suggest("b") == Searcher.FINISHED
+        assert f"{times} times" in str(heard[-1])
+    assert len(heard) == 2
+
+
+def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
+    searcher = Searcher(lambda: SPEC, lambda spec, outcome, error: None, CREW, 1)
+    searcher.suggest("a")
+    assert searcher.suggest("b") is None  # not FINISHED: the trial may be lost yet
+    searcher.on_trial_complete("a", error=True)
+    assert isinstance(searcher.suggest("c"), dict)
+    searcher.on_trial_complete("c", {"outcome": "{}"})
+    assert searcher.suggest("d") == Searcher.FINISHED
 
 
 def test_no_test_stops_every_ray_of_the_machine() -> None:
