@@ -150,10 +150,23 @@ class Storage:
         try:
             if self.local:
                 return Path(path).read_bytes()
-            with self._fs.open_input_stream(path) as stream:
-                return bytes(stream.read())
+            return self._read_object(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
+
+    def _read_object(self, path: str) -> bytes:
+        """The whole object in one request, and again if it was replaced since its size was asked.
+
+        Reading it as a stream takes several requests, each answered from what is there by then; and where an
+        object became shorter, pyarrow hands out memory that was never written.
+        """
+        while True:
+            with self._fs.open_input_file(path) as file:
+                before, size = file.metadata(), file.size()
+                data = file.read_at(size, 0) if size else b""
+            with self._fs.open_input_file(path) as file:
+                if file.metadata() == before and len(data) == size:
+                    return bytes(data)
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""

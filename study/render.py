@@ -63,7 +63,10 @@ def load(folder: Path) -> Finished:
     folder = folder.expanduser().resolve()
     if not (folder / ABOUT).is_file():
         raise ConfigError(f"{folder}: no study here ({ABOUT} is missing)")
-    about = json.loads((folder / ABOUT).read_text())
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {ABOUT} is damaged (no JSON)") from error
     name = about.get("study", folder.name)
     if (folder / EPISODES).is_file():
         episodes = to_frame(pq.read_table(folder / EPISODES))

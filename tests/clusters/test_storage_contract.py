@@ -1,0 +1,314 @@
+"""What every storage keeps to, on disk and in an object store; what S3 alone has: URIs, servers, errors."""
+
+from __future__ import annotations
+
+import errno
+import http.server
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from buckets import KEYS, Bucket
+
+import mipoison.storage as storage_module
+from mipoison.config import ConfigError
+from mipoison.storage import PATIENCE, Storage, StorageError, storage_failure
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(tmp_path / "root")
+    return Storage(request.getfixturevalue("server").at(f"contract/{tmp_path.name}"))
+
+
+# ---------------------------------------------------------------- alike everywhere
+
+
+def test_write_read_list_delete(storage: Storage) -> None:
+    assert storage.read("a/b") is None
+    assert storage.names("a") == []
+    for data in (b"one", b"", b"x" * 12_000_000, b"two\0\n"):
+        storage.write("a/b", data)
+        assert storage.read("a/b") == data
+    storage.write("a/a", b"")
+    storage.write("a/deeper/c", b"")
+    assert storage.names("a") == ["a/a", "a/b"]
+    assert storage.read("a") is None
+    storage.delete("a/b")
+    storage.delete("a/b")  # gone already
+    assert storage.names("a") == ["a/a"]
+
+
+def test_times_are_the_storage_s_and_touch_renews_them(storage: Storage) -> None:
+    storage.write("a/b", b"x")
+    before = storage.modified("a")
+    assert list(before) == ["a/b"]
+    assert abs(before["a/b"] - time.time()) < 30
+    time.sleep(1.1)  # an object's time has whole seconds
+    storage.touch("a/b")
+    assert storage.modified("a")["a/b"] > before["a/b"]
+    assert storage.read("a/b") == b"x"
+    with pytest.raises(FileNotFoundError):
+        storage.touch("a/none")
+
+
+def test_check_writable_leaves_nothing(storage: Storage) -> None:
+    storage.check_writable()
+    assert [i.base_name for i in storage._files("x")] == []
+    storage.write("x/y", b"")
+    assert storage.names("x") == ["x/y"]
+
+
+def test_a_root_travels_to_other_processes(storage: Storage) -> None:
+    storage.write("a", b"kept")
+    assert Storage(storage.root).read("a") == b"kept"
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"kept"
+    code = "import sys; from mipoison.storage import Storage; print(Storage(sys.argv[1]).read('a').decode())"
+    out = subprocess.run(
+        [sys.executable, "-c", code, storage.root], capture_output=True, text=True, timeout=120, cwd="/"
+    )
+    assert out.stdout == "kept\n", out.stderr
+
+
+def test_below_and_where(storage: Storage) -> None:
+    below = storage.below("folder/deeper")
+    below.write("a", b"x")
+    assert storage.read("folder/deeper/a") == b"x"
+    assert below.root == storage.where("folder/deeper")
+    assert below.patience_s == storage.patience_s
+    with pytest.raises(ConfigError):
+        storage.below("../x")
+
+
+def test_a_reader_sees_whole_files(storage: Storage) -> None:
+    contents = [bytes([i]) * (200_000 + 50_000 * i) for i in range(8)]
+    storage.write("a", contents[0])
+    threads = [threading.Thread(target=storage.write, args=("a", c)) for c in contents]
+    for thread in threads:
+        thread.start()
+    seen = [storage.read("a") for _ in range(20)]
+    for thread in threads:
+        thread.join()
+    assert set(seen) <= set(contents)
+
+
+@pytest.mark.parametrize("name", ["", "..", "/x", "../x", "a/../x", "a//b", "a\\b", "a\0b", "./a"])
+def test_names_cannot_leave_the_root(storage: Storage, name: str) -> None:
+    for call in (storage.read, storage.names, storage.delete, storage.touch, storage.below):
+        with pytest.raises(ConfigError, match="not a plain relative path"):
+            call(name)
+
+
+# ---------------------------------------------------------------- links of the file system
+
+
+def test_links_cannot_lead_out_of_the_root(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_bytes(b"secret")
+    storage = Storage(tmp_path / "root")
+    storage.write("e/inside", b"x")
+    (tmp_path / "root/folder").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/e/file").symlink_to(tmp_path / "outside/secret")
+    (tmp_path / "root/e/alias").symlink_to(tmp_path / "root/e/inside")
+    for name in ("folder/secret", "folder/new", "e/file"):
+        for call in (lambda n=name: storage.read(n), lambda n=name: storage.write(n, b"evil")):
+            with pytest.raises(ConfigError, match="leads outside"):
+                call()
+    assert storage.names("e") == ["e/alias", "e/inside"]
+    assert storage.read("e/alias") == b"x"
+    assert (tmp_path / "outside/secret").read_bytes() == b"secret"
+    assert [p.name for p in (tmp_path / "outside").iterdir()] == ["secret"]
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    Storage(tmp_path / "root").write("a/b", b"x")
+    assert (tmp_path / "disk/a/b").read_bytes() == b"x"
+
+
+# ---------------------------------------------------------------- URIs
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIAXXXX:hunter2@bucket/x",
+        "s3://hunter2@bucket/x",
+        "s3://bucket/x?access_key=a&secret_key=hunter2",
+        "s3://bucket/x?session_token=hunter2",
+        "s3://bucket/x?endpoint_override=localhost:1&Password=hunter2",
+        "hdfs://user:hunter2@host/x",
+    ],
+)
+def test_credentials_in_the_uri_are_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(ConfigError, match="no credentials in the URI") as caught:
+        Storage(uri)
+    assert "hunter2" not in str(caught.value)
+    assert "AWS_ACCESS_KEY_ID" in str(caught.value)
+
+
+def test_credentials_in_the_endpoint_s_variable_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hunter2@localhost:1")
+    with pytest.raises(ConfigError, match="no credentials in the URI") as caught:
+        Storage("s3://bucket/x")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://bucket/x?endpoint=localhost:1", "endpoint=localhost:1: choose from endpoint_override, region"),
+        ("s3://bucket/x?region=", "query parameter region="),
+        ("s3://bucket/x?endpoint_override=localhost:1&scheme=ftp", "scheme=ftp: choose from http, https"),
+        ("s3://bucket/../x?region=us-east-1", "plain names"),
+        ("s3://bucket/a//x?region=us-east-1", "plain names"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_uris_that_are_not_understood(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Storage(uri)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_endpoint_of_the_environment_travels_in_the_root(
+    server: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    storage = Storage("s3://bucket/by-variable/")
+    storage.write("a", b"x")
+    query = f"endpoint_override=127.0.0.1:{server.port}&region=eu-central-1&scheme=http"
+    assert storage.root == f"s3://bucket/by-variable?{query}"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert Storage(storage.root).read("a") == b"x"
+    assert Storage(server.at("by-variable")).read("a") == b"x"
+    assert not any(value in storage.root for value in KEYS.values())
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_a_missing_bucket_fails_at_once(server: Bucket) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"cannot be written: .*NO_SUCH_BUCKET") as caught:
+        Storage(server.at("x", bucket="nobucket")).check_writable()
+    assert "Request ID" not in str(caught.value)
+    assert time.monotonic() - began < 2.5
+
+
+def test_no_access_fails_at_once() -> None:
+    class Forbidden(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(403)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_GET = answer
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forbidden) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        storage = Storage(f"s3://bucket/x?endpoint_override=127.0.0.1:{web.server_port}&scheme=http")
+        began = time.monotonic()
+        with pytest.raises(StorageError, match=r"cannot write a: .*ACCESS_DENIED"):
+            storage.write("a", b"x")
+        assert time.monotonic() - began < 2.5
+        web.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    storage = Storage(f"s3://bucket/x?endpoint_override=127.0.0.1:{port}&scheme=http", patience_s=2)
+    began = time.monotonic()
+    with pytest.raises(StorageError, match=r"cannot read a \(for \d+ s\): .*NETWORK_CONNECTION") as caught:
+        storage.read("a")
+    assert 2 <= time.monotonic() - began < 12
+    assert "trying again for 2 s" in caplog.text
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_stops_for_a_while_is_waited_for(server: Bucket) -> None:
+    storage = Storage(server.at("pause"), patience_s=60)
+    thread = threading.Thread(target=server.pause, args=(4,))
+    thread.start()
+    time.sleep(0.3)
+    storage.write("a", b"x")
+    assert storage.read("a") == b"x"
+    thread.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO])
+def test_what_may_pass_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage_module, "FIRST_WAIT_S", 0.01)
+    storage, left = Storage(tmp_path), [OSError(number, "not now")] * 3
+    original = Storage._write
+
+    def write(self: Storage, path: str, data: bytes) -> None:
+        if left:
+            raise left.pop()
+        original(self, path, data)
+
+    monkeypatch.setattr(Storage, "_write", write)
+    storage.write("a", b"x")
+    assert storage.read("a") == b"x"
+    assert caplog.text.count("trying again") == 1
+
+
+def test_what_does_not_pass_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def write(self: Storage, path: str, data: bytes) -> None:
+        calls.append(path)
+        raise PermissionError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr(Storage, "_write", write)
+    with pytest.raises(StorageError, match=r"cannot write a: .*not yours"):
+        Storage(tmp_path).write("a", b"x")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon"])
+def test_the_patience_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(PATIENCE, text)
+    with pytest.raises(ConfigError, match=f"{PATIENCE} = '{text}'"):
+        Storage(tmp_path)
+
+
+def test_a_failure_is_found_behind_other_errors() -> None:
+    def chain(error: BaseException) -> BaseException:
+        try:
+            try:
+                raise error
+            except BaseException as inner:
+                raise RuntimeError("the workers failed") from inner
+        except RuntimeError as outer:
+            return outer
+
+    assert storage_failure(chain(StorageError("full"))) == "full"
+    assert storage_failure(chain(ValueError("x"))) is None
+    wrapped = RuntimeError("Training failed")
+    wrapped.worker_failures = {1: StorageError("away")}  # type: ignore[attr-defined]
+    assert storage_failure(wrapped) == "away"
