@@ -257,6 +257,7 @@ me = sys.argv[5]
 for i in range(12):
     for attempt in range(1 + i % 2):
         records.write_trial(f"w{me}x{i}", attempt, rows)
+    time.sleep(0.25)
 """
 
 
