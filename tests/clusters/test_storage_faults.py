@@ -241,3 +241,70 @@ def test_a_trial_whose_description_is_damaged_is_not_tried_twice(root: Path, tmp
     for path, text in texts.items():
         path.write_bytes(text)
     assert_whole(root, tmp_path / "calm", 4)
+
+
+# ---------------------------------------------------------------- readers while writers write
+
+WRITER = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from study.records import Records
+from mipoison.storage import Storage
+row = {"defense": "noise", "status": "ok", "model_accuracy": 0.9}
+rows = [row | {"episode_id": f"{s}{a}", "seed": s, "attack": a} for s in range(3) for a in ("raw", "passive")]
+records = Records(Storage(sys.argv[1]), "s")
+me = sys.argv[3]
+for i in range(12):
+    for attempt in range(1 + i % 2):
+        records.write_trial(f"w{me}x{i}", attempt, rows)
+    time.sleep(0.25)
+"""
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_readers_while_writers_write(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
+    """Never an exception, never a part of a trial, never fewer than before."""
+    root = str(tmp_path / "r")
+    if where == "s3":
+        root = request.getfixturevalue("server").at(f"readers/{tmp_path.name}")
+    storage = Storage(root)
+    per_trial = 6
+    if where == "local":  # what writers that were killed have left
+        folder = tmp_path / "r" / "s" / "episodes"
+        folder.mkdir(parents=True)
+        (folder / f".t.a0.parquet.{'0' * 32}.tmp").write_bytes(b"PAR1 torn")
+        (folder / f".u.a0.parquet.{'1' * 32}.tmp").write_bytes(b"")
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, root, str(Path(__file__).parents[2]), str(i)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(3)
+    ]
+    seen, plain = [0], [0]
+    while any(w.poll() is None for w in writers):
+        frame = Records(storage, "s").read()
+        assert set(frame["trial"].value_counts()) <= {per_trial}
+        seen.append(frame["trial"].nunique())
+        if seen[-1] == 0:
+            continue
+        if where == "local":
+            table = pd.read_parquet(folder, columns=["trial", "attempt"])
+        else:
+            parts = pq.read_table(
+                storage.path("s/episodes"), filesystem=storage._fs, columns=["trial", "attempt"]
+            )
+            table = parts.to_pandas()
+        assert set(table.groupby(["trial", "attempt"]).size()) == {per_trial}
+        plain.append(len(table))
+    for writer in writers:
+        _, error = writer.communicate(timeout=60)
+        assert writer.returncode == 0, error
+    assert seen == sorted(seen)
+    assert plain == sorted(plain)
+    assert len(set(seen)) > 2  # something was read in between
+    frame = Records(storage, "s").read()
+    assert frame["trial"].nunique() == 36
+    assert set(frame["attempt"]) == {0, 1}

@@ -7,12 +7,14 @@ import hashlib
 import io
 import os
 import pickle
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated import arguments, assert_whole, private_environment
+from simulated import SETTINGS, Driver, arguments, assert_whole, private_environment
 
 import mipoison.scene
 from mipoison.randomness import role_seed
@@ -132,6 +134,44 @@ def test_credentials_in_the_storage_s_uri_are_refused(capsys: pytest.CaptureFixt
 def forms(secret: bytes) -> list[bytes]:
     """A secret as it may be found: raw, as text, hexadecimal, base64."""
     return [secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"="), repr(secret)[2:-1].encode()]
+
+
+@pytest.mark.ray
+def test_secrets_are_in_no_file_and_no_log(environment: dict[str, str], tmp_path: Path) -> None:
+    """Verbose, on Ray, with keys in the environment; Ray's logs are read while it runs."""
+    token = secrets.token_hex(32)
+    keys = {
+        "AWS_ACCESS_KEY_ID": "AKIA" + secrets.token_hex(8).upper(),
+        "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
+        "AWS_SESSION_TOKEN": secrets.token_urlsafe(60),
+    }
+    environment = environment | keys
+    Path(environment["RAY_AUTH_TOKEN_PATH"]).write_text(token)
+    looked_for = {name: forms(value.encode()) for name, value in (keys | {"token": token}).items()}
+    for seed in range(int(SETTINGS["seeds"])):
+        secret = role_seed(seed, "secret")
+        values = [*forms(secret.to_bytes(8, "big")), str(secret).encode()]
+        looked_for[f"the service's secret, seed {seed}"] = values
+    driver = Driver(environment, [*arguments(tmp_path / "root", trials=1), "--verbose", "--no-dashboard"])
+    logs: dict[Path, bytes] = {}
+    deadline = time.monotonic() + 280
+    while driver.process.poll() is None and time.monotonic() < deadline:
+        for path in Path(environment["TMPDIR"]).rglob("logs/**/*"):
+            try:
+                if path.is_file():
+                    logs[path] = path.read_bytes()
+            except OSError:
+                continue
+        time.sleep(0.5)
+    output = driver.finish()
+    found = logs | {p: p.read_bytes() for p in (tmp_path / "root").rglob("*") if p.is_file()}
+    found[driver.log] = output.encode()
+    assert any("raylet" in p.name for p in logs), sorted(p.name for p in logs)
+    assert any(p.suffix == ".parquet" for p in found)
+    assert any(p.parent.name == "artifacts" for p in found)
+    for name, values in looked_for.items():
+        holders = sorted(str(p) for p, data in found.items() if any(value in data for value in values))
+        assert holders == [], f"{name} is in {holders}"
 
 
 @pytest.mark.parametrize("how", [bytes, bytes.hex, base64.b64encode, lambda secret: f"key {secret!r}"])
