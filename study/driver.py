@@ -28,11 +28,12 @@ from mipoison.scene import SceneConfig
 from mipoison.splits import describe, make_split
 from mipoison.storage import Storage, StorageError
 from study.cut import CUT, Point, worst_point
-from study.frontier import frontier_table, hypervolume, reference_point, settings_table
+from study.frontier import frontier_table
 from study.lock import Lease
 from study.monitoring import Monitor
 from study.progress import Progress
-from study.records import Records, to_frame, to_table
+from study.quality import quality
+from study.records import Records
 from study.search import Search
 from study.settings import StudySettings, config_of, differences
 from study.space import parameters, starting_points
@@ -93,6 +94,7 @@ class Study:
         finished: trial -> its records. unfinished: trials that were started and not finished: name, attempt,
             setting.
         numbers: counts new trials. known: digest of a setting -> its outcome.
+        outcomes: trial -> its outcome.
         open: the running trials.
         lease: this driver's right to the study, None where nobody else can come (tests).
         trouble: why the storage ends the study, None while it works.
@@ -110,6 +112,7 @@ class Study:
     unfinished: list[tuple[str, int, Mapping[str, Any]]]
     numbers: Iterator[int]
     known: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     cut_short: bool = True
     monitor: Monitor = field(default_factory=Monitor)
@@ -370,7 +373,7 @@ def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | N
         outcome = record_loss(spec, error or "the trial's process was lost")
     study.finished[spec.trial] = study.records.read_trial(spec.trial)
     study.search.tell(opened.number, outcome)
-    study.known[opened.digest] = outcome
+    study.known[opened.digest] = study.outcomes[spec.trial] = outcome
     study.progress.finished(time.monotonic() - opened.began, bool(outcome.get("failed")))
     made, reused = (int(outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
     study.monitor.finished(study.finished[spec.trial], made, reused)
@@ -384,16 +387,15 @@ def _is_failure(rows: list[Record]) -> bool:
 
 def _show_quality(study: Study) -> None:
     """Best worst case and hypervolume of what is finished."""
-    episodes = to_frame(to_table([row for rows in study.finished.values() for row in rows]))
-    if episodes.empty:
-        return
-    settings = settings_table(episodes, max_accuracy_drop=study.settings.max_accuracy_drop)
-    usable = settings[settings["feasible"].fillna(False).astype(bool)]
-    best = usable["worst_attack_accuracy"].min()
-    corner = reference_point(episodes)
-    quality = None if pd.isna(best) else float(best), hypervolume(settings, corner) if corner else None
-    study.progress.quality(*quality)
-    study.monitor.quality(*quality)
+    drop = study.settings.max_accuracy_drop
+    for trial, rows in study.finished.items():
+        if trial not in study.outcomes and rows:
+            study.outcomes[trial] = outcome_of(rows, drop)
+    if study.outcomes:
+        anchors = [row for name in ANCHORS for row in study.finished.get(name, [])]
+        shown = quality(study.outcomes.values(), anchors, drop)
+        study.progress.quality(*shown)
+        study.monitor.quality(*shown)
 
 
 def _show_trials(study: Study) -> None:

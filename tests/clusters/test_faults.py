@@ -156,7 +156,7 @@ def test_a_node_of_a_train_run_is_lost(cluster: Start, tmp_path: Path) -> None:
     """Two workers on fake GPUs of two nodes; the whole group is started again."""
     nodes = cluster(2, gpus=1)
     driver = study(nodes, tmp_path / "s", trials=1, workers=2, gpus_per_worker=1, decoder_steps=400)
-    driver.wait_for(lambda: any((tmp_path / "s" / "trials").glob("t*.json")))
+    driver.wait_for(lambda: any((tmp_path / "s" / "s" / "trials").glob("t*.json")))
     driver.wait_for(lambda: len(running(nodes, "ray::RayTrainWorker.run_train_fn")) == 2)
     nodes.kill()
     nodes.add()
