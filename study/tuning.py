@@ -68,8 +68,9 @@ class Causes(Callback):
         """What Ray says of a trial that failed, '' if nothing."""
         for trial in reversed(self._trials):
             if trial.trial_id == trial_id:
-                error = trial.get_error()
-                return "" if error is None else str(error)
+                # The local file: the trial's own accessor reads a copy that is made later.
+                path = trial.error_file
+                return Path(path).read_text() if path and Path(path).exists() else ""
         return ""
 
 

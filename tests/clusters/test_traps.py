@@ -178,14 +178,13 @@ def test_a_loss_is_told_in_a_few_words(text: str, said: str) -> None:
     assert said in why_lost(text)
 
 
-def test_a_lost_machine_counts_less_than_a_dead_process() -> None:
+def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
     """Spot machines go often; a process that dies wherever it runs is the trial's own doing."""
     causes = Causes()
     heard: list[str | None] = []
     for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
-        causes.on_step_begin(
-            0, [SimpleNamespace(trial_id="a", get_error=lambda text=text: RuntimeError(text))]
-        )
+        (tmp_path / "error.txt").write_text(text)
+        causes.on_step_begin(0, [SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))])
         searcher = Searcher(lambda: SPEC, lambda _, outcome, error: heard.append(error), CREW, 1, causes)
         for _ in range(times):
             assert isinstance(searcher.suggest("a"), dict)
