@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -53,6 +54,13 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, options, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ConfigError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(options)}")
+
+
+@functools.cache
+def _kinds(cls: type[Config]) -> dict[str, tuple[type, bool]]:
+    """Evaluating annotations takes a millisecond, and tables of settings ask for every column."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: _kind_of(hints[f.name]) for f in dataclasses.fields(cls)}
 
 
 def _kind_of(annotation: Any) -> tuple[type, bool]:
@@ -103,8 +111,7 @@ class Config:
     @classmethod
     def field_kinds(cls) -> dict[str, tuple[type, bool]]:
         """Field name -> (bool, int, float or str; whether None is allowed), in order of definition."""
-        hints = typing.get_type_hints(cls)
-        return {f.name: _kind_of(hints[f.name]) for f in dataclasses.fields(cls)}
+        return dict(_kinds(cls))  # type: ignore[arg-type]
 
     def require(self, name: str, ok: bool, bound: str) -> None:
         """Raise ConfigError naming field, value and bound unless ``ok``."""

@@ -100,6 +100,7 @@ class Study:
         trouble: why the storage ends the study, None while it works.
         cut_short: whether trials that the label-only anchor dominates are cut short.
         monitor: told of everything that finishes.
+        failed: finished trials with a failed episode.
     """
 
     settings: StudySettings
@@ -116,8 +117,25 @@ class Study:
     open: dict[str, Open] = field(default_factory=dict)
     cut_short: bool = True
     monitor: Monitor = field(default_factory=Monitor)
+    failed: set[str] = field(default_factory=set)
     lease: Lease | None = None
     trouble: str | None = None
+
+    def __post_init__(self) -> None:
+        for trial, rows in self.finished.items():
+            self._count(trial, rows)
+
+    def finish(self, trial: str, attempt: int, made: int = 0, reused: int = 0) -> None:
+        """Read a finished trial's records back and count them."""
+        rows = self.finished[trial] = self.records.read_trial(trial, attempt)
+        self._count(trial, rows)
+        self.monitor.finished(rows, made, reused)
+
+    def _count(self, trial: str, rows: list[Record]) -> None:
+        if _is_failure(rows) and trial not in ANCHORS:
+            self.failed.add(trial)
+        else:
+            self.failed.discard(trial)
 
     def check(self) -> None:
         """StorageError if the study cannot go on: its storage failed, or its lease is lost."""
@@ -219,7 +237,7 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
 
 
 def _load(settings: StudySettings, storage: Storage, records: Records, console: Console) -> Study:
-    finished = {trial: rows for trial in records.finished() if (rows := records.read_trial(trial))}
+    finished = records.read_trials()
     started = dict(records.started())
     # What a finished trial was is in its records, too.
     started |= {
@@ -293,9 +311,8 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
     with study.progress:
         evaluate_anchors(study, executor, settings.scenes())
         done = [t for t in study.finished if t not in ANCHORS]
-        failed = sum(_is_failure(study.finished[t]) for t in done)
         left = max(0, settings.trials - len(done))
-        study.progress.begin(len(done) + left, len(done), failed, executor.lanes)
+        study.progress.begin(len(done) + left, len(done), len(study.failed), executor.lanes)
         _show_quality(study)
         _show_trials(study)
         if left > 0:
@@ -326,8 +343,7 @@ def evaluate_anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig
     raw = [r for name in ANCHORS for r in (merged[name].records if name in merged else study.finished[name])]
     for name in missing:
         complete(study.spec(name, 0, name, {}, scenes), merged[name], raw)
-        study.finished[name] = study.records.read_trial(name)
-        study.monitor.finished(study.finished[name], merged[name].made, merged[name].reused)
+        study.finish(name, 0, merged[name].made, merged[name].reused)
 
 
 def _ask(study: Study) -> TrialSpec | None:
@@ -371,12 +387,11 @@ def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | N
         return  # not finished: it runs again when the study is resumed
     if outcome is None:
         outcome = record_loss(spec, error or "the trial's process was lost")
-    study.finished[spec.trial] = study.records.read_trial(spec.trial)
+    made, reused = (int(outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
+    study.finish(spec.trial, spec.attempt, made, reused)
     study.search.tell(opened.number, outcome)
     study.known[opened.digest] = study.outcomes[spec.trial] = outcome
     study.progress.finished(time.monotonic() - opened.began, bool(outcome.get("failed")))
-    made, reused = (int(outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
-    study.monitor.finished(study.finished[spec.trial], made, reused)
     _show_quality(study)
     _show_trials(study)
 
@@ -400,9 +415,8 @@ def _show_quality(study: Study) -> None:
 
 def _show_trials(study: Study) -> None:
     """How many trials are planned, done, failed and running, for the monitor."""
-    done = [rows for trial, rows in study.finished.items() if trial not in ANCHORS]
-    failed = sum(_is_failure(rows) for rows in done)
-    study.monitor.trials(max(study.settings.trials, len(done)), len(done), failed, len(study.open))
+    done = len(study.finished) - sum(name in study.finished for name in ANCHORS)
+    study.monitor.trials(max(study.settings.trials, done), done, len(study.failed), len(study.open))
 
 
 def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:

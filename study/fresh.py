@@ -16,6 +16,7 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import SceneConfig
 from mipoison.storage import StorageError
 from study.driver import Executor, Outcome, Study, evaluate_anchors
+from study.monitoring import Monitor
 from study.records import Records
 from study.settings import config_of
 from study.trial import record_loss
@@ -38,8 +39,10 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     records = Records(study.storage, f"{study.records.study}.fresh")
     if study.lease is not None:
         records.set_aside_damaged()
-    finished = {trial: rows for trial in records.finished() if (rows := records.read_trial(trial))}
-    again = dataclasses.replace(study, records=records, finished=finished, open={}, cut_short=False)
+    finished = records.read_trials()
+    again = dataclasses.replace(
+        study, records=records, finished=finished, open={}, failed=set(), cut_short=False, monitor=Monitor()
+    )
     with study.progress:
         evaluate_anchors(again, executor, scenes)
         specs = [

@@ -159,9 +159,10 @@ class Records:
         rows = [r | {"study": self.study, "trial": trial, "attempt": attempt} for r in records]
         sink = io.BytesIO()
         pq.write_table(to_table(rows), sink)
-        self.storage.write(
-            f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet", sink.getvalue()
-        )
+        self.storage.write(self._file(trial, attempt), sink.getvalue())
+
+    def _file(self, trial: str, attempt: int) -> str:
+        return f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet"
 
     def attempts(self) -> dict[str, list[str]]:
         """Trial -> names of its files, the latest attempt first; some may be damaged."""
@@ -176,10 +177,21 @@ class Records:
         """Trial -> file name of its latest attempt."""
         return {trial: names[0] for trial, names in self.attempts().items()}
 
-    def read_trial(self, trial: str) -> list[dict[str, Any]]:
-        """The records of one finished trial; empty if there is none, or none that can be read."""
-        table = self._latest(trial, self.attempts().get(trial, []))
+    def read_trial(self, trial: str, attempt: int | None = None) -> list[dict[str, Any]]:
+        """The records of one finished trial; empty if there is none, or none that can be read.
+
+        With the attempt known, one file is opened and no folder listed: a listing grows with the study.
+        """
+        names = self.attempts().get(trial, []) if attempt is None else [self._file(trial, attempt)]
+        table = self._latest(trial, names)
         return [] if table is None else table.to_pylist()
+
+    def read_trials(self) -> dict[str, list[dict[str, Any]]]:
+        """Trial -> its records, of every finished trial; one listing for all of them."""
+        tables = {trial: self._latest(trial, names) for trial, names in self.attempts().items()}
+        return {
+            trial: table.to_pylist() for trial, table in tables.items() if table is not None and len(table)
+        }
 
     def read(self) -> pd.DataFrame:
         """All finished episodes, one attempt a trial, in order of trial, seed and attacker.

@@ -105,8 +105,8 @@ def records_of(spec: TrialSpec) -> Records:
 
 
 def read_anchors(records: Records) -> list[Record]:
-    """The anchors' records; empty for an anchor that is not there (yet)."""
-    return [r for name in ANCHORS for r in records.read_trial(name)]
+    """The anchors' records, written by their first attempt; empty for one that is not there (yet)."""
+    return [r for name in ANCHORS for r in records.read_trial(name, 0)]
 
 
 def execute(spec: TrialSpec, group: Group | None = None) -> dict[str, float | None]:
