@@ -41,7 +41,7 @@ REPEATS = 7
 
 @dataclass(frozen=True)
 class Cost:
-    """One size of study; seconds are medians.
+    """One size of study; seconds are of CPU, which a busy machine disturbs little; medians of several.
 
     Attributes:
         trials: finished trials. episodes: theirs and the anchors'.
@@ -124,11 +124,11 @@ def measure(template: Template, trials: int) -> Cost:
         settings = StudySettings(
             **template.settings | {"storage": name, "name": "s", "resume": True, "trials": 10**6}
         )
-        memory, began = _rss_kb(), time.perf_counter()
+        memory, began = _rss_kb(), time.process_time()
         with contextlib.ExitStack() as held:
             study = driver.open_study(settings, Console(file=io.StringIO()), held)
             driver._show_quality(study)
-            resume = time.perf_counter() - began
+            resume = time.process_time() - began
             memory = _rss_kb() - memory
             study.progress.begin(10**6, trials, 0, 1)
             asks, dones = [], []
@@ -138,13 +138,13 @@ def measure(template: Template, trials: int) -> Cost:
                     asks.append(ask)
                     dones.append(done)
         small, compact = folder / "s" / "episodes", folder / "compact"
-        began = time.perf_counter()
+        began = time.process_time()
         episodes = Records(Storage(name), "s").read()
-        small_s = time.perf_counter() - began
+        small_s = time.process_time() - began
         write_compact(Finished("s", {"settings": {}}, episodes, None), compact)
-        began = time.perf_counter()
+        began = time.process_time()
         again = pq.read_table(compact / "episodes.parquet").to_pandas()
-        compact_s = time.perf_counter() - began
+        compact_s = time.process_time() - began
         assert len(again) == len(episodes)
         return Cost(
             trials=trials,
@@ -163,9 +163,9 @@ def measure(template: Template, trials: int) -> Cost:
 
 def _one(study: driver.Study, template: Template, folder: Path) -> tuple[float, float]:
     """Seconds of asking for a trial, and of taking in its end; its records appear in between."""
-    began = time.perf_counter()
+    began = time.process_time()
     spec = driver._ask(study)
-    asked = time.perf_counter() - began
+    asked = time.process_time() - began
     assert isinstance(spec, TrialSpec)
     path = folder / "s" / "episodes" / f"{spec.trial}.a{spec.attempt}.parquet"
     path.write_bytes(template.bytes(spec.trial, spec.attempt))
@@ -175,9 +175,9 @@ def _one(study: driver.Study, template: Template, folder: Path) -> tuple[float, 
         "worst_reconstruction_error": 0.1,
         "accuracy_drop": 0.0,
     }
-    began = time.perf_counter()
+    began = time.process_time()
     driver._done(study, spec, outcome, None)
-    return asked, time.perf_counter() - began
+    return asked, time.process_time() - began
 
 
 @contextlib.contextmanager
