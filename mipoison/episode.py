@@ -189,30 +189,70 @@ def _shared_columns(
     return columns
 
 
+@dataclass
+class Meeting:
+    """An attacker at the API, and all that it gets: oracle, images of its own, what is public, randomness."""
+
+    attack: Attack
+    oracle: MeteredOracle
+    x_NCHW: Tensor
+    known: ThreatModel
+    rng: torch.Generator
+
+
+def meet(deployment: Deployment, config: Config) -> Meeting:
+    """Build the attacker and what it gets; nothing is asked or trained yet."""
+    scene = deployment.scene
+    return Meeting(
+        attack=config.make(),  # type: ignore[attr-defined]
+        oracle=MeteredOracle(deployment.service.session(), scene.split.n_classes),
+        x_NCHW=scene.data_halves[getattr(config, "data", "all")].x_NCHW,
+        known=ThreatModel(deployment.name, deployment.config.flat(), scene.split.image_shape),
+        rng=generator(scene.config.seed, "attack", config.digest()),
+    )
+
+
+@dataclass
+class Fitted:
+    """A trained attacker.
+
+    Attributes:
+        seconds: of preparation and training; of a training shared with others, its share.
+        queries: asked. members: attackers that were trained as one network with it, itself included.
+    """
+
+    attack: Attack
+    seconds: float
+    queries: int
+    members: int = 1
+
+
+def fit_attack(deployment: Deployment, config: Config) -> Fitted:
+    """Train one attacker against the API, by itself."""
+    start = time.perf_counter()
+    m = meet(deployment, config)
+    m.attack.fit(m.oracle, m.x_NCHW, known=m.known, rng=m.rng)
+    return Fitted(m.attack, time.perf_counter() - start, m.oracle.queries)
+
+
 def attack_once(
-    deployment: Deployment, released: Released, name: str, config: Config
+    deployment: Deployment, released: Released, name: str, config: Config, fitted: Fitted | None = None
 ) -> tuple[Attack, dict[str, Tensor], float, int]:
-    """Train one attacker against the API and let it reconstruct the private images.
+    """Train one attacker against the API (unless it is fitted) and let it reconstruct the private images.
 
     Returns:
         The fitted attacker; reconstructions of the private train and test images from released vectors and
         (``clean``) of the train images from clean ones; seconds of training; queries asked.
     """
     scene = deployment.scene
-    rng = generator(scene.config.seed, "attack", config.digest())
-    oracle = MeteredOracle(deployment.service.session(), scene.split.n_classes)
-    known = ThreatModel(deployment.name, deployment.config.flat(), scene.split.image_shape)
-    own = scene.data_halves[getattr(config, "data", "all")]
-    start = time.perf_counter()
-    attack: Attack = config.make()  # type: ignore[attr-defined]
-    attack.fit(oracle, own.x_NCHW, known=known, rng=rng)
-    seconds = time.perf_counter() - start
+    fitted = fitted or fit_attack(deployment, config)
+    attack = fitted.attack
     reconstructions = {
         "private_train": attack.reconstruct(released.vectors["private_train"]),
         "private_test": attack.reconstruct(released.vectors["private_test"]),
         "clean": attack.reconstruct(scene.clean["private_train"]),
     }
-    return attack, reconstructions, seconds, oracle.queries
+    return attack, reconstructions, fitted.seconds, fitted.queries
 
 
 def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any]:
@@ -281,16 +321,17 @@ def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
 
 
 def attack_and_measure(
-    config: EpisodeConfig, deployment: Deployment, released: Released
+    config: EpisodeConfig, deployment: Deployment, released: Released, fitted: Fitted | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The attack and its record; also the reconstructions, for pictures."""
+    """The attack (or a fitted attacker's rest of it) and its record; also the reconstructions."""
     _, reconstructions, seconds, queries = attack_once(
-        deployment, released, config.attack, config.attack_config
+        deployment, released, config.attack, config.attack_config, fitted
     )
     start = time.perf_counter()
     record = base_record(config, deployment.scene.split.fingerprint) | released.columns
     record |= measure(deployment, released, reconstructions)
     record |= {"seconds_attack": seconds, "seconds_evaluate": time.perf_counter() - start, "queries": queries}
+    record["stacked_members"] = 1 if fitted is None else fitted.members
     return record, reconstructions
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @contextlib.contextmanager
@@ -47,6 +49,37 @@ class Validation:
     patience: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training, ready to run: what :func:`train` takes, as a value.
+
+    So that the trainings of several attackers can be collected and run together, see
+    :func:`mipoison.stacked.train_many`.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    targets: Tensor
+    loss: Loss
+    steps: int
+    batch: int
+    lr: float
+    rng: torch.Generator
+    betas: tuple[float, float] = (0.9, 0.999)
+    amsgrad: bool = False
+    augment: Augment | None = None
+    validation: Validation | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`train`."""
+        names = ("steps", "batch", "lr", "rng", "betas", "amsgrad", "augment", "validation")
+        return {name: getattr(self, name) for name in names}
+
+    def run(self) -> nn.Module:
+        """Train by itself."""
+        return train(self.model, self.inputs, self.targets, self.loss, **self.options())
+
+
 def train(
     model: nn.Module,
     inputs: Tensor,
@@ -59,7 +92,7 @@ def train(
     rng: torch.Generator,
     betas: tuple[float, float] = (0.9, 0.999),
     amsgrad: bool = False,
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    augment: Augment | None = None,
     validation: Validation | None = None,
 ) -> nn.Module:
     """Train with Adam (one cycle: 30 % of the steps warm up, then cosine decay) and return the model in eval
@@ -108,7 +141,7 @@ def train(
             optimiser.step()
             schedule.step()
             if validation is not None and (step % validation.every == 0 or step == steps):
-                score = _score(model, loss, validation)
+                score = held_out_loss(model, loss, validation)
                 if best is None or score < best[0]:
                     best, stale = (score, {k: v.detach().clone() for k, v in model.state_dict().items()}), 0
                 else:
@@ -122,7 +155,8 @@ def train(
 
 
 @torch.no_grad()
-def _score(model: nn.Module, loss: Loss, validation: Validation) -> float:
+def held_out_loss(model: nn.Module, loss: Loss, validation: Validation) -> float:
+    """The loss of a model in eval mode on the held-out pairs."""
     model.eval()
     return float(loss(model(validation.inputs), validation.targets))
 

@@ -35,7 +35,7 @@ from study.progress import Progress
 from study.quality import quality
 from study.records import Records
 from study.search import Search
-from study.settings import StudySettings, config_of, differences
+from study.settings import NEWER, StudySettings, config_of, differences
 from study.space import parameters, starting_points
 from study.trial import Record, complete, outcome_of, record_loss, was_lost
 from study.worker import TrialResult, TrialSpec
@@ -168,6 +168,7 @@ class Study:
             floor=None if defense in ANCHORS else self.floor(),
             scenes=tuple(scene.flat() for scene in scenes),
             root=self.storage.root,
+            stacked=s.stacked,
             data_root=None if s.data_root is None else str(s.data_root.expanduser().resolve()),
         )
 
@@ -192,7 +193,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         lease = held.enter_context(Lease(storage, name, say=say))
     stored = records.read_json(ABOUT)
     if settings.resume and stored is not None:
-        changed = differences(stored["settings"], settings.shared())
+        changed = differences(NEWER | stored["settings"], settings.shared())
         if changed:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
     elif settings.resume:

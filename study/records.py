@@ -42,7 +42,7 @@ _TEXT = [
     "device",
     "versions",
 ]
-_WHOLE = ["seed", "attempt", "queries", "n_classes"]
+_WHOLE = ["seed", "attempt", "queries", "n_classes", "stacked_members"]
 _REAL = [
     "model_accuracy",
     "protected_accuracy",

@@ -18,6 +18,7 @@ from mipoison.scene import SCALES, SceneConfig, scaled
 from study.records import check_name
 from study.search import SAMPLERS
 from study.space import searchable
+from study.together import STACKED
 
 DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
 """The cheapest suite that held the worst case of every setting tried so far; ``suite`` is the whole one."""
@@ -43,7 +44,10 @@ SHARED = [
     "decoder_width",
     "decoder_batch",
     "threads",
+    "stacked",
 ]
+NEWER = {"stacked": "auto"}
+"""Shared settings that studies begun with an earlier version do not name: they are resumed with these."""
 
 
 def _names(text: str) -> Any:
@@ -111,6 +115,9 @@ class StudySettings:
     """trials at once; default: as many as the resources allow"""
     threads: int = 1
     """CPU threads of torch in a worker; part of the settings because sums are ordered by it"""
+    stacked: Literal["auto", "on", "off"] = "auto"
+    """train attackers of one architecture, over seeds and views, as one network: on, off, or auto (on a GPU);
+    part of the settings because sums are ordered by it"""
     victim_steps: int | None = None
     """training steps of victim and evaluators; default: the scale's"""
     decoder_steps: int | None = None
@@ -149,6 +156,7 @@ class StudySettings:
             raise ConfigError(
                 f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)"
             )
+        choose("stacked", self.stacked, STACKED)
         choose("sampler", self.sampler, SAMPLERS)
         choose("scale", self.scale, SCALES)
         parse_name(self.dataset)

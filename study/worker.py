@@ -35,6 +35,7 @@ from mipoison.scene import Scene, SceneConfig, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
+from study.together import fit_together, stacks
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class TrialSpec:
         study: the study's name. max_accuracy_drop: its constraint.
         floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
             the same attackers and seeds; a trial that it dominates is cut short. None: never cut short.
+        stacked: whether attackers are trained together, see :func:`study.together.stacks`.
     """
 
     study: str
@@ -104,6 +106,7 @@ class TrialSpec:
     root: str
     data_root: str | None
     floor: tuple[float, float, float] | None = None
+    stacked: str = "auto"
 
     def episodes(self) -> list[EpisodeConfig]:
         """The trial's episodes, seed by seed."""
@@ -164,7 +167,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
                 errors[seed] = error
     errors = _shared(errors, group)
     # One view, should another process have finished something in between: rank 0's.
-    done, pictures = group.gather(_finished(episodes, scenes, store))[0]
+    done, pictures = group.gather(_finished(episodes, scenes, store, spec.stacked))[0]
     missing = [i for i in range(len(episodes)) if i not in done]
     deployments: dict[int, Deployment] = {}
     released: dict[int, Released] = {}
@@ -181,7 +184,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     _release(deployments, released, errors, group)
     for stage in stages(episodes):
         own = [i for i in stage if i in missing][group.rank :: group.size]
-        mine = _attack(own, episodes, scenes, deployments, released, errors, pictures, store)
+        mine = _attack(own, episodes, scenes, deployments, released, errors, pictures, store, spec.stacked)
         for share in group.gather((mine, pictures)):
             done |= share[0]
             pictures |= share[1]
@@ -211,9 +214,12 @@ def _attack(
     errors: Mapping[int, BaseException],
     pictures: dict[str, np.ndarray],
     store: ArtifactStore,
+    stacked: str,
 ) -> dict[int, dict[str, Any]]:
     """Attack and measure some episodes: index -> record; pictures of the first seed are added."""
     mine: dict[int, dict[str, Any]] = {}
+    ready = [i for i in indices if episodes[i].scene.seed not in errors]
+    fitted = fit_together(ready, episodes, deployments) if stacks(stacked) else {}
     for i in indices:
         episode = episodes[i]
         seed = episode.scene.seed
@@ -221,12 +227,15 @@ def _attack(
             if seed in errors:
                 raise errors[seed]
             deployment = deployments[seed]
-            record, reconstructions = attack_and_measure(episode, deployment, released[seed])
+            shared = fitted.pop(i, None)
+            if isinstance(shared, Exception):
+                raise shared
+            more = {} if shared is None else {"fitted": shared}
+            record, reconstructions = attack_and_measure(episode, deployment, released[seed], **more)
             record = _plain(record)
             picture = _to_bytes(deployment.scene, reconstructions["private_train"])
-            store.put_json(
-                "episode", _key(episode, deployment.scene), {"record": record, "picture": picture.tolist()}
-            )
+            key = _key(episode, deployment.scene, stacked)
+            store.put_json("episode", key, {"record": record, "picture": picture.tolist()})
             if seed == episodes[0].scene.seed:
                 pictures[episode.attack] = picture
         except StorageError:
@@ -258,14 +267,14 @@ def _portable(error: BaseException) -> BaseException:
 
 
 def _finished(
-    episodes: list[EpisodeConfig], scenes: Mapping[int, Scene], store: ArtifactStore
+    episodes: list[EpisodeConfig], scenes: Mapping[int, Scene], store: ArtifactStore, stacked: str
 ) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
     """Index -> record of the episodes finished before, by whatever attempt or study; and their pictures."""
     done: dict[int, dict[str, Any]] = {}
     pictures: dict[str, np.ndarray] = {}
     for i, episode in enumerate(episodes):
         scene = scenes.get(episode.scene.seed)
-        found = store.find_json("episode", _key(episode, scene)) if scene else None
+        found = store.find_json("episode", _key(episode, scene, stacked)) if scene else None
         if found is not None:
             done[i] = found["record"]
         if scene is not None and episode.scene.seed == episodes[0].scene.seed:
@@ -286,15 +295,19 @@ def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
             raise
         except Exception as unreadable:
             log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
-    done, pictures = _finished(episodes, scenes, ArtifactStore(Storage(spec.root)))
     lost = LostError(error)
+    done, pictures = _finished(episodes, scenes, ArtifactStore(Storage(spec.root)), spec.stacked)
     records = [done.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
     return TrialResult(records, pictures)
 
 
-def _key(episode: EpisodeConfig, scene: Scene) -> dict[str, Any]:
-    """Key of a finished episode: its settings and the scene's data, device and versions."""
-    return scene.spec(episode=episode.flat() | {"scene.dataset": None})
+def _key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
+    """Key of a finished episode: its settings and the scene's data, device and versions.
+
+    Attackers trained together give other numbers, within rounding: those are other episodes.
+    """
+    more = {"stacked": True} if stacks(stacked) else {}
+    return scene.spec(episode=episode.flat() | {"scene.dataset": None}, **more)
 
 
 def _release(

@@ -12,7 +12,7 @@ from mipoison.attacks.views import VIEWS, adapted_strength
 from mipoison.config import Config
 from mipoison.models.inversion import InversionConfig
 from mipoison.protocols import Oracle, ThreatModel
-from mipoison.training import RECONSTRUCTION_LOSSES, Validation, apply, seeded, train
+from mipoison.training import RECONSTRUCTION_LOSSES, Job, Validation, apply, seeded, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,8 @@ class Decoder:
     """Queries its images once, trains the decoder, reconstructs in one pass.
 
     Variants override what they change: :meth:`pairs` (what is trained on), :meth:`look` (what is done to
-    vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained).
+    vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained). One that overrides
+    :meth:`fit` itself is never trained together with others, see :func:`trains_in_one_job`.
     """
 
     def __init__(self, config: DecoderConfig, device: torch.device | None = None) -> None:
@@ -86,6 +87,15 @@ class Decoder:
 
         Raises:
             ValueError: for fewer than four images.
+        """
+        job = self.prepare(oracle, x_NCHW, known=known, rng=rng)
+        train(job.model, job.inputs, job.targets, job.loss, **job.options())
+        self.finish()
+
+    def prepare(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> Job:
+        """All of :meth:`fit` before the training: query, build the pairs, initialise the network.
+
+        Between this and :meth:`finish` the job is run, here or together with others of its kind.
         """
         cfg = self.config
         if len(x_NCHW) < 4:
@@ -110,21 +120,25 @@ class Decoder:
         )
         with seeded(rng, self.device):
             self.model = architecture.make(known.image_shape, oracle.n_classes).to(self.device)
-        train(
-            self.model,
-            c_NK,
-            x_NCHW,
-            self.loss,
+        return Job(
+            model=self.model,
+            inputs=c_NK,
+            targets=x_NCHW,
+            # Functions, not methods, where a variant overrides nothing: jobs with the same one share it.
+            loss=RECONSTRUCTION_LOSSES[cfg.loss] if type(self).loss is Decoder.loss else self.loss,
             steps=cfg.steps or 1,
             batch=cfg.batch or 1,
             lr=cfg.lr or 1e-3,
             betas=(0.5, 0.999),
             amsgrad=True,
             rng=rng,
-            augment=self.augment,
+            augment=None if type(self).augment is Decoder.augment else self.augment,
             validation=validation,
         )
-        self.later = int(torch.randint(0, 2**62, (1,), generator=rng))
+
+    def finish(self) -> None:
+        """The end of :meth:`fit`, after the training."""
+        self.later = int(torch.randint(0, 2**62, (1,), generator=self.rng))
 
     def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
         """Change of the vectors of each training batch."""
@@ -146,3 +160,8 @@ class Decoder:
         """Images of released vectors; the same ones for the same vectors, a noise view included."""
         self.rng = torch.Generator().manual_seed(self.later)
         return apply(self.model, self.look(c_NK).to(self.device)).cpu()
+
+
+def trains_in_one_job(attack: object) -> bool:
+    """Whether the attacker's training is one job that may run together with others."""
+    return isinstance(attack, Decoder) and type(attack).fit is Decoder.fit

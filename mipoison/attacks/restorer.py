@@ -27,7 +27,7 @@ from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
 from mipoison.randomness import QueryRandomness, content_keys
 from mipoison.simplex import label_of
-from mipoison.training import apply, mse, seeded, train
+from mipoison.training import Job, apply, mse, seeded, train
 
 CHUNK = 128
 """Queries protected at once, as the API does."""
@@ -84,8 +84,8 @@ class Restorer(Decoder):
 
     config: RestorerConfig
 
-    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query, learn to restore, train the decoder.
+    def prepare(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> Job:
+        """Query, learn to restore, make the decoder's training ready.
 
         Raises:
             ValueError: for fewer than eight images (four a half), or a defense that is not in DEFENSES: its
@@ -94,7 +94,7 @@ class Restorer(Decoder):
         if len(x_NCHW) < 8:
             raise ValueError(f"the restorer needs at least 8 images of its own, got {len(x_NCHW)}")
         self.restoring: Restoring | None = None
-        super().fit(oracle, x_NCHW, known=known, rng=rng)
+        return super().prepare(oracle, x_NCHW, known=known, rng=rng)
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         c_NK = oracle.query(x_NCHW)

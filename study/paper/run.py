@@ -21,7 +21,7 @@ from study.driver import ABOUT, Executor, Outcome
 from study.paper.experiments import Row, trials_of
 from study.progress import Progress
 from study.records import Records
-from study.settings import StudySettings, differences
+from study.settings import NEWER, StudySettings, differences
 from study.trial import Record, complete, record_loss
 from study.worker import TrialResult, TrialSpec
 
@@ -50,7 +50,7 @@ def check_settings(settings: StudySettings, records: Records, resume: bool) -> N
     stored = records.read_json(ABOUT)
     if stored is None:
         return
-    changed = differences(stored["settings"], shared(settings))
+    changed = differences(NEWER | stored["settings"], shared(settings))
     if changed:
         raise ConfigError(
             f"{FOLDER}/{records.study} in {settings.storage} was made with other settings: "
@@ -150,6 +150,7 @@ def _spec(
         attackers=attacks,
         scenes=tuple(scene.flat() for scene in settings.scenes()),
         root=records.storage.root,
+        stacked=settings.stacked,
         data_root=None
         if settings.data_root is None
         else str(Path(settings.data_root).expanduser().resolve()),

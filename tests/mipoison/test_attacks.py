@@ -315,13 +315,13 @@ def test_early_stopping_keeps_the_best_validation_state(monkeypatch: pytest.Monk
     import mipoison.training as training
 
     scores = []
-    original = training._score
+    original = training.held_out_loss
 
     def spy(model: nn.Module, loss: Any, validation: Any) -> float:
         scores.append((original(model, loss, validation), validation))
         return scores[-1][0]
 
-    monkeypatch.setattr(training, "_score", spy)
+    monkeypatch.setattr(training, "held_out_loss", spy)
     noise = torch.rand(12, *SHAPE, generator=generator(0))  # nothing to learn: training only overfits
     attack = fit(decoder(validation=0.5, steps=200, batch=6, lr=3e-2, patience=100, width=4), noise)
     values = [s for s, _ in scores]

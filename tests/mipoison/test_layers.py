@@ -12,7 +12,7 @@ LAYERS: list[set[str]] = [
     {"config", "randomness", "simplex"},
     {"storage", "datasets", "training"},
     {"artifacts", "splits", "models"},
-    {"alignment", "protocols"},
+    {"alignment", "protocols", "stacked"},
     {"service", "defenses"},
     {"attacks"},
     {"metrics"},

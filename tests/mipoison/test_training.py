@@ -176,14 +176,14 @@ def test_early_stopping_keeps_the_best_validation_state(monkeypatch: pytest.Monk
         *data(30, seed=9), every=5, patience=1000
     )  # other targets: fitting the training set hurts
     states: list[tuple[float, Tensor]] = []
-    original = training._score
+    original = training.held_out_loss
 
     def spy(model: nn.Module, loss: training.Loss, validation: Validation) -> float:
         score = original(model, loss, validation)
         states.append((score, state(model).clone()))
         return score
 
-    monkeypatch.setattr(training, "_score", spy)
+    monkeypatch.setattr(training, "held_out_loss", spy)
     model = train(linear(), x, y, mse, steps=102, batch=12, lr=0.1, rng=generator(0), validation=held)
     scores = [s for s, _ in states]
     assert len(scores) == 21  # every fifth step and the last
@@ -197,7 +197,7 @@ def test_early_stopping_keeps_the_best_validation_state(monkeypatch: pytest.Monk
 def test_patience_counts_checks_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([5.0, 4.0, 4.0, 3.0, 3.5, 3.0, 3.2, 1.0])
     checks = []
-    monkeypatch.setattr(training, "_score", lambda *_: checks.append(next(scores)) or checks[-1])
+    monkeypatch.setattr(training, "held_out_loss", lambda *_: checks.append(next(scores)) or checks[-1])
     x, y = data()
     train(
         linear(), x, y, mse, steps=100, batch=4, lr=1e-3, rng=generator(0),
@@ -212,7 +212,7 @@ def test_validation_does_not_disturb_training() -> None:
     best_is_last = Validation(x[:4], y[:4], every=1, patience=1000)
     plain = train(linear(dropout=True), x, y, mse, steps=9, batch=5, lr=1e-2, rng=generator(0))
     states = []
-    original = training._score
+    original = training.held_out_loss
 
     def spy(model: nn.Module, loss: training.Loss, validation: Validation) -> float:
         original(model, loss, validation)
@@ -220,7 +220,7 @@ def test_validation_does_not_disturb_training() -> None:
         return -float(len(states))  # always better: the last state is kept
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_score", spy)
+        patch.setattr(training, "held_out_loss", spy)
         checked = train(
             linear(dropout=True),
             x,

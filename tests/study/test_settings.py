@@ -208,6 +208,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         seeds=4,
         first_seed=1,
         threads=2,
+        stacked="on",
         victim_steps=9,
         decoder_steps=9,
         decoder_width=9,
