@@ -1,8 +1,12 @@
 """The defended API: chunks, memory, meter, and fresh against keyed answers."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -135,7 +139,163 @@ def test_no_queries_no_answers(make_service: Callable[..., DefendedService]) -> 
     assert service.release_chunks(empty, []) == {}
 
 
+# ------------------------------------------------------------------------------------------------ streams
+
+
+def batches(x: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+    return iter(x.split(sizes))
+
+
+@pytest.mark.parametrize("name", ["none", "rounding", "noise", "lpa", "label-only"])
+def test_a_stream_releases_what_one_request_does(
+    name: str, make_service: Callable[..., DefendedService], tmp_path: Path
+) -> None:
+    x = images(3 * CHUNK + 40)
+    whole = make_service(name).release(x)
+    file = np.memmap(tmp_path / "x", dtype=np.float32, mode="w+", shape=tuple(x.shape))
+    file[:] = x.numpy()
+    sources = {
+        "tensor": x,
+        "memmap": file,
+        "iterator": batches(x, [1, 0, 200, CHUNK, 95]),
+        "list": [x[:50].numpy(), x[50:]],
+    }
+    for kind, source in sources.items():
+        for window in (CHUNK, 2 * CHUNK) if kind in ("tensor", "memmap") else (2 * CHUNK,):
+            parts = list(make_service(name).release_stream(source, window=window))
+            assert [len(p) for p in parts[:-1]] == [window] * (len(x) // window), kind
+            assert torch.equal(torch.cat(parts), whole), kind
+
+
+def test_a_stream_of_bytes_is_one_of_pixels(make_service: Callable[..., DefendedService]) -> None:
+    x = (images(30) * 255).round().byte()
+    (out,) = make_service().release_stream(x.numpy())
+    assert torch.equal(out, make_service().release(x.float() / 255))
+
+
+def test_a_stream_is_picked_window_by_window(make_service: Callable[..., DefendedService]) -> None:
+    """LFP touches a share of each window, not of the whole stream: nobody can wait for its end."""
+    x, service = images(4 * CHUNK), make_service("lfp", ratio=0.1, rounds=0)
+    parts = list(service.release_stream(x, window=2 * CHUNK))
+    for part, rows in zip(parts, x.split(2 * CHUNK), strict=True):
+        assert torch.equal(part, service.release(rows))
+        assert int((part != service.clean(rows)).any(1).sum()) == round(0.1 * 2 * CHUNK)
+    assert not torch.equal(torch.cat(parts), service.release(x))
+
+
+def test_nothing_is_read_ahead_or_kept(victim: torch.nn.Module) -> None:
+    service, recorder = recording(victim)
+    read = []
+
+    def source() -> Iterator[Tensor]:
+        for i in range(5):
+            read.append(i)
+            yield images(CHUNK, seed=i)
+
+    stream = service.release_stream(source(), window=CHUNK)
+    assert read == []
+    next(stream)
+    next(stream)
+    assert read == [0, 1]
+    assert recorder.requests == [CHUNK, CHUNK]
+    assert not service._memory
+    assert not service._asked
+    assert list(service.release_stream(iter([]))) == []
+
+
+@pytest.mark.parametrize("window", [0, -CHUNK, CHUNK - 1, CHUNK + 1])
+def test_windows_are_whole_chunks(make_service: Callable[..., DefendedService], window: int) -> None:
+    with pytest.raises(ValueError, match=f"window = {window}: must be a multiple of {CHUNK}"):
+        make_service().release_stream(images(3), window=window)  # before anything is asked for
+    with pytest.raises(ValueError, match=r"shape \(N, C, H, W\)"):
+        next(make_service().release_stream(torch.zeros(3, 256)))
+
+
+STREAM = """
+import resource, sys, time
+import torch
+from mipoison.models.classifier import ClassifierConfig
+from mipoison.models.inversion import InversionConfig
+from mipoison.protocols import DefenderView
+from mipoison.randomness import generator
+from mipoison.defenses import DEFENSES
+from mipoison.service import DefendedService
+
+torch.set_num_threads(1)
+name, few, many = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+settings = {"rounds": 1, "budget": 0.05} if name == "lpa" else {}
+victim = ClassifierConfig(width=2, hidden=8).make((1, 16, 16), 4).eval().requires_grad_(False)
+x, c = torch.rand(20, 1, 16, 16), torch.full((20, 4), 0.25)
+view = DefenderView(
+    x_private_NCHW=x, c_private_NK=c, y_private_N=c.argmax(1), n_classes=4,
+    substitute=lambda _: InversionConfig(width=2).make((1, 16, 16), 4).eval().requires_grad_(False),
+    substitute_data=lambda _: (c, x),
+)
+defense = DEFENSES[name](**settings).make()
+defense.fit(view, rng=generator(0))
+service = DefendedService(
+    victim, defense, secret=b"s", n_classes=4, device=torch.device("cpu"), remembered=1000
+)
+
+def queries(n):
+    rng = generator(n)
+    for start in range(0, n, 1000):
+        yield torch.rand(min(1000, n - start), 1, 16, 16, generator=rng)
+
+def through(n):
+    start, count = time.process_time(), 0
+    for part in service.release_stream(queries(n)):
+        count += len(part)
+    assert count == n
+    return (time.process_time() - start) / n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def asked(n):
+    for batch in queries(n):
+        service.answer(batch)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+through(few)
+print(*through(few), *through(many))
+if name == "rounding":
+    print(asked(few), asked(many // 4))
+"""
+
+
+@pytest.mark.parametrize(("name", "few", "many"), [("rounding", 10_000, 200_000), ("lpa", 4_000, 24_000)])
+def test_memory_and_time_per_query_do_not_grow(name: str, few: int, many: int) -> None:
+    """In a process of its own: peak memory is of the whole process. 200,000 images are 205 MB."""
+    kib = 1 if sys.platform != "darwin" else 1024
+    command = [sys.executable, "-c", STREAM, name, str(few), str(many)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr
+    lines = [[float(v) for v in line.split()] for line in run.stdout.splitlines()]
+    seconds, peak, seconds_many, peak_many = lines[0]
+    assert (peak_many - peak) / kib < 16 * 1024, "memory grows with the queries"
+    assert seconds_many < 2 * seconds, "time per query grows with the queries"
+    for small, large in lines[1:]:  # answers that are remembered: so many, and no more
+        assert (large - small) / kib < 16 * 1024
+
+
 # ------------------------------------------------------------------------------------------------- answers
+
+
+def test_so_many_answers_are_remembered_and_the_oldest_go_first(victim: torch.nn.Module) -> None:
+    recorder = Recorder()
+    service = DefendedService(victim, recorder, secret=b"s", n_classes=K, device=CPU, remembered=4)
+    x = images(9)
+    told = torch.eye(K)[:2]
+    service.remember(x[:2], told)
+    answer = service.answer(x)  # longer than what is remembered
+    assert torch.equal(answer[:2], told)
+    assert len(service._memory) == 4
+    assert torch.equal(service.answer(x[5:]), answer[5:])
+    assert torch.equal(service.answer(x[:2]), told)  # told once, never forgotten
+    assert recorder.requests == [7]
+    torch.testing.assert_close(service.answer(x[2:4]), answer[2:4])
+    assert recorder.requests == [7, 2]
+    forgetful = DefendedService(victim, recorder, secret=b"s", n_classes=K, device=CPU, remembered=0)
+    torch.testing.assert_close(forgetful.answer(x[:3]), forgetful.answer(x[:3]))
+    assert not forgetful._memory
 
 
 def test_answers_are_remembered(victim: torch.nn.Module) -> None:
