@@ -130,14 +130,14 @@ def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_p
 @pytest.mark.ray
 @pytest.mark.timeout(560)
 def test_trials_on_ray_read_them(tmp_path: Path) -> None:
-    """Two Tune trials at once on a local Ray, each in its own process: every part was written once, before."""
+    """Tune trials in processes of their own: every part was written once, and before the first of them."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         keep = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
         run = subprocess.run(
             [
-                sys.executable, str(ROOT / "study" / "pareto.py"), *ARGUMENTS, "--trials", "3", "--workers", "0",
-                "--no-dashboard", "--storage", str(tmp_path),
+                sys.executable, str(ROOT / "study" / "pareto.py"), *ARGUMENTS, "--trials", "3",
+                "--workers", "0", "--no-dashboard", "--storage", str(tmp_path),
             ],
             env=keep | {"HOME": folder, "TMPDIR": folder, "MIPOISON_RAY_TMP": f"{folder}/r"},
             capture_output=True, text=True, timeout=540,
