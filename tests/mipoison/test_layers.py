@@ -10,7 +10,7 @@ PACKAGE = ROOT / "mipoison"
 
 LAYERS: list[set[str]] = [
     {"config", "randomness", "simplex"},
-    {"storage", "datasets", "training"},
+    {"storage", "s3", "datasets", "training"},
     {"artifacts", "splits", "models"},
     {"alignment", "protocols", "stacked"},
     {"service", "defenses"},
