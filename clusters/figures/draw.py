@@ -37,6 +37,7 @@ def scheduling(measured: list[dict[str, Any]]) -> None:
         "Scheduling on simulated nodes: sleeping trials, Tune and our searcher, one lane a node", fontsize=9
     )
     axes.legend(fontsize=8)
+    axes.set_xlim(0)
     axes.grid(alpha=0.3)
     figure.savefig(HERE / "scheduling.png", dpi=130)
 
@@ -48,9 +49,7 @@ def growth(measured: list[dict[str, Any]]) -> None:
     left.plot(
         x, [1e3 * r["ask_s"] for r in measured], "o-", label="before it runs: suggestion, trials/*.json"
     )
-    left.plot(
-        x, [1e3 * r["done_s"] for r in measured], "s-", label="after it: records read back, frontier, metrics"
-    )
+    left.plot(x, [1e3 * r["done_s"] for r in measured], "s-", label="after it: records read back, frontier")
     left.set(xscale="log", xlabel="finished trials", ylabel="driver, CPU ms per further trial")
     left.set_ylim(0)
     left.legend(fontsize=8)
