@@ -28,7 +28,6 @@ def scheduling(measured: list[dict[str, Any]]) -> None:
         axes.plot(x, whole, "s--", color=line.get_color(), label=f"{nodes} nodes, start and end included")
     axes.axhline(0.9, color="grey", lw=1, ls=":")
     axes.set(
-        xscale="log",
         ylim=(0, 1.03),
         xlabel="length of a trial (s)",
         ylabel="share of node time spent in trials",
