@@ -13,34 +13,39 @@ import http.client
 import os
 import struct
 import tempfile
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from mipoison.imagefolder import read_image_folder
+from mipoison.images import (
+    IMAGE_SUFFIXES,
+    READ_ERRORS,
+    DataError,
+    grey_if_all_are,
+    read_squares,
+    some,
+    to_square,
+)
 
 FACE_SIDE = 64
-MAX_MEGAPIXELS = 64
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm")
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # keeps a renamed .eps or .pdf away from its interpreter
+SIDES = (16, 32, 64)
+"""Heights and widths that victims, evaluators and inversion models of ours are built for."""
+FOLDER_SIDE = 32
+"""Side of the images of ``folder:PATH`` where none is asked for."""
 _IDX_FILES = tuple(f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1"))
 _IDX_SHAPES = {b"\x00\x00\x08\x01": (), b"\x00\x00\x08\x03": (28, 28)}  # magic number -> shape of one item
-_READ_ERRORS = (OSError, ValueError, EOFError, SyntaxError, MemoryError, struct.error, zlib.error,
-                zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException)  # urllib's URLError is an OSError
 
-Kind = Literal["classes", "identities"]
+Kind = Literal["classes", "identities", "folder"]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+SidedArrays = tuple[np.ndarray, np.ndarray, None, np.ndarray | None, tuple[str, ...]]
 T = TypeVar("T")
-
-
-class DataError(ValueError):
-    """Data or a data setting that the user has to mend. The message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,10 @@ class RawImages:
         labels_N: int64, 0 to K-1, every value present.
         official_test_N: bool, true for the official test set; None where the source has no such split.
         name: key in `DATASETS` (without a path).
-        kind: `classes` (the first half is private) or `identities` (which half is private is drawn by seed).
+        kind: `classes` (the first half is private), `identities` (which half is private is drawn by seed) or
+            `folder` (all classes are private, or under `disjoint` the first half by name).
+        public_N: bool, true for the attacker's images of an explicit split; None where there is none.
+        class_names: of a `folder`, in the order of the labels.
     """
 
     images_NHWC: np.ndarray
@@ -60,16 +68,23 @@ class RawImages:
     official_test_N: np.ndarray | None
     name: str
     kind: Kind
+    public_N: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a loader may look: the data folder, the user's own path (`name:PATH`), perhaps the network."""
+    """Where a loader may look: the data folder, the user's own path (`name:PATH`), perhaps the network.
+
+    Attributes:
+        side: height and width that images of any size are brought to (`folder`).
+    """
 
     name: str
     root: Path
     path: Path
     download: bool
+    side: int = FOLDER_SIDE
 
     @property
     def spec(self) -> DatasetSpec:
@@ -82,7 +97,8 @@ class DatasetSpec:
 
     Attributes:
         loader: reads the arrays.
-        image_shape: (C, H, W) after preparation; C is None where the user's images decide.
+        image_shape: (C, H, W) after preparation; C is None where the user's images decide. H and W of
+            `folder` are the default of `image_size`.
         kind: see `RawImages`.
         pixel_scale: the paper's reconstruction error over MSE in [0, 1]; None: not in the paper.
         description: one line for lists.
@@ -91,7 +107,7 @@ class DatasetSpec:
         max_identities: only the identities with most images are kept; None keeps all.
     """
 
-    loader: Callable[[Source], Arrays]
+    loader: Callable[[Source], Arrays | SidedArrays]
     image_shape: tuple[int | None, int, int]
     kind: Kind
     pixel_scale: float | None
@@ -106,6 +122,8 @@ class DatasetSpec:
         """Which labels are private and which are the attacker's, in words."""
         if self.kind == "classes":
             return "classes 0-4 private / 5-9 attack"
+        if self.kind == "folder":
+            return "first half of the classes by name private / the others attack, or two folders that say so"
         return "half of the identities private, drawn by seed / the others attack"
 
 
@@ -133,27 +151,58 @@ def parse_name(dataset: str) -> tuple[str, str]:
     return name, path
 
 
-def load_dataset(dataset: str, *, data_root: Path | str | None = None, download: bool = True) -> RawImages:
+def check_image_size(dataset: str, image_size: int | None) -> int:
+    """The side of a data set's images, for the size that the user asked for (None: the default).
+
+    Raises:
+        DataError: a size that is not supported, or one asked for of a data set that has its own.
+    """
+    spec = DATASETS[parse_name(dataset)[0]]
+    if image_size is None:
+        return spec.image_shape[1]
+    choices = ", ".join(map(str, SIDES))
+    if spec.kind != "folder":
+        own = spec.image_shape[1]
+        raise DataError(
+            f"image_size = {image_size}: {dataset} is {own}x{own}; only folder:PATH takes {choices}"
+        )
+    if image_size not in SIDES:
+        raise DataError(
+            f"image_size = {image_size}: the inversion models are built for {choices}; choose one"
+        )
+    return image_size
+
+
+def load_dataset(
+    dataset: str,
+    *,
+    data_root: Path | str | None = None,
+    download: bool = True,
+    image_size: int | None = None,
+) -> RawImages:
     """Read one data set, downloading it where it is missing and its source allows that.
 
     Args:
         dataset: a name of `DATASETS`; `faces:PATH` and `facescrub:PATH` carry the user's folder.
         data_root: folder of the downloaded sets; may be read-only. None: `default_data_root()`.
         download: False never touches the network.
+        image_size: side of the images of `folder:PATH`, one of SIDES; None: FOLDER_SIDE.
 
     Raises:
         DataError: unknown name, missing, truncated or malformed files; one line that says what to do.
     """
     name, path = parse_name(dataset)
     root = Path(data_root).expanduser() if data_root is not None else default_data_root()
-    source = Source(name, root, Path(path).expanduser(), download)
-    images, labels, official = source.spec.loader(source)
+    source = Source(name, root, Path(path).expanduser(), download, check_image_size(dataset, image_size))
+    loaded = source.spec.loader(source)
+    images, labels, official = loaded[:3]
+    public, class_names = loaded[3:] if len(loaded) == 5 else (None, ())
     if source.spec.kind == "classes" and np.unique(labels).tolist() != list(range(10)):
         raise DataError(f"{name}: expected labels 0 to 9, all present, got {np.unique(labels)[:20].tolist()}")
     channels = source.spec.image_shape[0]
     if channels not in (None, images.shape[-1]):
         raise DataError(f"{name}: expected images with {channels} channel(s), got {images.shape[-1]}")
-    return RawImages(images, labels.astype(np.int64), official, name, source.spec.kind)
+    return RawImages(images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names)
 
 
 # ----------------------------------------------------------------------------------------- ten classes
@@ -188,7 +237,7 @@ def read_idx(path: Path) -> np.ndarray:
             data = stream.read(size + 1)
     except DataError:
         raise
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path}: truncated or damaged ({_one_line(error)}); fetch it again") from error
     if len(data) != size:
         fault = "truncated" if len(data) < size else "longer than its header says"
@@ -286,19 +335,18 @@ def _load_own_faces(source: Source) -> Arrays:
         if folder.is_dir() and not folder.name.startswith(".")
     }
     kept = _kept_identities(source, root, {name: len(paths) for name, paths in files.items()})
-    images, bad = [], []
-    for path in (path for name in kept for path in files[name]):
-        try:
-            images.append(_read_image(path, "L" if source.spec.image_shape[0] == 1 else "RGB"))
-        except _READ_ERRORS as error:
-            large = isinstance(error, _TooLarge | Image.DecompressionBombError)
-            fault = f"over {MAX_MEGAPIXELS} megapixels" if large else "unreadable"
-            bad.append(f"{path.relative_to(root)} ({fault})")
-    if bad:
-        share = f"{len(bad)} of {len(images) + len(bad)} image files"
-        raise DataError(f"{source.name}: mend or remove {share} in {root}: {_some(bad)}")
+    paths = [path for name in kept for path in files[name]]
+    images = read_squares(
+        source.name, root, paths, "L" if source.spec.image_shape[0] == 1 else "RGB", FACE_SIDE
+    )
     labels = np.repeat(np.arange(len(kept)), [len(files[name]) for name in kept])
-    return _grey_if_all_are(np.stack(images)), labels, None
+    return grey_if_all_are(images), labels, None
+
+
+def _load_image_folder(source: Source) -> SidedArrays:
+    """The user's own classes, see :mod:`mipoison.imagefolder`."""
+    found = read_image_folder(source.path, source.side)
+    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names
 
 
 def _face_arrays(source: Source, path: Path, images: np.ndarray, labels: np.ndarray) -> Arrays:
@@ -310,8 +358,8 @@ def _face_arrays(source: Source, path: Path, images: np.ndarray, labels: np.ndar
     images, codes_N = images[keep_K[codes_N]], (np.cumsum(keep_K) - 1)[codes_N[keep_K[codes_N]]]
     if images.shape[1:3] != (FACE_SIDE, FACE_SIDE):
         flat = images[..., 0] if images.shape[-1] == 1 else images
-        images = np.stack([_to_square(Image.fromarray(image)) for image in flat])
-    return _grey_if_all_are(images), codes_N, None
+        images = np.stack([to_square(Image.fromarray(image), FACE_SIDE) for image in flat])
+    return grey_if_all_are(images), codes_N, None
 
 
 def _kept_identities(source: Source, path: Path, counts: Mapping[str, int]) -> list[str]:
@@ -326,39 +374,8 @@ def _kept_identities(source: Source, path: Path, counts: Mapping[str, int]) -> l
     rare = [f"{name!r} has {counts[name]}" for name in kept if counts[name] < least]
     if rare:
         share = f"{len(rare)} of {len(kept)} identities in {path}"
-        raise DataError(f"{source.name}: {share} have fewer than {least} images (80/20 split): {_some(rare)}")
+        raise DataError(f"{source.name}: {share} have fewer than {least} images (80/20 split): {some(rare)}")
     return kept
-
-
-class _TooLarge(ValueError):
-    pass
-
-
-def _read_image(path: Path, mode: Literal["L", "RGB"]) -> np.ndarray:
-    """One image file as uint8 [64, 64, C]; its size is judged before anything is decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is the tighter one
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_MEGAPIXELS * 10**6:
-                raise _TooLarge
-            upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
-        upright = Image.fromarray((np.asarray(upright, np.int64).clip(0, 65535) // 257).astype(np.uint8))
-    return _to_square(upright.convert(mode))
-
-
-def _to_square(image: Image.Image) -> np.ndarray:
-    """The central square at 64x64; Pillow widens its filter when it shrinks: that is the antialiasing."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    small = square.resize((FACE_SIDE, FACE_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(small).reshape(FACE_SIDE, FACE_SIDE, -1)
-
-
-def _grey_if_all_are(images_NHWC: np.ndarray) -> np.ndarray:
-    grey_NHWC = images_NHWC[..., :1]
-    return np.ascontiguousarray(grey_NHWC) if (images_NHWC == grey_NHWC).all() else images_NHWC
 
 
 # --------------------------------------------------------------------------------- files and downloads
@@ -370,12 +387,12 @@ def _read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
             raise DataError(f"{path}: not an .npz; expected one with {', '.join(keys)}")
         with np.load(path, allow_pickle=False) as archive:
             if missing := [key for key in keys if key not in archive]:
-                found = _some(list(archive))
+                found = some(list(archive))
                 raise DataError(f"{path}: no {', '.join(missing)}; expected {', '.join(keys)}, got {found}")
             return [archive[key] for key in keys]
     except DataError:
         raise
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path}: not an .npz of plain arrays, or damaged ({_one_line(error)})") from error
 
 
@@ -421,10 +438,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:5]) + ", ..." * (len(items) > 5) if items else "none"
-
-
 _GREY, _FACE = (1, 32, 32), (1, FACE_SIDE, FACE_SIDE)
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -447,4 +460,7 @@ DATASETS: dict[str, DatasetSpec] = {
     "faces": DatasetSpec(loader=_load_own_faces, image_shape=(None, FACE_SIDE, FACE_SIDE), kind="identities",
                          pixel_scale=4.0, takes_path=True,
                          description="your folder <identity>/<image>, or an .npz of images and labels"),
+    "folder": DatasetSpec(loader=_load_image_folder, image_shape=(None, FOLDER_SIDE, FOLDER_SIDE),
+                          kind="folder", pixel_scale=None, takes_path=True,
+                          description="your folder <class>/<image>, any number of classes"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose, digest
-from mipoison.defenses import DEFENSES
+from mipoison.defenses import DEFENSES, retraining
 from mipoison.metrics import leakage, utility
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Attack, Defense, ThreatModel
@@ -62,6 +62,8 @@ class EpisodeConfig:
         if type(self.attack_config) is not type(ATTACKS[self.attack]):
             expected = type(ATTACKS[self.attack]).__name__
             raise ConfigError(f"attacker {self.attack!r} takes {expected}, got {self.attack_config!r}")
+        if self.scene.victim is not None and self.defense in retraining():
+            raise ConfigError(f"defense {self.defense!r} retrains the victim: not possible with your own one")
         object.__setattr__(self, "attack_config", at_scale(self.attack_config, self.scene))
 
     def flat(self) -> dict[str, Any]:
@@ -264,7 +266,7 @@ def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any
         "auxiliary": scene.auxiliary,
         "split": fingerprint,
         "seed": scene.seed,
-        "victim": f"victim-{digest(scene.flat())[:12]}",
+        "victim": scene.victim_name,
         "defense": config.defense,
         "attack": config.attack,
         "status": "ok",

@@ -65,13 +65,25 @@ class Defense(Protocol):
     Attributes:
         keeps_label: whether the label (index of the first maximum) is kept for every query, by construction.
         fresh: whether the same query draws new randomness each time it is asked.
+        retrains: whether it answers with another victim: then it is no post-processing unit.
+        couples: whether an answer depends on the other queries of the same request.
     """
 
     keeps_label: bool
     fresh: bool
+    retrains: bool
+    couples: bool
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Prepare with the defender's data; called once, before any query."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """What :meth:`protect` needs of what :meth:`fit` left, by name."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`state` gave, in place of :meth:`fit`."""
         ...
 
     def pick(self, c_NK: Tensor) -> Tensor:

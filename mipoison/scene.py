@@ -9,114 +9,41 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mipoison.artifacts import ArtifactStore
-from mipoison.config import Config, choose
-from mipoison.datasets import DATASETS, parse_name
+from mipoison.config import ConfigError
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
+from mipoison.scene_config import PATHS, SCALES, SceneConfig, scaled
 from mipoison.service import DefendedService
-from mipoison.splits import AUXILIARY, Part, Split, halves, make_split
+from mipoison.splits import Part, Split, halves, make_split
 from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
+from mipoison.victim import OwnVictim, check_victim, load_victim
 
+__all__ = [
+    "PATHS",
+    "SCALES",
+    "Scene",
+    "SceneConfig",
+    "clean_vectors",
+    "default_device",
+    "fit_decoder",
+    "own_victim",
+    "prepare",
+    "scaled",
+    "scene_for",
+    "split_of",
+]
 
-@dataclass(frozen=True, kw_only=True)
-class SceneConfig(Config):
-    """What is attacked, on which data, trained how much.
-
-    Attributes:
-        dataset: a name of DATASETS (``faces:PATH`` and ``facescrub:PATH`` carry a folder).
-        auxiliary: ``same`` (the attacker holds other images of the private classes), ``disjoint`` (other
-            classes).
-        seed: of the split, the victim, the evaluators and everything random.
-        limit: at most so many training images a side; None takes all.
-        victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture,
-            the evaluators).
-        decoder_width, decoder_steps, decoder_batch, decoder_lr: all inversion models.
-        threads: CPU threads of torch. Sums are ordered by it, so it belongs to the settings.
-    """
-
-    dataset: str = "digits"
-    auxiliary: Literal["same", "disjoint"] = "same"
-    seed: int = 0
-    limit: int | None = None
-    victim_width: int = 16
-    victim_hidden: int = 64
-    victim_steps: int = 200
-    victim_batch: int = 64
-    decoder_width: int = 16
-    decoder_steps: int = 400
-    decoder_batch: int = 32
-    decoder_lr: float = 5e-3
-    threads: int = 1
-
-    def validate(self) -> None:
-        parse_name(self.dataset)
-        self.one_of("auxiliary", AUXILIARY)
-        self.require("seed", self.seed >= 0, "at least 0")
-        self.require("limit", self.limit is None or self.limit >= 10, "at least 10 images")
-        for name in self.field_kinds():
-            if name.startswith(("victim_", "decoder_", "threads")):
-                self.require(name, getattr(self, name) > 0, "above 0")
-
-    def classifier(self, architecture: Literal["victim", "evaluator"]) -> ClassifierConfig:
-        """Configuration of the victim or of an evaluator."""
-        return ClassifierConfig(
-            architecture=architecture,
-            width=self.victim_width,
-            hidden=self.victim_hidden,
-            steps=self.victim_steps,
-            batch=self.victim_batch,
-        )
-
-
-_SMALL = dict(victim_width=16, victim_hidden=64, victim_steps=200, victim_batch=64)
-SCALES: dict[str, dict[int, dict[str, Any]]] = {
-    "quick": {
-        16: dict(_SMALL, decoder_width=16, decoder_steps=400, decoder_batch=32, decoder_lr=5e-3),
-        32: dict(
-            _SMALL,
-            victim_steps=400,
-            decoder_width=16,
-            decoder_steps=500,
-            decoder_batch=64,
-            decoder_lr=5e-3,
-            limit=2000,
-        ),
-        64: dict(
-            _SMALL,
-            victim_steps=500,
-            decoder_width=16,
-            decoder_steps=500,
-            decoder_batch=64,
-            decoder_lr=3e-3,
-            limit=1500,
-        ),
-    },
-    "full": {
-        size: dict(
-            victim_width=64, victim_hidden=256, victim_steps=6000, victim_batch=128,
-            decoder_width=width, decoder_steps=20000, decoder_batch=128, decoder_lr=1e-3,
-        )
-        for size, width in ((16, 64), (32, 128), (64, 128))
-    },
-}  # fmt: skip
-"""``quick`` for a CPU, ``full`` for a GPU, by image size; a scale's numbers are fields of SceneConfig."""
-
-
-def scaled(dataset: str, scale: str, **changes: Any) -> SceneConfig:
-    """A scene at a named scale; ``changes`` that are not None replace the scale's values."""
-    choose("scale", scale, SCALES)
-    size = DATASETS[parse_name(dataset)[0]].image_shape[1]
-    values = {**SCALES[scale][size], **{k: v for k, v in changes.items() if v is not None}}
-    return SceneConfig(dataset=dataset, **values)
+PROBE = 256
+"""Private training images that an own classifier is tried on."""
 
 
 @dataclass
@@ -208,8 +135,9 @@ def clean_vectors(victim: nn.Module, x_NCHW: Tensor, n_classes: int, device: tor
 
 def _spec(config: SceneConfig, split: Split, device: torch.device, **more: Any) -> dict[str, Any]:
     settings = config.flat()
-    # The path of a user's folder does not matter, its content does: the fingerprint stands for the data.
-    settings.pop("dataset")
+    # The path of a user's file does not matter, its content does: fingerprint and digest stand for it.
+    for name in PATHS:
+        settings.pop(name)
     return {
         "scene": settings,
         "split": split.fingerprint,
@@ -241,6 +169,43 @@ def _classifier(
     return model.requires_grad_(False).eval().to(device)
 
 
+def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
+    """The scene's four-way split.
+
+    Raises:
+        DataError: data that cannot be used.
+    """
+    return make_split(
+        config.dataset,
+        auxiliary=config.auxiliary,
+        seed=config.seed,
+        data_root=data_root,
+        limit=config.limit,
+        image_size=config.image_size,
+        all_private=config.victim is not None and config.auxiliary == "same",
+    )
+
+
+def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVictim:
+    """The user's classifier on the device, after it was seen to be the one meant and to fit the data.
+
+    Raises:
+        ConfigError: another classifier than the settings' digest says, or one that does not fit.
+    """
+    assert config.victim is not None
+    victim = load_victim(config.victim, config.victim_state)
+    if victim.digest != config.victim_digest:
+        raise ConfigError(
+            f"victim {victim.name} is not the study's: digest {victim.digest}, expected "
+            f"{config.victim_digest}; weights or code have changed, start a study of its own"
+        )
+    victim.to(device)
+    part = split.private_train
+    x, y = part.x_NCHW[:PROBE].to(device), part.y_N[:PROBE].to(device)
+    check_victim(victim, victim.name, x, y, split.n_classes)
+    return victim
+
+
 def prepare(
     config: SceneConfig,
     store: ArtifactStore,
@@ -257,22 +222,17 @@ def prepare(
     device = device or default_device()
     torch.set_num_threads(config.threads)
     progress(f"{config.dataset}, seed {config.seed}: reading data")
-    split = make_split(
-        config.dataset, auxiliary=config.auxiliary, seed=config.seed, data_root=data_root, limit=config.limit
-    )
+    split = split_of(config, data_root)
     private, attack = split.private_train, split.attack_train
     progress(f"{config.dataset}, seed {config.seed}: victim")
-    victim = _classifier(
-        "victim",
-        config.classifier("victim"),
-        config,
-        split,
-        store,
-        device,
-        private.x_NCHW,
-        private.y_N,
-        split.n_classes,
-    )
+    victim: nn.Module
+    if config.victim is not None:
+        victim = own_victim(config, split, device)
+    else:
+        victim = _classifier(
+            "victim", config.classifier("victim"), config, split, store, device,
+            private.x_NCHW, private.y_N, split.n_classes,
+        )  # fmt: skip
     progress(f"{config.dataset}, seed {config.seed}: evaluators")
     judge = config.classifier("evaluator")
     evaluator = _classifier(

@@ -12,13 +12,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mipoison.datasets import DATASETS, DataError, RawImages, load_dataset, parse_name
+from mipoison.images import some
 from mipoison.randomness import role_seed
 
 Auxiliary = Literal["same", "disjoint"]
@@ -106,6 +107,8 @@ def make_split(
     data_root: Path | str | None = None,
     limit: int | None = None,
     download: bool = True,
+    image_size: int | None = None,
+    all_private: bool = False,
 ) -> Split:
     """Load a data set and split it four ways.
 
@@ -118,20 +121,24 @@ def make_split(
         limit: at most so many training images, private and attacker's each, as even over the classes as their
             sizes allow, and in each test part a quarter of it, rounded up. A smaller limit keeps a subset of
             what a larger one keeps. None: all.
+        image_size: see `load_dataset`.
+        all_private: with `same`, every class is private instead of the first half. Of a `folder` that is so.
 
     Raises:
         DataError: a setting or the data cannot be used; one line.
     """
     name, _ = parse_name(dataset)
     _check_settings(auxiliary, seed, limit)
-    raw = load_dataset(dataset, data_root=data_root, download=download)
-    plan = plan_split(raw, auxiliary=auxiliary, seed=seed, limit=limit)
+    raw = load_dataset(dataset, data_root=data_root, download=download, image_size=image_size)
+    plan = plan_split(raw, auxiliary=auxiliary, seed=seed, limit=limit, all_private=all_private)
     m = len(plan.private_ids)
     new_label_K = np.empty(int(raw.labels_N.max()) + 1, np.int64)
     new_label_K[plan.attack_ids] = np.arange(len(plan.attack_ids)) + (m if auxiliary == "disjoint" else 0)
     new_label_K[plan.private_ids] = np.arange(m)
 
-    settings = [name, auxiliary, int(seed), None if limit is None else int(limit)]
+    settings: list[Any] = [name, auxiliary, int(seed), None if limit is None else int(limit)]
+    if all_private:
+        settings.append("all private")
     sha = hashlib.sha256(json.dumps(settings).encode())
     parts = {}
     for part in PARTS:
@@ -153,8 +160,18 @@ def make_split(
     )
 
 
-def plan_split(raw: RawImages, *, auxiliary: Auxiliary, seed: int, limit: int | None = None) -> Plan:
+def plan_split(
+    raw: RawImages,
+    *,
+    auxiliary: Auxiliary,
+    seed: int,
+    limit: int | None = None,
+    all_private: bool = False,
+) -> Plan:
     """Decide which image goes where: `make_split` without the pixels.
+
+    An explicit split (`RawImages.public_N`) decides the sides; else classes (`disjoint`) or halves of each
+    class (`same`) do.
 
     Raises:
         DataError: a setting cannot be used, or a class has too few images for all its parts.
@@ -163,27 +180,41 @@ def plan_split(raw: RawImages, *, auxiliary: Auxiliary, seed: int, limit: int | 
     rng = _rng(seed, raw.name, auxiliary, "split")
     n_labels = int(raw.labels_N.max()) + 1
     order = rng.permutation(n_labels) if raw.kind == "identities" else np.arange(n_labels)
-    private_ids, other_ids = np.sort(order[: n_labels // 2]), np.sort(order[n_labels // 2 :])
+    n_private = n_labels if auxiliary == "same" and (all_private or raw.kind == "folder") else n_labels // 2
+    private_ids, other_ids = np.sort(order[:n_private]), np.sort(order[n_private:])
 
-    train: dict[int, np.ndarray] = {}
-    test: dict[int, np.ndarray] = {}
-    for label in range(n_labels):
-        of_label = rng.permutation(np.flatnonzero(raw.labels_N == label))
-        if raw.official_test_N is None:
-            n_test = max(1, (len(of_label) + 2) // 5)  # a fifth, rounded
-            test[label], train[label] = of_label[:n_test], of_label[n_test:]
-        else:
-            is_test = raw.official_test_N[of_label]
-            test[label], train[label] = of_label[is_test], of_label[~is_test]
+    def by_label(side_N: np.ndarray) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """Rows of each label on one side, for training and for testing."""
+        train: dict[int, np.ndarray] = {}
+        test: dict[int, np.ndarray] = {}
+        for label in range(n_labels):
+            of_label = rng.permutation(np.flatnonzero((raw.labels_N == label) & side_N))
+            if raw.official_test_N is None:
+                n_test = max(1, (len(of_label) + 2) // 5)  # a fifth, rounded
+                test[label], train[label] = of_label[:n_test], of_label[n_test:]
+            else:
+                is_test = raw.official_test_N[of_label]
+                test[label], train[label] = of_label[is_test], of_label[~is_test]
+        return train, test
 
     groups: dict[str, Groups] = {}
-    for kind, rows_of in (("train", train), ("test", test)):
-        private = [rows_of[int(label)] for label in private_ids]
-        if auxiliary == "same":
-            private, attack = _deal(private)
-        else:
-            attack = [rows_of[int(label)] for label in other_ids]
-        groups |= {f"private_{kind}": private, f"attack_{kind}": attack}
+    if raw.public_N is not None:
+        private_ids, other_ids = _explicit_sides(raw, auxiliary)
+        sides = {
+            "private": (private_ids, by_label(~raw.public_N)),
+            "attack": (other_ids, by_label(raw.public_N)),
+        }
+        for side, (ids, (train, test)) in sides.items():
+            groups[f"{side}_train"] = [train[int(label)] for label in ids]
+            groups[f"{side}_test"] = [test[int(label)] for label in ids]
+    else:
+        for kind, rows_of in zip(("train", "test"), by_label(np.ones(len(raw.labels_N), bool)), strict=True):
+            private = [rows_of[int(label)] for label in private_ids]
+            if auxiliary == "same":
+                private, attack = _deal(private)
+            else:
+                attack = [rows_of[int(label)] for label in other_ids]
+            groups |= {f"private_{kind}": private, f"attack_{kind}": attack}
     attack_ids = private_ids if auxiliary == "same" else other_ids
     _check_sizes(raw, groups, auxiliary, limit)
     quota = {"train": limit, "test": None if limit is None else -(-limit // 4)}
@@ -217,6 +248,25 @@ def describe(split: Split) -> str:
     )
 
 
+def _explicit_sides(raw: RawImages, auxiliary: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the private and of the public folder; `same` wants them equal, `disjoint` without overlap."""
+    assert raw.public_N is not None
+    private_ids, public_ids = np.unique(raw.labels_N[~raw.public_N]), np.unique(raw.labels_N[raw.public_N])
+    if auxiliary == "same":
+        wrong, rule, other = np.setxor1d(private_ids, public_ids), "the same classes in both", "disjoint"
+    else:
+        wrong, rule, other = (
+            np.intersect1d(private_ids, public_ids),
+            "other classes in the public one",
+            "same",
+        )
+    if len(wrong):
+        names = some([repr(raw.class_names[label]) for label in wrong])
+        where = "not in both folders" if auxiliary == "same" else "in both folders"
+        raise DataError(f"{raw.name}, auxiliary={auxiliary} needs {rule}: {names} {where}; or use {other}")
+    return private_ids, public_ids
+
+
 def _check_settings(auxiliary: str, seed: int, limit: int | None) -> None:
     if auxiliary not in AUXILIARY:
         raise DataError(f"unknown auxiliary {auxiliary!r}; choose from {', '.join(AUXILIARY)}")
@@ -230,12 +280,14 @@ def _check_settings(auxiliary: str, seed: int, limit: int | None) -> None:
 def _check_sizes(raw: RawImages, groups: dict[str, Groups], auxiliary: str, limit: int | None) -> None:
     if len(groups["private_train"]) < 2:
         n = int(raw.labels_N.max()) + 1
-        raise DataError(f"{raw.name}: half of {n} identities is no classifier: need at least 4, so 2 private")
+        what = "identities" if raw.kind == "identities" else "classes"
+        raise DataError(f"{raw.name}: half of {n} {what} is no classifier: need at least 4, so 2 private")
     for part in PARTS:
         empty = sum(not len(rows) for rows in groups[part])
         if empty:
             share = f"{empty} of {len(groups[part])} classes"
-            hint = "; 8 images a class are enough" if raw.official_test_N is None else ""
+            enough = 8 if raw.public_N is None else 2
+            hint = f"; {enough} images a class are enough" if raw.official_test_N is None else ""
             raise DataError(f"{raw.name}, auxiliary={auxiliary}: {share} have no image left for {part}{hint}")
     most = max(len(groups["private_train"]), len(groups["attack_train"]))
     if limit is not None and limit < most:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pandas as pd
+import torch
 from rich.console import Console
 
 from mipoison.artifacts import source_fingerprint
@@ -24,8 +25,8 @@ from mipoison.attacks import by_cost
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.episode import versions
-from mipoison.scene import SceneConfig
-from mipoison.splits import describe, make_split
+from mipoison.scene import SceneConfig, own_victim, split_of
+from mipoison.splits import describe
 from mipoison.storage import Storage, StorageError
 from study.cut import CUT, Point, worst_point
 from study.frontier import frontier_table
@@ -206,13 +207,9 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
             "continue it with --resume, or choose another --name"
         )
     scene = settings.scenes()[0]
-    split = make_split(
-        scene.dataset,
-        auxiliary=scene.auxiliary,
-        seed=scene.seed,
-        data_root=settings.data_root,
-        limit=scene.limit,
-    )
+    split = split_of(scene, settings.data_root)
+    if scene.victim is not None:
+        own_victim(scene, split, torch.device("cpu"))  # before any work: does it fit the data?
     console.print(
         f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
     )

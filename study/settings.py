@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import tyro
 from mipoison.attacks import ATTACKS, SUITE
 from mipoison.config import Config, ConfigError, choose
 from mipoison.datasets import dataset_choices, parse_name
-from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.defenses import ANCHORS, DEFENSES, retraining
 from mipoison.scene import SCALES, SceneConfig, scaled
+from mipoison.victim import check_source, repeatable_digest
 from study.records import check_name
 from study.search import SAMPLERS
 from study.space import searchable
@@ -33,6 +35,8 @@ SHARED = [
     "auxiliary",
     "scale",
     "limit",
+    "image_size",
+    "victim_digest",
     "seeds",
     "first_seed",
     "defenses",
@@ -73,6 +77,13 @@ class StudySettings:
     """sizes of networks and training: quick for CPUs (at most 2,000 training images a side), full for GPUs"""
     limit: int | None = None
     """at most so many training images a side; default: the scale's"""
+    image_size: int | None = None
+    """side of the images of folder:PATH: 16, 32 or 64 (default 32); the central square, resized"""
+    victim: str | None = None
+    """your own classifier, images in [0, 1] to logits: module:factory (in the current folder or an installed
+    package) or file.pt2 (torch.export). Both run code: use nobody else's. Default: one is trained"""
+    victim_state: str | None = None
+    """weights for --victim module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
     trials: int = 12
     """defense settings to evaluate, besides the anchors (undefended, label-only)"""
     seeds: int = 3
@@ -162,7 +173,19 @@ class StudySettings:
         parse_name(self.dataset)
         if self.name is not None:
             check_name(self.name)
-        object.__setattr__(self, "defenses", self._list("defense", self.defenses, searchable()))
+        families = searchable()
+        if self.victim is not None:
+            given = ",".join(self.defenses).split(",")
+            if retrained := [name for name in retraining() if name in given]:
+                raise ConfigError(
+                    f"defense {', '.join(retrained)} retrains the victim: not possible with --victim; "
+                    f"choose from: {', '.join(n for n in families if n not in retrained)}, {ALL}"
+                )
+            families = [name for name in families if name not in retraining()]
+            check_source(self.victim, self.victim_state)
+        elif self.victim_state is not None:
+            raise ConfigError(f"victim_state {self.victim_state!r} without --victim module:factory")
+        object.__setattr__(self, "defenses", self._list("defense", self.defenses, families))
         object.__setattr__(self, "attackers", self._list("attacker", self.attackers, list(ATTACKS)))
         self.scenes()
 
@@ -189,6 +212,11 @@ class StudySettings:
             raise ConfigError(f"no {kind} chosen; choose from: {', '.join(valid)}, {ALL}")
         return tuple(dict.fromkeys(out))
 
+    @functools.cached_property
+    def victim_digest(self) -> str | None:
+        """What identifies the user's own classifier; None where one is trained."""
+        return None if self.victim is None else repeatable_digest(self.victim, self.victim_state)
+
     def scenes(self) -> tuple[SceneConfig, ...]:
         """One scene a seed."""
         return tuple(
@@ -198,6 +226,10 @@ class StudySettings:
                 auxiliary=self.auxiliary,
                 seed=seed,
                 limit=self.limit,
+                image_size=self.image_size,
+                victim=self.victim,
+                victim_state=self.victim_state,
+                victim_digest=self.victim_digest,
                 threads=self.threads,
                 victim_steps=self.victim_steps,
                 decoder_steps=self.decoder_steps,
@@ -209,7 +241,7 @@ class StudySettings:
 
     def shared(self) -> dict[str, Any]:
         """What a resumed study must share, as JSON."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"victim_digest": self.victim_digest}
         return {
             name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SHARED
         }

@@ -31,7 +31,7 @@ from mipoison.episode import (
     finish_release,
 )
 from mipoison.models.inversion import SubstituteConfig
-from mipoison.scene import Scene, SceneConfig, scene_for
+from mipoison.scene import PATHS, Scene, SceneConfig, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
@@ -307,7 +307,7 @@ def _key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
     Attackers trained together give other numbers, within rounding: those are other episodes.
     """
     more = {"stacked": True} if stacks(stacked) else {}
-    return scene.spec(episode=episode.flat() | {"scene.dataset": None}, **more)
+    return scene.spec(episode=episode.flat() | dict.fromkeys(f"scene.{name}" for name in PATHS), **more)
 
 
 def _release(

@@ -60,3 +60,8 @@ DEFENSES: dict[str, type[Config]] = {
 
 ANCHORS = ("label-only", "none")
 """Always evaluated, never searched: the floor, and no defense at all."""
+
+
+def retraining() -> list[str]:
+    """Defenses that replace the victim: no post-processing units, and nothing for a victim that is given."""
+    return [name for name, config in DEFENSES.items() if config().make().retrains]  # type: ignore[attr-defined]

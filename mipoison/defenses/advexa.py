@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mipoison.config import Knob
-from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.pgd import loss_gradient
 from mipoison.protocols import DefenderView
@@ -39,7 +39,7 @@ def restore_label(z_NK: Tensor, label_N: Tensor) -> Tensor:
     return z_NK.scatter(1, top_N1, own).scatter(1, own_N1, largest)
 
 
-class AdvExa(BaseDefense):
+class AdvExa(SubstituteDefense):
     """A signed step, the label modifier, rescaling to the budget; repeated, then projected once.
 
     The original's code is not public; order and step follow the paper's description. A sign step has the l2

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mipoison.alignment import Engine, make_engine
 from mipoison.config import Config
+from mipoison.defenses.state import State, decoder_from, decoder_state, list_from, list_state
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -93,9 +94,22 @@ class BaseDefense:
 
     keeps_label: bool = True
     fresh: bool = False
+    retrains: bool = False
+    couples: bool = False
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Nothing to prepare."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What :meth:`protect` needs of what :meth:`fit` left, by name. Never a secret."""
+        return {}
+
+    def load_state(self, state: State) -> None:
+        """Put back what :meth:`state` gave (tensors on the device to compute on), in place of :meth:`fit`.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: tensors of something else.
+        """
 
     def pick(self, c_NK: Tensor) -> Tensor:
         """All of them (S(x) = 1 in Eq. 3)."""
@@ -108,3 +122,19 @@ class BaseDefense:
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
         """Mean cosine to the defense's target gradient here; None for defenses that align nothing."""
         return None
+
+
+class SubstituteDefense(BaseDefense):
+    """A defense that keeps one substitute, and perhaps a target gradient in its parameters."""
+
+    substitute: InversionNet
+    target: list[Tensor]
+
+    def state(self) -> dict[str, Tensor]:
+        return decoder_state("substitute", self.substitute) | list_state(
+            "target", getattr(self, "target", [])
+        )
+
+    def load_state(self, state: State) -> None:
+        self.substitute = decoder_from(state, "substitute")
+        self.target = list_from(state, "target")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
 from mipoison.config import Knob
-from mipoison.defenses.base import AlignedConfig, AlignedDefense, BaseDefense
+from mipoison.defenses.base import AlignedConfig, AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
 from mipoison.defenses.noise import random_direction
 from mipoison.protocols import DefenderView
@@ -95,10 +95,11 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
     return torch.empty_like(c_NK).scatter_(1, classes_NK, scores_NK)
 
 
-class LFP(AlignedDefense, BaseDefense):
+class LFP(AlignedDefense, SubstituteDefense):
     """Reverses the ranks of a few vectors, then aligns them; gradient over candidates and clean rest."""
 
     keeps_label = False
+    couples = True
 
     def __init__(self, config: LFPConfig) -> None:
         self.config = config

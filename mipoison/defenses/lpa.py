@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipoison.alignment import Aligned, Engine, EngineName, parameter_gradient, parameters_of, target_gradient
 from mipoison.config import Knob, Plain
-from mipoison.defenses.base import AlignedConfig, AlignedDefense, BaseDefense, DescentConfig
+from mipoison.defenses.base import AlignedConfig, AlignedDefense, DescentConfig, SubstituteDefense
 from mipoison.defenses.noise import random_direction
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -99,13 +99,14 @@ def descend(
     return z_NK
 
 
-class LPA(AlignedDefense, BaseDefense):
+class LPA(AlignedDefense, SubstituteDefense):
     """Projected descent on ``1 - cos(t, g(c + d; x))`` from a random start of the budget's size."""
 
     def __init__(self, config: LPAConfig) -> None:
         self.config = config
         self.keeps_label = config.keep_label
         self.fresh = config.randomness == "fresh"
+        self.couples = config.scope == "batch"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Train or load the substitute; compute the target gradient once, over all of D_cla train."""

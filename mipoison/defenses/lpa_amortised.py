@@ -13,6 +13,7 @@ from mipoison.alignment import Engine, EngineName, angle_samples, make_engine, t
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
 from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.state import State, module_state, part
 from mipoison.models.generator import GeneratorNet
 from mipoison.models.inversion import SubstituteConfig, features
 from mipoison.protocols import DefenderView
@@ -122,6 +123,18 @@ class LPAAmortised(BaseDefense):
             net.load_state_dict(view.trained("generator", settings, make))
         self.generator = net.requires_grad_(False).eval().to(device)
 
+    def state(self) -> dict[str, Tensor]:
+        """The generator alone: substitute and target have done their work in training."""
+        return module_state("generator", self.generator)
+
+    def load_state(self, state: State) -> None:
+        tensors = part(state, "generator")
+        net = GeneratorNet(
+            tensors["mean_K"], tensors["scale_K"], hidden=self.config.hidden, latent=self.config.latent
+        )
+        net.load_state_dict(tensors)
+        self.generator = net.requires_grad_(False).eval().to(tensors["mean_K"].device)
+
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         if self.config.budget == 0 or len(c_NK) == 0:
             return c_NK.clone()
@@ -131,7 +144,8 @@ class LPAAmortised(BaseDefense):
         return project_release(c_NK.double() + self.config.budget * d_NK, c_NK, self.config.budget)
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        """Mean cosine to the private target; None for ``own``, whose targets are the clean answers' own."""
-        if self.config.target == "own" or len(c_NK) == 0:
+        """Mean cosine to the private target; None for ``own``, whose targets are the clean answers' own, and
+        once loaded from a state."""
+        if self.config.target == "own" or len(c_NK) == 0 or not hasattr(self, "aim"):
             return None
         return float(self._engine("double-backward").align(c_NK, x_NCHW).cosine_N.mean())

@@ -75,5 +75,9 @@ class LPAShuffled(LPA):
     the true pairs.
     """
 
+    def __init__(self, config: LPAConfig) -> None:
+        super().__init__(config)
+        self.couples = True
+
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return super().protect(c_NK, x_NCHW[partners(rng).to(x_NCHW.device)], picked_N, rng=rng)

@@ -13,6 +13,7 @@ from mipoison.alignment import EngineName, make_engine, target_gradient
 from mipoison.config import Knob
 from mipoison.defenses.base import BaseDefense, DescentConfig
 from mipoison.defenses.lpa import LPAConfig, descend, unit_rows
+from mipoison.defenses.state import State, decoder_from, decoder_state, list_from, list_state
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -71,9 +72,24 @@ class LPAEnsemble(BaseDefense):
         c_NK, x_NCHW = view.c_private_NK.to(view.device), view.x_private_NCHW.to(view.device)
         self.substitutes = [view.substitute(config) for config in self.config.substitutes()]
         self.targets = [target_gradient(s, c_NK, x_NCHW) for s in self.substitutes]
+        self._make_engines()
+
+    def _make_engines(self) -> None:
         pairs = list(zip(self.substitutes, self.targets, strict=True))
         self.engines = [make_engine(self.config.engine, *pair) for pair in pairs]
         self.references = [make_engine("double-backward", *pair) for pair in pairs]
+
+    def state(self) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        for i, (substitute, target) in enumerate(zip(self.substitutes, self.targets, strict=True)):
+            out |= decoder_state(f"substitute{i}", substitute) | list_state(f"target{i}", target)
+        return out
+
+    def load_state(self, state: State) -> None:
+        members = range(len(self.config.substitutes()))
+        self.substitutes = [decoder_from(state, f"substitute{i}") for i in members]
+        self.targets = [list_from(state, f"target{i}") for i in members]
+        self._make_engines()
 
     def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
         """Mean of the substitutes' unit alignment gradients on the tangent (N, K), float64."""

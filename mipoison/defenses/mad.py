@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipoison.alignment import angle_samples
 from mipoison.config import Knob
-from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig, descend
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -31,7 +31,7 @@ class MADConfig(AlignedConfig):
         return MAD(self)
 
 
-class MAD(BaseDefense):
+class MAD(SubstituteDefense):
     """Turns each query's training gradient as far as the budget allows: ``min_d cos(g(c + d; x), g(c; x))``.
 
     Two things differ from the paper, whose attacker trains a classifier on the released vectors: the gradient

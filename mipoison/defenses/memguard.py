@@ -15,6 +15,7 @@ from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.lpa import unit_rows
 from mipoison.defenses.purifier import LogScores
+from mipoison.defenses.state import State, module_state, part
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -76,15 +77,29 @@ class MemGuard(BaseDefense):
         member_N = (torch.arange(len(c_NK), device=view.device) < len(private_NK)).float()
         weight = torch.tensor(len(public_NK) / max(len(private_NK), 1), device=view.device)
         with seeded(rng, view.device):
-            net = nn.Sequential(
-                LogScores(c_NK), nn.Linear(view.n_classes, cfg.hidden), nn.Tanh(), nn.Linear(cfg.hidden, 1)
-            ).to(view.device)
+            net = self._network(c_NK).to(view.device)
 
         def loss(logit_N1: Tensor, target_N: Tensor) -> Tensor:
             return F.binary_cross_entropy_with_logits(logit_N1[:, 0], target_N, pos_weight=weight)
 
         train(net, c_NK, member_N, loss, steps=cfg.steps, batch=cfg.batch, lr=1e-2, rng=rng)
         self.classifier = net.requires_grad_(False)
+
+    def _network(self, c_NK: Tensor) -> nn.Sequential:
+        """An untrained classifier that standardises as ``c_NK`` asks."""
+        hidden = self.config.hidden
+        return nn.Sequential(
+            LogScores(c_NK), nn.Linear(c_NK.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 1)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        return module_state("classifier", self.classifier)
+
+    def load_state(self, state: State) -> None:
+        tensors = part(state, "classifier")
+        net = self._network(tensors["0.mean"].new_zeros(2, len(tensors["0.mean"])))
+        net.load_state_dict(tensors)
+        self.classifier = net.requires_grad_(False).eval().to(tensors["0.mean"].device)
 
     def membership(self, c_NK: Tensor) -> tuple[Tensor, Tensor]:
         """Logit of being a member (N,), and its gradient (N, K) in the vector; float64."""

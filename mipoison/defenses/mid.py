@@ -52,6 +52,7 @@ class MID(BaseDefense):
     """
 
     keeps_label = False
+    retrains = True
 
     def __init__(self, config: MIDConfig) -> None:
         self.config = config

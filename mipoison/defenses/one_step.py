@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
 from mipoison.config import Config, Knob
-from mipoison.defenses.base import AlignedDefense, BaseDefense
+from mipoison.defenses.base import AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.protocols import DefenderView
@@ -48,7 +48,7 @@ class LPAOneStepConfig(Config):
         return LPAOneStep(self)
 
 
-class LPAOneStep(AlignedDefense, BaseDefense):
+class LPAOneStep(AlignedDefense, SubstituteDefense):
     """``d = budget * P u / |P u|``, u minus the gradient of ``1 - cos(t, g(c + d; x))`` at d = 0.
 
     P is the projection on the simplex tangent. It is the best step to first order; where a score is almost

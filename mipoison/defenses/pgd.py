@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.config import Knob
-from mipoison.defenses.base import AlignedConfig, BaseDefense
+from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig, descend
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView
@@ -39,7 +39,7 @@ def loss_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> Tensor
     return gradient
 
 
-class PGD(BaseDefense):
+class PGD(SubstituteDefense):
     """``max_d L(S; c + d, x)`` with |d| <= budget on the simplex: evasion, not poisoning."""
 
     keeps_label = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
+from mipoison.defenses.state import State, module_state, part
 from mipoison.models.inversion import SubstituteConfig, features
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -85,21 +86,34 @@ class Purifier(BaseDefense):
         """Train the autoencoder on the defender's public share."""
         cfg = self.config
         c_NK = view.substitute_data(SubstituteConfig(data=cfg.public_data))[0].to(view.device)
-        k = view.n_classes
-        middle = min(cfg.bottleneck, max(k - 1, 1))
         with seeded(rng, view.device):
-            net = nn.Sequential(
-                LogScores(c_NK),
-                nn.Linear(k, cfg.hidden), nn.Tanh(), nn.Linear(cfg.hidden, middle),
-                nn.Linear(middle, cfg.hidden), nn.Tanh(), nn.Linear(cfg.hidden, k),
-            ).to(view.device)  # fmt: skip
+            net = self._network(c_NK).to(view.device)
 
         def loss(logit_NK: Tensor, target_NK: Tensor) -> Tensor:
             distance = (torch.softmax(logit_NK, 1) - target_NK).square().sum(1).mean()
             return distance + cfg.label_weight * F.cross_entropy(logit_NK, label_of(target_NK))
 
         train(net, c_NK, c_NK, loss, steps=cfg.steps, batch=cfg.batch, lr=1e-2, rng=rng)
-        self.autoencoder = net.requires_grad_(False)
+        self.autoencoder: nn.Module = net.requires_grad_(False)
+
+    def _network(self, c_NK: Tensor) -> nn.Sequential:
+        """An untrained autoencoder that standardises as ``c_NK`` asks."""
+        k, hidden = c_NK.shape[1], self.config.hidden
+        middle = min(self.config.bottleneck, max(k - 1, 1))
+        return nn.Sequential(
+            LogScores(c_NK),
+            nn.Linear(k, hidden), nn.Tanh(), nn.Linear(hidden, middle),
+            nn.Linear(middle, hidden), nn.Tanh(), nn.Linear(hidden, k),
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Tensor]:
+        return module_state("autoencoder", self.autoencoder)
+
+    def load_state(self, state: State) -> None:
+        tensors = part(state, "autoencoder")
+        net = self._network(tensors["0.mean"].new_zeros(2, len(tensors["0.mean"])))
+        net.load_state_dict(tensors)
+        self.autoencoder = net.requires_grad_(False).eval().to(tensors["0.mean"].device)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         if len(c_NK) == 0:

@@ -1,0 +1,133 @@
+"""The settings of a scene: what is attacked, on which data, trained how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mipoison.config import Config, choose, digest
+from mipoison.datasets import DATASETS, check_image_size, parse_name
+from mipoison.models.classifier import ClassifierConfig
+from mipoison.splits import AUXILIARY
+from mipoison.victim import check_source, short_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig(Config):
+    """What is attacked, on which data, trained how much.
+
+    Attributes:
+        dataset: a name of DATASETS (``faces:PATH`` and ``facescrub:PATH`` carry a folder).
+        auxiliary: ``same`` (the attacker holds other images of the private classes), ``disjoint`` (other
+            classes).
+        seed: of the split, the victim, the evaluators and everything random.
+        limit: at most so many training images a side; None takes all.
+        image_size: side of the images of ``folder:PATH``; None: the data set's own.
+        victim, victim_state, victim_digest: the user's own classifier, see :mod:`mipoison.victim`, and what
+            it must be found to be; None trains one. It is used as it is: the seed does not change it. With
+            ``same`` all classes are private then.
+        victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture,
+            the evaluators).
+        decoder_width, decoder_steps, decoder_batch, decoder_lr: all inversion models.
+        threads: CPU threads of torch. Sums are ordered by it, so it belongs to the settings.
+    """
+
+    dataset: str = "digits"
+    auxiliary: Literal["same", "disjoint"] = "same"
+    seed: int = 0
+    limit: int | None = None
+    image_size: int | None = None
+    victim: str | None = None
+    victim_state: str | None = None
+    victim_digest: str | None = None
+    victim_width: int = 16
+    victim_hidden: int = 64
+    victim_steps: int = 200
+    victim_batch: int = 64
+    decoder_width: int = 16
+    decoder_steps: int = 400
+    decoder_batch: int = 32
+    decoder_lr: float = 5e-3
+    threads: int = 1
+
+    def validate(self) -> None:
+        dataset, _ = parse_name(self.dataset)
+        check_image_size(self.dataset, self.image_size)
+        self.one_of("auxiliary", AUXILIARY)
+        self.require("seed", self.seed >= 0, "at least 0")
+        self.require("limit", self.limit is None or self.limit >= 10, "at least 10 images")
+        for name in self.field_kinds():
+            if name.startswith(("victim_", "decoder_", "threads")) and not name.endswith(("state", "digest")):
+                self.require(name, getattr(self, name) > 0, "above 0")
+        if self.victim is None:
+            for field in ("victim_state", "victim_digest"):
+                self.require(field, getattr(self, field) is None, "left out where there is no own victim")
+            return
+        check_source(self.victim, self.victim_state)
+        self.require("victim_digest", bool(self.victim_digest), "the classifier's digest (see load_victim)")
+        drawn = DATASETS[dataset].kind == "identities" and self.auxiliary == "disjoint"
+        self.require(
+            "victim", not drawn, f"None: which identities of {dataset} are private depends on the seed"
+        )
+
+    @property
+    def victim_name(self) -> str:
+        """What records call the victim: it names the own one, or stands for all settings of a trained one."""
+        if self.victim is None:
+            return f"victim-{digest(self.flat())[:12]}"
+        return f"{short_name(self.victim)}@{self.victim_digest}"
+
+    def classifier(self, architecture: Literal["victim", "evaluator"]) -> ClassifierConfig:
+        """Configuration of the victim or of an evaluator."""
+        return ClassifierConfig(
+            architecture=architecture,
+            width=self.victim_width,
+            hidden=self.victim_hidden,
+            steps=self.victim_steps,
+            batch=self.victim_batch,
+        )
+
+
+PATHS = ("dataset", "victim", "victim_state")
+"""Settings that may carry a path."""
+
+_SMALL = dict(victim_width=16, victim_hidden=64, victim_steps=200, victim_batch=64)
+SCALES: dict[str, dict[int, dict[str, Any]]] = {
+    "quick": {
+        16: dict(_SMALL, decoder_width=16, decoder_steps=400, decoder_batch=32, decoder_lr=5e-3),
+        32: dict(
+            _SMALL,
+            victim_steps=400,
+            decoder_width=16,
+            decoder_steps=500,
+            decoder_batch=64,
+            decoder_lr=5e-3,
+            limit=2000,
+        ),
+        64: dict(
+            _SMALL,
+            victim_steps=500,
+            decoder_width=16,
+            decoder_steps=500,
+            decoder_batch=64,
+            decoder_lr=3e-3,
+            limit=1500,
+        ),
+    },
+    "full": {
+        size: dict(
+            victim_width=64, victim_hidden=256, victim_steps=6000, victim_batch=128,
+            decoder_width=width, decoder_steps=20000, decoder_batch=128, decoder_lr=1e-3,
+        )
+        for size, width in ((16, 64), (32, 128), (64, 128))
+    },
+}  # fmt: skip
+"""``quick`` for a CPU, ``full`` for a GPU, by image size; a scale's numbers are fields of SceneConfig."""
+
+
+def scaled(dataset: str, scale: str, **changes: Any) -> SceneConfig:
+    """A scene at a named scale; ``changes`` that are not None replace the scale's values."""
+    choose("scale", scale, SCALES)
+    size = check_image_size(dataset, changes.get("image_size"))
+    values = {**SCALES[scale][size], **{k: v for k, v in changes.items() if v is not None}}
+    return SceneConfig(dataset=dataset, **values)

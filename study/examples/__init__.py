@@ -1,0 +1,1 @@
+"""Worked examples, run by the tests."""

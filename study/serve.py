@@ -1,0 +1,168 @@
+"""Serve a protected classifier over HTTP: released vectors in place of confidence vectors.
+
+``python study/serve.py --unit FOLDER --victim module:factory``; ``--help`` explains every setting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from mipoison.config import ConfigError
+from study.rayenv import RayPlan, plan_ray
+
+USAGE = 2
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+START_S = 120
+"""Longest start of a replica."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Serve a classifier behind its post-processing unit, on a Ray Serve of this machine alone.
+
+    POST /release: an image (image/png, image/jpeg), an array (application/x-npy) or {"images": [...]}
+    (application/json); answers {"released": [[...]], "labels": [...]}. GET /health. The secret of keyed
+    randomness is read from the environment variable MIPOISON_SECRET (16 to 64 bytes).
+    """
+
+    unit: str
+    """folder (or s3://bucket/prefix) that Unit.save wrote"""
+    victim: str
+    """the classifier: module:factory (in the current folder or an installed package) or file.pt2"""
+    victim_state: str | None = None
+    """weights for module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
+    host: str = "127.0.0.1"
+    """address to listen on; beyond loopback, put TLS and authentication in front of it"""
+    port: int = 8000
+    """port to listen on"""
+    replicas: int = 1
+    """copies of the classifier that share the requests"""
+    gpus_per_replica: float = 0.0
+    """GPUs of a replica (fractions share one); 0: the CPU"""
+    threads: int = 1
+    """CPU threads of torch in a replica"""
+    verbose: bool = False
+    """show Ray's logs and one line a request"""
+
+    def check(self) -> None:
+        """ConfigError for values out of bounds, and for a port that is taken."""
+        for name, low, high in (("port", 1, 65535), ("replicas", 1, 1000), ("threads", 1, 1024)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be between {low} and {high}")
+        if not 0 <= self.gpus_per_replica <= 64:
+            raise ConfigError(f"gpus_per_replica = {self.gpus_per_replica}: must be between 0 and 64")
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family[0], family[1]) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(family[4])
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until interrupted; returns the exit code: 0 after Ctrl-C or SIGTERM, 2 for bad input."""
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
+    settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
+    try:
+        settings.check()
+        plan = plan_ray("local")  # Ray reads its environment when it is imported
+        served = _served(settings)
+        protected = served.load()  # here first: what is wrong is said before anything starts
+    except ConfigError as error:
+        errors.print(f"error: {error}", style="bold red", markup=False)
+        return USAGE
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _start(settings, plan, served)
+        if settings.host not in LOOPBACK:
+            console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
+        console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
+        console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        console.print("stopping")
+    except (RuntimeError, TimeoutError) as error:
+        errors.print(f"error: Ray Serve did not start: {str(error).splitlines()[0]}", markup=False)
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+        _stop(plan)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _served(settings: Arguments) -> Any:
+    """What the replicas load; ConfigError where Ray Serve is not installed."""
+    try:
+        from study.endpoint import Served
+    except ImportError as error:
+        raise ConfigError(f'Ray Serve is missing ({error}): pip install -e ".[serve]"') from error
+    return Served(
+        unit=settings.unit if "://" in settings.unit else os.path.abspath(os.path.expanduser(settings.unit)),
+        victim=settings.victim,
+        victim_state=settings.victim_state,
+        device="cuda" if settings.gpus_per_replica else "cpu",
+        threads=settings.threads,
+    )
+
+
+def _start(settings: Arguments, plan: RayPlan, served: Any) -> None:
+    """A Ray on loopback with a token, and the deployment on it; returns when it answers."""
+    import ray
+    from ray import serve
+    from ray.serve.config import ProxyLocation
+
+    from study.endpoint import Endpoint
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    level = logging.INFO if settings.verbose else logging.ERROR
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=plan.scratch,
+        object_store_memory=128 * 2**20,
+        log_to_driver=settings.verbose,
+        logging_level=level,
+    )
+    logging.getLogger("ray.serve").setLevel(level)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60},
+    )
+    actor = {"num_cpus": 0, "num_gpus": settings.gpus_per_replica}
+    deployment = Endpoint.options(num_replicas=settings.replicas, ray_actor_options=actor)  # type: ignore[attr-defined]
+    serve.run(deployment.bind(served), name="mipoison")
+
+
+def _stop(plan: RayPlan) -> None:
+    import ray
+    from ray import serve
+
+    from study.cluster import stop_ray
+
+    if ray.is_initialized():
+        serve.shutdown()
+    stop_ray(plan)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
