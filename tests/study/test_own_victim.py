@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -123,6 +124,28 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
     assert (episodes["n_classes"].dropna() == 3).all()
     assert (episodes["model_accuracy"].dropna() > 0.8).all()
     assert not list((here / "results" / "artifacts").glob("victim-*"))  # none was trained
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(560)
+def test_workers_find_the_classifier(here: Path) -> None:
+    """On a local Ray: module and weights are in the driver's current folder, and nowhere else."""
+    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as home:
+        drop = ("RAY_", "PYTEST_", "MIPOISON_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
+            "HOME": home, "TMPDIR": home, "MIPOISON_RAY_TMP": f"{home}/r", "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }  # fmt: skip
+        own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
+        run = subprocess.run(
+            [sys.executable, pareto.__file__, *TINY[2:], *own, "--trials", "1", "--defenses", "rounding",
+             "--no-dashboard"],
+            cwd=here, env=environment, capture_output=True, text=True, timeout=540,
+        )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    episodes = pd.read_parquet(here / "results" / "folder-same" / "episodes")
+    assert episodes["status"].isin(["ok", "cut"]).all(), episodes["error"].tolist()
+    assert episodes["victim"].str.startswith("cli_net:make@").all()
 
 
 @pytest.mark.timeout(280)
