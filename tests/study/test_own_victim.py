@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -113,6 +114,8 @@ def test_a_study_belongs_to_its_classifier(here: Path) -> None:
     two = StudySettings(dataset="folder:data", victim="cli_net:make", victim_state="other.safetensors")
     assert [d.split(":")[0] for d in differences(one.shared(), two.shared())] == ["victim_digest"]
     assert two.scenes()[0].victim_name != scene.victim_name
+    larger = dataclasses.replace(one, image_size=64)
+    assert [d.split(":")[0] for d in differences(one.shared(), larger.shared())] == ["image_size"]
 
 
 def test_a_study_of_an_own_classifier(here: Path) -> None:
