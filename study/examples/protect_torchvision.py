@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = pareto.main(
         ["--dataset", f"folder:{folder}", *victim, "--executor", "local", "--storage", str(out / "results"),
          "--defenses", "tail-noise", "--attackers", "passive", "label-only", "--trials", "1", "--seeds", "1",
-         "--victim-steps", "80", "--decoder-steps", "60"]
+         "--victim-steps", "60", "--decoder-steps", "40"]
     )  # fmt: skip
     if code:
         return code
