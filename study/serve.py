@@ -21,6 +21,7 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
+from mipoison.storage import StorageError
 from study.rayenv import RayPlan, plan_ray
 
 USAGE = 2
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = plan_ray("local")  # Ray reads its environment when it is imported
         served = _served(settings)
         protected = served.load()  # here first: what is wrong is said before anything starts
-    except ConfigError as error:
+    except (ConfigError, StorageError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
     signal.signal(signal.SIGTERM, _interrupt)
