@@ -52,7 +52,7 @@ class ProtectedClassifier(nn.Module):
     """Images (N, C, H, W) in [0, 1] to released vectors (N, K): ``c' = PU(T(x), x)``.
 
     Keyed randomness follows secret and image: the same image gets the same answer, up to the rounding of
-    float32 in batches of another size. ``fresh`` defenses draw anew each time, from the system's entropy. No
+    float32 in batches of another size or layout. ``fresh`` defenses draw anew each time, from the system's entropy. No
     answer depends on the images of other requests, nor, but for defenses that couple a request (LFP, LPA with
     scope ``batch``), on the other images of its own. It keeps no memory of queries.
 
