@@ -18,7 +18,7 @@ from mipoison.alignment.double_backward import align_batch, align_samples, align
 from mipoison.alignment.forward_over_reverse import Folded, SampleTerms, parameter_gradients, tangent
 from mipoison.alignment.gradients import OBJECTIVES, Aligned, norm_of, parameter_gradient, weights_of
 from mipoison.alignment.memory import chunk_of
-from mipoison.alignment.network import Network
+from mipoison.alignment.network import Network, fit_for_bf16
 from mipoison.config import choose
 from mipoison.models.inversion import InversionNet
 
@@ -158,7 +158,7 @@ class ForwardOverReverse(Engine):
     ) -> None:
         super().__init__(decoder, target, scope=scope, objective=objective)
         with torch.no_grad():
-            self.net = Network(decoder, self.precision)
+            self.net = Network(decoder, self.precision if fit_for_bf16(decoder) else None)
             self.weights = Folded(self.net, self.net.fold_weights(target))
             self.whole = Folded(self.net, self.net.fold(target))
             self.target_norm = norm_of(target)
@@ -207,7 +207,10 @@ class ForwardOverReverse(Engine):
 
 
 class ForwardOverReverseBF16(ForwardOverReverse):
-    """The same with maps in bfloat16; features, logits and sums keep the decoder's precision."""
+    """The same with maps in bfloat16; features, logits and sums keep the decoder's precision.
+
+    A decoder with a batch-norm channel that is nearly switched off keeps its precision (fit_for_bf16).
+    """
 
     name = "forward-over-reverse-bf16"
     precision = torch.bfloat16

@@ -113,15 +113,16 @@ class SampleTerms:
         kappas: list[Tensor | None] = []
         a_dot = state.f[:0]
         for i, (block, own) in enumerate(zip(net.blocks, self.owns, strict=True)):
-            n_dot = b4 * self.moves[i]
-            if i > 0:
-                n_dot += block.forward(a_dot, net.weights[i], None)
-            n_dot -= own.forward(alpha_N)
             kappa, offset = own.vary(beta_N, alpha_N)
-            if offset is not None:
-                n_dot += offset
+            if i == 0:
+                n_dot = b4 * self.moves[i]
+            else:
+                n_dot = block.forward(a_dot, net.weights[i], None).addcmul_(b4, self.moves[i])
+            own.subtract_forward(n_dot, alpha_N)
             if kappa is not None:
                 n_dot.addcmul_(kappa, state.outputs[i])
+            if offset is not None:
+                n_dot += offset
             moved.append(n_dot)
             kappas.append(kappa)
             if i < last:

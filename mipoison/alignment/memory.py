@@ -15,8 +15,8 @@ from mipoison.models.inversion import InversionNet
 
 SHARE = 0.25
 """Of the free memory, at most this much for one chunk: other processes and the caller need theirs."""
-MOST = 2048
-"""Samples a chunk at most: more are not faster."""
+MOST = {"cpu": 256, "cuda": 2048}
+"""Samples a chunk at most: more were not faster on a CPU (on a GPU this is a guess)."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -51,11 +51,11 @@ def _floats(shapes: tuple[tuple[int, int, int, int], ...]) -> int:
 
 
 def chunk_of(decoder: InversionNet, live: float, device: torch.device) -> int:
-    """Samples a chunk: what fits into a quarter of the free memory, 1 to 2,048.
+    """Samples a chunk: what fits into a quarter of the free memory, at least 1 and at most MOST.
 
     Args:
         live: how many copies of all maps an engine holds at its peak, in units of float32.
     """
     width = next(decoder.parameters()).element_size()
     per_sample = live * width * floats_per_sample(decoder)
-    return max(1, min(MOST, int(SHARE * free_bytes(device) / per_sample)))
+    return max(1, min(MOST.get(device.type, 256), int(SHARE * free_bytes(device) / per_sample)))

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipoison.alignment.patches import channels_last, spread
 from mipoison.models.inversion import InversionNet, features
 
-CL = torch.channels_last
+FEW = 4
+"""Output channels up to which a transposed convolution on a CPU is faster as a matrix product."""
 
 
 @dataclass
@@ -47,8 +49,17 @@ class Block:
     kernel: int
     n_parameters: int
 
+    @property
+    def geometry(self) -> tuple[int, int, int]:
+        """Kernel, stride and padding."""
+        return self.kernel, self.stride, self.padding
+
     def forward(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution with another weight."""
+        if weight.shape[1] <= FEW and a.device.type == "cpu":
+            columns = a.permute(0, 2, 3, 1).flatten(1, 2) @ first_matrix(weight)
+            out = spread(columns, (a.shape[2], a.shape[3]), *self.geometry)
+            return out if bias is None else out + bias[:, None, None]
         return F.conv_transpose2d(a, weight, bias, self.stride, self.padding)
 
     def adjoint(self, b: Tensor, weight: Tensor) -> Tensor:
@@ -104,12 +115,11 @@ class Network:
 
     def cast(self, w: Tensor) -> Tensor:
         """A weight or vector in the precision of the maps."""
-        w = w.to(self.precision)
-        return w.contiguous(memory_format=CL) if w.dim() == 4 else w
+        return channels_last(w.to(self.precision))
 
     def cast_map(self, a: Tensor) -> Tensor:
         """A map in the precision of the passes, channels-last."""
-        return a.to(self.precision).contiguous(memory_format=CL)
+        return channels_last(a.to(self.precision))
 
     def fold_weights(self, vectors: list[Tensor]) -> Direction:
         """As :meth:`fold`, the convolutions' weights alone."""
@@ -161,23 +171,34 @@ class Network:
                 n = block.forward(a, self.weights[i], self.biases[i])
             state.outputs.append(n)
             if i < last:
-                a = torch.tanh(n)
+                # In bfloat16 tanh is slower on a CPU than the way through float32, and less exact.
+                a = torch.tanh(n.float()).to(n.dtype) if n.dtype == torch.bfloat16 else torch.tanh(n)
         logits = state.outputs[-1] = state.outputs[-1].to(self.own)
         p = torch.sigmoid(logits)
         slope, error = p * (1 - p), p - x_NCHW.to(self.own)
         share = 2 / x_NCHW[0].numel() if len(x_NCHW) else 0.0
         delta = share * error * slope
         state.curve = share * slope.square() + delta * (1 - 2 * p)
+        one = torch.ones((), dtype=self.precision, device=f.device)
         for i in range(last, -1, -1):
             delta = self.cast_map(delta)
             state.deltas.insert(0, delta)
             if i == 0:
                 state.gradient = self.first_adjoint(delta, self.first)
             else:
-                d = 1 - state.inputs[i].square()
+                d = torch.addcmul(one, state.inputs[i], state.inputs[i], value=-1)
                 state.slopes.insert(0, d)
                 delta = self.blocks[i].adjoint(delta, self.weights[i]) * d
         return state
+
+
+def fit_for_bf16(decoder: InversionNet) -> bool:
+    """Whether every batch-norm channel has a gamma of at least 1/32 of the layer's largest.
+
+    Below that the passes, which read ``(n - beta) / gamma`` off the map n, lose too many of its eight bits.
+    """
+    gammas = [layer.weight.detach().abs() for layer in decoder.layers if isinstance(layer, nn.BatchNorm2d)]
+    return all(bool((g >= g.amax() / 32).all()) for g in gammas)
 
 
 def features_with_slope(c_NK: Tensor, kind: str) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,10 @@ Shape suffixes: N samples, C channels.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from mipoison.alignment.network import CL, Block, Network, Primal
+from mipoison.alignment.network import Network, Primal
+from mipoison.alignment.patches import gather, spread
 
 
 class Own:
@@ -38,7 +38,7 @@ class Own:
         else:
             self.places = (a.shape[2], a.shape[3])
             self.a = a.permute(0, 2, 3, 1).flatten(1, 2)
-            self.p = gather(scaled, self.block)
+            self.p = gather(scaled, *self.block.geometry)
             self._products()
         self.dot_N = state.f.new_zeros(len(state.f))
         self._vectors(state.outputs[i], delta)
@@ -84,16 +84,20 @@ class Own:
             kappa = kappa_NC.to(self.net.precision)[:, :, None, None]
         return kappa, offset_NC.to(self.net.precision)[:, :, None, None]
 
-    def forward(self, alpha_N: Tensor) -> Tensor:
-        """alpha_i times g_i's weight applied to the block's own input, as its output moves (N, C, H, W)."""
+    def subtract_forward(self, n_dot: Tensor, alpha_N: Tensor) -> None:
+        """Take from ``n_dot`` alpha_i times what g_i's weight, applied to the block's own input, moves (in
+        place)."""
         if self.first:
-            return (alpha_N * self.rows_N)[:, None, None, None].to(self.net.precision) * (
-                self.scaled * self.scale
-            )
+            factor_N = (alpha_N * self.rows_N).to(self.net.precision)
+            n_dot.addcmul_(factor_N[:, None, None, None] * self.scale, self.scaled, value=-1)
+            return
         a3 = alpha_N[:, None, None].to(self.net.precision)
         columns = (a3 * self.rows) @ self.p if self.gram else self.a @ (a3 * self.weight)
-        out = spread(columns, self.places, self.block)
-        return out * self.scale if self.block.norm else out
+        out = spread(columns, self.places, *self.block.geometry)
+        if self.block.norm:
+            n_dot.addcmul_(out, self.scale, value=-1)
+        else:
+            n_dot -= out
 
     def adjoint(self, alpha_N: Tensor) -> Tensor:
         """alpha_i times the adjoint applied to the block's own output gradient: like the block's input."""
@@ -102,24 +106,3 @@ class Own:
         a3 = alpha_N[:, None, None].to(self.net.precision)
         rows = (a3 * self.columns) @ self.a if self.gram else self.p @ (a3 * self.weight).mT
         return rows.unflatten(1, self.places).permute(0, 3, 1, 2)
-
-
-def gather(b: Tensor, block: Block) -> Tensor:
-    """Patches (N, places, k k C) of an output gradient: those that each place of the input touches."""
-    p, k, s = block.padding, block.kernel, block.stride
-    padded = F.pad(b, (p, p, p, p)).contiguous(memory_format=CL)
-    patches = padded.unfold(2, k, s).unfold(3, k, s)
-    return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
-
-
-def spread(columns: Tensor, places: tuple[int, int], block: Block) -> Tensor:
-    """The adjoint of :func:`gather`: patches added up where they overlap, (N, C, H, W) channels-last."""
-    p, k, s = block.padding, block.kernel, block.stride
-    (h, w), m = places, k // s
-    y = columns.unflatten(2, (m, s, m, s, -1)).unflatten(1, (h, w))
-    out = y.new_zeros(len(y), h - 1 + m, s, w - 1 + m, s, y.shape[-1])
-    for i in range(m):
-        for j in range(m):
-            out[:, i : i + h, :, j : j + w] += y[:, :, :, i, :, j].permute(0, 1, 3, 2, 4, 5)
-    out = out.flatten(3, 4).flatten(1, 2)
-    return out[:, p : out.shape[1] - p, p : out.shape[2] - p].permute(0, 3, 1, 2)

@@ -1,0 +1,60 @@
+"""Patches of a map and their sum: the two halves of a transposed convolution around a matrix product.
+
+Shape suffixes: N samples, C channels.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def channels_last(a: Tensor) -> Tensor:
+    """A map or weight with channels last in memory; with one channel, too, where torch leaves it open and
+    a convolution on the CPU then takes a path that is ten times slower."""
+    if a.dim() != 4:
+        return a
+    if a.shape[1] > 1:
+        return a.contiguous(memory_format=torch.channels_last)
+    return a.contiguous().as_strided(a.shape, (a.shape[2] * a.shape[3], 1, a.shape[3], 1))
+
+
+def gather(b: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Patches (N, places, k k C) of an output map: those that each place of the input touches."""
+    padded = channels_last(F.pad(b, (padding, padding, padding, padding)))
+    patches = padded.unfold(2, kernel, stride).unfold(3, kernel, stride)
+    return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+
+def spread(columns: Tensor, places: tuple[int, int], kernel: int, stride: int, padding: int) -> Tensor:
+    """The adjoint of :func:`gather`: patches added up where they overlap, (N, C, H, W) channels-last."""
+    n, channels = len(columns), columns.shape[2] // kernel**2
+    rows, offsets = _bags(n, *places, kernel, stride, padding, columns.device)
+    # Each output place is a bag of rows of C numbers: one pass, where adding shifted views takes four.
+    total = F.embedding_bag(rows, columns.reshape(-1, channels), offsets, mode="sum")
+    h, w = ((p - 1) * stride - 2 * padding + kernel for p in places)
+    return total.view(n, h, w, channels).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=32)
+def _bags(
+    n: int, height: int, width: int, kernel: int, stride: int, padding: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(rows, offsets) of an embedding bag: which patch entries add up to each place of the output."""
+    h, w = ((p - 1) * stride - 2 * padding + kernel for p in (height, width))
+    k = torch.arange(kernel) - padding
+    y = (torch.arange(height)[:, None] * stride + k)[:, None, :, None]
+    x = (torch.arange(width)[:, None] * stride + k)[None, :, None, :]
+    inside = ((y >= 0) & (y < h) & (x >= 0) & (x < w)).flatten()
+    place = (y * w + x).flatten()[inside]
+    order = place.argsort(stable=True)
+    rows = torch.arange(inside.numel())[inside][order]
+    counts = torch.bincount(place, minlength=h * w)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)[:-1]])
+    sample = torch.arange(n)[:, None]
+    rows = (sample * inside.numel() + rows).flatten()
+    offsets = (sample * int(counts.sum()) + offsets).flatten()
+    return rows.int().to(device), offsets.int().to(device)

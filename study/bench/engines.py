@@ -1,0 +1,165 @@
+"""Alignment engines against double backward: time of LPA's rounds, and memory, as ratios of one run.
+
+Rows are plain dicts whose keys are those of ``study.bench.rows.Row``. Decoders are untrained: what a gradient
+costs does not depend on training. What an objective reaches on trained ones: ``study.bench.objectives``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipoison.alignment import make_engine
+from mipoison.defenses.lpa import LPAConfig, descend
+from mipoison.models.inversion import InversionConfig, InversionNet
+from mipoison.randomness import QueryRandomness, generator
+from mipoison.scene import default_device
+from mipoison.training import seeded
+
+BASELINES = {"sample": "double-backward-loop", "batch": "double-backward"}
+BARS = {"sample": 20.0, "batch": 2.5}
+CASES: dict[str, list[tuple[str, str]]] = {
+    "sample": [
+        ("double-backward-loop", "cosine"),
+        ("double-backward", "cosine"),
+        ("forward-over-reverse", "cosine"),
+        ("forward-over-reverse-bf16", "cosine"),
+        ("finite-difference", "frozen"),
+        ("forward-over-reverse", "frozen"),
+        ("forward-over-reverse-bf16", "frozen"),
+    ],
+    "batch": [
+        ("double-backward", "cosine"),
+        ("finite-difference", "cosine"),
+        ("forward-over-reverse", "cosine"),
+        ("forward-over-reverse-bf16", "cosine"),
+    ],
+}
+
+
+def subject(
+    size: int, width: int, n: int, classes: int = 5
+) -> tuple[InversionNet, list[Tensor], Tensor, Tensor]:
+    """A frozen decoder, a target, n vectors and images, on the default device; seeded."""
+    device, rng = default_device(), generator(0, "engine benchmark")
+    with seeded(rng, torch.device("cpu")):
+        net = InversionConfig(width=width).make((1, size, size), classes)
+    decoder = net.eval().requires_grad_(False).to(device)
+    target = [torch.randn(p.shape, generator=rng).to(device) for p in decoder.parameters()]
+    c_NK = torch.softmax(2 * torch.randn(n, classes, generator=rng), 1).to(device)
+    return decoder, target, c_NK, torch.rand(n, 1, size, size, generator=rng).to(device)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def rounds_of_lpa(
+    scope: str, *, size: int = 32, width: int = 32, n: int = 128, rounds: int = 10, repeats: int = 5
+) -> Iterator[dict[str, Any]]:
+    """LPA's descent (projections included) by each engine, against double backward; cases take turns.
+
+    Args:
+        scope: ``sample`` (baseline: one double backward a sample) or ``batch`` (one for the batch).
+        size, width: image side, decoder width. n: vectors. rounds: R. repeats: a case (the loop: at most 3).
+    """
+    decoder, target, c_NK, x_NCHW = subject(size, width, n)
+    config, rng = LPAConfig(budget=0.01, rounds=rounds), QueryRandomness(torch.arange(n))
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, objective in CASES[scope]:
+        engine = make_engine(name, decoder, target, scope=scope, objective=objective)
+        calls[name, objective] = lambda e=engine: descend(  # type: ignore[misc]
+            config, c_NK, rng, lambda z_NK: e.gradient(z_NK, x_NCHW)
+        )
+        engine.gradient(c_NK[:2], x_NCHW[:2])
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for turn in range(repeats):
+        for key, call in calls.items():
+            if turn < 3 or key[0] != "double-backward-loop":
+                taken[key].append(_timed(call))
+    median = {key: statistics.median(values) for key, values in taken.items()}
+    first = (BASELINES[scope], "cosine")
+    for key, value in median.items():
+        name, objective = key
+        ratio = median[first] / value
+        yield dict(
+            benchmark=f"engines, {scope} scope", case=f"{name}, {objective}", value=1e3 * value, unit="ms",
+            repeats=len(taken[key]), against=first[0], baseline=1e3 * median[first], ratio=ratio,
+            bar=f">= {BARS[scope]:g}x", holds=ratio >= BARS[scope],
+            conditions=f"R = {rounds}, {n} vectors, 1x{size}x{size}, width {width}, "
+            f"{torch.get_num_threads()} threads, {default_device().type}",
+        )  # fmt: skip
+
+
+_PEAK = """
+import torch
+from pathlib import Path
+from mipoison.alignment import make_engine
+from study.bench.engines import subject
+torch.set_num_threads(1)
+decoder, target, c, x = subject({size}, {width}, {n})
+engine = make_engine({name!r}, decoder, target, scope={scope!r})
+engine.gradient(c[:2], x[:2])
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+peak = lambda: next(
+    int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+)
+before = peak()
+engine.gradient(c, x)
+print(peak() - before)
+"""
+
+
+def peak_megabytes(name: str, scope: str, *, size: int = 32, width: int = 32, n: int = 128) -> float:
+    """What one gradient adds to the peak resident memory of a fresh process; Linux alone (/proc)."""
+    text = _PEAK.format(name=name, scope=scope, size=size, width=width, n=n)
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=300
+    )
+    return int(done.stdout.split()[-1]) / 1024
+
+
+def memory(*, n: int = 128) -> Iterator[dict[str, Any]]:
+    """Peak memory of one gradient, against double backward in the same scope."""
+    for scope in ("batch", "sample"):
+        baseline = peak_megabytes("double-backward", scope, n=n)
+        for name in ("double-backward", "forward-over-reverse", "forward-over-reverse-bf16"):
+            value = baseline if name == "double-backward" else peak_megabytes(name, scope, n=n)
+            yield dict(
+                benchmark=f"engines, memory, {scope} scope", case=name, value=value, unit="MB",
+                against="double-backward", baseline=baseline, ratio=baseline / max(value, 1e-9),
+                conditions=f"{n} vectors, 1x32x32, width 32, one gradient, growth of the peak resident set",
+            )  # fmt: skip
+
+
+def main() -> None:
+    """Print all rows."""
+    for scope in CASES:
+        for row in rounds_of_lpa(scope):
+            print(
+                f"{row['benchmark']}: {row['case']}: {row['value']:.1f} ms, {row['ratio']:.2f}x", flush=True
+            )
+    for row in memory():
+        _show(row)
+
+
+def _show(row: dict[str, Any]) -> None:
+    text = f"{row['benchmark']}: {row['case']}: {row['value']:.1f} {row['unit']}, {row['ratio']:.2f}x"
+    print(f"{text} ({row['conditions']})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
