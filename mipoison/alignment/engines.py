@@ -17,12 +17,14 @@ from mipoison.alignment import finite_difference
 from mipoison.alignment.double_backward import align_batch, align_samples, align_samples_loop
 from mipoison.alignment.forward_over_reverse import Folded, SampleTerms, parameter_gradients, tangent
 from mipoison.alignment.gradients import OBJECTIVES, Aligned, norm_of, parameter_gradient, weights_of
-from mipoison.alignment.memory import chunk_of
+from mipoison.alignment.memory import chunk_of, has_fast_bf16, multiply_adds
 from mipoison.alignment.network import Network, fit_for_bf16
 from mipoison.config import choose
 from mipoison.models.inversion import InversionNet
 
 SCOPES = ("sample", "batch")
+LARGE = 2_000_000
+"""Multiplications of a decoder's pass from which bfloat16 is the default: quick scale stays below."""
 
 EngineName = Literal[
     "auto",
@@ -239,10 +241,23 @@ def _column(v_N: Tensor, like: Tensor) -> Tensor:
     return v_N.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def default_engine(device: torch.device | str, scope: str) -> str:
-    """The engine that ``auto`` stands for on a device (see study/PERFORMANCE.md for the measurements)."""
+def default_engine(
+    device: torch.device | str, scope: str, features: str = "log", multiplications: int = 0
+) -> str:
+    """The engine that ``auto`` stands for, decided by what study/PERFORMANCE.md measured.
+
+    Forward over reverse in the decoder's precision; its maps in bfloat16 where that pays (a CPU with AMX, a
+    decoder of LARGE multiplications a pass) and changes nothing (raw features: through log features eight
+    bits end in other optima, and answers to one query differ between batches by parts of the budget).
+
+    Args:
+        device: where it runs. scope: sample or batch. features: of the decoder. multiplications: of one of
+            its passes, see memory.multiply_adds.
+    """
     choose("scope", scope, SCOPES)
-    return "forward-over-reverse"
+    if features == "raw" and multiplications >= LARGE and has_fast_bf16(torch.device(device)):
+        return ForwardOverReverseBF16.name
+    return ForwardOverReverse.name
 
 
 def make_engine(
@@ -259,6 +274,6 @@ def make_engine(
         ConfigError: an unknown engine, scope or objective.
     """
     if name == "auto":
-        name = default_engine(target[0].device, scope)
+        name = default_engine(target[0].device, scope, decoder.kind, multiply_adds(decoder))
     choose("engine", name, [*ENGINES, "auto"])
     return ENGINES[name](decoder, target, scope=scope, objective=objective)

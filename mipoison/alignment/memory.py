@@ -34,6 +34,23 @@ def floats_per_sample(decoder: InversionNet) -> int:
     return _floats(tuple(_shape(layer) for layer in decoder.layers if isinstance(layer, nn.ConvTranspose2d)))
 
 
+def multiply_adds(decoder: InversionNet) -> int:
+    """Multiplications of one forward pass of one sample."""
+    size, total = 1, 0
+    for layer in decoder.layers:
+        if isinstance(layer, nn.ConvTranspose2d):
+            _, kernel, stride, padding = _shape(layer)
+            total += size * size * layer.weight.numel()
+            size = (size - 1) * stride - 2 * padding + kernel
+    return total
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 was measured to pay: on CPUs with AMX. GPUs were not measured."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and supported is not None and bool(supported())
+
+
 def _shape(layer: nn.ConvTranspose2d) -> tuple[int, int, int, int]:
     padding = layer.padding
     assert isinstance(padding, tuple)

@@ -9,7 +9,7 @@ from test_defenses import fitted, protect, view_of
 from torch import Tensor, nn
 
 from mipoison.alignment import ENGINES, OBJECTIVES, align_samples, default_engine, make_engine
-from mipoison.alignment.memory import chunk_of, floats_per_sample
+from mipoison.alignment.memory import chunk_of, floats_per_sample, multiply_adds
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionNet
 
@@ -250,6 +250,24 @@ def test_auto_says_what_it_stands_for(make_decoder: MakeDecoder) -> None:
         assert engine.scope == scope
     with pytest.raises(ConfigError, match="scope"):
         default_engine("cpu", "query")
+
+
+def test_bfloat16_is_the_default_where_it_pays_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = 10_000_000
+    for fast in (False, True):
+        monkeypatch.setattr("mipoison.alignment.engines.has_fast_bf16", lambda device, fast=fast: fast)
+        for features in ("log", "raw"):
+            for size in (1000, large):
+                name = default_engine("cpu", "sample", features, size)
+                assert name.endswith("bf16") == (fast and features == "raw" and size == large)
+    monkeypatch.undo()
+    assert default_engine("cuda", "sample", "raw", large) == "forward-over-reverse"
+
+
+def test_multiplications_of_a_pass(make_decoder: MakeDecoder) -> None:
+    """Width 2, 16x16: K -> 4 at one place, 4 -> 2 at 4x4 places, 2 -> 1 at 8x8, kernels of 4x4."""
+    expected = 16 * (K * 4 + 16 * 4 * 2 + 64 * 2 * 1)
+    assert multiply_adds(make_decoder(K, 16, "raw", 0, 2)) == expected
 
 
 def test_another_target_or_precision_makes_another_engine(make_decoder: MakeDecoder) -> None:
