@@ -180,6 +180,28 @@ def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_
         return z_NK if label_N1 is None else _lower_rivals(z_NK, c_NK, label_N1)
 
 
+def project_release_inside(y_NK: Tensor, c_NK: Tensor, *, keep_label: bool = True) -> Tensor:
+    """`project_release` for wishes that lie within the budget, as a fixed list of tensor operations.
+
+    A projection onto a convex set moves no two points apart, and the clean vector lies in the set: what is no
+    further from it than the budget stays so, and nothing has to be searched for. No data decide what is
+    computed and nothing is checked, so that programs can be traced and exported.
+
+    Args:
+        y_NK: the rows wished for, finite, each no further from its clean vector than the budget.
+        c_NK: clean confidence vectors, on the simplex within 1e-3.
+        keep_label: keep `label_of(c_NK)`, ties and rounding included.
+
+    Returns:
+        Released rows in the dtype of `c_NK`, those of `project_release`.
+    """
+    label_N1 = c_NK.argmax(dim=1, keepdim=True) if keep_label else None
+    centre_NK = c_NK.double().clamp(min=0.0)
+    centre_NK = centre_NK / centre_NK.sum(dim=1, keepdim=True)
+    z_NK = _feasible(y_NK.double() + (centre_NK - c_NK), label_N1).to(c_NK.dtype)
+    return z_NK if label_N1 is None else _lower_rivals(z_NK, c_NK, label_N1)
+
+
 def keep_label(z_NK: Tensor, c_NK: Tensor) -> Tensor:
     """Makes the clean vector's label the only maximum of a released vector, in the dtype of the release.
 

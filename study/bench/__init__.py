@@ -1,1 +1,27 @@
-"""The parts of ``study/benchmark.py``: each measures one thing and returns rows."""
+"""The parts of ``study/benchmark.py``: each measures one thing and returns rows.
+
+``BENCHMARKS`` names them. An entry imports its module when it is asked for: some start Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+Benchmark = Callable[..., Iterable[Any]]
+
+
+def _late(module: str, function: str) -> Callable[[], Benchmark]:
+    return lambda: getattr(import_module(f"study.bench.{module}"), function)
+
+
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
+    "latency": _late("poisoning", "latency"),
+    "growth": _late("poisoning", "growth"),
+    "peak": _late("peak", "peak_share"),
+    "cache": _late("stages", "cache"),
+    "memory": _late("stages", "memory"),
+    "overhead": _late("stages", "overhead"),
+}
+"""Name -> how to get the function, called with ``quick=...``; it yields :class:`study.bench.rows.Row`."""

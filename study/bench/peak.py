@@ -1,0 +1,42 @@
+"""Share of the device's peak that the poison loop reaches: operations counted, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mipoison.scene import default_device
+from study.bench.rows import Row, interleaved
+from study.bench.subject import Size, fitted, pairs, protect
+
+
+def peak_share(*, quick: bool = False) -> Iterator[Row]:
+    """Operations per second of LPA's poison loop beside those of a large matrix product, in the same run."""
+    size, n, rounds = (Size(width=8), 32, 1) if quick else (Size(), 1024, 10)
+    lpa = fitted("lpa", size, rounds=rounds)
+    c_NK, x_NCHW = pairs(size, n)
+    with FlopCounterMode(display=False) as counter:
+        protect(lpa, c_NK, x_NCHW)
+    operations = counter.get_total_flops()
+    side = 512 if quick else 8192 if torch.cuda.is_available() else 2048
+    a = torch.randn(side, side, device=default_device())
+    cases = {"poison loop": lambda: protect(lpa, c_NK, x_NCHW), "matrix product": lambda: a @ a}
+    taken = interleaved(cases, repeats=5, limit_s=40)
+    done = {"poison loop": operations, "matrix product": 2 * side**3}
+    speeds = {name: done[name] / taken[name][0] for name in cases}
+    share = speeds["poison loop"] / speeds["matrix product"]
+    for name, speed in speeds.items():
+        yield Row(
+            benchmark="share of the device's peak",
+            case=name,
+            value=speed / 1e9,
+            unit="GFLOP/s",
+            repeats=taken[name][1],
+            conditions=(
+                f"LPA, R = {rounds}, N = {n}, {size}: {operations / n / rounds / 1e6:.1f} MFLOP a sample and "
+                f"round (convolutions and products, as torch counts them); peak: {side}x{side}, float32"
+            ),
+            note=f"The poison loop reaches {share:.1%} of the matrix product's speed.",
+        )

@@ -1,0 +1,129 @@
+"""Speed, cost and scale on the device at hand, each as a ratio measured in the same run.
+
+``python study/benchmark.py --help`` explains every setting.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markdown import Markdown
+
+from mipoison.config import ConfigError, choose
+from mipoison.episode import device_name, versions
+from mipoison.storage import Storage
+from study.bench import BENCHMARKS
+from study.bench.rows import Row, markdown, to_frame
+from study.progress import Progress
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Benchmarks of the device at hand. Writes <out>/benchmark.parquet and <out>/benchmark.md."""
+
+    only: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"these benchmarks alone: {', '.join(BENCHMARKS)}", metavar="NAME [NAME ...]"),
+    ] = ()
+    quick: bool = False
+    """smallest sizes: shows that everything runs, its numbers say nothing"""
+    threads: int | None = None
+    """CPU threads of torch; default: as many as there are cores"""
+    out: str = "results/benchmark"
+    """where to write: a folder, or s3://bucket/prefix"""
+
+    def checked(self) -> Arguments:
+        """Itself; ConfigError names what is wrong."""
+        for name in self.only:
+            choose("benchmark", name, BENCHMARKS)
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads = {self.threads}: must be at least 1")
+        Storage(self.out).check_writable()
+        return self
+
+
+def header(quick: bool) -> str:
+    """Title and what the numbers were measured on."""
+    lines = [
+        "# Benchmark" + (" (--quick: sizes too small to say anything)" if quick else ""),
+        "",
+        f"{time.strftime('%Y-%m-%d')}, device: {device_name()}, {processor()}, {torch.get_num_threads()} "
+        f"threads on {os.cpu_count()} cores; {versions()}.",
+        "",
+        "Ratios compare medians of the same run, the cases taking turns; above 1 is better than what it is "
+        "held against. Absolute times belong to this machine and what else it did.",
+    ]
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return "processor unknown"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks; 0: done, 1: one of them failed, 2: bad input, 130: interrupted."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    try:
+        settings = tyro.cli(Arguments, args=arguments, prog="study/benchmark.py").checked()
+    except ConfigError as error:
+        errors.print(f"error: {error}", style="bold red", markup=False)
+        return USAGE
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    storage, rows, failed = Storage(settings.out), list[Row](), list[str]()
+    names = settings.only or tuple(BENCHMARKS)
+    threads = torch.get_num_threads()
+    try:
+        with Progress(console) as progress:
+            for i, name in enumerate(names):
+                progress.stage(f"benchmark {i + 1} of {len(names)}: {name}")
+                try:
+                    rows += BENCHMARKS[name]()(quick=settings.quick)
+                except Exception as error:  # the others go on; the exit code says it
+                    failed.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
+                torch.set_num_threads(threads)
+                _write(storage, rows, failed, settings.quick)  # what was measured is kept, whatever comes
+    except KeyboardInterrupt:
+        errors.print(f"interrupted; what was measured is in {settings.out}", markup=False)
+        return INTERRUPTED
+    console.print(Markdown(_text(rows, failed, settings.quick)))
+    console.print(f"{settings.out}/benchmark.md, {settings.out}/benchmark.parquet", markup=False)
+    for text in failed:
+        errors.print(f"failed: {text}", style="bold red", markup=False)
+    return FAILED if failed else 0
+
+
+def _text(rows: list[Row], failed: list[str], quick: bool) -> str:
+    lost = "".join(f"\n\n**failed:** {text}" for text in failed)
+    return markdown(rows, header(quick) + lost)
+
+
+def _write(storage: Storage, rows: list[Row], failed: list[str], quick: bool) -> None:
+    frame = to_frame(rows).assign(
+        device=device_name(), processor=processor(), versions=versions(), quick=quick
+    )
+    storage.write("benchmark.parquet", frame.to_parquet(index=False))
+    storage.write("benchmark.md", (_text(rows, failed, quick) + "\n").encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
