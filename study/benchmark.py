@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for i, name in enumerate(names):
                 progress.stage(f"benchmark {i + 1} of {len(names)}: {name}")
                 try:
-                    rows += BENCHMARKS[name]()(quick=settings.quick)
+                    for row in BENCHMARKS[name]()(quick=settings.quick):
+                        rows.append(row if isinstance(row, Row) else Row(**row))
                 except Exception as error:  # the others go on; the exit code says it
                     failed.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
                 torch.set_num_threads(threads)

@@ -17,11 +17,16 @@ def _late(module: str, function: str) -> Callable[[], Benchmark]:
 
 
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
+    "engines": _late("engines", "engines"),
     "latency": _late("poisoning", "latency"),
     "growth": _late("poisoning", "growth"),
     "peak": _late("peak", "peak_share"),
     "cache": _late("stages", "cache"),
     "memory": _late("stages", "memory"),
     "overhead": _late("stages", "overhead"),
+    "stacked": _late("stacked", "stacked"),
+    "streaming": _late("streaming", "streaming"),
+    "scheduling": _late("scheduling", "scheduling"),
 }
-"""Name -> how to get the function, called with ``quick=...``; it yields :class:`study.bench.rows.Row`."""
+"""Name -> how to get the function, called with ``quick=...``; it yields
+:class:`study.bench.rows.Row` or dictionaries of its fields."""

@@ -58,7 +58,7 @@ def cache(*, quick: bool = False) -> Iterator[Row]:
         "benchmark": "artefact cache",
         "unit": "s",
         "repeats": len(full),
-        "conditions": f"digits, {config.victim_steps} victim, {config.decoder_steps} decoder steps; LPA fitted",
+        "conditions": f"digits, {config.victim_steps} and {config.decoder_steps} training steps; LPA fitted",
         "note": f"Victims, evaluators and substitutes trained by the second trial: {made}.",
     }
     yield Row(case="first trial (empty store)", value=statistics.median(empty), **common)

@@ -9,19 +9,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mipoison"
 
 LAYERS: list[set[str]] = [
-<<<<<<< HEAD
     {"config", "randomness", "simplex", "images", "imagefolder"},
     {"storage", "s3", "datasets", "training"},
     {"artifacts", "splits", "models", "victim"},
     {"alignment", "protocols", "stacked"},
-    {"service", "defenses"},
-=======
-    {"config", "randomness", "simplex"},
-    {"storage", "datasets", "training"},
-    {"artifacts", "splits", "models"},
-    {"alignment", "protocols"},
     {"service", "defenses", "export"},
->>>>>>> 4f48471 (study/benchmark.py: latency, growth, cache, memory, overhead, share of peak; the amortised defense as an exported program)
     {"attacks"},
     {"metrics"},
     {"scene", "scene_config", "wrap"},
