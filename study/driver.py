@@ -38,6 +38,7 @@ from study.records import Records
 from study.search import Search
 from study.settings import NEWER, StudySettings, config_of, differences
 from study.space import parameters, starting_points
+from study.tracking import Finished, Trackers
 from study.trial import Record, complete, outcome_of, record_loss, was_lost
 from study.worker import TrialResult, TrialSpec
 
@@ -102,6 +103,7 @@ class Study:
         cut_short: whether trials that the label-only anchor dominates are cut short.
         monitor: told of everything that finishes.
         failed: finished trials with a failed episode.
+        trackers: copies for other tools. earlier: trials that were finished before this run.
     """
 
     settings: StudySettings
@@ -119,6 +121,8 @@ class Study:
     cut_short: bool = True
     monitor: Monitor = field(default_factory=Monitor)
     failed: set[str] = field(default_factory=set)
+    trackers: Trackers = field(default_factory=lambda: Trackers({}, print))
+    earlier: list[Finished] = field(default_factory=list)
     lease: Lease | None = None
     trouble: str | None = None
 
@@ -277,6 +281,7 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
             spec = started[trial]
             search.add_finished(spec["defense"], spec["knobs"], outcome)
             study.known[config_of(spec["defense"], spec["knobs"]).digest()] = outcome
+            study.earlier.append(Finished(trial, spec["defense"], spec["knobs"], rows, outcome, before=True))
     search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
     search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
     return study
@@ -306,6 +311,8 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
         )
     for rows in study.finished.values():  # a resumed study counts from its records
         study.monitor.finished(rows)
+    for finished in study.earlier:
+        study.trackers.finished(finished)
     with study.progress:
         evaluate_anchors(study, executor, settings.scenes())
         done = [t for t in study.finished if t not in ANCHORS]
@@ -390,6 +397,9 @@ def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | N
     study.search.tell(opened.number, outcome)
     study.known[opened.digest] = study.outcomes[spec.trial] = outcome
     study.progress.finished(time.monotonic() - opened.began, bool(outcome.get("failed")))
+    study.trackers.finished(
+        Finished(spec.trial, spec.defense, spec.knobs, study.finished[spec.trial], outcome)
+    )
     _show_quality(study)
     _show_trials(study)
 

@@ -23,6 +23,7 @@ from study.monitoring import RayMonitor
 from study.rayenv import plan_ray
 from study.report import write_report
 from study.settings import Arguments, StudySettings
+from study.tracking import make_trackers
 from study.worker import LostError
 
 TABLE_WIDTH = 100
@@ -81,7 +82,13 @@ def _run(study: Study, console: Console) -> int:
     try:
         if settings.executor == "ray":
             study.monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
-        episodes = run_study(study, executor)
+        study.trackers = make_trackers(
+            settings, study.records, study.search.families, lambda text: console.print(text, markup=False)
+        )
+        try:
+            episodes = run_study(study, executor)
+        finally:
+            study.trackers.close()
         front = write_frontier(study, episodes)
         fresh = None
         if settings.fresh_seeds:

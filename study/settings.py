@@ -21,6 +21,7 @@ from study.records import check_name
 from study.search import SAMPLERS
 from study.space import searchable
 from study.together import STACKED
+from study.tracking.mlflow import check_address
 
 DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
 """The cheapest suite that held the worst case of every setting tried so far; ``suite`` is the whole one."""
@@ -139,6 +140,10 @@ class StudySettings:
     """images per training step of inversion models; default: the scale's"""
     dashboard: bool = True
     """start Ray's dashboard with a local Ray, on loopback"""
+    tensorboard: bool = False
+    """keep a TensorBoard log of every trial in <storage>/<name>/tensorboard"""
+    mlflow: str | None = None
+    """log every trial to this MLflow store too (a server, or sqlite:///file); needs the extra mlflow"""
     verbose: bool = False
     """show Ray's and the workers' logs"""
 
@@ -187,6 +192,8 @@ class StudySettings:
             raise ConfigError(f"victim_state {self.victim_state!r} without --victim module:factory")
         object.__setattr__(self, "defenses", self._list("defense", self.defenses, families))
         object.__setattr__(self, "attackers", self._list("attacker", self.attackers, list(ATTACKS)))
+        if self.mlflow is not None:
+            check_address(self.mlflow)
         self.scenes()
 
     def _least(self, name: str, bound: float) -> None:

@@ -1,0 +1,87 @@
+"""Copies of a study for other people's tools: optuna-dashboard, TensorBoard, MLflow.
+
+The records stay the only truth: a tracker is told what was recorded, never asked. One that fails is
+dropped with a warning; the study goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Outcome = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished trial of the search.
+
+    Attributes:
+        trial, defense, knobs: its name and setting. rows: its records, one an episode.
+        outcome: objectives (None where they cannot be told), counts of episodes.
+        before: finished by an earlier run of the study, which is resumed now.
+    """
+
+    trial: str
+    defense: str
+    knobs: Mapping[str, Any]
+    rows: list[dict[str, Any]]
+    outcome: Outcome
+    before: bool = False
+
+
+class Tracker(Protocol):
+    """Told of each finished trial, once a run of the study; earlier ones first."""
+
+    def finished(self, done: Finished) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Trackers:
+    """Several of them; what one raises costs that tracker, not the study.
+
+    Args:
+        warn: prints one line for a person.
+    """
+
+    def __init__(self, trackers: Mapping[str, Tracker], warn: Callable[[str], None]) -> None:
+        self._trackers, self._warn = dict(trackers), warn
+
+    def finished(self, done: Finished) -> None:
+        self._tell(lambda tracker: tracker.finished(done))
+
+    def close(self) -> None:
+        self._tell(lambda tracker: tracker.close())
+
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                call(tracker)
+            except Exception as error:
+                del self._trackers[name]
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._warn(f"{name} is not kept any further ({reason}); the records are not affected")
+
+
+def make_trackers(settings: Any, records: Any, families: list[str], warn: Callable[[str], None]) -> Trackers:
+    """What the settings ask for.
+
+    Args:
+        settings: StudySettings. records: the study's. families: the defense families that are searched.
+
+    Raises:
+        ConfigError: MLflow is asked for and not installed, or its address holds a password.
+    """
+    from study.tracking.optuna_journal import OptunaJournal
+    from study.tracking.tensorboard import TensorBoard
+
+    trackers: dict[str, Tracker] = {"the Optuna journal": OptunaJournal(records, families)}
+    if settings.tensorboard:
+        trackers["the TensorBoard log"] = TensorBoard(records)
+    if settings.mlflow:
+        from study.tracking.mlflow import MLflow
+
+        trackers["the MLflow experiment"] = MLflow(settings.mlflow, records.study)
+    return Trackers(trackers, warn)

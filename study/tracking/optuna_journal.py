@@ -1,0 +1,79 @@
+"""``optuna.log``: the study as an Optuna journal, for ``optuna-dashboard`` and Optuna's own plots.
+
+A copy made from the records, not the search's own storage: a journal that the search wrote to could run ahead
+of the records when a driver dies, and would repeat suggestions when it is resumed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from study import space
+from study.records import Records
+from study.search import DIRECTIONS
+from study.tracking import Finished
+
+NAME = "optuna.log"
+EVERY_S = 20.0
+"""The file is written whole, so not after every trial."""
+
+
+class OptunaJournal:
+    """Keeps ``<study>/optuna.log``; trials in the order in which they finished, with their own names.
+
+    Args:
+        records: the study's. families: the defense families that are searched.
+    """
+
+    def __init__(self, records: Records, families: list[str]) -> None:
+        self._records, self._families = records, families
+        self._folder = tempfile.TemporaryDirectory(prefix="mipoison-optuna-")
+        self._path = Path(self._folder.name) / NAME
+        self._written = float("-inf")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(self._path))),
+            study_name=records.study,
+            directions=list(DIRECTIONS.values()),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names(list(DIRECTIONS))
+
+    def finished(self, done: Finished) -> None:
+        values = [done.outcome.get(name) for name in DIRECTIONS]
+        told = [v for v in values if v is not None]
+        try:
+            parameters = space.parameters(done.defense, done.knobs)
+            distributions = space.distributions(self._families, done.defense)
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.COMPLETE if len(told) == len(values) else TrialState.FAIL,
+                    params=parameters,
+                    distributions={name: distributions[name] for name in parameters},
+                    values=told if len(told) == len(values) else None,
+                    user_attrs={"trial": done.trial, "defense": done.defense, **dict(done.outcome)},
+                )
+            )
+        except (
+            ValueError
+        ):  # a setting outside today's space, of an older version: in the records all the same
+            return
+        if time.monotonic() - self._written > EVERY_S:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        self._folder.cleanup()
+
+    def _write(self) -> None:
+        self._records.storage.write(f"{self._records.study}/{NAME}", self._path.read_bytes())
+        self._written = time.monotonic()

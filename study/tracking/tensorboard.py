@@ -1,0 +1,47 @@
+"""``tensorboard/<trial>``: one TensorBoard run a trial, with its knobs as hyper-parameters.
+
+Written with tensorboardX, which Ray Tune brings along; ``tensorboard --logdir`` reads it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from study.records import Records
+from study.tracking import Finished
+
+SCALARS = ("reconstruction_error", "attack_accuracy", "excess_leakage", "ssim", "seconds_attack")
+"""Columns of the records that become curves: the attacker in the tag, the seed as the step."""
+
+
+class TensorBoard:
+    """Logs of the trials that finish in this run; those of earlier runs are there already."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def finished(self, done: Finished) -> None:
+        if done.before:
+            return
+        knobs = {k: v for k, v in done.knobs.items() if v is not None}
+        objectives = {k: v for k, v in done.outcome.items() if v is not None and math.isfinite(v)}
+        with tempfile.TemporaryDirectory(prefix="mipoison-tb-") as folder:
+            with SummaryWriter(folder) as writer:
+                for row in done.rows:
+                    for name in SCALARS:
+                        if row.get(name) is not None:
+                            writer.add_scalar(f"{name}/{row['attack']}", row[name], int(row["seed"]))
+                for name, value in objectives.items():
+                    writer.add_scalar(f"objective/{name}", value, 0)
+                writer.add_hparams({"defense": done.defense, **knobs}, objectives, name=".")
+            for path in sorted(Path(folder).rglob("events.*")):
+                self._records.storage.write(
+                    f"{self._records.study}/tensorboard/{done.trial}/{path.name}", path.read_bytes()
+                )
+
+    def close(self) -> None:
+        """Nothing is open between trials."""
