@@ -21,7 +21,7 @@ from study.driver import Executor, Study, cut_share, failed_share, open_study, r
 from study.fresh import reevaluate
 from study.monitoring import RayMonitor
 from study.rayenv import plan_ray
-from study.report import write_report
+from study.reporting import write_report
 from study.settings import Arguments, StudySettings
 from study.tracking import make_trackers
 from study.worker import LostError

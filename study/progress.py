@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from study.report.tables import progress_line
+from study.reporting.tables import progress_line
 
 
 class Progress:

@@ -23,9 +23,9 @@ from mipoison.config import ConfigError
 from mipoison.storage import Storage
 from study.frontier import frontier_table, selection_bias, settings_table
 from study.records import Records, to_frame
-from study.report import markdown
-from study.report.figures import frontier_figure
-from study.report.tables import describe
+from study.reporting import markdown
+from study.reporting.figures import frontier_figure
+from study.reporting.tables import describe
 
 EPISODES, FRESH, ABOUT = "episodes.parquet", "fresh.parquet", "study.json"
 KEPT = ("settings", "versions", "started")

@@ -27,7 +27,7 @@ from study.paper.experiments import FACES, Row, sweep, table_rows
 from study.paper.render import Measured
 from study.paper.run import FOLDER
 from study.pictures import read_pictures
-from study.report.figures import COLOURS, DPI, MARKERS, grid_figure
+from study.reporting.figures import COLOURS, DPI, MARKERS, grid_figure
 
 FIRST = 0
 """Seed of the vectors that are kept."""

@@ -19,7 +19,7 @@ from study.paper.notes import NOTES, TITLES
 from study.paper.run import FOLDER, records_for
 from study.records import to_frame
 from study.render import ABOUT, EPISODES
-from study.report.tables import describe
+from study.reporting.tables import describe
 
 OURS = {
     "model_accuracy": ("protected_accuracy", 100.0, ".1f"),

@@ -13,7 +13,7 @@ from mipoison.storage import Storage
 from study import pareto
 from study.frontier import selection_bias, settings_table
 from study.records import Records
-from study.report.tables import fresh_report
+from study.reporting.tables import fresh_report
 
 TINY = "--executor local --trials 3 --seeds 2 --fresh-seeds 2 --victim-steps 30 --decoder-steps 20"
 TINY += " --attackers passive label-only --defenses rounding noise --name s"

@@ -16,8 +16,8 @@ from mipoison.defenses import ANCHORS
 from study.frontier import selection_bias, settings_table
 from study.pictures import read_pictures
 from study.records import Records
-from study.report.figures import frontier_figure, grid_figure
-from study.report.tables import (
+from study.reporting.figures import frontier_figure, grid_figure
+from study.reporting.tables import (
     describe,
     equal_distortion_report,
     fresh_report,

@@ -14,8 +14,8 @@ from test_frontier import failed, make_episodes, record
 from mipoison.metrics.checks import checks_table
 from mipoison.metrics.statistics import mean_interval
 from study.frontier import family_table, pareto_front, settings_table
-from study.report.figures import COLOURS, frontier_figure, grid_figure, style_of
-from study.report.tables import describe, equal_distortion, holm, print_report, progress_line
+from study.reporting.figures import COLOURS, frontier_figure, grid_figure, style_of
+from study.reporting.tables import describe, equal_distortion, holm, print_report, progress_line
 
 WIDTH = 100
 
