@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -46,7 +48,7 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     with study.progress:
         evaluate_anchors(again, executor, scenes)
         specs = [
-            again.spec(str(row["trial"]), 0, str(row["defense"]), _knobs(row), scenes)
+            again.spec(str(row["trial"]), 0, str(row["defense"]), knobs_of(row), scenes)
             for _, row in front.iterrows()
             if row["defense"] not in ANCHORS and row["trial"] not in finished
         ]
@@ -74,10 +76,10 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     return records.read()
 
 
-def _knobs(row: pd.Series) -> dict[str, object]:
-    """A frontier row's knobs, as its configuration has them."""
+def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting's knobs, from a row with ``defense`` and ``defense.<knob>``; missing ones are left out."""
     names = config_of(str(row["defense"]), {}).field_kinds()
-    out: dict[str, object] = {}
+    out: dict[str, Any] = {}
     for name, (kind, _) in names.items():
         value = row.get(f"defense.{name}")
         if value is not None and not pd.isna(value):

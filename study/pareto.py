@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from mipoison.storage import storage_failure
 from study.driver import Executor, Study, cut_share, failed_share, open_study, run_study, write_frontier
 from study.fresh import reevaluate
 from study.monitoring import RayMonitor
+from study.page import PAGE, write_page
 from study.rayenv import plan_ray
+from study.render import load
 from study.reporting import write_report
 from study.settings import Arguments, StudySettings
 from study.tracking import make_trackers
@@ -104,6 +107,13 @@ def _run(study: Study, console: Console) -> int:
         max_accuracy_drop=settings.max_accuracy_drop,
         scale=settings.scale,
     )
+    folder = study.records.study
+    remote = "://" in settings.storage
+    place = study.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
+    size = write_page(load(place), place, with_vectors=False)
+    file = study.storage.where(f"{folder}/{PAGE}")
+    console.print(f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)", soft_wrap=True)
+    console.print(f"python study/report.py {shlex.quote(place)} adds released vectors to it", soft_wrap=True)
     share = failed_share(episodes)
     n_cut, saved = cut_share(episodes)
     if n_cut:

@@ -6,6 +6,7 @@ of the records (two Parquet files and the settings) that renders to the same pag
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from study.reporting.figures import frontier_figure
 from study.reporting.tables import describe
 
 EPISODES, FRESH, ABOUT = "episodes.parquet", "fresh.parquet", "study.json"
+MAX_ACCURACY_DROP = 0.02
 KEPT = ("settings", "versions", "started")
 """Of study.json: what a published copy needs, without the command line's paths."""
 
@@ -46,39 +48,63 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished study: its name, settings, episodes, and the fresh ones if there are any."""
+    """A finished study: its name, settings, episodes, the fresh ones if there are any, and where it lies.
+
+    Attributes:
+        storage, folder: its files are ``folder/<name>`` there.
+    """
 
     name: str
     about: dict[str, Any]
     episodes: pd.DataFrame
     fresh: pd.DataFrame | None
+    storage: Storage
+    folder: str
+
+    @property
+    def max_accuracy_drop(self) -> float:
+        """The study's constraint (share); records of the paper's tables have none and get the default."""
+        return float(self.about.get("settings", {}).get("max_accuracy_drop", MAX_ACCURACY_DROP))
+
+    def read(self, name: str) -> bytes | None:
+        """A file of the study, None if there is none."""
+        return self.storage.read(f"{self.folder}/{name}")
 
 
-def load(folder: Path) -> Finished:
-    """Read a study's folder or a compact copy.
+def load(folder: Path | str) -> Finished:
+    """Read a study's folder or a compact copy, here or in an object store (``s3://bucket/prefix/study``).
 
     Raises:
         ConfigError: no study there, or one without a finished episode.
     """
-    folder = folder.expanduser().resolve()
-    if not (folder / ABOUT).is_file():
-        raise ConfigError(f"{folder}: no study here ({ABOUT} is missing)")
-    try:
-        about = json.loads((folder / ABOUT).read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{folder}: {ABOUT} is damaged (no JSON)") from error
-    name = about.get("study", folder.name)
-    if (folder / EPISODES).is_file():
-        episodes = to_frame(pq.read_table(folder / EPISODES))
-        fresh = to_frame(pq.read_table(folder / FRESH)) if (folder / FRESH).is_file() else None
+    place = str(folder)
+    if "://" in place:
+        base, mark, query = place.partition("?")
+        root, _, name = base.rstrip("/").rpartition("/")
+        root += mark + query
     else:
-        storage = Storage(folder.parent)
-        episodes = Records(storage, folder.name).read()
-        later = Records(storage, f"{folder.name}.fresh").read()
-        fresh = later if len(later) else None
+        path = Path(folder).expanduser().resolve()
+        root, name, place = str(path.parent), path.name, str(path)
+    storage = Storage(root)
+    stored = storage.read(f"{name}/{ABOUT}")
+    if stored is None:
+        raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
+    try:
+        about = json.loads(stored)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {ABOUT} is damaged (no JSON)") from error
+    compact = storage.read(f"{name}/{EPISODES}")
+    if compact is not None:
+        episodes = to_frame(pq.read_table(io.BytesIO(compact)))
+        later = storage.read(f"{name}/{FRESH}")
+        fresh = None if later is None else to_frame(pq.read_table(io.BytesIO(later)))
+    else:
+        episodes = Records(storage, name).read()
+        again = Records(storage, f"{name}.fresh").read()
+        fresh = again if len(again) else None
     if episodes.empty:
-        raise ConfigError(f"{folder}: no finished episode")
-    return Finished(name, about, episodes, fresh)
+        raise ConfigError(f"{place}: no finished episode")
+    return Finished(about.get("study", name), about, episodes, fresh, storage, name)
 
 
 def write_compact(study: Finished, out: Path) -> None:

@@ -103,7 +103,7 @@ def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> No
     """
     usable = settings.dropna(subset=["worst_reconstruction_error"])
     rows: list[tuple[str, NDArray[Any]]] = []
-    for _, setting in pd.concat([_anchor_rows(usable), _best_rows(usable)]).iterrows():
+    for _, setting in chosen_settings(usable).iterrows():
         pictures = read_pictures(records.storage, records.study, str(setting["trial"]))
         attacker = str(setting["worst_reconstruction_error_attacker"])
         if attacker not in pictures:
@@ -121,6 +121,11 @@ def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> No
         )
     if rows:
         grid_figure(rows, path, info)
+
+
+def chosen_settings(settings: pd.DataFrame) -> pd.DataFrame:
+    """The settings worth a picture: undefended, label-only, of each family the best by worst-case error."""
+    return pd.concat([_anchor_rows(settings), _best_rows(settings)])
 
 
 def _anchor_rows(settings: pd.DataFrame) -> pd.DataFrame:

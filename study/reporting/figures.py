@@ -193,7 +193,7 @@ def frontier_figure(
     return Path(path)
 
 
-def _strip(images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
+def strip(images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
     """Images side by side, white gaps between them, as (H, W', 3)."""
     images = np.clip(np.asarray(images_NCHW, dtype=np.float64), 0, 1)
     images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
@@ -240,7 +240,7 @@ def grid_figure(rows: Sequence[tuple[str, NDArray[Any]]], path: str | Path, info
         y -= inches
         wide = n * image_inches / (total + 0.1)
         axes = figure.add_axes((label_inches / (total + 0.1), y / tall, wide, (inches - 0.08) / tall))
-        axes.imshow(_strip(np.nan_to_num(images)), interpolation="nearest", vmin=0, vmax=1)
+        axes.imshow(strip(np.nan_to_num(images)), interpolation="nearest", vmin=0, vmax=1)
         axes.set_axis_off()
         middle = (y + (inches - 0.08) / 2) / tall
         right = (label_inches - 0.12) / (total + 0.1)

@@ -347,6 +347,31 @@ def attackers_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str, 
     return table
 
 
+def attackers_table(measured: pd.DataFrame, stored: pd.DataFrame | None = None) -> Table:
+    """One setting: mean over seeds of each attacker's error and accuracy, with what is stored beside it."""
+    table = _table(
+        "Measured" if stored is None else "Measured, and stored",
+        "Mean over seeds. Error: MSE in [0, 1] (less is a better attack). Accuracy: share.",
+        "attacker|", "status<", "error", *(["stored"] if stored is not None else []),
+        "accuracy", *(["stored"] if stored is not None else []),
+    )  # fmt: skip
+    frames = [measured] if stored is None else [measured, stored]
+    means = [
+        f[f["status"] == "ok"].groupby("attack")[["reconstruction_error", "attack_accuracy"]].mean()
+        for f in frames
+    ]
+    status = measured.groupby("attack")["status"].agg(lambda s: ", ".join(sorted(set(s))))
+    order = means[0]["reconstruction_error"].sort_values(kind="stable").index
+    for attack in [*order, *sorted(set(status.index) - set(order))]:
+        cells = [
+            number(mean[column].get(attack, np.nan), form)
+            for column, form in (("reconstruction_error", ".6f"), ("attack_accuracy", ".4f"))
+            for mean in means
+        ]
+        _row(table, str(attack), str(status[attack]), *cells)
+    return table
+
+
 def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     """Failed episodes by defense, attacker and error."""
     bad = episodes[episodes["status"] == "failed"]
@@ -381,6 +406,28 @@ def checks_report(episodes: pd.DataFrame, info: str) -> Table:
     return table
 
 
+def statistics_tables(
+    episodes: pd.DataFrame,
+    settings: pd.DataFrame,
+    *,
+    title_info: Mapping[str, object] | None = None,
+    max_accuracy_drop: float = 0.02,
+) -> list[Table]:
+    """Frontier, families, comparison at equal distortion, indicators, attackers.
+
+    Args:
+        episodes: the records of one study.
+        settings: their ``settings_table``.
+        title_info: what captions say besides data, auxiliary, limit, seeds and device: study, scale.
+        max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
+    """
+    info = describe(episodes, title_info)
+    tables = [frontier_report(settings, info), family_report(settings, info)]
+    tables += [equal_distortion_report(episodes, settings, info)]
+    tables += [indicators_report(episodes, settings, info, max_accuracy_drop)]
+    return [*tables, attackers_report(episodes, settings, info)]
+
+
 def print_report(
     episodes: pd.DataFrame,
     settings: pd.DataFrame,
@@ -389,24 +436,15 @@ def print_report(
     title_info: Mapping[str, object] | None = None,
     max_accuracy_drop: float = 0.02,
 ) -> None:
-    """Print frontier, families, comparison at equal distortion, failures and raised checks.
+    """Print the tables of :func:`statistics_tables`, then failures and raised checks.
 
-    Args:
-        episodes: the records of one study.
-        settings: their ``settings_table``.
-        console: where to print, best at 100 columns or more.
-        title_info: what captions say besides data, auxiliary, limit, seeds and device: study, scale.
-        max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
+    Args: see there; ``console`` is best at 100 columns or more.
     """
     info = describe(episodes, title_info)
-    tables = [frontier_report(settings, info), family_report(settings, info)]
-    tables += [equal_distortion_report(episodes, settings, info)]
-    tables += [indicators_report(episodes, settings, info, max_accuracy_drop)]
-    tables += [attackers_report(episodes, settings, info)]
+    tables = statistics_tables(episodes, settings, title_info=title_info, max_accuracy_drop=max_accuracy_drop)
     if (episodes["status"] == "failed").any():
         tables += [failures_report(episodes, info)]
-    tables += [checks_report(episodes, info)]
-    for table in tables:
+    for table in [*tables, checks_report(episodes, info)]:
         console.print(table)
         console.print()
 

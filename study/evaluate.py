@@ -1,0 +1,127 @@
+"""Evaluate one setting: a recorded trial once more, or any setting on a study's scenes and attackers.
+
+``python study/evaluate.py --like results/digits-same --trial t0007-lpa`` runs that trial again from nothing
+and says whether the numbers are the stored ones; ``--defense lpa --knob budget=0.01`` tries another setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mipoison.config import ConfigError
+from mipoison.datasets import DataError
+from mipoison.episode import device_name, versions
+from study.again import differences, largest, rows_of, run_again, specification
+from study.cut import CUT
+from study.render import Finished, load
+from study.reporting.tables import attackers_table
+
+USAGE, DIFFERENT, INTERRUPTED = 2, 1, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Run one setting of a finished study again, or another setting under the same conditions.
+
+    Exit code 0: done, and equal to what is stored (where it is a recorded trial). 1: numbers differ.
+    2: bad input.
+    """
+
+    like: str
+    """the study: a folder with study.json (a compact copy will do), or s3://bucket/prefix/study"""
+    trial: str | None = None
+    """a recorded trial, for instance t0007-lpa, or an anchor (none, label-only)"""
+    defense: str | None = None
+    """another defense family"""
+    knob: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
+    """knobs that differ from the trial's (or from the defense's defaults)"""
+    data_root: Path | None = None
+    """data folder; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    storage: str | None = None
+    """keep records and trained parts here (finished episodes found there are not run again); default: a
+    temporary folder, so that everything is trained anew"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate; returns the exit code."""
+    chosen = tyro.cli(Arguments, args=arguments, prog="study/evaluate.py")
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            root = chosen.storage or stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
+            return evaluate(chosen, root, console)
+    except (ConfigError, DataError) as error:
+        errors.print(f"error: {error}", style="bold red", markup=False)
+        return USAGE
+    except KeyboardInterrupt:
+        kept = f"finished episodes are kept in {chosen.storage}" if chosen.storage else "nothing is kept"
+        errors.print(f"interrupted; {kept}", markup=False)
+        return INTERRUPTED
+
+
+def evaluate(chosen: Arguments, root: str, console: Console) -> int:
+    """Run it, print what came out beside what is stored."""
+    study = load(chosen.like)
+    data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
+    spec = specification(study, chosen.trial, chosen.defense, list(chosen.knob), root, data)
+    knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
+    console.print(f"{spec.defense} {knobs}".strip(), markup=False)
+    console.print(
+        f"{len(spec.scenes)} seeds x {len(spec.attackers)} attackers, like {chosen.like}", markup=False
+    )
+    errors = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(), TimeRemainingColumn(), console=errors, transient=True,
+        disable=not errors.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("scenes and episodes", total=None)
+        measured = run_again(study, spec, lambda n, of: bar.update(task, completed=n, total=of))
+    stored = None if chosen.trial != spec.trial else rows_of(study, spec.trial)
+    console.print(attackers_table(measured, stored))
+    for error in sorted(set(measured.loc[measured["status"] != "ok", "error"].dropna())):
+        console.print(error, markup=False)
+    if chosen.storage:
+        console.print(
+            f"records: {chosen.storage}/{spec.study}/episodes/{spec.trial}.a0.parquet", markup=False
+        )
+    return 0 if stored is None else verdict(study, stored, measured, console)
+
+
+def verdict(study: Finished, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
+    """Say whether the numbers are the stored ones."""
+    n, found = differences(stored, measured)
+    episodes = len(stored)
+    cut = int((stored["status"] == CUT).sum())
+    shortened = f" ({cut} of them cut, then as now)" if cut else ""
+    if not found:
+        console.print(f"equal: {n} stored numbers of {episodes} episodes{shortened}, all of them exactly")
+        return 0
+    most = largest(found)
+    console.print(
+        f"different: {len(found)} of {n} stored numbers; the largest difference is {most.size:.2%} "
+        f"({most.column}, attacker {most.attack}, seed {most.seed}: {most.stored} stored, "
+        f"{most.measured} now)"
+    )
+    for name, here in (("device", device_name()), ("versions", versions())):
+        then = sorted(set(stored[name].dropna())) if name in stored else []
+        if then and then != [here]:
+            console.print(f"{name} then: {', '.join(then)}; now: {here}", markup=False)
+    return DIFFERENT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

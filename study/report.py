@@ -1,0 +1,70 @@
+"""One self-contained HTML page of a study, from its records: ``python study/report.py results/STUDY``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mipoison.config import ConfigError
+from mipoison.datasets import DataError
+from study.page import PAGE, build
+from study.render import load
+
+USAGE = 2
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Write report.html: interactive frontier, knobs, attackers, curves, pictures, tables; no network."""
+
+    study: Annotated[str, tyro.conf.Positional]
+    """a study's folder, a compact copy of one, or s3://bucket/prefix/study"""
+    out: Path | None = None
+    """the file to write; default: report.html beside the records"""
+    vectors: Literal["auto", "yes", "no"] = "auto"
+    """clean against released vectors: auto (if trained parts are there), yes (trains what is missing), no"""
+    data_root: Path | None = None
+    """data folder, for the vectors; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; 0 if done, 2 for bad input."""
+    chosen = tyro.cli(Arguments, args=arguments, prog="study/report.py")
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]
+    root = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=errors, transient=True, disable=not errors.is_terminal,
+    )  # fmt: skip
+    try:
+        study = load(chosen.study)
+        with bar:
+            task = bar.add_task("reading", total=None)
+            page = build(
+                study, chosen.study, with_vectors=wanted, data_root=root,
+                progress=lambda what, done, of: bar.update(task, description=what, completed=done, total=of),
+            ).encode()  # fmt: skip
+        if chosen.out is None:
+            study.storage.write(f"{study.folder}/{PAGE}", page)
+        else:
+            chosen.out.parent.mkdir(parents=True, exist_ok=True)
+            chosen.out.write_bytes(page)
+    except (ConfigError, DataError, OSError) as error:
+        errors.print(f"error: {error}", style="bold red", markup=False)
+        return USAGE
+    where = chosen.out or study.storage.where(f"{study.folder}/{PAGE}")
+    console.print(f"written: {where} ({len(page) / 1e3:.0f} kB, needs no network)", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

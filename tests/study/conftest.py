@@ -1,0 +1,20 @@
+"""A small finished study that several files look at: on digits, 2 seeds, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study import pareto
+
+SMALL = "--executor local --trials 3 --seeds 2 --victim-steps 40 --decoder-steps 20 --limit 100 --name small"
+SMALL += " --attackers ridge passive label-only --defenses rounding tail-noise lpa"
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder; tests must not change what is in it."""
+    root = tmp_path_factory.mktemp("small")
+    assert pareto.main([*SMALL.split(), "--storage", str(root)]) == 0
+    return root / "small"

@@ -1,0 +1,123 @@
+"""One setting once more: the numbers are the stored ones, and what differs is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from study import evaluate, render
+from study.again import differences, plain, rows_of, scenes_in, specification
+from study.render import load
+
+
+@pytest.fixture(scope="module")
+def compact(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compact copy of the small study: records alone."""
+    out = tmp_path_factory.mktemp("compact") / "copy"
+    assert render.main([str(small_study), "--out", str(out), "--compact", str(out)]) == 0
+    return out
+
+
+def searched(folder: Path, family: str) -> str:
+    return next(t for t in sorted(set(load(folder).episodes["trial"])) if t.endswith(f"-{family}"))
+
+
+@pytest.mark.parametrize("family", ["lpa", "label-only"])
+def test_a_trial_from_a_compact_copy_gives_its_stored_numbers(
+    compact: Path, small_study: Path, family: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trial = family if family == "label-only" else searched(compact, family)
+    kept = tmp_path / "kept"
+    assert evaluate.main(["--like", str(compact), "--trial", trial, "--storage", str(kept)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of 6 episodes, all of them exactly" in out
+    # By pandas alone: the episode files of the study and of the rerun hold the same measurements.
+    again, first = (
+        pd.read_parquet(next((folder / "episodes").glob(f"{trial}.*"))).sort_values(["seed", "attack"])
+        for folder in (kept / "copy", small_study)
+    )
+    for column in ("reconstruction_error", "attack_accuracy", "confidence_distortion", "excess_leakage"):
+        assert again[column].tolist() == first[column].tolist(), column
+    assert again["episode_id"].tolist() == first["episode_id"].tolist()
+
+
+def test_what_differs_is_named(compact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    altered = tmp_path / "altered"
+    altered.mkdir()
+    (altered / "study.json").write_bytes((compact / "study.json").read_bytes())
+    table = pq.read_table(compact / "episodes.parquet").to_pandas()
+    row = table.index[(table["trial"] == "none") & (table["attack"] == "ridge") & (table["seed"] == 1)][0]
+    table.loc[row, "reconstruction_error"] *= 1.5
+    table.loc[row, "versions"] = "older"
+    table.to_parquet(altered / "episodes.parquet")
+    assert evaluate.main(["--like", str(altered), "--trial", "none"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "different: 1 of" in out
+    assert "33.33% (reconstruction_error, attacker ridge, seed 1" in out
+    assert "older" in out
+
+
+def test_another_setting_under_the_same_conditions(compact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--like", str(compact), "--defense", "rounding", "--knob", "decimals=1"]
+    assert evaluate.main(arguments) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "rounding decimals=1" in out
+    assert "stored" not in out
+
+
+def test_specification_is_the_recorded_trial(small_study: Path) -> None:
+    study = load(small_study)
+    trial = searched(small_study, "lpa")
+    started = json.loads((small_study / "trials" / f"{trial}.json").read_text())
+    spec = specification(study, trial, None, [], "root", None)
+    assert dict(spec.knobs) == started["knobs"]
+    assert [scene["seed"] for scene in spec.scenes] == [0, 1]
+    assert {(s["limit"], s["victim_steps"], s["decoder_steps"]) for s in spec.scenes} == {(100, 40, 20)}
+    assert set(spec.attackers) == {"ridge", "passive", "label-only"}
+    changed = specification(study, trial, None, ["budget=0.25"], "root", None)
+    assert dict(changed.knobs) == started["knobs"] | {"budget": 0.25}
+    assert changed.trial == "again-lpa"  # no recorded trial any more
+    assert scenes_in(rows_of(study, trial))[1].seed == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give --trial"),
+        (["--trial", "t9999-lpa"], "'t9999-lpa'"),
+        (["--defense", "lpaa"], "did you mean 'lpa'"),
+        (["--defense", "lpa", "--knob", "budgett=1"], "did you mean 'budget'"),
+        (["--defense", "lpa", "--knob", "budget"], "name=value"),
+        (["--defense", "lpa", "--knob", "budget=much"], "budget=much"),
+        (["--defense", "lpa", "--knob", "budget=-1"], "budget"),
+        (["--defense", "lfp", "--knob", "swap=maybe"], "true or false"),
+    ],
+)
+def test_bad_input_is_one_line(
+    small_study: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(["--like", str(small_study), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.strip().count("\n") == 0
+
+
+def test_no_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["--like", str(tmp_path / "nothing"), "--trial", "none"]) == 2
+    assert "no study here" in capsys.readouterr().err
+
+
+def test_differences_count_missing_numbers(small_study: Path) -> None:
+    rows = rows_of(load(small_study), "none")
+    n, found = differences(rows, rows)
+    assert found == []
+    assert n > 100
+    gone = rows.assign(ssim=None, seconds_attack=0.0)  # what a clock tells is not compared
+    _, found = differences(rows, gone)
+    assert {d.column for d in found} == {"ssim"}
+    assert len(found) == len(rows)
+    assert plain(gone)[0]["ssim"] is None
