@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
 from mipoison.episode import device_name, versions
+from mipoison.storage import StorageError
 from study.again import differences, largest, rows_of, run_again, specification
 from study.cut import CUT
 from study.render import Finished, load
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             root = chosen.storage or stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
             return evaluate(chosen, root, console)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, StorageError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
