@@ -141,7 +141,7 @@ def measure(template: Template, trials: int) -> Cost:
         began = time.process_time()
         episodes = Records(Storage(name), "s").read()
         small_s = time.process_time() - began
-        write_compact(Finished("s", {"settings": {}}, episodes, None), compact)
+        write_compact(Finished("s", {"settings": {}}, episodes, None, Storage(name), "s"), compact)
         began = time.process_time()
         again = pq.read_table(compact / "episodes.parquet").to_pandas()
         compact_s = time.process_time() - began
