@@ -27,21 +27,21 @@ NONE = (
     "python study/report.py results/STUDY shows them."
 )
 FACES = (
-    "These are reconstructed photographs of people: keep this page to yourself, whatever the licence of the "
-    "data set."
+    "These may be reconstructed photographs of people: if so, keep this page to yourself, whatever the "
+    "licence of the data set."
 )
 KEPT = "pictures.parquet"
 """Reconstructions of a compact copy of the paper's tables: trial, attack, shape and pixels (uint8)."""
 
 
 def shows_people(study: Finished) -> bool:
-    """Whether the data are identities; data sets that are not known count as people."""
+    """Whether the data may show people: identities, a user's own folder, or data that are not known."""
     names = set(study.episodes["dataset"].dropna()) if "dataset" in study.episodes else set()
     kinds = set()
     for name in names:
         spec = DATASETS.get(str(name).partition(":")[0])
-        kinds.add("identities" if spec is None else spec.kind)
-    return not kinds or "identities" in kinds
+        kinds.add("unknown" if spec is None else spec.kind)
+    return kinds != {"classes"}
 
 
 def pictures(study: Finished, trial: str) -> dict[str, NDArray[np.float64]]:
