@@ -29,6 +29,14 @@ UNITS = [name for name in DEFENSES if name not in retraining()]
 FRESH = ["noise-fresh"]
 
 
+def rounding(name: str) -> float:
+    """What the last bits of a product, which batch size and addresses change, may grow to in the rounds.
+
+    A hundredth of the budget; AdvExa steps along signs, which a last bit turns.
+    """
+    return 5e-3 if name == "advexa" else 1e-4
+
+
 @pytest.fixture(scope="module")
 def units(tiny_scene: Scene) -> dict[str, Unit]:
     """Every defense at its defaults, fitted by way of the public function, as the scene's are."""
@@ -129,7 +137,8 @@ save_file(answers, {str(tmp_path / "out.safetensors")!r})
     answers = load_file(tmp_path / "out.safetensors")
     assert len(answers) == len(UNITS) - len(FRESH)
     for name, released in answers.items():
-        assert torch.equal(released, units[name].wrap(victim, secret=SECRET)(queries)), name
+        before = units[name].wrap(victim, secret=SECRET)(queries)
+        assert torch.allclose(released, before, atol=rounding(name), rtol=0), name
 
 
 def test_which_units_draw_keyed_randomness(units: dict[str, Unit]) -> None:
@@ -173,10 +182,10 @@ def test_no_answer_depends_on_other_requests(
     requests = list(queries.split([1, 13, 7]))
     together, alone = protected.answer(requests), [protected(x) for x in requests]
     for a, b in zip(together, alone, strict=True):
-        assert torch.allclose(a, b, atol=2e-6, rtol=0)
+        assert torch.allclose(a, b, atol=rounding(name), rtol=0)
     if not units[name].defense.couples:
         single = torch.cat([protected(x[None]) for x in queries])
-        assert torch.allclose(torch.cat(together), single, atol=2e-6, rtol=0)
+        assert torch.allclose(torch.cat(together), single, atol=rounding(name), rtol=0)
 
 
 def test_a_request_longer_than_a_chunk(units: dict[str, Unit], tiny_scene: Scene) -> None:

@@ -237,7 +237,7 @@ def test_two_hundred_requests_by_eight_clients(server: Server, monkeypatch: pyte
             continue
         assert status == 200, answer
         released = torch.tensor(answer["released"])
-        assert torch.allclose(released, protected(meant), atol=2e-6, rtol=0)
+        assert torch.allclose(released, protected(meant), atol=2e-5, rtol=0)
         assert answer["labels"] == released.argmax(1).tolist()
         assert not torch.allclose(released, torch.softmax(victim(meant), 1), atol=1e-3)
     print(f"200 requests in {seconds:.1f} s")
