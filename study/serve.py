@@ -89,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _start(settings, plan, served)
+        signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in place
         if settings.host not in LOOPBACK:
             console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
         console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
