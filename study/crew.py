@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -16,6 +17,9 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.worker_group import worker_group
+from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 
 from study.trial import execute
 from study.worker import TorchGroup, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
@@ -72,6 +76,32 @@ def trial_loop(config: dict[str, Any]) -> Any:
     return execute(TrialSpec(**config["spec"]), TorchGroup())
 
 
+class NamedGroup(ControllerCallback):
+    """Gives the placement group of a Train run a name, so that whoever started the run can release it.
+
+    A run whose workers are lost while they start leaves its placement group, and with it the resources of the
+    next try, to an actor of Ray's that asks the dashboard whether the run still lives: without a dashboard
+    they are never free again.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """In the run's own process, before it asks for workers."""
+        worker_group.placement_group = functools.partial(  # type: ignore[attr-defined]
+            placement_group, name=self._name
+        )
+
+
+def release(name: str) -> None:
+    """Remove the placement group of that name, if it is still there."""
+    try:
+        remove_placement_group(get_placement_group(name))
+    except ValueError:  # removed in good order
+        return
+
+
 @dataclasses.dataclass(frozen=True)
 class Crew:
     """How many workers with what; plain values, sent along with each trial."""
@@ -84,6 +114,7 @@ class Crew:
     def train(self, loop: Any, config: dict[str, Any], name: str) -> Any:
         """Run a loop as a Ray Train run and return rank 0's return value."""
         scratch = tempfile.mkdtemp(prefix="mipoison-train-")
+        group = f"mipoison-{name}-{uuid.uuid4().hex}"
         torch_config = (LoopbackTorchConfig if self.loopback else TorchConfig)(
             backend="gloo", timeout_s=GROUP_TIMEOUT_S
         )
@@ -101,9 +132,11 @@ class Crew:
                 run_config=RunConfig(
                     storage_path=scratch,
                     name=name,
+                    callbacks=[NamedGroup(group)],
                     failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
                 ),
             ).fit()
         finally:
+            release(group)
             shutil.rmtree(scratch, ignore_errors=True)
         return result.return_value  # type: ignore[attr-defined]

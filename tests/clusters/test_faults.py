@@ -158,13 +158,17 @@ def test_a_node_runs_low_on_memory(nodes: Simulated, cluster: Start, tmp_path: P
 def test_a_node_of_a_train_run_is_lost(cluster: Start, tmp_path: Path) -> None:
     """Two workers on fake GPUs of two nodes; the whole group is started again."""
     nodes = cluster(2, gpus=1)
-    driver = study(nodes, tmp_path / "s", trials=1, workers=2, gpus_per_worker=1, decoder_steps=400)
+    driver = study(nodes, tmp_path / "s", trials=1, workers=2, gpus_per_worker=1, decoder_steps=1500)
     driver.wait_for(lambda: any((tmp_path / "s" / "s" / "trials").glob("t*.json")))
-    driver.wait_for(lambda: len(running(nodes, "ray::RayTrainWorker.run_train_fn")) == 2)
+    # Not the anchors' workers, should they be on their way out yet.
+    old = set(running(nodes, "ray::RayTrainWorker"))
+    driver.wait_for(lambda: len(set(running(nodes, "ray::RayTrainWorker")) - old) == 2)
+    time.sleep(1)  # into the trial's work
+    assert trials_done(tmp_path / "s") == 0
     nodes.kill()
     nodes.add()
     driver.finish()
-    assert_whole(tmp_path / "s", tmp_path / "calm", 1, decoder_steps=400)
+    assert_whole(tmp_path / "s", tmp_path / "calm", 1, decoder_steps=1500)
 
 
 def test_the_head_is_replaced(cluster: Start, tmp_path: Path) -> None:

@@ -132,13 +132,16 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
         def fit(self) -> Any:
             return type("Result", (), {"return_value": 7})
 
+    released: list[str] = []
     monkeypatch.setattr(crew_module, "TorchTrainer", Trainer)
+    monkeypatch.setattr(crew_module, "release", released.append)
     for loopback in (False, True):
         assert Crew(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
         assert asked["torch_config"].backend == "gloo"
         assert asked["run_config"].failure_config.max_failures == 0
         assert asked["run_config"].failure_config.controller_failure_limit == 0
         assert asked["scaling_config"].resources_per_worker == {"CPU": 1, "GPU": 0.5}
+    assert len(set(released)) == 2  # each run's placement group, by a name of its own
 
 
 def test_the_searcher_can_be_pickled_and_is_never_restored(tmp_path: Path) -> None:
