@@ -117,7 +117,8 @@ def make_split(
         auxiliary: `disjoint`: the attacker's images show other classes than the private ones (the paper);
             `same`: other images of the private classes (Yang et al. 2019).
         seed: draws the private identities, the 80/20 splits, the order, and what a limit keeps.
-        data_root, download: see `load_dataset`.
+        data_root: see `load_dataset`.
+        download: see `load_dataset`.
         limit: at most so many training images, private and attacker's each, as even over the classes as their
             sizes allow, and in each test part a quarter of it, rounded up. A smaller limit keeps a subset of
             what a larger one keeps. None: all.

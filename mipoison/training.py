@@ -103,7 +103,8 @@ def train(
 
     Args:
         model: on the device of ``inputs``; trained in place.
-        inputs, targets: N pairs.
+        inputs: of N pairs.
+        targets: of the same pairs.
         steps: number of Adam steps. batch: samples per step. lr: peak learning rate.
         rng: CPU generator for the order of the samples and for dropout.
         augment: optional change of each input batch (fresh noise), given a generator.

@@ -55,7 +55,8 @@ class Nodes:
     Args:
         environment: of :func:`private_environment`.
         nodes: nodes besides the head, at least 0.
-        cpus, gpus: of each node.
+        cpus: of each node.
+        gpus: of each node.
         dashboard: whether the head serves the dashboard and its job server.
 
     Attributes:

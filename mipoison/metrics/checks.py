@@ -76,7 +76,8 @@ class CheckContext:
         Args:
             record: the record to be checked.
             records: records of any cells, defenses and attackers.
-            undefended, label_only: the names of these two in the column ``defense``.
+            undefended: that anchor's name in the column ``defense``.
+            label_only: that anchor's name there.
         """
         near = [other for other in records if _same(record, other, CELL)]
         return cls(

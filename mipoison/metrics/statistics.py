@@ -93,15 +93,14 @@ def paired_difference(
     """Mean of ``a - b`` with a percentile bootstrap interval over the pairs.
 
     Percentiles rather than scipy's BCa, which is undefined when the differences are constant. The bootstrap
-    resamples
-    the seeds that were run, so with few of them its interval is too narrow: for normal differences without
-        any true
-    effect, a 95 % interval excludes zero in about 26 % of the cases with 3 pairs, 16 % with 5 and 10 % with
-    10. ``significant`` therefore also requires the Student-t interval to exclude zero, which holds the rate
-    at 5 %.
+    resamples the seeds that were run, so with few of them its interval is too narrow: for normal differences
+    without any true effect, a 95 % interval excludes zero in about 26 % of the cases with 3 pairs, 16 % with
+    5 and 10 % with 10. ``significant`` therefore also requires the Student-t interval to exclude zero, which
+    holds the rate at 5 %.
 
     Args:
-        a, b: values of two settings on the same seeds, in the same order.
+        a: values of a setting, one a seed.
+        b: those of another on the same seeds, in the same order.
         level: coverage in (0, 1).
         rng: draws the resamples; the only source of randomness.
         resamples: number of bootstrap means.

@@ -81,8 +81,10 @@ def label_recovery(
     its label agreement.
 
     Args:
-        clean_train_NK, released_train_NK: what the readers learn from; the first 1,000 rows are used.
-        clean_NK, released_NK: what they are judged on.
+        clean_train_NK: what the readers learn from; the first 1,000 rows are used.
+        released_train_NK: what was released for those.
+        clean_NK: what they are judged on.
+        released_NK: what was released for those.
 
     Raises:
         ValueError: shapes differ, or rows are off the simplex.

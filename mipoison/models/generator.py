@@ -18,7 +18,10 @@ class GeneratorNet(nn.Module):
     In training mode :meth:`forward` draws z from torch's generator and appends the KL divergence to N(0, I).
 
     Args:
-        mean_K, scale_K: of the log scores, to standardise them. hidden, latent: units.
+        mean_K: mean log scores, to standardise them.
+        scale_K: their standard deviations.
+        hidden: units of the hidden layers.
+        latent: Z.
     """
 
     mean_K: Tensor

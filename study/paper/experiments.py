@@ -49,7 +49,7 @@ class Row:
     Attributes:
         table, dataset: the paper's. defense, knobs, attack: the episode that measures it.
         setting: the paper's words for it. paper: its numbers (accuracies as shares), empty for a row that
-        is ours.
+            is ours.
         reference: the row that it is compared with, by its place in the table; None for a reference itself.
     """
 
