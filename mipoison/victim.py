@@ -178,7 +178,8 @@ def check_victim(victim: nn.Module, name: str, x_NCHW: Tensor, y_N: Tensor, n_cl
 
     Args:
         victim: on the device of ``x_NCHW``. name: for messages.
-        x_NCHW, y_N: private training images, at least two, and their labels 0 to K-1.
+        x_NCHW: private training images, at least two.
+        y_N: their labels, 0 to K-1.
         n_classes: K, the private classes.
 
     Raises:

@@ -81,8 +81,10 @@ class SampleTerms:
     """Each sample's own gradient g_i, block by block (see Own), and tangent passes along it.
 
     Args:
-        net, state: the unrolled decoder and its passes. target: the target's tensors. along: its convolution
-            weights, folded (:meth:`Network.fold_weights`).
+        net: the unrolled decoder.
+        state: its passes.
+        target: the target's tensors.
+        along: its convolution weights, folded (:meth:`Network.fold_weights`).
 
     Attributes:
         dot_N: <t, g_i>. square_N: |g_i|^2.

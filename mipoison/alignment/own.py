@@ -19,7 +19,10 @@ class Own:
     """Block i of every sample's g_i.
 
     Args:
-        net, state: the unrolled decoder and its passes. i: which block. t: the target's part.
+        net: the unrolled decoder.
+        state: its passes.
+        i: which block.
+        t: the target's part.
 
     Attributes:
         square_N: |g_i|^2 of this block. dot_N: <t, g_i> of all but the convolution's weight.

@@ -74,7 +74,11 @@ def rounds_of_lpa(
 
     Args:
         scope: ``sample`` (baseline: one double backward a sample) or ``batch`` (one for the batch).
-        size, width: image side, decoder width. n: vectors. rounds: R. repeats: a case (the loop: at most 3).
+        size: image side.
+        width: of the decoder.
+        n: vectors.
+        rounds: R.
+        repeats: of a case (the loop: at most 3).
     """
     decoder, target, c_NK, x_NCHW = subject(size, width, n)
     config, rng = LPAConfig(budget=0.01, rounds=rounds), QueryRandomness(torch.arange(n))
