@@ -23,6 +23,8 @@ BUDGETS = (1e-4, 1e-3, 1e-2, 0.1, 0.5)
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": dict(engine="forward-over-reverse"),
     "exact bf16": dict(engine="forward-over-reverse-bf16"),
+    "refresh 2": dict(engine="forward-over-reverse", refresh=2),
+    "refresh 2 bf16": dict(engine="forward-over-reverse-bf16", refresh=2),
     "frozen": dict(engine="forward-over-reverse", objective="frozen"),
     "frozen bf16": dict(engine="forward-over-reverse-bf16", objective="frozen"),
 }
