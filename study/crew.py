@@ -89,9 +89,7 @@ class NamedGroup(ControllerCallback):
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """In the run's own process, before it asks for workers."""
-        worker_group.placement_group = functools.partial(  # type: ignore[attr-defined]
-            placement_group, name=self._name
-        )
+        worker_group.placement_group = functools.partial(placement_group, name=self._name)
 
 
 def release(name: str) -> None:
@@ -132,7 +130,7 @@ class Crew:
                 run_config=RunConfig(
                     storage_path=scratch,
                     name=name,
-                    callbacks=[NamedGroup(group)],
+                    callbacks=[NamedGroup(group)],  # type: ignore[list-item]
                     failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
                 ),
             ).fit()

@@ -36,8 +36,8 @@ class LPAConfig(AlignedConfig):
         loss: the defender's L, ``mse`` or ``psnr``: what the substitute is trained on. The target does not
             depend on it: over a set the gradient of -PSNR is a positive multiple of that of MSE, so that
             with the same substitute every cosine is equal.
-        refresh: rounds that one gradient serves, 1 to 1000. 1 is Algorithm 1; 2 halves the cost. A variant of the
-            method: see study/PERFORMANCE.md for what it reaches.
+        refresh: rounds that one gradient serves, 1 to 1000. 1 is Algorithm 1, 2 halves the cost: a variant of
+            the method, see study/PERFORMANCE.md for what it reaches.
         keep_label: project into the cone where the label keeps its maximum.
         engine: how gradients are computed (see mipoison.alignment.ENGINES); ``auto``: the fastest here.
         randomness, substitute_...: see AlignedConfig.

@@ -25,21 +25,25 @@ from mipoison.training import seeded
 
 BASELINES = {"sample": "double-backward-loop", "batch": "double-backward"}
 BARS = {"sample": 20.0, "batch": 2.5}
-CASES: dict[str, list[tuple[str, str]]] = {
+Case = tuple[str, str, int]
+"""Engine, objective, rounds that a gradient serves."""
+CASES: dict[str, list[Case]] = {
     "sample": [
-        ("double-backward-loop", "cosine"),
-        ("double-backward", "cosine"),
-        ("forward-over-reverse", "cosine"),
-        ("forward-over-reverse-bf16", "cosine"),
-        ("finite-difference", "frozen"),
-        ("forward-over-reverse", "frozen"),
-        ("forward-over-reverse-bf16", "frozen"),
+        ("double-backward-loop", "cosine", 1),
+        ("double-backward", "cosine", 1),
+        ("forward-over-reverse", "cosine", 1),
+        ("forward-over-reverse-bf16", "cosine", 1),
+        ("forward-over-reverse", "cosine", 2),
+        ("forward-over-reverse-bf16", "cosine", 2),
+        ("finite-difference", "frozen", 1),
+        ("forward-over-reverse", "frozen", 1),
+        ("forward-over-reverse-bf16", "frozen", 1),
     ],
     "batch": [
-        ("double-backward", "cosine"),
-        ("finite-difference", "cosine"),
-        ("forward-over-reverse", "cosine"),
-        ("forward-over-reverse-bf16", "cosine"),
+        ("double-backward", "cosine", 1),
+        ("finite-difference", "cosine", 1),
+        ("forward-over-reverse", "cosine", 1),
+        ("forward-over-reverse-bf16", "cosine", 1),
     ],
 }
 
@@ -82,25 +86,26 @@ def rounds_of_lpa(
     """
     decoder, target, c_NK, x_NCHW = subject(size, width, n)
     config, rng = LPAConfig(budget=0.01, rounds=rounds), QueryRandomness(torch.arange(n))
-    calls: dict[tuple[str, str], Callable[[], object]] = {}
-    for name, objective in CASES[scope]:
+    calls: dict[Case, Callable[[], object]] = {}
+    for name, objective, refresh in CASES[scope]:
         engine = make_engine(name, decoder, target, scope=scope, objective=objective)
-        calls[name, objective] = lambda e=engine: descend(  # type: ignore[misc]
-            config, c_NK, rng, lambda z_NK: e.gradient(z_NK, x_NCHW)
+        calls[name, objective, refresh] = lambda e=engine, r=refresh: descend(  # type: ignore[misc]
+            config, c_NK, rng, lambda z_NK: e.gradient(z_NK, x_NCHW), refresh=r
         )
         engine.gradient(c_NK[:2], x_NCHW[:2])
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    taken: dict[Case, list[float]] = {key: [] for key in calls}
     for turn in range(repeats):
         for key, call in calls.items():
             if turn < 3 or key[0] != "double-backward-loop":
                 taken[key].append(_timed(call))
     median = {key: statistics.median(values) for key, values in taken.items()}
-    first = (BASELINES[scope], "cosine")
+    first = (BASELINES[scope], "cosine", 1)
     for key, value in median.items():
-        name, objective = key
+        name, objective, refresh = key
+        title = f"{name}, {objective}" + (f", a gradient for {refresh} rounds" if refresh > 1 else "")
         ratio = median[first] / value
         yield dict(
-            benchmark=f"engines, {scope} scope", case=f"{name}, {objective}", value=1e3 * value, unit="ms",
+            benchmark=f"engines, {scope} scope", case=title, value=1e3 * value, unit="ms",
             repeats=len(taken[key]), against=first[0], baseline=1e3 * median[first], ratio=ratio,
             bar=f">= {BARS[scope]:g}x", holds=ratio >= BARS[scope],
             conditions=f"R = {rounds}, {n} vectors, 1x{size}x{size}, width {width}, "
@@ -136,8 +141,9 @@ def peak_megabytes(name: str, scope: str, *, size: int = 32, width: int = 32, n:
     return int(done.stdout.split()[-1]) / 1024
 
 
-def memory(*, n: int = 128) -> Iterator[dict[str, Any]]:
+def memory(*, quick: bool = False, n: int = 128) -> Iterator[dict[str, Any]]:
     """Peak memory of one gradient, against double backward in the same scope."""
+    n = 8 if quick else n
     for scope in ("batch", "sample"):
         baseline = peak_megabytes("double-backward", scope, n=n)
         for name in ("double-backward", "forward-over-reverse", "forward-over-reverse-bf16"):
@@ -147,6 +153,19 @@ def memory(*, n: int = 128) -> Iterator[dict[str, Any]]:
                 against="double-backward", baseline=baseline, ratio=baseline / max(value, 1e-9),
                 conditions=f"{n} vectors, 1x32x32, width 32, one gradient, growth of the peak resident set",
             )  # fmt: skip
+
+
+def engines(*, quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of both scopes, 32x32 and 64x64, R = 1, 10 and 50 (where the loop over samples ends in time)."""
+    if quick:
+        for scope in CASES:
+            yield from rounds_of_lpa(scope, size=16, width=4, n=16, rounds=1, repeats=1)
+        return
+    for scope in CASES:
+        for size, rounds, repeats in ((32, 1, 5), (32, 10, 3), (32, 50, 1), (64, 1, 3), (64, 10, 1)):
+            for row in rounds_of_lpa(scope, size=size, rounds=rounds, repeats=repeats):
+                yield row | {"benchmark": f"{row['benchmark']}, {size}x{size}, R = {rounds}"}
+    yield from memory()
 
 
 def main() -> None:
