@@ -431,7 +431,7 @@ def test_a_lost_trial_keeps_what_it_had_finished(root: Path, monkeypatch: pytest
             run_trial(spec)
     lost = lost_trial(spec, "WorkerCrashedError: killed")
     assert [r["status"] for r in lost.records] == ["ok", "failed", "failed", "failed"]
-    assert {r["error"] for r in lost.records[1:]} == {"RuntimeError: WorkerCrashedError: killed"}
+    assert {r["error"] for r in lost.records[1:]} == {"LostError: WorkerCrashedError: killed"}
     assert [r["episode_id"] for r in lost.records] == [e.episode_id for e in spec.episodes()]
     assert set(lost.pictures) == {"truth", "passive"}
 
