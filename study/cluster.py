@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.tune.execution import class_cache
 
 from mipoison.config import ConfigError
 from study.crew import Crew, anchor_loop
@@ -25,6 +26,12 @@ from study.rayenv import RayPlan
 from study.settings import StudySettings
 from study.tuning import NODE_RETRIES, RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
 from study.worker import LostError, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
+
+# Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
+# their own: a local Ray's are children of this process, machines of a cluster have a profile.
+class_cache.ENV_VARS_TO_PROPAGATE -= {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+}
 
 LOST = (
     ray.exceptions.WorkerCrashedError,

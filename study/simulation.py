@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,9 @@ def main() -> None:
         "dashboard_host": "127.0.0.1",
         "dashboard_agent_listen_port": 0,  # the fixed default may be another cluster's: no job would start
     }
+    if options["dashboard"]:
+        with socket.create_server(("127.0.0.1", 0)) as server:  # the usual port may be another cluster's
+            head["dashboard_port"] = server.getsockname()[1]
     cluster = Cluster(initialize_head=True, head_node_args=head)
     gpus = {"num_gpus": options["gpus"]} if options["gpus"] else {}
     for _ in range(options["nodes"]):

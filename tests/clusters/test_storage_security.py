@@ -76,7 +76,7 @@ def test_planted_pickles_are_never_loaded(tmp_path: Path, capsys: pytest.Capture
         kinds.add(path.parent.name + path.suffix)
     assert kinds == {
         "artifacts", "drivers.json", "episodes.parquet", "pictures.npz", "trials.json",
-        "s.json", "s.parquet", "s.md", "s.png", "s.html",
+        "s.json", "s.parquet", "s.md", "s.png", "s.html", "s.log",
     }  # fmt: skip
     os.utime(root / "s" / "drivers" / "x.json", (0, 0))
 

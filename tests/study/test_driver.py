@@ -126,6 +126,8 @@ def test_every_file_is_there(undisturbed: Path) -> None:
     assert found == {
         "study.json",
         "report.md",
+        "report.html",
+        "optuna.log",
         "frontier.parquet",
         "frontier.png",
         "reconstructions.png",
