@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Progress(console) as progress:
             for i, name in enumerate(names):
-                progress.stage(f"benchmark {i + 1} of {len(names)}: {name}")
+                progress.note(f"benchmark {i + 1} of {len(names)}: {name}", i, len(names))
                 try:
                     for row in BENCHMARKS[name]()(quick=settings.quick):
                         rows.append(row if isinstance(row, Row) else Row(**row))

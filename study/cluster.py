@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.tune.execution import class_cache
 
 from mipoison.config import ConfigError
 from study.crew import Crew, anchor_loop
-from study.driver import Ask, Done
+from study.driver import Advanced, Ask, Done, unheard
 from study.rayenv import RayPlan
 from study.settings import StudySettings
 from study.tuning import NODE_RETRIES, RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
@@ -91,6 +92,15 @@ def stop_ray(plan: RayPlan) -> None:
             Path(plan.token).unlink(missing_ok=True)
 
 
+def _gathered(refs: list[Any], told: Callable[[int], None]) -> list[Any]:
+    """Results in order; ``told`` hears how many there are each time that one is."""
+    waiting = list(refs)
+    while waiting:
+        told(len(refs) - len(waiting))
+        _, waiting = ray.wait(waiting, num_returns=1)
+    return list(ray.get(refs))
+
+
 class RayExecutor:
     """Trials on the Ray that :func:`start_ray` connected to.
 
@@ -130,7 +140,7 @@ class RayExecutor:
     def close(self) -> None:
         stop_ray(self._plan)
 
-    def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
+    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
         """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
         try:
             if self.crew.workers:
@@ -138,10 +148,12 @@ class RayExecutor:
             first = specs[0]
             remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
             prepare, run = remote(prepare_scene), remote(run_trial)
-            prepared = ray.get(
-                [prepare.remote(scene, first.root, first.data_root) for scene in scenes_of(specs)]
-            )
-            return after(prepared, ray.get([run.remote(spec) for spec in specs]))
+            scenes = scenes_of(specs)
+            of = len(scenes) + len(specs)
+            refs = [prepare.remote(scene, first.root, first.data_root) for scene in scenes]
+            prepared = _gathered(refs, lambda n: told(n, of))
+            results = [run.remote(spec) for spec in specs]
+            return after(prepared, _gathered(results, lambda n: told(len(scenes) + n, of)))
         except LOST as error:
             raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
 

@@ -49,6 +49,11 @@ ABOUT = "study.json"
 Outcome = dict[str, float | None]
 Ask = Callable[[], TrialSpec | None]
 Done = Callable[[TrialSpec, Outcome | None, str | None], None]
+Advanced = Callable[[int, int], None]
+
+
+def unheard(done: int, of: int) -> None:
+    """An :data:`Advanced` that nobody listens to."""
 
 
 class Executor(Protocol):
@@ -60,10 +65,11 @@ class Executor(Protocol):
 
     lanes: int
 
-    def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
+    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
         """Prepare the specs' scenes (trained parts go into the artifact store), then run the trials.
 
-        Nothing is written but artifacts; results in order.
+        Nothing is written but artifacts; results in order. ``told`` hears how many parts are done of how
+        many, where that is known.
         """
         ...
 
@@ -338,7 +344,7 @@ def evaluate_anchors(study: Study, executor: Executor, scenes: tuple[SceneConfig
         f"then the anchors: {', '.join(missing)}"
     )
     specs = [study.spec(name, 0, name, {}, (scene,)) for name in missing for scene in scenes]
-    results = executor.anchors(specs)
+    results = executor.anchors(specs, study.progress.part)
     merged: dict[str, TrialResult] = {name: TrialResult([], {}) for name in missing}
     for spec, result in zip(specs, results, strict=True):
         merged[spec.trial].records.extend(result.records)

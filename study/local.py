@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.driver import Ask, Done
+from study.driver import Advanced, Ask, Done, unheard
 from study.trial import execute
 from study.worker import TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
 
@@ -12,9 +12,17 @@ class LocalExecutor:
 
     lanes = 1
 
-    def anchors(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        prepared = [prepare_scene(scene, specs[0].root, specs[0].data_root) for scene in scenes_of(specs)]
-        return after(prepared, [run_trial(spec) for spec in specs])
+    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
+        scenes = scenes_of(specs)
+        parts = len(scenes) + len(specs)
+        prepared, results = [], []
+        for i, scene in enumerate(scenes):
+            told(i, parts)
+            prepared.append(prepare_scene(scene, specs[0].root, specs[0].data_root))
+        for i, spec in enumerate(specs):
+            told(len(scenes) + i, parts)
+            results.append(run_trial(spec))
+        return after(prepared, results)
 
     def close(self) -> None:
         pass

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import statistics
+import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from study.reporting.tables import progress_line
+from study.reporting.tables import progress_line, time_left
+
+BAR = 40
+"""Characters of the bar."""
 
 
 class Progress:
@@ -28,6 +32,7 @@ class Progress:
         self._best: float | None = None
         self._volume: float | None = None
         self._seconds: list[float] = []
+        self._stage, self._began = "", time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -42,10 +47,26 @@ class Progress:
 
     def stage(self, text: str) -> None:
         """Say what is going on before the trials."""
+        self._stage, self._began = text, time.monotonic()
         if self._live:
             self._live.update(Text(text))
         else:
             self.console.print(text, highlight=False, soft_wrap=True)
+
+    def note(self, text: str, done: int, of: int) -> None:
+        """A stage of several, all of which are timed together."""
+        began = self._began if done else time.monotonic()
+        self.stage(text)
+        self._began = began
+        self.part(done, of)
+
+    def part(self, done: int, of: int) -> None:
+        """So many parts of the stage are done: a bar and the time left, in a terminal."""
+        if not self._live or not of:
+            return
+        left = (time.monotonic() - self._began) / done * (of - done) if done else None
+        bar = "━" * (BAR * done // of) + "─" * (BAR - BAR * done // of)
+        self._live.update(Text(f"{self._stage}\n{bar} {done}/{of} | {time_left(left)}"))
 
     def begin(self, total: int, done: int, failed: int, lanes: int) -> None:
         """The search begins: trials in all, already done and failed, at once."""

@@ -172,7 +172,7 @@ def _run_anchors(
         dataclasses.replace(specs[name], scenes=(scene,)) for name in wanted for scene in specs[name].scenes
     ]
     merged = {name: TrialResult([], {}) for name in wanted}
-    for part, result in zip(parts, executor.anchors(parts), strict=True):
+    for part, result in zip(parts, executor.anchors(parts, progress.part), strict=True):
         merged[part.trial].records.extend(result.records)
         if part.scenes[0] == specs[part.trial].scenes[0]:
             merged[part.trial].pictures = result.pictures

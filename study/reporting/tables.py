@@ -449,6 +449,16 @@ def print_report(
         console.print()
 
 
+def time_left(seconds: float | None) -> str:
+    """``7 min left``; a dash for what is not known yet."""
+    text = NOTHING
+    if seconds is not None and math.isfinite(seconds):
+        units = ((100, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
+        _, size, unit = next(u for u in units if seconds < u[0])
+        text = f"{max(0.0, seconds) / size:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{text} left"
+
+
 def progress_line(
     done: int,
     failed: int,
@@ -458,11 +468,7 @@ def progress_line(
     seconds_left: float | None,
 ) -> str:
     """The live line of a study; what is not known yet shows as a dash."""
-    left = NOTHING
-    if seconds_left is not None and math.isfinite(seconds_left):
-        units = ((100, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
-        _, size, unit = next(u for u in units if seconds_left < u[0])
-        left = f"{max(0.0, seconds_left) / size:.{1 if unit == 'h' else 0}f} {unit}"
     best, volume = (number(math.nan if v is None else v, ".3f") for v in (best_worst_accuracy, hypervolume))
     counts = f"{done}/{total} done, {failed} failed"
-    return f"{counts} | lowest worst-case attack accuracy {best} | hypervolume {volume} | {left} left"
+    quality = f"lowest worst-case attack accuracy {best} | hypervolume {volume}"
+    return f"{counts} | {quality} | {time_left(seconds_left)}"
