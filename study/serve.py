@@ -97,12 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
         console.print("stopping")
     except (RuntimeError, TimeoutError) as error:
         errors.print(f"error: Ray Serve did not start: {str(error).splitlines()[0]}", markup=False)
         return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _stop(plan)
     return 0
 
