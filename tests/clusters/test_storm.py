@@ -29,12 +29,12 @@ def storm(tmp_path: Path, trials: int, nodes: int, every_s: float, concurrent: i
                     break
                 now = time.monotonic() - began
                 assert now < limit_s, f"{trials_done(tmp_path / 's')} of {trials} trials after {now:.0f} s"
-                if now >= i * every_s:
+                while driver.process.poll() is None and time.monotonic() - began < i * every_s:
+                    time.sleep(0.1)
+                if driver.process.poll() is None:
                     cluster.kill()
                     cluster.add()
                     killed += 1
-                while driver.process.poll() is None and time.monotonic() - began < i * every_s:
-                    time.sleep(0.1)
             driver.finish()
             took = time.monotonic() - began
         finally:
