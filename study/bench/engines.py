@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import default_device
 from mipoison.training import seeded
+from study.bench.rows import seconds_of
 
 BASELINES = {"sample": "double-backward-loop", "batch": "double-backward"}
 BARS = {"sample": 20.0, "batch": 2.5}
@@ -61,16 +61,6 @@ def subject(
     return decoder, target, c_NK, torch.rand(n, 1, size, size, generator=rng).to(device)
 
 
-def _timed(call: Callable[[], object]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def rounds_of_lpa(
     scope: str, *, size: int = 32, width: int = 32, n: int = 128, rounds: int = 10, repeats: int = 5
 ) -> Iterator[dict[str, Any]]:
@@ -97,7 +87,7 @@ def rounds_of_lpa(
     for turn in range(repeats):
         for key, call in calls.items():
             if turn < 3 or key[0] != "double-backward-loop":
-                taken[key].append(_timed(call))
+                taken[key].append(seconds_of(call))
     median = {key: statistics.median(values) for key, values in taken.items()}
     first = (BASELINES[scope], "cosine", 1)
     for key, value in median.items():
