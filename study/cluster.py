@@ -25,6 +25,7 @@ from study.crew import Crew, anchor_loop
 from study.driver import Advanced, Ask, Done, unheard
 from study.rayenv import RayPlan
 from study.settings import StudySettings
+from study.tally import tallied
 from study.tuning import NODE_RETRIES, RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
 from study.worker import LostError, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
 
@@ -144,7 +145,7 @@ class RayExecutor:
         """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
         try:
             if self.crew.workers:
-                return self._anchors_by_groups(specs)
+                return self._anchors_by_groups(specs, told)
             first = specs[0]
             remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
             prepare, run = remote(prepare_scene), remote(run_trial)
@@ -157,11 +158,13 @@ class RayExecutor:
         except LOST as error:
             raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
 
-    def _anchors_by_groups(self, specs: list[TrialSpec]) -> list[TrialResult]:
-        config = {"specs": [dataclasses.asdict(s) for s in specs]}
+    def _anchors_by_groups(self, specs: list[TrialSpec], told: Advanced) -> list[TrialResult]:
+        config: dict[str, Any] = {"specs": [dataclasses.asdict(s) for s in specs]}
+        of = len(scenes_of(specs)) + len(specs)
         for tries in range(1 + RETRIES):
             try:
-                return self.crew.train(anchor_loop, config, "anchors")
+                with tallied(lambda n: told(n, of), HEAD) as tally:
+                    return self.crew.train(anchor_loop, config | {"tally": tally}, "anchors")
             except TrainingFailedError as error:
                 if tries == RETRIES:
                     raise LostError(

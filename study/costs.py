@@ -33,6 +33,7 @@ from study import driver
 from study.records import Records, episode_schema
 from study.render import Finished, load, write_compact
 from study.settings import StudySettings
+from study.space import starting_points
 from study.worker import TrialSpec
 
 SOURCE = Path(__file__).parent / "results" / "digits-search"
@@ -132,6 +133,8 @@ def measure(template: Template, trials: int) -> Cost:
             memory = _rss_kb() - memory
             study.progress.begin(10**6, trials, 0, 1)
             asks, dones = [], []
+            for _ in starting_points(study.search.families):  # what comes after them is the sampler's
+                _one(study, template, folder)
             with counted() as calls:
                 for _ in range(REPEATS):
                     ask, done = _one(study, template, folder)

@@ -57,18 +57,23 @@ class LoopbackTorchConfig(TorchConfig):
 
 
 def anchor_loop(config: dict[str, Any]) -> list[TrialResult]:
-    """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group)."""
-    group = TorchGroup()
+    """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group).
+
+    Each scene and each anchor that is done is added to ``config["tally"]``.
+    """
+    group, tally = TorchGroup(), config["tally"]
     specs = [TrialSpec(**spec) for spec in config["specs"]]
-    prepared = [
-        prepare_scene(scene, specs[0].root, specs[0].data_root)
-        for i, scene in enumerate(scenes_of(specs))
-        if i % group.size == group.rank
-    ]
+    prepared, results = [], []
+    for i, scene in enumerate(scenes_of(specs)):
+        if i % group.size == group.rank:
+            prepared.append(prepare_scene(scene, specs[0].root, specs[0].data_root))
+            tally.add.remote()
     everyone = group.gather(prepared)  # nobody starts before everything is prepared
-    return after(
-        [counts for share in everyone for counts in share], [run_trial(spec, group) for spec in specs]
-    )
+    for spec in specs:
+        results.append(run_trial(spec, group))
+        if group.rank == 0:
+            tally.add.remote()
+    return after([counts for share in everyone for counts in share], results)
 
 
 def trial_loop(config: dict[str, Any]) -> Any:

@@ -39,14 +39,13 @@ from study.search import Search
 from study.settings import NEWER, StudySettings, config_of, differences
 from study.space import parameters, starting_points
 from study.tracking import Finished, Trackers
-from study.trial import Record, complete, outcome_of, record_loss, was_lost
+from study.trial import Outcome, Record, complete, outcomes_of, record_loss, was_lost
 from study.worker import TrialResult, TrialSpec
 
 REPEATED_SUGGESTIONS = 60
 """So many suggestions in a row of what is known or under way: the space has no more settings to offer."""
 ABOUT = "study.json"
 """What a study is: its settings, and what it was begun with."""
-Outcome = dict[str, float | None]
 Ask = Callable[[], TrialSpec | None]
 Done = Callable[[TrialSpec, Outcome | None, str | None], None]
 Advanced = Callable[[int, int], None]
@@ -223,10 +222,8 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     console.print(
         f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
     )
-    if lease is not None:
-        for damaged in records.set_aside_damaged():
-            console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
-    study = _load(settings, storage, records, console)
+    progress = Progress(console)
+    study = _load(settings, storage, records, progress, alone=lease is not None)
     study.lease = lease
     return study
 
@@ -244,8 +241,20 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
     raise AssertionError
 
 
-def _load(settings: StudySettings, storage: Storage, records: Records, console: Console) -> Study:
-    finished = records.read_trials()
+def _load(
+    settings: StudySettings, storage: Storage, records: Records, progress: Progress, *, alone: bool
+) -> Study:
+    """The study as its records tell it; ``alone``: no other driver runs, so that damaged files are moved."""
+    console = progress.console
+    if alone:
+        with progress:
+            if settings.resume:
+                progress.stage("reading what is finished")
+            finished, moved = records.take_in(progress.part)
+        for damaged in moved:
+            console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
+    else:
+        finished = records.read_trials()
     started = dict(records.started())
     # What a finished trial was is in its records, too.
     started |= {
@@ -273,7 +282,7 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
         storage=storage,
         records=records,
         console=console,
-        progress=Progress(console),
+        progress=progress,
         search=search,
         finished=finished,
         unfinished=unfinished,
@@ -281,10 +290,10 @@ def _load(settings: StudySettings, storage: Storage, records: Records, console: 
             1 + max((int(n) for n in re.findall(r"\bt(\d+)-", " ".join(ever))), default=0)
         ),
     )
+    study.outcomes = outcomes_of(finished, settings.max_accuracy_drop)
     for trial, rows in finished.items():
-        if trial in started and rows:
-            outcome = outcome_of(rows, settings.max_accuracy_drop)
-            spec = started[trial]
+        if trial in started:
+            outcome, spec = study.outcomes[trial], started[trial]
             search.add_finished(spec["defense"], spec["knobs"], outcome)
             study.known[config_of(spec["defense"], spec["knobs"]).digest()] = outcome
             study.earlier.append(Finished(trial, spec["defense"], spec["knobs"], rows, outcome, before=True))
@@ -417,9 +426,8 @@ def _is_failure(rows: list[Record]) -> bool:
 def _show_quality(study: Study) -> None:
     """Best worst case and hypervolume of what is finished."""
     drop = study.settings.max_accuracy_drop
-    for trial, rows in study.finished.items():
-        if trial not in study.outcomes and rows:
-            study.outcomes[trial] = outcome_of(rows, drop)
+    new = {trial: rows for trial, rows in study.finished.items() if trial not in study.outcomes and rows}
+    study.outcomes |= outcomes_of(new, drop)
     if study.outcomes:
         anchors = [row for name in ANCHORS for row in study.finished.get(name, [])]
         shown = quality(study.outcomes.values(), anchors, drop)

@@ -39,9 +39,7 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
     """
     scenes = fresh_scenes(study, seeds)
     records = Records(study.storage, f"{study.records.study}.fresh")
-    if study.lease is not None:
-        records.set_aside_damaged()
-    finished = records.read_trials()
+    finished = records.read_trials() if study.lease is None else records.take_in()[0]
     again = dataclasses.replace(
         study, records=records, finished=finished, open={}, failed=set(), cut_short=False, monitor=Monitor()
     )

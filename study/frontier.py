@@ -46,6 +46,8 @@ COLUMNS: dict[str, str] = {
 IDENTITY = ("trial", "episode_id", "attempt", "seed", "defense", "attack", "status")
 SHARED = ("confidence_distortion", "model_accuracy", "protected_accuracy", "mean_image_error")
 """Measured once per setting and seed, and repeated in the record of every attacker."""
+NEEDED = (*IDENTITY, ACCURACY, ERROR, *SHARED)
+"""What a settings table is made of, but for knobs and what tells data and scales apart."""
 
 
 class Objective(NamedTuple):
@@ -90,7 +92,7 @@ def _prepared(episodes: pd.DataFrame) -> pd.DataFrame:
             values = sorted(map(str, episodes[column].dropna().unique()))
             if len(values) > 1:
                 raise ValueError(f"episodes mix {column}: {', '.join(values)}; a frontier has one scene")
-    missing = [c for c in (*IDENTITY, ACCURACY, ERROR, *SHARED) if c not in episodes.columns]
+    missing = [c for c in NEEDED if c not in episodes.columns]
     rows = episodes.reset_index(drop=True).reindex(columns=[*episodes.columns, *missing])
     for column in (ACCURACY, ERROR, *SHARED):
         rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)

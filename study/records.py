@@ -5,13 +5,15 @@ Parquet is the record of truth: frontier, report and a resumed study are compute
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -84,6 +86,26 @@ _REAL = [
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
+Told = Callable[[int, int], None]
+A = TypeVar("A", bound=tuple[Any, ...])
+B = TypeVar("B")
+READERS = 16
+"""Files read at once: in an object store each is a round trip of its own."""
+
+
+def _unheard(done: int, of: int) -> None:
+    """Nobody listens."""
+
+
+def _each(work: Callable[..., B], items: Iterable[A], told: Told = _unheard) -> Iterator[tuple[A, B]]:
+    """(item, work of it), in order; several are worked on at once, in threads."""
+    todo = list(items)
+    with ThreadPoolExecutor(READERS) as pool:
+        for i, found in enumerate(pool.map(lambda item: work(*item), todo)):
+            told(i, len(todo))
+            yield todo[i], found
+
+
 def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa.DataType]:
     fields: dict[str, pa.DataType] = {}
     for cls in classes:
@@ -96,6 +118,7 @@ def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa
     return fields
 
 
+@functools.cache
 def episode_schema() -> pa.Schema:
     """Every column with its type, knobs of every defense and attacker included. All but ids are nullable."""
     columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
@@ -188,22 +211,23 @@ class Records:
 
     def read_trials(self) -> dict[str, list[dict[str, Any]]]:
         """Trial -> its records, of every finished trial; one listing for all of them."""
-        tables = {trial: self._latest(trial, names) for trial, names in self.attempts().items()}
-        return {
-            trial: table.to_pylist() for trial, table in tables.items() if table is not None and len(table)
-        }
+        return {trial: table.to_pylist() for trial, table in self._tables().items() if len(table)}
 
     def read(self) -> pd.DataFrame:
         """All finished episodes, one attempt a trial, in order of trial, seed and attacker.
 
         A file that cannot be read (cut off, altered, not ours) counts as not finished.
         """
-        tables = [self._latest(trial, names) for trial, names in self.attempts().items()]
-        found = [table for table in tables if table is not None]
+        found = list(self._tables().values())
         table = (
             pa.concat_tables(found, promote_options="default") if found else episode_schema().empty_table()
         )
         return to_frame(table)
+
+    def _tables(self) -> dict[str, pa.Table]:
+        """Trial -> its latest attempt that can be read."""
+        found = _each(self._latest, self.attempts().items())
+        return {trial: table for (trial, _), table in found if table is not None}
 
     def _latest(self, trial: str, names: list[str]) -> pa.Table | None:
         """The latest attempt that can be read."""
@@ -217,28 +241,41 @@ class Records:
                 log.warning("%s is not counted as finished: %s", name, error)
         return None
 
-    def set_aside_damaged(self) -> list[str]:
-        """Move files that cannot be read from ``episodes/`` to ``damaged/``, whose trials then run again.
+    def take_in(self, told: Told = _unheard) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """As :meth:`read_trials`, and files that cannot be read move from ``episodes/`` to ``damaged/``.
 
-        For the study's driver alone, while nothing else writes.
+        For the study's driver alone, while nothing else writes: the moved ones' trials then run again.
+
+        Args:
+            told: hears how many trials have been read of how many.
 
         Returns:
-            Their names.
+            The records, and the names of what was moved.
         """
-        moved = []
-        for trial, names in self.attempts().items():
-            for name in names:
-                data = self.storage.read(name)
-                try:
-                    if data is not None:
-                        parse(data, trial)
-                except Unreadable as error:
-                    file = name.rsplit("/", 1)[1]
-                    self.storage.write(f"{self.study}/damaged/{file}.{uuid.uuid4().hex[:8]}", data or b"")
-                    self.storage.delete(name)
-                    log.warning("%s moved to damaged/, its trial runs again: %s", name, error)
-                    moved.append(name)
-        return moved
+        finished, moved = {}, []
+        for (trial, _), (table, damaged) in _each(self._take_in, self.attempts().items(), told):
+            if table is not None and len(table):
+                finished[trial] = table.to_pylist()
+            moved += damaged
+        return finished, moved
+
+    def _take_in(self, trial: str, names: list[str]) -> tuple[pa.Table | None, list[str]]:
+        """A trial's latest attempt that can be read, and those moved."""
+        found, moved = None, []
+        for name in names:
+            data = self.storage.read(name)
+            if data is None:
+                continue
+            try:
+                table = parse(data, trial)
+                found = table if found is None else found
+            except Unreadable as error:
+                file = name.rsplit("/", 1)[1]
+                self.storage.write(f"{self.study}/damaged/{file}.{uuid.uuid4().hex[:8]}", data)
+                self.storage.delete(name)
+                log.warning("%s moved to damaged/, its trial runs again: %s", name, error)
+                moved.append(name)
+        return found, moved
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``<study>/<name>`` as JSON."""
@@ -266,20 +303,22 @@ class Records:
 
     def started(self) -> dict[str, Mapping[str, Any]]:
         """Trial -> what was started (defense, knobs, attempt), finished or not; no damaged ones."""
-        out = {}
-        for trial in self.started_names():
-            name = f"{self.study}/trials/{trial}.json"
-            data = self.storage.read(name)
-            if data is None:
-                continue
-            try:
-                spec = json.loads(data)
-                if not {"defense", "knobs", "attempt"} <= set(spec):
-                    raise Unreadable("no defense, knobs and attempt in it")
-                out[trial] = spec
-            except (ValueError, TypeError) as error:
-                log.warning("%s is left out: %s", name, error)
-        return out
+        found = _each(self._started, [(trial,) for trial in self.started_names()])
+        return {trial: spec for (trial,), spec in found if spec is not None}
+
+    def _started(self, trial: str) -> Mapping[str, Any] | None:
+        name = f"{self.study}/trials/{trial}.json"
+        data = self.storage.read(name)
+        if data is None:
+            return None
+        try:
+            spec: dict[str, Any] = json.loads(data)
+            if not {"defense", "knobs", "attempt"} <= set(spec):
+                raise Unreadable("no defense, knobs and attempt in it")
+        except (ValueError, TypeError) as error:
+            log.warning("%s is left out: %s", name, error)
+            return None
+        return spec
 
 
 class Unreadable(ValueError):
@@ -293,16 +332,17 @@ def parse(data: bytes, trial: str) -> pa.Table:
         Unreadable: cut off, altered, of another trial, or not of our schema.
     """
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Unreadable(f"no Parquet file ({str(error).splitlines()[0]})") from error
-    for field in episode_schema():
-        if field.name in table.schema.names:
-            kind = table.schema.field(field.name).type
-            if kind != field.type:
-                raise Unreadable(f"column {field.name} is {kind}, not {field.type}")
-        elif not field.nullable:
-            raise Unreadable(f"column {field.name} is missing")
+    if not table.schema.equals(episode_schema()):  # of an older version, or not ours
+        kinds = {field.name: field.type for field in table.schema}
+        for field in episode_schema():
+            if field.name not in kinds:
+                if not field.nullable:
+                    raise Unreadable(f"column {field.name} is missing")
+            elif kinds[field.name] != field.type:
+                raise Unreadable(f"column {field.name} is {kinds[field.name]}, not {field.type}")
     if set(table.column("trial").to_pylist()) != {trial}:
         raise Unreadable("its rows are not this trial's")
     return table

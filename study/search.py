@@ -125,12 +125,16 @@ class Search:
                 values=values,
                 constraints={CONSTRAINT: self._violation(outcome)},
                 # NSGA-II takes parents only from trials that belong to a generation.
-                system_attrs={"NSGAIISampler:generation": len(self.study.trials) // POPULATION},
+                system_attrs={"NSGAIISampler:generation": self._generation()},
             )
         except ValueError:  # a setting outside today's space
             return False
         self.study.add_trial(frozen)
         return True
+
+    def _generation(self) -> int:
+        known = self.study.get_trials(deepcopy=False)  # a copy of them all for each would be quadratic
+        return len(known) // POPULATION
 
     def _violation(self, outcome: Mapping[str, float | None]) -> float:
         drop = outcome.get(CONSTRAINT)

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.storage import StorageError
+from study.progress import Progress
 from study.rayenv import RayPlan, plan_ray
 
 USAGE = 2
@@ -88,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _start(settings, plan, served)
+        with Progress(console) as progress:
+            for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
+                progress.note(text, i, len(steps))
+                step()
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in place
         if settings.host not in LOOPBACK:
             console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
@@ -127,8 +131,11 @@ def _served(settings: Arguments) -> Any:
     )
 
 
-def _start(settings: Arguments, plan: RayPlan, served: Any) -> None:
-    """A Ray on loopback with a token, and the deployment on it; returns when it answers."""
+def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, Callable[[], Any]]]:
+    """What starts a Ray on loopback with a token, and the deployment on it; with a name each, in order.
+
+    The last returns when the deployment answers.
+    """
     import ray
     from ray import serve
     from ray.serve.config import ProxyLocation
@@ -137,23 +144,35 @@ def _start(settings: Arguments, plan: RayPlan, served: Any) -> None:
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if settings.verbose else logging.ERROR
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=plan.scratch,
-        object_store_memory=128 * 2**20,
-        log_to_driver=settings.verbose,
-        logging_level=level,
-    )
-    logging.getLogger("ray.serve").setLevel(level)
-    serve.start(
-        proxy_location=ProxyLocation.HeadOnly,
-        http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60},
-    )
     actor = {"num_cpus": 0, "num_gpus": settings.gpus_per_replica}
     deployment = Endpoint.options(num_replicas=settings.replicas, ray_actor_options=actor)  # type: ignore[attr-defined]
-    serve.run(deployment.bind(served), name="mipoison")
+
+    def ray_() -> None:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=plan.scratch,
+            object_store_memory=128 * 2**20,
+            log_to_driver=settings.verbose,
+            logging_level=level,
+        )
+        logging.getLogger("ray.serve").setLevel(level)
+
+    def proxy() -> None:
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60},
+        )
+
+    def replicas() -> None:
+        serve.run(deployment.bind(served), name="mipoison")
+
+    return [
+        ("starting Ray", ray_),
+        ("starting the HTTP server", proxy),
+        (f"loading the classifier ({settings.replicas} of it)", replicas),
+    ]
 
 
 def _stop(plan: RayPlan) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage import Storage
 from study.cut import CUT
-from study.frontier import settings_table
+from study.frontier import NEEDED, settings_table
 from study.pictures import write_pictures
-from study.records import Records, to_table
+from study.records import Records
 from study.search import CONSTRAINT, DIRECTIONS
 from study.worker import Group, TrialResult, TrialSpec, lost_trial, run_trial
 
 Record = dict[str, Any]
+Outcome = dict[str, float | None]
 LOSSES = ("LostError", "MemoryError", "OutOfMemoryError", "OSError")
 """Errors that tell of the machine, not of the setting."""
 
@@ -63,32 +66,47 @@ def _worst(records: list[Record]) -> dict[int, Record]:
     return by_attack[min(sorted(mean), key=lambda a: mean[a])]
 
 
-def outcome_of(records: list[Record], max_accuracy_drop: float) -> dict[str, float | None]:
+def outcome_of(records: list[Record], max_accuracy_drop: float) -> Outcome:
     """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
-    rows = [{"trial": "t", "study": "s", "attempt": 0} | r for r in records]
-    row = settings_table(to_table(rows).to_pandas(), max_accuracy_drop=max_accuracy_drop).iloc[0]
-    told = {r["attack"] for r in records if r["status"] in ("ok", CUT)}
-    silent = {r["attack"] for r in records} - told
-    if silent:  # its strongest attacker may be among them: no worst case
-        row = row.copy()
-        row[list(DIRECTIONS)] = None
-    values = {
-        name: float(row[name]) if np.isfinite(_number(row[name])) else None
-        for name in (*DIRECTIONS, CONSTRAINT)
-    }
+    return outcomes_of({"t": records}, max_accuracy_drop)["t"]
+
+
+def outcomes_of(trials: Mapping[str, list[Record]], max_accuracy_drop: float) -> dict[str, Outcome]:
+    """Each trial's outcome; of many at once, as each alone costs ten times the share."""
+    if not trials:
+        return {}
+    # Without the hundred columns that say what was run: a resumed study does this for every trial.
+    rows = [
+        {"attempt": 0} | {name: r.get(name) for name in NEEDED} | {"trial": trial}
+        for trial, records in trials.items()
+        for r in records
+    ]
+    table = settings_table(pd.DataFrame(rows, columns=[*NEEDED]), max_accuracy_drop=max_accuracy_drop)
+    found = dict(zip(table["trial"], table.to_dict("records"), strict=True))
+    return {trial: _outcome(found[trial], records) for trial, records in trials.items()}
+
+
+def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
     count = Counter(r["status"] for r in records)
+    told = {r["attack"] for r in records if r["status"] in ("ok", CUT)}
+    silent = {r["attack"] for r in records} - told  # the strongest attacker may be among them: no worst case
+    values = {name: _number(setting[name]) for name in (*DIRECTIONS, CONSTRAINT)}
+    if silent:
+        values |= dict.fromkeys(DIRECTIONS)
     failed = len(records) - count["ok"] - count[CUT]
     return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[CUT])}
 
 
-def _number(value: Any) -> float:
+def _number(value: Any) -> float | None:
+    """A finite number, None for what is missing."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        return float("nan")
+        return None
+    return number if np.isfinite(number) else None
 
 
-def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> dict[str, float | None]:
+def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:
     """Relate, write the pictures and the Parquet file, and return what the search is told."""
     records = records_of(spec)
     rows = relate(result.records, anchors)
@@ -109,7 +127,7 @@ def read_anchors(records: Records) -> list[Record]:
     return [r for name in ANCHORS for r in records.read_trial(name, 0)]
 
 
-def execute(spec: TrialSpec, group: Group | None = None) -> dict[str, float | None]:
+def execute(spec: TrialSpec, group: Group | None = None) -> Outcome:
     """Run and complete a trial in this process; of a group, rank 0 writes and returns the outcome."""
     result = run_trial(spec, group)
     if group is not None and group.rank != 0:
@@ -122,6 +140,6 @@ def was_lost(record: Record) -> bool:
     return record["status"] == "failed" and str(record["error"]).partition(":")[0] in LOSSES
 
 
-def record_loss(spec: TrialSpec, error: str) -> dict[str, float | None]:
+def record_loss(spec: TrialSpec, error: str) -> Outcome:
     """A trial whose process was lost: its episodes are failures that say so, except those it had finished."""
     return complete(spec, lost_trial(spec, error), read_anchors(records_of(spec)))

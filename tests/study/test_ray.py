@@ -176,15 +176,15 @@ def command_of(pid: int) -> str:
 
 
 def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path: Path) -> None:
-    """0, 1 and 2 workers, and no Ray at all: the same records."""
-    frames = {}
+    """0, 1 and 2 workers, and no Ray at all: the same records; a terminal sees how far the anchors are."""
+    frames, shown = {}, {}
     for name, more in {
         "local": ("--executor", "local"),
         "one": ("--workers", "1"),
         "two": ("--workers", "2"),
     }.items():
-        run(
-            environment,
+        shown[name] = run(
+            environment | {"FORCE_COLOR": "1"},
             tmp_path / name,
             "--trials",
             "1",
@@ -200,6 +200,11 @@ def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path:
     assert len(frames["local"]) == 3 * 2
     for name in ("one", "two"):
         pd.testing.assert_frame_equal(frames["local"], frames[name])
+    # One scene and two anchors: a Train run's workers count them, in processes of their own.
+    for name, output in shown.items():
+        counts = {int(n) for n in re.findall(r"[━─] (\d)/3 \|", output)}
+        assert 0 in counts, (name, counts)
+        assert counts & {1, 2, 3}, (name, counts)
 
 
 def test_too_many_workers_are_refused(environment: dict[str, str], tmp_path: Path) -> None:

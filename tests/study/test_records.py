@@ -256,3 +256,31 @@ def test_two_studies_and_look_alike_trials_do_not_mix(tmp_path: Path) -> None:
     assert [r["seed"] for r in first.read_trial("t")] == [0]
     assert second.read()["seed"].tolist() == [3]
     assert second.read()["study"].tolist() == ["s-2"]
+
+
+def test_a_driver_reads_every_file_once_and_moves_what_it_cannot_read(
+    records: Records, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(40):  # more than are read at once
+        records.write_trial(f"t{i:04d}", 0, [row(episode_id=f"e{i}")])
+    records.write_trial("t0003", 1, [row(episode_id="again")])
+    broken = sorted(folder.glob("*.parquet"))[7]
+    broken.write_bytes(broken.read_bytes()[:100])
+    read, told = list[str](), list[tuple[int, int]]()
+    original = Storage.read
+
+    def reading(self: Storage, name: str) -> bytes | None:
+        read.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(Storage, "read", reading)
+    finished, moved = records.take_in(lambda *parts: told.append(parts))
+    assert sorted(read) == sorted({*read})
+    assert len(read) == 41
+    assert told == [(i, 40) for i in range(40)]
+    assert [name.rsplit("/", 1)[1] for name in moved] == [broken.name]
+    assert not broken.exists()
+    assert len(list((folder.parent / "damaged").iterdir())) == 1
+    assert list(finished) == [f"t{i:04d}" for i in range(40) if f"t{i:04d}.a0.parquet" != broken.name]
+    assert [r["episode_id"] for r in finished["t0003"]] == ["again"]
+    assert records.read_trials() == finished

@@ -79,7 +79,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder with a unit as the current one; whatever starts Ray fails the test."""
     pytest.importorskip("ray.serve", reason="ray[serve] is not installed")
-    monkeypatch.setattr(serve, "_start", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(serve, "_steps", lambda *_: pytest.fail("Ray was started"))
     monkeypatch.setattr(serve, "plan_ray", lambda address: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -158,7 +158,7 @@ def server() -> Iterator[Server]:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
             "HOME": name, "TMPDIR": name, "MIPOISON_RAY_TMP": f"{name}/r", "MIPOISON_SECRET": SECRET,
-            "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1",
         }  # fmt: skip
         with log.open("w") as sink:
             process = subprocess.Popen(
@@ -179,6 +179,14 @@ def server() -> Iterator[Server]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(30)
+
+
+def test_the_start_shows_how_far_it_is(server: Server) -> None:
+    log = server.log.read_text()
+    for i, text in enumerate(("starting Ray", "starting the HTTP server", "loading the classifier")):
+        assert text in log
+        assert f"{i}/3 | " in log
+    assert "s left" in log  # from what the steps before took
 
 
 def npy(array: np.ndarray) -> bytes:
