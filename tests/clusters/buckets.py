@@ -1,18 +1,23 @@
 """An object store on loopback: moto's S3 in a process of its own, with one bucket, that can be paused.
 
-``python buckets.py`` prints the port that it found.
+``python buckets.py LOG`` prints the port that it found, and writes a line for each request to the log.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
 
 from pyarrow import fs
 
@@ -28,8 +33,12 @@ class Bucket:
     """``uri`` is the root that a study is given."""
 
     def __init__(self) -> None:
+        self._log = tempfile.NamedTemporaryFile("r", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, __file__, self._log.name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
@@ -38,6 +47,21 @@ class Bucket:
     def at(self, prefix: str, bucket: str = "bucket") -> str:
         """Another root in the same store."""
         return f"s3://{bucket}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
+
+    def requests(self, prefix: str) -> Counter[tuple[str, str]]:
+        """(method, kind of file) -> requests so far below a prefix; kind: folder, or name without a hash."""
+        counts: Counter[tuple[str, str]] = Counter()
+        self._log.seek(0)
+        for line in self._log:
+            method, path, query = line.rstrip("\n").split(" ")
+            if "list-type" in query:
+                method, path = "LIST", "/bucket/" + dict(parse_qsl(query)).get("prefix", "")
+            below = path.removeprefix(f"/bucket/{prefix}/")
+            if below != path:
+                parts = below.rstrip("/").split("/")
+                kind = parts[1] if len(parts) > 1 else parts[0]
+                counts[method, re.sub(r"-[0-9a-f]{32}$", "", kind)] += 1
+        return counts
 
     def pause(self, seconds: float) -> None:
         """Answers nothing for a while; connections hang."""
@@ -57,6 +81,7 @@ class Bucket:
         os.kill(self.process.pid, signal.SIGCONT)
         self.process.kill()
         self.process.wait(timeout=30)
+        self._log.close()
 
 
 @contextmanager
@@ -79,7 +104,14 @@ def main() -> None:
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket("bucket", "us-east-1")
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def logged(environ: dict[str, Any], answer: Any) -> Any:
+        with open(sys.argv[1], "a") as log:  # a short line is written as one
+            print(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"], file=log)
+        return application(environ, answer)
+
+    server = make_server("127.0.0.1", 0, logged, threaded=True)
     print(server.server_port, flush=True)
     server.serve_forever()
 
