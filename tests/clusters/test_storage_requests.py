@@ -47,6 +47,5 @@ def test_requests_of_a_trial(server: Bucket) -> None:
     # One more attacker, of five trials and two anchors.
     per_episode = {what: wide[what] - many[what] for what in wide if wide[what] != many[what]}
     assert per_episode == {("HEAD", "episode"): 7, ("PUT", "episode"): 7}
-    print(
-        f"\n{sum(more.values()):g} requests a trial of 2 episodes, {sum(per_episode.values()) / 7:g} an episode more"
-    )
+    per_trial, each = sum(more.values()), sum(per_episode.values()) / 7
+    print(f"\n{per_trial:g} requests a trial of 2 episodes, {each:g} an episode more")
