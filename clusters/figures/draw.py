@@ -19,13 +19,14 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 def scheduling(measured: list[dict[str, Any]]) -> None:
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 4.6), layout="constrained")
     for nodes in sorted({r["nodes"] for r in measured}):
+        name = f"{nodes} node" + "s" * (nodes > 1)
         mine = sorted((r for r in measured if r["nodes"] == nodes), key=lambda r: r["length_s"])
         x = [r["length_s"] for r in mine]
-        (line,) = axes.plot(x, [r["steady"] for r in mine], "o-", label=f"{nodes} nodes, steady")
+        (line,) = axes.plot(x, [r["steady"] for r in mine], "o-", label=f"{name}, steady")
         whole = [r["efficiency"] for r in mine]
-        axes.plot(x, whole, "s--", color=line.get_color(), label=f"{nodes} nodes, start and end included")
+        axes.plot(x, whole, "s--", color=line.get_color(), label=f"{name}, start and end included")
     axes.axhline(0.9, color="grey", lw=1, ls=":")
     axes.set(
         ylim=(0, 1.03),
@@ -35,7 +36,7 @@ def scheduling(measured: list[dict[str, Any]]) -> None:
     axes.set_title(
         "Scheduling on simulated nodes: sleeping trials, Tune and our searcher, one lane a node", fontsize=9
     )
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
     axes.set_xlim(0)
     axes.grid(alpha=0.3)
     figure.savefig(HERE / "scheduling.png", dpi=130)

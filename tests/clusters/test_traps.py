@@ -89,7 +89,7 @@ def test_every_end_of_a_trial_is_heard_once(ends: dict[str, Any]) -> None:
 
 @pytest.mark.ray
 def test_no_more_trials_at_once_than_asked_for(ends: dict[str, Any]) -> None:
-    assert 1 <= ends["most"] <= 2  # two were asked for; whether they meet is up to the machine
+    assert ends["most"] == 2
 
 
 @pytest.mark.ray
