@@ -33,8 +33,15 @@ EngineName = Literal[
     "finite-difference",
     "forward-over-reverse",
     "forward-over-reverse-bf16",
+    "forward-over-reverse-compiled",
+    "forward-over-reverse-bf16-compiled",
 ]
-"""A configuration's field: an engine, or ``auto``, the fastest that is correct (:func:`default_engine`)."""
+"""A configuration's field: an engine, or ``auto``, the fastest that is correct (:func:`default_engine`).
+
+``-compiled``: the engine through torch.compile, see compiled.py.
+"""
+COMPILED = {f"{name}-compiled": name for name in ("forward-over-reverse", "forward-over-reverse-bf16")}
+"""Those of ENGINES that can be compiled."""
 
 
 class Engine:
@@ -247,15 +254,18 @@ def default_engine(
     """The engine that ``auto`` stands for, decided by what study/PERFORMANCE.md measured.
 
     Forward over reverse in the decoder's precision; its maps in bfloat16 where that pays (a CPU with AMX, a
-    decoder of LARGE multiplications a pass) and changes nothing (raw features: through log features eight
-    bits end in other optima, and answers to one query differ between batches by parts of the budget).
+    decoder of LARGE multiplications a pass) and no answer depends on it: on raw features, and in batch scope,
+    where answers depend on their company anyway. Through log features eight bits end in other optima, as
+    good ones on average; but one query, asked alone or among others, would get answers that differ by parts
+    of the budget.
 
     Args:
         device: where it runs. scope: sample or batch. features: of the decoder. multiplications: of one of
             its passes, see memory.multiply_adds.
     """
     choose("scope", scope, SCOPES)
-    if features == "raw" and multiplications >= LARGE and has_fast_bf16(torch.device(device)):
+    steady = features == "raw" or scope == "batch"
+    if steady and multiplications >= LARGE and has_fast_bf16(torch.device(device)):
         return ForwardOverReverseBF16.name
     return ForwardOverReverse.name
 
@@ -275,5 +285,10 @@ def make_engine(
     """
     if name == "auto":
         name = default_engine(target[0].device, scope, decoder.kind, multiply_adds(decoder))
-    choose("engine", name, [*ENGINES, "auto"])
-    return ENGINES[name](decoder, target, scope=scope, objective=objective)
+    choose("engine", name, [*ENGINES, *COMPILED, "auto"])
+    engine = ENGINES[COMPILED.get(name, name)](decoder, target, scope=scope, objective=objective)
+    if name not in COMPILED:
+        return engine
+    from mipoison.alignment.compiled import Compiled  # it is one of these, made of another
+
+    return Compiled(engine)

@@ -6,6 +6,8 @@ costs does not depend on training. What an objective reaches on trained ones: ``
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +49,21 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 
+COMPILED: dict[str, list[Case]] = {
+    "sample": [
+        ("forward-over-reverse-compiled", "cosine", 1),
+        ("forward-over-reverse-bf16-compiled", "cosine", 1),
+    ],
+    "batch": [("forward-over-reverse-compiled", "cosine", 1)],
+}
+"""Through torch.compile, where there is something to compile with: tens of seconds before the first one."""
+
+
+def can_compile() -> bool:
+    """Whether torch.compile finds what it needs: a GPU, or a C++ compiler."""
+    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    return default_device().type == "cuda" or found is not None
+
 
 def subject(
     size: int, width: int, n: int, classes: int = 5
@@ -62,7 +79,14 @@ def subject(
 
 
 def rounds_of_lpa(
-    scope: str, *, size: int = 32, width: int = 32, n: int = 128, rounds: int = 10, repeats: int = 5
+    scope: str,
+    *,
+    size: int = 32,
+    width: int = 32,
+    n: int = 128,
+    rounds: int = 10,
+    repeats: int = 5,
+    compiled: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """LPA's descent (projections included) by each engine, against double backward; cases take turns.
 
@@ -73,16 +97,17 @@ def rounds_of_lpa(
         n: vectors.
         rounds: R.
         repeats: of a case (the loop: at most 3).
+        compiled: the engines through torch.compile, too, where that is possible.
     """
     decoder, target, c_NK, x_NCHW = subject(size, width, n)
     config, rng = LPAConfig(budget=0.01, rounds=rounds), QueryRandomness(torch.arange(n))
     calls: dict[Case, Callable[[], object]] = {}
-    for name, objective, refresh in CASES[scope]:
+    for name, objective, refresh in CASES[scope] + COMPILED[scope] * (compiled and can_compile()):
         engine = make_engine(name, decoder, target, scope=scope, objective=objective)
         calls[name, objective, refresh] = lambda e=engine, r=refresh: descend(  # type: ignore[misc]
             config, c_NK, rng, lambda z_NK: e.gradient(z_NK, x_NCHW), refresh=r
         )
-        engine.gradient(c_NK[:2], x_NCHW[:2])
+        engine.gradient(c_NK, x_NCHW) if name.endswith("compiled") else engine.gradient(c_NK[:2], x_NCHW[:2])
     taken: dict[Case, list[float]] = {key: [] for key in calls}
     for turn in range(repeats):
         for key, call in calls.items():
@@ -153,7 +178,8 @@ def engines(*, quick: bool = False) -> Iterator[dict[str, Any]]:
         return
     for scope in CASES:
         for size, rounds, repeats in ((32, 1, 5), (32, 10, 3), (32, 50, 1), (64, 1, 3), (64, 10, 1)):
-            for row in rounds_of_lpa(scope, size=size, rounds=rounds, repeats=repeats):
+            compiled = (size, rounds) == (32, 10)
+            for row in rounds_of_lpa(scope, size=size, rounds=rounds, repeats=repeats, compiled=compiled):
                 yield row | {"benchmark": f"{row['benchmark']}, {size}x{size}, R = {rounds}"}
     yield from memory()
 

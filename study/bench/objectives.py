@@ -5,16 +5,21 @@ The cosine is always the reference engine's. Rows are plain dicts, one a setting
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+import itertools
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from mipoison.artifacts import ArtifactStore
 from mipoison.defenses.lpa import LPA, LPAConfig
+from mipoison.metrics.statistics import mean_interval
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene, prepare, scaled
 from mipoison.storage import Storage
@@ -47,12 +52,14 @@ def final_alignment(
     budgets: Iterable[float] = BUDGETS,
     n: int = 256,
     rounds: int = 10,
+    variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
 ) -> list[dict[str, Any]]:
     """A row a budget: cosine of clean vectors, after the random start alone, and after each variant's rounds.
 
     Args:
         scene: a prepared scene; its substitute is trained or read from the store.
         features: of the substitute. scope: of LPA. n: queries of D_inv. rounds: R.
+        variants: name -> what of LPA's configuration it changes.
     """
     x = scene.split.attack_train.x_NCHW[:n].to(scene.device)
     c = scene.clean["attack_train"][:n].to(scene.device)
@@ -62,8 +69,7 @@ def final_alignment(
             dataset=scene.config.dataset, seed=scene.config.seed, features=features, scope=scope,
             budget=budget, rounds=rounds, n=len(c),
         )  # fmt: skip
-        variants: dict[str, dict[str, Any]] = {"start": dict(rounds=0), **VARIANTS}
-        for name, changes in variants.items():
+        for name, changes in {"start": {"rounds": 0}, **variants}.items():
             settings: dict[str, Any] = dict(
                 budget=budget, rounds=rounds, scope=scope, substitute_features=features
             )
@@ -75,26 +81,72 @@ def final_alignment(
     return rows
 
 
-def main(store: str, data_root: str | None, *datasets: str) -> None:
-    """Rows of three seeds and both kinds of features, one line of Markdown each."""
+def change_of_gain(rows: Sequence[Mapping[str, Any]], variant: str) -> tuple[float, float, float]:
+    """What a variant reaches more than ``exact``, as a share of exact's gain over the start.
+
+    Each run (dataset, seed) counts once, by its mean over budgets.
+
+    Args:
+        rows: of :func:`final_alignment`, of one scope; two runs at least.
+        variant: a column of theirs.
+
+    Returns:
+        Mean and 95 % Student-t bounds over the runs.
+    """
+    runs: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        runs[row["dataset"], row["seed"]].append(row)
+    more = [statistics.fmean(r[variant] - r["exact"] for r in run) for run in runs.values()]
+    gain = statistics.fmean(statistics.fmean(r["exact"] - r["start"] for r in run) for run in runs.values())
+    found = mean_interval(more)
+    assert found.low is not None
+    assert found.high is not None
+    return found.mean / gain, found.low / gain, found.high / gain
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Final cosine of objectives and engines on trained substitutes, at equal distortion."""
+
+    datasets: tuple[str, ...] = ("digits", "mnist")
+    """data of the scenes (quick scale)"""
+    seeds: int = 3
+    """seeds of each, from the first"""
+    first_seed: int = 0
+    """the first"""
+    features: tuple[str, ...] = ("log", "raw")
+    """of the substitute"""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """which; exact is always one of them"""
+    data_root: str | None = None
+    """where torchvision's files are"""
+    store: Path = Path("results/objectives")
+    """where trained parts are kept, and objectives.parquet is written"""
+
+
+def main() -> None:
+    """Rows of every scene, a line of Markdown each, and how much each variant changes the gain."""
+    import tyro
+
+    chosen = tyro.cli(Arguments, prog="study/bench/objectives.py")
     torch.set_num_threads(1)
-    for dataset in datasets:
-        for seed in range(3):
-            scene = prepare(
-                scaled(dataset, "quick", seed=seed), ArtifactStore(Storage(Path(store))), data_root=data_root
-            )
-            for features in ("log", "raw"):
-                for scope in ("sample", "batch"):
-                    for row in final_alignment(scene, features=features, scope=scope):
-                        names = ["clean", "start", *VARIANTS]
-                        cosines = " | ".join(f"{row[k]:.5f}" for k in names)
-                        lengths = " | ".join(f"{row[f'{k} distortion']:.3g}" for k in VARIANTS)
-                        print(
-                            f"| {dataset} | {seed} | {features} | {scope} | {row['budget']:g} | {cosines} "
-                            f"| {lengths} |",
-                            flush=True,
-                        )
+    variants = {k: VARIANTS[k] for k in VARIANTS if k == "exact" or k in chosen.variants}
+    names, rows = ["clean", "start", *variants], list[dict[str, Any]]()
+    for dataset, seed in itertools.product(chosen.datasets, range(chosen.seeds)):
+        config = scaled(dataset, "quick", seed=chosen.first_seed + seed)
+        scene = prepare(config, ArtifactStore(Storage(chosen.store)), data_root=chosen.data_root)
+        for features, scope in itertools.product(chosen.features, ("sample", "batch")):
+            for row in final_alignment(scene, features=features, scope=scope, variants=variants):
+                rows.append(row)
+                what = [row[k] for k in ("dataset", "seed", "features", "scope", "budget")]
+                print("|", *what, *(f"{row[k]:.5f}" for k in names), "|", sep=" | ", flush=True)
+        pd.DataFrame(rows).to_parquet(chosen.store / "objectives.parquet", index=False)
+    for features, scope, variant in itertools.product(chosen.features, ("sample", "batch"), variants):
+        mine = [r for r in rows if r["features"] == features and r["scope"] == scope]
+        if variant != "exact" and len({(r["dataset"], r["seed"]) for r in mine}) > 1:
+            mean, low, high = change_of_gain(mine, variant)
+            print(f"{features} features, {scope} scope, {variant}: {mean:+.1%} [{low:+.1%}, {high:+.1%}]")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] or None, *sys.argv[3:])
+    main()

@@ -291,9 +291,8 @@ def indicators_report(
         f"that distortion, by settings of the family. {info}.",
         "indicator|", "value|",
     )  # fmt: skip
-    counts = settings["dominated_by"].dropna()
     cut = int(settings["cut"].fillna(False).sum())
-    _row(table, "settings that nothing dominates", f"{int((counts == 0).sum())} of {len(settings)}")
+    _row(table, "settings that nothing dominates", f"{len(pareto_front(settings))} of {len(settings)}")
     _row(table, "settings cut short (label-only dominates them)", str(cut))
     best = knee(settings)
     by_trial = settings.set_index("trial", drop=False)

@@ -252,14 +252,18 @@ def test_auto_says_what_it_stands_for(make_decoder: MakeDecoder) -> None:
         default_engine("cpu", "query")
 
 
-def test_bfloat16_is_the_default_where_it_pays_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_the_default_where_it_pays_and_no_answer_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     large = 10_000_000
     for fast in (False, True):
         monkeypatch.setattr("mipoison.alignment.engines.has_fast_bf16", lambda device, fast=fast: fast)
         for features in ("log", "raw"):
             for size in (1000, large):
+                pays = fast and size == large
                 name = default_engine("cpu", "sample", features, size)
-                assert name.endswith("bf16") == (fast and features == "raw" and size == large)
+                assert name.endswith("bf16") == (pays and features == "raw")
+                assert default_engine("cpu", "batch", features, size).endswith("bf16") == pays
     monkeypatch.undo()
     assert default_engine("cuda", "sample", "raw", large) == "forward-over-reverse"
 
