@@ -61,7 +61,7 @@ class Nodes:
         dashboard: whether the head serves the dashboard and its job server.
 
     Attributes:
-        address: for ``--address``. dashboard: host:port, '' if off.
+        address: for ``--address``. dashboard: host:port, '' if off. environment: of its processes.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Nodes:
         gpus: float = 0,
         dashboard: bool = False,
     ) -> None:
+        self.environment = dict(environment)
         scratch = f"{environment['TMPDIR']}/ray"  # where Ray looks for its address file
         os.makedirs(scratch, exist_ok=True)
         options = {"nodes": nodes, "cpus": cpus, "gpus": gpus, "dashboard": dashboard, "scratch": scratch}
@@ -80,7 +81,7 @@ class Nodes:
         with open(self._log, "w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "study.simulation", json.dumps(options)],
-                env=dict(environment),
+                env=self.environment,
                 text=True,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -89,6 +90,20 @@ class Nodes:
             )
         answer = self._answer()
         self.address, self.dashboard = str(answer["address"]), str(answer["dashboard"])
+
+    def add(self) -> None:
+        """One more node."""
+        self._say("add")
+
+    def kill(self, index: int = 0) -> None:
+        """The node of that index (0: the oldest) is gone at once, with its workers, as a lost machine."""
+        self._say(f"kill {index}")
+
+    def _say(self, command: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -116,7 +131,7 @@ class Nodes:
 
 
 def main() -> None:
-    """The cluster's process: prints its address as JSON, ends when its input closes."""
+    """The cluster's process: a line of JSON at its start and for each command; ends when its input closes."""
     from ray.cluster_utils import Cluster
 
     options = json.loads(sys.argv[1])
@@ -134,14 +149,22 @@ def main() -> None:
             head["dashboard_port"] = server.getsockname()[1]
     cluster = Cluster(initialize_head=True, head_node_args=head)
     gpus = {"num_gpus": options["gpus"]} if options["gpus"] else {}
-    for _ in range(options["nodes"]):
-        cluster.add_node(
-            num_cpus=options["cpus"], object_store_memory=80 * 2**20, node_ip_address="127.0.0.1", **gpus
-        )
+    node = {
+        "num_cpus": options["cpus"],
+        "object_store_memory": 80 * 2**20,
+        "node_ip_address": "127.0.0.1",
+        **gpus,
+    }
+    nodes = [cluster.add_node(**node) for _ in range(options["nodes"])]
     url = getattr(cluster.head_node, "webui_url", None) if options["dashboard"] else None
     print(json.dumps({"address": cluster.address, "dashboard": url or ""}), flush=True)
-    for _ in sys.stdin:
-        pass
+    for line in sys.stdin:
+        command, *index = line.split()
+        if command == "add":
+            nodes.append(cluster.add_node(**node))
+        elif command == "kill":
+            cluster.remove_node(nodes.pop(int(index[0])), allow_graceful=False)
+        print(json.dumps({"nodes": len(nodes)}), flush=True)
     cluster.shutdown()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from rich.console import Console
 
 from mipoison.defenses import ANCHORS
 from mipoison.storage import Storage
+from study import simulation
 from study.driver import evaluate_anchors, open_study
 from study.frontier import frontier_table
 from study.local import LocalExecutor
@@ -46,76 +45,22 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def private_environment() -> Iterator[dict[str, str]]:
-    """Home, temporary folder and token of its own, loopback; a short path: Ray's sockets lie below it."""
-    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        token = Path(folder) / "token"
-        token.write_text(secrets.token_hex(32))
-        token.chmod(0o600)
-        drop = ("RAY_", "PYTEST_", "MIPOISON_")
-        yield {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
-            "HOME": folder,
-            "TMPDIR": folder,
-            "MIPOISON_RAY_TMP": f"{folder}/r",
-            "PYTHONWARNINGS": "ignore",
-            "PYTHONPATH": f"{ROOT}:{Path(__file__).with_name('hooks')}",
-            "FAULTS": folder,
-            "OMP_NUM_THREADS": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            # A lost node is noticed after two seconds instead of fifteen.
-            "RAY_health_check_initial_delay_ms": "1000",
-            "RAY_health_check_period_ms": "500",
-            "RAY_health_check_failure_threshold": "4",
-        }
+    """Home, temporary folder and token of its own, loopback; and the hooks of these tests."""
+    with simulation.private_environment(
+        # A lost node is noticed after two seconds instead of fifteen.
+        RAY_health_check_initial_delay_ms="1000",
+        RAY_health_check_period_ms="500",
+        RAY_health_check_failure_threshold="4",
+    ) as environment:
+        environment["PYTHONPATH"] += f":{Path(__file__).with_name('hooks')}"
+        yield environment | {"FAULTS": environment["TMPDIR"]}
 
 
-class Simulated:
-    """A cluster of nodes on loopback (``nodes.py``); ``kill`` takes a node as a lost machine goes."""
-
-    def __init__(self, environment: Mapping[str, str], nodes: int, **options: Any) -> None:
-        self.environment = dict(environment)
-        scratch = f"{environment['TMPDIR']}/ray"  # where Ray looks for its address file
-        os.makedirs(scratch, exist_ok=True)
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                str(Path(__file__).with_name("nodes.py")),
-                json.dumps({"nodes": nodes, "scratch": scratch} | options),
-            ],
-            env=dict(environment),
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.address = str(self._answer()["address"])
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if line.startswith("{"):
-                return dict(json.loads(line))
-        raise RuntimeError(f"the simulated cluster ended with {self.process.poll()}")
-
-    def _say(self, command: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def add(self) -> None:
-        """One more node."""
-        self._say("add")
-
-    def kill(self, index: int = 0) -> None:
-        """The node of that index (0: the oldest) is gone at once, with its workers."""
-        self._say(f"kill {index}")
+class Simulated(simulation.Nodes):
+    """A cluster that can be lost whole."""
 
     def lose(self) -> None:
-        """The whole cluster is gone at once, head included."""
+        """All of it is gone at once, head included."""
         ours = [self.process.pid, *descendants(self.process.pid)]
         for pid in ours:
             with suppress(ProcessLookupError):
@@ -124,17 +69,11 @@ class Simulated:
 
     def close(self) -> None:
         """End it in good order; what is left after a while is killed."""
-        if self.process.poll() is None:
-            below = descendants(self.process.pid)
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-            try:
-                self.process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-            for pid in below:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        below = descendants(self.process.pid) if self.process.poll() is None else []
+        super().close()
+        for pid in below:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def descendants(pid: int) -> list[int]:
