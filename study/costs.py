@@ -30,6 +30,7 @@ from rich.console import Console
 from mipoison.defenses import ANCHORS
 from mipoison.storage import Storage
 from study import driver
+from study.progress import Progress
 from study.records import Records, episode_schema
 from study.render import Finished, load, write_compact
 from study.settings import StudySettings
@@ -231,12 +232,14 @@ def main() -> None:
     import tyro
 
     chosen, template = tyro.cli(Arguments, prog="study/costs.py"), Template()
-    for trials in chosen.trials:
-        line = json.dumps(dataclasses.asdict(measure(template, trials)))
-        print(line, flush=True)
-        if chosen.out is not None:
-            with open(chosen.out, "a") as sink:
-                sink.write(line + "\n")
+    with Progress(Console(stderr=True)) as progress:
+        for i, trials in enumerate(chosen.trials):
+            progress.brief(f"a study of {trials} trials", i, len(chosen.trials))
+            line = json.dumps(dataclasses.asdict(measure(template, trials)))
+            print(line, flush=True)
+            if chosen.out is not None:
+                with open(chosen.out, "a") as sink:
+                    sink.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from study.driver import Executor, Study, cut_share, failed_share, open_study, r
 from study.fresh import reevaluate
 from study.monitoring import RayMonitor
 from study.page import PAGE, write_page
+from study.progress import Progress
 from study.rayenv import plan_ray
 from study.render import load
 from study.reporting import write_report
@@ -80,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(study: Study, console: Console) -> int:
     """From the first anchor to the report."""
     began = time.monotonic()
-    settings = study.settings
-    executor = make_executor(settings, console)
+    settings, progress = study.settings, study.progress
+    with progress:
+        executor = make_executor(settings, console, progress)
     try:
         if settings.executor == "ray":
             study.monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
@@ -98,19 +100,22 @@ def _run(study: Study, console: Console) -> int:
             fresh = reevaluate(study, front, executor, settings.fresh_seeds)
     finally:
         executor.close()
-    write_report(
-        study.records,
-        episodes,
-        front,
-        console,
-        fresh=fresh,
-        max_accuracy_drop=settings.max_accuracy_drop,
-        scale=settings.scale,
-    )
     folder = study.records.study
     remote = "://" in settings.storage
     place = study.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
-    size = write_page(load(place), place, with_vectors=False)
+    with progress:
+        progress.brief("writing tables and figures", 0, 2)
+        write_report(
+            study.records,
+            episodes,
+            front,
+            console,
+            fresh=fresh,
+            max_accuracy_drop=settings.max_accuracy_drop,
+            scale=settings.scale,
+        )
+        progress.brief("writing the page", 1, 2)
+        size = write_page(load(place), place, with_vectors=False)
     file = study.storage.where(f"{folder}/{PAGE}")
     console.print(f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)", soft_wrap=True)
     console.print(f"python study/report.py {shlex.quote(place)} adds released vectors to it", soft_wrap=True)
@@ -122,15 +127,18 @@ def _run(study: Study, console: Console) -> int:
     return FAILED if share > 0.5 else 0
 
 
-def make_executor(settings: StudySettings, console: Console) -> Executor:
+def make_executor(settings: StudySettings, console: Console, progress: Progress | None = None) -> Executor:
     """The executor that the settings ask for; a local Ray is started."""
+    show = (lambda *_: None) if progress is None else progress.brief
     if settings.executor == "local":
         from study.local import LocalExecutor
 
         return LocalExecutor()
+    show("loading Ray", 0, 2)
     plan = plan_ray(settings.address)  # Ray reads its environment when it is imported
     from study.cluster import RayExecutor, start_ray, stop_ray
 
+    show("starting Ray", 1, 2)
     url = start_ray(settings, plan)
     console.print(f"{plan}; dashboard: {url or 'off'}", soft_wrap=True)
     try:

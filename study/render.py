@@ -23,6 +23,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage import Storage
 from study.frontier import frontier_table, selection_bias, settings_table
+from study.progress import Progress
 from study.records import Records, to_frame
 from study.reporting import markdown
 from study.reporting.figures import frontier_figure
@@ -143,16 +144,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Render; 0 if done, 2 for bad input."""
     chosen = tyro.cli(Arguments, args=arguments, prog="study/render.py")
     console = Console(highlight=False, soft_wrap=True)
-    try:
-        study = load(chosen.folder)
-    except ConfigError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return 2
-    out = chosen.out or chosen.folder
-    render(study, out)
-    if chosen.compact is not None:
-        write_compact(study, chosen.compact)
-        render(study, chosen.compact)
+    parts = 3 if chosen.compact else 2
+    with Progress(console) as progress:
+        progress.brief("reading the records", 0, parts)
+        try:
+            study = load(chosen.folder)
+        except ConfigError as error:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+            return 2
+        out = chosen.out or chosen.folder
+        progress.brief("writing tables and figure", 1, parts)
+        render(study, out)
+        if chosen.compact is not None:
+            progress.brief("writing the compact copy", 2, parts)
+            write_compact(study, chosen.compact)
+            render(study, chosen.compact)
     console.print(f"written: {out}/report.md, {out}/frontier.png")
     return 0
 

@@ -228,18 +228,23 @@ class Arguments:
 def main() -> None:
     """Measure every combination; a cluster is started once for each number of nodes."""
     import tyro
+    from rich.console import Console
+
+    from study.progress import Progress
 
     chosen = tyro.cli(Arguments, prog="study/scaling.py")
-    for nodes in chosen.nodes:
-        with private_environment() as environment, Nodes(environment, nodes) as cluster:
-            for length in chosen.length:
-                line = json.dumps(
-                    dataclasses.asdict(on(cluster, environment, nodes * chosen.per_node, length))
-                )
-                print(line, flush=True)
-                if chosen.out is not None:
-                    with open(chosen.out, "a") as sink:
-                        sink.write(line + "\n")
+    done, of = itertools.count(), len(chosen.nodes) * len(chosen.length)
+    with Progress(Console(stderr=True)) as progress:
+        for nodes in chosen.nodes:
+            with private_environment() as environment, Nodes(environment, nodes) as cluster:
+                for length in chosen.length:
+                    progress.brief(f"{nodes} nodes, trials of {length:g} s", next(done), of)
+                    found = on(cluster, environment, nodes * chosen.per_node, length)
+                    line = json.dumps(dataclasses.asdict(found))
+                    print(line, flush=True)
+                    if chosen.out is not None:
+                        with open(chosen.out, "a") as sink:
+                            sink.write(line + "\n")
 
 
 if __name__ == "__main__":
