@@ -17,7 +17,10 @@ def test_rows_compare_with_the_baseline_of_their_scope() -> None:
         for row in rows:
             assert row["value"] > 0
             assert abs(row["ratio"] * row["value"] - row["baseline"]) < 1e-6 * row["baseline"]
-            assert row["holds"] == (row["ratio"] >= {"sample": 20, "batch": 2.5}[scope])
+            if row["case"].startswith("forward"):
+                assert row["holds"] == (row["ratio"] >= {"sample": 20, "batch": 2.5}[scope])
+            else:  # what it is held against
+                assert row["holds"] is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc, which Linux has")
