@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from torch import Tensor
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
+from mipoison.memory import peak_resident_mb
 from mipoison.metrics import leakage, utility
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Attack, Defense, ThreatModel
@@ -353,8 +352,7 @@ def peak_memory_mb() -> float:
     """Peak memory: of the GPU where one is used, else of this process (its resident set)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return peak_resident_mb()
 
 
 def device_name() -> str:

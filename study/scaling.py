@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mipoison.memory import peak_resident_mb
 from study.simulation import Nodes, private_environment
 
 TIMEOUT_S = 900
@@ -111,11 +111,11 @@ def drive() -> None:
     start_ray(settings, plan)
     executor = Sleepers(settings, plan)
     spans: list[dict[str, float]] = []
-    before, cpu, began = _peak_mb(), time.process_time(), time.time()
+    before, cpu, began = peak_resident_mb(), time.process_time(), time.time()
     executor.search(order["trials"], _asker(order["length_s"]), lambda _, o, e: spans.append(_checked(o, e)))
     wall, cpu = time.time() - began, time.process_time() - cpu
     row = summary(spans, executor.lanes, order["length_s"], began, wall)
-    row |= {"driver_cpu_s": cpu / len(spans), "driver_mb": _peak_mb() - before}
+    row |= {"driver_cpu_s": cpu / len(spans), "driver_mb": peak_resident_mb() - before}
     executor.close()
     print(json.dumps(row))
 
@@ -181,10 +181,6 @@ def summary(
         "gap_s": gaps[len(gaps) // 2] if gaps else None,
         "gap_95_s": gaps[min(len(gaps) - 1, int(0.95 * len(gaps)))] if gaps else None,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def memory_of(pid: int) -> list[tuple[str, float]]:

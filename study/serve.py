@@ -87,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, StorageError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
-    signal.signal(signal.SIGTERM, _interrupt)
+    _listen()
     try:
         with Progress(console) as progress:
             for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
                 progress.note(text, i, len(steps))
                 step()
-        signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in place
+        _listen()  # Ray has put handlers of its own in place
         if settings.host not in LOOPBACK:
             console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
         console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
@@ -101,18 +101,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
         console.print("stopping")
     except (RuntimeError, TimeoutError) as error:
         errors.print(f"error: Ray Serve did not start: {str(error).splitlines()[0]}", markup=False)
         return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore()
         _stop(plan)
     return 0
 
 
+def _listen() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _ignore() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _ignore()  # a second Ctrl-C, however soon, must not leave processes behind
     raise KeyboardInterrupt
 
 

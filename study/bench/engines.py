@@ -181,7 +181,6 @@ def engines(*, quick: bool = False) -> Iterator[dict[str, Any]]:
             compiled = (size, rounds) == (32, 10)
             for row in rounds_of_lpa(scope, size=size, rounds=rounds, repeats=repeats, compiled=compiled):
                 yield row | {"benchmark": f"{row['benchmark']}, {size}x{size}, R = {rounds}"}
-    yield from memory()
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from mipoison.artifacts import ArtifactStore
 from mipoison.attacks import ATTACKS
 from mipoison.defenses import DEFENSES
 from mipoison.episode import EpisodeConfig, attack_and_measure, deploy, release
+from mipoison.memory import peak_resident_mb
 from mipoison.scene import SceneConfig, prepare, scaled
 from mipoison.storage import Storage
 from study.bench.rows import Row, against, seconds_of
@@ -134,10 +135,7 @@ def _reset_peak() -> None:
 def _peak() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**10
-    raise OSError("no VmHWM in /proc/self/status")
+    return peak_resident_mb()
 
 
 def overhead(*, quick: bool = False) -> Iterator[Row]:

@@ -7,7 +7,6 @@ memory is of a whole process. Networks are untrained: what a query costs does no
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mipoison.defenses import DEFENSES
+from mipoison.memory import peak_resident_mb
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionConfig
 from mipoison.protocols import DefenderView, Defense
@@ -71,9 +71,7 @@ def stream(defense: str, n: int) -> dict[str, float]:
         count += len(released_NK)
     if count != n:
         raise RuntimeError(f"{n} queries, {count} answers")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"seconds": time.process_time() - start, "peak_mib": peak}
+    return {"seconds": time.process_time() - start, "peak_mib": peak_resident_mb()}
 
 
 def streaming(*, quick: bool = False, timeout_s: float = 3600.0) -> Iterator[dict[str, Any]]:

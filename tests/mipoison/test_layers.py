@@ -10,7 +10,7 @@ PACKAGE = ROOT / "mipoison"
 
 LAYERS: list[set[str]] = [
     {"config", "randomness", "simplex", "images", "imagefolder"},
-    {"storage", "s3", "datasets", "training"},
+    {"storage", "s3", "datasets", "training", "memory"},
     {"artifacts", "splits", "models", "victim"},
     {"alignment", "protocols", "stacked"},
     {"service", "defenses", "export"},
