@@ -30,6 +30,7 @@ from rich.console import Console
 from mipoison.defenses import ANCHORS
 from mipoison.storage import Storage
 from study import driver
+from study.opening import open_study
 from study.progress import Progress
 from study.records import Records, episode_schema
 from study.render import Finished, load, write_compact
@@ -128,7 +129,7 @@ def measure(template: Template, trials: int) -> Cost:
         )
         memory, began = _rss_kb(), time.process_time()
         with contextlib.ExitStack() as held:
-            study = driver.open_study(settings, Console(file=io.StringIO()), held)
+            study = open_study(settings, Console(file=io.StringIO()), held)
             driver._show_quality(study)
             resume = time.process_time() - began
             memory = _rss_kb() - memory

@@ -37,7 +37,7 @@ def _join(path: str, rank: int, size: int, timeout_s: float) -> None:
 
 class _LoopbackBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        path = str(Path(tempfile.gettempdir()) / f"mipoison-group-{uuid.uuid4().hex}")
+        path = str(Path(backend_config.folder) / f"group-{uuid.uuid4().hex}")
         size = len(worker_group)
         ray.get(
             [
@@ -49,7 +49,13 @@ class _LoopbackBackend(_TorchBackend):
 
 @dataclasses.dataclass
 class LoopbackTorchConfig(TorchConfig):
-    """Meets over a file, for a Ray on one machine: a TCP store would listen on every interface."""
+    """Meets over a file, for a Ray on one machine: a TCP store would listen on every interface.
+
+    Attributes:
+        folder: of the file; whoever starts the run removes it.
+    """
+
+    folder: str = ""
 
     @property
     def backend_cls(self) -> type:
@@ -118,8 +124,9 @@ class Crew:
         """Run a loop as a Ray Train run and return rank 0's return value."""
         scratch = tempfile.mkdtemp(prefix="mipoison-train-")
         group = f"mipoison-{name}-{uuid.uuid4().hex}"
-        torch_config = (LoopbackTorchConfig if self.loopback else TorchConfig)(
-            backend="gloo", timeout_s=GROUP_TIMEOUT_S
+        meeting: dict[str, Any] = {"backend": "gloo", "timeout_s": GROUP_TIMEOUT_S}
+        torch_config = (
+            LoopbackTorchConfig(**meeting, folder=scratch) if self.loopback else TorchConfig(**meeting)
         )
         try:
             result = TorchTrainer(

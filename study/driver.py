@@ -6,27 +6,20 @@ there, so a resumed study needs nothing else.
 
 from __future__ import annotations
 
-import functools
-import itertools
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pandas as pd
-import torch
 from rich.console import Console
 
 from mipoison.artifacts import source_fingerprint
 from mipoison.attacks import by_cost
-from mipoison.config import ConfigError
-from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
-from mipoison.scene import SceneConfig, own_victim, split_of
-from mipoison.splits import describe
+from mipoison.scene import SceneConfig
 from mipoison.storage import Storage, StorageError
 from study.cut import CUT, Point, worst_point
 from study.frontier import frontier_table
@@ -36,10 +29,9 @@ from study.progress import Progress
 from study.quality import quality
 from study.records import Records
 from study.search import Search
-from study.settings import NEWER, StudySettings, config_of, differences
-from study.space import parameters, starting_points
+from study.settings import StudySettings
 from study.tracking import Finished, Trackers
-from study.trial import Outcome, Record, complete, outcomes_of, record_loss, was_lost
+from study.trial import Outcome, Record, complete, outcomes_of, record_loss
 from study.worker import TrialResult, TrialSpec
 
 REPEATED_SUGGESTIONS = 60
@@ -181,131 +173,6 @@ class Study:
             stacked=s.stacked,
             data_root=None if s.data_root is None else str(s.data_root.expanduser().resolve()),
         )
-
-
-def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
-    """Create or reopen the study; nothing heavy runs.
-
-    Args:
-        held: keeps other drivers away from the study until it is closed.
-
-    Raises:
-        ConfigError, DataError: storage that cannot be written, a study that exists or does not, that another
-            driver runs, settings that differ, data that cannot be read.
-    """
-    storage = Storage(settings.storage)
-    storage.check_writable()
-    name = _choose_name(settings, storage)
-    records = Records(storage, name)
-    lease = None
-    if held is not None:
-        say = functools.partial(console.print, markup=False, soft_wrap=True)
-        lease = held.enter_context(Lease(storage, name, say=say))
-    stored = records.read_json(ABOUT)
-    if settings.resume and stored is not None:
-        changed = differences(NEWER | stored["settings"], settings.shared())
-        if changed:
-            raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
-    elif settings.resume:
-        raise ConfigError(
-            f"--resume: there is no study {name!r} in {settings.storage}; leave --resume out to start it"
-        )
-    elif stored is not None:
-        raise ConfigError(
-            f"study {name!r} exists in {settings.storage}: "
-            "continue it with --resume, or choose another --name"
-        )
-    scene = settings.scenes()[0]
-    split = split_of(scene, settings.data_root)
-    if scene.victim is not None:
-        own_victim(scene, split, torch.device("cpu"))  # before any work: does it fit the data?
-    console.print(
-        f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
-    )
-    progress = Progress(console)
-    study = _load(settings, storage, records, progress, alone=lease is not None)
-    study.lease = lease
-    return study
-
-
-def _choose_name(settings: StudySettings, storage: Storage) -> str:
-    """The given name; else the default, numbered so that nothing is overwritten (to resume: the latest)."""
-    if settings.name is not None:
-        return settings.name
-    base, used = settings.default_name(), None
-    for i in itertools.count(1):
-        name = base if i == 1 else f"{base}-{i}"
-        if storage.read(f"{name}/{ABOUT}") is None:
-            return (used or name) if settings.resume else name
-        used = name
-    raise AssertionError
-
-
-def _load(
-    settings: StudySettings, storage: Storage, records: Records, progress: Progress, *, alone: bool
-) -> Study:
-    """The study as its records tell it; ``alone``: no other driver runs, so that damaged files are moved."""
-    console = progress.console
-    if alone:
-        with progress:
-            if settings.resume:
-                progress.stage("reading what is finished")
-            finished, moved = records.take_in(progress.part)
-        for damaged in moved:
-            console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
-    else:
-        finished = records.read_trials()
-    started = dict(records.started())
-    # What a finished trial was is in its records, too.
-    started |= {
-        trial: {"defense": rows[0]["defense"], "knobs": _knobs(rows[0]), "attempt": rows[0]["attempt"]}
-        for trial, rows in finished.items()
-        if trial not in started and trial not in ANCHORS
-    }
-    ever = {*started, *records.started_names(), *records.attempts()}
-    # What failed for want of a machine, memory or storage is tried again, as one more attempt.
-    finished = {t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(was_lost, rows))}
-    # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
-    search = Search(
-        list(settings.defenses),
-        sampler=settings.sampler,
-        seed=settings.first_seed + 1000 * len(started),
-        max_accuracy_drop=settings.max_accuracy_drop,
-    )
-    unfinished = [
-        (trial, int(spec["attempt"]), spec)
-        for trial, spec in sorted(started.items())
-        if trial not in finished and trial not in ANCHORS
-    ]
-    study = Study(
-        settings=settings,
-        storage=storage,
-        records=records,
-        console=console,
-        progress=progress,
-        search=search,
-        finished=finished,
-        unfinished=unfinished,
-        numbers=itertools.count(
-            1 + max((int(n) for n in re.findall(r"\bt(\d+)-", " ".join(ever))), default=0)
-        ),
-    )
-    study.outcomes = outcomes_of(finished, settings.max_accuracy_drop)
-    for trial, rows in finished.items():
-        if trial in started:
-            outcome, spec = study.outcomes[trial], started[trial]
-            search.add_finished(spec["defense"], spec["knobs"], outcome)
-            study.known[config_of(spec["defense"], spec["knobs"]).digest()] = outcome
-            study.earlier.append(Finished(trial, spec["defense"], spec["knobs"], rows, outcome, before=True))
-    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
-    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
-    return study
-
-
-def _knobs(row: Record) -> dict[str, Any]:
-    """A record's knobs: those of its defense that are not missing."""
-    names = DEFENSES[row["defense"]].field_kinds()
-    return {n: row[f"defense.{n}"] for n in names if row.get(f"defense.{n}") is not None}
 
 
 def run_study(study: Study, executor: Executor) -> pd.DataFrame:
@@ -466,7 +333,6 @@ __all__ = [
     "cut_share",
     "evaluate_anchors",
     "failed_share",
-    "open_study",
     "run_study",
     "write_frontier",
 ]

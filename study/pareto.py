@@ -18,9 +18,10 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError, parse_name
 from mipoison.storage import storage_failure
-from study.driver import Executor, Study, cut_share, failed_share, open_study, run_study, write_frontier
+from study.driver import Executor, Study, cut_share, failed_share, run_study, write_frontier
 from study.fresh import reevaluate
 from study.monitoring import RayMonitor
+from study.opening import open_study
 from study.page import PAGE, write_page
 from study.progress import Progress
 from study.rayenv import plan_ray

@@ -21,9 +21,10 @@ from rich.console import Console
 from mipoison.defenses import ANCHORS
 from mipoison.storage import Storage
 from study import simulation
-from study.driver import evaluate_anchors, open_study
+from study.driver import evaluate_anchors
 from study.frontier import frontier_table
 from study.local import LocalExecutor
+from study.opening import open_study
 from study.records import Records
 from study.settings import StudySettings
 from study.trial import execute

@@ -21,9 +21,10 @@ from mipoison.config import ConfigError
 from mipoison.scene import SceneConfig
 from mipoison.splits import make_split
 from study import local, pareto, worker
-from study.driver import Ask, Done, Study, failed_share, open_study, run_study
+from study.driver import Ask, Done, Study, failed_share, run_study
 from study.frontier import frontier_table
 from study.local import LocalExecutor
+from study.opening import open_study
 from study.settings import StudySettings
 from study.trial import execute
 from study.worker import TrialSpec

@@ -200,6 +200,7 @@ def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path:
     assert len(frames["local"]) == 3 * 2
     for name in ("one", "two"):
         pd.testing.assert_frame_equal(frames["local"], frames[name])
+    assert not list(Path(environment["TMPDIR"]).glob("mipoison-*"))  # nothing of a run is left behind
     # One scene and two anchors: a Train run's workers count them, in processes of their own.
     for name, output in shown.items():
         counts = {int(n) for n in re.findall(r"[━─] (\d)/3 \|", output)}
