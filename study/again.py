@@ -23,10 +23,12 @@ from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.scene import SceneConfig
 from study.cut import CUT, worst_point
 from study.fresh import knobs_of
+from study.preparation import prepare_scene, scenes_of
 from study.records import Records, episode_schema
 from study.render import ABOUT, Finished
+from study.spec import TrialSpec
 from study.trial import complete, records_of
-from study.worker import TrialSpec, prepare_scene, run_trial, scenes_of
+from study.worker import run_trial
 
 TIMES = ("seconds_", "peak_memory", "poison_ms", "inference_ms")
 """Beginnings of columns that are measured by a clock or by the operating system: they never repeat."""

@@ -23,11 +23,13 @@ from ray.tune.execution import class_cache
 from mipoison.config import ConfigError
 from study.crew import Crew, anchor_loop
 from study.driver import Advanced, Ask, Done, unheard
+from study.preparation import after, prepare_scene, scenes_of
 from study.rayenv import RayPlan
 from study.settings import StudySettings
+from study.spec import LostError, TrialResult, TrialSpec
 from study.tally import tallied
 from study.tuning import NODE_RETRIES, RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
-from study.worker import LostError, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
+from study.worker import run_trial
 
 # Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
 # their own: a local Ray's are children of this process, machines of a cluster have a profile.

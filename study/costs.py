@@ -36,7 +36,7 @@ from study.records import Records, episode_schema
 from study.render import Finished, load, write_compact
 from study.settings import StudySettings
 from study.space import starting_points
-from study.worker import TrialSpec
+from study.spec import TrialSpec
 
 SOURCE = Path(__file__).parent / "results" / "digits-search"
 REPEATS = 7

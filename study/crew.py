@@ -21,8 +21,11 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 
+from study.group import TorchGroup
+from study.preparation import after, prepare_scene, scenes_of
+from study.spec import TrialResult, TrialSpec
 from study.trial import execute
-from study.worker import TorchGroup, TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
+from study.worker import run_trial
 
 GROUP_TIMEOUT_S = 1800
 

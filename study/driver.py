@@ -30,9 +30,9 @@ from study.quality import quality
 from study.records import Records
 from study.search import Search
 from study.settings import StudySettings
+from study.spec import TrialResult, TrialSpec
 from study.tracking import Finished, Trackers
 from study.trial import Outcome, Record, complete, outcomes_of, record_loss
-from study.worker import TrialResult, TrialSpec
 
 REPEATED_SUGGESTIONS = 60
 """So many suggestions in a row of what is known or under way: the space has no more settings to offer."""

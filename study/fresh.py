@@ -21,8 +21,8 @@ from study.driver import Executor, Outcome, Study, evaluate_anchors
 from study.monitoring import Monitor
 from study.records import Records
 from study.settings import config_of
+from study.spec import TrialSpec
 from study.trial import record_loss
-from study.worker import TrialSpec
 
 
 def fresh_scenes(study: Study, seeds: int) -> tuple[SceneConfig, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from study.driver import Advanced, Ask, Done, unheard
+from study.preparation import after, prepare_scene, scenes_of
+from study.spec import TrialResult, TrialSpec
 from study.trial import execute
-from study.worker import TrialResult, TrialSpec, after, prepare_scene, run_trial, scenes_of
+from study.worker import run_trial
 
 
 class LocalExecutor:

@@ -28,8 +28,8 @@ from study.rayenv import plan_ray
 from study.render import load
 from study.reporting import write_report
 from study.settings import Arguments, StudySettings
+from study.spec import LostError
 from study.tracking import make_trackers
-from study.worker import LostError
 
 TABLE_WIDTH = 100
 """Columns that the tables need: a narrower terminal wraps them."""

@@ -129,7 +129,7 @@ def sleep_trial(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asker(length_s: float) -> Any:
-    from study.worker import TrialSpec
+    from study.spec import TrialSpec
 
     def ask() -> TrialSpec:
         return TrialSpec(

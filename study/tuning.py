@@ -20,8 +20,8 @@ from ray.tune.search import Searcher
 
 from study.crew import Crew, trial_loop
 from study.driver import Ask, Done
+from study.spec import TrialSpec
 from study.trial import execute
-from study.worker import TrialSpec
 
 log = logging.getLogger(__name__)
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-import weakref
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from mipoison.artifacts import ArtifactStore
-from mipoison.attacks import ATTACKS
-from mipoison.defenses import DEFENSES
 from mipoison.episode import (
     PARTS,
     Deployment,
@@ -30,116 +26,19 @@ from mipoison.episode import (
     failed_record,
     finish_release,
 )
-from mipoison.models.inversion import SubstituteConfig
-from mipoison.scene import PATHS, Scene, SceneConfig, scene_for
+from mipoison.scene import PATHS, Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
+from study.group import Alone, Group
+from study.preparation import artifacts_since
+from study.spec import LostError, TrialResult, TrialSpec
 from study.together import fit_together, stacks
 
 log = logging.getLogger(__name__)
 
 PICTURES = 10
 """Reconstructions kept for the picture grid, of the first seed."""
-
-
-class LostError(RuntimeError):
-    """A process was lost (its machine went, it was killed, or ran out of memory): no fault of the setting."""
-
-
-class Group(Protocol):
-    """The ranks that share a trial."""
-
-    rank: int
-    size: int
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in order of rank, on every rank."""
-        ...
-
-
-class Alone:
-    """A group of one: ``--workers 0``."""
-
-    rank, size = 0, 1
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
-
-
-class TorchGroup:
-    """The ranks of an initialised ``torch.distributed`` group (gloo or nccl); objects go over gloo."""
-
-    def __init__(self) -> None:
-        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        backend = torch.distributed.get_backend()
-        self._group: Any = None if backend == "gloo" else torch.distributed.new_group(backend="gloo")
-
-    def gather(self, value: Any) -> list[Any]:
-        out: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(out, value, group=self._group)
-        return out
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialSpec:
-    """One trial: a setting against every attacker on every seed. Plain values: it travels between processes.
-
-    Attributes:
-        trial: its id. attempt: which try this is.
-        defense, knobs: the setting. attackers: names of ATTACKS. scenes: flat SceneConfigs, one a seed.
-        root: storage root. data_root: the data folder, None for the default.
-        study: the study's name. max_accuracy_drop: its constraint.
-        floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
-            the same attackers and seeds; a trial that it dominates is cut short. None: never cut short.
-        stacked: whether attackers are trained together, see :func:`study.together.stacks`.
-    """
-
-    study: str
-    max_accuracy_drop: float
-    trial: str
-    attempt: int
-    defense: str
-    knobs: Mapping[str, Any]
-    attackers: tuple[str, ...]
-    scenes: tuple[Mapping[str, Any], ...]
-    root: str
-    data_root: str | None
-    floor: tuple[float, float, float] | None = None
-    stacked: str = "auto"
-
-    def episodes(self) -> list[EpisodeConfig]:
-        """The trial's episodes, seed by seed."""
-        config = DEFENSES[self.defense](**self.knobs)
-        return [
-            EpisodeConfig(
-                scene=SceneConfig(**scene),
-                defense=self.defense,
-                defense_config=config,
-                attack=name,
-                attack_config=ATTACKS[name],
-            )
-            for scene in self.scenes
-            for name in self.attackers
-        ]
-
-
-@dataclass
-class TrialResult:
-    """Raw records (no columns across them yet); pictures: attacker or ``truth`` -> uint8 (n, C, H, W).
-
-    made, reused: artifacts that were trained, or found in the store.
-    """
-
-    records: list[dict[str, Any]]
-    pictures: dict[str, np.ndarray]
-    made: int = 0
-    reused: int = 0
-
-    def count(self, made: int, reused: int) -> None:
-        """Add to the artifacts made and reused."""
-        self.made += made
-        self.reused += reused
 
 
 def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
@@ -367,44 +266,3 @@ def _to_bytes(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
     y = scene.split.private_train.y_N
     rows = torch.cat([torch.nonzero(y == label)[:2, 0] for label in range(scene.split.n_classes)])[:PICTURES]
     return (images_NCHW[rows].clamp(0, 1) * 255).round().byte().numpy()
-
-
-def scenes_of(specs: list[TrialSpec]) -> list[Mapping[str, Any]]:
-    """The different scenes of some trials, in order."""
-    found: list[Mapping[str, Any]] = []
-    for scene in (scene for spec in specs for scene in spec.scenes):
-        if scene not in found:
-            found.append(scene)
-    return found
-
-
-_counted: weakref.WeakKeyDictionary[ArtifactStore, tuple[int, int]] = weakref.WeakKeyDictionary()
-
-
-def artifacts_since(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
-    """Artifacts that these stores made and reused since they were last asked (scenes keep theirs)."""
-    made = reused = 0
-    for store in stores:
-        before = _counted.get(store, (0, 0))
-        _counted[store] = store.made, store.reused
-        made, reused = made + store.made - before[0], reused + store.reused - before[1]
-    return made, reused
-
-
-def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> tuple[int, int]:
-    """Preparation for one seed: victim, evaluators and the usual substitutes, into the artifact store.
-
-    Returns:
-        Artifacts made and reused.
-    """
-    scene = scene_for(SceneConfig(**flat), root, data_root)
-    for kind in ("log", "raw"):
-        scene.substitute(SubstituteConfig(features=kind))
-    return artifacts_since([scene.store])
-
-
-def after(prepared: Iterable[tuple[int, int]], results: list[TrialResult]) -> list[TrialResult]:
-    """The results, with the artifacts of the preparation counted to the first."""
-    for made, reused in prepared:
-        results[0].count(made, reused)
-    return results

@@ -22,8 +22,8 @@ from study.paper.experiments import Row, trials_of
 from study.progress import Progress
 from study.records import Records
 from study.settings import NEWER, StudySettings, differences
+from study.spec import TrialResult, TrialSpec
 from study.trial import Record, complete, record_loss
-from study.worker import TrialResult, TrialSpec
 
 FOLDER = "reproduction"
 """Below the storage root: one folder of records a dataset, and the rendered tables and figures."""

@@ -28,9 +28,9 @@ from simulated import (
 from study import crew as crew_module
 from study.crew import Crew
 from study.search import Search
+from study.spec import TrialSpec
 from study.tuning import NODE_RETRIES, RETRIES, Causes, why_lost
 from study.tuning import Driver as Searcher
-from study.worker import TrialSpec
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""

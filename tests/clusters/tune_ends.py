@@ -16,7 +16,7 @@ from typing import Any
 
 from study.rayenv import plan_ray
 from study.settings import StudySettings
-from study.worker import TrialSpec
+from study.spec import TrialSpec
 
 ENDS = ("fine", "none", "nan", "absent", "nothing", "raises", "dies", "dies once", "fine", "fine")
 MEET_S = 60

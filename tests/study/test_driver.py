@@ -25,9 +25,10 @@ from study.driver import Ask, Done, Study, failed_share, run_study
 from study.frontier import frontier_table
 from study.local import LocalExecutor
 from study.opening import open_study
+from study.preparation import prepare_scene
 from study.settings import StudySettings
+from study.spec import TrialSpec
 from study.trial import execute
-from study.worker import TrialSpec
 
 TINY: dict[str, Any] = dict(
     seeds=2,
@@ -77,7 +78,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage root with the models of both seeds and nothing else."""
     root = tmp_path_factory.mktemp("prepared")
     for scene in StudySettings(**TINY).scenes():
-        worker.prepare_scene(scene.flat(), str(root), None)
+        prepare_scene(scene.flat(), str(root), None)
     return root
 
 

@@ -16,8 +16,10 @@ import pytest
 from mipoison import scene as scenes_module
 from mipoison.artifacts import ArtifactStore
 from mipoison.scene import SceneConfig
+from study.preparation import prepare_scene
+from study.spec import TrialSpec
 from study.trial import execute
-from study.worker import TrialSpec, prepare_scene, run_trial
+from study.worker import run_trial
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1)

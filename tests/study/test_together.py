@@ -15,10 +15,12 @@ from mipoison.attacks.robust import Robust
 from mipoison.config import ConfigError
 from mipoison.scene import SceneConfig
 from study import together
+from study.preparation import prepare_scene
 from study.records import to_table
 from study.settings import NEWER, SHARED, StudySettings, differences
+from study.spec import TrialResult, TrialSpec
 from study.together import stacks
-from study.worker import TrialResult, TrialSpec, prepare_scene, run_trial
+from study.worker import run_trial
 
 SEEDS = (0, 1)
 ATTACKERS = (

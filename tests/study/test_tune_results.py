@@ -10,8 +10,8 @@ from ray._private.dict import flatten_dict
 
 from study import tuning
 from study.crew import Crew
+from study.spec import TrialSpec
 from study.tuning import RETRIES, Driver
-from study.worker import TrialSpec
 
 SPEC = TrialSpec(
     study="s",

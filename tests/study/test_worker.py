@@ -25,9 +25,12 @@ from mipoison.metrics import CHECKS
 from mipoison.scene import SceneConfig
 from mipoison.service import DefendedService, chunk_count
 from study import worker
+from study.group import TorchGroup
+from study.preparation import prepare_scene
 from study.records import to_table
+from study.spec import TrialResult, TrialSpec
 from study.trial import outcome_of, relate
-from study.worker import TorchGroup, TrialResult, TrialSpec, lost_trial, prepare_scene, run_trial
+from study.worker import lost_trial, run_trial
 
 SEEDS = (0, 1)
 TIMEOUT_S = 30
