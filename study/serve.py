@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -27,8 +28,8 @@ from study.rayenv import RayPlan, plan_ray
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-START_S = 120
-"""Longest start of a replica."""
+APP = "mipoison"
+"""Name of the application in Ray Serve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +118,9 @@ def _listen() -> None:
 
 
 def _ignore() -> None:
+    # Not SIG_IGN: of a signal that is under way already Python would complain, with a trace.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -176,7 +178,7 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
         )
 
     def replicas() -> None:
-        serve.run(deployment.bind(served), name="mipoison")
+        serve.run(deployment.bind(served), name=APP)
 
     return [
         ("starting Ray", ray_),
@@ -186,13 +188,16 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
 
 
 def _stop(plan: RayPlan) -> None:
+    """Requests under way are answered, then the local Ray ends."""
     import ray
     from ray import serve
 
     from study.cluster import stop_ray
 
     if ray.is_initialized():
-        serve.shutdown()
+        # Not serve.shutdown: its controller reports its own end as a failed task, on everybody's screen.
+        with contextlib.suppress(serve.exceptions.RayServeException):  # interrupted before Serve was there
+            serve.delete(APP)
     stop_ray(plan)
 
 

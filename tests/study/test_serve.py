@@ -170,7 +170,7 @@ def server() -> Iterator[Server]:
         running = Server(process, port, folder, log)
         try:
             until = time.monotonic() + START_S
-            while not running.healthy():
+            while not (running.healthy() and "Ctrl-C stops" in log.read_text()):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < until, log.read_text()
                 time.sleep(0.5)
@@ -285,6 +285,7 @@ def test_it_listens_on_loopback_alone_and_stops_cleanly(server: Server) -> None:
     assert server.process.wait(90) == 0, server.log.read_text()
     said = server.log.read_text()
     assert "Traceback" not in said
+    assert "raylet" not in said  # Ray's noise
     assert f"http://127.0.0.1:{server.port}/release" in said
     assert not server.healthy()
     for path in server.folder.rglob("*"):
