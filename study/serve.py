@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 APP = "mipoison"
 """Name of the application in Ray Serve."""
+DRAIN_S = 15
+"""How long requests under way are waited for when the server stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
         console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
         console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
-        while True:
-            time.sleep(3600)
+        while not _told:  # an interrupt that somebody's clean-up code swallows is heard all the same
+            time.sleep(1)
+        console.print("stopping")
     except KeyboardInterrupt:
         console.print("stopping")
     except (RuntimeError, TimeoutError) as error:
@@ -112,7 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_told: list[int] = []
+"""Signals that were heard. No ``threading.Event``: its lock may be held where the handler runs."""
+
+
 def _listen() -> None:
+    if _told:
+        raise KeyboardInterrupt
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 
@@ -124,6 +134,7 @@ def _ignore() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _told.append(number)
     _ignore()  # a second Ctrl-C, however soon, must not leave processes behind
     raise KeyboardInterrupt
 
@@ -188,17 +199,24 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
 
 
 def _stop(plan: RayPlan) -> None:
-    """Requests under way are answered, then the local Ray ends."""
+    """Requests under way are answered, for a while; then the local Ray ends."""
     import ray
-    from ray import serve
 
     from study.cluster import stop_ray
 
     if ray.is_initialized():
-        # Not serve.shutdown: its controller reports its own end as a failed task, on everybody's screen.
-        with contextlib.suppress(serve.exceptions.RayServeException):  # interrupted before Serve was there
-            serve.delete(APP)
+        draining = threading.Thread(target=_drain, daemon=True)
+        draining.start()
+        draining.join(DRAIN_S)
     stop_ray(plan)
+
+
+def _drain() -> None:
+    from ray import serve
+
+    # Not serve.shutdown: its controller reports its own end as a failed task, on everybody's screen.
+    with contextlib.suppress(Exception):  # interrupted before Serve was there, or it does not answer: it ends
+        serve.delete(APP)
 
 
 if __name__ == "__main__":
