@@ -22,9 +22,10 @@ from ray.tune.execution import class_cache
 
 from mipoison.config import ConfigError
 from study.crew import Crew, anchor_loop
-from study.driver import Advanced, Ask, Done, unheard
+from study.driver import Ask, Done
 from study.preparation import after, prepare_scene, scenes_of
 from study.rayenv import RayPlan
+from study.records import Advanced, unheard
 from study.settings import StudySettings
 from study.spec import LostError, TrialResult, TrialSpec
 from study.tally import tallied

@@ -27,7 +27,7 @@ from study.lock import Lease
 from study.monitoring import Monitor
 from study.progress import Progress
 from study.quality import quality
-from study.records import Records
+from study.records import Advanced, Records, unheard
 from study.search import Search
 from study.settings import StudySettings
 from study.spec import TrialResult, TrialSpec
@@ -40,11 +40,6 @@ ABOUT = "study.json"
 """What a study is: its settings, and what it was begun with."""
 Ask = Callable[[], TrialSpec | None]
 Done = Callable[[TrialSpec, Outcome | None, str | None], None]
-Advanced = Callable[[int, int], None]
-
-
-def unheard(done: int, of: int) -> None:
-    """An :data:`Advanced` that nobody listens to."""
 
 
 class Executor(Protocol):

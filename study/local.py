@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from study.driver import Advanced, Ask, Done, unheard
+from study.driver import Ask, Done
 from study.preparation import after, prepare_scene, scenes_of
+from study.records import Advanced, unheard
 from study.spec import TrialResult, TrialSpec
 from study.trial import execute
 from study.worker import run_trial

@@ -6,17 +6,17 @@ import functools
 import itertools
 import re
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.splits import describe
 from mipoison.storage import Storage
 from study.driver import ABOUT, Study
+from study.fresh import knobs_of
 from study.lock import Lease
 from study.progress import Progress
 from study.records import Records
@@ -24,7 +24,7 @@ from study.search import Search
 from study.settings import NEWER, StudySettings, config_of, differences
 from study.space import parameters, starting_points
 from study.tracking import Finished
-from study.trial import Record, outcomes_of, was_lost
+from study.trial import outcomes_of, was_lost
 
 
 def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
@@ -102,7 +102,7 @@ def _load(
     started = dict(records.started())
     # What a finished trial was is in its records, too.
     started |= {
-        trial: {"defense": rows[0]["defense"], "knobs": _knobs(rows[0]), "attempt": rows[0]["attempt"]}
+        trial: {"defense": rows[0]["defense"], "knobs": knobs_of(rows[0]), "attempt": rows[0]["attempt"]}
         for trial, rows in finished.items()
         if trial not in started and trial not in ANCHORS
     }
@@ -144,9 +144,3 @@ def _load(
     search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
     search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
     return study
-
-
-def _knobs(row: Record) -> dict[str, Any]:
-    """A record's knobs: those of its defense that are not missing."""
-    names = DEFENSES[row["defense"]].field_kinds()
-    return {n: row[f"defense.{n}"] for n in names if row.get(f"defense.{n}") is not None}

@@ -86,18 +86,19 @@ _REAL = [
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
-Told = Callable[[int, int], None]
+Advanced = Callable[[int, int], None]
+"""Hears how many parts are done of how many."""
 A = TypeVar("A", bound=tuple[Any, ...])
 B = TypeVar("B")
 READERS = 16
 """Files read at once: in an object store each is a round trip of its own."""
 
 
-def _unheard(done: int, of: int) -> None:
-    """Nobody listens."""
+def unheard(done: int, of: int) -> None:
+    """An :data:`Advanced` that nobody listens to."""
 
 
-def _each(work: Callable[..., B], items: Iterable[A], told: Told = _unheard) -> Iterator[tuple[A, B]]:
+def _each(work: Callable[..., B], items: Iterable[A], told: Advanced = unheard) -> Iterator[tuple[A, B]]:
     """(item, work of it), in order; several are worked on at once, in threads."""
     todo = list(items)
     with ThreadPoolExecutor(READERS) as pool:
@@ -241,7 +242,7 @@ class Records:
                 log.warning("%s is not counted as finished: %s", name, error)
         return None
 
-    def take_in(self, told: Told = _unheard) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    def take_in(self, told: Advanced = unheard) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
         """As :meth:`read_trials`, and files that cannot be read move from ``episodes/`` to ``damaged/``.
 
         For the study's driver alone, while nothing else writes: the moved ones' trials then run again.

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from mipoison.alignment.engines import Engine
+from mipoison.alignment.engines import SUFFIX, Engine
 from mipoison.alignment.gradients import Aligned
 from mipoison.alignment.memory import chunk_of
 from mipoison.config import ConfigError
 
 ROWS = 128
 """Rows of a compiled gradient in sample scope: those of the service's chunks; fewer are filled up."""
-SUFFIX = "-compiled"
 
 
 class Compiled(Engine):

@@ -40,7 +40,8 @@ EngineName = Literal[
 
 ``-compiled``: the engine through torch.compile, see compiled.py.
 """
-COMPILED = {f"{name}-compiled": name for name in ("forward-over-reverse", "forward-over-reverse-bf16")}
+SUFFIX = "-compiled"
+COMPILED = {name + SUFFIX: name for name in ("forward-over-reverse", "forward-over-reverse-bf16")}
 """Those of ENGINES that can be compiled."""
 
 
