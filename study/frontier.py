@@ -7,7 +7,6 @@ trial: a defense family with its knobs. The *suite* is every attacker with a suc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,13 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mipoison.defenses import DEFENSES
-from mipoison.metrics.statistics import ROUNDING, mean_interval
-from study.cut import CUT
+from mipoison.metrics.statistics import ROUNDING, mean_intervals
+from study.knobs import knob_dtype, knobs_by_trial, knobs_text
+from study.worst import SEED, TRIAL, Worst, check_one_scene, find_worst, prepare
 
 LABEL_ONLY, UNDEFENDED = "label-only", "none"
-KNOB = "defense."
-ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
 REFERENCE_MARGIN = 1.1
 """The reference point lies this factor beyond the label-only distortion, so that label-only itself counts."""
 REFERENCE_ACCURACY = 1.05
@@ -43,11 +40,6 @@ COLUMNS: dict[str, str] = {
     "dominated_by": "Int64",
 }
 """Columns of a settings table and their types; the knobs (``defense.budget``, sorted) follow them."""
-IDENTITY = ("trial", "episode_id", "attempt", "seed", "defense", "attack", "status")
-SHARED = ("confidence_distortion", "model_accuracy", "protected_accuracy", "mean_image_error")
-"""Measured once per setting and seed, and repeated in the record of every attacker."""
-NEEDED = (*IDENTITY, ACCURACY, ERROR, *SHARED)
-"""What a settings table is made of, but for knobs and what tells data and scales apart."""
 
 
 class Objective(NamedTuple):
@@ -70,113 +62,6 @@ class Reference:
 
     worst: tuple[float, float, float]
     ideal: tuple[float, float, float]
-
-
-class WorstCase(NamedTuple):
-    """A setting's worst attackers, over the seeds on which the whole suite succeeded (the index)."""
-
-    accuracy_attacker: str
-    accuracy_by_seed: pd.Series
-    error_attacker: str
-    error_by_seed: pd.Series
-
-
-def _prepared(episodes: pd.DataFrame) -> pd.DataFrame:
-    """One row per (trial, attack, seed), sorted; of several a successful one, then the first attempt and id.
-
-    Raises:
-        ValueError: the rows mix data or scales, which cannot be compared.
-    """
-    for column in episodes.columns:
-        if column in ("dataset", "auxiliary") or (column.startswith("scene.") and column != "scene.seed"):
-            values = sorted(map(str, episodes[column].dropna().unique()))
-            if len(values) > 1:
-                raise ValueError(f"episodes mix {column}: {', '.join(values)}; a frontier has one scene")
-    missing = [c for c in NEEDED if c not in episodes.columns]
-    rows = episodes.reset_index(drop=True).reindex(columns=[*episodes.columns, *missing])
-    for column in (ACCURACY, ERROR, *SHARED):
-        rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    rows["_cut"] = (rows["status"] == CUT).fillna(False).astype(bool)
-    rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_cut"]
-    # The measured values at the end only order attempts that nothing else tells apart.
-    key = ["trial", "attack", "seed"]
-    rows = rows.sort_values([*key, "_failed", "attempt", "episode_id", ERROR, ACCURACY], kind="stable")
-    return rows.drop_duplicates(key).reset_index(drop=True)
-
-
-def _worst_cases(rows: pd.DataFrame) -> dict[str, WorstCase]:
-    found = rows[~rows["_failed"] & ~rows["_cut"] & rows[ERROR].notna() & rows[ACCURACY].notna()]
-    cases: dict[str, WorstCase] = {}
-    if found.empty:
-        return cases
-    # Attackers that a trial lacks on a seed are null there, and the seed is dropped.
-    grid = found.pivot(index=["trial", "seed"], columns="attack", values=[ERROR, ACCURACY])
-    cut = rows[rows["_cut"]].groupby("trial")["attack"].unique()
-    for trial, by_seed in grid.sort_index().groupby(level="trial", sort=True):
-        if trial in cut.index:  # the worst case over the attackers that ran: it is at least so bad
-            by_seed = by_seed.drop(columns=cut[trial], level="attack", errors="ignore")
-        by_seed = by_seed.dropna()
-        if by_seed.empty:
-            continue
-        error, accuracy = (by_seed[name].droplevel("trial") for name in (ERROR, ACCURACY))
-        low, high = str(error.mean().idxmin()), str(accuracy.mean().idxmax())  # of equals, the first by name
-        cases[str(trial)] = WorstCase(high, accuracy[high], low, error[low])
-    return cases
-
-
-def worst_cases(episodes: pd.DataFrame) -> dict[str, WorstCase]:
-    """Trial -> its worst attackers, seed by seed; trials that never faced the whole suite are absent.
-
-    A missing attacker would make a setting look protected, so a seed counts only if all attackers succeeded.
-    """
-    return _worst_cases(_prepared(episodes))
-
-
-def _per_seed(rows: pd.DataFrame, values: pd.Series) -> float | None:
-    """Mean over seeds of a value that all attackers of a seed share; None if there is none."""
-    per_seed = values.groupby(rows["seed"]).mean().dropna()
-    return float(per_seed.mean()) if len(per_seed) else None
-
-
-def _spread(name: str, by_seed: pd.Series) -> dict[str, Any]:
-    """Mean and 95 % Student-t interval over seeds as columns; nothing without values."""
-    if by_seed.empty:
-        return {}
-    interval = mean_interval(by_seed.to_numpy(dtype=float))
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _excess(case: WorstCase, floor: WorstCase) -> dict[str, Any]:
-    """What the worst case gains over the label-only floor, paired by seed."""
-    ratio = (case.error_by_seed / floor.error_by_seed[floor.error_by_seed > 0]).dropna()
-    gain = (case.accuracy_by_seed - floor.accuracy_by_seed).dropna()
-    columns = _spread("excess_leakage", 1 - ratio) | _spread("excess_attack_accuracy", gain)
-    if len(ratio):
-        columns["n_pairs"] = len(ratio)
-        low, mean = columns["excess_leakage_low"], columns["excess_leakage"]
-        columns["leaks_nothing"] = (mean if low is None else low) <= ROUNDING
-    return columns
-
-
-def _knobs(group: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
-    knobs: dict[str, Any] = {}
-    for column in columns:
-        values = group[column].dropna().unique()
-        if len(values) > 1:
-            trial = group["trial"].iloc[0]
-            raise ValueError(f"trial {trial!r} has several values of {column}: {list(values)}")
-        knobs[column] = values[0] if len(values) else None
-    return knobs
-
-
-def _knob_dtype(column: str, values: pd.Series) -> str:
-    """By the field's type in the configurations, so that it is stable; for unknown knobs by the values."""
-    name = column.removeprefix(KNOB)
-    kinds: set[type] = {c.field_kinds()[name][0] for c in DEFENSES.values() if name in c.field_kinds()}
-    if not kinds:
-        kinds = {type(v.item() if isinstance(v, np.generic) else v) for v in values.dropna()}
-    accepted: dict[str, set[type]] = {"boolean": {bool}, "Int64": {int}, "Float64": {int, float}}
-    return next((dtype for dtype, types in accepted.items() if kinds and kinds <= types), "string")
 
 
 def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.DataFrame:
@@ -203,36 +88,96 @@ def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.Da
     Raises:
         ValueError: the rows mix data or scales, or a trial has two values of one knob.
     """
-    rows = _prepared(episodes)
-    cases = _worst_cases(rows)
-    anchors = sorted(rows.loc[rows["defense"] == LABEL_ONLY, "trial"].unique())
-    floors = [cases[trial] for trial in anchors if trial in cases]
-    knobs = sorted(c for c in rows.columns if c.startswith(KNOB))
-    n_attackers = rows["attack"].nunique()
-    limit = max_accuracy_drop + DROP_TOLERANCE
-    settings = []
-    for trial, group in rows.groupby("trial", sort=True):
-        case, n_failed, n_seeds = cases.get(str(trial)), int(group["_failed"].sum()), group["seed"].nunique()
-        ok = group[~group["_failed"] & ~group["_cut"]]
-        used = ok if case is None else ok[ok["seed"].isin(case.error_by_seed.index)]
-        drop = _per_seed(used, used["model_accuracy"] - used["protected_accuracy"])
-        row: dict[str, Any] = {"trial": trial, "defense": group["defense"].iloc[0], **_knobs(group, knobs)}
-        n_shared = 0 if case is None else len(case.error_by_seed)
-        row |= {"n_seeds": n_seeds, "n_shared_seeds": n_shared, "n_pairs": 0}
-        is_cut = bool(group["_cut"].any())
-        n_missing = n_seeds * n_attackers - len(group)
-        row |= {"n_failed": n_failed, "cut": is_cut, "complete": not (n_failed or n_missing or is_cut)}
-        row |= {name: _per_seed(used, used[name]) for name in ("confidence_distortion", "mean_image_error")}
-        row |= {"accuracy_drop": drop, "feasible": False if drop is None else drop <= limit}
-        if case is not None:
-            for name, attacker, by_seed in zip(WORST, case[::2], case[1::2], strict=True):
-                row |= _spread(name, by_seed) | {f"{name}_attacker": attacker}
-            row |= _excess(case, floors[0]) if floors else {}
-        settings.append(row)
-    table = pd.DataFrame(settings, columns=[*COLUMNS, *knobs], dtype=object)
-    table = table.astype(COLUMNS | {c: _knob_dtype(c, table[c]) for c in knobs})
+    check_one_scene(episodes)
+    prepared = prepare(episodes)
+    rows, trials, worst = prepared.rows, prepared.trials, find_worst(prepared)
+    owner, n = rows[TRIAL].to_numpy(), len(trials)
+    knobs = knobs_by_trial(episodes.reset_index(drop=True), rows, trials)
+    first = np.unique(owner, return_index=True)[1]
+    n_failed, n_rows = np.bincount(owner[rows["_failed"]], minlength=n), np.bincount(owner, minlength=n)
+    is_cut = np.bincount(owner[rows["_cut"]], minlength=n) > 0
+    n_seeds = rows.groupby(TRIAL)["seed"].nunique().to_numpy(dtype=int)
+    missing = n_seeds * rows["attack"].nunique() - n_rows
+    cost = _cost(rows, worst)
+    drop = cost.pop("accuracy_drop")
+    with np.errstate(invalid="ignore"):
+        feasible = drop <= max_accuracy_drop + DROP_TOLERANCE
+    columns: dict[str, NDArray[Any]] = {
+        "trial": trials,
+        "defense": rows["defense"].to_numpy(dtype=object)[first],
+        "n_seeds": n_seeds,
+        "n_shared_seeds": worst.counts,
+        "n_failed": n_failed,
+        "cut": is_cut,
+        "complete": (n_failed == 0) & (missing == 0) & ~is_cut,
+        "accuracy_drop": drop,
+        "feasible": feasible,
+        **cost,
+        **_spread("worst_attack_accuracy", worst.accuracy, worst.counts),
+        **_spread("worst_reconstruction_error", worst.error, worst.counts),
+        "worst_attack_accuracy_attacker": worst.accuracy_attacker,
+        "worst_reconstruction_error_attacker": worst.error_attacker,
+        **_excess(worst, rows["defense"].to_numpy(dtype=object)[first] == LABEL_ONLY),
+        **knobs,
+    }
+    table = pd.DataFrame(
+        {name: pd.Series(values, dtype=object) for name, values in columns.items()},
+        columns=[*COLUMNS, *knobs],
+    )
+    table = table.astype(object).where(table.notna(), None)
+    table = table.astype(COLUMNS | {c: knob_dtype(c, table[c]) for c in knobs})
     table["dominated_by"] = _dominated_by(table)
     return table
+
+
+def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
+    """Distortion, mean image's error and accuracy drop: means over seeds, each once; NaN where unknown.
+
+    On the seeds of the worst case; without one, on every seed with a successful episode.
+    """
+    ok = (~rows["_failed"] & ~rows["_cut"] & (rows[SEED] >= 0)).to_numpy()
+    shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
+    on_shared = pd.MultiIndex.from_arrays([rows[TRIAL], rows["seed"]]).isin(shared)
+    used = rows[ok & (on_shared | (worst.counts == 0)[rows[TRIAL].to_numpy()])]
+    used = used.assign(accuracy_drop=used["model_accuracy"] - used["protected_accuracy"])
+    names = ["confidence_distortion", "mean_image_error", "accuracy_drop"]
+    per_seed = used.groupby([TRIAL, SEED])[names].mean()
+    out = {}
+    for name in names:
+        values = per_seed[name].dropna()
+        counts = np.bincount(values.index.get_level_values(TRIAL), minlength=len(worst.trials))
+        out[name] = mean_intervals(values.to_numpy(dtype=float), counts)[0]
+    return out
+
+
+def _spread(
+    name: str, by_seed: NDArray[np.float64], counts: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Mean and 95 % Student-t interval over seeds as columns; NaN without values."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), mean_intervals(by_seed, counts), strict=True))
+
+
+def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """What each worst case gains over the label-only floor (the first with a worst case), paired by seed."""
+    n = len(worst.trials)
+    found = np.flatnonzero(floors & (worst.counts > 0))
+    if not len(found):
+        return {"n_pairs": np.zeros(n, dtype=int)}
+    floor = worst.case(int(found[0]))
+    error, accuracy = (
+        by_seed.reindex(worst.seed).to_numpy(dtype=float)
+        for by_seed in (floor.error_by_seed[floor.error_by_seed > 0], floor.accuracy_by_seed)
+    )
+    ratio, gain = worst.error / error, worst.accuracy - accuracy
+    told = ~np.isnan(ratio), ~np.isnan(gain)
+    pairs, gains = (np.bincount(worst.trial[t], minlength=n) for t in told)
+    columns = _spread("excess_leakage", 1 - ratio[told[0]], pairs)
+    low, mean = columns["excess_leakage_low"], columns["excess_leakage"]
+    least = np.where(np.isnan(low), mean, low)
+    silent = np.where(pairs > 0, least <= ROUNDING, None)
+    return columns | _spread("excess_attack_accuracy", gain[told[1]], gains) | {
+        "n_pairs": pairs, "leaks_nothing": silent,
+    }  # fmt: skip
 
 
 def _points(settings: pd.DataFrame) -> NDArray[np.float64]:
@@ -250,9 +195,15 @@ def _dominated_by(settings: pd.DataFrame) -> pd.Series:
     """How many feasible settings are nowhere worse and somewhere better; null if an objective is unknown."""
     points = _points(settings) * np.array([-1.0 if o.maximise else 1.0 for o in OBJECTIVES])
     rivals = points[_eligible(settings)]
-    counts = [
-        int(((rivals <= p).all(axis=1) & (rivals < p).any(axis=1)).sum()) if np.isfinite(p).all() else None
-        for p in points
+    known = np.isfinite(points).all(axis=1)
+    columns = np.ascontiguousarray(rivals.T)
+    no_worse = [int(np.logical_and.reduce([r <= v for r, v in zip(columns, p, strict=True)]).sum())
+                for p in points[known]]  # fmt: skip
+    kinds, equal = np.unique(rivals, axis=0, return_counts=True)
+    twins = {tuple(kind): int(n) for kind, n in zip(kinds.tolist(), equal, strict=True)}
+    counts = np.full(len(points), None, dtype=object)
+    counts[known] = [
+        n - twins.get(tuple(p), 0) for n, p in zip(no_worse, points[known].tolist(), strict=True)
     ]
     return pd.Series(pd.array(counts, dtype="Int64"), index=settings.index)
 
@@ -281,8 +232,9 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
     Returns:
         None while label-only's distortion (above 0) or its mean image error is unknown.
     """
-    rows = _prepared(episodes)
-    floor = rows[~rows["_failed"] & ~rows["_cut"] & (rows["defense"] == LABEL_ONLY)]
+    check_one_scene(episodes)
+    rows = prepare(episodes[episodes["defense"] == LABEL_ONLY]).rows
+    floor = rows[~rows["_failed"] & ~rows["_cut"]]
     distortion = _per_seed(floor, floor["confidence_distortion"])
     mean_image = _per_seed(floor, floor["mean_image_error"])
     if not distortion or not mean_image:
@@ -290,6 +242,12 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
     classes = floor["n_classes"].dropna().tolist() if "n_classes" in floor else []
     chance = 1 / int(classes[0]) if classes else 0.0
     return Reference((REFERENCE_MARGIN * distortion, REFERENCE_ACCURACY, 0.0), (0.0, chance, mean_image))
+
+
+def _per_seed(rows: pd.DataFrame, values: pd.Series) -> float | None:
+    """Mean over seeds of a value that all attackers of a seed share; None if there is none."""
+    per_seed = values.groupby(rows["seed"]).mean().dropna()
+    return float(per_seed.mean()) if len(per_seed) else None
 
 
 def hypervolume(settings: pd.DataFrame, reference: Reference) -> float:
@@ -301,24 +259,6 @@ def hypervolume(settings: pd.DataFrame, reference: Reference) -> float:
     worst, ideal = np.array(reference.worst), np.array(reference.ideal)
     scaled = (_points(settings)[_eligible(settings)] - ideal) / (worst - ideal)  # 0 ideal, 1 worst: minimised
     return float(moocore.hypervolume(np.clip(scaled, 0, 1), ref=[1.0, 1.0, 1.0])) if len(scaled) else 0.0
-
-
-def knobs_text(setting: Mapping[str, Any]) -> str:
-    """A setting's knobs in a few words: those a sweep explores, then others that are not at their default."""
-    known = {k.removeprefix(KNOB): v for k, v in setting.items() if k.startswith(KNOB) and not pd.isna(v)}
-    config = DEFENSES.get(str(setting["defense"]))
-    shown = sorted(known)
-    if config is not None:
-        default = config().flat()
-        shown = [name for name in config.KNOBS if name in known]
-        shown += [n for n in default if n in known and n not in config.KNOBS and known[n] != default[n]]
-    return " ".join(f"{name.replace('substitute_', 'sub_')}={_short(known[name])}" for name in shown)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def family_table(settings: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.statistics import Interval, mean_interval
-from study.frontier import Reference, hypervolume, settings_table, worst_cases
+from study.frontier import Reference, hypervolume, settings_table
+from study.worst import worst_cases
 
 DISTORTION, ERROR = "confidence_distortion", "worst_reconstruction_error"
 LEVELS = (25.0, 50.0, 75.0)

@@ -13,13 +13,14 @@ from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage import Storage
 from study.cut import CUT
-from study.frontier import NEEDED, settings_table
+from study.frontier import settings_table
 from study.group import Group
 from study.pictures import write_pictures
 from study.records import Records
 from study.search import CONSTRAINT, DIRECTIONS
 from study.spec import TrialResult, TrialSpec
 from study.worker import lost_trial, run_trial
+from study.worst import NEEDED
 
 Record = dict[str, Any]
 Outcome = dict[str, float | None]

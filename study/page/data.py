@@ -12,10 +12,12 @@ import pandas as pd
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
-from study.frontier import KNOB, LABEL_ONLY, UNDEFENDED, pareto_front, worst_cases
+from study.frontier import LABEL_ONLY, UNDEFENDED, pareto_front
 from study.indicators import knee
+from study.knobs import KNOB
 from study.reporting.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
 from study.reporting.tables import setting_name
+from study.worst import worst_cases
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}

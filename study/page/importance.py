@@ -15,7 +15,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from mipoison.config import Knob
 from mipoison.defenses import ANCHORS, DEFENSES
-from study.frontier import KNOB, OBJECTIVES
+from study.frontier import OBJECTIVES
+from study.knobs import KNOB
 
 LEAST = 10
 """Settings of a family below which no importance is told: a forest of fewer points is noise."""

@@ -19,7 +19,7 @@ from rich.text import Text
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
 from mipoison.metrics.statistics import ROUNDING, mean_interval, paired_difference
-from study.frontier import LABEL_ONLY, family_table, knobs_text, pareto_front, reference_point, worst_cases
+from study.frontier import LABEL_ONLY, family_table, pareto_front, reference_point
 from study.indicators import (
     LEVELS,
     attained_at,
@@ -29,6 +29,8 @@ from study.indicators import (
     knee,
     seed_points,
 )
+from study.knobs import knobs_text
+from study.worst import worst_cases
 
 NEAR = 1.5
 """Two settings have equal distortion if the larger is at most this factor above the smaller."""

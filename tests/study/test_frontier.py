@@ -22,8 +22,8 @@ from study.frontier import (
     pareto_front,
     reference_point,
     settings_table,
-    worst_cases,
 )
+from study.worst import worst_cases
 
 ATTACKS = ("passive", "raw", "mismatched-architecture")
 
