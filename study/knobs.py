@@ -19,8 +19,6 @@ KNOB = "defense."
 def knobs_by_trial(
     episodes: pd.DataFrame, rows: pd.DataFrame, trials: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    episodes: pd.DataFrame, rows: pd.DataFrame, trials: NDArray[Any]
-) -> dict[str, NDArray[Any]]:
     """Column -> each trial's value, None where it has none.
 
     Raises:
