@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,7 +104,7 @@ class Study:
     console: Console
     progress: Progress
     search: Search
-    finished: dict[str, list[Record]]
+    finished: dict[str, Sequence[Record]]
     unfinished: list[tuple[str, int, Mapping[str, Any]]]
     numbers: Iterator[int]
     known: dict[str, Outcome] = field(default_factory=dict)

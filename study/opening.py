@@ -98,7 +98,7 @@ def _load(
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
-        finished = records.read_trials()
+        finished = dict(records.read_trials())
     started = dict(records.started())
     # What a finished trial was is in its records, too.
     started |= {

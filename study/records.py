@@ -11,9 +11,8 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -21,11 +20,23 @@ import pyarrow.parquet as pq
 
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError
-from mipoison.defenses import DEFENSES
+from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics import CHECKS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.scene import SceneConfig
 from mipoison.storage import Storage
+from study.gathering import (
+    LOCAL_READERS,
+    ORDER,
+    READERS,
+    A,
+    Advanced,
+    B,
+    each,
+    gather,
+    rows_by_trial,
+    unheard,
+)
 
 log = logging.getLogger(__name__)
 
@@ -86,27 +97,6 @@ _REAL = [
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
-Advanced = Callable[[int, int], None]
-"""Hears how many parts are done of how many."""
-A = TypeVar("A", bound=tuple[Any, ...])
-B = TypeVar("B")
-READERS = 16
-"""Files read at once: in an object store each is a round trip of its own."""
-
-
-def unheard(done: int, of: int) -> None:
-    """An :data:`Advanced` that nobody listens to."""
-
-
-def _each(work: Callable[..., B], items: Iterable[A], told: Advanced = unheard) -> Iterator[tuple[A, B]]:
-    """(item, work of it), in order; several are worked on at once, in threads."""
-    todo = list(items)
-    with ThreadPoolExecutor(READERS) as pool:
-        for i, found in enumerate(pool.map(lambda item: work(*item), todo)):
-            told(i, len(todo))
-            yield todo[i], found
-
-
 def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa.DataType]:
     fields: dict[str, pa.DataType] = {}
     for cls in classes:
@@ -152,8 +142,7 @@ def to_table(records: list[dict[str, Any]]) -> pa.Table:
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Typed records as a data frame, in order of trial, seed and attacker."""
-    frame = table.to_pandas(types_mapper=_NULLABLE.get)
-    return frame.sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
+    return gather([table], episode_schema()).to_pandas(types_mapper=_NULLABLE.get, split_blocks=True)
 
 
 def check_name(name: str, what: str = "study") -> str:
@@ -212,23 +201,36 @@ class Records:
 
     def read_trials(self) -> dict[str, list[dict[str, Any]]]:
         """Trial -> its records, of every finished trial; one listing for all of them."""
-        return {trial: table.to_pylist() for trial, table in self._tables().items() if len(table)}
+        return {trial: table.to_pylist() for trial, table in self._tables() if len(table)}
 
-    def read(self) -> pd.DataFrame:
+    def read(self, columns: Collection[str] | None = None) -> pd.DataFrame:
         """All finished episodes, one attempt a trial, in order of trial, seed and attacker.
 
         A file that cannot be read (cut off, altered, not ours) counts as not finished.
-        """
-        found = list(self._tables().values())
-        table = (
-            pa.concat_tables(found, promote_options="default") if found else episode_schema().empty_table()
-        )
-        return to_frame(table)
 
-    def _tables(self) -> dict[str, pa.Table]:
-        """Trial -> its latest attempt that can be read."""
-        found = _each(self._latest, self.attempts().items())
-        return {trial: table for (trial, _), table in found if table is not None}
+        Args:
+            columns: those that are kept; None for all.
+        """
+        names = episode_schema().names
+        wanted = {*(names if columns is None else columns), *ORDER}
+        kept = [name for name in names if name in wanted]
+        schema = pa.schema([episode_schema().field(name) for name in kept])
+        found = (
+            table.select([name for name in table.column_names if name in wanted])
+            for _, table in self._tables()
+        )
+        return to_frame(gather(found, schema))
+
+    def _each(
+        self, work: Callable[..., B], items: Iterable[A], told: Advanced = unheard
+    ) -> Iterator[tuple[A, B]]:
+        return each(work, items, told, LOCAL_READERS if self.storage.local else READERS)
+
+    def _tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """Each trial and its latest attempt that can be read."""
+        for (trial, _), table in self._each(self._latest, self.attempts().items()):
+            if table is not None:
+                yield trial, table
 
     def _latest(self, trial: str, names: list[str]) -> pa.Table | None:
         """The latest attempt that can be read."""
@@ -242,23 +244,31 @@ class Records:
                 log.warning("%s is not counted as finished: %s", name, error)
         return None
 
-    def take_in(self, told: Advanced = unheard) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    def take_in(
+        self, told: Advanced = unheard, kept: Collection[str] | None = None
+    ) -> tuple[dict[str, Sequence[dict[str, Any]]], list[str]]:
         """As :meth:`read_trials`, and files that cannot be read move from ``episodes/`` to ``damaged/``.
 
         For the study's driver alone, while nothing else writes: the moved ones' trials then run again.
 
         Args:
             told: hears how many trials have been read of how many.
+            kept: columns that are kept of the search's trials; None for all. The anchors' are whole.
 
         Returns:
             The records, and the names of what was moved.
         """
-        finished, moved = {}, []
-        for (trial, _), (table, damaged) in _each(self._take_in, self.attempts().items(), told):
-            if table is not None and len(table):
-                finished[trial] = table.to_pylist()
-            moved += damaged
-        return finished, moved
+        moved: list[str] = []
+
+        def tables() -> Iterator[tuple[str, pa.Table]]:
+            for (trial, _), (table, damaged) in self._each(self._take_in, self.attempts().items(), told):
+                moved.extend(damaged)
+                if table is not None and len(table):
+                    whole = kept is None or trial in ANCHORS
+                    names = [n for n in table.column_names if whole or n in kept]
+                    yield trial, table.select(names)
+
+        return dict(rows_by_trial(tables())), moved
 
     def _take_in(self, trial: str, names: list[str]) -> tuple[pa.Table | None, list[str]]:
         """A trial's latest attempt that can be read, and those moved."""
@@ -304,7 +314,7 @@ class Records:
 
     def started(self) -> dict[str, Mapping[str, Any]]:
         """Trial -> what was started (defense, knobs, attempt), finished or not; no damaged ones."""
-        found = _each(self._started, [(trial,) for trial in self.started_names()])
+        found = self._each(self._started, [(trial,) for trial in self.started_names()])
         return {trial: spec for (trial,), spec in found if spec is not None}
 
     def _started(self, trial: str) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,19 +74,19 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> Outcome:
     return outcomes_of({"t": records}, max_accuracy_drop)["t"]
 
 
-def outcomes_of(trials: Mapping[str, list[Record]], max_accuracy_drop: float) -> dict[str, Outcome]:
+def outcomes_of(trials: Mapping[str, Sequence[Record]], max_accuracy_drop: float) -> dict[str, Outcome]:
     """Each trial's outcome; of many at once, as each alone costs ten times the share."""
     if not trials:
         return {}
     # Without the hundred columns that say what was run: a resumed study does this for every trial.
-    rows = [
-        {"attempt": 0} | {name: r.get(name) for name in NEEDED} | {"trial": trial}
-        for trial, records in trials.items()
-        for r in records
-    ]
-    table = settings_table(pd.DataFrame(rows, columns=[*NEEDED]), max_accuracy_drop=max_accuracy_drop)
+    columns: dict[str, list[Any]] = {name: [] for name in NEEDED}
+    for trial, records in trials.items():
+        for r in records:
+            for name, column in columns.items():
+                column.append(trial if name == "trial" else r.get(name, 0 if name == "attempt" else None))
+    table = settings_table(pd.DataFrame(columns), max_accuracy_drop=max_accuracy_drop)
     found = dict(zip(table["trial"], table.to_dict("records"), strict=True))
-    return {trial: _outcome(found[trial], records) for trial, records in trials.items()}
+    return {trial: _outcome(found[trial], list(records)) for trial, records in trials.items()}
 
 
 def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
