@@ -286,16 +286,18 @@ BIAS = ("worst_reconstruction_error", "worst_attack_accuracy", "excess_leakage")
 """What is compared between the seeds of the search and fresh ones."""
 
 
-def selection_bias(episodes: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
+def selection_bias(settings: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
     """One row per re-evaluated setting, by distortion: each measure on the search's seeds and on fresh ones.
 
     Columns: trial, defense, knobs, confidence_distortion, then ``<measure>`` and ``<measure>_fresh`` for each
     of BIAS, with ``_low`` and ``_high`` of the excess leakage.
+
+    Args:
+        settings: the search's settings table. fresh: episodes on the fresh seeds.
     """
     measures = [*BIAS, "excess_leakage_low", "excess_leakage_high"]
-    before = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
     after = settings_table(fresh, max_accuracy_drop=max_accuracy_drop)[["trial", *measures]]
-    merged = before.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
+    merged = settings.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
     knobs = [c for c in merged if c.startswith("defense.")]
     kept = ["trial", "defense", *knobs, "confidence_distortion"]
     columns = [*kept, *(name + end for name in measures for end in ("", "_fresh"))]

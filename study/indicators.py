@@ -7,8 +7,6 @@ most settings of a victim whose classes the label alone gives away, and would on
 
 from __future__ import annotations
 
-from typing import Any
-
 import moocore
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.statistics import Interval, mean_interval
 from study.frontier import Reference, hypervolume, settings_table
-from study.worst import worst_cases
+from study.worst import NEEDED, find_worst, prepare
 
 DISTORTION, ERROR = "confidence_distortion", "worst_reconstruction_error"
 LEVELS = (25.0, 50.0, 75.0)
@@ -59,15 +57,17 @@ def seed_points(episodes: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:
 
     Columns: trial, defense, seed, distortion, error. Only settings that may be on a front.
     """
-    kept = usable(settings).set_index("trial")
-    ok = episodes[episodes["status"] == "ok"]
+    kept = usable(settings).set_index("trial")["defense"]
+    ok = episodes.loc[episodes["status"] == "ok", ["trial", "seed", DISTORTION]]
     distortion = ok.groupby(["trial", "seed"])[DISTORTION].mean()
-    rows: list[tuple[Any, ...]] = []
-    for trial, case in worst_cases(episodes).items():
-        if trial in kept.index:
-            for seed, error in case.error_by_seed.items():
-                rows.append((trial, kept.loc[trial, "defense"], seed, distortion[trial, seed], error))
-    return pd.DataFrame(rows, columns=["trial", "defense", "seed", "distortion", "error"])
+    worst = find_worst(prepare(episodes))
+    trial = worst.trials[worst.trial]
+    points = pd.DataFrame({"trial": trial, "seed": worst.seed, "error": worst.error})
+    points.insert(1, "defense", kept.reindex(trial).to_numpy(dtype=object))
+    points.insert(
+        3, "distortion", distortion.reindex(pd.MultiIndex.from_arrays([trial, worst.seed])).to_numpy()
+    )
+    return points[points["trial"].isin(kept.index)].reset_index(drop=True)
 
 
 def attainment(points: pd.DataFrame, levels: tuple[float, ...] = LEVELS) -> pd.DataFrame:
@@ -100,6 +100,7 @@ def attained_at(table: pd.DataFrame, level: float, distortion: float) -> float |
 
 def hypervolume_by_seed(episodes: pd.DataFrame, reference: Reference, max_accuracy_drop: float) -> Interval:
     """Hypervolume of every seed's own front within the study's fixed corners: mean and 95 % interval."""
+    episodes = episodes.reindex(columns=[*NEEDED])  # the rest is the same, and would be copied for each seed
     values: NDArray[np.float64] = np.array(
         [
             hypervolume(settings_table(rows, max_accuracy_drop=max_accuracy_drop), reference)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.storage import Storage
-from study.frontier import frontier_table, selection_bias, settings_table
+from study.frontier import pareto_front, selection_bias, settings_table
 from study.progress import Progress
 from study.records import Records, to_frame
 from study.reporting import markdown
@@ -119,25 +119,22 @@ def write_compact(study: Finished, out: Path) -> None:
     (out / ABOUT).write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
-def page(study: Finished) -> str:
-    """The study's tables as Markdown."""
-    settings = study.about["settings"]
-    about = {"study": study.name, "scale": settings["scale"]}
-    return markdown(study.episodes, study.fresh, about, settings["max_accuracy_drop"])
+def page(study: Finished, settings: pd.DataFrame | None = None) -> str:
+    """The study's tables as Markdown (``settings``: its settings table, if it is there)."""
+    told = study.about["settings"]
+    about = {"study": study.name, "scale": told["scale"]}
+    return markdown(study.episodes, study.fresh, about, told["max_accuracy_drop"], settings)
 
 
 def render(study: Finished, out: Path) -> None:
     """Write report.md and frontier.png."""
     out.mkdir(parents=True, exist_ok=True)
     drop = study.about["settings"]["max_accuracy_drop"]
-    (out / "report.md").write_text(page(study))
-    bias = None if study.fresh is None else selection_bias(study.episodes, study.fresh, drop)
+    settings = settings_table(study.episodes, max_accuracy_drop=drop)
+    (out / "report.md").write_text(page(study, settings))
+    bias = None if study.fresh is None else selection_bias(settings, study.fresh, drop)
     info = describe(study.episodes, {"study": study.name, "scale": study.about["settings"]["scale"]})
-    settings, front = (
-        settings_table(study.episodes, max_accuracy_drop=drop),
-        frontier_table(study.episodes, drop),
-    )
-    frontier_figure(settings, front, out / "frontier.png", info, fresh=bias)
+    frontier_figure(settings, pareto_front(settings), out / "frontier.png", info, fresh=bias)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -155,17 +155,51 @@ def paired_difference(
     first, second = _sample("a", a), _sample("b", b)
     if first.size != second.size:
         raise ValueError(f"a and b must be paired, got {first.size} and {second.size} values")
+    (found,) = paired_differences(first[None], second[None], level, rng=rng, resamples=resamples)
+    return found
+
+
+TOGETHER = 256
+"""Comparisons that are resampled at once: more only take memory."""
+
+
+def paired_differences(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    level: float = 0.95,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+) -> list[PairedDifference]:
+    """:func:`paired_difference` of many comparisons on equally many pairs: all with the same resamples.
+
+    Args:
+        a, b: finite values, one row a comparison, one column a pair. level, rng, resamples: see there.
+
+    Raises:
+        ValueError: an impossible level or number of resamples.
+    """
+    _check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    difference = first - second
-    difference[np.abs(difference) <= ROUNDING * np.maximum(np.abs(first), np.abs(second))] = 0.0
-    mean, n = float(difference.mean()), int(difference.size)
+    difference = a - b
+    difference[np.abs(difference) <= ROUNDING * np.maximum(np.abs(a), np.abs(b))] = 0.0
+    means, n = difference.mean(axis=1), difference.shape[1]
     if n < 3:
-        return PairedDifference(mean, None, None, n, False)
-    if np.ptp(difference) <= ROUNDING * np.abs(difference).max():  # constant up to rounding
-        return PairedDifference(mean, mean, mean, n, mean != 0)
-    means = difference[rng.integers(0, n, size=(resamples, n))].mean(axis=1)
-    low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
-    student_low, student_high = _student(difference, level)
-    excluded = (low > 0 or high < 0) and (student_low > 0 or student_high < 0)
-    return PairedDifference(mean, low, high, n, excluded)
+        return [PairedDifference(float(mean), None, None, n, False) for mean in means]
+    constant = np.ptp(difference, axis=1) <= ROUNDING * np.abs(difference).max(axis=1)  # up to rounding
+    low, high, excluded = means.copy(), means.copy(), means != 0
+    varied = np.flatnonzero(~constant)
+    if len(varied):
+        drawn = rng.integers(0, n, size=(resamples, n))
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        for places in np.split(varied, range(TOGETHER, len(varied), TOGETHER)):
+            resampled = np.take(difference[places], drawn, axis=1).mean(axis=2)
+            low[places], high[places] = np.quantile(resampled, tails, axis=1)
+        _, student_low, student_high = mean_intervals(difference.ravel(), np.full(len(means), n), level)
+        outside = ((low > 0) | (high < 0)) & ((student_low > 0) | (student_high < 0))
+        excluded[varied] = outside[varied]
+    return [
+        PairedDifference(float(m), float(lo), float(hi), n, bool(out))
+        for m, lo, hi, out in zip(means, low, high, excluded, strict=True)
+    ]

@@ -223,7 +223,7 @@ def statistics(study: Finished, settings: pd.DataFrame) -> str:
         for t in statistics_tables(study.episodes, settings, title_info=about, max_accuracy_drop=drop)
     ]
     if study.fresh is not None and len(study.fresh):
-        bias = selection_bias(study.episodes, study.fresh, drop)
+        bias = selection_bias(settings, study.fresh, drop)
         shown.append(
             printed(fresh_report(bias, f"{describe(study.episodes, about)}; fresh: {describe(study.fresh)}"))
         )

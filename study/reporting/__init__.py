@@ -43,11 +43,11 @@ def write_report(
     settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
     bias = None
     if fresh is not None:
-        bias = selection_bias(episodes, fresh, max_accuracy_drop)
+        bias = selection_bias(settings, fresh, max_accuracy_drop)
         records.storage.write(f"{records.study}/frontier_fresh.parquet", bias.to_parquet(index=False))
-    print_tables(episodes, fresh, console, about, max_accuracy_drop)
+    print_tables(episodes, fresh, console, about, max_accuracy_drop, settings)
     info = describe(episodes, about)
-    text = markdown(episodes, fresh, about, max_accuracy_drop)
+    text = markdown(episodes, fresh, about, max_accuracy_drop, settings)
     records.storage.write(f"{records.study}/report.md", text.encode())
     with tempfile.TemporaryDirectory() as folder:
         for name, draw in (
@@ -71,12 +71,14 @@ def print_tables(
     console: Console,
     about: Mapping[str, object],
     max_accuracy_drop: float,
+    settings: pd.DataFrame | None = None,
 ) -> None:
-    """All tables of a study, from its records alone."""
-    settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
+    """All tables of a study, from its records alone (``settings``: their settings table, if it is there)."""
+    if settings is None:
+        settings = settings_table(episodes, max_accuracy_drop=max_accuracy_drop)
     print_report(episodes, settings, console=console, title_info=about, max_accuracy_drop=max_accuracy_drop)
     if fresh is not None and len(fresh):
-        bias = selection_bias(episodes, fresh, max_accuracy_drop)
+        bias = selection_bias(settings, fresh, max_accuracy_drop)
         console.print(fresh_report(bias, f"{describe(episodes, about)}; fresh: {describe(fresh)}"))
         console.print()
         console.print("On the fresh seeds alone:")
@@ -85,12 +87,16 @@ def print_tables(
 
 
 def markdown(
-    episodes: pd.DataFrame, fresh: pd.DataFrame | None, about: Mapping[str, object], max_accuracy_drop: float
+    episodes: pd.DataFrame,
+    fresh: pd.DataFrame | None,
+    about: Mapping[str, object],
+    max_accuracy_drop: float,
+    settings: pd.DataFrame | None = None,
 ) -> str:
     """The tables as a Markdown page; nothing in it depends on when or where it is rendered."""
     sink = io.StringIO()
     console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None, force_terminal=False)
-    print_tables(episodes, fresh, console, about, max_accuracy_drop)
+    print_tables(episodes, fresh, console, about, max_accuracy_drop, settings)
     body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
     return f"# {about['study']}\n\n![frontier](frontier.png)\n\n```text\n{body}\n```\n"
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
-from mipoison.metrics.statistics import ROUNDING, mean_interval, paired_difference
+from mipoison.metrics.statistics import ROUNDING, mean_intervals, paired_differences
 from study.frontier import LABEL_ONLY, family_table, pareto_front, reference_point
 from study.indicators import (
     LEVELS,
@@ -30,7 +30,7 @@ from study.indicators import (
     seed_points,
 )
 from study.knobs import knobs_text
-from study.worst import worst_cases
+from study.worst import find_worst, prepare
 
 NEAR = 1.5
 """Two settings have equal distortion if the larger is at most this factor above the smaller."""
@@ -199,45 +199,69 @@ def equal_distortion(
         bootstrap interval (see ``paired_difference``) both to exclude zero. ``p_holm``: the paired t-test's
         p, adjusted by Holm (1979) for the number of comparisons in the table.
     """
-    cases = worst_cases(episodes)
+    worst = find_worst(prepare(episodes))
+    seeds, seed = np.unique(worst.seed, return_inverse=True)
+    errors = np.full((len(worst.trials), len(seeds)), np.nan)
+    errors[worst.trial, seed] = worst.error
+    known = worst.trials[worst.counts > 0]
     whole = ~settings["cut"].fillna(False).astype(bool)
-    usable = settings[whole & settings["trial"].isin(list(cases))].dropna(subset=["confidence_distortion"])
+    usable = settings[whole & settings["trial"].isin(known)].dropna(subset=["confidence_distortion"])
     usable = usable[usable["confidence_distortion"] > 0]
-    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
-    logs = np.log(usable["confidence_distortion"].astype(float))
+    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)
+    pairs = _neighbours(usable, controls)
+    by_seed = errors[pd.Index(worst.trials).get_indexer(usable["trial"])]
+    own, near = (by_seed[pairs[name].to_numpy(dtype=int)] for name in ("own", "near"))
+    both = ~np.isnan(own) & ~np.isnan(near)
+    n_pairs = both.sum(axis=1)
+    compared: dict[int, tuple[Any, ...]] = {}
+    for n in np.unique(n_pairs[n_pairs > 0]):
+        places = np.flatnonzero(n_pairs == n)
+        a, b = (values[places][both[places]].reshape(-1, n) for values in (own, near))
+        paired = paired_differences(a, b, rng=np.random.default_rng(0))
+        _, low, high = mean_intervals((a - b).ravel(), np.full(len(a), n))
+        p = _paired_p(a - b) if n >= 3 else np.full(len(a), np.nan)
+        compared |= dict(zip(places.tolist(), zip(paired, low, high, p, strict=True), strict=True))
+    trials, defenses, distortions = (
+        usable[c].to_numpy(dtype=object) for c in ("trial", "defense", "confidence_distortion")
+    )
     rows = []
-    compared = usable[~usable["defense"].isin([*controls, *ANCHORS])]
-    for index, own in compared.sort_values("defense", kind="stable").iterrows():
-        for other in controls:
-            apart = (logs[usable["defense"] == other] - logs[index]).abs()
-            if apart.empty or apart.min() > math.log(NEAR):
-                continue
-            near = usable.loc[apart.idxmin()]
-            by_seed = [cases[setting["trial"]].error_by_seed for setting in (own, near)]
-            both = pd.concat(by_seed, axis=1, join="inner").to_numpy(dtype=float)
-            if not len(both):
-                continue
-            paired = paired_difference(both[:, 0], both[:, 1], rng=np.random.default_rng(0))
-            student = mean_interval(both[:, 0] - both[:, 1])
-            verdict = TOO_FEW if paired.n < 3 else NO_DIFFERENCE
-            if paired.significant:
-                names = (own["defense"], other) if paired.mean > 0 else (other, own["defense"])
-                verdict = f"{names[0]} beats {names[1]}"
-            distortions = (own["confidence_distortion"], near["confidence_distortion"])
-            difference = (paired.mean, student.low, student.high, paired.n)
-            p = _paired_p(both[:, 0] - both[:, 1]) if paired.n >= 3 else None
-            rows.append(
-                (own["trial"], own["defense"], other, near["trial"], *distortions, *difference, verdict, p)
-            )
+    for place, (i, j, other) in enumerate(pairs.itertuples(index=False)):
+        if place not in compared:
+            continue
+        difference, *numbers = compared[place]
+        low, high, p = (None if np.isnan(v) else v for v in numbers)
+        verdict = TOO_FEW if difference.n < 3 else NO_DIFFERENCE
+        if difference.significant:
+            names = (defenses[i], other) if difference.mean > 0 else (other, defenses[i])
+            verdict = f"{names[0]} beats {names[1]}"
+        measured = (distortions[i], distortions[j], difference.mean, low, high, difference.n)
+        rows.append((trials[i], defenses[i], other, trials[j], *measured, verdict, p))
     table = pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
     table["p_holm"] = holm(table["p_holm"])
     return table
 
 
-def _paired_p(difference: NDArray[np.float64]) -> float:
-    if np.ptp(difference) <= ROUNDING * np.abs(difference).max():
-        return float(not difference.any())
-    return float(scipy.stats.ttest_1samp(difference, 0.0).pvalue)
+def _neighbours(usable: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame:
+    """Places of each setting (``own``) and of each control's nearest one (``near``), within NEAR."""
+    logs = np.log(usable["confidence_distortion"].to_numpy(dtype=float))
+    of_control = [np.flatnonzero((usable["defense"] == other).to_numpy(dtype=bool)) for other in controls]
+    compared = usable[~usable["defense"].isin([*controls, *ANCHORS])]
+    pairs = []
+    for i in compared.sort_values("defense", kind="stable").index:
+        for other, places in zip(controls, of_control, strict=True):
+            apart = np.abs(logs[places] - logs[i])
+            if len(apart) and apart.min() <= math.log(NEAR):
+                pairs.append((i, int(places[apart.argmin()]), other))
+    return pd.DataFrame(pairs, columns=["own", "near", "other"])
+
+
+def _paired_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row of differences: the paired t-test's p; of constant ones 1 if they are 0, else 0."""
+    constant = np.ptp(differences, axis=1) <= ROUNDING * np.abs(differences).max(axis=1)
+    p = (~differences.any(axis=1)).astype(float)
+    if not constant.all():
+        p[~constant] = scipy.stats.ttest_1samp(differences[~constant], 0.0, axis=1).pvalue
+    return p
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -308,11 +332,12 @@ def indicators_report(
         corner = ", ".join(f"{v:.4g}" for v in (*reference.worst, *reference.ideal))
         _row(table, "its corners (distortion, accuracy, error): worst, ideal", corner)
     points = seed_points(episodes, settings)
+    families = sorted(set(points["defense"]) - set(ANCHORS))
+    attained = {family: attainment(points[points["defense"] == family]) for family in families}
     floor = by_trial.loc[by_trial["defense"] == LABEL_ONLY, "confidence_distortion"]
     for share in (0.1, 0.3, 1.0) if len(floor) and not pd.isna(floor.iloc[0]) else ():
         at = share * float(floor.iloc[0])
-        for family in sorted(set(points["defense"]) - set(ANCHORS)):
-            found = attainment(points[points["defense"] == family])
+        for family, found in attained.items():
             values = [attained_at(found, level, at) for level in LEVELS]
             if any(v is not None for v in values):
                 text = ", ".join(number(np.nan if v is None else v) for v in values)

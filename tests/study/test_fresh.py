@@ -40,7 +40,7 @@ def test_fresh_seeds_follow_those_of_the_search(root: Path) -> None:
 
 def test_the_comparison_is_a_function_of_both_sets_of_episodes(root: Path) -> None:
     searched, fresh = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
-    bias = selection_bias(searched, fresh, 0.02)
+    bias = selection_bias(settings_table(searched, max_accuracy_drop=0.02), fresh, 0.02)
     stored = pd.read_parquet(root / "s" / "frontier_fresh.parquet")
     assert stored["trial"].tolist() == bias["trial"].tolist()
     after = settings_table(fresh, max_accuracy_drop=0.02).set_index("trial")
