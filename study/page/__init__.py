@@ -17,6 +17,7 @@ from study.page.data import charts
 from study.page.heatmap import heatmap
 from study.page.markup import escape, section
 from study.page.pictures import grid
+from study.page.thinning import explained, thinned
 from study.render import Finished
 
 ASSETS = Path(__file__).parent / "assets"
@@ -62,17 +63,18 @@ def build(
     commands = rerun_commands(study, like)
     again = f"python study/report.py {shlex.quote(like)} --vectors yes"
     panels, why = vectors.panels(study, settings, with_vectors, data_root, progress)
-    drawn = charts(study.episodes, settings, commands) | {"vectors": panels}
+    shown = thinned(settings)
+    drawn = charts(study.episodes, shown, commands) | {"vectors": panels}
     body = "".join(
         [
-            sections.header(study, settings),
+            sections.header(study, settings, explained(len(shown), len(settings))),
             sections.frontier(settings),
-            section("attackers", "Attackers by setting", heatmap(study.episodes, settings)),
+            section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
             sections.knobs(settings),
             sections.curves(drawn),
             section("reconstructions", "Reconstructions", grid(study, settings)),
             sections.vectors(panels, why, None if panels else again),
-            sections.all_settings(settings, commands),
+            sections.all_settings(shown, commands),
             sections.statistics(study, settings),
             sections.checks(study.episodes),
             sections.failures(study.episodes),

@@ -17,7 +17,7 @@ from study.indicators import knee
 from study.knobs import KNOB
 from study.reporting.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
 from study.reporting.tables import setting_name
-from study.worst import worst_cases
+from study.worst import find_worst, prepare
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
@@ -163,15 +163,19 @@ def curves(episodes: pd.DataFrame, settings: pd.DataFrame) -> list[Plain]:
     """
     if PERCENTILE_COLUMNS[0] not in episodes:
         return []
-    cases = worst_cases(episodes)
-    ok = episodes[episodes["status"] == "ok"]
+    worst = find_worst(prepare(episodes))
+    place_of = {str(trial): i for i, trial in enumerate(worst.trials) if worst.counts[i]}
+    asked = (episodes["status"] == "ok") & episodes["trial"].isin(settings["trial"])
+    ok = episodes.loc[asked, ["trial", "attack", "seed", *PERCENTILE_COLUMNS]]
+    places = ok.groupby(["trial", "attack"]).indices
     front = set(pareto_front(settings)["trial"])
     out = []
     for _, s in settings.iterrows():
-        case = cases.get(str(s["trial"]))
-        if case is None:
+        place = place_of.get(str(s["trial"]))
+        if place is None:
             continue
-        rows = ok[(ok["trial"] == s["trial"]) & (ok["attack"] == case.error_attacker)]
+        case = worst.case(place)
+        rows = ok.iloc[places[(s["trial"], case.error_attacker)]]
         rows = rows[rows["seed"].isin(case.error_by_seed.index)].drop_duplicates("seed")
         table = rows[list(PERCENTILE_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)
         if not len(table) or not np.isfinite(table).all():

@@ -30,8 +30,10 @@ def heatmap(episodes: pd.DataFrame, settings: pd.DataFrame) -> str:
     """The table with a switch between the two measures (no script needed)."""
     order = _rows(settings)
     attackers = _columns(episodes)
-    ok = episodes[episodes["status"] == "ok"]
-    cells = {key: group for key, group in episodes.groupby(["trial", "attack"])}
+    ok = _measured(episodes)
+    asked = episodes.reindex(columns=["trial", "attack", "status", "error"])
+    asked = asked[asked["trial"].isin(order["trial"])]
+    cells = _told(asked)
     errors = ok.groupby(["trial", "attack"])["reconstruction_error"].mean()
     excess = (
         ok.groupby(["trial", "attack"])["excess_leakage"].mean()
@@ -64,6 +66,24 @@ def heatmap(episodes: pd.DataFrame, settings: pd.DataFrame) -> str:
     )
 
 
+def _measured(episodes: pd.DataFrame) -> pd.DataFrame:
+    """The successful ones, without what is not shown here."""
+    names = ["trial", "attack", "reconstruction_error", "excess_leakage"]
+    return episodes.loc[episodes["status"] == "ok", [name for name in names if name in episodes]]
+
+
+def _told(episodes: pd.DataFrame) -> dict[tuple[str, str], tuple[list[str], set[str]]]:
+    """(trial, attacker) -> statuses of its seeds, and their errors."""
+    out: dict[tuple[str, str], tuple[list[str], set[str]]] = {}
+    columns = (episodes[name].astype(object) for name in ("trial", "attack", "status", "error"))
+    for trial, attack, status, error in zip(*columns, strict=True):
+        statuses, errors = out.setdefault((trial, attack), ([], set()))
+        statuses.append(status)
+        if not pd.isna(error):
+            errors.add(str(error))
+    return out
+
+
 def _rows(settings: pd.DataFrame) -> pd.DataFrame:
     """Anchors first, then by family and distortion."""
     keys = settings.assign(_later=~settings["defense"].isin(ANCHORS))
@@ -73,7 +93,7 @@ def _rows(settings: pd.DataFrame) -> pd.DataFrame:
 
 def _columns(episodes: pd.DataFrame) -> list[str]:
     """Attackers by mean error over the settings that all of them faced, strongest first; then the rest."""
-    ok = episodes[episodes["status"] == "ok"]
+    ok = _measured(episodes)
     table = ok.pivot_table(index="trial", columns="attack", values="reconstruction_error", aggfunc="mean")
     strength = table.dropna().mean() if len(table.dropna()) else table.mean()
     known = [str(a) for a in strength.sort_values(kind="stable").index]
@@ -90,19 +110,19 @@ def _bounds(errors: pd.Series, settings: pd.DataFrame) -> tuple[tuple[float, flo
 
 
 def _cell(
-    group: pd.DataFrame | None,
+    told: tuple[list[str], set[str]] | None,
     error: float,
     excess: float,
     bounds: tuple[tuple[float, float], tuple[float, float]],
     worst: bool,
 ) -> str:
-    if group is None:
+    if told is None:
         return "<td></td>"
-    statuses = group["status"].tolist()
+    statuses, errors = told
     failed, cut = statuses.count("failed"), statuses.count(CUT)
     if pd.isna(error):
         reason = CUT if cut else "failed"
-        why = escape("; ".join(sorted({str(e) for e in group["error"].dropna()})) or reason)
+        why = escape("; ".join(sorted(errors)) or reason)
         return f'<td class="gone" title="{why}">{reason}</td>'
     light = colour(_place(error, *bounds[0]))
     excess_text = "-" if pd.isna(excess) else f"{100 * excess:+.1f}"

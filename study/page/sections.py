@@ -13,15 +13,18 @@ from mipoison.metrics.checks import checks_table
 from study.cut import CUT
 from study.frontier import LABEL_ONLY, pareto_front, selection_bias
 from study.page.data import flag, number, standing, with_interval
-from study.page.importance import LEAST, OBJECTIVE_NAMES, importances
+from study.page.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.page.markup import command, escape, note, printed, scroller, section, table
 from study.page.vectors import SHOWN
 from study.render import Finished
 from study.reporting.tables import describe, fresh_report, setting_name, statistics_tables
 
+NAMED = 100
+"""Trials that one kind of failure names; the others are counted."""
 
-def header(study: Finished, settings: pd.DataFrame) -> str:
-    """Name, where the numbers come from, what happened, contents."""
+
+def header(study: Finished, settings: pd.DataFrame, left_out: str = "") -> str:
+    """Name, where the numbers come from, what happened, what is ``left_out`` (a sentence), contents."""
     episodes = study.episodes
     counts = episodes["status"].value_counts()
     on_front = len(pareto_front(settings))
@@ -44,11 +47,12 @@ def header(study: Finished, settings: pd.DataFrame) -> str:
             ("statistics", "statistics"), ("checks", "checks"), ("failures", "failures"), ("about", "about"),
         )
     )  # fmt: skip
+    left_out = note(left_out) if left_out else ""
     return (
         f'<header><button type="button" id="theme">light / dark</button><h1>{escape(study.name)}</h1>'
         "<p>What defenses of a classifier's confidence vectors cost, and what a model-inversion "
         "attacker still makes of them in the worst case over a suite of adaptive attackers.</p>"
-        f'<dl class="facts">{listed}</dl><nav aria-label="Contents">{links}</nav>'
+        f'<dl class="facts">{listed}</dl>{left_out}<nav aria-label="Contents">{links}</nav>'
         "<noscript><p class='warning'>Scripts are off: the drawings are missing, the tables below hold "
         "the same numbers.</p></noscript></header>"
     )
@@ -90,6 +94,10 @@ def frontier(settings: pd.DataFrame) -> str:
     )
 
 
+def _many(settings: pd.DataFrame) -> bool:
+    return bool(len(settings) and settings["defense"].value_counts().max() > MOST)
+
+
 def knobs(settings: pd.DataFrame) -> str:
     """Importance of knobs, then settings as lines over their knobs."""
     found, silent = importances(settings)
@@ -100,6 +108,7 @@ def knobs(settings: pd.DataFrame) -> str:
             "a random forest predicts settings that it was not trained on (5-fold); at 0 or below no "
             f"share is told. At least {LEAST} settings are asked for; a few dozen are better. The "
             "settings were picked by a search, not at random, which favours what the search liked."
+            + (f" Of a family's settings {MOST} count, evenly by name." if _many(settings) else "")
         )
     ]
     rows = []
@@ -253,9 +262,10 @@ def failures(episodes: pd.DataFrame) -> str:
     if bad.empty:
         return section("failures", "Failures", note(f"None: all {len(episodes)} episodes ran to their end."))
     error = bad["error"].astype(object).where(bad["error"].notna(), "unknown")
-    groups = bad.assign(error=error).groupby(["status", "defense", "attack", "error"], sort=False)
+    keys = ["status", "defense", "attack", "error"]
+    groups = bad[[*keys, "trial"]].assign(error=error).groupby(keys, sort=False)
     rows = [
-        [status, defense, attack, len(group), ", ".join(map(str, sorted(set(group["trial"])))), text]
+        [status, defense, attack, len(group), _named(sorted(set(map(str, group["trial"])))), text]
         for (status, defense, attack, text), group in groups
     ]
     rows.sort(key=lambda r: (r[0] == CUT, -int(r[3]), *map(str, r[1:3])))
@@ -270,6 +280,11 @@ def failures(episodes: pd.DataFrame) -> str:
         note(text),
         table("Episodes without a measurement", columns, rows, numeric=(3,)),
     )
+
+
+def _named(trials: list[str]) -> str:
+    more = f" and {len(trials) - NAMED} more" if len(trials) > NAMED else ""
+    return ", ".join(trials[:NAMED]) + more
 
 
 def about(study: Finished) -> str:
