@@ -128,7 +128,7 @@ class Study:
         self._count(trial, rows)
         self.monitor.finished(rows, made, reused)
 
-    def _count(self, trial: str, rows: list[Record]) -> None:
+    def _count(self, trial: str, rows: Sequence[Record]) -> None:
         if _is_failure(rows) and trial not in ANCHORS:
             self.failed.add(trial)
         else:
@@ -281,7 +281,7 @@ def _done(study: Study, spec: TrialSpec, outcome: Outcome | None, error: str | N
     _show_trials(study)
 
 
-def _is_failure(rows: list[Record]) -> bool:
+def _is_failure(rows: Sequence[Record]) -> bool:
     return any(r["status"] == "failed" for r in rows)
 
 

@@ -111,9 +111,9 @@ def rows_by_trial(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, Rows]:
         few.clear()
 
     for trial, table in tables:
-        few.append((trial, table))
-        if len(few) == TOGETHER:
+        if few and (len(few) == TOGETHER or table.column_names != few[-1][1].column_names):
             join()
+        few.append((trial, table))
     if few:
         join()
     return out

@@ -18,6 +18,7 @@ from mipoison.storage import Storage
 from study.driver import ABOUT, Study
 from study.fresh import knobs_of
 from study.lock import Lease
+from study.monitoring import STAGES
 from study.progress import Progress
 from study.records import Records
 from study.search import Search
@@ -25,6 +26,10 @@ from study.settings import NEWER, StudySettings, config_of, differences
 from study.space import parameters, starting_points
 from study.tracking import Finished
 from study.trial import outcomes_of, was_lost
+from study.worst import NEEDED
+
+KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
+"""What a resumed study keeps of its finished trials' records: outcomes, losses, and what a monitor is told."""
 
 
 def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
@@ -94,18 +99,16 @@ def _load(
         with progress:
             if settings.resume:
                 progress.stage("reading what is finished")
-            finished, moved = records.take_in(progress.part)
+            finished, moved = records.take_in(progress.part, KEPT)
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
         finished = dict(records.read_trials())
     started = dict(records.started())
     # What a finished trial was is in its records, too.
-    started |= {
-        trial: {"defense": rows[0]["defense"], "knobs": knobs_of(rows[0]), "attempt": rows[0]["attempt"]}
-        for trial, rows in finished.items()
-        if trial not in started and trial not in ANCHORS
-    }
+    for trial in [t for t in finished if t not in started and t not in ANCHORS]:
+        row = records.read_trial(trial)[0]
+        started[trial] = {"defense": row["defense"], "knobs": knobs_of(row), "attempt": row["attempt"]}
     ever = {*started, *records.started_names(), *records.attempts()}
     # What failed for want of a machine, memory or storage is tried again, as one more attempt.
     finished = {t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(was_lost, rows))}

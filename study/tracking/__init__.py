@@ -6,7 +6,7 @@ dropped with a warning; the study goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Finished:
     trial: str
     defense: str
     knobs: Mapping[str, Any]
-    rows: list[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
     outcome: Outcome
     before: bool = False
 
