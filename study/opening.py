@@ -29,7 +29,7 @@ from study.trial import outcomes_of, was_lost
 from study.worst import NEEDED
 
 KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
-"""What a resumed study keeps of its finished trials' records: outcomes, losses, and what a monitor is told."""
+"""What a resumed study keeps of finished trials' records: outcomes, losses, what a monitor is told."""
 
 
 def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:

@@ -134,8 +134,8 @@ def test_a_page_keeps_the_frontier_and_thins_the_rest() -> None:
     rng = np.random.default_rng(0)
     frame = to_frame(synthetic.episodes(synthetic.plan(300, rng), 2, synthetic.ATTACKERS[:2], rng))
     settings = settings_table(frame, max_accuracy_drop=0.02)
-    shown = thinned(settings, 120)
-    assert len(shown) == 120
+    shown = thinned(settings, 200)
+    assert len(shown) == 200
     front = settings[settings["feasible"].fillna(False) & ~settings["cut"] & (settings["dominated_by"] == 0)]
     assert set(front["trial"]) <= set(shown["trial"])
     assert {"none", "label-only"} <= set(shown["trial"])
