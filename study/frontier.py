@@ -174,7 +174,8 @@ def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     columns = _spread("excess_leakage", 1 - ratio[told[0]], pairs)
     low, mean = columns["excess_leakage_low"], columns["excess_leakage"]
     least = np.where(np.isnan(low), mean, low)
-    silent = np.where(pairs > 0, least <= ROUNDING, None)
+    silent = (least <= ROUNDING).astype(object)
+    silent[pairs == 0] = None
     return columns | _spread("excess_attack_accuracy", gain[told[1]], gains) | {
         "n_pairs": pairs, "leaks_nothing": silent,
     }  # fmt: skip

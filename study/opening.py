@@ -103,7 +103,7 @@ def _load(
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
-        finished = dict(records.read_trials())
+        finished = records.read_trials()
     started = dict(records.started())
     # What a finished trial was is in its records, too.
     for trial in [t for t in finished if t not in started and t not in ANCHORS]:

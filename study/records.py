@@ -199,7 +199,7 @@ class Records:
         table = self._latest(trial, names)
         return [] if table is None else table.to_pylist()
 
-    def read_trials(self) -> dict[str, list[dict[str, Any]]]:
+    def read_trials(self) -> dict[str, Sequence[dict[str, Any]]]:
         """Trial -> its records, of every finished trial; one listing for all of them."""
         return {trial: table.to_pylist() for trial, table in self._tables() if len(table)}
 
@@ -264,9 +264,8 @@ class Records:
             for (trial, _), (table, damaged) in self._each(self._take_in, self.attempts().items(), told):
                 moved.extend(damaged)
                 if table is not None and len(table):
-                    whole = kept is None or trial in ANCHORS
-                    names = [n for n in table.column_names if whole or n in kept]
-                    yield trial, table.select(names)
+                    wanted = set(table.column_names if kept is None or trial in ANCHORS else kept)
+                    yield trial, table.select([name for name in table.column_names if name in wanted])
 
         return dict(rows_by_trial(tables())), moved
 

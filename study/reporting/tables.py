@@ -229,13 +229,23 @@ def equal_distortion(
         if place not in compared:
             continue
         difference, *numbers = compared[place]
-        low, high, p = (None if np.isnan(v) else v for v in numbers)
+        bounds = [None if np.isnan(v) else v for v in numbers[:2]]
         verdict = TOO_FEW if difference.n < 3 else NO_DIFFERENCE
         if difference.significant:
             names = (defenses[i], other) if difference.mean > 0 else (other, defenses[i])
             verdict = f"{names[0]} beats {names[1]}"
-        measured = (distortions[i], distortions[j], difference.mean, low, high, difference.n)
-        rows.append((trials[i], defenses[i], other, trials[j], *measured, verdict, p))
+        measured = (distortions[i], distortions[j], difference.mean, *bounds, difference.n)
+        rows.append(
+            (
+                trials[i],
+                defenses[i],
+                other,
+                trials[j],
+                *measured,
+                verdict,
+                None if np.isnan(numbers[2]) else numbers[2],
+            )
+        )
     table = pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
     table["p_holm"] = holm(table["p_holm"])
     return table
