@@ -24,6 +24,8 @@ REFERENCE_MARGIN = 1.1
 """The reference point lies this factor beyond the label-only distortion, so that label-only itself counts."""
 REFERENCE_ACCURACY = 1.05
 """Beyond 1, so that settings count under which the label alone gives every class away (the usual case)."""
+MARGIN = 0.02
+"""Excess leakage (share) up to which a setting is *within the margin*, if its bound says so."""
 DROP_TOLERANCE = 1e-9
 """0.96 - 0.95 is 0.01 and a little: rounding must not make a setting infeasible."""
 WORST = ("worst_attack_accuracy", "worst_reconstruction_error")
@@ -32,9 +34,10 @@ MEASURES = (*WORST, "excess_leakage", "excess_attack_accuracy")
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("trial", "defense"), "string"),
     **dict.fromkeys(("n_seeds", "n_shared_seeds", "n_pairs", "n_failed"), "Int64"),
-    **dict.fromkeys(("complete", "cut", "feasible", "leaks_nothing"), "boolean"),
+    **dict.fromkeys(("complete", "cut", "feasible", "within_margin"), "boolean"),
     **dict.fromkeys(("confidence_distortion", "accuracy_drop"), "Float64"),
     **{f"{name}{bound}": "Float64" for name in MEASURES for bound in ("", "_low", "_high")},
+    "excess_leakage_bound": "Float64",
     **{f"{name}_attacker": "string" for name in WORST},
     "mean_image_error": "Float64",
     "dominated_by": "Int64",
@@ -71,8 +74,10 @@ def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.Da
     the attacker with the highest mean over seeds, worst-case error that of the one with the lowest, both over
     the seeds on which the whole suite succeeded (cost is taken on the same seeds; if there are none, on every
     successful one). Excess leakage sets the worst attacker by error against label-only's, per seed
-    ``1 - error / label-only error``. ``leaks_nothing``: its 95 % Student-t interval reaches down to zero (one
-    seed: the value does), so that no leakage beyond the label is shown; few seeds show little.
+    ``1 - error / label-only error``. ``excess_leakage_bound`` is the upper end of its one-sided 95 %
+    Student-t interval: what these attackers get is at most that. ``within_margin`` (non-inferiority): the
+    bound is at most MARGIN, and not below zero, where the attackers do worse than one who reads labels alone
+    and so say nothing. A wide interval fails; null with one seed. It says nothing of other attackers.
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
@@ -172,12 +177,13 @@ def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     told = ~np.isnan(ratio), ~np.isnan(gain)
     pairs, gains = (np.bincount(worst.trial[t], minlength=n) for t in told)
     columns = _spread("excess_leakage", 1 - ratio[told[0]], pairs)
-    low, mean = columns["excess_leakage_low"], columns["excess_leakage"]
-    least = np.where(np.isnan(low), mean, low)
-    silent = (least <= ROUNDING).astype(object)
-    silent[pairs == 0] = None
+    # The upper end of a two-sided 90 % interval is a one-sided 95 % bound; the floor is its own measure.
+    bound = mean_intervals(1 - ratio[told[0]], pairs, level=0.90)[2]
+    bound[found[0]] = 0.0
+    within = ((bound >= -ROUNDING) & (bound <= MARGIN)).astype(object)
+    within[np.isnan(bound)] = None
     return columns | _spread("excess_attack_accuracy", gain[told[1]], gains) | {
-        "n_pairs": pairs, "leaks_nothing": silent,
+        "n_pairs": pairs, "excess_leakage_bound": bound, "within_margin": within,
     }  # fmt: skip
 
 
@@ -263,19 +269,19 @@ def hypervolume(settings: pd.DataFrame, reference: Reference) -> float:
 
 
 def family_table(settings: pd.DataFrame) -> pd.DataFrame:
-    """Per family: how many settings, and the feasible one of least distortion with ``leaks_nothing``.
+    """Per family: how many settings, and the feasible one of least distortion ``within_margin``.
 
     Columns: defense, n_settings, and of that setting its knobs (short text), trial, distortion, n_pairs,
-    excess leakage with its interval and the worst attackers; null if there is none. By distortion, then name.
+    excess leakage with its interval and bound and the worst attackers; null if there is none. By distortion, then name.
     """
     kept = [c for c in COLUMNS if c.startswith("excess_leakage") or c.endswith("_attacker")]
     kept = ["trial", "confidence_distortion", "n_pairs", *kept]
     families = []
     for defense, group in settings.groupby("defense", sort=True):
-        silent = group[_eligible(group) & group["leaks_nothing"].fillna(False).to_numpy(dtype=bool)]
+        within = group[_eligible(group) & group["within_margin"].fillna(False).to_numpy(dtype=bool)]
         row: dict[str, Any] = {"defense": defense, "n_settings": len(group)}
-        if len(silent):
-            best = silent.sort_values(["confidence_distortion", "trial"], kind="stable").iloc[0]
+        if len(within):
+            best = within.sort_values(["confidence_distortion", "trial"], kind="stable").iloc[0]
             row |= {"knobs": knobs_text(best), **best[kept]}
         families.append(row)
     types = {"defense": "string", "n_settings": "Int64", "knobs": "string", **{c: COLUMNS[c] for c in kept}}

@@ -79,7 +79,7 @@ def test_report_of_little_or_nothing():
     assert settings["excess_leakage_low"].isna().all()
     frame = make_episodes(n_lpa=2, seeds=2)
     without, _ = printed(frame[frame["defense"] != "label-only"])
-    assert "none found" in without
+    assert "none shown" in without
     for text in (one_seed, without, printed(pd.DataFrame([failed(record("a", "lpa", "raw", 0))]))[0]):
         assert "<NA>" not in text
         assert "nan" not in text
