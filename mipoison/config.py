@@ -84,6 +84,8 @@ class Config:
     KNOBS: ClassVar[Mapping[str, Knob]] = {}
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
     """Settings that a sweep tries first, as changes of the defaults."""
+    BEFORE: ClassVar[Mapping[str, Plain]] = {}
+    """Fields that are younger than some records, with what those records did: not always today's default."""
     COST: ClassVar[int] = 1
     """An attacker's cost: 0 is seconds (closed form), 1 one training of a decoder, 2 several of them."""
 
@@ -137,16 +139,21 @@ class Config:
             choose(f"{cls.__name__} field", key, cls.field_kinds())
         return cls(**own)
 
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> Self:
+        """Build from the flat keys of a record or a saved unit: what it lacks was as :data:`BEFORE` says."""
+        return cls.from_flat({**cls.BEFORE, **values})
+
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify class and values.
 
-        Fields at their defaults are left out, so that a new option changes neither the digests nor the random
-        numbers of configurations that do not use it.
+        Fields at their defaults (or at what was done before they existed, see BEFORE) are left out, so that a
+        new option changes neither the digests nor the random numbers of configurations that do not use it.
         """
         changed = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if getattr(self, f.name) != f.default
+            if getattr(self, f.name) != self.BEFORE.get(f.name, f.default)
         }
         return digest({"class": type(self).__name__, **changed})[:12]
 

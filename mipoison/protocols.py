@@ -87,7 +87,7 @@ class Defense(Protocol):
         ...
 
     def pick(self, c_NK: Tensor) -> Tensor:
-        """The picking strategy S of Eq. 3: bool (N,), which vectors of one request will be touched."""
+        """The picking strategy S of Eq. 3: bool (N,), which vectors of one request may be touched."""
         ...
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:

@@ -45,8 +45,11 @@ def _splitmix64(x: Tensor) -> Tensor:
 def content_keys(x_NCHW: Tensor, secret: bytes, asked_N: list[int] | None = None) -> Tensor:
     """One 64-bit key per query: keyed BLAKE2b of the image at 8 bits, and of how often it was asked before.
 
-    The pixels are rounded to 1/255 first, so that a change too small to be stored in an image file does not
-    draw new noise. Without the secret the keys cannot be predicted.
+    The pixels are rounded to 1/255 first, so that an image and its 8-bit file draw the same noise, and no
+    change below half a step of an image on that grid draws anew. An image off the grid (resized, jittered)
+    has pixels near the edge of a step: there a change of 1e-4 of all pixels draws anew already. Nobody is
+    kept from drawing anew: one pixel moved by one step is another image. Without the secret the keys cannot
+    be predicted.
 
     Args:
         x_NCHW: queries in [0, 1].

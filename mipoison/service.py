@@ -42,7 +42,8 @@ class DefendedService:
     Answers are remembered once :meth:`remember` was told them, as an API with a cache would; a defense that
     is ``fresh`` draws again each time a query is repeated. Of other answers it keeps the latest
     ``remembered``; one that was forgotten is computed anew, which gives the same wherever a defense treats
-    each vector by itself. :meth:`release_stream` keeps nothing.
+    each vector by itself. Where it couples the queries of a request, an answer is remembered with its whole
+    request: the same images in other requests are other queries. :meth:`release_stream` keeps nothing.
 
     Args:
         victim: classifier to logits, eval mode, on ``device``.
@@ -108,9 +109,9 @@ class DefendedService:
     def release_stream(self, x: Sliceable | Iterable[Any], *, window: int = WINDOW) -> Iterator[Tensor]:
         """Released vectors of any number of queries, in memory that does not grow with it.
 
-        Same vectors as :meth:`release` of everything at once, but for the picking strategy (of ``lfp``, the
-        only defense that does not touch every vector): a share of the vectors and a balance of classes are
-        kept within each window, not over the whole stream.
+        Same vectors as :meth:`release` of everything at once, but for the picking strategy of ``lfp`` with
+        ``picks="request"``: a share of the vectors and a balance of classes are kept within each window, not
+        over the whole stream.
 
         Args:
             x: queries in [0, 1]: what can be sliced (tensor, array, memmap), or an iterable of batches
@@ -130,7 +131,7 @@ class DefendedService:
 
     def remember(self, x_NCHW: Tensor, released_NK: Tensor) -> None:
         """Keep answers that were computed elsewhere (other ranks): each is what the first asking gets."""
-        for name, row in zip(_names(x_NCHW), released_NK.clone(), strict=True):
+        for name, row in zip(self._names(x_NCHW), released_NK.clone(), strict=True):
             self._told[name + b"0"] = row
 
     def session(self) -> Callable[[Tensor], Tensor]:
@@ -150,7 +151,7 @@ class DefendedService:
         counts = self._asked if asked is None else asked
         if x_NCHW.ndim != 4:
             raise ValueError(f"queries must be images of shape (N, C, H, W), got {tuple(x_NCHW.shape)}")
-        names = _names(x_NCHW)
+        names = self._names(x_NCHW)
         here: Counter[bytes] = Counter()
         earlier = [0] * len(names)
         if self._defense.fresh:  # else nothing depends on it, and nothing is counted
@@ -172,6 +173,11 @@ class DefendedService:
         while len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
         return out
+
+    def _names(self, x_NCHW: Tensor) -> list[bytes]:
+        names = _names(x_NCHW)
+        request = hashlib.blake2b(b"".join(names), digest_size=16).digest() if self._defense.couples else b""
+        return [name + request for name in names]
 
     def _recall(self, key: bytes) -> Tensor | None:
         told = self._told.get(key)

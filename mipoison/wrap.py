@@ -54,7 +54,8 @@ class ProtectedClassifier(nn.Module):
     Keyed randomness follows secret and image: the same image gets the same answer, up to the rounding of
     float32 in batches of another size or layout. ``fresh`` defenses draw anew each time, from the system's
     entropy. No answer depends on the images of other requests, nor, but for defenses that couple a request
-    (LFP, LPA with scope ``batch``), on the other images of its own. It keeps no memory of queries.
+    (LFP that picks by request, LPA with scope ``batch``), on the other images of its own. It keeps no memory
+    of queries.
 
     Args:
         model: classifier to logits; put into eval mode and onto ``device``.

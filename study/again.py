@@ -203,12 +203,13 @@ def _watched(spec: TrialSpec, tell: Callable[[int], None]) -> Iterator[None]:
 
 
 def measured_columns(stored: pd.DataFrame) -> list[str]:
-    """The columns of a measurement that repeats: numbers and checks, but nothing that a clock tells."""
+    """The columns of a measurement that repeats: numbers, but for what a clock tells. Checks are left out:
+    they are one version's verdicts on these numbers."""
     kinds = {field.name: field.type for field in episode_schema()}
     names = [
         c for c in stored
         if c in kinds
-        and (pa.types.is_floating(kinds[c]) or pa.types.is_boolean(kinds[c]) or c == "queries")
+        and (pa.types.is_floating(kinds[c]) or c == "queries")
         and not c.startswith((*TIMES, "scene.", "defense.", "attack."))
     ]  # fmt: skip
     return [c for c in names if stored[c].notna().any()]

@@ -14,13 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from mipoison.defenses import ANCHORS
+from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.scene import SceneConfig
 from mipoison.storage import StorageError
 from study.driver import Executor, Outcome, Study, evaluate_anchors
 from study.monitoring import Monitor
 from study.records import Records
-from study.settings import config_of
 from study.spec import TrialSpec
 from study.trial import record_loss
 
@@ -75,9 +74,10 @@ def reevaluate(study: Study, front: pd.DataFrame, executor: Executor, seeds: int
 
 
 def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting's knobs, from a row with ``defense`` and ``defense.<knob>``; missing ones are left out."""
-    names = config_of(str(row["defense"]), {}).field_kinds()
-    out: dict[str, Any] = {}
+    """A setting's knobs, from a row with ``defense`` and ``defense.<knob>``; of missing ones, those that are
+    younger than the record are as they were then (``Config.BEFORE``), and the others are left out."""
+    config = DEFENSES[str(row["defense"])]
+    names, out = config.field_kinds(), dict[str, Any](config.BEFORE)
     for name, (kind, _) in names.items():
         value = row.get(f"defense.{name}")
         if value is not None and not pd.isna(value):

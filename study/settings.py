@@ -283,4 +283,4 @@ def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def config_of(defense: str, knobs: dict[str, Any]) -> Config:
     """A defense's configuration from stored knobs."""
-    return DEFENSES[defense].from_flat(knobs)
+    return DEFENSES[defense].recorded(knobs)

@@ -14,6 +14,7 @@ from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
+from mipoison.attacks.one_by_one import OneByOneConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
@@ -38,6 +39,7 @@ ATTACKS: dict[str, Config] = {
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
+    "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),
     "restorer": RestorerConfig(),

@@ -52,10 +52,13 @@ class MLPConfig(Config):
         self.require("lr", self.lr is None or self.lr > 0, "above 0")
 
     def make(self) -> MLP:
+        self.require_sizes()
+        return MLP(self)
+
+    def require_sizes(self) -> None:
         for name in ("width", "steps", "batch", "lr"):
             ready = getattr(self, name) is not None
             self.require(name, ready, "set (by a scale) before the attacker is built")
-        return MLP(self)
 
 
 class MLP:

@@ -1,19 +1,25 @@
-"""LFP: label-flipping poisoning of a few vectors (Zhou et al., Section V-C)."""
+"""LFP: label-flipping poisoning of a few vectors (Zhou et al., Section V-C).
+
+The paper picks a share of a batch. A server answers single requests, and of one query a small share is none:
+who asks one image at a time would be answered cleanly. So each query is picked by itself, by a coin that the
+secret keys; the paper's choice is a switch. Shape suffixes: N queries, K classes, CHW image.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
-from mipoison.config import Knob
+from mipoison.config import Knob, Plain
 from mipoison.defenses.base import AlignedConfig, AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
 from mipoison.defenses.noise import random_direction
+from mipoison.defenses.state import State
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import label_of, project_release, project_tangent
@@ -24,8 +30,12 @@ class LFPConfig(AlignedConfig):
     """Label-flipping poisoning.
 
     Attributes:
-        ratio: share of the vectors of a request that are poisoned, in (0, 1).
+        ratio: share of the vectors that are poisoned, in (0, 1).
         threshold: candidates have a maximum below it, in (0, 1].
+        picks: ``query``: every candidate by its own keyed coin, so often that of the defender's public images
+            the share ``ratio`` is poisoned (fewer where there are fewer candidates); its answer depends on no
+            other query. ``request``: the paper's, the share ``ratio`` of each request, balanced over classes
+            and aligned together: a request of one image is answered cleanly.
         swap: exchange the two top scores, keep the maximum there, reverse the rest (else reverse all).
         budget: l2 bound of the fine-tuning around the reversed vector, [0, 1.5].
         rounds: alignment rounds of the fine-tuning (0: none). step: length of a step relative to the budget.
@@ -39,8 +49,11 @@ class LFPConfig(AlignedConfig):
         "swap": Knob(choices=(False, True), help="keep the maximum fixed after exchanging the top two"),
     }
 
+    BEFORE: ClassVar[Mapping[str, Plain]] = {"picks": "request"}
+
     ratio: float = 0.05
     threshold: float = 0.9
+    picks: Literal["query", "request"] = "query"
     swap: bool = False
     budget: float = 0.05
     rounds: int = 5
@@ -96,29 +109,50 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
 
 
 class LFP(AlignedDefense, SubstituteDefense):
-    """Reverses the ranks of a few vectors, then aligns them; gradient over candidates and clean rest."""
+    """Reverses the ranks of a few vectors, then aligns them: each by itself, or with the clean rest."""
 
     keeps_label = False
-    couples = True
 
     def __init__(self, config: LFPConfig) -> None:
         self.config = config
         self.fresh = config.randomness == "fresh"
+        self.couples = config.picks == "request"
+        self.scope = "batch" if self.couples else "sample"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Train or load the substitute and compute the target gradient over D_cla train."""
+        """Train or load the substitute, compute the target gradient over D_cla train and weigh the coin."""
         cfg = self.config
         self.substitute = view.substitute(cfg.substitute())
         self.target = target_gradient(
             self.substitute, view.c_private_NK.to(view.device), view.x_private_NCHW.to(view.device)
         )
+        if not self.couples:
+            c_NK, _ = view.substitute_data(cfg.substitute())
+            share = float((c_NK.max(1).values < cfg.threshold).double().mean())
+            # Not all candidates lie among the public images: where none does, all that come are poisoned.
+            self.coin = torch.tensor(cfg.ratio / max(share, cfg.ratio), dtype=torch.float64)
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | ({} if self.couples else {"coin": self.coin})
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        if not self.couples:
+            self.coin = state["coin"]
 
     def pick(self, c_NK: Tensor) -> Tensor:
-        return pick_candidates(c_NK, self.config.ratio, self.config.threshold)
+        """The vectors of one request that are poisoned; with ``picks="query"`` those that may be."""
+        cfg = self.config
+        if self.couples:
+            return pick_candidates(c_NK, cfg.ratio, cfg.threshold)
+        return c_NK.max(1).values < cfg.threshold
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         cfg = self.config
         out_NK = c_NK.clone()
+        if not self.couples:
+            coin_N = rng.uniform(1, "lfp coin")[:, 0].to(c_NK.device)
+            picked_N = picked_N & (coin_N < self.coin.to(c_NK.device))
         if not bool(picked_N.any()):
             return out_NK
         reversed_NK = reverse_ranks(c_NK[picked_N], cfg.swap)
@@ -127,13 +161,14 @@ class LFP(AlignedDefense, SubstituteDefense):
             return out_NK
         start_NK = reversed_NK.double() + cfg.budget * random_direction(c_NK, rng, "lfp start")[picked_N]
         out_NK[picked_N] = project_release(start_NK, reversed_NK, cfg.budget)
-        engine = self.engine_for(cfg.engine, "batch")
+        engine = self.engine_for(cfg.engine, self.scope)
+        aligned_N = torch.ones_like(picked_N) if self.couples else picked_N
         for _ in range(cfg.rounds):
-            gradient_NK = engine.gradient(out_NK, x_NCHW)[picked_N]
+            gradient_NK = engine.gradient(out_NK[aligned_N], x_NCHW[aligned_N])[picked_N[aligned_N]]
             direction_NK = unit_rows(project_tangent(gradient_NK.double()))
             moved_NK = out_NK[picked_N].double() - cfg.step * cfg.budget * direction_NK
             out_NK[picked_N] = project_release(moved_NK, reversed_NK, cfg.budget)
         return out_NK
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        return self.mean_cosine(c_NK, x_NCHW, "batch")
+        return self.mean_cosine(c_NK, x_NCHW, self.scope)

@@ -24,8 +24,11 @@ WEAKER_TOLERANCE = 0.02
 ZERO_BUDGET_TOLERANCE = 1e-6
 """Largest difference in reconstruction error that counts as none."""
 
-LABEL_ONLY_TOLERANCE = 0.02
-"""Share by which the worst-case error may exceed the label-only floor."""
+LABEL_ONLY_TOLERANCE = 0.005
+"""Share by which the worst-case error may exceed the label-only floor. Of 214 label-keeping settings x seeds
+of the committed studies 45 exceed it at all, 31 by more than 0.1 %, 24 by more than 0.5 %, one by more than
+2 %: with 2 % the check was blind to differences of the size that settings are compared by. What is above the
+floor and below this tolerance is the attackers' failure all the same, and no protection."""
 
 GIVEN_TOLERANCE = 1e-4
 """Mean l2 distance from the clean answers that an attacker cannot fail to notice in its training data."""
@@ -192,7 +195,7 @@ def _training_unaffected(record: Record, context: CheckContext) -> bool | None:
     error, given = _number(record, "clean_reconstruction_error"), _number(record, "attack_set_distortion")
     if error is None or given is None or given <= GIVEN_TOLERANCE:
         return None
-    if record.get("attack.view") in DISCARDING_VIEWS:
+    if record.get("attack.view") in DISCARDING_VIEWS or _no_better_than_mean_image(record, context):
         return None
     twins = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
     return any(abs(error - other) <= SAME_TRAINING for other in twins) if twins else None
@@ -230,7 +233,7 @@ CHECKS: dict[str, Check] = {
         "repeated_queries_differ",
         f"two answers to the same query are more than {REPEAT_TOLERANCE:g} apart (l2)",
         "the answer to a query varies, by fresh noise (an attacker who asks again and averages sees through "
-        "part of it) or with the rest of the request (LFP's picks)",
+        "part of it) or with the rest of the request (LFP that picks by request)",
         _repeated_queries_differ,
     ),
     "no_better_than_mean_image": Check(
@@ -258,7 +261,7 @@ CHECKS: dict[str, Check] = {
     "below_label_only": Check(
         "below_label_only",
         "every label was kept (on the attack set too, where recorded), yet the least error over the suite is "
-        f"more than {LABEL_ONLY_TOLERANCE:.0%} above the least error on label-only answers",
+        f"more than {LABEL_ONLY_TOLERANCE:.1%} above the least error on label-only answers",
         "less seems to leak than from the label alone, which is impossible for an attacker who may discard "
         "the scores: the attackers are under-trained or poisoned, and the suite lacks a label-only view",
         _below_label_only,
@@ -274,7 +277,7 @@ CHECKS: dict[str, Check] = {
         f"the answers to the attacker's queries are more than {GIVEN_TOLERANCE:g} off (mean l2), yet on "
         "clean private vectors it reconstructs as its undefended twin does, within "
         f"{SAME_TRAINING:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all "
-        "that changed",
+        "that changed, nor for an attacker whose skill is 0 or less, which may answer everything alike",
         "all else being equal it was trained on the clean vectors: it saw what an attacker cannot see",
         _training_unaffected,
     ),

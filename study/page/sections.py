@@ -17,7 +17,7 @@ from study.page.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.page.markup import command, escape, note, printed, scroller, section, table
 from study.page.vectors import SHOWN
 from study.render import Finished
-from study.reporting.tables import describe, fresh_report, setting_name, statistics_tables
+from study.reporting.tables import check_counts, describe, fresh_report, setting_name, statistics_tables
 
 NAMED = 100
 """Trials that one kind of failure names; the others are counted."""
@@ -243,13 +243,14 @@ def checks(episodes: pd.DataFrame) -> str:
     """Every validity check: how often it was raised, when it is, what that means."""
     rows = []
     for column, raised_if, means in checks_table():
-        told = episodes[column].dropna() if column in episodes else pd.Series(dtype=bool)
-        raised = int(told.astype(bool).sum())
-        count = f"{raised} of {len(told)}" if len(told) else "never applied"
-        rows.append([column.removeprefix("check."), count, raised_if, means])
-    columns = ["check", "raised (records)", "raised if", "means"]
+        settings, of_settings, raised, applied = check_counts(episodes, column)
+        counts = (
+            [f"{settings} of {of_settings}", f"{raised} of {applied}"] if applied else ["never applied"] * 2
+        )
+        rows.append([column.removeprefix("check."), *counts, raised_if, means])
+    columns = ["check", "raised (settings)", "raised (records)", "raised if", "means"]
     text = (
-        "A raised check removes no record; it says how far to trust it. Counted: records to which it applied."
+        "A raised check removes no record; it says how far to trust it. Counted: those to which it applied."
     )
     return section(
         "checks", "Validity checks", note(text), table("Validity checks", columns, rows, name="all-checks")

@@ -124,7 +124,7 @@ def _knobs(defense: str, dataset: str, setting: list[str]) -> dict[str, Any]:
     if defense in ("none", "label-only"):
         return {}
     if defense == "lfp":
-        return {"ratio": 0.05, "substitute_data": "all"}
+        return {"ratio": 0.05, "substitute_data": "all", "picks": "request"}  # as the paper has it
     if defense == "mid":
         return {"beta": 0.001 if dataset == "cifar10" else 0.01}
     if defense == "pgd":

@@ -430,18 +430,28 @@ def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     return table
 
 
+def check_counts(episodes: pd.DataFrame, column: str) -> tuple[int, int, int, int]:
+    """Settings that raised a check, those it applied to, and the same of records."""
+    if column not in episodes:
+        return 0, 0, 0, 0
+    applies = episodes[episodes[column].notna()]
+    raised = applies[applies[column].astype(bool)]
+    return raised["trial"].nunique(), applies["trial"].nunique(), len(raised), len(applies)
+
+
 def checks_report(episodes: pd.DataFrame, info: str) -> Table:
-    """How many records raised each validity check, of those it applied to, and what that says."""
+    """How many settings and records raised each validity check, of those it applied to; what that says."""
     table = _table(
         "Validity checks",
-        f"Raised: records that raised the check, of those it applied to; see the columns check.*. {info}.",
-        "raised", "check<", "means|",
+        "Settings: those with a record that raised the check, of those that it applied to; records are one a "
+        f"seed and attacker, and repeat what is measured once a setting. See the columns check.*. {info}.",
+        "settings", "records", "check<", "means|",
     )  # fmt: skip
     for column, _, means in checks_table():
-        found = episodes[column].dropna() if column in episodes else pd.Series(dtype=bool)
-        raised = int(found.astype(bool).sum())
-        meaning = means if raised else ("raised nowhere" if len(found) else "never applied")
-        _row(table, f"{raised}/{len(found)}", column.removeprefix("check."), meaning)
+        settings, of_settings, raised, applied = check_counts(episodes, column)
+        meaning = means if raised else ("raised nowhere" if applied else "never applied")
+        counts = (f"{settings}/{of_settings}", f"{raised}/{applied}")
+        _row(table, *counts, column.removeprefix("check."), meaning)
     return table
 
 

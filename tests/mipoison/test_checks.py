@@ -103,10 +103,14 @@ def test_below_label_only_looks_at_the_whole_suite():
     assert raised(apply_checks(weak[0], context([*weak, failed]))) == {"below_label_only"}
 
 
-@pytest.mark.parametrize(("share", "expected"), [(1.015, False), (1.025, True)])
-def test_tolerances_are_two_percent(share, expected):
+@pytest.mark.parametrize(("share", "expected"), [(1.004, False), (1.006, True)])
+def test_below_label_only_is_as_sharp_as_the_differences_that_are_compared(share, expected):
     suite = [record(attack="passive", error=0.0263 * share)]
     assert apply_checks(suite[0], context(suite))["check.below_label_only"] is expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.015, False), (1.025, True)])
+def test_the_tolerance_of_adaptive_attackers_is_two_percent(share, expected):
     adaptive = record(attack="restorer", error=0.02 * share)
     suite = [adaptive, record(attack="passive", error=0.02), record(attack="passive", error=0.05)]
     assert apply_checks(adaptive, context(suite))["check.adaptive_weaker_than_passive"] is expected
@@ -140,6 +144,13 @@ def test_zero_budget_compares_the_same_attacker_only():
     )
     for other in ({"attack": "knn"}, {"attack.features": "raw"}):
         assert apply_checks({**same, **other}, context())["check.zero_budget_differs"] is None
+
+
+@pytest.mark.parametrize(("skill", "expected"), [(0.4, True), (0.0, None), (-0.003, None), (None, True)])
+def test_a_saturated_attacker_is_not_accused_of_seeing_clean_vectors(skill, expected):
+    """An attacker that answers everything alike does so whatever it was trained on."""
+    same = {**SUITE[0], "clean_reconstruction_error": 0.0205, "reconstruction_skill": skill}
+    assert apply_checks(same, context())["check.training_unaffected"] is expected
 
 
 @pytest.mark.parametrize("view", ["label-only", "rounding", "top-k"])

@@ -122,6 +122,15 @@ def test_a_change_below_the_8_bit_grid_draws_nothing_new() -> None:
     assert not (content_keys((x + 1 / 255).clamp(0, 1), b"s") == content_keys(x, b"s")).any()
 
 
+def test_off_the_8_bit_grid_a_small_change_draws_anew() -> None:
+    """Of 256 pixels off the grid some lie within 1e-4 of the edge of a step: 1 - (1 - 1e-4 * 255) ** 256."""
+    x = torch.rand(300, 1, 16, 16, generator=generator(0, "off the grid")) * 0.99
+    anew = float((content_keys(x + 1e-4, b"s") != content_keys(x, b"s")).double().mean())
+    assert anew == pytest.approx(1 - (1 - 1e-4 * 255) ** 256, abs=0.02)
+    stored = (x * 255).round() / 255  # its 8-bit file is the same image
+    assert torch.equal(content_keys(stored, b"s"), content_keys(x, b"s"))
+
+
 def test_keys_leave_the_image_and_cope_with_none() -> None:
     x = images(4)
     before = x.clone()

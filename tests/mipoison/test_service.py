@@ -175,7 +175,7 @@ def test_a_stream_of_bytes_is_one_of_pixels(make_service: Callable[..., Defended
 
 def test_a_stream_is_picked_window_by_window(make_service: Callable[..., DefendedService]) -> None:
     """LFP touches a share of each window, not of the whole stream: nobody can wait for its end."""
-    x, service = images(4 * CHUNK), make_service("lfp", ratio=0.1, rounds=0)
+    x, service = images(4 * CHUNK), make_service("lfp", picks="request", ratio=0.1, rounds=0)
     parts = list(service.release_stream(x, window=2 * CHUNK))
     for part, rows in zip(parts, x.split(2 * CHUNK), strict=True):
         assert torch.equal(part, service.release(rows))

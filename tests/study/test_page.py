@@ -197,11 +197,11 @@ def test_curves_are_the_mean_percentiles_of_the_worst_attacker(page: str, episod
 def test_checks_and_failures_are_counted(page: str, episodes: pd.DataFrame) -> None:
     rows = Reader(page).rows
     for column, raised_if, means in checks_table():
-        row = next(r for r in rows if r and r[0] == column.removeprefix("check.") and len(r) == 4)
-        assert (row[2], row[3]) == (raised_if, means)
+        row = next(r for r in rows if r and r[0] == column.removeprefix("check.") and len(r) == 5)
+        assert (row[3], row[4]) == (raised_if, means)
         if column in episodes:
             told = episodes[column].dropna()
-            assert row[1] == f"{int(told.sum())} of {len(told)}"
+            assert row[2] == f"{int(told.sum())} of {len(told)}"
     failures = [r for r in rows if r and r[0] in ("failed", "cut") and len(r) == 6]
     assert [(r[0], r[3]) for r in failures] == [("failed", "1"), ("cut", "3"), ("cut", "3")]
 

@@ -15,7 +15,14 @@ from mipoison.metrics.checks import checks_table
 from mipoison.metrics.statistics import mean_interval
 from study.frontier import family_table, pareto_front, settings_table
 from study.reporting.figures import COLOURS, frontier_figure, grid_figure, style_of
-from study.reporting.tables import describe, equal_distortion, holm, print_report, progress_line
+from study.reporting.tables import (
+    check_counts,
+    describe,
+    equal_distortion,
+    holm,
+    print_report,
+    progress_line,
+)
 
 WIDTH = 100
 
@@ -222,3 +229,14 @@ def test_grid_refuses_odd_shapes(tmp_path):
         grid_figure([("truth", np.zeros((2, 2, 8, 8)))], tmp_path / "x.png", "")
     with pytest.raises(ValueError, match=r"'b' has images of shape \(1, 1, 8, 8\)"):
         grid_figure([("a", images), ("b", images[:1])], tmp_path / "x.png", "")
+
+
+def test_checks_count_settings_beside_records():
+    """What is measured once a setting is repeated in the record of every seed and attacker."""
+    rows = [record(t, "lpa", k, s) | {"check.repeated_queries_differ": t == "a"}
+            for t in "abc" for k in ("raw", "passive") for s in range(3)]  # fmt: skip
+    frame = pd.concat([pd.DataFrame(rows[:4]), pd.DataFrame(rows[4:])])  # an index that repeats
+    told = frame["check.repeated_queries_differ"].astype("boolean")
+    frame["check.repeated_queries_differ"] = told.mask(frame["trial"] == "c")  # does not apply there
+    assert check_counts(frame, "check.repeated_queries_differ") == (1, 2, 6, 12)
+    assert check_counts(frame, "check.unheard_of") == (0, 0, 0, 0)
