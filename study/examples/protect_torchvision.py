@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from mipoison.defenses.tail_noise import TailNoiseConfig
+from mipoison.defenses.rounding import RoundingConfig
 from mipoison.metrics.utility import confidence_distortion, label_agreement
 from mipoison.protect import fit_unit, load_unit, load_victim
 from mipoison.splits import make_split
@@ -112,20 +112,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     victim = ["--victim", CLASSIFIER, "--victim-state", str(weights)]
     code = pareto.main(
         ["--dataset", f"folder:{folder}", *victim, "--executor", "local", "--storage", str(out / "results"),
-         "--defenses", "tail-noise", "--attackers", "passive", "label-only", "--trials", "1", "--seeds", "1",
+         "--defenses", "rounding", "--attackers", "passive", "label-only", "--trials", "1", "--seeds", "1",
          "--victim-steps", "60", "--decoder-steps", "40"]
     )  # fmt: skip
     if code:
         return code
 
-    # The five lines: load, fit, save, load, wrap.
+    # Load, fit, save, load, wrap. The secret is for units that draw: noise, LPA; rounding draws nothing.
     model = load_victim(CLASSIFIER, str(weights))
     unit = fit_unit(
         model,
         private=(split.private_train.x_NCHW, split.private_train.y_N),
         public=split.attack_train.x_NCHW,
-        defense="tail-noise",
-        config=TailNoiseConfig(budget=0.01),
+        defense="rounding",
+        config=RoundingConfig(decimals=1),
     )
     unit.save(out / "unit")
     protected = load_unit(out / "unit").wrap(model, secret=SECRET)

@@ -145,11 +145,11 @@ def family_report(settings: pd.DataFrame, info: str) -> Table:
     """Per family, the least distortion at which these attackers get at most MARGIN beyond the label."""
     table = _table(
         f"Least distortion at which these attackers get at most {MARGIN:g} beyond the label",
-        f"Per family, the feasible setting of least distortion whose excess leakage is at most {MARGIN:g} by "
-        "its bound: the upper end of the one-sided 95 % Student-t interval over paired seeds (none with one "
-        "seed). A bound below zero does not count: such attackers do worse than one who reads labels alone. "
-        "It says nothing of attackers that are not in the suite, and is no certificate. The worst attackers "
-        f"are those by error and by attack accuracy. {info}.",
+        "Per family, the feasible setting of least distortion whose excess leakage on private training "
+        f"images is at most {MARGIN:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
+        "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
+        "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
+        f"certificate. The worst attackers are those by error and by attack accuracy. {info}.",
         "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most", "worst attackers|",
     )  # fmt: skip
     for _, f in family_table(settings).iterrows():
