@@ -1,4 +1,8 @@
-"""Tail noise: random noise on every score but the label's. What the label says stays to the last digit."""
+"""Tail noise: random noise on every score but the label's. What the label says stays to the last digit.
+
+A control, nothing to deploy: the label's score alone tells an attacker of the image, whatever the length of
+the noise (study/examples/read_the_scores.py).
+"""
 
 from __future__ import annotations
 
