@@ -195,9 +195,13 @@ def _training_unaffected(record: Record, context: CheckContext) -> bool | None:
     error, given = _number(record, "clean_reconstruction_error"), _number(record, "attack_set_distortion")
     if error is None or given is None or given <= GIVEN_TOLERANCE:
         return None
-    if record.get("attack.view") in DISCARDING_VIEWS or _no_better_than_mean_image(record, context):
+    if record.get("attack.view") in DISCARDING_VIEWS:
         return None
-    twins = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
+    twins = _errors(
+        other
+        for other in context.undefended
+        if _same(record, other, ("attack",)) and not _no_better_than_mean_image(other, context)
+    )
     return any(abs(error - other) <= SAME_TRAINING for other in twins) if twins else None
 
 
@@ -277,7 +281,7 @@ CHECKS: dict[str, Check] = {
         f"the answers to the attacker's queries are more than {GIVEN_TOLERANCE:g} off (mean l2), yet on "
         "clean private vectors it reconstructs as its undefended twin does, within "
         f"{SAME_TRAINING:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all "
-        "that changed, nor for an attacker whose skill is 0 or less, which may answer everything alike",
+        "that changed, nor where that twin's skill is 0 or less: it may answer everything alike",
         "all else being equal it was trained on the clean vectors: it saw what an attacker cannot see",
         _training_unaffected,
     ),

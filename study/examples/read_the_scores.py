@@ -34,7 +34,11 @@ from mipoison.artifacts import ArtifactStore
 from mipoison.attacks.ridge import ridge_path
 from mipoison.attacks.selection import folds
 from mipoison.config import Config
-from mipoison.defenses import DEFENSES
+from mipoison.defenses.label_only import LabelOnlyConfig
+from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.none import NoneConfig
+from mipoison.defenses.rounding import RoundingConfig
+from mipoison.defenses.tail_noise import TailNoiseConfig
 from mipoison.episode import deploy, release
 from mipoison.metrics.statistics import mean_interval
 from mipoison.metrics.utility import confidence_distortion, rank_correlation
@@ -45,12 +49,12 @@ from mipoison.simplex import label_of
 from mipoison.storage import Storage
 
 SETTINGS: dict[str, tuple[str, Config]] = {
-    "none": ("none", DEFENSES["none"]()),
-    "tail-noise 0.01": ("tail-noise", DEFENSES["tail-noise"](budget=0.01)),
-    "noise 0.015": ("noise", DEFENSES["noise"](budget=0.015)),
-    "rounding, 2 decimals": ("rounding", DEFENSES["rounding"](decimals=2)),
-    "rounding, 1 decimal": ("rounding", DEFENSES["rounding"](decimals=1)),
-    "label-only": ("label-only", DEFENSES["label-only"]()),
+    "none": ("none", NoneConfig()),
+    "tail-noise 0.01": ("tail-noise", TailNoiseConfig(budget=0.01)),
+    "noise 0.015": ("noise", NoiseConfig(budget=0.015)),
+    "rounding, 2 decimals": ("rounding", RoundingConfig(decimals=2)),
+    "rounding, 1 decimal": ("rounding", RoundingConfig(decimals=1)),
+    "label-only": ("label-only", LabelOnlyConfig()),
 }
 FLOORS = (1e-5, 1e-3)
 """Scores below count as the floor: how much of the noise among tiny scores is heard, the attacker chooses."""

@@ -317,7 +317,7 @@ def test_a_defense_that_keeps_labels_keeps_the_accuracy(records) -> None:
         assert records[name]["label_agreement"] == 1
         assert records[name]["protected_accuracy"] == records[name]["model_accuracy"]
         assert records[name]["confidence_distortion"] > 0
-    assert records["lfp"]["label_agreement"] < 1
+    assert records["lfp"]["attack_set_label_agreement"] < 1  # a twentieth, by coins: of 100 images some
 
 
 def test_keyed_answers_repeat_and_fresh_ones_differ(tiny_config, tiny_scene, records) -> None:
