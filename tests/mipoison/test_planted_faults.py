@@ -83,10 +83,18 @@ def honest(scene: Scene, anchors: list[Record]) -> list[Record]:
     return relate(rows, anchors)
 
 
+def able(anchors: list[Record]) -> set[str]:
+    """Attackers that learn something of undefended vectors; the scene's decoders hardly do, at 20 steps."""
+    return {r["attack"] for r in anchors if r["defense"] == "none" and r["reconstruction_skill"] > 0}
+
+
 def test_honest_episodes_trip_none_of_them(honest: list[Record], anchors: list[Record]) -> None:
     for record in [*honest, *relate(anchors, anchors)]:
         assert not raised(record) & FAULTS, record["attack"]
-    assert all(r["check.training_unaffected"] is False for r in honest if r["attack"] != "label-only")
+    told = {r["attack"]: r["check.training_unaffected"] for r in honest}
+    learned = able(anchors)
+    assert "ridge" in learned
+    assert told == {name: False if name in learned - {"label-only"} else None for name in CHEAP}
 
 
 # ---------------------------------------------------------------- an attacker wired to the clean vectors
@@ -104,7 +112,9 @@ def test_an_attacker_wired_to_the_clean_vectors(scene: Scene, anchors: list[Reco
     deployment.service.__class__ = CleanSession
     wired = relate(run(scene, "noise", deployment), anchors)
     by_attack = {r["attack"]: raised(r) & FAULTS for r in wired}
-    assert by_attack["passive"] == by_attack["ridge"] == {"training_unaffected"}
+    assert by_attack["ridge"] == {"training_unaffected"}
+    expected = {"training_unaffected"} if "passive" in able(anchors) else set()
+    assert by_attack["passive"] == expected  # who learns nothing of clean vectors cannot be told by them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
