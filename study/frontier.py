@@ -272,7 +272,8 @@ def family_table(settings: pd.DataFrame) -> pd.DataFrame:
     """Per family: how many settings, and the feasible one of least distortion ``within_margin``.
 
     Columns: defense, n_settings, and of that setting its knobs (short text), trial, distortion, n_pairs,
-    excess leakage with its interval and bound and the worst attackers; null if there is none. By distortion, then name.
+    excess leakage with its interval and bound and the worst attackers; null if there is none. By distortion,
+    then name.
     """
     kept = [c for c in COLUMNS if c.startswith("excess_leakage") or c.endswith("_attacker")]
     kept = ["trial", "confidence_distortion", "n_pairs", *kept]
