@@ -24,8 +24,9 @@ from mipoison.storage import Storage
 from study.bench import BENCHMARKS
 from study.bench.rows import Row, markdown, to_frame
 from study.progress import Progress
+from study.signals import Interrupts, interruptible
 
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
+USAGE, FAILED = 2, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,12 @@ def processor() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; 0: done, 1: one of them failed, 2: bad input, 130: interrupted."""
+    """Run the benchmarks; 0: done, 1: one of them failed, 2: bad input, 128 + number: a signal."""
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     console = Console(highlight=False)
     try:
@@ -104,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 torch.set_num_threads(threads)
                 _write(storage, rows, failed, settings.quick)  # what was measured is kept, whatever comes
     except KeyboardInterrupt:
-        errors.print(f"interrupted; what was measured is in {settings.out}", markup=False)
-        return INTERRUPTED
+        errors.print(f"{interrupts.what}; what was measured is in {settings.out}", markup=False)
+        return interrupts.exit_code
     console.print(Markdown(_text(rows, failed, settings.quick)))
     console.print(f"{settings.out}/benchmark.md, {settings.out}/benchmark.parquet", markup=False)
     for text in failed:

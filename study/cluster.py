@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,9 +20,11 @@ from ray.tune.execution import class_cache
 from mipoison.config import ConfigError
 from study.crew import Crew, anchor_loop
 from study.driver import Ask, Done
+from study.localray import own_signals, start_local, stop_ray
 from study.preparation import after, prepare_scene, scenes_of
 from study.rayenv import RayPlan
 from study.records import Advanced, unheard
+from study.scratch import scratch_folder
 from study.settings import StudySettings
 from study.spec import LostError, TrialResult, TrialSpec
 from study.tally import tallied
@@ -69,31 +68,19 @@ def start_ray(settings: StudySettings, plan: RayPlan) -> str:
     }
     if not plan.local:
         try:
-            context = ray.init(address=plan.address, **options)
+            with own_signals():
+                context = ray.init(address=plan.address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"cannot use {plan}: {str(error).splitlines()[0]}") from error
     else:
-        context = ray.init(
-            address="local",
+        context = start_local(
+            plan,
             include_dashboard=settings.dashboard,
             dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
-            _temp_dir=plan.scratch,
             object_store_memory=512 * 2**20,
             **options,
         )
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
-
-
-def stop_ray(plan: RayPlan) -> None:
-    """Disconnect; a local Ray ends, and its logs and token go."""
-    node: Any = ray._private.worker._global_node
-    session = node.get_session_dir_path() if plan.local and node is not None else ""
-    ray.shutdown()
-    if session:
-        shutil.rmtree(session, ignore_errors=True)
-        if plan.token:
-            Path(plan.token).unlink(missing_ok=True)
 
 
 def _gathered(refs: list[Any], told: Callable[[int], None]) -> list[Any]:
@@ -181,9 +168,8 @@ class RayExecutor:
             resources = tune.PlacementGroupFactory([{HEAD: 0.001}])
         else:
             resources = tune.PlacementGroupFactory([{k: v for k, v in self._need.items() if v}])
-        scratch = tempfile.mkdtemp(prefix="mipoison-tune-")
         causes = Causes()
-        try:
+        with scratch_folder("tune") as scratch:
             tune.Tuner(
                 tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
@@ -200,5 +186,3 @@ class RayExecutor:
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             ).fit()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)

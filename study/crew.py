@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import shutil
-import tempfile
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from ray.util.placement_group import get_placement_group, placement_group, remov
 
 from study.group import TorchGroup
 from study.preparation import after, prepare_scene, scenes_of
+from study.scratch import scratch_folder
 from study.spec import TrialResult, TrialSpec
 from study.trial import execute
 from study.worker import run_trial
@@ -114,6 +113,13 @@ def release(name: str) -> None:
         return
 
 
+class Trainer(TorchTrainer):
+    """Leaves signals to the study: Train's handler of Ctrl-C outlives the run, and exits with 0."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        return
+
+
 @dataclasses.dataclass(frozen=True)
 class Crew:
     """How many workers with what; plain values, sent along with each trial."""
@@ -125,31 +131,30 @@ class Crew:
 
     def train(self, loop: Any, config: dict[str, Any], name: str) -> Any:
         """Run a loop as a Ray Train run and return rank 0's return value."""
-        scratch = tempfile.mkdtemp(prefix="mipoison-train-")
         group = f"mipoison-{name}-{uuid.uuid4().hex}"
         meeting: dict[str, Any] = {"backend": "gloo", "timeout_s": GROUP_TIMEOUT_S}
-        torch_config = (
-            LoopbackTorchConfig(**meeting, folder=scratch) if self.loopback else TorchConfig(**meeting)
-        )
-        try:
-            result = TorchTrainer(
-                loop,
-                train_loop_config=config,
-                torch_config=torch_config,
-                scaling_config=ScalingConfig(
-                    num_workers=self.workers,
-                    use_gpu=self.gpus > 0,
-                    resources_per_worker={"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})},
-                ),
-                # Train retries for ever by default; Tune starts the whole trial again instead.
-                run_config=RunConfig(
-                    storage_path=scratch,
-                    name=name,
-                    callbacks=[NamedGroup(group)],  # type: ignore[list-item]
-                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
-                ),
-            ).fit()
-        finally:
-            release(group)
-            shutil.rmtree(scratch, ignore_errors=True)
+        with scratch_folder("train") as scratch:
+            torch_config = (
+                LoopbackTorchConfig(**meeting, folder=scratch) if self.loopback else TorchConfig(**meeting)
+            )
+            try:
+                result = Trainer(
+                    loop,
+                    train_loop_config=config,
+                    torch_config=torch_config,
+                    scaling_config=ScalingConfig(
+                        num_workers=self.workers,
+                        use_gpu=self.gpus > 0,
+                        resources_per_worker={"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})},
+                    ),
+                    # Train retries for ever by default; Tune starts the whole trial again instead.
+                    run_config=RunConfig(
+                        storage_path=scratch,
+                        name=name,
+                        callbacks=[NamedGroup(group)],  # type: ignore[list-item]
+                        failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
+                    ),
+                ).fit()
+            finally:
+                release(group)
         return result.return_value  # type: ignore[attr-defined]

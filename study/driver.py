@@ -21,6 +21,7 @@ from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
 from mipoison.scene import SceneConfig
 from mipoison.storage import Storage, StorageError
+from study import signals
 from study.cut import CUT, Point, worst_point
 from study.frontier import frontier_table
 from study.lock import Lease
@@ -235,6 +236,7 @@ def _ask(study: Study) -> TrialSpec | None:
     """
     if study.trouble or (study.lease and study.lease.lost):
         return None  # what runs may end; run_study says why
+    signals.check()
     for _ in range(REPEATED_SUGGESTIONS):
         proposal = study.search.ask()
         digest = proposal.config.digest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,10 @@ from study.again import differences, largest, rows_of, run_again, specification
 from study.cut import CUT
 from study.render import Finished, load
 from study.reporting.tables import attackers_table
+from study.scratch import kept, scratch_folder
+from study.signals import Interrupts, interruptible
 
-USAGE, DIFFERENT, INTERRUPTED = 2, 1, 130
+USAGE, DIFFERENT = 2, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +56,27 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate; returns the exit code."""
+    """Evaluate; returns the exit code: see :class:`Arguments`, or 128 + a signal's number."""
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     chosen = tyro.cli(Arguments, args=arguments, prog="study/evaluate.py")
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with contextlib.ExitStack() as stack:
-            root = chosen.storage or stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
+            stack.enter_context(kept())
+            root = chosen.storage or stack.enter_context(scratch_folder("evaluate"))
             return evaluate(chosen, root, console)
     except (ConfigError, DataError, StorageError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        kept = f"finished episodes are kept in {chosen.storage}" if chosen.storage else "nothing is kept"
-        errors.print(f"interrupted; {kept}", markup=False)
-        return INTERRUPTED
+        records = f"finished episodes are kept in {chosen.storage}" if chosen.storage else "nothing is kept"
+        errors.print(f"{interrupts.what}; {records}", markup=False)
+        return interrupts.exit_code
 
 
 def evaluate(chosen: Arguments, root: str, console: Console) -> int:

@@ -27,21 +27,31 @@ from study.progress import Progress
 from study.rayenv import plan_ray
 from study.render import load
 from study.reporting import write_report
+from study.scratch import kept
 from study.settings import Arguments, StudySettings
+from study.signals import Interrupts, interruptible
 from study.spec import LostError
 from study.tracking import make_trackers
 
 TABLE_WIDTH = 100
 """Columns that the tables need: a narrower terminal wraps them."""
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
+USAGE, FAILED = 2, 1
+RESUME_HINT = "finished episodes are kept. Continue with the same settings and --resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the main job; returns the exit code.
 
     0: done. 1: more than half of the episodes failed, the anchors were lost, or the storage failed. 2: bad
-    input, or a study that another driver runs, before any work. 130: interrupted.
+    input, or a study that another driver runs, before any work. 128 + the number of the signal that
+    ended it, as shells say it: 130 Ctrl-C, 143 SIGTERM (batch systems, Kubernetes, spot machines), 129 SIGHUP
+    (the terminal went).
     """
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -50,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = tyro.cli(Arguments, args=arguments, prog="study/pareto.py").checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         with ExitStack() as held:
+            held.enter_context(kept())
             study = open_study(settings, console, held)
             name = f" --name {study.records.study}"
             try:
@@ -62,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         errors.print(
-            f"interrupted; finished episodes are kept. Continue with the same settings and --resume{name}",
+            f"{interrupts.what}; {RESUME_HINT}{name}",
             markup=False,
         )
-        return INTERRUPTED
+        return interrupts.exit_code
     except Exception as error:
         failure = storage_failure(error) or (str(error) if isinstance(error, LostError) else None)
         if failure is None:
@@ -144,7 +155,7 @@ def make_executor(settings: StudySettings, console: Console, progress: Progress 
     console.print(f"{plan}; dashboard: {url or 'off'}", soft_wrap=True)
     try:
         return RayExecutor(settings, plan)
-    except ConfigError:
+    except BaseException:
         stop_ray(plan)
         raise
 

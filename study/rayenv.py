@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mipoison.config import ConfigError
+from study.scratch import NAMED, WITHIN, check_private, check_secret, run_folder
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,6 +35,9 @@ _DEFAULTS = {
 }
 AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on a head node: resources may appear later."""
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest socket below Ray's folder."""
 GROWS_TO = "MIPOISON_GROWS_TO"
 """Environment variable that says it where no such file is (Kubernetes): ``{"CPU": 70, "GPU": 10}``."""
 
@@ -42,7 +47,7 @@ class RayPlan:
     """Which Ray.
 
     Attributes:
-        local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``.
+        local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``: this run's alone.
         address: for ``ray.init`` where it is not local; None: Ray finds this machine's node.
         token: path of the token that was made for it, '' if there was one already.
         growing: the cluster scales itself, so that resources may appear later.
@@ -155,22 +160,54 @@ def _local_environment() -> tuple[str, str]:
     """Loopback and a token for a Ray of our own: its servers would listen on every interface, to anybody.
 
     Returns:
-        A private folder for Ray's sockets and logs (short, since socket paths are limited to 107 bytes), and
-        the path of a new token, '' if there was one.
+        A folder for Ray's sockets and logs in this process's private one, and the path of a new token beside
+        it, '' if there was one. Ray opens its own folder to everybody; the private one keeps others out.
+
+    Raises:
+        ConfigError: the private folder cannot be had.
     """
-    scratch = os.environ.get("MIPOISON_RAY_TMP") or str(
-        Path(tempfile.gettempdir()) / f"mipoison-{os.getuid()}"
-    )
-    os.makedirs(scratch, mode=0o700, exist_ok=True)
-    if os.stat(scratch).st_uid != os.getuid():
-        raise ConfigError(f"{scratch} is somebody else's; set MIPOISON_RAY_TMP to a short path of your own")
+    folder = run_folder()
+    check_private(folder)
+    os.environ[WITHIN] = str(folder)
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a node that keeps to 127.0.0.1
     token = ""
     if "RAY_AUTH_MODE" not in os.environ:
-        token = str(Path(scratch) / f"token-{uuid.uuid4().hex}")
-        descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+        token = str(folder / f"token-{uuid.uuid4().hex}")
+        write_token(token)
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = token
-    return scratch, token
+    return str(folder / "r"), token
+
+
+def check_length(scratch: str) -> None:
+    """ConfigError where the paths of Ray's sockets would be longer than the system allows."""
+    spare = SOCKET_BYTES - len(os.fsencode(scratch)) - len(SOCKET)
+    if spare < 0:
+        base = os.fsencode(Path(scratch).parents[1])
+        raise ConfigError(
+            f"{os.fsdecode(base)} has {len(base)} bytes, at most {len(base) + spare} leave room for the paths of "
+            f"Ray's sockets ({SOCKET_BYTES} bytes): set {NAMED} to a shorter path of your own"
+        )
+
+
+def write_token(path: str | Path) -> None:
+    """A new token, for nobody but us."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
+        file.write(secrets.token_hex(32))
+
+
+def check_privacy(scratch: str | Path) -> None:
+    """After Ray has started, since it changes modes: whoever reads or replaces its token runs code as we.
+
+    Args:
+        scratch: Ray's folder, which it opens to everybody; the one around it must keep others out.
+
+    Raises:
+        ConfigError: another account can enter the folder around it, or read or replace the token.
+    """
+    check_private(Path(scratch).parent)
+    if os.environ.get("RAY_AUTH_MODE") != "token" or "RAY_AUTH_TOKEN" in os.environ:
+        return
+    check_secret(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser())

@@ -38,8 +38,10 @@ from study.paper.experiments import (
 from study.paper.figures import write_figures
 from study.paper.render import failed_share, load, write_tables
 from study.paper.run import check_settings, missing, records_for, run_rows
-from study.pareto import FAILED, INTERRUPTED, USAGE, make_executor
+from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
+from study.scratch import kept
 from study.settings import StudySettings
+from study.signals import Interrupts, interruptible
 
 SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
 
@@ -148,6 +150,11 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and render; the exit codes are those of ``pareto.py``."""
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -159,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = chosen.runs(rows)
         if not chosen.render:
             with ExitStack() as held:
+                held.enter_context(kept())
                 _run(chosen, rows, runs, console, held)
         return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
@@ -168,8 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"error: {error}; finished episodes are kept. Continue with --resume", style="bold red")
         return FAILED
     except KeyboardInterrupt:
-        errors.print("interrupted; finished episodes are kept. Continue with the same settings and --resume")
-        return INTERRUPTED
+        errors.print(f"{interrupts.what}; {RESUME_HINT}")
+        return interrupts.exit_code
 
 
 def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, held: ExitStack) -> None:

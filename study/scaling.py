@@ -221,8 +221,24 @@ class Arguments:
     """append the measurements there, one JSON object a line"""
 
 
-def main() -> None:
-    """Measure every combination; a cluster is started once for each number of nodes."""
+def main() -> int:
+    """Measure every combination; a cluster is started once for each number of nodes.
+
+    Returns:
+        The exit code: 128 + the signal's number where a signal ended it.
+    """
+    from study.signals import interruptible
+
+    with interruptible() as interrupts:
+        try:
+            _measure_all()
+        except KeyboardInterrupt:
+            print(interrupts.what, file=sys.stderr)
+            return interrupts.exit_code
+    return 0
+
+
+def _measure_all() -> None:
     import tyro
     from rich.console import Console
 
@@ -244,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

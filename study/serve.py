@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import tyro
@@ -25,7 +24,9 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage import StorageError
 from study.progress import Progress
-from study.rayenv import RayPlan, plan_ray
+from study.rayenv import RayPlan, check_privacy, plan_ray
+from study.scratch import kept
+from study.signals import Interrupts, interruptible
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -80,63 +81,49 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; returns the exit code: 0 after Ctrl-C or SIGTERM, 2 for bad input."""
+    """Serve until interrupted; returns the exit code.
+
+    0: stopped by Ctrl-C, SIGTERM or SIGHUP, which is how a server ends. 1: it did not start. 2: bad input.
+    """
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
-    try:
-        settings.check()
-        plan = plan_ray("local")  # Ray reads its environment when it is imported
-        served = _served(settings)
-        protected = served.load()  # here first: what is wrong is said before anything starts
-    except (ConfigError, StorageError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False)
-        return USAGE
-    _listen()
-    try:
-        with Progress(console) as progress:
-            for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
-                progress.note(text, i, len(steps))
-                step()
-        _listen()  # Ray has put handlers of its own in place
-        if settings.host not in LOOPBACK:
-            console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
-        console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
-        console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
-        while not _told:  # an interrupt that somebody's clean-up code swallows is heard all the same
-            time.sleep(1)
-        console.print("stopping")
-    except KeyboardInterrupt:
-        console.print("stopping")
-    except (RuntimeError, TimeoutError) as error:
-        errors.print(f"error: Ray Serve did not start: {str(error).splitlines()[0]}", markup=False)
-        return 1
-    finally:
-        _ignore()
-        _stop(plan)
+    with ExitStack() as held:
+        try:
+            settings.check()
+            held.enter_context(kept())
+            plan = plan_ray("local")  # Ray reads its environment when it is imported
+            served = _served(settings)
+            protected = served.load()  # here first: what is wrong is said before anything starts
+            held.callback(_stop, plan)
+            with Progress(console) as progress:
+                for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
+                    progress.note(text, i, len(steps))
+                    step()
+            if settings.host not in LOOPBACK:
+                console.print(
+                    f"{settings.host} may be reached by others: no TLS, no authentication of its own"
+                )
+            console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
+            console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
+            while (
+                interrupts.heard is None
+            ):  # one that somebody's clean-up code swallows is heard all the same
+                time.sleep(1)
+            console.print("stopping")
+        except (ConfigError, StorageError) as error:
+            errors.print(f"error: {error}", style="bold red", markup=False)
+            return USAGE
+        except KeyboardInterrupt:
+            console.print("stopping")
+        except (RuntimeError, TimeoutError) as error:
+            errors.print(f"error: Ray Serve did not start: {str(error).splitlines()[0]}", markup=False)
+            return 1
     return 0
-
-
-_told: list[int] = []
-"""Signals that were heard. No ``threading.Event``: its lock may be held where the handler runs."""
-
-
-def _listen() -> None:
-    if _told:
-        raise KeyboardInterrupt
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-
-
-def _ignore() -> None:
-    # Not SIG_IGN: of a signal that is under way already Python would complain, with a trace.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _told.append(number)
-    _ignore()  # a second Ctrl-C, however soon, must not leave processes behind
-    raise KeyboardInterrupt
 
 
 def _served(settings: Arguments) -> Any:
@@ -159,11 +146,11 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
 
     The last returns when the deployment answers.
     """
-    import ray
     from ray import serve
     from ray.serve.config import ProxyLocation
 
     from study.endpoint import Endpoint
+    from study.localray import start_local
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if settings.verbose else logging.ERROR
@@ -171,11 +158,9 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
     deployment = Endpoint.options(num_replicas=settings.replicas, ray_actor_options=actor)  # type: ignore[attr-defined]
 
     def ray_() -> None:
-        ray.init(
-            address="local",
+        start_local(
+            plan,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=plan.scratch,
             object_store_memory=128 * 2**20,
             log_to_driver=settings.verbose,
             logging_level=level,
@@ -190,6 +175,7 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
 
     def replicas() -> None:
         serve.run(deployment.bind(served), name=APP)
+        check_privacy(plan.scratch)
 
     return [
         ("starting Ray", ray_),
@@ -202,7 +188,7 @@ def _stop(plan: RayPlan) -> None:
     """Requests under way are answered, for a while; then the local Ray ends."""
     import ray
 
-    from study.cluster import stop_ray
+    from study.localray import stop_ray
 
     if ray.is_initialized():
         draining = threading.Thread(target=_drain, daemon=True)

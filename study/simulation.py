@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from study.rayenv import check_privacy, write_token
+from study.scratch import make_run
 
 ROOT = Path(__file__).resolve().parents[1]
 END_S = 60
@@ -27,13 +28,12 @@ END_S = 60
 def private_environment(**more: str) -> Iterator[dict[str, str]]:
     """Environment with home, temporary folder and token of its own below /tmp; the folder goes at the end.
 
-    The path is short, since Ray's sockets lie below it (at most 107 bytes).
+    The path is short, since Ray's sockets lie below it (at most 107 bytes). What the killed left is swept.
     """
-    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        token = Path(folder) / "token"
-        descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+    run = make_run(Path(os.path.realpath("/tmp")) / f"mipoison-{os.getuid()}")
+    folder, token = str(run.path), run.path / "token"
+    try:
+        write_token(token)
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         yield {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
             "HOME": folder,
@@ -48,6 +48,8 @@ def private_environment(**more: str) -> Iterator[dict[str, str]]:
             "RAY_AUTH_TOKEN_PATH": str(token),
             **more,
         }
+    finally:
+        run.remove()
 
 
 class Nodes:
@@ -156,6 +158,7 @@ def main() -> None:
         **gpus,
     }
     nodes = [cluster.add_node(**node) for _ in range(options["nodes"])]
+    check_privacy(options["scratch"])  # Ray changes modes
     url = getattr(cluster.head_node, "webui_url", None) if options["dashboard"] else None
     print(json.dumps({"address": cluster.address, "dashboard": url or ""}), flush=True)
     for line in sys.stdin:

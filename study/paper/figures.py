@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from study.paper.render import Measured
 from study.paper.run import FOLDER
 from study.pictures import read_pictures
 from study.reporting.figures import COLOURS, DPI, MARKERS, grid_figure
+from study.scratch import scratch_folder
 
 FIRST = 0
 """Seed of the vectors that are kept."""
@@ -272,7 +272,7 @@ DRAWINGS: dict[str, Draw] = {
 def write_figures(found: Mapping[str, Measured], figures: Iterable[str], storage: str) -> list[str]:
     """``figure_<n>[_<data>].png`` below ``<storage>/reproduction``; returns what was written."""
     target, written = Storage(storage).below(FOLDER), []
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder("figures") as scratch:
         for figure in figures:
             for name, path in DRAWINGS[figure](found, Path(scratch)):
                 target.write(name, path.read_bytes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from study.reporting.tables import (
     print_report,
     setting_name,
 )
+from study.scratch import scratch_folder
 
 MARKDOWN_WIDTH = 120
 
@@ -49,12 +49,12 @@ def write_report(
     info = describe(episodes, about)
     text = markdown(episodes, fresh, about, max_accuracy_drop, settings)
     records.storage.write(f"{records.study}/report.md", text.encode())
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("report") as scratch:
         for name, draw in (
             ("frontier.png", lambda path: frontier_figure(settings, front, path, info, fresh=bias)),
             ("reconstructions.png", lambda path: _grid(records, settings, path, info)),
         ):
-            path = Path(folder) / name
+            path = Path(scratch) / name
             draw(path)
             if path.exists():
                 records.storage.write(f"{records.study}/{name}", path.read_bytes())

@@ -6,9 +6,9 @@ of the records when a driver dies, and would repeat suggestions when it is resum
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from study import space
 from study.records import Records
+from study.scratch import scratch_folder
 from study.search import DIRECTIONS
 from study.tracking import Finished
 
@@ -35,8 +36,8 @@ class OptunaJournal:
 
     def __init__(self, records: Records, families: list[str]) -> None:
         self._records, self._families = records, families
-        self._folder = tempfile.TemporaryDirectory(prefix="mipoison-optuna-")
-        self._path = Path(self._folder.name) / NAME
+        self._held = ExitStack()
+        self._path = Path(self._held.enter_context(scratch_folder("optuna"))) / NAME
         self._written = float("-inf")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
@@ -71,8 +72,8 @@ class OptunaJournal:
             self._write()
 
     def close(self) -> None:
-        self._write()
-        self._folder.cleanup()
+        with self._held:
+            self._write()
 
     def _write(self) -> None:
         self._records.storage.write(f"{self._records.study}/{NAME}", self._path.read_bytes())

@@ -6,12 +6,12 @@ Written with tensorboardX, which Ray Tune brings along; ``tensorboard --logdir``
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
 from study.records import Records
+from study.scratch import scratch_folder
 from study.tracking import Finished
 
 SCALARS = ("reconstruction_error", "attack_accuracy", "excess_leakage", "ssim", "seconds_attack")
@@ -29,8 +29,8 @@ class TensorBoard:
             return
         knobs = {k: v for k, v in done.knobs.items() if v is not None}
         objectives = {k: v for k, v in done.outcome.items() if v is not None and math.isfinite(v)}
-        with tempfile.TemporaryDirectory(prefix="mipoison-tb-") as folder:
-            with SummaryWriter(folder) as writer:
+        with scratch_folder("tb") as scratch:
+            with SummaryWriter(scratch) as writer:
                 for row in done.rows:
                     for name in SCALARS:
                         if row.get(name) is not None:
@@ -38,7 +38,7 @@ class TensorBoard:
                 for name, value in objectives.items():
                     writer.add_scalar(f"objective/{name}", value, 0)
                 writer.add_hparams({"defense": done.defense, **knobs}, objectives, name=".")
-            for path in sorted(Path(folder).rglob("events.*")):
+            for path in sorted(Path(scratch).rglob("events.*")):
                 self._records.storage.write(
                     f"{self._records.study}/tensorboard/{done.trial}/{path.name}", path.read_bytes()
                 )
