@@ -35,8 +35,7 @@ def start_local(plan: RayPlan, **options: Any) -> Any:
     """Start Ray in the plan's folder; returns what ``ray.init`` does.
 
     Raises:
-        ConfigError: its folder has too long a path, or another account could reach it or the token; Ray is ended
-            then.
+        ConfigError: its folder has too long a path, or others could reach it or the token; Ray is ended then.
     """
     check_length(plan.scratch)
     try:

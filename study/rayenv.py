@@ -183,10 +183,11 @@ def check_length(scratch: str) -> None:
     """ConfigError where the paths of Ray's sockets would be longer than the system allows."""
     spare = SOCKET_BYTES - len(os.fsencode(scratch)) - len(SOCKET)
     if spare < 0:
-        base = os.fsencode(Path(scratch).parents[1])
+        base = str(Path(scratch).parents[1])
+        bytes_ = len(os.fsencode(base))
         raise ConfigError(
-            f"{os.fsdecode(base)} has {len(base)} bytes, at most {len(base) + spare} leave room for the paths of "
-            f"Ray's sockets ({SOCKET_BYTES} bytes): set {NAMED} to a shorter path of your own"
+            f"{base} has {bytes_} bytes, at most {bytes_ + spare} leave room for the paths of Ray's sockets "
+            f"({SOCKET_BYTES} bytes): set {NAMED} to a shorter path of your own"
         )
 
 

@@ -49,12 +49,10 @@ class Run:
         """It goes, with all that is in it."""
         if self.pid != os.getpid():  # inherited by a fork: the parent's
             return
-        with _alone(self.path.parent):
-            _remove(self.path)
-            os.close(self.lock)
+        _remove(self.path)
+        os.close(self.lock)
         if self.path.parent.name == _default_name():
-            with contextlib.suppress(OSError):  # others' runs are in it
-                self.path.parent.rmdir()
+            _drop(self.path.parent)
 
 
 _runs: list[Run] = []
@@ -156,6 +154,18 @@ def _alone(base: Path) -> Iterator[None]:
                 return
         finally:
             os.close(held)
+
+
+def _drop(base: Path) -> None:
+    """The base goes with the last run in it."""
+    try:
+        held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    with contextlib.suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.rmdir(base)
+    os.close(held)
 
 
 def _open_base(base: Path) -> int:

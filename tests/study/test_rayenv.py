@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from typing import Any
 import pytest
 
 PROGRAM = """
-import json, os, sys
+import json, os, stat, sys
+from pathlib import Path
 from mipoison.config import ConfigError
 from study.rayenv import plan_ray
 try:
@@ -24,6 +24,10 @@ except ConfigError as error:
     print(json.dumps({"error": str(error)}))
 else:
     found = {"plan": vars(plan), "text": str(plan), "env": dict(os.environ), "ray": "ray" in sys.modules}
+    if plan.token:  # goes with the process
+        token = Path(plan.token)
+        found["token"] = token.read_text()
+        found["modes"] = [stat.S_IMODE(p.stat().st_mode) for p in (token, *token.parents[:2])]
     print(json.dumps(found))
 """
 
@@ -87,10 +91,10 @@ def expect_local(found: dict[str, Any], machine: Machine) -> None:
     token = Path(env["RAY_AUTH_TOKEN_PATH"])
     assert token.parent == Path(plan["scratch"]).parent
     assert machine.tmp in token.parents
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
-    assert len(token.read_text()) == 64
-    int(token.read_text(), 16)
+    assert found["modes"] == [0o600, 0o700, 0o700]
+    assert len(found["token"]) == 64
+    int(found["token"], 16)
+    assert list(machine.tmp.glob("mipoison-*")) == []  # nothing is left when the process has ended
 
 
 def expect_cluster(found: dict[str, Any], address: str | None) -> None:
@@ -114,8 +118,7 @@ def test_alone_a_local_ray_with_a_token(machine: Machine) -> None:
     assert found["env"]["RAY_USAGE_STATS_ENABLED"] == "0"
     again = machine.plan()
     expect_local(again, machine)
-    tokens = [Path(f["env"]["RAY_AUTH_TOKEN_PATH"]).read_text() for f in (found, again)]
-    assert tokens[0] != tokens[1]
+    assert found["token"] != again["token"]
 
 
 def test_the_token_is_private_whatever_the_umask(machine: Machine) -> None:
