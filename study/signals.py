@@ -96,7 +96,7 @@ def own_handlers() -> Iterator[None]:
         yield
     except SystemExit as error:
         _put_back(before)
-        if not _current:
+        if not _current or error.code != signal.SIGTERM:
             raise
         with contextlib.suppress(KeyboardInterrupt):
             _current[-1].hear(signal.SIGTERM)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import Bucket
 from simulated import Driver, arguments, assert_whole, private_environment, trials_done
 
 from mipoison.config import ConfigError
-from mipoison.storage import Storage
-from study.lock import Lease, born
+from mipoison.storage import Storage, StorageError
+from study import lock
+from study.lock import Lease, born, runs
 from study.pareto import main
 
 MESSAGE = rf"study 's' in .* is being run by process {os.getpid()} on .* since .*: wait for it, stop it"
@@ -119,6 +124,161 @@ def test_another_machine_s_driver_is_watched(storage: Storage) -> None:
     with Lease(storage, "s", renew_s=1.0, stale_s=3.0, say=said.append):
         assert 1 < time.monotonic() - began < 15
         assert storage.read("s/drivers/dead.json") is None
+
+
+def planted(lease: Lease, **changes: Any) -> bytes:
+    """A claim of another driver: on another machine, unless the changes say otherwise."""
+    there = {"machine": "another", "host": "far-away", "pid": 1, "state": "holding"}
+    return json.dumps(lease._claim | there | changes).encode()
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("state", ["asking", "holding"])
+@pytest.mark.parametrize("offset", [-1e9, -HOUR, HOUR, 1e9])
+def test_a_dead_machine_s_claim_goes_whatever_its_clock_said(
+    tmp_path: Path, state: str, offset: float
+) -> None:
+    """What is not renewed while it is watched is nobody's; a time in the future refused every start."""
+    storage = Storage(tmp_path)
+    lease = Lease(storage, "s", renew_s=0.2, stale_s=0.6, say=lambda text: None)
+    storage.write("s/drivers/dead.json", planted(lease, state=state))
+    os.utime(tmp_path / "s" / "drivers" / "dead.json", times=(time.time() + offset,) * 2)
+    began = time.monotonic()
+    with lease:
+        assert 0.6 < time.monotonic() - began < 10
+        assert storage.names("s/drivers") == [lease._name]
+
+
+@pytest.mark.parametrize("clock", ["frozen", "backwards", "none"])
+def test_a_renewed_claim_lives_whatever_the_storage_s_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    ticks = itertools.count(2e9, -100)
+
+    def modified(storage: Storage, folder: str) -> dict[str, float]:
+        time_ = next(ticks) if clock == "backwards" else 1e9
+        return {} if clock == "none" else dict.fromkeys(storage.names(folder), time_)
+
+    monkeypatch.setattr(Storage, "modified", modified)
+    storage = Storage(tmp_path)
+    with elsewhere(Lease(storage, "s", renew_s=0.1, stale_s=5.0)) as holder:
+        with (
+            pytest.raises(ConfigError, match="process 1 on far-away"),
+            Lease(storage, "s", renew_s=0.5, stale_s=5.0, say=lambda text: None),
+        ):
+            pytest.fail("taken from a living driver")
+        assert holder.lost is None
+
+
+def test_a_full_disk_leaves_the_lease_to_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim cannot be written then; its time can still be renewed, which tells the same."""
+    storage = Storage(tmp_path)
+    with elsewhere(Lease(storage, "s", renew_s=0.1, stale_s=2.0)) as holder:
+        write = Storage.write
+
+        def full(here: Storage, name: str, data: bytes) -> None:
+            if name == holder._name:
+                raise StorageError("no space left")
+            write(here, name, data)
+
+        monkeypatch.setattr(Storage, "write", full)
+        with (
+            pytest.raises(ConfigError, match="process 1 on far-away"),
+            Lease(storage, "s", renew_s=0.5, stale_s=2.0, say=lambda text: None),
+        ):
+            pytest.fail("taken from a living driver")
+        assert holder.lost is None
+
+
+GARBAGE: dict[str, Any] = {
+    "empty": b"", "torn": b"{", "binary": b"\xff\x00", "deep": b"[" * 100_000, "number": b"1e999",
+    "null": b"null", "text": b'"a"', "list": b"[1]", "object": b"{}",
+    "digits": b'{"pid": ' + b"9" * 5000 + b"}",
+    **{f"pid {pid!r}": {"pid": pid} for pid in ("abc", "1", 1.0, -1, 0, 2**31, 10**30, True, None, [1], {})},
+    **{f"born {born!r}": {"born": born} for born in (None, 1, [], "a\nb")},
+    **{f"state {state!r}": {"state": state} for state in (None, 1, "", "dead")},
+    **{f"{k} {text!r}": {k: text} for k in ("host", "machine", "since") for text in (None, 1, "\x1b[2J")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("what", GARBAGE)
+def test_what_no_driver_wrote_is_no_claim(tmp_path: Path, what: str, here: bool) -> None:
+    storage = Storage(tmp_path)
+    lease = Lease(storage, "s", stale_s=30.0)
+    changes = GARBAGE[what]
+    if isinstance(changes, dict):
+        changes = planted(lease, **({"machine": lease._claim["machine"]} if here else {}) | changes)
+    storage.write("s/drivers/bad.json", changes)
+    began = time.monotonic()
+    with lease:
+        assert storage.names("s/drivers") == [lease._name]
+    assert time.monotonic() - began < 5
+
+
+def test_other_things_in_its_folder_do_not_matter(tmp_path: Path) -> None:
+    storage, folder = Storage(tmp_path), tmp_path / "s" / "drivers"
+    (folder / "folder.json").mkdir(parents=True)
+    (folder / "dangling.json").symlink_to("nowhere")
+    (folder / "a\\b.json").write_bytes(b"{}")
+    (folder / "README").write_bytes(b"")
+    with Lease(storage, "s", stale_s=30.0) as lease:
+        assert lease._name in storage.names("s/drivers")
+    assert sorted(p.name for p in folder.iterdir()) == ["README", "a\\b.json", "dangling.json", "folder.json"]
+
+
+def test_a_claim_that_cannot_be_removed_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path)
+    storage.write("s/drivers/bad.json", b"{}")
+    delete = Storage.delete
+
+    def denied(here: Storage, name: str) -> None:
+        if name.endswith("bad.json"):
+            raise StorageError("permission denied")
+        delete(here, name)
+
+    monkeypatch.setattr(Storage, "delete", denied)
+    with Lease(storage, "s") as lease:
+        assert lease.lost is None
+
+
+def test_processes_whose_beginning_is_hidden_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc hides other accounts' processes, or there is none: that one lives is all one can tell."""
+    now = born(os.getpid())
+    assert now is not None
+    assert runs(os.getpid(), now) is True
+    assert runs(os.getpid(), "1") is False
+    assert runs(os.getpid(), "alive") is None
+    monkeypatch.setattr(lock, "Path", lambda path: Path("/nowhere"))
+    for error, expected in ((None, None), (PermissionError, None), (ProcessLookupError, False)):
+
+        def kill(pid: int, number: int, error: type[OSError] | None = error) -> None:
+            if error:
+                raise error
+
+        monkeypatch.setattr(os, "kill", kill)
+        assert runs(os.getpid(), now) is expected
+    assert runs(10**30, now) is False
+
+
+def test_a_stopped_process_of_this_machine_keeps_its_study(tmp_path: Path) -> None:
+    """It does not renew, and may go on: its process is known to live."""
+    storage, process = Storage(tmp_path), subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
+    lease = Lease(storage, "s", stale_s=0.1)
+    own = {"machine": lease._claim["machine"], "pid": process.pid, "born": born(process.pid)}
+    storage.write("s/drivers/other.json", planted(lease, **own))
+    try:
+        with pytest.raises(ConfigError, match=f"process {process.pid}"), lease:
+            pytest.fail("taken from a living driver")
+    finally:
+        process.kill()
+        process.wait()
+    with lease:
+        assert storage.names("s/drivers") == [lease._name]
 
 
 @pytest.mark.parametrize("how", ["removed", "taken over"])
