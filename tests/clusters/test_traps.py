@@ -133,7 +133,7 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
             return type("Result", (), {"return_value": 7})
 
     released: list[str] = []
-    monkeypatch.setattr(crew_module, "TorchTrainer", Trainer)
+    monkeypatch.setattr(crew_module, "Trainer", Trainer)
     monkeypatch.setattr(crew_module, "release", released.append)
     for loopback in (False, True):
         assert Crew(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
