@@ -30,7 +30,7 @@ from mipoison.config import ConfigError
 NAMED = "MIPOISON_RAY_TMP"
 """Environment variable: the base, a short path of one's own."""
 WITHIN = "MIPOISON_RUN_FOLDER"
-"""Environment variable: the folder of the process that started this one (a worker of a local Ray)."""
+"""Environment variable: the folder of the driver, for the workers of its local Ray."""
 OWNER = "owner"
 _RUN = re.compile(r"m[0-9a-f]{4}")
 REMOVAL_S = 2.0
@@ -65,9 +65,6 @@ def run_folder() -> Path:
         for run in _runs:
             if run.pid == os.getpid() and run.path.is_dir():
                 return run.path
-        given = os.environ.get(WITHIN)
-        if given and (Path(given) / OWNER).is_file() and os.stat(given).st_uid == os.getuid():
-            return Path(given)
         _runs[:] = [make_run(base_folder())]
         return _runs[0].path
 
@@ -96,8 +93,11 @@ def kept() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
-    """A new folder in this process's own, for a while."""
-    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=run_folder(), ignore_cleanup_errors=True) as path:
+    """A new folder for a while: in this process's own, or in that of the driver whose worker this is."""
+    given = Path(os.environ.get(WITHIN) or "/nowhere")
+    ours = any(run.pid == os.getpid() for run in _runs)
+    place = given if not ours and (given / OWNER).is_file() else run_folder()
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=place, ignore_cleanup_errors=True) as path:
         yield path
 
 

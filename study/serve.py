@@ -110,9 +110,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 )
             console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
             console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
-            while (
-                interrupts.heard is None
-            ):  # one that somebody's clean-up code swallows is heard all the same
+            while interrupts.heard is None:  # somebody's clean-up code may swallow the interrupt
                 time.sleep(1)
             console.print("stopping")
         except (ConfigError, StorageError) as error:

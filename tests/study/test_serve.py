@@ -280,6 +280,8 @@ def test_requests_that_reach_nothing(server: Server) -> None:
 def test_it_listens_on_loopback_alone_and_stops_cleanly(server: Server) -> None:
     """Last of this file: Ctrl-C ends server and Ray; nothing that was written holds the secret."""
     assert not [address for address in listening() if server.port in address]
+    (token,) = (server.folder / "r").glob("m*/token-*")  # Ray has opened its folder beside it to everybody
+    assert [p.stat().st_mode & 0o777 for p in (token, *token.parents[:2])] == [0o600, 0o700, 0o700]
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):  # who is impatient presses twice
         server.process.send_signal(number)
     assert server.process.wait(90) == 0, server.log.read_text()
@@ -288,6 +290,7 @@ def test_it_listens_on_loopback_alone_and_stops_cleanly(server: Server) -> None:
     assert "raylet" not in said  # Ray's noise
     assert f"http://127.0.0.1:{server.port}/release" in said
     assert not server.healthy()
+    assert list((server.folder / "r").iterdir()) == []
     for path in server.folder.rglob("*"):
         if path.is_file():
             assert SECRET.encode() not in path.read_bytes(), path
