@@ -64,7 +64,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             study = open_study(settings, console, held)
             name = f" --name {study.records.study}"
             try:
-                return _run(study, console)
+                with interrupts.prevail():
+                    return _run(study, console)
             except KeyboardInterrupt:
                 study.check()  # not by a person: the lease is lost
                 raise
@@ -72,10 +73,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        errors.print(
-            f"{interrupts.what}; {RESUME_HINT}{name}",
-            markup=False,
-        )
+        errors.print(f"{interrupts.what}; {RESUME_HINT}{name}", markup=False)
         return interrupts.exit_code
     except Exception as error:
         failure = storage_failure(error) or (str(error) if isinstance(error, LostError) else None)

@@ -165,7 +165,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         rows = planned(tables, figures)
         runs = chosen.runs(rows)
         if not chosen.render:
-            with ExitStack() as held:
+            with interrupts.prevail(), ExitStack() as held:
                 held.enter_context(kept())
                 _run(chosen, rows, runs, console, held)
         return _render(chosen, tables, figures, console)

@@ -44,6 +44,19 @@ class Interrupts:
                 os.write(2, b"\nended at once, without cleaning up; the next start does that\n")
             os._exit(128 + number)
 
+    @contextlib.contextmanager
+    def prevail(self) -> Iterator[None]:
+        """What fails once a signal was heard is its doing: KeyboardInterrupt in place of the error.
+
+        A signal to a whole group of processes (Slurm's) ends Ray in the moment in which we clean up.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.heard is None:
+                raise
+            raise KeyboardInterrupt from error
+
     @property
     def exit_code(self) -> int:
         """128 + the signal's number, as shells say it: whoever started the command can tell them apart."""

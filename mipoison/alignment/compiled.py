@@ -6,7 +6,10 @@ seconds, so it pays for hours of poisoning. Shape suffixes: N samples, K classes
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,8 @@ from mipoison.alignment.gradients import Aligned
 from mipoison.alignment.memory import chunk_of
 from mipoison.config import ConfigError
 
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Environment variable: where torch keeps generated code."""
 ROWS = 128
 """Rows of a compiled gradient in sample scope: those of the service's chunks; fewer are filled up."""
 
@@ -71,6 +76,7 @@ class Compiled(Engine):
         self.inner.gradient(c_NK, x_NCHW)  # makes what the passes keep between calls: constants of the graph
         graph = make_fx(lambda c, x: self.inner.gradient(c, x))(c_NK, x_NCHW)
         mode = "reduce-overhead" if c_NK.device.type == "cuda" else None
+        keep_code_at_home()
         compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(graph, dynamic=False, mode=mode)
         compiled(c_NK, x_NCHW)
         return compiled
@@ -78,3 +84,14 @@ class Compiled(Engine):
     def __getstate__(self) -> dict[str, Any]:
         """Without the code, which belongs to this process."""
         return self.__dict__ | {"_made": {}}
+
+
+def keep_code_at_home() -> None:
+    """Generated code is kept, and run again, from the home folder, unless the user chose another place.
+
+    torch's default is a folder in the shared temporary one, which it takes over from whoever made it first:
+    another account could plant code there.
+    """
+    shared = os.path.join(tempfile.gettempdir(), "torchinductor_")
+    if (os.environ.get(CACHE) or shared).startswith(shared):
+        os.environ[CACHE] = str(Path("~/.cache/mipoison/torchinductor").expanduser())

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from mipoison.alignment import make_engine
+from mipoison.alignment.compiled import keep_code_at_home
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.training import seeded
 
 K = 4
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 compiles = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None,
     reason="no C++ compiler: nothing to compile with",
@@ -80,3 +85,16 @@ def test_what_cannot_be_compiled_is_one_line_and_names_the_way_out(
         engine.gradient(c, x)
     with pytest.raises(ConfigError, match="'double-backward-compiled'"):
         make_engine("double-backward-compiled", decoder, target)
+
+
+@pytest.mark.parametrize("before", [None, "torch's", "chosen"])
+def test_generated_code_is_not_kept_where_others_can_plant_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str | None
+) -> None:
+    """torch's own choice is made when an optimizer is first used: a folder in the shared temporary one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"torch's": f"{tempfile.gettempdir()}/torchinductor_me", "chosen": "/scratch/me"}
+    monkeypatch.setenv(CACHE, given.get(before or "", ""))
+    keep_code_at_home()
+    expected = "/scratch/me" if before == "chosen" else f"{tmp_path}/.cache/mipoison/torchinductor"
+    assert os.environ[CACHE] == expected

@@ -123,6 +123,17 @@ def test_a_signal_that_meets_ray_s_own_handler_is_heard() -> None:
             sys.exit(3)  # no signal's
 
 
+def test_an_error_after_a_signal_is_the_signal_s_doing() -> None:
+    with interruptible() as interrupts:
+        with pytest.raises(OSError, match="disk"), interrupts.prevail():
+            raise OSError("disk")
+        with pytest.raises(KeyboardInterrupt), interrupts.prevail():  # noqa: PT012
+            try:
+                send(signal.SIGTERM)
+            finally:
+                raise OSError("Ray is gone")
+
+
 def test_a_swallowed_interrupt_is_found_again() -> None:
     signals.check()
     with interruptible():
