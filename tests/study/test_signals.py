@@ -161,7 +161,7 @@ def study(
         [sys.executable, str(ROOT / "study" / "pareto.py"), *TINY, "--storage", str(place / "out"), *more],
         env=kept | {"HOME": str(place), "TMPDIR": str(place), "PYTHONWARNINGS": "ignore"},
         stdout=output, stderr=subprocess.STDOUT if output == subprocess.PIPE else output, text=True,
-        start_new_session=group,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -193,22 +193,20 @@ def test_sigterm_ends_a_study_in_this_process(place: Path) -> None:
 def test_a_terminal_that_goes_away_ends_a_study_too(place: Path) -> None:
     """Then nothing can be printed any more; it cleans up all the same."""
     master, slave = pty.openpty()
+    os.set_blocking(master, False)
     process = study(place, "--executor", "local", output=slave)
     os.close(slave)
-    threading.Thread(target=_drain, args=(master,), daemon=True).start()
-    when((place / "out" / "s" / "study.json").exists, process)
-    os.close(os.dup2(os.open(os.devnull, os.O_RDWR), master))
+
+    def begun() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(master, 4096)
+        return (place / "out" / "s" / "study.json").exists()
+
+    when(begun, process)
+    os.close(master)
     process.send_signal(signal.SIGHUP)
     assert process.wait(LIMIT_S) == 129
     nothing_left(place)
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        while os.read(descriptor, 4096):
-            pass
-    except OSError:
-        return
 
 
 @pytest.mark.ray
