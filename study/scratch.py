@@ -104,8 +104,8 @@ def scratch_folder(name: str) -> Iterator[str]:
 def base_folder() -> Path:
     """Where the base is, links above it resolved: they could lead elsewhere later."""
     named = os.environ.get(NAMED)
-    path = Path(named).expanduser() if named else Path(tempfile.gettempdir()) / _default_name()
-    path = Path(os.path.abspath(path))
+    given = os.path.expanduser(named) if named else os.path.join(tempfile.gettempdir(), _default_name())
+    path = Path(os.path.abspath(given))
     return Path(os.path.realpath(path.parent)) / path.name
 
 
@@ -183,13 +183,13 @@ def _open_base(base: Path) -> int:
             raise ConfigError(f"{base} is not a folder: remove it, or {remedy}")
         if found.st_uid != os.getuid():
             raise ConfigError(f"{base} is somebody else's ({_about(found)}): {remedy}")
-        shared = stat.S_IMODE(found.st_mode)
-        if shared & stat.S_ISVTX or Path.home().is_relative_to(base):
+        open_, home = found.st_mode & 0o077, Path(os.path.expanduser("~"))
+        if open_ and (found.st_mode & stat.S_ISVTX or home.is_relative_to(base)):
             raise ConfigError(
                 f"{base} ({_about(found)}) has other uses, and would be closed to all other accounts: "
                 f"set {NAMED} to a folder of your own below it"
             )
-        if shared != 0o700:  # an older version's Ray opened it to everybody
+        if stat.S_IMODE(found.st_mode) != 0o700:  # an older version's Ray opened it to everybody
             os.chmod(base, 0o700, follow_symlinks=os.chmod not in os.supports_follow_symlinks)
         held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
