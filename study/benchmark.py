@@ -24,7 +24,7 @@ from mipoison.storage import Storage
 from study.bench import BENCHMARKS
 from study.bench.rows import Row, markdown, to_frame
 from study.progress import Progress
-from study.signals import Interrupts, interruptible
+from study.signals import Interrupts, as_command, interruptible
 
 USAGE, FAILED = 2, 1
 
@@ -133,4 +133,4 @@ def _write(storage: Storage, rows: list[Row], failed: list[str], quick: bool) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

@@ -27,7 +27,7 @@ from study.cut import CUT
 from study.render import Finished, load
 from study.reporting.tables import attackers_table
 from study.scratch import kept, scratch_folder
-from study.signals import Interrupts, interruptible
+from study.signals import Interrupts, as_command, interruptible
 
 USAGE, DIFFERENT = 2, 1
 
@@ -132,4 +132,4 @@ def verdict(study: Finished, stored: pd.DataFrame, measured: pd.DataFrame, conso
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

@@ -29,7 +29,7 @@ from study.render import load
 from study.reporting import write_report
 from study.scratch import kept
 from study.settings import Arguments, StudySettings
-from study.signals import Interrupts, interruptible
+from study.signals import Interrupts, as_command, interruptible
 from study.spec import LostError
 from study.tracking import make_trackers
 
@@ -159,4 +159,4 @@ def make_executor(settings: StudySettings, console: Console, progress: Progress 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

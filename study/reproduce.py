@@ -41,7 +41,7 @@ from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
 from study.scratch import kept
 from study.settings import StudySettings
-from study.signals import Interrupts, interruptible
+from study.signals import Interrupts, as_command, interruptible
 
 SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
 
@@ -226,4 +226,4 @@ def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mipoison.memory import peak_resident_mb
+from study.signals import as_command, interruptible
 from study.simulation import Nodes, private_environment
 
 TIMEOUT_S = 900
@@ -227,8 +228,6 @@ def main() -> int:
     Returns:
         The exit code: 128 + the signal's number where a signal ended it.
     """
-    from study.signals import interruptible
-
     with interruptible() as interrupts:
         try:
             _measure_all()
@@ -260,4 +259,4 @@ def _measure_all() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

@@ -26,7 +26,7 @@ from mipoison.storage import StorageError
 from study.progress import Progress
 from study.rayenv import RayPlan, check_privacy, plan_ray
 from study.scratch import kept
-from study.signals import Interrupts, interruptible
+from study.signals import Interrupts, as_command, interruptible
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -204,4 +204,4 @@ def _drain() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

@@ -8,11 +8,13 @@ leaves, the next start sweeps, see ``study.scratch``).
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -31,9 +33,13 @@ class Interrupts:
     def __init__(self) -> None:
         self.heard: int | None = None
         self._since = 0.0
+        self._swallowed = False
 
     def hear(self, number: int, frame: FrameType | None = None) -> None:
         """The handler. No lock is taken: it may be held where the handler runs."""
+        if self._swallowed:
+            self._swallowed = False
+            raise KeyboardInterrupt
         if self.heard is None:
             self.heard, self._since = number, time.monotonic()
             if number != signal.SIGINT:
@@ -43,6 +49,20 @@ class Interrupts:
             with contextlib.suppress(OSError):
                 os.write(2, b"\nended at once, without cleaning up; the next start does that\n")
             os._exit(128 + number)
+
+    def swallowed(self, unraisable: Any) -> None:
+        """Hook of errors that nobody can catch (in what runs at a fork, say): an interrupt comes once more."""
+        if unraisable.exc_type is KeyboardInterrupt and self.heard is not None:
+            self._swallowed = True
+            again = threading.Timer(0.1, self._once_more)
+            again.daemon = True
+            again.start()
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    def _once_more(self) -> None:
+        if self._swallowed and self.heard is not None:
+            os.kill(os.getpid(), self.heard)
 
     @contextlib.contextmanager
     def prevail(self) -> Iterator[None]:
@@ -87,12 +107,28 @@ def interruptible() -> Iterator[Interrupts]:
     before = {n: signal.getsignal(n) for n in NUMBERS if signal.getsignal(n) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, heard.hear)
+    hook, sys.unraisablehook = sys.unraisablehook, heard.swallowed
     _current.append(heard)
     try:
         yield heard
     finally:
+        heard._swallowed = False
         _current.remove(heard)
+        sys.unraisablehook = hook
         _put_back(before)
+
+
+def as_command(main: Callable[[], int]) -> int:
+    """A script's main, whose process then ends: signals that come after it change nothing any more."""
+    ending = Interrupts()
+    ending.heard, ending._since = signal.SIGINT, math.inf
+    for number in NUMBERS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, ending.hear)
+    try:
+        return main()
+    finally:
+        ending._since = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -107,6 +143,7 @@ def own_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in NUMBERS}
     try:
         yield
+        check()
     except SystemExit as error:
         _put_back(before)
         if not _current or error.code != signal.SIGTERM:

@@ -18,7 +18,7 @@ import pytest
 
 from study import signals
 from study.pareto import RESUME_HINT
-from study.signals import NUMBERS, interruptible, own_handlers
+from study.signals import NUMBERS, as_command, interruptible, own_handlers
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -143,6 +143,40 @@ def test_a_swallowed_interrupt_is_found_again() -> None:
         with pytest.raises(KeyboardInterrupt):
             signals.check()
     signals.check()
+
+
+def test_an_interrupt_that_nobody_can_catch_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """Ray forks while it starts: what Python runs at a fork loses exceptions."""
+
+    class Dying:
+        def __del__(self) -> None:
+            send(signal.SIGTERM)
+
+    with interruptible() as interrupts:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            Dying()
+            assert interrupts.heard == signal.SIGTERM
+            time.sleep(5)
+        send(signal.SIGTERM)  # impatience again
+        assert interrupts.heard == signal.SIGTERM
+    assert capfd.readouterr().err == ""
+
+
+def test_signals_after_the_end_change_nothing() -> None:
+    def main() -> int:
+        with interruptible() as interrupts:
+            try:
+                send(signal.SIGTERM)
+            except KeyboardInterrupt:
+                return interrupts.exit_code
+        return 0
+
+    if (pid := os.fork()) == 0:
+        code = as_command(main)
+        for number in NUMBERS:
+            send(number)
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
 
 
 @pytest.fixture
