@@ -189,14 +189,14 @@ def _open_base(base: Path) -> int:
                 f"{base} ({_about(found)}) has other uses, and would be closed to all other accounts: "
                 f"set {NAMED} to a folder of your own below it"
             )
-        if stat.S_IMODE(found.st_mode) != 0o700:  # an older version's Ray opened it to everybody
-            os.chmod(base, 0o700, follow_symlinks=os.chmod not in os.supports_follow_symlinks)
         held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        if not os.path.samestat(found, os.fstat(held)):
+            os.close(held)
+            raise ConfigError(f"{base} was replaced by another one while it was opened: {remedy}")
+        if stat.S_IMODE(found.st_mode) != 0o700:  # an older version's Ray opened it to everybody
+            os.fchmod(held, 0o700)
     except OSError as error:
         raise ConfigError(f"{base} cannot be used ({error.strerror}): {remedy}") from error
-    if not os.path.samestat(found, os.fstat(held)):
-        os.close(held)
-        raise ConfigError(f"{base} was replaced by another one while it was opened: {remedy}")
     return held
 
 

@@ -51,7 +51,7 @@ class Interrupts:
             os._exit(128 + number)
 
     def swallowed(self, unraisable: Any) -> None:
-        """Hook of errors that nobody can catch (what runs at a fork raises such): an interrupt comes again."""
+        """Hook of errors that nobody can catch (at a fork, for one): an interrupt comes once more."""
         if unraisable.exc_type is KeyboardInterrupt and self.heard is not None:
             self._swallowed = True
             again = threading.Timer(0.1, self._once_more)
