@@ -7,6 +7,7 @@ leaves, the next start sweeps, see ``study.scratch``).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -125,6 +126,7 @@ def as_command(main: Callable[[], int]) -> int:
     for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, ending.hear)
+    atexit.register(_ignore)  # Python puts the system's handlers back before it is gone
     try:
         return main()
     finally:
@@ -165,6 +167,11 @@ def interrupt() -> None:
     """Interrupt the main thread from another one, also where Ctrl-C is ignored (a job in the background)."""
     number: int = next((n for n in NUMBERS if callable(signal.getsignal(n))), signal.SIGINT)
     os.kill(os.getpid(), number)
+
+
+def _ignore() -> None:
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _put_back(handlers: dict[int, Any]) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from study import signals
 from study.pareto import RESUME_HINT
-from study.signals import NUMBERS, as_command, interruptible, own_handlers
+from study.signals import NUMBERS, interruptible, own_handlers
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -162,21 +162,36 @@ def test_an_interrupt_that_nobody_can_catch_comes_again(capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
-def test_signals_after_the_end_change_nothing() -> None:
-    def main() -> int:
-        with interruptible() as interrupts:
-            try:
-                send(signal.SIGTERM)
-            except KeyboardInterrupt:
-                return interrupts.exit_code
-        return 0
+LATE = """
+import os, signal, sys, time
+from study.signals import as_command, interruptible
 
-    if (pid := os.fork()) == 0:
-        code = as_command(main)
-        for number in NUMBERS:
-            send(number)
-        os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
+def send():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+
+class Last:
+    def __del__(self):  # when Python has put the system's handlers back
+        send()
+
+sys.modules["last"] = Last()
+
+def main():
+    with interruptible() as interrupts:
+        try:
+            send()
+        except KeyboardInterrupt:
+            return interrupts.exit_code
+
+code = as_command(main)
+send()
+sys.exit(code)
+"""
+
+
+def test_signals_after_the_end_change_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "")  # killed by the last one, it would be -15
 
 
 @pytest.fixture
