@@ -100,7 +100,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             served = _served(settings)
             protected = served.load()  # here first: what is wrong is said before anything starts
             held.callback(_stop, plan)
-            with Progress(console) as progress:
+            with interrupts.prevail(), Progress(console) as progress:
                 for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
                     progress.note(text, i, len(steps))
                     step()
