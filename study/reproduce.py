@@ -39,6 +39,8 @@ from study.paper.figures import write_figures
 from study.paper.render import failed_share, load, write_tables
 from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, INTERRUPTED, USAGE, make_executor
+from study.plain import visible_line
+from study.reading import saying
 from study.settings import StudySettings
 
 SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
@@ -160,12 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not chosen.render:
             with ExitStack() as held:
                 _run(chosen, rows, runs, console, held)
-        return _render(chosen, tables, figures, console)
+        with saying(lambda text: errors.print(text, markup=False)):
+            return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False)
+        errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except StorageError as error:
-        errors.print(f"error: {error}; finished episodes are kept. Continue with --resume", style="bold red")
+        text = f"error: {visible_line(error)}; finished episodes are kept. Continue with --resume"
+        errors.print(text, style="bold red", markup=False)
         return FAILED
     except KeyboardInterrupt:
         errors.print("interrupted; finished episodes are kept. Continue with the same settings and --resume")
@@ -192,7 +196,8 @@ def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, 
                 total += expected_seconds(scene, attacks, chosen.seeds, executor.lanes)
         console.print(
             f"{trials} trials on {', '.join(r.study for r in records.values())}, {episodes} episodes to "
-            f"run: about {duration(total)} ({executor.lanes} at once, timed here; within a factor 2)"
+            f"run: about {duration(total)} ({executor.lanes} at once, timed here; within a factor 2)",
+            markup=False,
         )
         for run in runs:
             run_rows(settings[run], run, records[run], rows, executor, console)
@@ -208,7 +213,7 @@ def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...]
         *write_tables(found, tables, chosen.storage),
         *write_figures(found, figures, chosen.storage),
     ):
-        console.print(f"written: {path}")
+        console.print(f"written: {path}", markup=False)
     if chosen.compact is not None:
         write_compact(found, chosen.compact)
         copy = load(str(chosen.compact), chosen.faces)
