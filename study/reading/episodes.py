@@ -35,6 +35,9 @@ def episodes_of(data: bytes, trial: str, schema: pa.Schema) -> pa.Table:
     if not table.schema.equals(schema):  # of an older version, or not ours
         table = columns_of(table, schema)
     check_trial(table, trial)
+    for field in schema:  # of an older version: nothing was measured
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
 
 
