@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,23 @@ class ArtifactStore:
         return f"artifacts/{kind}-{digest({'kind': kind, 'source': source_fingerprint(), 'spec': spec})[:32]}"
 
     def tensors(
-        self, kind: str, spec: dict[str, Any], make: Callable[[], dict[str, Tensor]]
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        make: Callable[[], dict[str, Tensor]],
+        like: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Load a state dict (safetensors), or make and store it. Order and bits are kept."""
+        """Load a state dict (safetensors), or make and store it. Order and bits are kept.
+
+        Args:
+            like: names, shapes and types that it must have; what has others is rebuilt. None: not judged.
+        """
         payload = self._load(kind, spec)
         if payload is not None:
             try:
                 value = _from_bytes(payload)
+                if like is not None and _form(value) != _form(like):
+                    raise ValueError("tensors of other names, shapes or types")
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
                 self._reject(kind, spec, f"holds no tensors ({type(error).__name__})")
             else:
@@ -105,6 +115,10 @@ class ArtifactStore:
         self.storage.write(
             self.name(kind, spec), hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
         )
+
+
+def _form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _to_bytes(tensors: dict[str, Tensor]) -> bytes:

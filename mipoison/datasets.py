@@ -193,7 +193,11 @@ def load_dataset(
     """
     name, path = parse_name(dataset)
     root = Path(data_root).expanduser() if data_root is not None else default_data_root()
-    source = Source(name, root, Path(path).expanduser(), download, check_image_size(dataset, image_size))
+    try:
+        own = Path(path).expanduser()
+    except RuntimeError as error:  # ~somebody whom this machine does not know
+        raise DataError(f"dataset {dataset!r}: {error}") from error
+    source = Source(name, root, own, download, check_image_size(dataset, image_size))
     loaded = source.spec.loader(source)
     images, labels, official = loaded[:3]
     public, class_names = loaded[3:] if len(loaded) == 5 else (None, ())

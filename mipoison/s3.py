@@ -13,6 +13,9 @@ from mipoison.config import ConfigError
 
 OPTIONS = ("endpoint_override", "region", "scheme")
 """What the query of an s3:// URI may say."""
+_HOST = re.compile(r"[\w.-]+(:\d+)?(/[\w./-]*)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
+_FORMS = {"endpoint_override": "a host, or host:port, and no user or key", "region": "a region's name"}
 _SECRET = re.compile(r"key|secret|token|passw|credential|sas|signature", re.IGNORECASE)
 
 
@@ -22,12 +25,40 @@ def line(error: BaseException | None) -> str:
     return re.sub(r" \((Request ID|Host ID): [^)]*\)", "", text)
 
 
-def refuse_credentials(uri: str) -> None:
-    """ConfigError if user information or a query parameter looks like a credential; it is not repeated."""
-    split = urllib.parse.urlsplit(uri)
+def shown(uri: str) -> str:
+    """Scheme, host and path of a URI: what messages repeat; no user, password, query or fragment."""
+    try:
+        split = urllib.parse.urlsplit(uri)
+    except ValueError:
+        return f"{uri.partition('://')[0]}://..."
+    return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
+
+
+def _harmless(text: str) -> str:
+    """A word, or a host and its port, to be repeated in a message; dots for all that may be a secret."""
+    return text if re.fullmatch(r"[a-z._-]{0,20}(:\d{1,5})?", text) else "..."
+
+
+def holds_credentials(uri: str) -> bool:
+    """Whether user information or a query parameter looks like a credential.
+
+    Raises:
+        ConfigError: no URI; nothing of it is repeated, as a part may be a secret.
+    """
+    try:
+        split = urllib.parse.urlsplit(uri)
+        given = urllib.parse.parse_qsl(split.query, keep_blank_values=True)
+    except ValueError as error:
+        raise ConfigError(f"{shown(uri)} is not understood: brackets or characters of no URI") from error
     user = split.netloc.rpartition("@")[0]
-    named = [k for k, _ in urllib.parse.parse_qsl(split.query, keep_blank_values=True) if _SECRET.search(k)]
-    if named or ":" in user or (user and split.scheme in ("s3", "http", "https")):
+    named = any(_SECRET.search(key) or "@" in urllib.parse.unquote(value) for key, value in given)
+    return named or ":" in user or (bool(user) and split.scheme in ("s3", "http", "https"))
+
+
+def refuse_credentials(uri: str) -> None:
+    """ConfigError if :func:`holds_credentials`; they are not repeated."""
+    if holds_credentials(uri):
+        split = urllib.parse.urlsplit(uri)
         raise ConfigError(
             f"storage {split.scheme}://...: no credentials in the URI, which records and logs repeat. "
             "Use the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), a profile (AWS_PROFILE), a role"
@@ -42,27 +73,33 @@ def open_s3(uri: str) -> tuple[fs.FileSystem, str, str]:
     for key, value in given:
         if key not in OPTIONS or not value:
             raise ConfigError(
-                f"storage {uri!r}: query parameter {key}={value}: choose from {', '.join(OPTIONS)}"
+                f"storage {shown(uri)}: query parameter {_harmless(key)}={_harmless(value)}: choose from "
+                f"{', '.join(OPTIONS)}"
             )
     options = dict(given)
     path = urllib.parse.unquote(split.path).strip("/")
     if not split.netloc:
-        raise ConfigError(f"storage {uri!r} names no bucket or folder: write s3://bucket/prefix")
+        raise ConfigError(f"storage {shown(uri)} names no bucket or folder: write s3://bucket/prefix")
     if split.fragment or "\0" in path or any(p in ("", ".", "..") for p in path.split("/") if path):
-        raise ConfigError(f"storage {uri!r} is not understood: write s3://bucket/prefix, plain names")
+        raise ConfigError(f"storage {shown(uri)} is not understood: write s3://bucket/prefix, plain names")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if "endpoint_override" not in options and endpoint:
         refuse_credentials(endpoint)
         scheme, _, host = endpoint.rpartition("://")
         options = {"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"} | options
+    for key, form in (("endpoint_override", _HOST), ("region", _REGION)):
+        if key in options and not form.fullmatch(options[key]):
+            raise ConfigError(f"storage {shown(uri)}: {key} (or $AWS_ENDPOINT_URL): write {_FORMS[key]}")
     if options.get("scheme", "https") not in ("http", "https"):
-        raise ConfigError(f"storage {uri!r}: scheme={options['scheme']}: choose from http, https")
+        raise ConfigError(
+            f"storage {shown(uri)}: scheme={_harmless(options['scheme'])}: choose from http, https"
+        )
     if "region" not in options:
         options["region"] = _region(split.netloc, "endpoint_override" in options, uri)
     try:
         system = _s3_system(tuple(sorted(options.items())))
     except Exception as error:
-        raise ConfigError(f"storage {uri!r} is not understood: {line(error)}") from error
+        raise ConfigError(f"storage {shown(uri)} is not understood: {line(error)}") from error
     query = urllib.parse.urlencode(sorted(options.items()), safe=":[]/")
     base = f"s3://{split.netloc}/{urllib.parse.quote(path)}".rstrip("/")
     return system, f"{split.netloc}/{path}".rstrip("/"), f"{base}?{query}"
@@ -76,7 +113,7 @@ def _region(bucket: str, elsewhere: bool, uri: str) -> str:
     try:
         return str(fs.resolve_s3_region(bucket))
     except OSError as error:
-        raise ConfigError(f"storage {uri!r}: {line(error)}") from error
+        raise ConfigError(f"storage {shown(uri)}: {line(error)}") from error
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mipoison.artifacts import ArtifactStore
 from mipoison.config import ConfigError
+from mipoison.fingerprints import refuse_other
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
@@ -86,7 +87,9 @@ class Scene:
 
         with torch.device("meta"):  # no initialisation: nothing drawn from the global generator
             network = architecture.make(self.split.image_shape, self.split.n_classes)
-        state = self.store.tensors("substitute", self.spec(substitute=config.flat()), make)
+        state = self.store.tensors(
+            "substitute", self.spec(substitute=config.flat()), make, network.state_dict()
+        )
         network.load_state_dict(state, assign=True)
         return network.requires_grad_(False).eval().to(self.device)
 
@@ -164,7 +167,8 @@ def _classifier(
         )  # fmt: skip
         return fresh.state_dict()
 
-    state = store.tensors(name, _spec(scene, split, device, classifier=config.flat()), make)
+    spec = _spec(scene, split, device, classifier=config.flat())
+    state = store.tensors(name, spec, make, model.state_dict())
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval().to(device)
 
@@ -193,6 +197,7 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVi
         ConfigError: another classifier than the settings' digest says, or one that does not fit.
     """
     assert config.victim is not None
+    refuse_other(config.victim, config.victim_digest)
     victim = load_victim(config.victim, config.victim_state)
     if victim.digest != config.victim_digest:
         raise ConfigError(

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 from pyarrow import fs
 
 from mipoison.config import ConfigError
-from mipoison.s3 import line, open_s3, refuse_credentials
+from mipoison.s3 import line, open_s3, refuse_credentials, shown
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -74,7 +74,8 @@ class Storage:
             try:
                 self._fs, self._path = fs.FileSystem.from_uri(self.root)
             except Exception as error:
-                raise ConfigError(f"storage {self.root!r} is not understood: {line(error)}") from error
+                reason = line(error).replace(self.root, shown(self.root))
+                raise ConfigError(f"storage {shown(self.root)} is not understood: {reason}") from error
         else:
             try:
                 self._path = self.root = str(Path(self.root).expanduser().resolve())
@@ -111,6 +112,19 @@ class Storage:
             raise ConfigError(f"name {name!r} leads outside {self.root} by a link: remove the link")
         return path
 
+    def _path_to_write(self, name: str) -> str:
+        """As :meth:`path`; no folder on the way is a link, not even to another place below the root.
+
+        A file that is a link, or has other names (hard links), is replaced: what it led to stays as it is.
+        """
+        path = self.path(name)
+        folder = Path(path).parent
+        while self.local and folder != Path(self._path) and folder != folder.parent:
+            if folder.is_symlink():
+                raise ConfigError(f"name {name!r} leads through a link: {folder}; remove the link")
+            folder = folder.parent
+        return path
+
     def local_path(self, name: str) -> Path | None:
         """The path of a name on this machine, or None in an object store."""
         return Path(self.path(name)) if self.local else None
@@ -119,9 +133,9 @@ class Storage:
         """Write a whole file atomically, replacing an older one.
 
         Raises:
-            StorageError: not within the patience.
+            ConfigError: a folder on the way is a link. StorageError: not within the patience.
         """
-        path = self.path(name)
+        path = self._path_to_write(name)
         self._patiently(f"write {name}", lambda: self._write(path, data))
 
     def _write(self, path: str, data: bytes) -> None:
@@ -132,6 +146,7 @@ class Storage:
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
+            _make_room(target, Path(self._path))
             with _create(temporary) as stream:
                 stream.write(data)
                 stream.flush()
@@ -211,7 +226,13 @@ class Storage:
     def _files(self, folder: str) -> list[Any]:
         """Files directly in a folder; neither hidden ones (temporary names) nor links that lead outside."""
         selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        found = self._patiently(f"list {folder}", lambda: self._fs.get_file_info(selector))
+        try:
+            found = self._patiently(f"list {folder}", lambda: self._fs.get_file_info(selector))
+        except StorageError as error:
+            if isinstance(error.__cause__, NotADirectoryError):  # a file where a folder belongs
+                log.warning("%s is a file, not a folder", folder)
+                return []
+            raise
         return [
             i
             for i in found
@@ -308,6 +329,18 @@ def _create(path: Path) -> BinaryIO:
         except FileNotFoundError:
             continue
     raise OSError(errno.EBUSY, "its folder is removed again and again", str(path.parent))
+
+
+def _make_room(target: Path, root: Path) -> None:
+    """Move a folder that stands where a file belongs, or a file where a folder does, aside."""
+    for place in (target, *target.parents):
+        if place == root or place == place.parent:
+            return
+        wrong = place.is_dir() and not place.is_symlink() if place == target else place.is_file()
+        if wrong:
+            aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.aside")
+            place.rename(aside)
+            log.warning("%s is in the way, moved to %s", place, aside)
 
 
 def _flush_folder(folder: Path) -> None:

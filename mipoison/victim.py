@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError
+from mipoison.fingerprints import exported_digest
 
 CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -85,19 +86,17 @@ def load_victim(source: str, state: str | None = None) -> OwnVictim:
         ConfigError: it cannot be imported, built or loaded; one line.
     """
     check_source(source, state)
-    h = hashlib.sha256(short_name(source).encode())
     if source.endswith(".pt2"):
-        path = Path(source).expanduser()
-        h.update(path.read_bytes())
+        digest = exported_digest(source)
         try:
-            exported: nn.Module = torch.export.load(path).module()
+            exported: nn.Module = torch.export.load(Path(source).expanduser()).module()
         except Exception as error:
             raise ConfigError(f"victim {source!r}: not a torch.export file ({_one_line(error)})") from error
-        return OwnVictim(exported, short_name(source), h.hexdigest()[:16])
+        return OwnVictim(exported, short_name(source), digest)
     module, code = _build(source)
     if state is not None:
         _load_state(module, source, state)
-    h.update(code + repr(module).encode() + state_digest(module).encode())
+    h = hashlib.sha256(source.encode() + code + repr(module).encode() + state_digest(module).encode())
     return OwnVictim(module.eval().requires_grad_(False), source, h.hexdigest()[:16])
 
 

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mipoison.attacks import by_cost
+from mipoison.attacks import ATTACKS, by_cost
 from mipoison.config import Config, ConfigError, choose
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.scene import SceneConfig
 from study.cut import CUT, worst_point
 from study.fresh import knobs_of
 from study.preparation import prepare_scene, scenes_of
-from study.records import Records, episode_schema
-from study.render import ABOUT, Finished
+from study.records import ABOUT, Records, episode_schema
+from study.render import Finished
 from study.spec import TrialSpec
 from study.trial import complete, records_of
 from study.worker import run_trial
@@ -65,16 +65,52 @@ def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
 
 
-def scenes_in(rows: pd.DataFrame) -> tuple[SceneConfig, ...]:
-    """The scenes of some records, one a seed.
+@dataclass(frozen=True)
+class Given:
+    """The classifier that the reader of somebody's records gives on the command line; by default none.
+
+    What the records name is never loaded: they were written by whoever could write to the storage, and a
+    module or a ``.pt2`` file runs code.
+    """
+
+    victim: str | None = None
+    victim_state: str | None = None
+
+
+NOT_GIVEN = Given()
+
+
+class NotGivenError(ConfigError):
+    """Records of somebody's own classifier, and no classifier was given."""
+
+
+def of_own_victim(rows: pd.DataFrame) -> bool:
+    """Whether the records are of somebody's own classifier."""
+    return "scene.victim" in rows and bool(rows["scene.victim"].notna().any())
+
+
+def scenes_in(rows: pd.DataFrame, given: Given = NOT_GIVEN) -> tuple[SceneConfig, ...]:
+    """The scenes of some records, one a seed, with the classifier that the reader gave.
 
     Raises:
-        ConfigError: settings that this version does not know.
+        NotGivenError: the records are of an own classifier, and none was given.
+        ConfigError: settings that this version does not know, or a classifier for records that have none.
     """
+    if given.victim is None and given.victim_state is not None:
+        raise ConfigError(f"victim_state {given.victim_state!r} without --victim module:factory")
+    if of_own_victim(rows) and given.victim is None:
+        raise NotGivenError(
+            "these records are of somebody's own classifier, and what records name is never loaded (it runs "
+            "code): give the classifier, if you have it and trust it, with --victim (and --victim-state)"
+        )
+    if given.victim is not None and not of_own_victim(rows):
+        raise ConfigError(f"victim {given.victim!r}: these records trained their own; leave --victim out")
     columns = [c for c in rows if c.startswith("scene.")]
     found = []
     for record in plain(rows.drop_duplicates("seed").sort_values("seed")[columns]):
         known = {name.removeprefix("scene."): value for name, value in record.items() if value is not None}
+        if given.victim is not None:
+            known |= {"victim": given.victim, "victim_state": given.victim_state}
         found.append(SceneConfig.from_flat(known))
     return tuple(found)
 
@@ -86,6 +122,7 @@ def specification(
     knobs: list[str],
     root: str,
     data_root: str | None,
+    given: Given = NOT_GIVEN,
 ) -> TrialSpec:
     """What is to be run: a recorded trial, or a given setting on the scenes and attackers of the study.
 
@@ -93,6 +130,7 @@ def specification(
         trial: a recorded one, None for a setting of one's own. defense: a name of DEFENSES. knobs:
             ``name=value`` each, over the trial's knobs or the defense's defaults.
         root: where trained parts and records go. data_root: the data folder, None for the default.
+        given: the reader's classifier, see :func:`scenes_in`.
 
     Raises:
         ConfigError: names and values that do not exist or do not fit.
@@ -106,6 +144,8 @@ def specification(
     own = {} if stored is None or name != str(stored["defense"].iloc[0]) else knobs_of(stored.iloc[0])
     config = _changed(DEFENSES[name], own, knobs)
     same = stored is not None and not knobs and defense in (None, str(stored["defense"].iloc[0]))
+    for attack in source["attack"]:
+        choose("attacker", str(attack), ATTACKS)
     cut = same and bool((source["status"] == CUT).any())
     floor = plain(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if cut else []
     return TrialSpec(
@@ -116,7 +156,7 @@ def specification(
         defense=name,
         knobs=config.flat(),
         attackers=by_cost(tuple(dict.fromkeys(source["attack"]))),
-        scenes=tuple(scene.flat() for scene in scenes_in(source)),
+        scenes=tuple(scene.flat() for scene in scenes_in(source, given)),
         root=root,
         data_root=data_root,
         floor=worst_point(floor),

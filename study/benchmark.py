@@ -23,6 +23,7 @@ from mipoison.episode import device_name, versions
 from mipoison.storage import Storage
 from study.bench import BENCHMARKS
 from study.bench.rows import Row, markdown, to_frame
+from study.plain import markdown_text
 from study.progress import Progress
 from study.signals import Interrupts, as_command, interruptible
 
@@ -120,7 +121,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _text(rows: list[Row], failed: list[str], quick: bool) -> str:
-    lost = "".join(f"\n\n**failed:** {text}" for text in failed)
+    lost = "".join(f"\n\n**failed:** {markdown_text(text)}" for text in failed)
     return markdown(rows, header(quick) + lost)
 
 

@@ -33,7 +33,8 @@ def worst_point(records: Sequence[Mapping[str, Any]]) -> Point | None:
     As in ``study.frontier``: distortion is the mean over seeds, the worst attackers are those with the
     highest mean accuracy and with the lowest mean error over the seeds.
     """
-    if not records or any(r["status"] != "ok" for r in records):
+    measured = ("confidence_distortion", "attack_accuracy", "reconstruction_error")
+    if not records or any(r["status"] != "ok" or None in [r[name] for name in measured] for r in records):
         return None
     by_attack: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:

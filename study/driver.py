@@ -28,7 +28,7 @@ from study.lock import Lease
 from study.monitoring import Monitor
 from study.progress import Progress
 from study.quality import quality
-from study.records import Advanced, Records, unheard
+from study.records import ABOUT, Advanced, Records, unheard
 from study.search import Search
 from study.settings import StudySettings
 from study.spec import TrialResult, TrialSpec
@@ -37,8 +37,6 @@ from study.trial import Outcome, Record, complete, outcomes_of, record_loss
 
 REPEATED_SUGGESTIONS = 60
 """So many suggestions in a row of what is known or under way: the space has no more settings to offer."""
-ABOUT = "study.json"
-"""What a study is: its settings, and what it was begun with."""
 Ask = Callable[[], TrialSpec | None]
 Done = Callable[[TrialSpec, Outcome | None, str | None], None]
 

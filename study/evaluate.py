@@ -21,9 +21,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
 from mipoison.episode import device_name, versions
-from mipoison.storage import StorageError
-from study.again import differences, largest, rows_of, run_again, specification
+from study.again import Given, differences, largest, rows_of, run_again, specification
 from study.cut import CUT
+from study.plain import visible_line
+from study.reading import saying
 from study.render import Finished, load
 from study.reporting.tables import attackers_table
 from study.scratch import kept, scratch_folder
@@ -50,6 +51,11 @@ class Arguments:
     """knobs that differ from the trial's (or from the defense's defaults)"""
     data_root: Path | None = None
     """data folder; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    victim: str | None = None
+    """the classifier, where the records are of somebody's own: module:factory or file.pt2, as for pareto.py.
+    Both run code; what the records name is never loaded"""
+    victim_state: str | None = None
+    """weights for --victim module:factory"""
     storage: str | None = None
     """keep records and trained parts here (finished episodes found there are not run again); default: a
     temporary folder, so that everything is trained anew"""
@@ -68,10 +74,11 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(kept())
+            stack.enter_context(saying(lambda text: errors.print(text, markup=False)))
             root = chosen.storage or stack.enter_context(scratch_folder("evaluate"))
             return evaluate(chosen, root, console)
-    except (ConfigError, DataError, StorageError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False)
+    except (ConfigError, DataError, OSError) as error:
+        errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
         records = f"finished episodes are kept in {chosen.storage}" if chosen.storage else "nothing is kept"
@@ -83,7 +90,15 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     """Run it, print what came out beside what is stored."""
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
-    spec = specification(study, chosen.trial, chosen.defense, list(chosen.knob), root, data)
+    spec = specification(
+        study,
+        chosen.trial,
+        chosen.defense,
+        list(chosen.knob),
+        root,
+        data,
+        Given(chosen.victim, chosen.victim_state),
+    )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)
     console.print(
@@ -101,7 +116,7 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     stored = None if chosen.trial != spec.trial else rows_of(study, spec.trial)
     console.print(attackers_table(measured, stored))
     for error in sorted(set(measured.loc[measured["status"] != "ok", "error"].dropna())):
-        console.print(error, markup=False)
+        console.print(visible_line(error), markup=False)
     if chosen.storage:
         console.print(
             f"records: {chosen.storage}/{spec.study}/episodes/{spec.trial}.a0.parquet", markup=False
@@ -127,7 +142,7 @@ def verdict(study: Finished, stored: pd.DataFrame, measured: pd.DataFrame, conso
     for name, here in (("device", device_name()), ("versions", versions())):
         then = sorted(set(stored[name].dropna())) if name in stored else []
         if then and then != [here]:
-            console.print(f"{name} then: {', '.join(then)}; now: {here}", markup=False)
+            console.print(f"{name} then: {visible_line(', '.join(then))}; now: {here}", markup=False)
     return DIFFERENT
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -15,15 +17,17 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.splits import describe
 from mipoison.storage import Storage
-from study.driver import ABOUT, Study
+from study.driver import Study
 from study.fresh import knobs_of
 from study.lock import Lease
 from study.monitoring import STAGES
+from study.plain import visible_line
 from study.progress import Progress
-from study.records import Records
+from study.reading import leave_out, saying
+from study.records import ABOUT, Records
 from study.search import Search
 from study.settings import NEWER, StudySettings, config_of, differences
-from study.space import parameters, starting_points
+from study.space import can_ask, parameters, starting_points
 from study.tracking import Finished
 from study.trial import outcomes_of, was_lost
 from study.worst import NEEDED
@@ -50,9 +54,9 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     if held is not None:
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         lease = held.enter_context(Lease(storage, name, say=say))
-    stored = records.read_json(ABOUT)
+    stored = records.read_settings()
     if settings.resume and stored is not None:
-        changed = differences(NEWER | stored["settings"], settings.shared())
+        changed = differences(NEWER | stored, settings.shared())
         if changed:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
     elif settings.resume:
@@ -69,10 +73,14 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     if scene.victim is not None:
         own_victim(scene, split, torch.device("cpu"))  # before any work: does it fit the data?
     console.print(
-        f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
+        f"study {name} in {storage.root}: {visible_line(describe(split))}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
     progress = Progress(console)
-    study = _load(settings, storage, records, progress, alone=lease is not None)
+    with saying(functools.partial(console.print, markup=False, soft_wrap=True)):
+        study = _load(settings, storage, records, progress, alone=lease is not None)
     study.lease = lease
     return study
 
@@ -88,6 +96,14 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
             return (used or name) if settings.resume else name
         used = name
     raise AssertionError
+
+
+def _searched(settings: StudySettings, trial: str, spec: Mapping[str, Any]) -> bool:
+    """Whether the search can ask for a setting that was begun; else it is left out, and said."""
+    fine = can_ask(list(settings.defenses), spec["defense"], spec["knobs"])
+    if not fine:
+        leave_out(f"trials/{trial}.json", f"a setting of {spec['defense']} that this study does not search")
+    return fine
 
 
 def _load(
@@ -122,7 +138,7 @@ def _load(
     unfinished = [
         (trial, int(spec["attempt"]), spec)
         for trial, spec in sorted(started.items())
-        if trial not in finished and trial not in ANCHORS
+        if trial not in finished and trial not in ANCHORS and _searched(settings, trial, spec)
     ]
     study = Study(
         settings=settings,
@@ -134,7 +150,7 @@ def _load(
         finished=finished,
         unfinished=unfinished,
         numbers=itertools.count(
-            1 + max((int(n) for n in re.findall(r"\bt(\d+)-", " ".join(ever))), default=0)
+            1 + max((int(n) for n in re.findall(r"\bt(\d{1,9})-", " ".join(ever))), default=0)
         ),
     )
     study.outcomes = outcomes_of(finished, settings.max_accuracy_drop)

@@ -23,8 +23,10 @@ from study.fresh import reevaluate
 from study.monitoring import RayMonitor
 from study.opening import open_study
 from study.page import PAGE, write_page
+from study.plain import visible_line
 from study.progress import Progress
 from study.rayenv import plan_ray
+from study.reading import saying
 from study.render import load
 from study.reporting import write_report
 from study.scratch import kept
@@ -70,7 +72,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 study.check()  # not by a person: the lease is lost
                 raise
     except (ConfigError, DataError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False)
+        errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
         errors.print(f"{interrupts.what}; {RESUME_HINT}{name}", markup=False)
@@ -80,8 +82,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         if failure is None:
             raise
         errors.print(
-            f"error: {failure}; finished episodes are kept. Once that is mended, continue with the same "
-            f"settings and --resume{name}",
+            f"error: {visible_line(failure)}; finished episodes are kept. Once that is mended, continue with "
+            f"the same settings and --resume{name}",
             style="bold red",
             markup=False,
         )
@@ -113,7 +115,7 @@ def _run(study: Study, console: Console) -> int:
     folder = study.records.study
     remote = "://" in settings.storage
     place = study.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
-    with progress:
+    with progress, saying(lambda text: console.print(text, markup=False, soft_wrap=True)):
         progress.brief("writing tables and figures", 0, 2)
         write_report(
             study.records,
@@ -127,8 +129,16 @@ def _run(study: Study, console: Console) -> int:
         progress.brief("writing the page", 1, 2)
         size = write_page(load(place), place, with_vectors=False)
     file = study.storage.where(f"{folder}/{PAGE}")
-    console.print(f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)", soft_wrap=True)
-    console.print(f"python study/report.py {shlex.quote(place)} adds released vectors to it", soft_wrap=True)
+    console.print(
+        f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)",
+        soft_wrap=True,
+        markup=False,
+    )
+    console.print(
+        f"python study/report.py {shlex.quote(place)} adds released vectors to it",
+        soft_wrap=True,
+        markup=False,
+    )
     share = failed_share(episodes)
     n_cut, saved = cut_share(episodes)
     if n_cut:

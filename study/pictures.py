@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mipoison.storage import Storage
-
-log = logging.getLogger(__name__)
+from study.reading import Unreadable, leave_out
+from study.reading.pictures import archive_of, pictures_of
 
 
 def write_pictures(storage: Storage, study: str, trial: str, pictures: Mapping[str, NDArray[Any]]) -> None:
@@ -31,9 +28,20 @@ def read_pictures(storage: Storage, study: str, trial: str) -> dict[str, NDArray
     if data is None:
         return {}
     try:
-        # NumPy tries a pickle where it finds neither an archive nor an array: only archives get there.
-        with zipfile.ZipFile(io.BytesIO(data)), np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {key: archive[key].astype(np.float64) / 255 for key in archive.files}
-    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s is left out: %s", name, error)
+        return {key: images / 255 for key, images in archive_of(data).items()}
+    except Unreadable as error:
+        leave_out(name, error)
+        return {}
+
+
+def kept_pictures(data: bytes, name: str, trial: str) -> dict[str, NDArray[np.float64]]:
+    """A trial's images in [0, 1] out of a compact copy's ``pictures.parquet``; empty if there are none.
+
+    Args:
+        name: of the file, to say it where nothing in it can be read.
+    """
+    try:
+        return {key: images / 255 for key, images in pictures_of(data).get(trial, {}).items()}
+    except Unreadable as error:
+        leave_out(name, error)
         return {}

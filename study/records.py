@@ -37,8 +37,14 @@ from study.gathering import (
     rows_by_trial,
     unheard,
 )
+from study.reading import Unreadable, leave_out
+from study.reading.documents import about_of, parse_json, settings_of, started_of
+from study.reading.episodes import episodes_of, of_one_scene
 
 log = logging.getLogger(__name__)
+
+ABOUT = "study.json"
+"""What a study is: its settings, and what it was begun with."""
 
 _TEXT = [
     "episode_id",
@@ -178,13 +184,17 @@ class Records:
         return f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet"
 
     def attempts(self) -> dict[str, list[str]]:
-        """Trial -> names of its files, the latest attempt first; some may be damaged."""
+        """Trial (the anchors first) -> names of its files, the latest attempt first; some may be damaged."""
         found: dict[str, list[tuple[int, str]]] = {}
         for name in self.storage.names(f"{self.study}/episodes"):
-            match = re.fullmatch(r".*/([^/]+)\.a(\d+)\.parquet", name)
+            match = re.fullmatch(r".*/([A-Za-z0-9][A-Za-z0-9._-]*)\.a(\d{1,6})\.parquet", name)
             if match:
                 found.setdefault(match[1], []).append((int(match[2]), name))
-        return {trial: [name for _, name in sorted(files, reverse=True)] for trial, files in found.items()}
+        order = [
+            *(name for name in ANCHORS if name in found),
+            *(name for name in found if name not in ANCHORS),
+        ]
+        return {trial: [name for _, name in sorted(found[trial], reverse=True)] for trial in order}
 
     def finished(self) -> dict[str, str]:
         """Trial -> file name of its latest attempt."""
@@ -227,10 +237,10 @@ class Records:
         return each(work, items, told, LOCAL_READERS if self.storage.local else READERS)
 
     def _tables(self) -> Iterator[tuple[str, pa.Table]]:
-        """Each trial and its latest attempt that can be read."""
-        for (trial, _), table in self._each(self._latest, self.attempts().items()):
-            if table is not None:
-                yield trial, table
+        """Each trial and its latest attempt that can be read, of one scene."""
+        found = self._each(self._latest, self.attempts().items())
+        whole = ((trial, table) for (trial, _), table in found if table is not None)
+        return of_one_scene(whole, self.study)
 
     def _latest(self, trial: str, names: list[str]) -> pa.Table | None:
         """The latest attempt that can be read."""
@@ -241,7 +251,7 @@ class Records:
             try:
                 return parse(data, trial)
             except Unreadable as error:
-                log.warning("%s is not counted as finished: %s", name, error)
+                leave_out(name, error)
         return None
 
     def take_in(
@@ -263,11 +273,15 @@ class Records:
         def tables() -> Iterator[tuple[str, pa.Table]]:
             for (trial, _), (table, damaged) in self._each(self._take_in, self.attempts().items(), told):
                 moved.extend(damaged)
-                if table is not None and len(table):
-                    wanted = set(table.column_names if kept is None or trial in ANCHORS else kept)
-                    yield trial, table.select([name for name in table.column_names if name in wanted])
+                if table is not None:
+                    yield trial, table
 
-        return dict(rows_by_trial(tables())), moved
+        def slim() -> Iterator[tuple[str, pa.Table]]:
+            for trial, table in of_one_scene(tables(), self.study):
+                wanted = set(table.column_names if kept is None or trial in ANCHORS else kept)
+                yield trial, table.select([name for name in table.column_names if name in wanted])
+
+        return dict(rows_by_trial(slim())), moved
 
     def _take_in(self, trial: str, names: list[str]) -> tuple[pa.Table | None, list[str]]:
         """A trial's latest attempt that can be read, and those moved."""
@@ -299,17 +313,34 @@ class Records:
         """
         data = self.storage.read(f"{self.study}/{name}")
         try:
-            return None if data is None else json.loads(data)
-        except ValueError as error:
-            raise ConfigError(
-                f"{self.study}/{name} in {self.storage.root} is damaged (no JSON): put it back from a copy, "
-                "or choose another --name"
-            ) from error
+            return None if data is None else parse_json(data)
+        except Unreadable as error:
+            raise self._damaged(name, error) from error
+
+    def read_settings(self) -> dict[str, Any] | None:
+        """The settings in ``study.json``, of a study that is to be continued; None if there is no study.
+
+        Raises:
+            ConfigError: it is there and does not hold settings.
+        """
+        data = self.storage.read(f"{self.study}/{ABOUT}")
+        try:
+            return None if data is None else settings_of(about_of(data))
+        except Unreadable as error:
+            raise self._damaged(ABOUT, error) from error
+
+    def _damaged(self, name: str, error: Unreadable) -> ConfigError:
+        return ConfigError(
+            f"{self.study}/{name} in {self.storage.root} is damaged ({error}): put it back from a copy, "
+            "or choose another --name"
+        )
 
     def started_names(self) -> list[str]:
         """Every trial that was ever begun, whether or not its description can be read."""
-        names = self.storage.names(f"{self.study}/trials")
-        return [name.rsplit("/", 1)[1].removesuffix(".json") for name in names]
+        names = [name.rsplit("/", 1)[1] for name in self.storage.names(f"{self.study}/trials")]
+        return [
+            m[1] for m in (re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.json", n) for n in names) if m
+        ]
 
     def started(self) -> dict[str, Mapping[str, Any]]:
         """Trial -> what was started (defense, knobs, attempt), finished or not; no damaged ones."""
@@ -322,40 +353,19 @@ class Records:
         if data is None:
             return None
         try:
-            spec: dict[str, Any] = json.loads(data)
-            if not {"defense", "knobs", "attempt"} <= set(spec):
-                raise Unreadable("no defense, knobs and attempt in it")
-        except (ValueError, TypeError) as error:
-            log.warning("%s is left out: %s", name, error)
+            return started_of(data)
+        except Unreadable as error:
+            leave_out(name, error)
             return None
-        return spec
-
-
-class Unreadable(ValueError):
-    """A file that is not a finished trial's."""
 
 
 def parse(data: bytes, trial: str) -> pa.Table:
     """A trial's file as a table, read with plain pyarrow (nothing in it can run code).
 
     Raises:
-        Unreadable: cut off, altered, of another trial, or not of our schema.
+        Unreadable: cut off, altered, of another trial, not of our schema, or of values that no trial has.
     """
-    try:
-        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise Unreadable(f"no Parquet file ({str(error).splitlines()[0]})") from error
-    if not table.schema.equals(episode_schema()):  # of an older version, or not ours
-        kinds = {field.name: field.type for field in table.schema}
-        for field in episode_schema():
-            if field.name not in kinds:
-                if not field.nullable:
-                    raise Unreadable(f"column {field.name} is missing")
-            elif kinds[field.name] != field.type:
-                raise Unreadable(f"column {field.name} is {kinds[field.name]}, not {field.type}")
-    if set(table.column("trial").to_pylist()) != {trial}:
-        raise Unreadable("its rows are not this trial's")
-    return table
+    return episodes_of(data, trial, episode_schema())
 
 
 _NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,13 +23,17 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage import Storage
 from study.frontier import pareto_front, selection_bias, settings_table
+from study.plain import visible_line
 from study.progress import Progress
-from study.records import Records, to_frame
+from study.reading import Unreadable, leave_out, saying
+from study.reading.documents import about_to_show
+from study.reading.episodes import compact_of
+from study.records import ABOUT, Records, check_name, episode_schema, to_frame
 from study.reporting import markdown
-from study.reporting.figures import frontier_figure
+from study.reporting.figures import drawn, frontier_figure
 from study.reporting.tables import describe
 
-EPISODES, FRESH, ABOUT = "episodes.parquet", "fresh.parquet", "study.json"
+EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
 MAX_ACCURACY_DROP = 0.02
 KEPT = ("settings", "versions", "started")
 """Of study.json: what a published copy needs, without the command line's paths."""
@@ -67,6 +71,11 @@ class Finished:
         """The study's constraint (share); records of the paper's tables have none and get the default."""
         return float(self.about.get("settings", {}).get("max_accuracy_drop", MAX_ACCURACY_DROP))
 
+    @property
+    def shown(self) -> dict[str, object]:
+        """What tables say of the study itself."""
+        return {"study": self.name, "scale": self.about.get("settings", {}).get("scale")}
+
     def read(self, name: str) -> bytes | None:
         """A file of the study, None if there is none."""
         return self.storage.read(f"{self.folder}/{name}")
@@ -91,50 +100,73 @@ def load(folder: Path | str) -> Finished:
     if stored is None:
         raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
     try:
-        about = json.loads(stored)
-    except ValueError as error:
-        raise ConfigError(f"{place}: {ABOUT} is damaged (no JSON)") from error
-    compact = storage.read(f"{name}/{EPISODES}")
-    if compact is not None:
-        episodes = to_frame(pq.read_table(io.BytesIO(compact)))
-        later = storage.read(f"{name}/{FRESH}")
-        fresh = None if later is None else to_frame(pq.read_table(io.BytesIO(later)))
+        about = about_to_show(stored, f"{name}/{ABOUT}")
+    except Unreadable as error:
+        raise ConfigError(f"{place}: {ABOUT} is damaged ({error})") from error
+    episodes = compact_episodes(storage, f"{name}/{EPISODES}")
+    if episodes is not None and len(episodes):
+        fresh = compact_episodes(storage, f"{name}/{FRESH}")
     else:
         episodes = Records(storage, name).read()
-        again = Records(storage, f"{name}.fresh").read()
-        fresh = again if len(again) else None
+        fresh = Records(storage, f"{name}.fresh").read()
     if episodes.empty:
         raise ConfigError(f"{place}: no finished episode")
-    return Finished(about.get("study", name), about, episodes, fresh, storage, name)
+    fresh = fresh if fresh is not None and len(fresh) else None
+    return Finished(_name(about, name), about, episodes, fresh, storage, name)
+
+
+def compact_episodes(storage: Storage, name: str) -> pd.DataFrame | None:
+    """Episodes in a file of a compact copy; None if it is not there, or none of ours."""
+    data = storage.read(name)
+    try:
+        return None if data is None else to_frame(compact_of(data, episode_schema(), name))
+    except Unreadable as error:
+        leave_out(name, error)
+        return None
+
+
+def _name(about: Mapping[str, Any], folder: str) -> str:
+    """The name that the study gives itself; its folder's where that is no name."""
+    try:
+        return check_name(about.get("study", folder))
+    except ConfigError as error:
+        leave_out(f"{folder}/{ABOUT}: study", error)
+        return visible_line(folder)
 
 
 def write_compact(study: Finished, out: Path) -> None:
     """Two Parquet files and the settings."""
-    out.mkdir(parents=True, exist_ok=True)
+    target = Storage(out)  # it writes through no link
     for name, frame in ((EPISODES, study.episodes), (FRESH, study.fresh)):
         if frame is not None:
-            kept = frame.dropna(axis=1, how="all")
-            pq.write_table(pa.Table.from_pandas(kept, preserve_index=False), out / name, compression="zstd")
+            target.write(name, small_parquet(frame.dropna(axis=1, how="all")))
     about = {"study": study.name, **{k: study.about[k] for k in KEPT if k in study.about}}
-    (out / ABOUT).write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+    target.write(ABOUT, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
+
+
+def small_parquet(frame: pd.DataFrame) -> bytes:
+    """A frame as a small Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+    return sink.getvalue()
 
 
 def page(study: Finished, settings: pd.DataFrame | None = None) -> str:
     """The study's tables as Markdown (``settings``: its settings table, if it is there)."""
-    told = study.about["settings"]
-    about = {"study": study.name, "scale": told["scale"]}
-    return markdown(study.episodes, study.fresh, about, told["max_accuracy_drop"], settings)
+    return markdown(study.episodes, study.fresh, study.shown, study.max_accuracy_drop, settings)
 
 
 def render(study: Finished, out: Path) -> None:
     """Write report.md and frontier.png."""
-    out.mkdir(parents=True, exist_ok=True)
-    drop = study.about["settings"]["max_accuracy_drop"]
+    target, drop = Storage(out), study.max_accuracy_drop
     settings = settings_table(study.episodes, max_accuracy_drop=drop)
-    (out / "report.md").write_text(page(study, settings))
+    target.write("report.md", page(study, settings).encode())
     bias = None if study.fresh is None else selection_bias(settings, study.fresh, drop)
-    info = describe(study.episodes, {"study": study.name, "scale": study.about["settings"]["scale"]})
-    frontier_figure(settings, pareto_front(settings), out / "frontier.png", info, fresh=bias)
+    info = describe(study.episodes, study.shown)
+    front = pareto_front(settings)
+    figure = drawn(lambda path: frontier_figure(settings, front, path, info, fresh=bias))
+    if figure is not None:
+        target.write("frontier.png", figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,21 +174,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = tyro.cli(Arguments, args=arguments, prog="study/render.py")
     console = Console(highlight=False, soft_wrap=True)
     parts = 3 if chosen.compact else 2
-    with Progress(console) as progress:
-        progress.brief("reading the records", 0, parts)
-        try:
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = chosen.out or chosen.folder
+    try:
+        with Progress(console) as progress, saying(lambda text: errors.print(text, markup=False)):
+            progress.brief("reading the records", 0, parts)
             study = load(chosen.folder)
-        except ConfigError as error:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-            return 2
-        out = chosen.out or chosen.folder
-        progress.brief("writing tables and figure", 1, parts)
-        render(study, out)
-        if chosen.compact is not None:
-            progress.brief("writing the compact copy", 2, parts)
-            write_compact(study, chosen.compact)
-            render(study, chosen.compact)
-    console.print(f"written: {out}/report.md, {out}/frontier.png")
+            progress.brief("writing tables and figure", 1, parts)
+            render(study, out)
+            if chosen.compact is not None:
+                progress.brief("writing the compact copy", 2, parts)
+                write_compact(study, chosen.compact)
+                render(study, chosen.compact)
+    except (ConfigError, OSError) as error:
+        errors.print(f"error: {visible_line(error, 2000)}", markup=False)
+        return 2
+    console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
     return 0
 
 

@@ -14,7 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
+from mipoison.storage import Storage
+from study.again import Given
 from study.page import PAGE, build
+from study.plain import visible_line
+from study.reading import saying
 from study.render import load
 
 USAGE = 2
@@ -30,6 +34,11 @@ class Arguments:
     """the file to write; default: report.html beside the records"""
     vectors: Literal["auto", "yes", "no"] = "auto"
     """clean against released vectors: auto (if trained parts are there), yes (trains what is missing), no"""
+    victim: str | None = None
+    """for the vectors, where the records are of somebody's own classifier: module:factory or file.pt2, as for
+    pareto.py. Both run code; what the records name is never loaded"""
+    victim_state: str | None = None
+    """weights for --victim module:factory"""
     data_root: Path | None = None
     """data folder, for the vectors; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
 
@@ -40,26 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]
+    given = Given(chosen.victim, chosen.victim_state)
     root = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=errors, transient=True, disable=not errors.is_terminal,
     )  # fmt: skip
     try:
-        study = load(chosen.study)
-        with bar:
+        with saying(lambda text: errors.print(text, markup=False)), bar:
+            study = load(chosen.study)
             task = bar.add_task("reading", total=None)
             page = build(
-                study, chosen.study, with_vectors=wanted, data_root=root,
+                study, chosen.study, with_vectors=wanted, data_root=root, given=given,
                 progress=lambda what, done, of: bar.update(task, description=what, completed=done, total=of),
             ).encode()  # fmt: skip
         if chosen.out is None:
             study.storage.write(f"{study.folder}/{PAGE}", page)
         else:
-            chosen.out.parent.mkdir(parents=True, exist_ok=True)
-            chosen.out.write_bytes(page)
+            Storage(chosen.out.parent).write(chosen.out.name, page)
     except (ConfigError, DataError, OSError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False)
+        errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     where = chosen.out or study.storage.where(f"{study.folder}/{PAGE}")
     console.print(f"written: {where} ({len(page) / 1e3:.0f} kB, needs no network)", markup=False)

@@ -39,6 +39,8 @@ from study.paper.figures import write_figures
 from study.paper.render import failed_share, load, write_tables
 from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
+from study.plain import visible_line
+from study.reading import saying
 from study.scratch import kept
 from study.settings import StudySettings
 from study.signals import Interrupts, as_command, interruptible
@@ -168,12 +170,14 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             with interrupts.prevail(), ExitStack() as held:
                 held.enter_context(kept())
                 _run(chosen, rows, runs, console, held)
-        return _render(chosen, tables, figures, console)
+        with saying(lambda text: errors.print(text, markup=False)):
+            return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False)
+        errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except StorageError as error:
-        errors.print(f"error: {error}; finished episodes are kept. Continue with --resume", style="bold red")
+        text = f"error: {visible_line(error)}; finished episodes are kept. Continue with --resume"
+        errors.print(text, style="bold red", markup=False)
         return FAILED
     except KeyboardInterrupt:
         errors.print(f"{interrupts.what}; {RESUME_HINT}")
@@ -200,7 +204,8 @@ def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, 
                 total += expected_seconds(scene, attacks, chosen.seeds, executor.lanes)
         console.print(
             f"{trials} trials on {', '.join(r.study for r in records.values())}, {episodes} episodes to "
-            f"run: about {duration(total)} ({executor.lanes} at once, timed here; within a factor 2)"
+            f"run: about {duration(total)} ({executor.lanes} at once, timed here; within a factor 2)",
+            markup=False,
         )
         for run in runs:
             run_rows(settings[run], run, records[run], rows, executor, console)
@@ -216,7 +221,7 @@ def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...]
         *write_tables(found, tables, chosen.storage),
         *write_figures(found, figures, chosen.storage),
     ):
-        console.print(f"written: {path}")
+        console.print(f"written: {path}", markup=False)
     if chosen.compact is not None:
         write_compact(found, chosen.compact)
         copy = load(str(chosen.compact), chosen.faces)

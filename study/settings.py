@@ -17,6 +17,7 @@ from mipoison.datasets import dataset_choices, parse_name
 from mipoison.defenses import ANCHORS, DEFENSES, retraining
 from mipoison.scene import SCALES, SceneConfig, scaled
 from mipoison.victim import check_source, repeatable_digest
+from study.plain import visible_line
 from study.records import check_name
 from study.search import SAMPLERS
 from study.space import searchable
@@ -275,7 +276,7 @@ Arguments.__doc__ = StudySettings.__doc__
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``name: stored -> now`` for each setting that differs."""
     return [
-        f"{k}: {stored.get(k)!r} -> {now.get(k)!r}"
+        f"{visible_line(k, 40)}: {visible_line(repr(stored.get(k)), 400)} -> {now.get(k)!r}"
         for k in sorted({*stored, *now})
         if stored.get(k) != now.get(k)
     ]

@@ -35,7 +35,7 @@ def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
     seeds), so that floor and worst case are chosen alike.
     """
     label_only, undefended = ANCHORS
-    floor = _worst([r for r in anchors if r["defense"] == label_only and r["status"] == "ok"])
+    floor = _worst([r for r in anchors if r["defense"] == label_only and _is_measured(r)])
     family = [*anchors, *records]
     out = []
     for record in records:
@@ -50,6 +50,15 @@ def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
         context = CheckContext.of(row, near, undefended=undefended, label_only=label_only)
         out.append(row | apply_checks(row, context))
     return out
+
+
+def _is_measured(record: Record) -> bool:
+    """Whether an anchor's record has what others are compared with."""
+    return bool(
+        record["status"] == "ok"
+        and record.get("reconstruction_error")  # a floor of zero compares nothing
+        and record.get("attack_accuracy") is not None
+    )
 
 
 def _worst(records: list[Record]) -> dict[int, Record]:

@@ -32,6 +32,9 @@ from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
 from study.group import Alone, Group
 from study.preparation import artifacts_since
+from study.reading import Unreadable, leave_out
+from study.reading.pictures import episode_of
+from study.records import episode_schema
 from study.spec import LostError, TrialResult, TrialSpec
 from study.together import fit_together, stacks
 
@@ -173,14 +176,24 @@ def _finished(
     pictures: dict[str, np.ndarray] = {}
     for i, episode in enumerate(episodes):
         scene = scenes.get(episode.scene.seed)
-        found = store.find_json("episode", _key(episode, scene, stacked)) if scene else None
+        found = _found(store, _key(episode, scene, stacked)) if scene else None
         if found is not None:
-            done[i] = found["record"]
+            done[i] = found[0]
         if scene is not None and episode.scene.seed == episodes[0].scene.seed:
             pictures.setdefault("truth", _to_bytes(scene, scene.split.private_train.x_NCHW))
             if found is not None:
-                pictures[episode.attack] = np.array(found["picture"], dtype=np.uint8)
+                pictures[episode.attack] = found[1]
     return done, pictures
+
+
+def _found(store: ArtifactStore, key: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
+    """A finished episode out of the store; None if it is not there, or of another shape: it runs again."""
+    value = store.find_json("episode", key)
+    try:
+        return None if value is None else episode_of(value, episode_schema())
+    except Unreadable as error:
+        leave_out(store.name("episode", key), error)
+        return None
 
 
 def lost_trial(spec: TrialSpec, error: str) -> TrialResult:

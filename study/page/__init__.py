@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.again import NOT_GIVEN, Given, of_own_victim
 from study.frontier import settings_table
 from study.page import sections, vectors
 from study.page.data import charts
@@ -18,6 +19,7 @@ from study.page.heatmap import heatmap
 from study.page.markup import escape, section
 from study.page.pictures import grid
 from study.page.thinning import explained, thinned
+from study.plain import visible
 from study.render import Finished
 
 ASSETS = Path(__file__).parent / "assets"
@@ -34,12 +36,15 @@ def rerun_commands(study: Finished, like: str) -> dict[str, str]:
     told = list(study.about.get("command", []))
     root = next((b for a, b in itertools.pairwise(told) if a in ("--data-root", "--data_root")), None)
     data = f" --data-root {shlex.quote(str(root))}" if root else ""
+    start, end = f"python study/evaluate.py --like {shlex.quote(like)} --trial ", data + _own(study)
     return {
-        str(
-            trial
-        ): f"python study/evaluate.py --like {shlex.quote(like)} --trial {shlex.quote(str(trial))}{data}"
-        for trial in sorted(set(study.episodes["trial"]))
+        str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
     }
+
+
+def _own(study: Finished) -> str:
+    """What a command needs beside: the reader's own word for the classifier, never the records'."""
+    return " --victim YOUR_CLASSIFIER" if of_own_victim(study.episodes) else ""
 
 
 def build(
@@ -48,6 +53,7 @@ def build(
     *,
     with_vectors: bool | None = None,
     data_root: str | None = None,
+    given: Given = NOT_GIVEN,
     progress: vectors.Progress = quiet,
 ) -> str:
     """The page.
@@ -57,12 +63,13 @@ def build(
         like: how to name the study on the command line.
         with_vectors: see ``vectors.panels``.
         data_root: the data folder, for the vectors; None for the default.
+        given: the reader's classifier, for the vectors; what the records name is never loaded.
         progress: told what takes time.
     """
     settings = settings_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
     commands = rerun_commands(study, like)
-    again = f"python study/report.py {shlex.quote(like)} --vectors yes"
-    panels, why = vectors.panels(study, settings, with_vectors, data_root, progress)
+    again = f"python study/report.py {shlex.quote(like)} --vectors yes{_own(study)}"
+    panels, why = vectors.panels(study, settings, with_vectors, data_root, given, progress)
     shown = thinned(settings)
     drawn = charts(study.episodes, shown, commands) | {"vectors": panels}
     body = "".join(
@@ -94,7 +101,7 @@ def shell(title: str, body: str, drawn: Mapping[str, Any]) -> str:
         f"script-src 'sha256-{digest}'"
     )
     # No "<" in the numbers: nothing that a record says can end the element.
-    numbers = json.dumps(drawn, allow_nan=False, separators=(",", ":"))
+    numbers = json.dumps(_shown(drawn), allow_nan=False, separators=(",", ":"))
     numbers = numbers.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -107,6 +114,15 @@ def shell(title: str, body: str, drawn: Mapping[str, Any]) -> str:
         f'<script type="application/json" id="numbers">{numbers}</script>\n'
         f"<script>{script}</script></body></html>\n"
     )
+
+
+def _shown(value: Any) -> Any:
+    """The numbers' texts as a browser may show them."""
+    if isinstance(value, Mapping):
+        return {visible(k): _shown(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(v) for v in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def write_page(study: Finished, like: str, **options: Any) -> int:

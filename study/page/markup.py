@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from study.plain import visible
+
 
 def escape(value: object) -> str:
-    """Text that no browser takes for markup, in elements and in quoted attributes."""
-    return html.escape(str(value), quote=True)
+    """Text that no browser takes for markup, in elements and in quoted attributes; nothing in it hides."""
+    return html.escape(visible(value), quote=True)
 
 
 def section(name: str, title: str, *body: str) -> str:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from mipoison.datasets import DATASETS
 from study.page.data import NAMES
 from study.page.markup import escape, note
-from study.pictures import read_pictures
+from study.pictures import kept_pictures, read_pictures
 from study.render import Finished
 from study.reporting import chosen_settings
 from study.reporting.figures import strip
@@ -48,11 +47,7 @@ def pictures(study: Finished, trial: str) -> dict[str, NDArray[np.float64]]:
     """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1]; empty if none are there or readable."""
     kept = study.read(KEPT)
     if kept is not None:
-        rows = pq.read_table(io.BytesIO(kept)).to_pandas()
-        return {
-            str(r["attack"]): np.frombuffer(r["pixels"], dtype=np.uint8).reshape(tuple(r["shape"])) / 255
-            for _, r in rows[rows["trial"] == trial].iterrows()
-        }
+        return kept_pictures(kept, f"{study.folder}/{KEPT}", trial)
     return read_pictures(study.storage, study.folder, trial)
 
 

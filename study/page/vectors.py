@@ -8,29 +8,32 @@ attacker sees a private image's clean vector.
 from __future__ import annotations
 
 import contextlib
-import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
-from mipoison.artifacts import source_fingerprint
+from mipoison.artifacts import ArtifactStore, source_fingerprint
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError
 from mipoison.defenses import DEFENSES
 from mipoison.episode import deploy
-from mipoison.scene import scene_for
-from study.again import scenes_in
+from mipoison.scene import prepare
+from mipoison.storage import Storage
+from study.again import NOT_GIVEN, Given, NotGivenError, scenes_in
 from study.fresh import knobs_of
 from study.frontier import UNDEFENDED
 from study.page.data import NAMES
+from study.plain import visible_line
+from study.reading import Unreadable, leave_out
+from study.reading.tables import vectors_of
 from study.render import Finished
 from study.reporting import chosen_settings
 from study.reporting.tables import setting_name
@@ -49,12 +52,11 @@ Vectors = dict[str, NDArray[np.float64]]
 def kept_vectors(study: Finished) -> Vectors | None:
     """Vectors that are kept beside the records: name -> (n, K), clean ones first; None if there are none."""
     data = study.read(KEPT)
-    if data is None:
+    try:
+        return None if data is None else {k: v[:SHOWN] for k, v in vectors_of(data).items()}
+    except Unreadable as error:
+        leave_out(f"{study.folder}/{KEPT}", error)
         return None
-    frame = pq.read_table(io.BytesIO(data)).to_pandas()
-    scores = [c for c in frame if str(c).startswith("c")]
-    names = sorted(dict.fromkeys(frame["defense"]), key=lambda name: name != UNDEFENDED)
-    return {str(name): frame.loc[frame["defense"] == name, scores].to_numpy(dtype=float) for name in names}
 
 
 def can_release(study: Finished) -> bool:
@@ -62,23 +64,48 @@ def can_release(study: Finished) -> bool:
     return study.about.get("source") == source_fingerprint() and bool(study.storage.names("artifacts"))
 
 
+class _OnlyThere(ArtifactStore):
+    """Trains nothing: opening a page must not cost what somebody's records ask for."""
+
+    def tensors(
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        make: Callable[[], dict[str, Tensor]],
+        like: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        def refuse() -> dict[str, Tensor]:
+            raise ConfigError(f"the trained part {kind} of this device and version is not there")
+
+        return super().tensors(kind, spec, refuse, like)
+
+
 def release_vectors(
-    study: Finished, settings: pd.DataFrame, root: str, data_root: str | None, progress: Progress
+    study: Finished,
+    settings: pd.DataFrame,
+    root: str,
+    data_root: str | None,
+    progress: Progress,
+    given: Given = NOT_GIVEN,
+    *,
+    train: bool = True,
 ) -> Vectors:
     """Deploy the settings once more and ask for the private images' vectors; clean ones first.
 
     Args:
-        root: storage root of the trained parts; what it lacks is trained and put there.
+        root: storage root of the trained parts. train: what it lacks is trained and put there.
+        given: the reader's classifier, see ``study.again.scenes_in``.
 
     Raises:
         ConfigError, DataError: data or settings that cannot be used.
     """
-    scene_config = scenes_in(study.episodes)[0]
+    scene_config = scenes_in(study.episodes, given)[0]
     chosen = chosen_settings(settings.dropna(subset=["worst_reconstruction_error"]))
     chosen = chosen[chosen["defense"] != UNDEFENDED]
     total = len(chosen) + 1
     progress("victim", 0, total)
-    scene = scene_for(scene_config, root, data_root)
+    store = (ArtifactStore if train else _OnlyThere)(Storage(root))
+    scene = prepare(scene_config, store, data_root=data_root)
     out = {"clean": scene.clean["private_train"][:SHOWN].double().numpy()}
     for i, (_, row) in enumerate(chosen.iterrows()):
         name = NAMES.get(str(row["defense"]), setting_name(row))
@@ -132,12 +159,14 @@ def panels(
     settings: pd.DataFrame,
     wanted: bool | None,
     data_root: str | None,
+    given: Given,
     progress: Progress,
 ) -> tuple[list[dict[str, Any]], str]:
     """The projections, and a sentence on where they come from or why there are none.
 
     Args:
         wanted: True trains what is missing; False leaves the vectors out; None shows them if that is cheap.
+        given: the reader's classifier. Without it the vectors of somebody's own are left out.
     """
     vectors = kept_vectors(study)
     how = "Kept beside the records."
@@ -154,10 +183,20 @@ def panels(
                 root = study.storage.root
                 if not can_release(study):  # what is trained for a page is not put beside published records
                     root = stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
-                vectors = release_vectors(study, settings, root, data_root, progress)
-        except (ConfigError, DataError) as error:
+                vectors = release_vectors(
+                    study, settings, root, data_root, progress, given, train=bool(wanted)
+                )
+        except NotGivenError as error:
+            leave_out("clean and released vectors", error)
+            return [], f"Records hold no vectors, and {error}:"
+        except (ConfigError, DataError, RuntimeError, MemoryError) as error:  # torch's: of absurd sizes
+            if wanted and not isinstance(error, ConfigError | DataError):
+                raise ConfigError(
+                    f"the records' settings cannot be trained: {visible_line(error, 160)}"
+                ) from error
             if wanted:
                 raise
+            leave_out("clean and released vectors", error)
             return [], f"The vectors could not be released again: {error}"
         how = "Released again for this page by the victim of the first seed."
     return project(vectors, progress), how

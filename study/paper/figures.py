@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,10 +22,14 @@ from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES, Row, sweep, table_rows
 from study.paper.render import Measured
 from study.paper.run import FOLDER
-from study.pictures import read_pictures
+from study.pictures import kept_pictures, read_pictures
+from study.plain import visible_line
+from study.reading import Unreadable, leave_out
+from study.reading.tables import cosine_of, vectors_of
 from study.reporting.figures import COLOURS, DPI, MARKERS, grid_figure
 from study.scratch import scratch_folder
 
+T = TypeVar("T")
 FIRST = 0
 """Seed of the vectors that are kept."""
 PICTURES = "pictures.parquet"
@@ -39,25 +40,29 @@ def _new(title: str, info: str, columns: int, *, height: float = 4.4) -> tuple[F
     figure = Figure(figsize=(5.2 * columns, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(np.array(figure.subplots(1, columns))).ravel())
-    figure.suptitle(title + "\n" + textwrap.fill(info, 85 * columns), fontsize=9)
+    figure.suptitle(
+        title + "\n" + textwrap.fill(visible_line(info), 85 * columns), fontsize=9, parse_math=False
+    )
     return figure, axes
 
 
-def _read(measured: Measured, name: str) -> pd.DataFrame | None:
+def _read(measured: Measured, name: str, judge: Callable[[bytes], T]) -> T | None:
+    """A file beside the records; None if it is not there, or left out."""
     data = measured.storage.read(f"{measured.folder}/{name}")
-    return None if data is None else pq.read_table(io.BytesIO(data)).to_pandas()
+    try:
+        return None if data is None else judge(data)
+    except Unreadable as error:
+        leave_out(f"{measured.folder}/{name}", error)
+        return None
 
 
 def pictures(measured: Measured, trial: str) -> dict[str, NDArray[Any]]:
     """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1] of a trial's first seed; empty if there "
     "are none."""
-    kept = _read(measured, PICTURES)
+    name = f"{measured.folder}/{PICTURES}"
+    kept = measured.storage.read(name)
     if kept is not None:
-        rows = kept[kept["trial"] == trial]
-        return {
-            str(r["attack"]): np.frombuffer(r["pixels"], dtype=np.uint8).reshape(tuple(r["shape"])) / 255
-            for _, r in rows.iterrows()
-        }
+        return dict(kept_pictures(kept, name, trial))
     return dict(read_pictures(measured.storage, measured.folder, trial))
 
 
@@ -66,10 +71,13 @@ def _grid(measured: Measured, rows: Iterable[Row], path: Path, figure: str) -> b
     strips: list[tuple[str, NDArray[Any]]] = []
     for row in rows:
         found = pictures(measured, row.trial)
-        if row.attack not in found:
+        if row.attack not in found or "truth" not in found:
             continue
         if not strips:
             strips.append(("truth", found["truth"]))
+        if found[row.attack].shape != strips[0][1].shape:
+            leave_out(f"{measured.folder}, pictures of {row.trial}", "another shape than the others")
+            continue
         error = measured.values(row, "reconstruction_error").mean()
         name = {"none": "undefended"}.get(row.defense, row.defense)
         words = f"{name} {row.setting}".strip()
@@ -102,19 +110,22 @@ def _projections(found: Mapping[str, Measured], folder: Path) -> list[tuple[str,
     """Figure 3: PCA and t-SNE of clean vectors beside released ones."""
     out = []
     for measured in found.values():
-        frame = _read(measured, VECTORS)
-        if frame is None:
+        vectors = _read(measured, VECTORS, vectors_of)
+        if vectors is None:
             continue
-        defenses = list(dict.fromkeys(frame["defense"]))
+        defenses = list(vectors)
         title = "Clean and released vectors of private images, PCA (above) and t-SNE (below)"
         figure = Figure(figsize=(4.2 * (len(defenses) - 1), 8.2), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(title + "\n" + textwrap.fill(measured.caption(FIRST), 130), fontsize=9)
+        figure.suptitle(
+            title + "\n" + textwrap.fill(visible_line(measured.caption(FIRST)), 130),
+            fontsize=9,
+            parse_math=False,
+        )
         grid = np.array(figure.subplots(2, len(defenses) - 1)).reshape(2, -1)
-        scores = [c for c in frame if str(c).startswith("c")]
-        clean = frame[frame["defense"] == "none"][scores].to_numpy()
+        clean = vectors["none"]
         for column, defense in enumerate(defenses[1:]):
-            released = frame[frame["defense"] == defense][scores].to_numpy()
+            released = vectors[defense]
             both = np.concatenate([clean, released])
             near = min(30, len(both) // 4)
             for row, (name, points) in enumerate(
@@ -127,7 +138,7 @@ def _projections(found: Mapping[str, Measured], folder: Path) -> list[tuple[str,
                 axes.scatter(*points[: len(clean)].T, s=16, color=COLOURS[0], label="clean", alpha=0.7)
                 look: dict[str, Any] = {"s": 16, "color": COLOURS[1], "marker": "x", "alpha": 0.7}
                 axes.scatter(*points[len(clean) :].T, label="released", **look)
-                axes.set_title(f"{defense}: {name}", fontsize=9)
+                axes.set_title(f"{visible_line(defense, 60)}: {name}", fontsize=9, parse_math=False)
                 axes.legend(fontsize=8)
         path = folder / f"figure_3_{measured.name}.png"
         figure.savefig(path)
@@ -224,7 +235,7 @@ def _cosines(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Pat
     """Proposition 1's cosine along the attacker's training, and the private loss that it speaks of."""
     out = []
     for measured in found.values():
-        frame = _read(measured, COSINE)
+        frame = _read(measured, COSINE, cosine_of)
         if frame is None:
             continue
         title = (

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from mipoison.attacks import PASSIVE
 from mipoison.config import ConfigError
@@ -17,8 +16,11 @@ from mipoison.storage import Storage
 from study.paper.experiments import FACES, MEASURES, RUNS, Row, folder_of, table_rows
 from study.paper.notes import NOTES, TITLES
 from study.paper.run import FOLDER, records_for
-from study.records import to_frame
-from study.render import ABOUT, EPISODES
+from study.plain import markdown_text
+from study.reading import Unreadable, leave_out
+from study.reading.documents import about_to_show
+from study.records import ABOUT
+from study.render import EPISODES, compact_episodes
 from study.reporting.tables import describe
 
 OURS = {
@@ -77,7 +79,7 @@ class Measured:
     def caption(self, seed: int | None = None) -> str:
         """Data, sizes, seeds (or one seed alone), device."""
         episodes = self.episodes if seed is None else self.episodes[self.episodes["seed"] == seed]
-        return describe(episodes, {"scale": self.about["settings"]["scale"]})
+        return describe(episodes, {"scale": self.about["settings"].get("scale")})
 
 
 def load(storage: str, faces: str) -> dict[str, Measured]:
@@ -89,12 +91,17 @@ def load(storage: str, faces: str) -> dict[str, Measured]:
     found = {}
     for run in RUNS:
         records = records_for(storage, folder_of(run, faces))
-        about = records.read_json(ABOUT)
-        if about is None:
+        stored = records.storage.read(f"{records.study}/{ABOUT}")
+        if stored is None:
             continue
-        path = records.storage.local_path(f"{records.study}/{EPISODES}")
-        compact = path is not None and path.is_file()
-        episodes = to_frame(pq.read_table(path)) if compact else records.read()
+        try:
+            about = about_to_show(stored, f"{records.study}/{ABOUT}")
+        except Unreadable as error:
+            leave_out(f"{records.study}/{ABOUT}", error)
+            continue
+        episodes = compact_episodes(records.storage, f"{records.study}/{EPISODES}")
+        if episodes is None:
+            episodes = records.read()
         if len(episodes):
             found[run] = Measured(records.study, about, episodes, records.storage, records.study)
     if not found:
@@ -312,7 +319,7 @@ def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
         )
     parts += [f"- {trained_well(m)}" for m in used]
     parts += [f"- {line}" for line in learned_nothing(table, found)]
-    parts += [f"- Run: {m.caption()}." for m in used]
+    parts += [f"- Run: {markdown_text(m.caption())}." for m in used]
     return "\n\n".join(parts) + "\n"
 
 

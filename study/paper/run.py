@@ -17,10 +17,11 @@ from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
 from mipoison.splits import describe, make_split
 from mipoison.storage import Storage
-from study.driver import ABOUT, Executor, Outcome
+from study.driver import Executor, Outcome
 from study.paper.experiments import Row, trials_of
+from study.plain import visible_line
 from study.progress import Progress
-from study.records import Records
+from study.records import ABOUT, Records
 from study.settings import NEWER, StudySettings, differences
 from study.spec import TrialResult, TrialSpec
 from study.trial import Record, complete, record_loss
@@ -47,10 +48,10 @@ def check_settings(settings: StudySettings, records: Records, resume: bool) -> N
     Raises:
         ConfigError: records exist and ``resume`` was not asked for, or they were made with other settings.
     """
-    stored = records.read_json(ABOUT)
+    stored = records.read_settings()
     if stored is None:
         return
-    changed = differences(NEWER | stored["settings"], shared(settings))
+    changed = differences(NEWER | stored, shared(settings))
     if changed:
         raise ConfigError(
             f"{FOLDER}/{records.study} in {settings.storage} was made with other settings: "
@@ -96,7 +97,9 @@ def run_rows(
         data_root=settings.data_root,
         limit=first.limit,
     )
-    console.print(f"{records.study}: {describe(split)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{records.study}: {visible_line(describe(split))}", markup=False, highlight=False, soft_wrap=True
+    )
     if not todo:
         console.print(f"{records.study}: nothing left to run", highlight=False)
         return

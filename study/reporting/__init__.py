@@ -14,8 +14,10 @@ from rich.console import Console
 from mipoison.defenses import ANCHORS
 from study.frontier import selection_bias, settings_table
 from study.pictures import read_pictures
+from study.plain import fenced, markdown_text
+from study.reading import leave_out
 from study.records import Records
-from study.reporting.figures import frontier_figure, grid_figure
+from study.reporting.figures import drawn, frontier_figure, grid_figure
 from study.reporting.tables import (
     describe,
     equal_distortion_report,
@@ -49,19 +51,18 @@ def write_report(
     info = describe(episodes, about)
     text = markdown(episodes, fresh, about, max_accuracy_drop, settings)
     records.storage.write(f"{records.study}/report.md", text.encode())
-    with scratch_folder("report") as scratch:
-        for name, draw in (
-            ("frontier.png", lambda path: frontier_figure(settings, front, path, info, fresh=bias)),
-            ("reconstructions.png", lambda path: _grid(records, settings, path, info)),
-        ):
-            path = Path(scratch) / name
-            draw(path)
-            if path.exists():
-                records.storage.write(f"{records.study}/{name}", path.read_bytes())
+    for name, draw in (
+        ("frontier.png", lambda path: frontier_figure(settings, front, path, info, fresh=bias)),
+        ("reconstructions.png", lambda path: _grid(records, settings, path, info)),
+    ):
+        data = drawn(draw)
+        if data is not None:
+            records.storage.write(f"{records.study}/{name}", data)
     console.print(
         f"written to {records.storage.where(records.study)}: "
         "episodes/*.parquet, frontier.parquet, report.md, *.png",
         soft_wrap=True,
+        markup=False,
     )
 
 
@@ -98,7 +99,7 @@ def markdown(
     console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None, force_terminal=False)
     print_tables(episodes, fresh, console, about, max_accuracy_drop, settings)
     body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
-    return f"# {about['study']}\n\n![frontier](frontier.png)\n\n```text\n{body}\n```\n"
+    return f"# {markdown_text(about['study'])}\n\n![frontier](frontier.png)\n\n{fenced(body)}\n"
 
 
 def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> None:
@@ -112,10 +113,13 @@ def _grid(records: Records, settings: pd.DataFrame, path: Path, info: str) -> No
     for _, setting in chosen_settings(usable).iterrows():
         pictures = read_pictures(records.storage, records.study, str(setting["trial"]))
         attacker = str(setting["worst_reconstruction_error_attacker"])
-        if attacker not in pictures:
+        if attacker not in pictures or "truth" not in pictures:
             continue
         if not rows:
             rows.append(("truth", pictures["truth"]))
+        if pictures[attacker].shape != rows[0][1].shape:
+            leave_out(f"{records.study}/pictures/{setting['trial']}.npz", "pictures of another shape")
+            continue
         distortion, error = setting["confidence_distortion"], setting["worst_reconstruction_error"]
         name = {"none": "undefended"}.get(str(setting["defense"]), setting_name(setting))
         cost = "" if setting["feasible"] else f" (costs {100 * setting['accuracy_drop']:.1f} % accuracy)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from mipoison.defenses import DEFENSES
 from study.frontier import LABEL_ONLY, UNDEFENDED
 from study.indicators import knee
+from study.plain import visible_line
+from study.scratch import scratch_folder
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00")
@@ -32,6 +34,14 @@ PANELS = (
     ("excess_leakage", "excess leakage\nover label-only\n(share, zero: none)", False),
 )
 """Column, axis label, whether more is better."""
+
+
+def drawn(draw: Callable[[Path], object]) -> bytes | None:
+    """The file that a figure's function writes, for a storage to keep; None where it draws nothing."""
+    with scratch_folder("figure") as folder:
+        path = Path(folder) / "figure.png"
+        draw(path)
+        return path.read_bytes() if path.exists() else None
 
 
 def style_of(family: str, families: Sequence[str]) -> tuple[str, str]:
@@ -188,7 +198,7 @@ def frontier_figure(
     left_out = len(settings) - len(drawn)
     title = f"What {len(drawn)} defense settings cost and leak at worst"
     title += f" ({left_out} without a worst case left out)" if left_out else ""
-    figure.suptitle(title + "\n" + textwrap.fill(info, 105), fontsize=10)
+    figure.suptitle(title + "\n" + textwrap.fill(visible_line(info), 105), fontsize=10, parse_math=False)
     figure.savefig(path)
     return Path(path)
 
@@ -225,12 +235,14 @@ def grid_figure(rows: Sequence[tuple[str, NDArray[Any]]], path: str | Path, info
             raise ValueError(f"row {label!r} has images of shape {np.shape(images)}, the first row {shape}")
     n, _, height, width = shape
     fill = textwrap.TextWrapper(36, break_on_hyphens=False).fill
-    labels = ["\n".join(fill(line) for line in label.split("\n")) for label, _ in rows]
+    labels = ["\n".join(fill(visible_line(line)) for line in label.split("\n")) for label, _ in rows]
     longest = max(len(line) for text in labels for line in text.split("\n"))
     label_inches, image_inches = 0.3 + 0.072 * longest, max(0.45, min(0.9, 9.0 / n))
     row_inches = [max(image_inches * height / width, 0.19 * (text.count("\n") + 1)) + 0.08 for text in labels]
     total = label_inches + n * image_inches
-    title = textwrap.fill("Reconstructions of private images: " + info, max(30, int(total * 12)))
+    title = textwrap.fill(
+        "Reconstructions of private images: " + visible_line(info), max(30, int(total * 12))
+    )
     top = 0.2 + 0.19 * (title.count("\n") + 1)
     figure = Figure(figsize=(total + 0.1, sum(row_inches) + top + 0.1), dpi=DPI)
     FigureCanvasAgg(figure)
@@ -244,7 +256,7 @@ def grid_figure(rows: Sequence[tuple[str, NDArray[Any]]], path: str | Path, info
         axes.set_axis_off()
         middle = (y + (inches - 0.08) / 2) / tall
         right = (label_inches - 0.12) / (total + 0.1)
-        figure.text(right, middle, text, ha="right", va="center", fontsize=8.5)
-    figure.text(0.5, 1 - 0.12 / tall, title, ha="center", va="top", fontsize=10)
+        figure.text(right, middle, text, ha="right", va="center", fontsize=8.5, parse_math=False)
+    figure.text(0.5, 1 - 0.12 / tall, title, ha="center", va="top", fontsize=10, parse_math=False)
     figure.savefig(path)
     return Path(path)

@@ -30,6 +30,7 @@ from study.indicators import (
     seed_points,
 )
 from study.knobs import knobs_text
+from study.plain import visible, visible_line
 from study.worst import find_worst, prepare
 
 NEAR = 1.5
@@ -61,7 +62,7 @@ def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -
 
     def values(column: str, missing: str) -> str:
         found = sorted(episodes[column].dropna().unique()) if column in episodes else []
-        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in found) or missing
+        return ", ".join(f"{v:g}" if isinstance(v, float) else visible_line(v) for v in found) or missing
 
     parts = [f"{key} {value}" for key, value in (more or {}).items() if value is not None]
     parts += [f"data {values('dataset', 'unknown')}", f"auxiliary {values('auxiliary', 'unknown')}"]
@@ -101,17 +102,21 @@ def _by_attacker(setting: Mapping[str, Any], name: str, form: str) -> str:
 
 def _table(title: str, caption: str, *columns: str) -> Table:
     """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left."""
+    title, caption = visible(title), visible(caption)
     table = Table(title=Text(title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD, expand=True)
     table.collapse_padding = True
     table.title_justify = table.caption_justify = "left"
     for column in columns:
         name, left, ratio = column.rstrip("<|"), column[-1] in "<|", 1 if column.endswith("|") else None
-        table.add_column(name, justify="left" if left else "right", ratio=ratio, overflow="fold")
+        table.add_column(
+            Text(visible(name)), justify="left" if left else "right", ratio=ratio, overflow="fold"
+        )
     return table
 
 
 def _row(table: Table, *cells: str) -> None:
-    table.add_row(*map(Text, cells))  # Text: an error message may hold what rich takes for markup
+    # Text: an error message may hold what rich takes for markup, and what a terminal obeys.
+    table.add_row(*(Text(visible(cell)) for cell in cells))
 
 
 def frontier_report(settings: pd.DataFrame, info: str) -> Table:
@@ -423,7 +428,7 @@ def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     groups = bad.groupby([bad["defense"], bad["attack"], error]).size()
     groups = groups.sort_values(ascending=False, kind="stable")
     for (defense, attack, error), count in groups.head(SHOWN).items():
-        cut = textwrap.shorten(str(error), 160, placeholder=" ...")
+        cut = textwrap.shorten(visible_line(error), 160, placeholder=" ...")
         _row(table, str(count), str(defense), str(attack), cut)
     if len(groups) > SHOWN:
         _row(table, str(groups.iloc[SHOWN:].sum()), "others", "", f"{len(groups) - SHOWN} more kinds")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 from mipoison.config import ConfigError
+from mipoison.s3 import holds_credentials
 from study.tracking import Finished
 
 
 def check_address(address: str) -> None:
-    """ConfigError for an address with a password, which would end in logs, or without MLflow installed."""
-    if urlsplit(address).password:
+    """ConfigError for an address with a password or token (it would end in logs), or without MLflow."""
+    if holds_credentials(address):
         raise ConfigError(
             "--mlflow: leave user and password out of the address; MLflow reads them from "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
