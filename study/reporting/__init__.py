@@ -25,7 +25,6 @@ from study.reporting.tables import (
     print_report,
     setting_name,
 )
-from study.scratch import scratch_folder
 
 MARKDOWN_WIDTH = 120
 
