@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from PIL import Image
 
+from mipoison.config import one_line
 from mipoison.imagefolder import read_image_folder
 from mipoison.images import (
     IMAGE_SUFFIXES,
@@ -238,7 +239,7 @@ def read_idx(path: Path) -> np.ndarray:
     except DataError:
         raise
     except READ_ERRORS as error:
-        raise DataError(f"{path}: truncated or damaged ({_one_line(error)}); fetch it again") from error
+        raise DataError(f"{path}: truncated or damaged ({one_line(error)}); fetch it again") from error
     if len(data) != size:
         fault = "truncated" if len(data) < size else "longer than its header says"
         raise DataError(f"{path}: {fault}, expected {size} bytes of data, got {min(len(data), size)}"
@@ -393,7 +394,7 @@ def _read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
     except DataError:
         raise
     except READ_ERRORS as error:
-        raise DataError(f"{path}: not an .npz of plain arrays, or damaged ({_one_line(error)})") from error
+        raise DataError(f"{path}: not an .npz of plain arrays, or damaged ({one_line(error)})") from error
 
 
 def _checked(
@@ -422,7 +423,7 @@ def _fetch(source: Source, fetch: Callable[[], T], remedy: str) -> T:
     try:
         return fetch()
     except _DOWNLOAD_ERRORS as error:
-        fault = f"not in {source.root} and not downloaded ({_one_line(error)})"
+        fault = f"not in {source.root} and not downloaded ({one_line(error)})"
         raise DataError(f"{source.name}: {fault}; {remedy}") from error
 
 
@@ -432,10 +433,6 @@ def _download_folder(source: Source) -> tempfile.TemporaryDirectory[str]:
         raise FileNotFoundError("downloads are switched off")
     source.root.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=source.root, prefix=".download-")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 _GREY, _FACE = (1, 32, 32), (1, FACE_SIDE, FACE_SIDE)

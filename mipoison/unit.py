@@ -26,7 +26,8 @@ from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.protocols import Defense
 from mipoison.storage import Storage
-from mipoison.victim import OwnVictim, state_digest
+from mipoison.victim import OwnVictim
+from mipoison.weights import state_digest
 from mipoison.wrap import ProtectedClassifier, check_secret
 
 FORMAT, VERSION = "mipoison-unit", 1

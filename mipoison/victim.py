@@ -11,14 +11,13 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError
+from mipoison.config import ConfigError, one_line
+from mipoison.weights import load_state, state_digest
 
 CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -92,23 +91,13 @@ def load_victim(source: str, state: str | None = None) -> OwnVictim:
         try:
             exported: nn.Module = torch.export.load(path).module()
         except Exception as error:
-            raise ConfigError(f"victim {source!r}: not a torch.export file ({_one_line(error)})") from error
+            raise ConfigError(f"victim {source!r}: not a torch.export file ({one_line(error)})") from error
         return OwnVictim(exported, short_name(source), h.hexdigest()[:16])
     module, code = _build(source)
     if state is not None:
-        _load_state(module, source, state)
+        load_state(module, source, state)
     h.update(code + repr(module).encode() + state_digest(module).encode())
     return OwnVictim(module.eval().requires_grad_(False), source, h.hexdigest()[:16])
-
-
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 (16 hexadecimal digits) of a state dict: names, dtypes, shapes, bytes."""
-    h = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        data = value.detach().cpu().contiguous()
-        h.update(f"{name}\0{data.dtype}\0{tuple(data.shape)}\0".encode())
-        h.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()[:16]
 
 
 def repeatable_digest(source: str, state: str | None) -> str:
@@ -140,13 +129,13 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
         where = (
             f"; looked in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
         )
-        raise ConfigError(f"victim {source!r} cannot be imported: {_one_line(error)}{where}") from error
+        raise ConfigError(f"victim {source!r} cannot be imported: {one_line(error)}{where}") from error
     if not callable(found):
         raise ConfigError(f"victim {source!r} is a {type(found).__name__}: expected {CHOICES}")
     try:
         module = found if isinstance(found, nn.Module) else found()
     except Exception as error:
-        raise ConfigError(f"victim {source!r}: the factory failed: {_one_line(error)}") from error
+        raise ConfigError(f"victim {source!r}: the factory failed: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"victim {source!r} returned a {type(module).__name__}: expected an nn.Module")
     try:
@@ -154,22 +143,6 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
     except (TypeError, OSError):  # built in, or an object without a file
         code = b""
     return module, code
-
-
-def _load_state(module: nn.Module, source: str, state: str) -> None:
-    path = Path(state).expanduser()
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            values: Any = load_file(path)
-        else:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
-                values = values["state_dict"]
-        module.load_state_dict(dict(values))
-    except Exception as error:
-        raise ConfigError(f"victim_state {state!r} does not fit {source}: {_one_line(error)}") from error
 
 
 @torch.no_grad()
@@ -193,7 +166,7 @@ def check_victim(victim: nn.Module, name: str, x_NCHW: Tensor, y_N: Tensor, n_cl
         alone_1K, again_NK = victim(x_NCHW[:1]), victim(x_NCHW)
     except Exception as error:
         raise ConfigError(
-            f"victim {name} fails on a batch of {shape} images in [0, 1]: {_one_line(error)}; what it needs "
+            f"victim {name} fails on a batch of {shape} images in [0, 1]: {one_line(error)}; what it needs "
             "beyond (another size, normalising, grey to RGB) belongs into the module"
         ) from error
     if not isinstance(logits_NK, Tensor) or logits_NK.ndim != 2 or len(logits_NK) != len(x_NCHW):
@@ -224,7 +197,3 @@ def check_victim(victim: nn.Module, name: str, x_NCHW: Tensor, y_N: Tensor, n_cl
             f"victim {name} recognises {accuracy:.0%} of {len(y_N)} private training images, no better than "
             "chance: is it trained, and are its outputs in the order of the labels (sorted class names)?"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
