@@ -7,6 +7,7 @@ inert stand-in takes its place, so that the weights beside it can be read.
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -18,14 +19,16 @@ import safetensors.torch
 import torch
 
 from mipoison.config import ConfigError, one_line
+from mipoison.images import some
 
 SAVE = "save weights with torch.save(model.state_dict(), 'weights.pt'), or as safetensors"
+_GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
 _HEADER = 100_000_000
 """The longest header of a safetensors file that safetensors itself reads, in bytes."""
 
 
-class Unread(dict[Any, Any]):
-    """In place of an object that was not built. A dictionary, so that entries of one are kept.
+class Unread:
+    """In place of an object that was not built.
 
     Attributes:
         origin: the name of its class or function.
@@ -37,10 +40,22 @@ class Unread(dict[Any, Any]):
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
+        """Takes what the object was made of, and forgets it."""
 
     def __setstate__(self, state: Any) -> None:
         """Nothing is kept of it."""
+
+
+def _dictionary(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _list(*_: Any) -> list[Any]:
+    return []
+
+
+_PLAIN: dict[str, Any] = {"collections.defaultdict": _dictionary, "collections.deque": _list}
+"""Containers whose entries are kept, as the plain kind."""
 
 
 def read_checkpoint(file: str) -> tuple[Any, dict[str, str]]:
@@ -88,33 +103,52 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, str]]:
 
 def _torch(path: Path, what: str) -> Any:
     """A file of ``torch.save``, of either format, by torch's restricted unpickler."""
-    unknown: list[str] = []
-    if zipfile.is_zipfile(path):
-        inside = zipfile.ZipFile(path).namelist()
-        if any(name.endswith(("constants.pkl", "code/")) or "/code/" in name for name in inside):
-            raise ConfigError(f"{what} is a TorchScript archive: {SAVE}")
-        if any(
-            name.rpartition("/")[2] in ("archive_format", "serialized_exported_program.json")
-            for name in inside
-        ):
-            raise ConfigError(f"{what} is a torch.export archive: give it as the victim itself (file.pt2)")
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    stand_ins: list[Any] = [(type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
-    with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-        warnings.simplefilter("ignore")  # of other pickle protocols: what cannot be read raises
-        return torch.load(path, map_location="cpu", weights_only=True)
+    unknown = _unknown(path, what)
+    stand_ins = [(_PLAIN.get(name) or type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+            warnings.simplefilter("ignore")  # of other pickle protocols: what cannot be read raises
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = _GLOBAL.search(str(error))
+        names = [found.group(1)] if found else unknown
+        why = (
+            f"it holds objects of {some(names)}, whose code is not run here"
+            if names
+            else "it is no file of torch.save, of another pickle protocol, or damaged"
+        )
+        raise ConfigError(f"{what} cannot be read: {why}; {SAVE}") from error
+
+
+def _unknown(path: Path, what: str) -> list[str]:
+    """The classes and functions that a file names and that are no part of tensors.
+
+    Raises:
+        ConfigError: an archive that is truncated, or of another kind.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                raise EOFError("no directory at the end of the archive")
+        return []  # the legacy format: torch names the first that it meets
+    with zipfile.ZipFile(path) as archive:
+        names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.namelist()}
+    if "constants.pkl" in names:
+        raise ConfigError(f"{what} is a TorchScript archive: {SAVE}")
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        raise ConfigError(f"{what} is a torch.export archive: give it as the victim itself (file.pt2)")
+    return torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why, without the advice for programmers that torch adds (to load with code, which is not offered)."""
+    """Why a file cannot be read, in our words where torch's name its own insides."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
     text = one_line(error)
-    if isinstance(error, pickle.UnpicklingError):
-        name = text.partition("GLOBAL ")[2].partition(" ")[0]
-        if name:
-            return f"it holds an object of {name}, whose code is not run here"
-        if "operand" in text:
-            return "it is a pickle of another protocol or no file of torch.save"
-        return "it is no file of torch.save, or damaged"
-    if isinstance(error, EOFError) or "PytorchStreamReader" in text or "central directory" in text:
+    if isinstance(error, EOFError) or "PytorchStreamReader" in text or "unexpected EOF" in text:
         return f"it is truncated or damaged ({path.stat().st_size} bytes)"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is of another pickle protocol than torch.save's own, or damaged"
+    if isinstance(error, KeyError | ValueError):
+        return "it is no file of torch.save, or damaged"
     return text

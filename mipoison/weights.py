@@ -5,6 +5,7 @@ What identifies weights stands in :mod:`mipoison.identity`; how a file is read i
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
@@ -68,7 +69,11 @@ def load_state(module: nn.Module, source: str, state: str) -> None:
     held, dropped = read_checkpoint(state)
     _refuse_whole(what, held)
     own = module.state_dict()
-    place = _choose(what, source, own, list(_places(held, own)), held)
+    places = list(_places(held, own))
+    if stem := _stem(own):  # a module that holds one other, whose weights these may be
+        others = _places(held, own, stem)
+        places += [place for place in others if place.prefix.removesuffix(".") in ("", *_CLASSIFIERS)]
+    place = _choose(what, source, own, places, held)
     values = _completed(what, module, place, dropped)
     _check(what, source, own, values)
     try:
@@ -94,7 +99,7 @@ def load_state(module: nn.Module, source: str, state: str) -> None:
 
 def _refuse_whole(what: str, held: Any, path: str = "") -> None:
     """A pickled module (or anything else with code of its own) in place of weights."""
-    if isinstance(held, Unread) and not held:
+    if isinstance(held, Unread):
         at = f"under {path} " if path else ""
         raise ConfigError(f"{what} holds {at}a whole {held.origin}, whose code is not run here; {_REMEDY}")
     if not isinstance(held, Mapping):
@@ -112,15 +117,19 @@ def _mappings(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield from _mappings(value, (*path, key))
 
 
-def _places(held: Any, own: Mapping[str, Any]) -> Iterator[_Place]:
-    """Where names of the module stand, each mapping under each prefix that leads to any of them."""
+def _places(held: Any, own: Mapping[str, Any], stem: str = "") -> Iterator[_Place]:
+    """Where names of the module stand, each mapping under each prefix that leads to any of them.
+
+    Args:
+        stem: what all names of the module begin with, to be left out: it holds one classifier and no more.
+    """
     names: dict[str, str] = {}
     for name in own:
-        names.setdefault(canonical(name), name)
+        names.setdefault(canonical(name).removeprefix(stem), name)
     exact = len(names) == len(own)  # else wrappers' names are the module's own, too: taken literally
     key_of = canonical if exact else str
     if not exact:
-        names = {name: name for name in own}
+        names = {name.removeprefix(stem): name for name in own}
     for path, mapping in _mappings(held):
         keys = {key: key_of(key) for key in mapping if isinstance(key, str)}
         if len(set(keys.values())) < len(keys):
@@ -143,6 +152,13 @@ def _places(held: Any, own: Mapping[str, Any]) -> Iterator[_Place]:
             yield _Place(path, prefix, found, others, _versions(mapping, prefix, own))
 
 
+def _stem(own: Mapping[str, Any]) -> str:
+    """The modules' names that all entries begin with, with a full stop; '' where there are none."""
+    folders = [canonical(name).split(".")[:-1] for name in own]
+    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    return "".join(f"{parts[0]}." for parts in shared)
+
+
 def _versions(mapping: Mapping[str, Any], prefix: str, own: Any) -> dict[str, Any] | None:
     """Which version of its layer each entry was written by, under the module's names."""
     written = getattr(mapping, "_metadata", None)
@@ -162,12 +178,11 @@ def _choose(
 ) -> _Place:
     """The one place that has all of the module's weights; else the nearest, for the message."""
     if not places:
-        whole = [key for key, value in held.items() if isinstance(value, Unread) and not value]
-        for key in whole:
-            if "numpy" not in held[key].origin:
+        for key in ("model", "net", "state_dict"):
+            if isinstance(held.get(key), Unread):
                 _refuse_whole(what, held[key], repr(key))
-        keys = some([repr(key) for key in held])
-        raise ConfigError(f"{what} holds no tensors by name (it has: {keys}); {_REMEDY}")
+        entries = some([f"{key!r}: {_what(value)}" for key, value in held.items()])
+        raise ConfigError(f"{what} holds no tensors by name (but {entries}); {_REMEDY}")
     tied = _tied(own)
 
     def lacks(place: _Place) -> int:
@@ -261,8 +276,7 @@ def _check(what: str, source: str, own: Mapping[str, Any], values: OrderedDict[s
         if name not in values or not isinstance(want, Tensor):
             continue
         if not isinstance(value, Tensor):
-            kind = value.origin if isinstance(value, Unread) else type(value).__name__
-            wrong.append(f"{name} is a {kind}")
+            wrong.append(f"{name} is {_what(value)}")
             continue
         if value.is_meta:
             wrong.append(f"{name} was saved without its values (meta device)")
@@ -278,12 +292,20 @@ def _check(what: str, source: str, own: Mapping[str, Any], values: OrderedDict[s
                 wrong.append(f"{name} is of {value.dtype}, the module's of {want.dtype}")
         values[name] = value
     if wrong:
-        raise ConfigError(f"{what} does not fit {source}: {some(wrong)}; save floating-point tensors")
+        raise ConfigError(
+            f"{what} does not fit {source}: {len(wrong)} of {len(own)} entries are of another kind: "
+            f"{some(wrong)}; save tensors of the module's own kinds"
+        )
     if shapes:
         raise ConfigError(
             f"{what} does not fit {source}: {len(shapes)} of {len(own)} entries have other shapes: "
             f"{some(shapes)}"
         )
+
+
+def _what(value: Any) -> str:
+    name = value.origin if isinstance(value, Unread) else type(value).__name__
+    return "a NumPy array or number" if name.startswith("numpy") else f"of {name}"
 
 
 def _kind(dtype: torch.dtype) -> str:
