@@ -8,7 +8,9 @@ Shape suffixes: N images, H height, W width, C channels, K identities.
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
 import http.client
 import os
 import struct
@@ -23,9 +25,8 @@ import numpy as np
 from PIL import Image
 
 from mipoison.config import one_line
-from mipoison.imagefolder import read_image_folder
+from mipoison.imagefolder import class_files, read_image_folder, told
 from mipoison.images import (
-    IMAGE_SUFFIXES,
     READ_ERRORS,
     DataError,
     grey_if_all_are,
@@ -45,7 +46,7 @@ _DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException)  # urllib'
 
 Kind = Literal["classes", "identities", "folder"]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-SidedArrays = tuple[np.ndarray, np.ndarray, None, np.ndarray | None, tuple[str, ...]]
+FileArrays = tuple[np.ndarray, np.ndarray, None, np.ndarray | None, tuple[str, ...], str]
 T = TypeVar("T")
 
 
@@ -62,6 +63,7 @@ class RawImages:
             `folder` (all classes are private, or under `disjoint` the first half by name).
         public_N: bool, true for the attacker's images of an explicit split; None where there is none.
         class_names: of a `folder`, in the order of the labels.
+        left_out: what of the user's files was not read, counted and named in one line; '' where all was.
     """
 
     images_NHWC: np.ndarray
@@ -71,6 +73,16 @@ class RawImages:
     kind: Kind
     public_N: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    left_out: str = ""
+
+    @functools.cached_property
+    def content(self) -> str:
+        """What identifies the images, wherever they lie: 16 hexadecimal digits, SHA-256 of pixels, labels and
+        sides."""
+        sha = hashlib.sha256(f"{self.images_NHWC.shape}".encode())
+        for array in (self.images_NHWC, self.labels_N, self.official_test_N, self.public_N):
+            sha.update(b"none" if array is None else np.ascontiguousarray(array).data)
+        return sha.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class DatasetSpec:
         max_identities: only the identities with most images are kept; None keeps all.
     """
 
-    loader: Callable[[Source], Arrays | SidedArrays]
+    loader: Callable[[Source], Arrays | FileArrays]
     image_shape: tuple[int | None, int, int]
     kind: Kind
     pixel_scale: float | None
@@ -197,13 +209,15 @@ def load_dataset(
     source = Source(name, root, Path(path).expanduser(), download, check_image_size(dataset, image_size))
     loaded = source.spec.loader(source)
     images, labels, official = loaded[:3]
-    public, class_names = loaded[3:] if len(loaded) == 5 else (None, ())
+    public, class_names, left_out = loaded[3:] if len(loaded) == 6 else (None, (), "")
     if source.spec.kind == "classes" and np.unique(labels).tolist() != list(range(10)):
         raise DataError(f"{name}: expected labels 0 to 9, all present, got {np.unique(labels)[:20].tolist()}")
     channels = source.spec.image_shape[0]
     if channels not in (None, images.shape[-1]):
         raise DataError(f"{name}: expected images with {channels} channel(s), got {images.shape[-1]}")
-    return RawImages(images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names)
+    return RawImages(
+        images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names, left_out
+    )
 
 
 # ----------------------------------------------------------------------------------------- ten classes
@@ -321,7 +335,7 @@ def _load_named_faces(source: Source) -> Arrays:
     return _face_arrays(source, source.root, bunch.images, bunch.target)
 
 
-def _load_own_faces(source: Source) -> Arrays:
+def _load_own_faces(source: Source) -> Arrays | FileArrays:
     """The user's folder `<identity>/<image>`, both in the order of their names, or (`faces` only) an .npz."""
     root, has_npz = source.path, source.name == "faces"
     if has_npz and root.suffix == ".npz" and root.is_file():
@@ -330,24 +344,23 @@ def _load_own_faces(source: Source) -> Arrays:
         expected = "a folder <identity>/<image>" + " or an .npz (images, labels)" * has_npz
         fault = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"{source.name}: {root} {fault}; expected {expected}")
-    files = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    files, unread = class_files(source.name, root, nested=False)
     kept = _kept_identities(source, root, {name: len(paths) for name, paths in files.items()})
     paths = [path for name in kept for path in files[name]]
     images = read_squares(
         source.name, root, paths, "L" if source.spec.image_shape[0] == 1 else "RGB", FACE_SIDE
     )
     labels = np.repeat(np.arange(len(kept)), [len(files[name]) for name in kept])
-    return grey_if_all_are(images), labels, None
+    notes = [told(unread, root)] if unread else []
+    if left := [repr(name) for name in files if name not in kept]:
+        notes.append(f"{len(left)} identities beyond those with most images: {some(left)}")
+    return grey_if_all_are(images), labels, None, None, (), "; ".join(notes)
 
 
-def _load_image_folder(source: Source) -> SidedArrays:
+def _load_image_folder(source: Source) -> FileArrays:
     """The user's own classes, see :mod:`mipoison.imagefolder`."""
     found = read_image_folder(source.path, source.side)
-    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names
+    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names, found.unread
 
 
 def _face_arrays(source: Source, path: Path, images: np.ndarray, labels: np.ndarray) -> Arrays:

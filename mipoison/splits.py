@@ -64,6 +64,7 @@ class Split:
         n_open_classes: private and attack classes together.
         fingerprint: 16 hexadecimal digits, SHA-256 of the four parts' pixels and labels and of the settings.
         pixel_scale: the paper's reconstruction error over MSE in [0, 1], or None.
+        content, left_out: see `RawImages`.
     """
 
     dataset: str
@@ -77,6 +78,8 @@ class Split:
     n_open_classes: int
     fingerprint: str
     pixel_scale: float | None
+    content: str
+    left_out: str
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -158,6 +161,8 @@ def make_split(
         n_open_classes=m if auxiliary == "same" else m + len(plan.attack_ids),
         fingerprint=sha.hexdigest()[:16],
         pixel_scale=DATASETS[name].pixel_scale,
+        content=raw.content,
+        left_out=raw.left_out,
     )
 
 
@@ -246,6 +251,7 @@ def describe(split: Split) -> str:
         f"{'x'.join(map(str, split.image_shape))}, "
         f"private {len(split.private_train)} train / {len(split.private_test)} test, "
         f"attack {len(split.attack_train)} / {len(split.attack_test)}, fingerprint {split.fingerprint}"
+        + (f"; {split.left_out}" if split.left_out else "")
     )
 
 

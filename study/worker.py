@@ -25,6 +25,7 @@ from mipoison.episode import (
     deploy,
     failed_record,
     finish_release,
+    paths_of,
 )
 from mipoison.scene import PATHS, Scene, scene_for
 from mipoison.service import chunk_count
@@ -175,7 +176,7 @@ def _finished(
         scene = scenes.get(episode.scene.seed)
         found = store.find_json("episode", _key(episode, scene, stacked)) if scene else None
         if found is not None:
-            done[i] = found["record"]
+            done[i] = found["record"] | paths_of(episode)
         if scene is not None and episode.scene.seed == episodes[0].scene.seed:
             pictures.setdefault("truth", _to_bytes(scene, scene.split.private_train.x_NCHW))
             if found is not None:

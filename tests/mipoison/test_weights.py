@@ -10,6 +10,7 @@ import os
 import pathlib
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +181,9 @@ def test_no_code_of_a_file_runs(
     text = f"touch {marker}" if function is os.system else f"open({str(marker)!r}, 'w')"
     held = {"state_dict": state, "x": Planted(function, text)}
     torch.save(held, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    try:
+    blocked = function is os.system or not zipped
+    with pytest.raises(ConfigError, match="whose code is not run here") if blocked else nullcontext():
         load_state(Net(), "net:make", str(tmp_path / "w.pt"))
-    except ConfigError as error:
-        assert "whose code is not run here" in one_clear_line(str(error))
     assert not marker.exists()
 
 
@@ -238,7 +238,7 @@ def test_what_stands_beside_a_frameworks_model_is_named(
     [
         (lambda s: {"state_dict": s, "state_dict_ema": plus(s)}, "['state_dict']; ['state_dict_ema']"),
         (lambda s: {"model": s, "ema": {"shadow": plus(s)}}, "['model']; ['ema']['shadow']"),
-        (lambda s: pre("model.", s) | pre("ema_model.", plus(s)), "'model.'; the top, names beginning with 'ema"),
+        (lambda s: pre("model.", s) | pre("ema_model.", plus(s)), "'model.'; the top, names beginning with"),
         (lambda s: pre("foo.", s) | {"bar.weight": torch.ones(2)}, "1 tensors beside them (bar.weight)"),
         (lambda s: {k: v for k, v in s.items() if k != "h.bias"}, "1 of 9 entries are missing (h.bias)"),
         (lambda s: s | {"aux.weight": torch.ones(2)}, "1 are none of the module's (aux.weight)"),
