@@ -63,7 +63,7 @@ class RawImages:
             `folder` (all classes are private, or under `disjoint` the first half by name).
         public_N: bool, true for the attacker's images of an explicit split; None where there is none.
         class_names: of a `folder`, in the order of the labels.
-        left_out: what of the user's files was not read, counted and named in one line; '' where all was.
+        notes: what of the user's files was not read, counted and named in one line; '' where all was.
     """
 
     images_NHWC: np.ndarray
@@ -73,7 +73,7 @@ class RawImages:
     kind: Kind
     public_N: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
-    left_out: str = ""
+    notes: str = ""
 
     @functools.cached_property
     def content(self) -> str:
@@ -209,14 +209,14 @@ def load_dataset(
     source = Source(name, root, Path(path).expanduser(), download, check_image_size(dataset, image_size))
     loaded = source.spec.loader(source)
     images, labels, official = loaded[:3]
-    public, class_names, left_out = loaded[3:] if len(loaded) == 6 else (None, (), "")
+    public, class_names, notes = loaded[3:] if len(loaded) == 6 else (None, (), "")
     if source.spec.kind == "classes" and np.unique(labels).tolist() != list(range(10)):
         raise DataError(f"{name}: expected labels 0 to 9, all present, got {np.unique(labels)[:20].tolist()}")
     channels = source.spec.image_shape[0]
     if channels not in (None, images.shape[-1]):
         raise DataError(f"{name}: expected images with {channels} channel(s), got {images.shape[-1]}")
     return RawImages(
-        images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names, left_out
+        images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names, notes
     )
 
 
@@ -351,16 +351,16 @@ def _load_own_faces(source: Source) -> Arrays | FileArrays:
         source.name, root, paths, "L" if source.spec.image_shape[0] == 1 else "RGB", FACE_SIDE
     )
     labels = np.repeat(np.arange(len(kept)), [len(files[name]) for name in kept])
-    notes = [told(unread, root)] if unread else []
+    said = [told(unread, root)] if unread else []
     if left := [repr(name) for name in files if name not in kept]:
-        notes.append(f"{len(left)} identities beyond those with most images: {some(left)}")
-    return grey_if_all_are(images), labels, None, None, (), "; ".join(notes)
+        said.append(f"{len(left)} identities beyond those with most images: {some(left)}")
+    return grey_if_all_are(images), labels, None, None, (), "; ".join(said)
 
 
 def _load_image_folder(source: Source) -> FileArrays:
     """The user's own classes, see :mod:`mipoison.imagefolder`."""
     found = read_image_folder(source.path, source.side)
-    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names, found.unread
+    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names, found.notes
 
 
 def _face_arrays(source: Source, path: Path, images: np.ndarray, labels: np.ndarray) -> Arrays:

@@ -46,14 +46,15 @@ class ImageFolder:
         images_NHWC: uint8. labels_N: int64, counts the class names in their sorted order.
         public_N: bool, true in the public folder of an explicit split; None where there is no such split.
         class_names: sorted; of both sides together.
-        unread: one line that counts and names the files that were not read; '' where all were.
+        notes: one line that counts and names the files that were not read, and those that were read from
+            subfolders of a class; '' where there are none.
     """
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
     public_N: np.ndarray | None
     class_names: tuple[str, ...]
-    unread: str
+    notes: str
 
 
 def read_image_folder(root: Path, side: int) -> ImageFolder:
@@ -81,7 +82,12 @@ def read_image_folder(root: Path, side: int) -> ImageFolder:
         np.repeat([False, True], [sum(map(len, found.values())) for found in files]) if files[1:] else None
     )
     images_NHWC = grey_if_all_are(read_squares("folder", root, paths, "RGB", side))
-    return ImageFolder(images_NHWC, labels_N.astype(np.int64), public_N, tuple(names), told(unread, root))
+    below = [path for found in files for name in found for path in found[name] if path.parent.name != name]
+    notes = [told(unread, root)] if unread else []
+    if below:
+        folders = some(sorted({f"{shown(path.parent, root)}/" for path in below}))
+        notes.append(f"{len(below)} images in subfolders count to the class above them: {folders}")
+    return ImageFolder(images_NHWC, labels_N.astype(np.int64), public_N, tuple(names), "; ".join(notes))
 
 
 def class_files(name: str, root: Path, *, nested: bool = True) -> tuple[dict[str, list[Path]], list[Path]]:

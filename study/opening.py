@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS
@@ -72,7 +73,9 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     if scene.victim is not None:
         own_victim(scene, split, torch.device("cpu"))  # before any work: does it fit the data?
     console.print(
-        f"study [bold]{name}[/bold] in {storage.root}: {describe(split)}", highlight=False, soft_wrap=True
+        f"study [bold]{name}[/bold] in {storage.root}: {escape(describe(split))}",
+        highlight=False,
+        soft_wrap=True,
     )
     progress = Progress(console)
     study = _load(settings, storage, records, progress, alone=lease is not None)

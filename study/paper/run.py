@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from mipoison.artifacts import source_fingerprint
 from mipoison.attacks import by_cost
@@ -96,7 +97,7 @@ def run_rows(
         data_root=settings.data_root,
         limit=first.limit,
     )
-    console.print(f"{records.study}: {describe(split)}", highlight=False, soft_wrap=True)
+    console.print(f"{records.study}: {escape(describe(split))}", highlight=False, soft_wrap=True)
     if not todo:
         console.print(f"{records.study}: nothing left to run", highlight=False)
         return

@@ -133,7 +133,8 @@ KINDS: dict[str, tuple[Tensor, Tensor]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_tensor_has_a_digest(kind: str) -> None:
     one, other = KINDS[kind]
-    assert state_digest(Kinds(a=one)) == state_digest(copy.deepcopy(Kinds(a=one)))
+    same = copy.deepcopy(one) if one.is_quantized else one.clone()
+    assert state_digest(Kinds(a=one)) == state_digest(Kinds(a=same))
     assert state_digest(Kinds(a=one)) != state_digest(Kinds(a=other))
 
 
