@@ -66,7 +66,7 @@ def read_checkpoint(file: str) -> tuple[Any, dict[str, str]]:
     Raises:
         ConfigError: no such kind, damaged, or a file for another purpose; one line.
     """
-    path, what = Path(file).expanduser(), f"victim_state {file!r}"
+    path, what = Path(file).expanduser(), f"--victim-state {file!r}"
     if path.is_dir():
         raise ConfigError(f"{what} is a folder: name the file of weights in it")
     try:

@@ -65,7 +65,7 @@ def load_state(module: nn.Module, source: str, state: str) -> None:
         ConfigError: a file that cannot be read; weights that are missing, left over, of other shapes, or
             there more than once. One line.
     """
-    what = f"victim_state {state!r}"
+    what = f"--victim-state {state!r}"
     held, dropped = read_checkpoint(state)
     _refuse_whole(what, held)
     own = module.state_dict()
