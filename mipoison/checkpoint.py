@@ -104,7 +104,9 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, str]]:
 def _torch(path: Path, what: str) -> Any:
     """A file of ``torch.save``, of either format, by torch's restricted unpickler."""
     unknown = _unknown(path, what)
-    stand_ins = [(_PLAIN.get(name) or type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
+    stand_ins: list[Any] = [
+        (_PLAIN.get(name) or type("Unread", (Unread,), {"origin": name}), name) for name in unknown
+    ]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # of other pickle protocols: what cannot be read raises

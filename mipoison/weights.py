@@ -250,7 +250,7 @@ def _completed(
     for name, kept in dropped.items():
         to = short.get(canonical(name).removeprefix(place.prefix))
         of = short.get(canonical(kept).removeprefix(place.prefix))
-        if to is not None and of in values:
+        if to is not None and of is not None and of in values:
             values.setdefault(to, values[of])
     for name, others in _tied(own).items():
         for other in others:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Net(nn.Module):
 
     def __init__(self, counting: bool = True) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5))
+        self.body: Any = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5))
         self.counting = counting
         if counting:
             self.register_buffer("calls", torch.zeros(()))
@@ -46,10 +47,10 @@ def net(counting: bool = False) -> Net:
     return Net(counting).eval()
 
 
-WRAPPED: dict[str, Callable[[], nn.Module]] = {
+WRAPPED: dict[str, Callable[[], Any]] = {
     "DataParallel": lambda: nn.DataParallel(net()),
-    "compiled": lambda: torch.compile(net()),  # type: ignore[return-value]
-    "compiled DataParallel": lambda: torch.compile(nn.DataParallel(net())),  # type: ignore[return-value]
+    "compiled": lambda: torch.compile(net()),
+    "compiled DataParallel": lambda: torch.compile(nn.DataParallel(net())),
     "averaged": lambda: nn.DataParallel(nn.DataParallel(net())),
 }
 
