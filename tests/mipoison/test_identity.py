@@ -57,7 +57,7 @@ WRAPPED: dict[str, Callable[[], Any]] = {
 
 def part_compiled() -> nn.Module:
     module = net()
-    module.body = torch.compile(module.body)  # type: ignore[assignment]
+    module.body = torch.compile(module.body)
     return module
 
 
