@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 Plain = bool | int | float | str
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-_])")
+"""Of a terminal: colours and the like."""
 
 
 class ConfigError(ValueError):
@@ -161,3 +164,9 @@ class Config:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of a plain value (keys sorted, floats by repr)."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's code as part of a message: kind and text, no line breaks, no colours."""
+    text = _ESCAPES.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(text.split())[:300]

@@ -8,7 +8,9 @@ Shape suffixes: N images, H height, W width, C channels, K identities.
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
 import http.client
 import os
 import struct
@@ -22,9 +24,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from PIL import Image
 
-from mipoison.imagefolder import read_image_folder
+from mipoison.config import one_line
+from mipoison.imagefolder import class_files, read_image_folder, told
 from mipoison.images import (
-    IMAGE_SUFFIXES,
     READ_ERRORS,
     DataError,
     grey_if_all_are,
@@ -44,7 +46,7 @@ _DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException)  # urllib'
 
 Kind = Literal["classes", "identities", "folder"]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-SidedArrays = tuple[np.ndarray, np.ndarray, None, np.ndarray | None, tuple[str, ...]]
+FileArrays = tuple[np.ndarray, np.ndarray, None, np.ndarray | None, tuple[str, ...], str]
 T = TypeVar("T")
 
 
@@ -61,6 +63,7 @@ class RawImages:
             `folder` (all classes are private, or under `disjoint` the first half by name).
         public_N: bool, true for the attacker's images of an explicit split; None where there is none.
         class_names: of a `folder`, in the order of the labels.
+        notes: what of the user's files was not read, counted and named in one line; '' where all was.
     """
 
     images_NHWC: np.ndarray
@@ -70,6 +73,16 @@ class RawImages:
     kind: Kind
     public_N: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    notes: str = ""
+
+    @functools.cached_property
+    def content(self) -> str:
+        """What identifies the images, wherever they lie: 16 hexadecimal digits, SHA-256 of pixels, labels and
+        sides."""
+        sha = hashlib.sha256(f"{self.images_NHWC.shape}".encode())
+        for array in (self.images_NHWC, self.labels_N, self.official_test_N, self.public_N):
+            sha.update(b"none" if array is None else np.ascontiguousarray(array).data)
+        return sha.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,7 @@ class DatasetSpec:
         max_identities: only the identities with most images are kept; None keeps all.
     """
 
-    loader: Callable[[Source], Arrays | SidedArrays]
+    loader: Callable[[Source], Arrays | FileArrays]
     image_shape: tuple[int | None, int, int]
     kind: Kind
     pixel_scale: float | None
@@ -200,13 +213,15 @@ def load_dataset(
     source = Source(name, root, own, download, check_image_size(dataset, image_size))
     loaded = source.spec.loader(source)
     images, labels, official = loaded[:3]
-    public, class_names = loaded[3:] if len(loaded) == 5 else (None, ())
+    public, class_names, notes = loaded[3:] if len(loaded) == 6 else (None, (), "")
     if source.spec.kind == "classes" and np.unique(labels).tolist() != list(range(10)):
         raise DataError(f"{name}: expected labels 0 to 9, all present, got {np.unique(labels)[:20].tolist()}")
     channels = source.spec.image_shape[0]
     if channels not in (None, images.shape[-1]):
         raise DataError(f"{name}: expected images with {channels} channel(s), got {images.shape[-1]}")
-    return RawImages(images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names)
+    return RawImages(
+        images, labels.astype(np.int64), official, name, source.spec.kind, public, class_names, notes
+    )
 
 
 # ----------------------------------------------------------------------------------------- ten classes
@@ -242,7 +257,7 @@ def read_idx(path: Path) -> np.ndarray:
     except DataError:
         raise
     except READ_ERRORS as error:
-        raise DataError(f"{path}: truncated or damaged ({_one_line(error)}); fetch it again") from error
+        raise DataError(f"{path}: truncated or damaged ({one_line(error)}); fetch it again") from error
     if len(data) != size:
         fault = "truncated" if len(data) < size else "longer than its header says"
         raise DataError(f"{path}: {fault}, expected {size} bytes of data, got {min(len(data), size)}"
@@ -324,7 +339,7 @@ def _load_named_faces(source: Source) -> Arrays:
     return _face_arrays(source, source.root, bunch.images, bunch.target)
 
 
-def _load_own_faces(source: Source) -> Arrays:
+def _load_own_faces(source: Source) -> Arrays | FileArrays:
     """The user's folder `<identity>/<image>`, both in the order of their names, or (`faces` only) an .npz."""
     root, has_npz = source.path, source.name == "faces"
     if has_npz and root.suffix == ".npz" and root.is_file():
@@ -333,24 +348,23 @@ def _load_own_faces(source: Source) -> Arrays:
         expected = "a folder <identity>/<image>" + " or an .npz (images, labels)" * has_npz
         fault = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"{source.name}: {root} {fault}; expected {expected}")
-    files = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    files, unread = class_files(source.name, root, nested=False)
     kept = _kept_identities(source, root, {name: len(paths) for name, paths in files.items()})
     paths = [path for name in kept for path in files[name]]
     images = read_squares(
         source.name, root, paths, "L" if source.spec.image_shape[0] == 1 else "RGB", FACE_SIDE
     )
     labels = np.repeat(np.arange(len(kept)), [len(files[name]) for name in kept])
-    return grey_if_all_are(images), labels, None
+    said = [told(unread, root)] if unread else []
+    if left := [repr(name) for name in files if name not in kept]:
+        said.append(f"{len(left)} identities beyond those with most images: {some(left)}")
+    return grey_if_all_are(images), labels, None, None, (), "; ".join(said)
 
 
-def _load_image_folder(source: Source) -> SidedArrays:
+def _load_image_folder(source: Source) -> FileArrays:
     """The user's own classes, see :mod:`mipoison.imagefolder`."""
     found = read_image_folder(source.path, source.side)
-    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names
+    return found.images_NHWC, found.labels_N, None, found.public_N, found.class_names, found.notes
 
 
 def _face_arrays(source: Source, path: Path, images: np.ndarray, labels: np.ndarray) -> Arrays:
@@ -397,7 +411,7 @@ def _read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
     except DataError:
         raise
     except READ_ERRORS as error:
-        raise DataError(f"{path}: not an .npz of plain arrays, or damaged ({_one_line(error)})") from error
+        raise DataError(f"{path}: not an .npz of plain arrays, or damaged ({one_line(error)})") from error
 
 
 def _checked(
@@ -426,7 +440,7 @@ def _fetch(source: Source, fetch: Callable[[], T], remedy: str) -> T:
     try:
         return fetch()
     except _DOWNLOAD_ERRORS as error:
-        fault = f"not in {source.root} and not downloaded ({_one_line(error)})"
+        fault = f"not in {source.root} and not downloaded ({one_line(error)})"
         raise DataError(f"{source.name}: {fault}; {remedy}") from error
 
 
@@ -436,10 +450,6 @@ def _download_folder(source: Source) -> tempfile.TemporaryDirectory[str]:
         raise FileNotFoundError("downloads are switched off")
     source.root.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=source.root, prefix=".download-")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 _GREY, _FACE = (1, 32, 32), (1, FACE_SIDE, FACE_SIDE)

@@ -25,7 +25,7 @@ from mipoison.metrics import leakage, utility
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Attack, Defense, ThreatModel
 from mipoison.randomness import generator, role_seed
-from mipoison.scene import Scene, SceneConfig
+from mipoison.scene import PATHS, Scene, SceneConfig
 from mipoison.service import DefendedService, MeteredOracle
 
 PARTS = ("attack_train", "private_train", "private_test")
@@ -254,6 +254,13 @@ def attack_once(
         "clean": attack.reconstruct(scene.clean["private_train"]),
     }
     return attack, reconstructions, fitted.seconds, fitted.queries
+
+
+def paths_of(config: EpisodeConfig) -> dict[str, Any]:
+    """What a record says of the places that data and classifier were read from: the same episode may have
+    been run before, by a study that read the same content elsewhere."""
+    places = {f"scene.{name}": getattr(config.scene, name) for name in PATHS}
+    return {"episode_id": config.episode_id, "dataset": config.scene.dataset, **places}
 
 
 def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any]:

@@ -8,6 +8,11 @@ from pathlib import Path
 from mipoison.config import ConfigError
 
 
+def is_exported(source: str) -> bool:
+    """Whether a victim's name is that of a ``.pt2`` file, in any spelling."""
+    return source.lower().endswith(".pt2")
+
+
 def exported_digest(source: str) -> str:
     """Sixteen hexadecimal digits of a ``.pt2`` file's name and bytes; it is read, not loaded.
 
@@ -34,7 +39,7 @@ def refuse_other(source: str, expected: str | None) -> None:
     Raises:
         ConfigError: other bytes; the file was not loaded.
     """
-    if source.endswith(".pt2") and (found := exported_digest(source)) != expected:
+    if is_exported(source) and (found := exported_digest(source)) != expected:
         raise ConfigError(
             f"victim {source!r} is not the study's: its file's digest is {found}, expected {expected}; "
             "it was not loaded. The file has changed or is another one: start a study of its own"

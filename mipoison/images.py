@@ -18,10 +18,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MAX_MEGAPIXELS = 64
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
+"""Of files that are read as images, in capitals too: those that torchvision reads."""
 READ_ERRORS = (OSError, ValueError, EOFError, SyntaxError, MemoryError, struct.error, zlib.error,
                zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # keeps a renamed .eps or .pdf away from its interpreter
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # keeps a renamed .eps or .pdf away from its interpreter
+FILE_FORMATS = (*FORMATS, "TIFF")
+"""Formats of a user's own files: TIFF's decoders are for nobody else's bytes."""
 
 Mode = Literal["L", "RGB"]
 
@@ -34,10 +37,21 @@ class TooLargeError(ValueError):
     """An image of more pixels than allowed; nothing of it was decoded."""
 
 
+class MeaninglessError(ValueError):
+    """An image of which it is not said what its numbers, or which of its pages, mean."""
+
+
 def open_image(
-    source: Path | BytesIO, mode: Mode, *, max_pixels: int = MAX_MEGAPIXELS * 10**6
+    source: Path | BytesIO,
+    mode: Mode,
+    *,
+    max_pixels: int = MAX_MEGAPIXELS * 10**6,
+    formats: tuple[str, ...] = FORMATS,
 ) -> Image.Image:
     """An image upright and in one mode; its size is judged before anything is decoded.
+
+    Args:
+        formats: the only decoders of Pillow that are asked.
 
     Raises:
         TooLargeError: more than ``max_pixels``.
@@ -45,13 +59,22 @@ def open_image(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is the tighter one
-        with Image.open(source, formats=_FORMATS) as image:
+        with Image.open(source, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise TooLargeError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
+            if image.format == "TIFF":
+                _check_tiff(image)
             upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         upright = Image.fromarray((np.asarray(upright, np.int64).clip(0, 65535) // 257).astype(np.uint8))
     return upright.convert(mode)
+
+
+def _check_tiff(image: Image.Image) -> None:
+    if (pages := getattr(image, "n_frames", 1)) > 1:
+        raise MeaninglessError(f"{pages} pages")
+    if image.mode in ("I", "F"):  # 32 bits: which of their values is white stands nowhere
+        raise MeaninglessError("32 bits a pixel and channel: save 8 or 16")
 
 
 def to_square(image: Image.Image, side: int) -> np.ndarray:
@@ -73,11 +96,16 @@ def read_squares(name: str, root: Path, paths: Iterable[Path], mode: Mode, side:
     images, bad = [], []
     for path in paths:
         try:
-            images.append(to_square(open_image(path, mode), side))
+            if not path.is_file():  # opening another thing (a pipe) could wait for ever
+                raise MeaninglessError("no regular file" if path.exists() else "a link to nothing")
+            images.append(to_square(open_image(path, mode, formats=FILE_FORMATS), side))
         except READ_ERRORS as error:
-            large = isinstance(error, TooLargeError | Image.DecompressionBombError)
-            fault = f"over {MAX_MEGAPIXELS} megapixels" if large else "unreadable"
-            bad.append(f"{path.relative_to(root)} ({fault})")
+            fault = "unreadable"
+            if isinstance(error, TooLargeError | Image.DecompressionBombError):
+                fault = f"over {MAX_MEGAPIXELS} megapixels"
+            elif isinstance(error, MeaninglessError):
+                fault = str(error)
+            bad.append(f"{shown(path, root)} ({fault})")
     if bad:
         share = f"{len(bad)} of {len(images) + len(bad)} image files"
         raise DataError(f"{name}: mend or remove {share} in {root}: {some(bad)}")
@@ -93,3 +121,9 @@ def grey_if_all_are(images_NHWC: np.ndarray) -> np.ndarray:
 def some(items: list[str]) -> str:
     """The first five, for an error message."""
     return ", ".join(items[:5]) + ", ..." * (len(items) > 5) if items else "none"
+
+
+def shown(path: Path, root: Path) -> str:
+    """A file's name below a folder, for a message: what cannot be printed in a line is escaped."""
+    text = path.relative_to(root).as_posix()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import Config, ConfigError, choose
+from mipoison.config import Config, ConfigError, choose, one_line
 from mipoison.datasets import SIDES
 from mipoison.defenses import DEFENSES, retraining
+from mipoison.identity import entry_digests, running_entries
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
@@ -74,6 +75,7 @@ def fit_unit(
     for name, x in (("private", x_private), ("public", x_public)):
         _check_images(name, x, x_private.shape[1:])
     model = model.to(where).eval()
+    before = entry_digests(model)
     n_classes = _outputs(model, x_private[:2].float().to(where))
     c_private, c_public = (clean_vectors(model, x.float(), n_classes, where) for x in (x_private, x_public))
     own = _part("private", x_private, c_private.argmax(1) if y_private is None else y_private)
@@ -97,9 +99,10 @@ def fit_unit(
         rng=generator(seed, "defense", defense),
     )
     channels, height, width = own.x_NCHW.shape[1:]
+    running = running_entries(before, entry_digests(model))
     return Unit(
         name=defense, config=settings, defense=fitted, image_shape=(channels, height, width),
-        n_classes=n_classes, victim=weights_digest(model), device=where,
+        n_classes=n_classes, victim=weights_digest(model, without=running), running=running, device=where,
         keyed=_draws(fitted, c_public[:CHUNK].to(where), other.x_NCHW[:CHUNK].to(where)),
         about={
             "private_images": len(own),
@@ -132,8 +135,9 @@ def _outputs(model: nn.Module, x_NCHW: Tensor) -> int:
     try:
         return int(model(x_NCHW).shape[1])
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ConfigError(f"the classifier fails on images {tuple(x_NCHW.shape)}: {text}") from error
+        raise ConfigError(
+            f"the classifier fails on images {tuple(x_NCHW.shape)}: {one_line(error)}"
+        ) from error
 
 
 def _substitutes(

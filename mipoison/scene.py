@@ -199,7 +199,7 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVi
     assert config.victim is not None
     refuse_other(config.victim, config.victim_digest)
     victim = load_victim(config.victim, config.victim_state)
-    if victim.digest != config.victim_digest:
+    if config.victim_digest not in (victim.digest, victim.earlier):
         raise ConfigError(
             f"victim {victim.name} is not the study's: digest {victim.digest}, expected "
             f"{config.victim_digest}; weights or code have changed, start a study of its own"

@@ -64,6 +64,7 @@ class Split:
         n_open_classes: private and attack classes together.
         fingerprint: 16 hexadecimal digits, SHA-256 of the four parts' pixels and labels and of the settings.
         pixel_scale: the paper's reconstruction error over MSE in [0, 1], or None.
+        content, notes: see `RawImages`.
     """
 
     dataset: str
@@ -77,6 +78,8 @@ class Split:
     n_open_classes: int
     fingerprint: str
     pixel_scale: float | None
+    content: str
+    notes: str
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -158,6 +161,8 @@ def make_split(
         n_open_classes=m if auxiliary == "same" else m + len(plan.attack_ids),
         fingerprint=sha.hexdigest()[:16],
         pixel_scale=DATASETS[name].pixel_scale,
+        content=raw.content,
+        notes=raw.notes,
     )
 
 
@@ -246,6 +251,7 @@ def describe(split: Split) -> str:
         f"{'x'.join(map(str, split.image_shape))}, "
         f"private {len(split.private_train)} train / {len(split.private_test)} test, "
         f"attack {len(split.attack_train)} / {len(split.attack_test)}, fingerprint {split.fingerprint}"
+        + (f"; {split.notes}" if split.notes else "")
     )
 
 
@@ -289,6 +295,7 @@ def _check_sizes(raw: RawImages, groups: dict[str, Groups], auxiliary: str, limi
             share = f"{empty} of {len(groups[part])} classes"
             enough = 8 if raw.public_N is None else 2
             hint = f"; {enough} images a class are enough" if raw.official_test_N is None else ""
+            hint += f" ({raw.notes})" if raw.notes else ""
             raise DataError(f"{raw.name}, auxiliary={auxiliary}: {share} have no image left for {part}{hint}")
     most = max(len(groups["private_train"]), len(groups["attack_train"]))
     if limit is not None and limit < most:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from torch import nn
 
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
+from mipoison.identity import earlier_state_digest, state_digest
 from mipoison.protocols import Defense
 from mipoison.storage import Storage
-from mipoison.victim import OwnVictim, state_digest
+from mipoison.victim import OwnVictim
 from mipoison.wrap import ProtectedClassifier, check_secret
 
 FORMAT, VERSION = "mipoison-unit", 1
@@ -46,6 +48,7 @@ class Unit:
         image_shape, n_classes: of the queries and answers.
         keyed: whether it draws randomness that a secret keys.
         victim: digest of the weights of the classifier that it was fitted for.
+        running: names of its buffers that change whenever it is asked: no part of the digest.
         about: how it was fitted (plain values).
     """
 
@@ -57,6 +60,7 @@ class Unit:
     keyed: bool
     victim: str
     device: torch.device
+    running: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
     def wrap(
@@ -71,8 +75,8 @@ class Unit:
         Raises:
             ConfigError: another classifier, or a secret that is missing or unfit.
         """
-        found = weights_digest(model)
-        if found != self.victim and not any_model:
+        found = weights_digest(model, without=self.running)
+        if self.victim not in (found, earlier_weights_digest(model)) and not any_model:
             raise ConfigError(
                 f"this unit was fitted for another classifier (weights {self.victim}, these are {found}): "
                 "fit one for this classifier"
@@ -98,6 +102,7 @@ class Unit:
             "n_classes": self.n_classes,
             "keyed": self.keyed,
             "victim": self.victim,
+            "running": list(self.running),
             "about": self.about,
             "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         }
@@ -105,9 +110,22 @@ class Unit:
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Digest of a classifier's weights, alike for the module, its export and its loaded form."""
-    return state_digest(model.module if isinstance(model, OwnVictim) else model)
+def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
+    """Digest of a classifier's weights, alike for the module, its export, its loaded and its wrapped form.
+
+    Args:
+        without: see :func:`mipoison.identity.state_digest`.
+    """
+    return state_digest(_own(model), without=without)
+
+
+def earlier_weights_digest(model: nn.Module) -> str | None:
+    """:func:`weights_digest` of version 0.1.0: a unit saved with that is still this classifier's."""
+    return earlier_state_digest(_own(model))
+
+
+def _own(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, OwnVictim) else model
 
 
 def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
@@ -140,7 +158,7 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     return Unit(
         name=name, config=config, defense=defense, image_shape=tuple(about["image_shape"]),
         n_classes=about["n_classes"], keyed=about["keyed"], victim=about["victim"], device=target,
-        about=about["about"],
+        running=tuple(about.get("running", ())), about=about["about"],
     )  # fmt: skip
 
 

@@ -5,21 +5,23 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import importlib
 import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError
-from mipoison.fingerprints import exported_digest
+from mipoison.config import ConfigError, one_line
+from mipoison.fingerprints import exported_digest, is_exported
+from mipoison.identity import earlier_state_digest, state_digest, structure
+from mipoison.weights import load_state
 
 CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -32,11 +34,12 @@ class OwnVictim(nn.Module):
 
     Attributes:
         name: of the factory, or of the file without its folder. digest: see :func:`load_victim`.
+        earlier: the digest that version 0.1.0 gave it: studies begun with that are continued.
     """
 
-    def __init__(self, module: nn.Module, name: str, digest: str) -> None:
+    def __init__(self, module: nn.Module, name: str, digest: str, earlier: str) -> None:
         super().__init__()
-        self.name, self.digest = name, digest
+        self.name, self.digest, self.earlier = name, digest, earlier
         self.module = module
         self.training = False
 
@@ -54,7 +57,7 @@ def check_source(source: str, state: str | None) -> None:
     Raises:
         ConfigError: no such form, a file that is not there, or weights for a file that has its own.
     """
-    exported = source.endswith(".pt2")
+    exported = is_exported(source)
     if not exported and (".py:" in source or not _FACTORY.fullmatch(source)):
         hint = "; write the module's name without .py" if ".py:" in source else ""
         raise ConfigError(f"victim {source!r}: expected {CHOICES}{hint}")
@@ -62,52 +65,49 @@ def check_source(source: str, state: str | None) -> None:
         raise ConfigError(f"victim_state {state!r}: {source} has its own weights; leave it out")
     for name, path in (("victim", source if exported else None), ("victim_state", state)):
         if path is not None and not Path(path).expanduser().is_file():
+            if Path(path).expanduser().is_dir():
+                raise ConfigError(f"{name} {path!r} is a folder: name the file in it")
             raise ConfigError(f"{name} {path!r}: no such file (looked in {Path.cwd()})")
 
 
 def short_name(source: str) -> str:
     """The name that records show: the factory's, or the file's without its folder."""
-    return Path(source).name if source.endswith(".pt2") else source
+    return Path(source).name if is_exported(source) else source
 
 
 def load_victim(source: str, state: str | None = None) -> OwnVictim:
     """Load a classifier onto the CPU.
 
     Its digest identifies name, weights (dtypes, shapes, bytes) and code (the factory's source file and the
-    module's structure; of a ``.pt2`` the whole file), so that records of two classifiers never mix. Modules
-    are looked for in the current folder first.
+    module's structure; of a ``.pt2`` the whole file), so that records of two classifiers never mix. It is
+    taken of a copy that nobody has asked, without wrappers: see :mod:`mipoison.identity`. Modules are looked
+    for in the current folder first.
 
     Args:
         source: ``module:factory``, or a ``.pt2`` file of ``torch.export.save``. Both run code: use your own.
-        state: weights for the factory's module: ``.safetensors``, or a state dict of ``torch.save``, loaded
-            with ``weights_only=True``.
+        state: weights for the factory's module: a safetensors file, or one of ``torch.save`` with a state
+            dict in it, of which no code is run: see :mod:`mipoison.weights`.
 
     Raises:
         ConfigError: it cannot be imported, built or loaded; one line.
     """
     check_source(source, state)
-    if source.endswith(".pt2"):
+    if is_exported(source):
         digest = exported_digest(source)
         try:
             exported: nn.Module = torch.export.load(Path(source).expanduser()).module()
         except Exception as error:
-            raise ConfigError(f"victim {source!r}: not a torch.export file ({_one_line(error)})") from error
-        return OwnVictim(exported, short_name(source), digest)
+            raise ConfigError(f"victim {source!r}: not a torch.export file ({one_line(error)})") from error
+        return OwnVictim(exported, short_name(source), digest, earlier=digest)
     module, code = _build(source)
     if state is not None:
-        _load_state(module, source, state)
-    h = hashlib.sha256(source.encode() + code + repr(module).encode() + state_digest(module).encode())
-    return OwnVictim(module.eval().requires_grad_(False), source, h.hexdigest()[:16])
-
-
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 (16 hexadecimal digits) of a state dict: names, dtypes, shapes, bytes."""
-    h = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        data = value.detach().cpu().contiguous()
-        h.update(f"{name}\0{data.dtype}\0{tuple(data.shape)}\0".encode())
-        h.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()[:16]
+        load_state(module, source, state)
+    h = hashlib.sha256(source.encode() + code)
+    earlier = h.copy()
+    h.update(f"{structure(module)}{state_digest(module)}".encode())
+    earlier.update(f"{module!r}{earlier_state_digest(module)}".encode())
+    module = module.eval().requires_grad_(False)
+    return OwnVictim(module, source, h.hexdigest()[:16], earlier.hexdigest()[:16])
 
 
 def repeatable_digest(source: str, state: str | None) -> str:
@@ -139,36 +139,22 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
         where = (
             f"; looked in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
         )
-        raise ConfigError(f"victim {source!r} cannot be imported: {_one_line(error)}{where}") from error
+        raise ConfigError(f"victim {source!r} cannot be imported: {one_line(error)}{where}") from error
     if not callable(found):
         raise ConfigError(f"victim {source!r} is a {type(found).__name__}: expected {CHOICES}")
     try:
         module = found if isinstance(found, nn.Module) else found()
     except Exception as error:
-        raise ConfigError(f"victim {source!r}: the factory failed: {_one_line(error)}") from error
+        raise ConfigError(f"victim {source!r}: the factory failed: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"victim {source!r} returned a {type(module).__name__}: expected an nn.Module")
+    with contextlib.suppress(Exception):  # what cannot be copied is used as it is
+        module = copy.deepcopy(module)  # of the importing program's own: its buffers may count our calls
     try:
         code = Path(inspect.getsourcefile(inspect.unwrap(found)) or "").read_bytes()
     except (TypeError, OSError):  # built in, or an object without a file
         code = b""
     return module, code
-
-
-def _load_state(module: nn.Module, source: str, state: str) -> None:
-    path = Path(state).expanduser()
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            values: Any = load_file(path)
-        else:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
-                values = values["state_dict"]
-        module.load_state_dict(dict(values))
-    except Exception as error:
-        raise ConfigError(f"victim_state {state!r} does not fit {source}: {_one_line(error)}") from error
 
 
 @torch.no_grad()
@@ -192,7 +178,7 @@ def check_victim(victim: nn.Module, name: str, x_NCHW: Tensor, y_N: Tensor, n_cl
         alone_1K, again_NK = victim(x_NCHW[:1]), victim(x_NCHW)
     except Exception as error:
         raise ConfigError(
-            f"victim {name} fails on a batch of {shape} images in [0, 1]: {_one_line(error)}; what it needs "
+            f"victim {name} fails on a batch of {shape} images in [0, 1]: {one_line(error)}; what it needs "
             "beyond (another size, normalising, grey to RGB) belongs into the module"
         ) from error
     if not isinstance(logits_NK, Tensor) or logits_NK.ndim != 2 or len(logits_NK) != len(x_NCHW):
@@ -223,7 +209,3 @@ def check_victim(victim: nn.Module, name: str, x_NCHW: Tensor, y_N: Tensor, n_cl
             f"victim {name} recognises {accuracy:.0%} of {len(y_N)} private training images, no better than "
             "chance: is it trained, and are its outputs in the order of the labels (sorted class names)?"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

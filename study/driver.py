@@ -89,6 +89,7 @@ class Study:
         numbers: counts new trials. known: digest of a setting -> its outcome.
         outcomes: trial -> its outcome.
         open: the running trials.
+        content: what identifies its images, None where nobody asked (tests).
         lease: this driver's right to the study, None where nobody else can come (tests).
         trouble: why the storage ends the study, None while it works.
         cut_short: whether trials that the label-only anchor dominates are cut short.
@@ -114,6 +115,7 @@ class Study:
     failed: set[str] = field(default_factory=set)
     trackers: Trackers = field(default_factory=lambda: Trackers({}, print))
     earlier: list[Finished] = field(default_factory=list)
+    content: str | None = None
     lease: Lease | None = None
     trouble: str | None = None
 
@@ -179,6 +181,7 @@ def run_study(study: Study, executor: Executor) -> pd.DataFrame:
             ABOUT,
             {
                 "settings": settings.shared(),
+                "content": study.content,
                 "command": sys.argv[1:],
                 "versions": versions(),
                 "source": source_fingerprint(),

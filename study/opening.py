@@ -15,7 +15,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
-from mipoison.splits import describe
+from mipoison.splits import Split, describe
 from mipoison.storage import Storage
 from study.driver import Study
 from study.fresh import knobs_of
@@ -54,9 +54,10 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     if held is not None:
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         lease = held.enter_context(Lease(storage, name, say=say))
-    stored = records.read_settings()
+    stored = records.read_about()
     if settings.resume and stored is not None:
-        changed = differences(NEWER | stored, settings.shared())
+        settings = settings.continuing(stored["settings"])
+        changed = differences(NEWER | stored["settings"], settings.shared())
         if changed:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
     elif settings.resume:
@@ -81,8 +82,28 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     progress = Progress(console)
     with saying(functools.partial(console.print, markup=False, soft_wrap=True)):
         study = _load(settings, storage, records, progress, alone=lease is not None)
-    study.lease = lease
+    study.content, study.lease = split.content, lease
+    _check_content(study, stored, split)
     return study
+
+
+def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split) -> None:
+    """Whether a study that is continued has the images that it was begun with, wherever they lie now.
+
+    A study begun with an earlier version does not say; its records tell the first seed's split.
+    """
+    if stored is None:
+        return
+    begun, now = stored.get("content"), split.content
+    if begun is None:
+        rows = (row for rows in study.finished.values() for row in rows if row.get("seed") == split.seed)
+        begun, now = next((row["split"] for row in rows if row.get("split")), None), split.fingerprint
+    if begun not in (None, now):
+        raise ConfigError(
+            f"--resume: the images of {split.dataset} are not those that study {study.records.study!r} was "
+            f"begun with (content {begun}, now {now}): bring those back, or start a study of its own with "
+            "another --name"
+        )
 
 
 def _choose_name(settings: StudySettings, storage: Storage) -> str:

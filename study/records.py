@@ -317,15 +317,20 @@ class Records:
         except Unreadable as error:
             raise self._damaged(name, error) from error
 
-    def read_settings(self) -> dict[str, Any] | None:
-        """The settings in ``study.json``, of a study that is to be continued; None if there is no study.
+    def read_about(self) -> dict[str, Any] | None:
+        """``study.json`` of a study that is to be continued: its ``settings``, the ``content`` of its images.
+
+        None if there is no study.
 
         Raises:
             ConfigError: it is there and does not hold settings.
         """
         data = self.storage.read(f"{self.study}/{ABOUT}")
         try:
-            return None if data is None else settings_of(about_of(data))
+            if data is None:
+                return None
+            about = about_of(data)
+            return about | {"settings": settings_of(about)}
         except Unreadable as error:
             raise self._damaged(ABOUT, error) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from mipoison.config import Config, ConfigError, choose
 from mipoison.datasets import dataset_choices, parse_name
 from mipoison.defenses import ANCHORS, DEFENSES, retraining
 from mipoison.scene import SCALES, SceneConfig, scaled
-from mipoison.victim import check_source, repeatable_digest
+from mipoison.victim import check_source, load_victim, repeatable_digest
 from study.plain import visible_line
 from study.records import check_name
 from study.search import SAMPLERS
@@ -254,6 +255,18 @@ class StudySettings:
             name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SHARED
         }
 
+    def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
+        """These settings, with the digest that an earlier version gave the same classifier if the stored ones
+        have that: the study's records go on under one name."""
+        earlier = stored.get("victim_digest")
+        if self.victim is None or earlier in (None, self.victim_digest):
+            return self
+        if load_victim(self.victim, self.victim_state).earlier != earlier:
+            return self
+        same = dataclasses.replace(self)
+        same.__dict__["victim_digest"] = earlier  # where the cached property keeps it
+        return same
+
     def default_name(self) -> str:
         """``<dataset>-<auxiliary>``, without the path of a user's folder."""
         return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
@@ -274,12 +287,22 @@ Arguments.__doc__ = StudySettings.__doc__
 
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """``name: stored -> now`` for each setting that differs."""
+    """``name: stored -> now`` for each setting that differs.
+
+    The path of a user's images is none: the same images may lie elsewhere now (the content is compared when
+    it is read, see :func:`study.opening.open_study`).
+    """
+    stored, now = ({**values, "dataset": _source(values.get("dataset"))} for values in (stored, now))
     return [
         f"{visible_line(k, 40)}: {visible_line(repr(stored.get(k)), 400)} -> {now.get(k)!r}"
         for k in sorted({*stored, *now})
         if stored.get(k) != now.get(k)
     ]
+
+
+def _source(dataset: Any) -> Any:
+    """A data set's name without its path."""
+    return dataset.partition(":")[0] if isinstance(dataset, str) else dataset
 
 
 def config_of(defense: str, knobs: dict[str, Any]) -> Config:

@@ -25,6 +25,7 @@ from mipoison.episode import (
     deploy,
     failed_record,
     finish_release,
+    paths_of,
 )
 from mipoison.scene import PATHS, Scene, scene_for
 from mipoison.service import chunk_count
@@ -178,7 +179,7 @@ def _finished(
         scene = scenes.get(episode.scene.seed)
         found = _found(store, _key(episode, scene, stacked)) if scene else None
         if found is not None:
-            done[i] = found[0]
+            done[i] = found[0] | paths_of(episode)
         if scene is not None and episode.scene.seed == episodes[0].scene.seed:
             pictures.setdefault("truth", _to_bytes(scene, scene.split.private_train.x_NCHW))
             if found is not None:

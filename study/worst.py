@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mipoison.scene_config import PATHS
 from study.cut import CUT
 
 ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
@@ -80,11 +81,15 @@ class Worst:
 
 def check_one_scene(episodes: pd.DataFrame) -> None:
     """ValueError where the rows mix data or scales, which cannot be compared."""
+    places = {"scene.seed", *(f"scene.{name}" for name in PATHS)}  # content counts, not where it was read
     for column in episodes.columns:
-        if column in ("dataset", "auxiliary") or (column.startswith("scene.") and column != "scene.seed"):
-            values = sorted(map(str, episodes[column].dropna().unique()))
+        if column in ("dataset", "auxiliary") or (column.startswith("scene.") and column not in places):
+            found = map(str, episodes[column].dropna().unique())
+            values = sorted({text.partition(":")[0] if column == "dataset" else text for text in found})
             if len(values) > 1:
                 raise ValueError(f"episodes mix {column}: {', '.join(values)}; a frontier has one scene")
+    if {"seed", "split"} <= {*episodes.columns} and (episodes.groupby("seed")["split"].nunique() > 1).any():
+        raise ValueError("episodes mix the images of a seed (split); a frontier has one scene")
 
 
 def prepare(episodes: pd.DataFrame) -> Prepared:

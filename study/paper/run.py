@@ -48,10 +48,10 @@ def check_settings(settings: StudySettings, records: Records, resume: bool) -> N
     Raises:
         ConfigError: records exist and ``resume`` was not asked for, or they were made with other settings.
     """
-    stored = records.read_settings()
+    stored = records.read_about()
     if stored is None:
         return
-    changed = differences(NEWER | stored, shared(settings))
+    changed = differences(NEWER | stored["settings"], shared(settings))
     if changed:
         raise ConfigError(
             f"{FOLDER}/{records.study} in {settings.storage} was made with other settings: "

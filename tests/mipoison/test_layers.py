@@ -11,6 +11,7 @@ PACKAGE = ROOT / "mipoison"
 LAYERS: list[set[str]] = [
     {"config", "randomness", "simplex", "images", "imagefolder"},
     {"storage", "s3", "datasets", "training", "memory"},
+    {"checkpoint", "identity", "weights"},
     {"artifacts", "splits", "models", "victim"},
     {"alignment", "protocols", "stacked"},
     {"service", "defenses", "export"},

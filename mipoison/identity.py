@@ -1,0 +1,135 @@
+"""What identifies a classifier: weights and structure, whatever wraps it and however often it was asked.
+
+Wrappers that only pass calls on (DataParallel, compiled modules and the like) and numbers that only count
+calls are no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from mipoison.config import ConfigError
+
+WRAPPERS = {
+    "module": ("DataParallel", "DistributedDataParallel", "AveragedModel"),
+    "_orig_mod": ("OptimizedModule",),
+    "_module": ("GradSampleModule", "GradSampleModuleFastGradientClipping", "DPDDP"),
+    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
+    "_checkpoint_wrapped_module": ("CheckpointWrapper",),
+}
+"""The name under which a wrapper holds what it wraps -> the classes that do so."""
+COUNTERS = ("num_batches_tracked",)
+"""Last part of the names of buffers that count calls and decide nothing."""
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def canonical(name: str) -> str:
+    """The name of a module or of an entry, without the parts that wrappers add at any place."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def counts_calls(name: str) -> bool:
+    """Whether an entry of a state dict only counts calls."""
+    return name.rpartition(".")[2] in COUNTERS
+
+
+def entry_digests(module: nn.Module) -> dict[str, str]:
+    """Canonical name -> SHA-256 of an entry of the state dict, but for counters. Non-persistent buffers are
+    not in it.
+
+    Raises:
+        ConfigError: parameters that have no values yet.
+    """
+    found: dict[str, str] = {}
+    state = module.state_dict()
+    short = len({canonical(name) for name in state}) == len(state)
+    for name, value in state.items():
+        if not counts_calls(name):
+            h = hashlib.sha256()
+            _hash(h, value, name)
+            found[canonical(name) if short else name] = h.hexdigest()
+    return found
+
+
+def state_digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
+    """SHA-256 (16 hexadecimal digits) of a state dict: names, dtypes, shapes, bytes.
+
+    Args:
+        without: canonical names of buffers that change whenever the classifier is asked.
+    """
+    h = hashlib.sha256()
+    for name, value in sorted(entry_digests(module).items()):
+        if name not in without:
+            h.update(f"{name}\0{value}\0".encode())
+    return h.hexdigest()[:16]
+
+
+def running_entries(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of what changed between two :func:`entry_digests` while the classifier was only asked."""
+    return tuple(sorted(name for name in before if after.get(name) != before[name]))
+
+
+def structure(module: nn.Module) -> str:
+    """Names, classes and settings of a module and all its parts, without wrappers and memory addresses."""
+    lines = []
+    for name, part in module.named_modules(remove_duplicate=False):
+        if type(part).__name__ not in {kind for kinds in WRAPPERS.values() for kind in kinds}:
+            lines.append(f"{canonical(name)}: {type(part).__qualname__}({part.extra_repr()})")
+    return _ADDRESS.sub("", "\n".join(lines))
+
+
+def earlier_state_digest(module: nn.Module) -> str | None:
+    """:func:`state_digest` as version 0.1.0 computed it, for units and studies made with that; None where it
+    could not."""
+    h = hashlib.sha256()
+    try:
+        for name, value in sorted(module.state_dict().items()):
+            data = value.detach().cpu().contiguous()
+            h.update(f"{name}\0{data.dtype}\0{tuple(data.shape)}\0".encode())
+            h.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
+    except (AttributeError, RuntimeError, TypeError, ValueError, NotImplementedError):
+        return None
+    return h.hexdigest()[:16]
+
+
+def _hash(h: Any, value: Any, name: str) -> None:
+    """Add a value: a tensor of any kind, or the plain values and containers that layers keep beside them."""
+    if isinstance(value, Tensor):
+        _hash_tensor(h, value, name)
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            h.update(f"{key}\0".encode())
+            _hash(h, value[key], name)
+    elif isinstance(value, list | tuple):
+        h.update(f"{len(value)}\0".encode())
+        for item in value:
+            _hash(h, item, name)
+    else:
+        h.update(_ADDRESS.sub("", f"{type(value).__name__} {value!r}\0").encode())
+
+
+def _hash_tensor(h: Any, value: Tensor, name: str) -> None:
+    if is_lazy(value):
+        raise ConfigError(
+            f"the classifier's {name} has no values yet (a lazy layer): ask it once before, in the factory"
+        )
+    data = value.detach().cpu()
+    h.update(f"{data.dtype}\0{tuple(data.shape)}\0{data.layout}\0".encode())
+    if data.is_quantized:
+        if data.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            h.update(f"{data.q_scale()!r}\0{data.q_zero_point()!r}\0".encode())
+        else:
+            _hash_tensor(h, data.q_per_channel_scales(), name)
+            _hash_tensor(h, data.q_per_channel_zero_points(), name)
+        data = data.int_repr()
+    if data.layout is not torch.strided:
+        data = data.to_dense()
+    data = data.resolve_conj().resolve_neg().contiguous()
+    h.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
