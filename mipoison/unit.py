@@ -22,6 +22,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
+from mipoison.arguments import device_from
+from mipoison.ask import classifier_of, undone
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.protocols import Defense
@@ -59,18 +61,34 @@ class Unit:
     device: torch.device
     about: dict[str, Any] = field(default_factory=dict)
 
+    @undone()
     def wrap(
-        self, model: nn.Module, *, secret: bytes | str | None = None, any_model: bool = False
+        self,
+        model: nn.Module,
+        *,
+        secret: bytes | str | None = None,
+        any_model: bool = False,
+        outputs: str | None = None,
     ) -> ProtectedClassifier:
         """The classifier behind this unit.
 
         Args:
-            model: images to logits. secret: 16 to 64 bytes that only the defender knows.
+            model: images to logits, or to what it was fitted for; it is not changed. secret: 16 to 64 bytes that
+                only the defender knows.
             any_model: do not ask that it is the classifier the unit was fitted for.
+            outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
 
         Raises:
-            ConfigError: another classifier, or a secret that is missing or unfit.
+            ConfigError: another classifier, one with other outputs, or a secret that is missing or unfit.
         """
+        fitted = self.about.get("outputs")
+        if outputs is not None and not any_model and outputs != (fitted or "logits"):
+            raise ConfigError(
+                f"this unit was fitted for a classifier that gives {fitted or 'logits'}: outputs={outputs!r} differs"
+            )
+        asked = classifier_of(
+            model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes
+        )
         found = weights_digest(model)
         if found != self.victim and not any_model:
             raise ConfigError(
@@ -78,13 +96,13 @@ class Unit:
                 "fit one for this classifier"
             )
         return ProtectedClassifier(
-            model, self.defense, image_shape=self.image_shape, n_classes=self.n_classes,
-            secret=check_secret(secret, self.keyed), device=self.device,
+            asked, self.defense, image_shape=self.image_shape, secret=check_secret(secret, self.keyed),
+            device=self.device,
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
         """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced."""
-        storage = Storage(folder)
+        storage = _storage(folder)
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
         }
@@ -105,11 +123,20 @@ class Unit:
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
 
 
+def _storage(folder: str | Path) -> Storage:
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise ConfigError(f"a unit's folder is {folder!r}: give a path, or s3://bucket/prefix")
+    if "://" not in str(folder) and Path(folder).expanduser().is_file():
+        raise ConfigError(f"a unit is a folder, {str(folder)!r} is a file")
+    return Storage(folder)
+
+
 def weights_digest(model: nn.Module) -> str:
     """Digest of a classifier's weights, alike for the module, its export and its loaded form."""
     return state_digest(model.module if isinstance(model, OwnVictim) else model)
 
 
+@undone()
 def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
     """Read a saved unit.
 
@@ -119,8 +146,8 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     Raises:
         UnitError: no unit there, one of another version, truncated, altered, or of an unknown defense.
     """
-    storage = Storage(folder)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    storage = _storage(folder)
+    target = device_from(device)
     about = _settings(storage)
     payload = storage.read(TENSORS)
     if payload is None or hashlib.sha256(payload).hexdigest() != about["tensors_sha256"]:

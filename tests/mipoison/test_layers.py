@@ -10,13 +10,13 @@ PACKAGE = ROOT / "mipoison"
 
 LAYERS: list[set[str]] = [
     {"config", "randomness", "simplex", "images", "imagefolder"},
-    {"storage", "s3", "datasets", "training", "memory"},
+    {"storage", "s3", "datasets", "training", "memory", "ask", "arguments"},
     {"artifacts", "splits", "models", "victim"},
     {"alignment", "protocols", "stacked"},
     {"service", "defenses", "export"},
     {"attacks"},
     {"metrics"},
-    {"scene", "scene_config", "wrap"},
+    {"scene", "scene_config", "wrap", "classifier_check"},
     {"unit"},
     {"protect"},
     {"episode"},

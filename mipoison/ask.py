@@ -1,0 +1,345 @@
+"""How a user's classifier is asked: one way, for fitting, wrapping, serving and studies alike.
+
+Its answers are measured as they are: it gets a copy of the images, runs in eval mode outside every context of
+the caller's, and leaves neither itself nor the process changed. What comes back is float32 logits of ours.
+
+Shape suffixes: N samples, K classes, CHW image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipoison.config import ConfigError, choose
+
+OUTPUTS = ("logits", "probabilities")
+"""What a classifier's outputs can be stated to be."""
+KEYS = ("logits", "output", "outputs", "out")
+"""Where logits are looked for in a dictionary, in this order."""
+FLOOR = 1e-12
+"""Least probability, before its logarithm is taken: what half precision rounds to 0."""
+DYNAMIC = (
+    "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
+)
+"""How a classifier is exported for batches of any size."""
+_KINDS = ("cpu", "cuda")
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, torch.set_default_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    *(
+        (functools.partial(torch.is_autocast_enabled, kind), functools.partial(torch.set_autocast_enabled, kind))
+        for kind in _KINDS
+    ),
+)
+"""Settings of the process that a classifier may leave changed: how they are read, and put back."""
+
+
+_SWITCHING = threading.RLock()
+"""Held while a module that its user left in training mode answers in eval mode."""
+
+
+@contextlib.contextmanager
+def undone() -> Iterator[None]:
+    """A scope (or a decorator) in which the caller's autocast, inference mode, ``no_grad``, default dtype and
+    default device do not hold: what we compute is the same wherever it is called from."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in _KINDS:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_dtype() != torch.float32:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+class Classifier:
+    """A user's classifier as it is asked here: images (N, C, H, W) in [0, 1] to logits (N, K), float32.
+
+    The module is given a copy of the images (it may change them in place), in float32 or, where it fails on
+    that, in its own weights' dtype. It answers in eval mode and without gradients; its training flags, the
+    global random generators, default dtype and device, threads and autocast are afterwards as before. Logits
+    are a copy. They may be of any floating dtype and come as a tensor, as the first (N, K) of a tuple or list, under
+    one of :data:`KEYS`, or as ``.logits`` of an object.
+
+    Args:
+        module: the user's; it is never moved. If it is on another device, a copy of it on ``device`` is used.
+        name: for messages. outputs: ``probabilities`` are divided by their sum, and their logarithm stands
+            for the logits (float64, at least :data:`FLOOR`); None means logits that are checked to be none.
+        device: where to compute; None: where the module is.
+        n_classes: K, if it is known: tells logits from other outputs of a tuple.
+
+    Raises:
+        ConfigError: it is no module, cannot be copied, fails, or gives no such logits.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str | None = None,
+        outputs: str | None = None,
+        device: torch.device | None = None,
+        n_classes: int | None = None,
+    ) -> None:
+        if outputs is not None:
+            choose("classifier outputs (logits or probabilities)", outputs, OUTPUTS)
+        self.name = name or type(module).__name__
+        self.outputs, self.n_classes = outputs, n_classes
+        self.module = module if device is None else on_device(module, device, self.name)
+        self._dtype: torch.dtype | None = None
+        self._theirs = torch.get_default_dtype(), torch.get_default_device()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's weights are; the CPU where it has none."""
+        return _home(self.module) or torch.device("cpu")
+
+    @undone()
+    def __call__(self, x_NCHW: Tensor) -> Tensor:
+        """Logits (N, K) of ours, on the device of the images."""
+        try:
+            with _kept(_home(self.module)), self._in_eval_mode(), torch.no_grad(), self._own_defaults():
+                answer = self._answer(x_NCHW)
+                z_NK = self._picked(answer, x_NCHW.shape[0])
+                z_NK = z_NK.detach().to(x_NCHW.device, copy=True)
+        except (ConfigError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ConfigError(self._failure(x_NCHW, error)) from error
+        if not bool(z_NK.isfinite().all()):
+            rows = int((~z_NK.isfinite()).any(1).sum())
+            raise ConfigError(
+                f"classifier {self.name} gives outputs that are not finite for {rows} of {len(z_NK)} images in "
+                "[0, 1]; does it overflow in half precision? then run its last layers in float32"
+            )
+        if self.outputs == "probabilities":
+            return log_probabilities(z_NK, self.name)
+        return z_NK.float()
+
+    def _answer(self, x_NCHW: Tensor) -> Any:
+        home = _home(self.module) or x_NCHW.device
+        if self._dtype is not None:
+            return self.module(x_NCHW.detach().to(home, self._dtype, copy=True))
+        own = next((t.dtype for t in _tensors(self.module) if t.is_floating_point()), torch.float32)
+        try:
+            answer = self.module(x_NCHW.detach().to(home, torch.float32, copy=True))
+            self._dtype = torch.float32
+        except (RuntimeError, TypeError):
+            if own == torch.float32:
+                raise
+            try:
+                answer = self.module(x_NCHW.detach().to(home, own, copy=True))
+            except (RuntimeError, TypeError):
+                answer = None
+            if answer is None:  # not the dtype, then: what it said first is what counts
+                raise
+            self._dtype = own
+        return answer
+
+    def _picked(self, answer: Any, n: int) -> Tensor:
+        """The logits in what the module returned."""
+        found = logits_in(answer, self.name, n, self.n_classes)
+        if found.ndim != 2 or len(found) != n or found.shape[1] < 2 or not found.is_floating_point():
+            raise ConfigError(
+                f"classifier {self.name} returns {_kind(found)} for {n} images: expected logits (N, K), "
+                f"one row an image, K at least 2{_hint(found, n)}"
+            )
+        if self.n_classes is not None and found.shape[1] != self.n_classes:
+            raise ConfigError(
+                f"classifier {self.name} has {found.shape[1]} outputs, expected {self.n_classes}, one a class"
+            )
+        return found
+
+    @contextlib.contextmanager
+    def _in_eval_mode(self) -> Iterator[None]:
+        flags = [(m, m.training) for m in self.module.modules()]
+        if not any(flag for _, flag in flags):
+            yield
+            return
+        with _SWITCHING:
+            try:
+                with contextlib.suppress(NotImplementedError):  # an exported program has one mode
+                    self.module.eval()
+                yield
+            finally:
+                with contextlib.suppress(NotImplementedError):
+                    self.module.train(flags[0][1])
+                for module, flag in flags:
+                    module.training = flag
+
+    @contextlib.contextmanager
+    def _own_defaults(self) -> Iterator[None]:
+        """Default dtype and device as they were where the classifier was handed over."""
+        dtype, device = self._theirs
+        with contextlib.ExitStack() as stack:
+            if dtype != torch.float32:
+                stack.callback(torch.set_default_dtype, torch.float32)
+                torch.set_default_dtype(dtype)
+            if device.type != "cpu":
+                stack.enter_context(device)
+            yield
+
+    def _failure(self, x_NCHW: Tensor, error: Exception) -> str:
+        shape = "x".join(map(str, x_NCHW.shape[1:]))
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if isinstance(self.module, torch.fx.GraphModule):
+            remedy = f"if it was exported for another batch, export it with a dynamic one: {DYNAMIC}"
+        else:
+            side = x_NCHW.shape[-1]
+            remedy = (
+                "what it needs beyond belongs into the module: another size (torch.nn.functional.interpolate"
+                f"(x, 224) first, if it takes 224x224 and not {side}x{side}), normalising, grey to RGB "
+                "(x.expand(-1, 3, -1, -1))"
+            )
+        return (
+            f"classifier {self.name} fails on a batch of {x_NCHW.shape[0]} images {shape} in [0, 1]: {said}; "
+            f"{remedy}"
+        )
+
+
+def classifier_of(
+    model: Any,
+    *,
+    outputs: str | None = None,
+    device: torch.device | None = None,
+    n_classes: int | None = None,
+) -> Classifier:
+    """The adapter of whatever a user hands over as a classifier.
+
+    Args:
+        model: a module, or one of ``load_victim``, which brings name and outputs.
+        outputs, device, n_classes: see :class:`Classifier`.
+
+    Raises:
+        ConfigError: it is no classifier, or one stated to give other outputs.
+    """
+    if not isinstance(model, nn.Module):
+        if isinstance(model, type) and issubclass(model, nn.Module):
+            raise ConfigError(f"the classifier is the class {model.__name__}: give an instance of it")
+        if isinstance(model, str):
+            raise ConfigError(f"the classifier is the text {model!r}: give load_victim({model!r})")
+        raise ConfigError(
+            f"the classifier is a {type(model).__name__}: expected a torch.nn.Module; put a function f into "
+            "one (class Net(torch.nn.Module): def forward(self, x): return f(x))"
+        )
+    name, stated = None, None
+    if isinstance(asked := getattr(model, "asked", None), Classifier):  # of load_victim
+        model, name, stated = asked.module, asked.name, asked.outputs
+    if outputs is not None and stated is not None and outputs != stated:
+        raise ConfigError(f"the classifier was loaded with outputs={stated!r}: outputs={outputs!r} differs")
+    return Classifier(model, name=name, outputs=outputs or stated, device=device, n_classes=n_classes)
+
+
+def logits_in(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
+    """The tensor of logits in what a module returned for ``n`` images; see :class:`Classifier`."""
+    if isinstance(answer, Tensor):
+        return answer
+    if isinstance(found := getattr(answer, "logits", None), Tensor):
+        return found
+    if isinstance(answer, Mapping):
+        for key in KEYS:
+            if isinstance(answer.get(key), Tensor):
+                return answer[key]
+        what = f"a dictionary with the keys {', '.join(map(repr, answer))[:200]}"
+        remedy = f"looked for {', '.join(KEYS)}: wrap it, so that it returns model(x)[KEY]"
+        raise ConfigError(f"classifier {name} returns {what}; {remedy}")
+    if isinstance(answer, tuple | list):
+        rows = [t for t in answer if isinstance(t, Tensor) and t.ndim == 2 and len(t) == n]
+        fit = [t for t in rows if t.shape[1] == n_classes] or rows
+        if fit and len({t.shape[1] for t in fit}) == 1:
+            return fit[0]
+        what = f"a {type(answer).__name__} of {', '.join(_kind(t) for t in answer)[:200]}"
+        remedy = "which are the logits cannot be told: wrap it, so that it returns model(x)[0] (or another)"
+        raise ConfigError(f"classifier {name} returns {what}; {remedy}")
+    raise ConfigError(
+        f"classifier {name} returns a {type(answer).__name__}: expected logits (N, K); wrap it, so that "
+        "forward returns them (for instance return model(x).logits)"
+    )
+
+
+def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
+    """Logits (N, K), float32, whose softmax is ``p_NK`` divided by its row sums.
+
+    Raises:
+        ConfigError: numbers that are no probabilities (nor shares of 100).
+    """
+    p_NK = p_NK.double()
+    low, high = float(p_NK.amin()), float(p_NK.amax())
+    if low < -1e-3 or high > 101:
+        raise ConfigError(
+            f"classifier {name} gives values from {low:.4g} to {high:.4g}, not probabilities as stated: state "
+            "outputs logits (--victim-outputs logits), or nothing"
+        )
+    p_NK = p_NK.clamp_min(0)
+    p_NK = (p_NK / p_NK.sum(1, keepdim=True).clamp_min(FLOOR)).clamp_min(FLOOR)
+    return (p_NK / p_NK.sum(1, keepdim=True)).log().float()
+
+
+def on_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
+    """The module itself if it is there, spread over several devices, or has no weights; else a copy there."""
+    homes = {t.device for t in _tensors(module)}
+    here = all(h.type == device.type and device.index in (None, h.index) for h in homes)
+    if len(homes) != 1 or here:
+        return module
+    try:
+        return copy.deepcopy(module).to(device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(
+            f"classifier {name} is on {homes.pop()} and cannot be copied to {device} ({said}): move it there "
+            f"yourself (model.to({str(device)!r})), or give the device that it is on"
+        ) from error
+
+
+def _home(module: nn.Module) -> torch.device | None:
+    return next((t.device for t in _tensors(module)), None)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+@contextlib.contextmanager
+def _kept(device: torch.device | None) -> Iterator[None]:
+    """What a module may change in the process is put back: :data:`_STATE`, and the random generators."""
+    before = [get() for get, _ in _STATE]
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            for (get, put), value in zip(_STATE, before, strict=True):
+                if get() != value:
+                    put(value)
+
+
+def _kind(value: Any) -> str:
+    return f"{str(value.dtype)[6:]} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _hint(found: Tensor, n: int) -> str:
+    if found.ndim > 2 and found.shape[2:].numel() == 1:
+        return "; return z.flatten(1)"
+    if not found.is_floating_point() and found.ndim == 1:
+        return "; these look like labels: return the scores that they are the maxima of"
+    if found.is_floating_point() and found.shape[0] == n and found[0].numel() == 1:
+        return "; of one score z for two classes return torch.stack([0 * z, z], 1), z of shape (N,)"
+    return ""
