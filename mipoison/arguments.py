@@ -88,14 +88,20 @@ def _images(name: str, x: Any) -> Tensor:
         )
     if not x.is_floating_point():
         remedy = "images.float() / 255" if x.dtype == torch.uint8 else "images.float(), in [0, 1]"
-        raise ConfigError(f"{name}: expected pixels of float in [0, 1], got {str(x.dtype)[6:]}: give {remedy}")
+        raise ConfigError(
+            f"{name}: expected pixels of float in [0, 1], got {str(x.dtype)[6:]}: give {remedy}"
+        )
     x = x.detach().to("cpu", torch.float32)
     if bad := int((~x.isfinite()).sum()):
         raise ConfigError(f"{name}: {bad} of {x.numel()} pixels are not finite: must be in [0, 1]")
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
-        remedy = "give images / 255" if low >= 0 and 2 < high <= 255 else (
-            "give the images before they are normalised, and let the classifier normalise in its forward"
+        remedy = (
+            "give images / 255"
+            if low >= 0 and 2 < high <= 255
+            else (
+                "give the images before they are normalised, and let the classifier normalise in its forward"
+            )
         )
         raise ConfigError(f"{name}: expected pixels in [0, 1], got {low:.4g} to {high:.4g}: {remedy}")
     return x.clone() if x.is_inference() else x
@@ -131,7 +137,11 @@ def check_labels(name: str, y_N: Tensor | None, n_classes: int) -> None:
     """
     if y_N is None or int(y_N.max()) < n_classes:
         return
-    hint = "; do they count from 1? then give labels - 1" if int(y_N.min()) >= 1 and int(y_N.max()) == n_classes else ""
+    hint = (
+        "; do they count from 1? then give labels - 1"
+        if int(y_N.min()) >= 1 and int(y_N.max()) == n_classes
+        else ""
+    )
     raise ConfigError(
         f"{name} labels must be 0 to {n_classes - 1}, the largest is {int(y_N.max())}: the classifier has "
         f"{n_classes} outputs{hint}"

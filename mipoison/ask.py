@@ -13,20 +13,15 @@ import copy
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError, choose
+from mipoison.outputs import OUTPUTS, log_probabilities, logits_of
 
-OUTPUTS = ("logits", "probabilities")
-"""What a classifier's outputs can be stated to be."""
-KEYS = ("logits", "output", "outputs", "out")
-"""Where logits are looked for in a dictionary, in this order."""
-FLOOR = 1e-12
-"""Least probability, before its logarithm is taken: what half precision rounds to 0."""
 DYNAMIC = (
     "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
 )
@@ -39,7 +34,10 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     *(
-        (functools.partial(torch.is_autocast_enabled, kind), functools.partial(torch.set_autocast_enabled, kind))
+        (
+            functools.partial(torch.is_autocast_enabled, kind),
+            functools.partial(torch.set_autocast_enabled, kind),
+        )
         for kind in _KINDS
     ),
 )
@@ -74,8 +72,8 @@ class Classifier:
     The module is given a copy of the images (it may change them in place), in float32 or, where it fails on
     that, in its own weights' dtype. It answers in eval mode and without gradients; its training flags, the
     global random generators, default dtype and device, threads and autocast are afterwards as before. Logits
-    are a copy. They may be of any floating dtype and come as a tensor, as the first (N, K) of a tuple or list, under
-    one of :data:`KEYS`, or as ``.logits`` of an object.
+    are a copy. They may be of any floating dtype and come as a tensor, as the first (N, K) of a tuple or
+    list, under one of :data:`KEYS`, or as ``.logits`` of an object.
 
     Args:
         module: the user's; it is never moved. If it is on another device, a copy of it on ``device`` is used.
@@ -116,7 +114,7 @@ class Classifier:
         try:
             with _kept(_home(self.module)), self._in_eval_mode(), torch.no_grad(), self._own_defaults():
                 answer = self._answer(x_NCHW)
-                z_NK = self._picked(answer, x_NCHW.shape[0])
+                z_NK = logits_of(answer, self.name, x_NCHW.shape[0], self.n_classes)
                 z_NK = z_NK.detach().to(x_NCHW.device, copy=True)
         except (ConfigError, MemoryError, torch.OutOfMemoryError):
             raise
@@ -125,7 +123,8 @@ class Classifier:
         if not bool(z_NK.isfinite().all()):
             rows = int((~z_NK.isfinite()).any(1).sum())
             raise ConfigError(
-                f"classifier {self.name} gives outputs that are not finite for {rows} of {len(z_NK)} images in "
+                f"classifier {self.name} gives outputs that are not finite for {rows} of {len(z_NK)} "
+                f"images in "
                 "[0, 1]; does it overflow in half precision? then run its last layers in float32"
             )
         if self.outputs == "probabilities":
@@ -151,20 +150,6 @@ class Classifier:
                 raise
             self._dtype = own
         return answer
-
-    def _picked(self, answer: Any, n: int) -> Tensor:
-        """The logits in what the module returned."""
-        found = logits_in(answer, self.name, n, self.n_classes)
-        if found.ndim != 2 or len(found) != n or found.shape[1] < 2 or not found.is_floating_point():
-            raise ConfigError(
-                f"classifier {self.name} returns {_kind(found)} for {n} images: expected logits (N, K), "
-                f"one row an image, K at least 2{_hint(found, n)}"
-            )
-        if self.n_classes is not None and found.shape[1] != self.n_classes:
-            raise ConfigError(
-                f"classifier {self.name} has {found.shape[1]} outputs, expected {self.n_classes}, one a class"
-            )
-        return found
 
     @contextlib.contextmanager
     def _in_eval_mode(self) -> Iterator[None]:
@@ -201,14 +186,14 @@ class Classifier:
         if isinstance(self.module, torch.fx.GraphModule):
             remedy = f"if it was exported for another batch, export it with a dynamic one: {DYNAMIC}"
         else:
-            side = x_NCHW.shape[-1]
             remedy = (
-                "what it needs beyond belongs into the module: another size (torch.nn.functional.interpolate"
-                f"(x, 224) first, if it takes 224x224 and not {side}x{side}), normalising, grey to RGB "
+                "what it needs beyond belongs into the module: another size (for 224x224 first "
+                "x = torch.nn.functional.interpolate(x, 224)), normalising, grey to RGB "
                 "(x.expand(-1, 3, -1, -1))"
             )
         return (
-            f"classifier {self.name} fails on a batch of {x_NCHW.shape[0]} images {shape} in [0, 1]: {said}; "
+            f"classifier {self.name} fails on images {shape} in [0, 1], a batch of {x_NCHW.shape[0]}: "
+            f"{said}; "
             f"{remedy}"
         )
 
@@ -244,51 +229,6 @@ def classifier_of(
     if outputs is not None and stated is not None and outputs != stated:
         raise ConfigError(f"the classifier was loaded with outputs={stated!r}: outputs={outputs!r} differs")
     return Classifier(model, name=name, outputs=outputs or stated, device=device, n_classes=n_classes)
-
-
-def logits_in(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
-    """The tensor of logits in what a module returned for ``n`` images; see :class:`Classifier`."""
-    if isinstance(answer, Tensor):
-        return answer
-    if isinstance(found := getattr(answer, "logits", None), Tensor):
-        return found
-    if isinstance(answer, Mapping):
-        for key in KEYS:
-            if isinstance(answer.get(key), Tensor):
-                return answer[key]
-        what = f"a dictionary with the keys {', '.join(map(repr, answer))[:200]}"
-        remedy = f"looked for {', '.join(KEYS)}: wrap it, so that it returns model(x)[KEY]"
-        raise ConfigError(f"classifier {name} returns {what}; {remedy}")
-    if isinstance(answer, tuple | list):
-        rows = [t for t in answer if isinstance(t, Tensor) and t.ndim == 2 and len(t) == n]
-        fit = [t for t in rows if t.shape[1] == n_classes] or rows
-        if fit and len({t.shape[1] for t in fit}) == 1:
-            return fit[0]
-        what = f"a {type(answer).__name__} of {', '.join(_kind(t) for t in answer)[:200]}"
-        remedy = "which are the logits cannot be told: wrap it, so that it returns model(x)[0] (or another)"
-        raise ConfigError(f"classifier {name} returns {what}; {remedy}")
-    raise ConfigError(
-        f"classifier {name} returns a {type(answer).__name__}: expected logits (N, K); wrap it, so that "
-        "forward returns them (for instance return model(x).logits)"
-    )
-
-
-def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
-    """Logits (N, K), float32, whose softmax is ``p_NK`` divided by its row sums.
-
-    Raises:
-        ConfigError: numbers that are no probabilities (nor shares of 100).
-    """
-    p_NK = p_NK.double()
-    low, high = float(p_NK.amin()), float(p_NK.amax())
-    if low < -1e-3 or high > 101:
-        raise ConfigError(
-            f"classifier {name} gives values from {low:.4g} to {high:.4g}, not probabilities as stated: state "
-            "outputs logits (--victim-outputs logits), or nothing"
-        )
-    p_NK = p_NK.clamp_min(0)
-    p_NK = (p_NK / p_NK.sum(1, keepdim=True).clamp_min(FLOOR)).clamp_min(FLOOR)
-    return (p_NK / p_NK.sum(1, keepdim=True)).log().float()
 
 
 def on_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
@@ -329,17 +269,3 @@ def _kept(device: torch.device | None) -> Iterator[None]:
             for (get, put), value in zip(_STATE, before, strict=True):
                 if get() != value:
                     put(value)
-
-
-def _kind(value: Any) -> str:
-    return f"{str(value.dtype)[6:]} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _hint(found: Tensor, n: int) -> str:
-    if found.ndim > 2 and found.shape[2:].numel() == 1:
-        return "; return z.flatten(1)"
-    if not found.is_floating_point() and found.ndim == 1:
-        return "; these look like labels: return the scores that they are the maxima of"
-    if found.is_floating_point() and found.shape[0] == n and found[0].numel() == 1:
-        return "; of one score z for two classes return torch.stack([0 * z, z], 1), z of shape (N,)"
-    return ""

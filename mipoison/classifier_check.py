@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mipoison.ask import Classifier, undone
 from mipoison.config import ConfigError
+from mipoison.outputs import signs_of_probabilities
 from mipoison.randomness import generator
 from mipoison.service import CHUNK
 from mipoison.training import seeded
@@ -34,13 +35,13 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
 
     Args:
         x_NCHW: private training images, at least two; their device does not matter.
-        y_N: their labels, 0 to K-1; None: unknown, then only a constant answer is found.
+        y_N: their labels, 0 to K-1; None: unknown, then only an answer that never changes is found.
         n_classes: K, the private classes.
 
     Raises:
         ConfigError: it fails on such images; gives another number of outputs, probabilities that nobody
-            stated, or numbers that are not finite; answers differently when asked again or among other images;
-            or recognises its training images no better than a constant answer would.
+            stated, or numbers that are not finite; answers differently when asked again or among other
+            images; or recognises its training images no better than a constant answer would.
     """
     rows = spread(y_N, PROBE) if y_N is not None else torch.arange(min(len(x_NCHW), PROBE))
     name, x_probe = classifier.name, x_NCHW[rows]
@@ -50,7 +51,7 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
             f"classifier {name} has {z_NK.shape[1]} outputs, the data {n_classes} private classes: they "
             "must be the same, in the order of the labels (of a folder: the sorted class names)"
         )
-    if classifier.outputs is None and (what := probabilities(z_NK)):
+    if classifier.outputs is None and (what := signs_of_probabilities(z_NK)):
         raise ConfigError(
             f"classifier {name} returns probabilities ({what}): return logits, the values before the last "
             "layer's softmax or sigmoid; or state it: outputs='probabilities' (--victim-outputs "
@@ -75,23 +76,24 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
     _judge(classifier, x_NCHW, y_N, rows, z_NK)
 
 
-def _judge(
-    classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Tensor, z_NK: Tensor
-) -> None:
+def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Tensor, z_NK: Tensor) -> None:
     """Whether it recognises its training images; more of them are asked before it is refused."""
     name, n_classes = classifier.name, z_NK.shape[1]
     told_N = z_NK.argmax(1)
     if y_N is None:
-        if len(set(told_N.tolist())) == 1 and len(set(answers(classifier, x_NCHW[:MORE]).argmax(1).tolist())) == 1:
+        c_NK = torch.softmax(z_NK.double(), 1)
+        if float((c_NK.amax(0) - c_NK.amin(0)).max()) < _SAME_ANSWER:
             raise ConfigError(
-                f"classifier {name} gives class {int(told_N[0])} to all of {min(len(x_NCHW), MORE)} private "
-                "images: is it trained, and are these its training images, in [0, 1]?"
+                f"classifier {name} answers all of {len(rows)} private images alike (class "
+                f"{int(told_N[0])}): is it "
+                "trained, and are these its training images, in [0, 1]?"
             )
         return
     counts = torch.bincount(y_N[rows], minlength=n_classes)
     if int((counts > 0).sum()) < 2:
         raise ConfigError(
-            f"all {len(y_N)} private labels are {int(y_N[0])}: classifier {name} cannot be judged by one class; "
+            f"all {len(y_N)} private labels are {int(y_N[0])}: classifier {name} cannot be judged by "
+            f"one class; "
             f"give images of at least two of {n_classes}"
         )
     right = int((told_N == y_N[rows]).sum())
@@ -104,10 +106,13 @@ def _judge(
     n, most = len(rows), int(torch.bincount(told_N).max())
     absent = [str(k) for k in range(n_classes) if counts[k] == 0]
     raise ConfigError(
-        f"classifier {name} recognises {right / n:.1%} of {n} private training images ({int(counts.max())} at "
-        f"most of a class), no better than chance: a constant answer reaches {int(counts.max()) / n:.1%}, and "
+        f"classifier {name} recognises {right / n:.1%} of {n} private training images "
+        f"({int(counts.max())} at "
+        f"most of a class), no better than chance: a constant answer reaches "
+        f"{int(counts.max()) / n:.1%}, and "
         f"{least_right(counts.tolist()) / n:.1%} are needed to tell (error {ERROR:g}); its commonest answer, "
-        f"class {int(torch.bincount(told_N).argmax())}, was given to {most}. Is it trained, are its outputs in "
+        f"class {int(torch.bincount(told_N).argmax())}, was given to {most}. Is it trained, are its "
+        f"outputs in "
         "the order of the labels (sorted class names), and does it take images in [0, 1]?"
         + (f" Classes without an image: {', '.join(absent[:20])}" if absent else "")
     )
@@ -149,29 +154,6 @@ def least_right(counts: Sequence[int]) -> int:
     n, largest = sum(counts), max(counts)
     bound = int(scipy.stats.binom.isf(ERROR, n, largest / n)) + 1
     return bound if bound <= n else largest + 1
-
-
-def probabilities(z_NK: Tensor) -> str | None:
-    """What shows that outputs are probabilities, or None.
-
-    Nothing is negative, and either each row sums to 1 (or 100) within 2 %, with sums that vary a tenth at most of
-    what free entries' sums would; or everything is at most 1 and half of the rows have an entry of at least
-    0.5. Genuine logits that are so (a last layer of small scale behind a ReLU) have to be stated; unsure
-    per-class scores, none above 0.5, are not recognised.
-    """
-    z_NK = z_NK.double()
-    if len(z_NK) < 2 or float(z_NK.amin()) < -1e-6:
-        return None
-    sums_N = z_NK.sum(1)
-    free = z_NK.shape[1] ** 0.5 * float(z_NK.std(0).square().mean().sqrt())
-    for total in (1, 100):
-        off = float((sums_N - total).square().mean().sqrt())
-        if off <= 0.02 * total and off <= 0.1 * free:
-            return f"none is negative and each row sums to {total}"
-    tops_N = z_NK.amax(1)
-    if float(tops_N.amax()) <= 1 + 1e-6 and float(tops_N.median()) >= 0.5:
-        return f"all lie in [0, 1], the largest of a row at {float(tops_N.median()):.2f} in the median"
-    return None
 
 
 def _in_half(z_NK: Tensor) -> bool:

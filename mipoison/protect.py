@@ -57,8 +57,8 @@ def fit_unit(
     """Fit a post-processing unit for a classifier.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits (N, K), asked as :class:`mipoison.ask.Classifier` says. It
-            is not changed: if it is on another device, a copy on ``device`` answers.
+        model: images (N, C, H, W) in [0, 1] to logits (N, K), asked as :class:`mipoison.ask.Classifier`
+            says. It is not changed: if it is on another device, a copy on ``device`` answers.
         private: images that the classifier was trained on; labels 0 to K-1 check the order of its outputs.
         public: other images of the same shape, such as an attacker may have: substitutes are trained on them.
             Labels keep the halves that substitutes see stratified; without, the classifier's own stand in.
@@ -168,7 +168,8 @@ def _substitutes(
             sides = ", ".join(f"{s}x{s}" for s in SIDES)
             raise ConfigError(
                 f"images of {height}x{width}: this defense trains a substitute inversion model, built for "
-                f"{sides}; bring the images to one of these (torch.nn.functional.interpolate(images, 64)) and "
+                f"{sides}; bring the images to one of these (torch.nn.functional.interpolate(images, "
+                f"64)) and "
                 "let the classifier resize to what it needs in its forward, or choose a defense without "
                 "(tail-noise)"
             )

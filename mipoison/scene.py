@@ -44,6 +44,7 @@ __all__ = [
     "split_of",
 ]
 
+
 @dataclass
 class Scene:
     """A prepared scene: everything that the defender and the judge have, nothing of an attacker.
@@ -125,7 +126,9 @@ def fit_decoder(
     )  # fmt: skip
 
 
-def clean_vectors(victim: nn.Module | Classifier, x_NCHW: Tensor, n_classes: int, device: torch.device) -> Tensor:
+def clean_vectors(
+    victim: nn.Module | Classifier, x_NCHW: Tensor, n_classes: int, device: torch.device
+) -> Tensor:
     """Clean vectors (N, K) on the CPU, in the service's own chunks."""
     from mipoison.defenses.none import NoDefense
 

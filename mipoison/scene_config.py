@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mipoison.ask import OUTPUTS
 from mipoison.config import Config, Plain, choose, digest
 from mipoison.datasets import DATASETS, check_image_size, parse_name
 from mipoison.models.classifier import ClassifierConfig
+from mipoison.outputs import OUTPUTS
 from mipoison.splits import AUXILIARY
 from mipoison.victim import check_source, short_name
 
@@ -88,7 +88,8 @@ class SceneConfig(Config):
         return f"{short_name(self.victim)}@{self.victim_digest}{stated}"
 
     def flat(self, prefix: str = "") -> dict[str, Plain | None]:
-        """The fields; ``victim_outputs`` where it is stated alone, so that older records keep their identity."""
+        """The fields; ``victim_outputs`` where it is stated alone, so that older records keep their "
+        "identity."""
         values = super().flat(prefix)
         if self.victim_outputs is None:
             values.pop(f"{prefix}.victim_outputs" if prefix else "victim_outputs")

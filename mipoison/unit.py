@@ -73,8 +73,8 @@ class Unit:
         """The classifier behind this unit.
 
         Args:
-            model: images to logits, or to what it was fitted for; it is not changed. secret: 16 to 64 bytes that
-                only the defender knows.
+            model: images to logits, or to what it was fitted for; it is not changed. secret: 16 to 64 bytes
+                that only the defender knows.
             any_model: do not ask that it is the classifier the unit was fitted for.
             outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
 
@@ -84,11 +84,10 @@ class Unit:
         fitted = self.about.get("outputs")
         if outputs is not None and not any_model and outputs != (fitted or "logits"):
             raise ConfigError(
-                f"this unit was fitted for a classifier that gives {fitted or 'logits'}: outputs={outputs!r} differs"
+                f"this unit was fitted for a classifier that gives {fitted or 'logits'}: "
+                f"outputs={outputs!r} differs"
             )
-        asked = classifier_of(
-            model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes
-        )
+        asked = classifier_of(model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes)
         found = weights_digest(model)
         if found != self.victim and not any_model:
             raise ConfigError(

@@ -47,7 +47,9 @@ def check_secret(secret: bytes | str | None, keyed: bool) -> bytes | None:
             )
         return None
     if not isinstance(secret, bytes | bytearray | str):
-        raise ConfigError(f"the secret is a {type(secret).__name__}: give bytes or text, {low} to {high} bytes long")
+        raise ConfigError(
+            f"the secret is a {type(secret).__name__}: give bytes or text, {low} to {high} bytes long"
+        )
     data = secret.encode() if isinstance(secret, str) else bytes(secret)
     if not low <= len(data) <= high:
         raise ConfigError(f"the secret has {len(data)} bytes: must be {low} to {high}")
@@ -63,13 +65,13 @@ class ProtectedClassifier(nn.Module):
     (LFP that picks by request, LPA with scope ``batch``), on the other images of its own. It keeps no memory
     of queries.
 
-    It computes in float32, whatever context it is called in, and answers alike in training mode. ``to(device)``
-    moves unit and classifier (a copy: the user's own stays where it is); other number formats are refused.
+    It computes in float32, whatever context it is called in, and answers alike in training mode.
+    ``to(device)`` moves unit and classifier (a copy: the user's own stays where it is); other number formats
+    are refused.
 
     Args:
-        asked: the classifier, on the device to compute on; its number of classes is known. It is asked once, on
-            grey images.
-        defense: fitted, on that device. image_shape: (C, H, W).
+        asked: the classifier, on ``device``; its number of classes is known. It is asked once, on grey images.
+        defense: fitted, on ``device``. image_shape: (C, H, W).
         secret: None for a defense that draws nothing keyed.
 
     Raises:
@@ -106,7 +108,8 @@ class ProtectedClassifier(nn.Module):
         probe = fn(torch.zeros(1, device=self.device))
         if probe.dtype != torch.float32:
             raise ConfigError(
-                f"a protected classifier answers in float32, not {str(probe.dtype)[6:]}: convert the classifier "
+                f"a protected classifier answers in float32, not {str(probe.dtype)[6:]}: convert the "
+                f"classifier "
                 "(model.half()) and fit a unit for that, or convert the answers (protected(x).half())"
             )
         device = device_from(probe.device)

@@ -108,9 +108,7 @@ class EvaluatorNet(nn.Module):
 
 
 @torch.no_grad()
-def confidence_vectors(
-    model: Callable[[Tensor], Tensor], x_NCHW: Tensor, *, batch: int = 128
-) -> Tensor:
+def confidence_vectors(model: Callable[[Tensor], Tensor], x_NCHW: Tensor, *, batch: int = 128) -> Tensor:
     """Softmax outputs (N, K) in eval mode, in fixed chunks so that sharding changes nothing.
 
     Args:
