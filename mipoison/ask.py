@@ -120,16 +120,16 @@ class Classifier:
             raise
         except Exception as error:
             raise ConfigError(self._failure(x_NCHW, error)) from error
+        if self.outputs != "probabilities":
+            z_NK = z_NK.float()
         if not bool(z_NK.isfinite().all()):
             rows = int((~z_NK.isfinite()).any(1).sum())
             raise ConfigError(
-                f"classifier {self.name} gives outputs that are not finite for {rows} of {len(z_NK)} "
-                f"images in "
-                "[0, 1]; does it overflow in half precision? then run its last layers in float32"
+                f"classifier {self.name} gives outputs that are not finite in float32 for {rows} of "
+                f"{len(z_NK)} "
+                "images in [0, 1]; does it overflow in half precision? then run its last layers in float32"
             )
-        if self.outputs == "probabilities":
-            return log_probabilities(z_NK, self.name)
-        return z_NK.float()
+        return log_probabilities(z_NK, self.name) if self.outputs == "probabilities" else z_NK
 
     def _answer(self, x_NCHW: Tensor) -> Any:
         home = _home(self.module) or x_NCHW.device

@@ -83,7 +83,8 @@ def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
     """
     p_NK = p_NK.double()
     low, high = float(p_NK.amin()), float(p_NK.amax())
-    if low < -1e-3 or high > 101:
+    of_hundred = high > 1.01 and 50 <= float(p_NK.sum(1).median()) <= 150  # rounded to whole per cents, too
+    if low < -1e-3 or high > 101 or (high > 1.01 and not of_hundred):
         raise ConfigError(
             f"classifier {name} gives values from {low:.4g} to {high:.4g}, not probabilities as "
             f"stated: state "

@@ -85,9 +85,8 @@ def fit_unit(
         raise ConfigError(
             f"public: images {tuple(x_public.shape[1:])}, the private ones are {tuple(x_private.shape[1:])}"
         )
-    hint = None if y_private is None else int(y_private.max()) + 1
-    n_classes = _outputs(classifier_of(model, outputs=outputs, device=where), x_private[:2], hint)
-    asked = classifier_of(model, outputs=outputs, device=where, n_classes=n_classes)
+    asked = classifier_of(model, outputs=outputs, device=where)
+    n_classes = _count_outputs(asked, x_private[:2], y_private)
     check_labels("private", y_private, n_classes)
     check_victim(asked, x_private, y_private, n_classes)
     c_private, c_public = (clean_vectors(asked, x, n_classes, where) for x in (x_private, x_public))
@@ -133,15 +132,17 @@ def _settings(defense: str, config: Config | Mapping[str, Any] | None) -> Config
     return config
 
 
-def _outputs(asked: Classifier, x_NCHW: Tensor, hint: int | None) -> int:
-    """K; the labels' number tells logits from the other outputs of a tuple."""
+def _count_outputs(asked: Classifier, x_NCHW: Tensor, y_N: Tensor | None) -> int:
+    """K, from now on expected of the classifier; labels tell logits from the other outputs of a tuple."""
     try:
-        return asked(x_NCHW).shape[1]
+        found = asked(x_NCHW)
     except ConfigError:
-        if hint is None:
+        if y_N is None:
             raise
-    asked.n_classes = hint
-    return asked(x_NCHW).shape[1]
+        asked.n_classes = int(y_N.max()) + 1
+        found = asked(x_NCHW)
+    asked.n_classes = found.shape[1]
+    return asked.n_classes
 
 
 def _substitutes(

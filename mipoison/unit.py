@@ -100,8 +100,13 @@ class Unit:
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced."""
+        """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced.
+
+        Raises:
+            ConfigError: a folder that cannot be written.
+        """
         storage = _storage(folder)
+        storage.check_writable()
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,6 +99,17 @@ class ProtectedClassifier(nn.Module):
         """Nothing changes: answers are those of eval mode, and the user's module keeps its own mode."""
         return self
 
+    def to(self, *args: Any, **kwargs: Any) -> ProtectedClassifier:
+        """Move unit and classifier to a device (see ``torch.nn.Module.to``).
+
+        Raises:
+            ConfigError: no such device, or another number format.
+        """
+        for name in (*args, kwargs.get("device")):
+            if isinstance(name, str):
+                device_from(name)
+        return super().to(*args, **kwargs)
+
     @undone()
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProtectedClassifier:
         """What ``to``, ``cuda``, ``half`` and the like call: another device is moved to, in copies.
@@ -105,7 +117,11 @@ class ProtectedClassifier(nn.Module):
         Raises:
             ConfigError: another number format.
         """
-        probe = fn(torch.zeros(1, device=self.device))
+        try:
+            probe = fn(torch.zeros(1, device=self.device))
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ConfigError(f"a protected classifier cannot be moved: {said}") from error
         if probe.dtype != torch.float32:
             raise ConfigError(
                 f"a protected classifier answers in float32, not {str(probe.dtype)[6:]}: convert the "
@@ -143,10 +159,27 @@ class ProtectedClassifier(nn.Module):
 
     @undone()
     @torch.no_grad()
-    def forward(self, x_NCHW: Tensor | np.ndarray) -> Tensor:
-        """Released vectors (N, K) of one request, on the device of its images; these may be a numpy array."""
-        x = torch.tensor(x_NCHW) if isinstance(x_NCHW, np.ndarray) else x_NCHW
-        return self.answer([x])[0].to(x.device)
+    def forward(self, x_NCHW: Tensor | np.ndarray | Sequence[Any]) -> Tensor:
+        """Released vectors (N, K) of one request, on the device of its images.
+
+        Args:
+            x_NCHW: a tensor, a numpy array, or a list of images (C, H, W).
+
+        Raises:
+            ValueError: see :meth:`check`.
+        """
+        x = x_NCHW
+        if isinstance(x, list | tuple) and all(isinstance(image, Tensor | np.ndarray) for image in x):
+            if len({tuple(image.shape) for image in x}) > 1:
+                raise ValueError("expected images of one size in the list, got several")
+            x = (
+                torch.stack([torch.as_tensor(image) for image in x])
+                if x
+                else torch.empty(0, *self.image_shape)
+            )
+        elif isinstance(x, np.ndarray):
+            x = torch.tensor(x)
+        return self.answer([x])[0].to(x.device)  # type: ignore[list-item, union-attr]
 
     @undone()
     @torch.no_grad()
