@@ -31,6 +31,9 @@ def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16, 3))
 
+def soft():
+    return nn.Sequential(*make(), nn.Softmax(1))
+
 def wide():
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 10, bias=False))
 
@@ -81,6 +84,15 @@ def test_bad_input_is_one_line_before_any_work(
     folder = ["--dataset", "folder:data"]
     assert "retrains the victim" in usage_error(capsys, *own, "--defenses", "mid")
     assert "without --victim" in usage_error(capsys, *folder, "--victim-state", "net.safetensors")
+    assert "--victim-outputs 'logits' without --victim" in usage_error(
+        capsys, *folder, "--victim-outputs", "logits"
+    )
+    assert "--victim-outputs probabilities" in usage_error(
+        capsys, *folder, "--victim", "cli_net:soft", "--victim-state", "net.safetensors"
+    )
+    assert "--victim-state 'none.pt': no such file" in usage_error(
+        capsys, *folder, "--victim", "cli_net:make", "--victim-state", "none.pt"
+    )
     assert "module:factory" in usage_error(capsys, *folder, "--victim", "cli_net.py")
     assert "no such file" in usage_error(capsys, *folder, "--victim", "net.pt2")
     assert "other weights each time" in usage_error(capsys, *folder, "--victim", "cli_net:drawn")
@@ -127,6 +139,33 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
     assert (episodes["n_classes"].dropna() == 3).all()
     assert (episodes["model_accuracy"].dropna() > 0.8).all()
     assert not list((here / "results" / "artifacts").glob("victim-*"))  # none was trained
+
+
+def test_a_study_of_stated_probabilities(here: Path) -> None:
+    """Its numbers are those of the logits' study; its records say what it is, and it is resumed as "
+    "that alone."""
+    own = [
+        "--dataset",
+        "folder:data",
+        "--victim-state",
+        "net.safetensors",
+        "--trials",
+        "0",
+        "--defenses",
+        "rounding",
+    ]
+    soft = ["--victim", "cli_net:soft", "--victim-outputs", "probabilities"]
+    assert pareto.main([*TINY, *own, "--victim", "cli_net:make", "--name", "logits"]) == 0
+    assert pareto.main([*TINY, *own, *soft, "--name", "soft"]) == 0
+    logits, stated = (pd.read_parquet(here / "results" / name / "episodes") for name in ("logits", "soft"))
+    assert stated["victim"].str.endswith(":probabilities").all()
+    assert (stated["scene.victim_outputs"] == "probabilities").all()
+    assert logits["scene.victim_outputs"].isna().all()
+    for column in ("model_accuracy", "confidence_distortion"):
+        assert stated[column].tolist() == pytest.approx(logits[column].tolist(), abs=1e-6, nan_ok=True)
+    one = StudySettings(dataset="folder:data", victim="cli_net:soft", victim_state="net.safetensors")
+    two = dataclasses.replace(one, victim_outputs="probabilities")
+    assert [d.split(":")[0] for d in differences(one.shared(), two.shared())] == ["victim_outputs"]
 
 
 @pytest.mark.ray
