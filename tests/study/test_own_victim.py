@@ -103,7 +103,9 @@ def test_bad_input_is_one_line_before_any_work(
     wide = ["--victim", "cli_net:wide", "--victim-state", "wide.safetensors"]
     assert "10 outputs, the data 3 private classes" in usage_error(capsys, *folder, *wide)
     assert "half of 3 classes is no classifier" in usage_error(capsys, *own, "--auxiliary", "disjoint")
-    assert "16, 32, 64" in usage_error(capsys, *own, "--image-size", "224")
+    large = usage_error(capsys, *own, "--image-size", "224")
+    assert "16, 32, 64" in large
+    assert "interpolate(x, 224)" in large
     assert "digits is 16x16" in usage_error(capsys, "--dataset", "digits", "--image-size", "32")
     assert "does not exist" in usage_error(capsys, "--dataset", "folder:nothing")
     assert not list(here.glob("results/*/study.json"))
