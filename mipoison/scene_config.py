@@ -88,8 +88,7 @@ class SceneConfig(Config):
         return f"{short_name(self.victim)}@{self.victim_digest}{stated}"
 
     def flat(self, prefix: str = "") -> dict[str, Plain | None]:
-        """The fields; ``victim_outputs`` where it is stated alone, so that older records keep their "
-        "identity."""
+        """The fields; ``victim_outputs`` only where it is stated: older records keep their identity."""
         values = super().flat(prefix)
         if self.victim_outputs is None:
             values.pop(f"{prefix}.victim_outputs" if prefix else "victim_outputs")

@@ -71,7 +71,7 @@ class ProtectedClassifier(nn.Module):
     are refused.
 
     Args:
-        asked: the classifier, on ``device``; its number of classes is known. It is asked once, on grey images.
+        asked: the classifier, on ``device``, its number of classes known; it is asked once, on grey images.
         defense: fitted, on ``device``. image_shape: (C, H, W).
         secret: None for a defense that draws nothing keyed.
 
