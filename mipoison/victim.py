@@ -182,8 +182,7 @@ def _load_state(module: nn.Module, source: str, state: str) -> None:
 
 
 def _check_batch(program: torch.export.ExportedProgram, source: str) -> None:
-    """Refuse a program that was exported for some batches alone: it is asked for 1 to 128 images at "
-    "a time."""
+    """Refuse a program that was exported for some batches alone: 1 to 128 images are asked at a time."""
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta.get("val") for node in program.graph.nodes if node.name in inputs]
     for images in (v for v in values if isinstance(v, Tensor) and v.ndim == 4):

@@ -144,8 +144,7 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
 
 
 def test_a_study_of_stated_probabilities(here: Path) -> None:
-    """Its numbers are those of the logits' study; its records say what it is, and it is resumed as "
-    "that alone."""
+    """Its numbers are those of the study of logits; its records say what it is, and it resumes as that."""
     own = [
         "--dataset",
         "folder:data",
