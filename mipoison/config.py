@@ -54,7 +54,7 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     options = sorted(valid)
     if name in options:
         return name
-    near = difflib.get_close_matches(name, options, n=1)
+    near = difflib.get_close_matches(str(name), options, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ConfigError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(options)}")
 

@@ -181,7 +181,9 @@ def check_image_size(dataset: str, image_size: int | None) -> int:
         )
     if image_size not in SIDES:
         raise DataError(
-            f"image_size = {image_size}: the inversion models are built for {choices}; choose one"
+            f"image_size = {image_size}: the inversion models are built for {choices}; choose one, and let a "
+            f"classifier that takes {image_size}x{image_size} resize in its forward "
+            f"(torch.nn.functional.interpolate(x, {image_size}))"
         )
     return image_size
 

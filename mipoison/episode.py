@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mipoison.ask import undone
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
@@ -103,6 +104,7 @@ class Deployment:
     seconds_prepare: float
 
 
+@undone()
 def deploy(scene: Scene, name: str, config: Config) -> Deployment:
     """Fit the defense on the defender's view and put it behind the API."""
     start = time.perf_counter()
@@ -131,6 +133,7 @@ class Released:
     columns: dict[str, Any]
 
 
+@undone()
 def release(deployment: Deployment) -> Released:
     """Answer all three requests here; see ``study.worker`` for the sharded form."""
     split = deployment.scene.split
@@ -139,6 +142,7 @@ def release(deployment: Deployment) -> Released:
     return finish_release(deployment, vectors, time.perf_counter() - start)
 
 
+@undone()
 def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: float) -> Released:
     """Let the API remember its answers and ask a few queries again."""
     scene, service = deployment.scene, deployment.service
@@ -228,6 +232,7 @@ class Fitted:
     members: int = 1
 
 
+@undone()
 def fit_attack(deployment: Deployment, config: Config) -> Fitted:
     """Train one attacker against the API, by itself."""
     start = time.perf_counter()
@@ -236,6 +241,7 @@ def fit_attack(deployment: Deployment, config: Config) -> Fitted:
     return Fitted(m.attack, time.perf_counter() - start, m.oracle.queries)
 
 
+@undone()
 def attack_once(
     deployment: Deployment, released: Released, name: str, config: Config, fitted: Fitted | None = None
 ) -> tuple[Attack, dict[str, Tensor], float, int]:
@@ -285,6 +291,7 @@ def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any
     }
 
 
+@undone()
 def measure(deployment: Deployment, released: Released, reconstructions: dict[str, Tensor]) -> dict[str, Any]:
     """Leakage on the private train images (``_test``: the test images); SSIM on the first ``SAMPLE``."""
     scene, split = deployment.scene, deployment.scene.split
@@ -328,6 +335,7 @@ def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
     return share
 
 
+@undone()
 def attack_and_measure(
     config: EpisodeConfig, deployment: Deployment, released: Released, fitted: Fitted | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -343,6 +351,7 @@ def attack_and_measure(
     return record, reconstructions
 
 
+@undone()
 def run_episode(config: EpisodeConfig, scene: Scene) -> dict[str, Any]:
     """Run one episode in this process and return its flat record."""
     deployment = deploy(scene, config.defense, config.defense_config)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mipoison.ask import undone
 from mipoison.defenses.lpa_amortised import LPAAmortised
 from mipoison.models.generator import GeneratorNet
 from mipoison.simplex import project_release_inside
@@ -41,6 +42,7 @@ class AmortisedForward(nn.Module):
         return project_release_inside(c_NK.double() + self.budget * d_NK, c_NK)
 
 
+@undone()
 def export_amortised(defense: LPAAmortised, path: str | Path | None = None) -> torch.export.ExportedProgram:
     """Export a fitted amortised defense, on the device it was fitted on; any number of queries from 1 on.
 

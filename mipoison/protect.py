@@ -11,25 +11,29 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import Config, ConfigError, choose, one_line
+from mipoison.arguments import check_labels, device_from, images_and_labels
+from mipoison.ask import Classifier, classifier_of, undone
+from mipoison.classifier_check import check_victim
+from mipoison.config import Config, ConfigError, choose
 from mipoison.datasets import SIDES
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.identity import entry_digests, running_entries
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
-from mipoison.scene import SCALES, SceneConfig, clean_vectors, default_device, fit_decoder
+from mipoison.scene import SCALES, SceneConfig, clean_vectors, fit_decoder
 from mipoison.service import CHUNK
 from mipoison.splits import Part, halves
 from mipoison.training import RECONSTRUCTION_LOSSES, seeded
 from mipoison.unit import Unit, UnitError, load_unit, weights_digest
-from mipoison.victim import check_victim, load_victim
+from mipoison.victim import load_victim
 
 __all__ = ["Unit", "UnitError", "fit_unit", "load_unit", "load_victim"]
 
@@ -38,13 +42,15 @@ Images = Tensor | tuple[Tensor, Tensor]
 """Images (N, C, H, W) in [0, 1], or (images, labels (N,))."""
 
 
+@undone()
 def fit_unit(
     model: nn.Module,
     *,
     private: Images,
     public: Images,
     defense: str,
-    config: Config | None = None,
+    config: Config | Mapping[str, Any] | None = None,
+    outputs: str | None = None,
     seed: int = 0,
     scale: SceneConfig | str = "quick",
     device: str | torch.device | None = None,
@@ -52,12 +58,15 @@ def fit_unit(
     """Fit a post-processing unit for a classifier.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits (N, K); put into eval mode and onto ``device``.
+        model: images (N, C, H, W) in [0, 1] to logits (N, K), asked as :class:`mipoison.ask.Classifier`
+            says. It is not changed: if it is on another device, a copy on ``device`` answers.
         private: images that the classifier was trained on; labels 0 to K-1 check the order of its outputs.
         public: other images of the same shape, such as an attacker may have: substitutes are trained on them.
             Labels keep the halves that substitutes see stratified; without, the classifier's own stand in.
         defense: a name of DEFENSES, but for those that retrain the victim.
-        config: its settings; None: the defaults.
+        config: its settings, or some of them by name; None: the defaults.
+        outputs: ``probabilities`` where the classifier gives these (each vector is divided by its sum), or
+            ``logits``, which are then not checked; None: logits, refused where they look like probabilities.
         seed: of everything random here. The secret is not chosen here: see :meth:`Unit.wrap`.
         scale: how much substitutes are trained: ``quick``, ``full``, or a study's scene for its sizes.
         device: where to compute; default: the GPU if there is one.
@@ -65,34 +74,33 @@ def fit_unit(
     Raises:
         ConfigError: a defense, setting, classifier or image that cannot be used; one line.
     """
-    choose("defense", defense, [name for name in DEFENSES if name not in retraining()])
-    settings = DEFENSES[defense]() if config is None else config
-    if type(settings) is not DEFENSES[defense]:
-        raise ConfigError(f"defense {defense!r} takes {DEFENSES[defense].__name__}, got {settings!r}")
-    where = default_device() if device is None else torch.device(device)
-    x_private, y_private = private if isinstance(private, tuple) else (private, None)
-    x_public, y_public = public if isinstance(public, tuple) else (public, None)
-    for name, x in (("private", x_private), ("public", x_public)):
-        _check_images(name, x, x_private.shape[1:])
-    model = model.to(where).eval()
-    before = entry_digests(model)
-    n_classes = _outputs(model, x_private[:2].float().to(where))
-    c_private, c_public = (clean_vectors(model, x.float(), n_classes, where) for x in (x_private, x_public))
-    own = _part("private", x_private, c_private.argmax(1) if y_private is None else y_private)
-    other = _part("public", x_public, c_public.argmax(1) if y_public is None else y_public)
-    if not bool(((own.y_N >= 0) & (own.y_N < n_classes)).all()):
+    settings = _settings(defense, config)
+    if type(seed) is not int or seed < 0:
+        raise ConfigError(f"seed = {seed!r}: must be a whole number, 0 or more")
+    if not isinstance(scale, SceneConfig):
+        choose("scale", scale, SCALES)
+    where = device_from(device)
+    x_private, y_private = images_and_labels("private", private)
+    x_public, y_public = images_and_labels("public", public)
+    if x_public.shape[1:] != x_private.shape[1:]:
         raise ConfigError(
-            f"private labels must be 0 to {n_classes - 1}: the classifier has {n_classes} outputs"
+            f"public: images {tuple(x_public.shape[1:])}, the private ones are {tuple(x_private.shape[1:])}"
         )
-    x_probe, y_probe = own.x_NCHW[: 2 * CHUNK].to(where), own.y_N[: 2 * CHUNK].to(where)
-    check_victim(model, type(model).__name__, x_probe, y_probe, n_classes)
+    asked = classifier_of(model, outputs=outputs, device=where)
+    before = entry_digests(model)  # of the user's own object, before it is asked anything
+    n_classes = _count_outputs(asked, x_private[:2], y_private)
+    check_labels("private", y_private, n_classes)
+    check_victim(asked, x_private, y_private, n_classes)
+    c_private, c_public = (clean_vectors(asked, x, n_classes, where) for x in (x_private, x_public))
+    own = Part(x_private, c_private.argmax(1) if y_private is None else y_private)
+    other = Part(x_public, c_public.argmax(1) if y_public is None else y_public)
     fitted: Defense = settings.make()  # type: ignore[attr-defined]
     fitted.fit(
         DefenderView(
             x_private_NCHW=own.x_NCHW,
             c_private_NK=c_private,
             y_private_N=own.y_N,
-            **_substitutes(model, other, c_public, seed, scale, where),
+            **_substitutes(asked, other, c_public, seed, scale, where),
             n_classes=n_classes,
             device=where,
         ),
@@ -110,38 +118,38 @@ def fit_unit(
             "seed": seed,
             "scale": scale if isinstance(scale, str) else "a scene's",
             "versions": f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}",
+            **({} if asked.outputs is None else {"outputs": asked.outputs}),
         },
     )  # fmt: skip
 
 
-def _check_images(name: str, x_NCHW: Tensor, shape: torch.Size) -> None:
-    if x_NCHW.ndim != 4 or len(x_NCHW) < 4:
-        raise ConfigError(f"{name}: expected at least 4 images (N, C, H, W), got {tuple(x_NCHW.shape)}")
-    if x_NCHW.shape[1:] != shape:
-        raise ConfigError(f"{name}: images {tuple(x_NCHW.shape[1:])}, the private ones are {tuple(shape)}")
-    if not x_NCHW.is_floating_point() or not bool(((x_NCHW >= 0) & (x_NCHW <= 1)).all()):
-        raise ConfigError(f"{name}: expected pixels of float in [0, 1], got {x_NCHW.dtype}")
+def _settings(defense: str, config: Config | Mapping[str, Any] | None) -> Config:
+    choose("defense", defense, [name for name in DEFENSES if name not in retraining()])
+    kind = DEFENSES[defense]
+    if config is None:
+        return kind()
+    if isinstance(config, Mapping):
+        return kind.from_flat({str(name): value for name, value in config.items()})
+    if type(config) is not kind:
+        raise ConfigError(f"defense {defense!r} takes {kind.__name__}, got {config!r}")
+    return config
 
 
-def _part(name: str, x_NCHW: Tensor, y_N: Tensor) -> Part:
-    """Images and labels as float32 and int64 on the CPU."""
-    if y_N.shape != x_NCHW.shape[:1]:
-        raise ConfigError(f"{name} labels: expected {len(x_NCHW)}, one an image, got {tuple(y_N.shape)}")
-    return Part(x_NCHW.float().cpu(), y_N.long().cpu())
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, x_NCHW: Tensor) -> int:
+def _count_outputs(asked: Classifier, x_NCHW: Tensor, y_N: Tensor | None) -> int:
+    """K, from now on expected of the classifier; labels tell logits from the other outputs of a tuple."""
     try:
-        return int(model(x_NCHW).shape[1])
-    except Exception as error:
-        raise ConfigError(
-            f"the classifier fails on images {tuple(x_NCHW.shape)}: {one_line(error)}"
-        ) from error
+        found = asked(x_NCHW)
+    except ConfigError:
+        if y_N is None:
+            raise
+        asked.n_classes = int(y_N.max()) + 1
+        found = asked(x_NCHW)
+    asked.n_classes = found.shape[1]
+    return asked.n_classes
 
 
 def _substitutes(
-    model: nn.Module,
+    asked: Classifier,
     public: Part,
     c_public: Tensor,
     seed: int,
@@ -156,7 +164,7 @@ def _substitutes(
         part = shares[config.data]
         if config.data == "all":
             return c_public, part.x_NCHW
-        return clean_vectors(model, part.x_NCHW, n_classes, device), part.x_NCHW
+        return clean_vectors(asked, part.x_NCHW, n_classes, device), part.x_NCHW
 
     def substitute(config: SubstituteConfig) -> InversionNet:
         channels, height, width = public.x_NCHW.shape[1:]
@@ -164,10 +172,12 @@ def _substitutes(
             sides = ", ".join(f"{s}x{s}" for s in SIDES)
             raise ConfigError(
                 f"images of {height}x{width}: this defense trains a substitute inversion model, built for "
-                f"{sides}; bring the images to one of these, or choose a defense without (tail-noise)"
+                f"{sides}; bring the images to one of these (torch.nn.functional.interpolate(images, "
+                f"64)) and "
+                "let the classifier resize to what it needs in its forward, or choose a defense without "
+                "(tail-noise)"
             )
         if isinstance(scale, str):
-            choose("scale", scale, SCALES)
             sizes = SceneConfig(**SCALES[scale][height])
         else:
             sizes = scale

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mipoison.artifacts import ArtifactStore
+from mipoison.ask import Classifier, undone
+from mipoison.classifier_check import check_victim
 from mipoison.config import ConfigError
 from mipoison.fingerprints import refuse_other
 from mipoison.models.classifier import ClassifierConfig
@@ -26,7 +28,7 @@ from mipoison.scene_config import PATHS, SCALES, SceneConfig, scaled
 from mipoison.service import DefendedService
 from mipoison.splits import Part, Split, halves, make_split
 from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
-from mipoison.victim import OwnVictim, check_victim, load_victim
+from mipoison.victim import OwnVictim, load_victim
 
 __all__ = [
     "PATHS",
@@ -42,9 +44,6 @@ __all__ = [
     "scene_for",
     "split_of",
 ]
-
-PROBE = 256
-"""Private training images that an own classifier is tried on."""
 
 
 @dataclass
@@ -72,6 +71,7 @@ class Scene:
         """Key of an artifact of this scene: settings, the split's fingerprint and more."""
         return _spec(self.config, self.split, self.device, **more)
 
+    @undone()
     def substitute(self, config: SubstituteConfig) -> InversionNet:
         """The defender's inversion model, trained on clean pairs of its share of D_inv; frozen, eval mode."""
         architecture = config.architecture(self.config.decoder_width)
@@ -129,7 +129,9 @@ def fit_decoder(
     )  # fmt: skip
 
 
-def clean_vectors(victim: nn.Module, x_NCHW: Tensor, n_classes: int, device: torch.device) -> Tensor:
+def clean_vectors(
+    victim: nn.Module | Classifier, x_NCHW: Tensor, n_classes: int, device: torch.device
+) -> Tensor:
     """Clean vectors (N, K) on the CPU, in the service's own chunks."""
     from mipoison.defenses.none import NoDefense
 
@@ -198,19 +200,18 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVi
     """
     assert config.victim is not None
     refuse_other(config.victim, config.victim_digest)
-    victim = load_victim(config.victim, config.victim_state)
+    victim = load_victim(config.victim, config.victim_state, outputs=config.victim_outputs)
     if config.victim_digest not in (victim.digest, victim.earlier):
         raise ConfigError(
             f"victim {victim.name} is not the study's: digest {victim.digest}, expected "
             f"{config.victim_digest}; weights or code have changed, start a study of its own"
         )
     victim.to(device)
-    part = split.private_train
-    x, y = part.x_NCHW[:PROBE].to(device), part.y_N[:PROBE].to(device)
-    check_victim(victim, victim.name, x, y, split.n_classes)
+    check_victim(victim.asked, split.private_train.x_NCHW, split.private_train.y_N, split.n_classes)
     return victim
 
 
+@undone()
 def prepare(
     config: SceneConfig,
     store: ArtifactStore,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mipoison.config import Config, choose, digest
+from mipoison.config import Config, Plain, choose, digest
 from mipoison.datasets import DATASETS, check_image_size, parse_name
 from mipoison.models.classifier import ClassifierConfig
+from mipoison.outputs import OUTPUTS
 from mipoison.splits import AUXILIARY
 from mipoison.victim import check_source, short_name
+
+_OF_OWN = ("victim_state", "victim_digest", "victim_outputs")
+"""Settings that mean something with an own classifier alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class SceneConfig(Config):
         victim, victim_state, victim_digest: the user's own classifier, see :mod:`mipoison.victim`, and what
             it must be found to be; None trains one. It is used as it is: the seed does not change it. With
             ``same`` all classes are private then.
+        victim_outputs: what the own classifier's outputs are stated to be, ``logits`` or ``probabilities``;
+            None: logits, refused where they look like probabilities.
         victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture,
             the evaluators).
         decoder_width, decoder_steps, decoder_batch, decoder_lr: all inversion models.
@@ -40,6 +46,7 @@ class SceneConfig(Config):
     victim: str | None = None
     victim_state: str | None = None
     victim_digest: str | None = None
+    victim_outputs: str | None = None
     victim_width: int = 16
     victim_hidden: int = 64
     victim_steps: int = 200
@@ -57,13 +64,15 @@ class SceneConfig(Config):
         self.require("seed", self.seed >= 0, "at least 0")
         self.require("limit", self.limit is None or self.limit >= 10, "at least 10 images")
         for name in self.field_kinds():
-            if name.startswith(("victim_", "decoder_", "threads")) and not name.endswith(("state", "digest")):
+            if name.startswith(("victim_", "decoder_", "threads")) and name not in _OF_OWN:
                 self.require(name, getattr(self, name) > 0, "above 0")
         if self.victim is None:
-            for field in ("victim_state", "victim_digest"):
+            for field in _OF_OWN:
                 self.require(field, getattr(self, field) is None, "left out where there is no own victim")
             return
         check_source(self.victim, self.victim_state)
+        if self.victim_outputs is not None:
+            self.one_of("victim_outputs", OUTPUTS)
         self.require("victim_digest", bool(self.victim_digest), "the classifier's digest (see load_victim)")
         drawn = DATASETS[dataset].kind == "identities" and self.auxiliary == "disjoint"
         self.require(
@@ -75,7 +84,15 @@ class SceneConfig(Config):
         """What records call the victim: it names the own one, or stands for all settings of a trained one."""
         if self.victim is None:
             return f"victim-{digest(self.flat())[:12]}"
-        return f"{short_name(self.victim)}@{self.victim_digest}"
+        stated = f":{self.victim_outputs}" if self.victim_outputs == "probabilities" else ""
+        return f"{short_name(self.victim)}@{self.victim_digest}{stated}"
+
+    def flat(self, prefix: str = "") -> dict[str, Plain | None]:
+        """The fields; ``victim_outputs`` only where it is stated: older records keep their identity."""
+        values = super().flat(prefix)
+        if self.victim_outputs is None:
+            values.pop(f"{prefix}.victim_outputs" if prefix else "victim_outputs")
+        return values
 
     def classifier(self, architecture: Literal["victim", "evaluator"]) -> ClassifierConfig:
         """Configuration of the victim or of an evaluator."""

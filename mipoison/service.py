@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mipoison.ask import Classifier, classifier_of, undone
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Defense
 from mipoison.randomness import QueryRandomness, content_keys
@@ -46,7 +47,7 @@ class DefendedService:
     request: the same images in other requests are other queries. :meth:`release_stream` keeps nothing.
 
     Args:
-        victim: classifier to logits, eval mode, on ``device``.
+        victim: classifier to logits; asked as :class:`mipoison.ask.Classifier` does.
         defense: a fitted post-processing unit.
         secret: the defender's secret for keyed randomness.
         n_classes: K. device: where victim and defense compute.
@@ -55,7 +56,7 @@ class DefendedService:
 
     def __init__(
         self,
-        victim: nn.Module,
+        victim: nn.Module | Classifier,
         defense: Defense,
         *,
         secret: bytes,
@@ -63,13 +64,15 @@ class DefendedService:
         device: torch.device,
         remembered: int = REMEMBERED,
     ) -> None:
-        self._victim, self._defense, self._secret = victim, defense, secret
+        self._victim = victim if isinstance(victim, Classifier) else classifier_of(victim, device=device)
+        self._defense, self._secret = defense, secret
         self.n_classes, self.device = n_classes, device
         self._told: dict[bytes, Tensor] = {}
         self._memory: OrderedDict[bytes, Tensor] = OrderedDict()
         self._remembered = remembered
         self._asked: Counter[bytes] = Counter()
 
+    @undone()
     def clean(self, x_NCHW: Tensor) -> Tensor:
         """Clean vectors (N, K) on the CPU; the defender's eyes only."""
         parts = [
@@ -78,6 +81,7 @@ class DefendedService:
         ]
         return torch.cat(parts) if parts else torch.empty(0, self.n_classes)
 
+    @undone()
     def release_chunks(
         self, x_NCHW: Tensor, chunks: Iterable[int], *, asked_N: list[int] | None = None
     ) -> dict[int, Tensor]:

@@ -23,6 +23,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
+from mipoison.arguments import device_from
+from mipoison.ask import classifier_of, undone
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.identity import earlier_state_digest, state_digest
@@ -63,18 +65,33 @@ class Unit:
     running: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
+    @undone()
     def wrap(
-        self, model: nn.Module, *, secret: bytes | str | None = None, any_model: bool = False
+        self,
+        model: nn.Module,
+        *,
+        secret: bytes | str | None = None,
+        any_model: bool = False,
+        outputs: str | None = None,
     ) -> ProtectedClassifier:
         """The classifier behind this unit.
 
         Args:
-            model: images to logits. secret: 16 to 64 bytes that only the defender knows.
+            model: images to logits, or to what it was fitted for; it is not changed. secret: 16 to 64 bytes
+                that only the defender knows.
             any_model: do not ask that it is the classifier the unit was fitted for.
+            outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
 
         Raises:
-            ConfigError: another classifier, or a secret that is missing or unfit.
+            ConfigError: another classifier, one with other outputs, or a secret that is missing or unfit.
         """
+        fitted = self.about.get("outputs")
+        if outputs is not None and not any_model and outputs != (fitted or "logits"):
+            raise ConfigError(
+                f"this unit was fitted for a classifier that gives {fitted or 'logits'}: "
+                f"outputs={outputs!r} differs"
+            )
+        asked = classifier_of(model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes)
         found = weights_digest(model, without=self.running)
         if self.victim not in (found, earlier_weights_digest(model)) and not any_model:
             raise ConfigError(
@@ -82,13 +99,18 @@ class Unit:
                 "fit one for this classifier"
             )
         return ProtectedClassifier(
-            model, self.defense, image_shape=self.image_shape, n_classes=self.n_classes,
-            secret=check_secret(secret, self.keyed), device=self.device,
+            asked, self.defense, image_shape=self.image_shape, secret=check_secret(secret, self.keyed),
+            device=self.device,
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced."""
-        storage = Storage(folder)
+        """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced.
+
+        Raises:
+            ConfigError: a folder that cannot be written.
+        """
+        storage = _storage(folder)
+        storage.check_writable()
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
         }
@@ -110,6 +132,14 @@ class Unit:
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
 
 
+def _storage(folder: str | Path) -> Storage:
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise ConfigError(f"a unit's folder is {folder!r}: give a path, or s3://bucket/prefix")
+    if "://" not in str(folder) and Path(folder).expanduser().is_file():
+        raise ConfigError(f"a unit is a folder, {str(folder)!r} is a file")
+    return Storage(folder)
+
+
 def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
     """Digest of a classifier's weights, alike for the module, its export, its loaded and its wrapped form.
 
@@ -128,6 +158,7 @@ def _own(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, OwnVictim) else model
 
 
+@undone()
 def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
     """Read a saved unit.
 
@@ -137,8 +168,8 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     Raises:
         UnitError: no unit there, one of another version, truncated, altered, or of an unknown defense.
     """
-    storage = Storage(folder)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    storage = _storage(folder)
+    target = device_from(device)
     about = _settings(storage)
     payload = storage.read(TENSORS)
     if payload is None or hashlib.sha256(payload).hexdigest() != about["tensors_sha256"]:

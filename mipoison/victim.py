@@ -18,29 +18,35 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mipoison.ask import DYNAMIC, Classifier, undone
 from mipoison.config import ConfigError, one_line
 from mipoison.fingerprints import exported_digest, is_exported
 from mipoison.identity import earlier_state_digest, state_digest, structure
 from mipoison.weights import load_state
 
 CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
+MOST = 128
+"""Images asked at a time, by a service as by a study (see ``mipoison.service.CHUNK``)."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_SAME_ANSWER = 1e-4
-"""Confidences that differ by more between two batches are no rounding."""
 
 
 class OwnVictim(nn.Module):
-    """A classifier that the user brought: images (N, C, H, W) in [0, 1] to logits (N, K). Frozen, eval mode.
+    """A classifier that the user brought: images (N, C, H, W) in [0, 1] to logits (N, K), float32. Frozen,
+    eval mode, without gradients.
 
     Attributes:
         name: of the factory, or of the file without its folder. digest: see :func:`load_victim`.
         earlier: the digest that version 0.1.0 gave it: studies begun with that are continued.
+        asked: how it is asked, see :class:`mipoison.ask.Classifier`.
     """
 
-    def __init__(self, module: nn.Module, name: str, digest: str, earlier: str) -> None:
+    def __init__(
+        self, module: nn.Module, name: str, digest: str, earlier: str, outputs: str | None = None
+    ) -> None:
         super().__init__()
         self.name, self.digest, self.earlier = name, digest, earlier
         self.module = module
+        self.asked = Classifier(module, name=name, outputs=outputs)
         self.training = False
 
     def train(self, mode: bool = True) -> OwnVictim:
@@ -48,7 +54,7 @@ class OwnVictim(nn.Module):
         return self
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.module(x_NCHW)
+        return self.asked(x_NCHW)
 
 
 def check_source(source: str, state: str | None) -> None:
@@ -62,8 +68,8 @@ def check_source(source: str, state: str | None) -> None:
         hint = "; write the module's name without .py" if ".py:" in source else ""
         raise ConfigError(f"victim {source!r}: expected {CHOICES}{hint}")
     if exported and state is not None:
-        raise ConfigError(f"victim_state {state!r}: {source} has its own weights; leave it out")
-    for name, path in (("victim", source if exported else None), ("victim_state", state)):
+        raise ConfigError(f"--victim-state {state!r}: {source} has its own weights; leave it out")
+    for name, path in (("--victim", source if exported else None), ("--victim-state", state)):
         if path is not None and not Path(path).expanduser().is_file():
             if Path(path).expanduser().is_dir():
                 raise ConfigError(f"{name} {path!r} is a folder: name the file in it")
@@ -75,7 +81,8 @@ def short_name(source: str) -> str:
     return Path(source).name if is_exported(source) else source
 
 
-def load_victim(source: str, state: str | None = None) -> OwnVictim:
+@undone()
+def load_victim(source: str, state: str | None = None, *, outputs: str | None = None) -> OwnVictim:
     """Load a classifier onto the CPU.
 
     Its digest identifies name, weights (dtypes, shapes, bytes) and code (the factory's source file and the
@@ -87,18 +94,22 @@ def load_victim(source: str, state: str | None = None) -> OwnVictim:
         source: ``module:factory``, or a ``.pt2`` file of ``torch.export.save``. Both run code: use your own.
         state: weights for the factory's module: a safetensors file, or one of ``torch.save`` with a state
             dict in it, of which no code is run: see :mod:`mipoison.weights`.
+        outputs: ``logits`` or ``probabilities``; None: logits, refused later where they look like the others.
 
     Raises:
-        ConfigError: it cannot be imported, built or loaded; one line.
+        ConfigError: it cannot be imported, built or loaded, or was exported for batches of some sizes alone;
+            one line.
     """
     check_source(source, state)
     if is_exported(source):
         digest = exported_digest(source)
         try:
-            exported: nn.Module = torch.export.load(Path(source).expanduser()).module()
+            program = torch.export.load(Path(source).expanduser())
+            exported: nn.Module = program.module()
         except Exception as error:
             raise ConfigError(f"victim {source!r}: not a torch.export file ({one_line(error)})") from error
-        return OwnVictim(exported, short_name(source), digest, earlier=digest)
+        _check_batch(program, source)
+        return OwnVictim(exported, short_name(source), digest, digest, outputs)
     module, code = _build(source)
     if state is not None:
         load_state(module, source, state)
@@ -107,7 +118,7 @@ def load_victim(source: str, state: str | None = None) -> OwnVictim:
     h.update(f"{structure(module)}{state_digest(module)}".encode())
     earlier.update(f"{module!r}{earlier_state_digest(module)}".encode())
     module = module.eval().requires_grad_(False)
-    return OwnVictim(module, source, h.hexdigest()[:16], earlier.hexdigest()[:16])
+    return OwnVictim(module, source, h.hexdigest()[:16], earlier.hexdigest()[:16], outputs)
 
 
 def repeatable_digest(source: str, state: str | None) -> str:
@@ -157,55 +168,21 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
     return module, code
 
 
-@torch.no_grad()
-def check_victim(victim: nn.Module, name: str, x_NCHW: Tensor, y_N: Tensor, n_classes: int) -> None:
-    """Ask a few images and judge the answers.
-
-    Args:
-        victim: on the device of ``x_NCHW``. name: for messages.
-        x_NCHW: private training images, at least two.
-        y_N: their labels, 0 to K-1.
-        n_classes: K, the private classes.
-
-    Raises:
-        ConfigError: it fails on such images; gives another number of outputs, probabilities in place of
-            logits, or numbers that are not finite; answers differently when asked again or among other
-            images; or recognises its training images no better than chance.
-    """
-    shape = "x".join(map(str, x_NCHW.shape[1:]))
-    try:
-        logits_NK = victim(x_NCHW)
-        alone_1K, again_NK = victim(x_NCHW[:1]), victim(x_NCHW)
-    except Exception as error:
+def _check_batch(program: torch.export.ExportedProgram, source: str) -> None:
+    """Refuse a program that was exported for some batches alone: 1 to 128 images are asked at a time."""
+    inputs = set(program.graph_signature.user_inputs)
+    values = [node.meta.get("val") for node in program.graph.nodes if node.name in inputs]
+    for images in (v for v in values if isinstance(v, Tensor) and v.ndim == 4):
+        n = images.shape[0]
+        if isinstance(n, int):
+            sizes = f"batches of {n} alone"
+        else:
+            bounds = program.range_constraints.get(n.node.expr)
+            if bounds is None or (bounds.lower <= 2 and bounds.upper >= MOST):
+                continue
+            sizes = f"batches of {bounds.lower} to {bounds.upper}"
         raise ConfigError(
-            f"victim {name} fails on a batch of {shape} images in [0, 1]: {one_line(error)}; what it needs "
-            "beyond (another size, normalising, grey to RGB) belongs into the module"
-        ) from error
-    if not isinstance(logits_NK, Tensor) or logits_NK.ndim != 2 or len(logits_NK) != len(x_NCHW):
-        got = tuple(logits_NK.shape) if isinstance(logits_NK, Tensor) else type(logits_NK).__name__
-        raise ConfigError(f"victim {name} returns {got} for {len(x_NCHW)} images: expected logits (N, K)")
-    if logits_NK.shape[1] != n_classes:
-        raise ConfigError(
-            f"victim {name} has {logits_NK.shape[1]} outputs, the data {n_classes} private classes: they "
-            "must be the same, in the order of the labels (of a folder: the sorted class names)"
-        )
-    if not bool(logits_NK.isfinite().all()):
-        raise ConfigError(f"victim {name} gives logits that are not finite on {shape} images in [0, 1]")
-    if bool((logits_NK >= 0).all()) and bool(((logits_NK.sum(1) - 1).abs() < 1e-4).all()):
-        raise ConfigError(f"victim {name} returns probabilities: return logits, the values before softmax")
-    c_NK = torch.softmax(logits_NK.double(), 1)
-    if float((torch.softmax(again_NK.double(), 1) - c_NK).abs().max()) > _SAME_ANSWER:
-        raise ConfigError(
-            f"victim {name} answers the same images differently when asked again: is eval() set?"
-        )
-    if float((torch.softmax(alone_1K.double(), 1) - c_NK[:1]).abs().max()) > _SAME_ANSWER:
-        raise ConfigError(
-            f"victim {name} answers an image differently among others (batch statistics): export it, or use "
-            "it, in eval mode"
-        )
-    accuracy = float((c_NK.argmax(1) == y_N).double().mean())
-    if accuracy <= 1 / n_classes:
-        raise ConfigError(
-            f"victim {name} recognises {accuracy:.0%} of {len(y_N)} private training images, no better than "
-            "chance: is it trained, and are its outputs in the order of the labels (sorted class names)?"
+            f"victim {source!r} was exported for {sizes}: 1 to {MOST} images are asked at a time; "
+            f"export it with a "
+            f"dynamic batch: {DYNAMIC}"
         )

@@ -40,6 +40,7 @@ SHARED = [
     "limit",
     "image_size",
     "victim_digest",
+    "victim_outputs",
     "seeds",
     "first_seed",
     "defenses",
@@ -53,7 +54,7 @@ SHARED = [
     "threads",
     "stacked",
 ]
-NEWER = {"stacked": "auto"}
+NEWER = {"stacked": "auto", "victim_outputs": None}
 """Shared settings that studies begun with an earlier version do not name: they are resumed with these."""
 
 
@@ -87,6 +88,9 @@ class StudySettings:
     package) or file.pt2 (torch.export). Both run code: use nobody else's. Default: one is trained"""
     victim_state: str | None = None
     """weights for --victim module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
+    victim_outputs: Literal["logits", "probabilities"] | None = None
+    """what --victim returns: probabilities (each vector is divided by its sum), or logits that are not
+    checked to be none; default: logits, refused where they look like probabilities"""
     trials: int = 12
     """defense settings to evaluate, besides the anchors (undefended, label-only)"""
     seeds: int = 3
@@ -190,8 +194,9 @@ class StudySettings:
                 )
             families = [name for name in families if name not in retraining()]
             check_source(self.victim, self.victim_state)
-        elif self.victim_state is not None:
-            raise ConfigError(f"victim_state {self.victim_state!r} without --victim module:factory")
+        for flag, value in (("--victim-state", self.victim_state), ("--victim-outputs", self.victim_outputs)):
+            if value is not None and self.victim is None:
+                raise ConfigError(f"{flag} {value!r} without --victim module:factory")
         object.__setattr__(self, "defenses", self._list("defense", self.defenses, families))
         object.__setattr__(self, "attackers", self._list("attacker", self.attackers, list(ATTACKS)))
         if self.mlflow is not None:
@@ -239,6 +244,7 @@ class StudySettings:
                 victim=self.victim,
                 victim_state=self.victim_state,
                 victim_digest=self.victim_digest,
+                victim_outputs=self.victim_outputs,
                 threads=self.threads,
                 victim_steps=self.victim_steps,
                 decoder_steps=self.decoder_steps,

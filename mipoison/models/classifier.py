@@ -5,6 +5,7 @@ Shape suffixes: N samples, K classes, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,9 +108,14 @@ class EvaluatorNet(nn.Module):
 
 
 @torch.no_grad()
-def confidence_vectors(model: nn.Module, x_NCHW: Tensor, *, batch: int = 128) -> Tensor:
-    """Softmax outputs (N, K) in eval mode, in fixed chunks so that sharding changes nothing."""
-    model.eval()
+def confidence_vectors(model: Callable[[Tensor], Tensor], x_NCHW: Tensor, *, batch: int = 128) -> Tensor:
+    """Softmax outputs (N, K) in eval mode, in fixed chunks so that sharding changes nothing.
+
+    Args:
+        model: images to float32 logits: a network of ours, or a :class:`mipoison.ask.Classifier`.
+    """
+    if isinstance(model, nn.Module):
+        model.eval()
     parts = [torch.softmax(model(x_NCHW[i : i + batch]), 1) for i in range(0, len(x_NCHW), batch)]
     if parts:
         return torch.cat(parts)

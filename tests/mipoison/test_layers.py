@@ -9,15 +9,15 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mipoison"
 
 LAYERS: list[set[str]] = [
-    {"config", "randomness", "simplex", "images", "imagefolder"},
-    {"storage", "s3", "datasets", "training", "memory"},
+    {"config", "randomness", "simplex", "images", "imagefolder", "outputs"},
+    {"storage", "s3", "datasets", "training", "memory", "ask", "arguments"},
     {"checkpoint", "identity", "weights"},
     {"artifacts", "splits", "models", "victim"},
     {"alignment", "protocols", "stacked"},
     {"service", "defenses", "export"},
     {"attacks"},
     {"metrics"},
-    {"scene", "scene_config", "wrap"},
+    {"scene", "scene_config", "wrap", "classifier_check"},
     {"unit"},
     {"protect"},
     {"episode"},

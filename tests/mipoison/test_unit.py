@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from mipoison.config import ConfigError, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
+from mipoison.defenses.rounding import RoundingConfig
 from mipoison.episode import deploy
 from mipoison.protect import fit_unit
 from mipoison.scene import Scene
@@ -355,3 +358,151 @@ def test_images_of_any_size_where_no_substitute_is_needed() -> None:
 def test_the_amortised_unit_keeps_its_generator_alone(units: dict[str, Unit]) -> None:
     assert all(name.startswith("generator.") for name in units["lpa-amortised"].defense.state())
     assert isinstance(units["lpa-amortised"].config, LPAAmortisedConfig)
+
+
+# --------------------------------------------------------------- contexts, arguments, the wrapped module
+
+
+@contextlib.contextmanager
+def served() -> Iterator[None]:
+    """As models are served: no gradients, inference tensors, autocast."""
+    with torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        yield
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_answers_do_not_depend_on_the_callers_context(
+    name: str, units: dict[str, Unit], tiny_scene: Scene, queries: Tensor
+) -> None:
+    protected = units[name].wrap(tiny_scene.victim, secret=SECRET)
+    with served():
+        released = protected(queries.clone())
+    assert not released.is_inference()
+    if name not in FRESH:
+        assert torch.allclose(released, protected(queries), atol=rounding(name))
+
+
+@pytest.mark.parametrize("name", ["lpa", "purifier", "memguard", "mad"])
+def test_fitting_does_not_depend_on_the_callers_context(
+    name: str, units: dict[str, Unit], saved: Path, tiny_scene: Scene, queries: Tensor
+) -> None:
+    split = tiny_scene.split
+    with served():
+        unit = fit_unit(
+            tiny_scene.victim, defense=name, scale=tiny_scene.config, device="cpu",
+            private=(split.private_train.x_NCHW.clone(), split.private_train.y_N),
+            public=(split.attack_train.x_NCHW, split.attack_train.y_N),
+        )  # fmt: skip
+        loaded = load_unit(saved / name, device="cpu")
+    meant = units[name].wrap(tiny_scene.victim, secret=SECRET)(queries)
+    for one in (unit, loaded):
+        released = one.wrap(tiny_scene.victim, secret=SECRET)(queries)
+        assert torch.allclose(released, meant, atol=rounding(name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (lambda x, y: {"private": ((x - 0.5) / 0.5, y)}, "got -1 to 1: .*before they are normalised"),
+        (lambda x, y: {"private": (255 * x, y)}, "0 to 255: give images / 255"),
+        (lambda x, y: {"private": ((255 * x).byte(), y)}, r"uint8: give images\.float\(\) / 255"),
+        (lambda x, y: {"private": (x / 0, y)}, "not finite"),
+        (lambda x, y: {"private": (x.permute(0, 2, 3, 1), y)}, r"images\.permute\(0, 3, 1, 2\)"),
+        (lambda x, y: {"private": (x[:, 0], y)}, r"images\[:, None\]"),
+        (lambda x, y: {"private": x[:0]}, "at least 4 images"),
+        (lambda x, y: {"private": (x.numpy(), y)}, "torch.from_numpy"),
+        (lambda x, y: {"private": (list(x), y)}, r"torch\.stack.*to_tensor"),
+        (lambda x, y: {"private": [x, y]}, "the tuple"),
+        (lambda x, y: {"private": (x, y, y)}, "tuple of 3"),
+        (lambda x, y: {"private": None}, "NoneType"),
+        (lambda x, y: {"private": (x, y.tolist())}, "torch.tensor"),
+        (lambda x, y: {"private": (x, y.numpy())}, "torch.from_numpy"),
+        (lambda x, y: {"private": (x, [str(k) for k in y.tolist()])}, "sorted class names"),
+        (lambda x, y: {"private": (x, y + 1)}, "0 to 4, the largest is 5.*labels - 1"),
+        (lambda x, y: {"private": (x, y - 1)}, "the least is -1"),
+        (lambda x, y: {"private": (x, y.float())}, r"labels\.long\(\)"),
+        (lambda x, y: {"private": (x, nn.functional.one_hot(y))}, r"labels\.argmax\(1\)"),
+        (lambda x, y: {"device": "gpu"}, "'cuda'"),
+        (lambda x, y: {"device": "meta"}, "not supported"),
+        (lambda x, y: {"device": "cuda:99"}, "is not there"),
+        (lambda x, y: {"scale": "huge"}, "full, quick"),
+        (lambda x, y: {"scale": 3}, "unknown scale 3"),
+        (lambda x, y: {"defense": None}, "unknown defense None"),
+        (lambda x, y: {"seed": "0"}, "whole number"),
+        (lambda x, y: {"config": {"digits": 2}}, "unknown RoundingConfig field"),
+        (lambda x, y: {"model": nn.Linear}, "instance"),
+        (lambda x, y: {"model": "net:make"}, "load_victim"),
+    ],
+)
+def test_wrong_arguments_name_value_and_remedy(
+    tiny_scene: Scene, changes: Callable[[Tensor, Tensor], dict[str, object]], said: str
+) -> None:
+    x, y = tiny_scene.split.private_train.x_NCHW, tiny_scene.split.private_train.y_N
+    arguments = {
+        "model": tiny_scene.victim,
+        "private": (x, y),
+        "public": x,
+        "defense": "rounding",
+        "device": "cpu",
+    }
+    with pytest.raises(ConfigError, match=said) as caught:
+        fit_unit(**(arguments | changes(x, y)))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_by_name(tiny_scene: Scene) -> None:
+    x = tiny_scene.split.private_train.x_NCHW
+    unit = fit_unit(
+        tiny_scene.victim, private=x, public=x, defense="rounding", config={"decimals": 1}, device="cpu"
+    )
+    assert unit.config == RoundingConfig(decimals=1)
+
+
+def test_folders_and_secrets_that_are_none(units: dict[str, Unit], tiny_scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (None, 5, "", tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError):
+            units["rounding"].save(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError):
+            load_unit(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="secret is a int"):
+        units["lpa"].wrap(tiny_scene.victim, secret=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="def forward"):
+        units["rounding"].wrap(tiny_scene.victim.forward)
+    with pytest.raises(ConfigError, match="4 outputs, the data 5"):
+        units["rounding"].wrap(nn.Sequential(tiny_scene.victim, nn.Linear(5, 4)), any_model=True)
+
+
+def test_the_wrapped_module_among_others(units: dict[str, Unit], tiny_scene: Scene, queries: Tensor) -> None:
+    """After what is done to modules it answers alike, or says why not; the user's own never changes."""
+    own = copy.deepcopy(tiny_scene.victim).train()
+    protected = units["lpa"].wrap(own, secret=SECRET)
+    meant = protected(queries)
+    assert protected.train().to("cpu").float().eval()(queries).equal(meant)
+    assert torch.allclose(protected(queries.numpy()), meant, atol=rounding("lpa"))
+    assert torch.allclose(protected(list(queries)), meant, atol=rounding("lpa"))
+    assert all(m.training for m in own.modules())
+    assert {p.dtype for p in own.parameters()} == {torch.float32}
+    assert list(protected.state_dict()) == [f"model.{name}" for name in own.state_dict()]
+    for change in (protected.half, protected.double, protected.bfloat16):
+        with pytest.raises(ConfigError, match=r"answers in float32, not \w+: .*protected\(x\)"):
+            change()
+    with pytest.raises(ConfigError, match="'cuda'"):
+        protected.to("gpu")
+    with pytest.raises(ConfigError, match="not supported"):
+        protected.to("meta")
+    assert protected(queries).equal(meant)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["lpa", "rounding"])
+def test_a_protected_classifier_moves(
+    name: str, units: dict[str, Unit], tiny_scene: Scene, queries: Tensor
+) -> None:
+    protected = units[name].wrap(tiny_scene.victim, secret=SECRET)
+    meant = protected(queries)
+    moved = protected.to("cuda")(queries.cuda())
+    assert moved.is_cuda
+    assert (moved.cpu() - meant).abs().max() < 1e-2
+    assert {p.device.type for p in tiny_scene.victim.parameters()} == {"cpu"}
+    assert units[name].wrap(tiny_scene.victim, secret=SECRET)(queries).equal(meant)

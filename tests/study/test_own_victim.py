@@ -31,6 +31,9 @@ def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16, 3))
 
+def soft():
+    return nn.Sequential(*make(), nn.Softmax(1))
+
 def wide():
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 10, bias=False))
 
@@ -81,6 +84,15 @@ def test_bad_input_is_one_line_before_any_work(
     folder = ["--dataset", "folder:data"]
     assert "retrains the victim" in usage_error(capsys, *own, "--defenses", "mid")
     assert "without --victim" in usage_error(capsys, *folder, "--victim-state", "net.safetensors")
+    assert "--victim-outputs 'logits' without --victim" in usage_error(
+        capsys, *folder, "--victim-outputs", "logits"
+    )
+    assert "--victim-outputs probabilities" in usage_error(
+        capsys, *folder, "--victim", "cli_net:soft", "--victim-state", "net.safetensors"
+    )
+    assert "--victim-state 'none.pt': no such file" in usage_error(
+        capsys, *folder, "--victim", "cli_net:make", "--victim-state", "none.pt"
+    )
     assert "module:factory" in usage_error(capsys, *folder, "--victim", "cli_net.py")
     assert "no such file" in usage_error(capsys, *folder, "--victim", "net.pt2")
     assert "other weights each time" in usage_error(capsys, *folder, "--victim", "cli_net:drawn")
@@ -91,7 +103,9 @@ def test_bad_input_is_one_line_before_any_work(
     wide = ["--victim", "cli_net:wide", "--victim-state", "wide.safetensors"]
     assert "10 outputs, the data 3 private classes" in usage_error(capsys, *folder, *wide)
     assert "half of 3 classes is no classifier" in usage_error(capsys, *own, "--auxiliary", "disjoint")
-    assert "16, 32, 64" in usage_error(capsys, *own, "--image-size", "224")
+    large = usage_error(capsys, *own, "--image-size", "224")
+    assert "16, 32, 64" in large
+    assert "interpolate(x, 224)" in large
     assert "digits is 16x16" in usage_error(capsys, "--dataset", "digits", "--image-size", "32")
     assert "does not exist" in usage_error(capsys, "--dataset", "folder:nothing")
     assert not list(here.glob("results/*/study.json"))
@@ -127,6 +141,32 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
     assert (episodes["n_classes"].dropna() == 3).all()
     assert (episodes["model_accuracy"].dropna() > 0.8).all()
     assert not list((here / "results" / "artifacts").glob("victim-*"))  # none was trained
+
+
+def test_a_study_of_stated_probabilities(here: Path) -> None:
+    """Its numbers are those of the study of logits; its records say what it is, and it resumes as that."""
+    own = [
+        "--dataset",
+        "folder:data",
+        "--victim-state",
+        "net.safetensors",
+        "--trials",
+        "0",
+        "--defenses",
+        "rounding",
+    ]
+    soft = ["--victim", "cli_net:soft", "--victim-outputs", "probabilities"]
+    assert pareto.main([*TINY, *own, "--victim", "cli_net:make", "--name", "logits"]) == 0
+    assert pareto.main([*TINY, *own, *soft, "--name", "soft"]) == 0
+    logits, stated = (pd.read_parquet(here / "results" / name / "episodes") for name in ("logits", "soft"))
+    assert stated["victim"].str.endswith(":probabilities").all()
+    assert (stated["scene.victim_outputs"] == "probabilities").all()
+    assert logits["scene.victim_outputs"].isna().all()
+    for column in ("model_accuracy", "confidence_distortion"):
+        assert stated[column].tolist() == pytest.approx(logits[column].tolist(), abs=1e-6, nan_ok=True)
+    one = StudySettings(dataset="folder:data", victim="cli_net:soft", victim_state="net.safetensors")
+    two = dataclasses.replace(one, victim_outputs="probabilities")
+    assert [d.split(":")[0] for d in differences(one.shared(), two.shared())] == ["victim_outputs"]
 
 
 @pytest.mark.ray

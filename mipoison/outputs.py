@@ -1,0 +1,134 @@
+"""What a user's classifier returns, read as logits: where they stand, and whether they are probabilities.
+
+Shape suffixes: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mipoison.config import ConfigError
+
+OUTPUTS = ("logits", "probabilities")
+"""What a classifier's outputs can be stated to be."""
+KEYS = ("logits", "output", "outputs", "out")
+"""Where logits are looked for in a dictionary, in this order."""
+FLOOR = 1e-12
+"""Least probability, before its logarithm is taken: what half precision rounds to 0."""
+
+
+def logits_of(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
+    """The logits (N, K) in what a module returned for ``n`` images.
+
+    They may be the answer itself, its attribute ``logits``, under one of :data:`KEYS` of a dictionary, or in
+    a tuple or list: the first with one row an image, if all such have equally many columns, or the one that
+    has a column for each class.
+
+    Args:
+        name: the classifier's, for messages. n_classes: K, if it is known.
+
+    Raises:
+        ConfigError: none are there, or another number of them; it says what to return.
+    """
+    found = _logits_in(answer, name, n, n_classes)
+    if found.ndim != 2 or len(found) != n or found.shape[1] < 2 or not found.is_floating_point():
+        raise ConfigError(
+            f"classifier {name} returns {_kind(found)} for {n} images: expected logits (N, K), one "
+            f"row an image, "
+            f"K at least 2{_hint(found, n)}"
+        )
+    if n_classes is not None and found.shape[1] != n_classes:
+        raise ConfigError(
+            f"classifier {name} has {found.shape[1]} outputs, the data {n_classes} private classes: "
+            f"they must be "
+            "the same, in the order of the labels (of a folder: the sorted class names)"
+        )
+    return found
+
+
+def _logits_in(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
+    if isinstance(answer, Tensor):
+        return answer
+    if isinstance(found := getattr(answer, "logits", None), Tensor):
+        return found
+    if isinstance(answer, Mapping):
+        for key in KEYS:
+            if isinstance(answer.get(key), Tensor):
+                return answer[key]
+        what = f"a dictionary with the keys {', '.join(map(repr, answer))[:200]}"
+        remedy = f"looked for {', '.join(KEYS)}: wrap it, so that it returns model(x)[KEY]"
+        raise ConfigError(f"classifier {name} returns {what}; {remedy}")
+    if isinstance(answer, tuple | list):
+        rows = [t for t in answer if isinstance(t, Tensor) and t.ndim == 2 and len(t) == n]
+        fit = [t for t in rows if t.shape[1] == n_classes] or rows
+        if fit and len({t.shape[1] for t in fit}) == 1:
+            return fit[0]
+        what = f"a {type(answer).__name__} of {', '.join(_kind(t) for t in answer)[:200]}"
+        remedy = "which are the logits cannot be told: wrap it, so that it returns model(x)[0] (or another)"
+        raise ConfigError(f"classifier {name} returns {what}; {remedy}")
+    raise ConfigError(
+        f"classifier {name} returns a {type(answer).__name__}: expected logits (N, K); wrap it, so that "
+        "forward returns them (for instance return model(x).logits)"
+    )
+
+
+def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
+    """Logits (N, K), float32, whose softmax is ``p_NK`` divided by its row sums.
+
+    Raises:
+        ConfigError: numbers that are no probabilities (nor shares of 100).
+    """
+    p_NK = p_NK.double()
+    low, high = float(p_NK.amin()), float(p_NK.amax())
+    of_hundred = high > 1.01 and 50 <= float(p_NK.sum(1).median()) <= 150  # rounded to whole per cents, too
+    if low < -1e-3 or high > 101 or (high > 1.01 and not of_hundred):
+        raise ConfigError(
+            f"classifier {name} gives values from {low:.4g} to {high:.4g}, not probabilities as "
+            f"stated: state "
+            "outputs logits (--victim-outputs logits), or nothing"
+        )
+    p_NK = p_NK.clamp_min(0)
+    p_NK = (p_NK / p_NK.sum(1, keepdim=True).clamp_min(FLOOR)).clamp_min(FLOOR)
+    return (p_NK / p_NK.sum(1, keepdim=True)).log().float()
+
+
+def signs_of_probabilities(z_NK: Tensor) -> str | None:
+    """What shows that outputs are probabilities, or None.
+
+    Nothing is negative, and either each row sums to 1 (or 100) within 2 %, with sums that vary a tenth at
+    most of what free entries' sums would; or everything is at most 1 and half of the rows have an entry of
+    at least 0.5. Genuine logits that are so (a last layer of small scale behind a ReLU) have to be stated;
+    unsure per-class scores, none above 0.5, are not recognised.
+    """
+    z_NK = z_NK.double()
+    if len(z_NK) < 2 or float(z_NK.amin()) < -1e-6:
+        return None
+    sums_N = z_NK.sum(1)
+    free = z_NK.shape[1] ** 0.5 * float(z_NK.std(0).square().mean().sqrt())
+    for total in (1, 100):
+        off = float((sums_N - total).square().mean().sqrt())
+        if off <= 0.02 * total and off <= 0.1 * free:
+            return f"none is negative and each row sums to {total}"
+    tops_N = z_NK.amax(1)
+    if float(tops_N.amax()) <= 1 + 1e-6 and float(tops_N.median()) >= 0.5:
+        return f"all lie in [0, 1], the largest of a row at {float(tops_N.median()):.2f} in the median"
+    return None
+
+
+def _kind(value: Any) -> str:
+    return (
+        f"{str(value.dtype)[6:]} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )
+
+
+def _hint(found: Tensor, n: int) -> str:
+    if found.ndim > 2 and found.shape[2:].numel() == 1:
+        return "; return z.flatten(1)"
+    if not found.is_floating_point() and found.ndim == 1:
+        return "; these look like labels: return the scores that they are the maxima of"
+    if found.is_floating_point() and found.shape[0] == n and found[0].numel() == 1:
+        return "; of one score z for two classes return torch.stack([0 * z, z], 1), z of shape (N,)"
+    return ""
