@@ -9,7 +9,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ MAX_MEGAPIXELS = 64
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm")
 READ_ERRORS = (OSError, ValueError, EOFError, SyntaxError, MemoryError, struct.error, zlib.error,
                zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # keeps a renamed .eps or .pdf away from its interpreter
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # keeps a renamed .eps or .pdf away from its interpreter
 
 Mode = Literal["L", "RGB"]
 
@@ -35,9 +35,16 @@ class TooLargeError(ValueError):
 
 
 def open_image(
-    source: Path | BytesIO, mode: Mode, *, max_pixels: int = MAX_MEGAPIXELS * 10**6
+    source: Path | BytesIO,
+    mode: Mode,
+    *,
+    max_pixels: int = MAX_MEGAPIXELS * 10**6,
+    formats: Sequence[str] = FORMATS,
 ) -> Image.Image:
     """An image upright and in one mode; its size is judged before anything is decoded.
+
+    Args:
+        formats: the only decoders of Pillow that are asked.
 
     Raises:
         TooLargeError: more than ``max_pixels``.
@@ -45,7 +52,7 @@ def open_image(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is the tighter one
-        with Image.open(source, formats=_FORMATS) as image:
+        with Image.open(source, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise TooLargeError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
             upright = ImageOps.exif_transpose(image)

@@ -13,10 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from study.intake import FORMATS, MAX_BYTES, MAX_IMAGES, RequestError, read_images
+from study import intake
+from study.intake import FORMATS, MAX_BYTES, MAX_IMAGES, RequestError, byte_bound
 
 GREY, COLOUR = (1, 6, 4), (3, 6, 4)
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
+
+
+def read_images(content_type: str, body: bytes, shape: tuple[int, int, int]) -> torch.Tensor:
+    return torch.from_numpy(intake.read_images(content_type, body, shape))
 
 
 def picture(pixels: np.ndarray, kind: str = "PNG") -> bytes:
