@@ -9,7 +9,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -39,7 +39,7 @@ def open_image(
     mode: Mode,
     *,
     max_pixels: int = MAX_MEGAPIXELS * 10**6,
-    formats: Sequence[str] = FORMATS,
+    formats: tuple[str, ...] = FORMATS,
 ) -> Image.Image:
     """An image upright and in one mode; its size is judged before anything is decoded.
 

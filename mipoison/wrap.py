@@ -81,6 +81,11 @@ class ProtectedClassifier(nn.Module):
         """A pickle or a copy would carry the secret away."""
         raise TypeError("a protected classifier holds a secret: save the unit and wrap the model anew")
 
+    @property
+    def couples(self) -> bool:
+        """Whether an answer depends on the other images of its request."""
+        return self._defense.couples
+
     def extra_repr(self) -> str:
         return f"{type(self._defense).__name__}, image_shape={self.image_shape}, n_classes={self.n_classes}"
 

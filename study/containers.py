@@ -1,4 +1,4 @@
-"""PNG and JPEG files of strangers, taken apart before a decoder sees them: by their first bytes, in bounded time.
+"""PNG and JPEG files of strangers: told by their first bytes, stripped before a decoder sees them.
 
 A decoder reads everything that a file may carry beside its pixels: compressed text and colour profiles that
 unpack to megabytes, thousands of empty chunks, further frames. None of it is part of the image.
@@ -16,7 +16,7 @@ MAX_PARTS = 512
 MAX_SCANS = 64
 """Most scans of a JPEG: a progressive one has about ten, and every scan passes over all of the image."""
 _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf")
-"""Chunks, in their order before IDAT, that say what the pixels are and which way is up; others are left out."""
+"""Chunks, in their order before IDAT, that say what the pixels are and which way is up."""
 _ANIMATION = b"acTL"
 _SCAN = b"\xff\xda"
 
@@ -73,7 +73,11 @@ def _bare_png(body: bytes) -> bytes:
         raise ContainerError(f"a PNG file of more than {MAX_PARTS} chunks")
     if b"IHDR" not in kept or not data:
         raise ContainerError("a PNG file without an image")
-    parts = [*((kind, kept[kind]) for kind in _KEPT if kind in kept), (b"IDAT", b"".join(data)), (b"IEND", b"")]
+    parts = [
+        *((kind, kept[kind]) for kind in _KEPT if kind in kept),
+        (b"IDAT", b"".join(data)),
+        (b"IEND", b""),
+    ]
     return PNG + b"".join(_chunk(kind, content) for kind, content in parts)
 
 

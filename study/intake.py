@@ -1,8 +1,8 @@
 """What clients send, read with care: images out of a request's bytes, or an HTTP status that says why not.
 
-Every bound follows from the images that are served, and what a body costs is bounded before it is spent: bytes
-by the form, JSON by a count of its brackets and commas, pictures by their header. No torch here: processes that
-do nothing else read bodies (``study.readers``). Shape suffixes: N images, CHW image.
+Every bound follows from the images that are served, and what a body costs is bounded before it is spent:
+bytes by the form, JSON by a count of its brackets and commas, pictures by their header. No torch here: bodies
+are read by processes that do nothing else (``study.readers``). Shape suffixes: N images, CHW image.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def byte_bound(kind: str, image_shape: Shape) -> int:
 def too_many_bytes(kind: str, image_shape: Shape) -> RequestError:
     """The answer to a body over the bound."""
     shape = "x".join(map(str, image_shape))
-    return RequestError(413, f"body over {byte_bound(kind, image_shape)} bytes, the most for {kind} of {shape}")
+    return RequestError(
+        413, f"body over {byte_bound(kind, image_shape)} bytes, the most for {kind} of {shape}"
+    )
 
 
 def read_images(content_type: str, body: bytes, image_shape: Shape) -> np.ndarray:

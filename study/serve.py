@@ -16,16 +16,21 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.storage import StorageError
-from study.progress import Progress
+from study.listeners import listeners
 from study.rayenv import RayPlan, plan_ray
+
+if TYPE_CHECKING:
+    from mipoison.wrap import ProtectedClassifier
+    from study.front import Front
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -81,6 +86,10 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code: 0 after Ctrl-C or SIGTERM, 2 for bad input."""
+    from study.progress import (
+        Progress,
+    )  # not above: the readers' processes import this file, too, and no torch
+
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
     try:
@@ -88,18 +97,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = plan_ray("local")  # Ray reads its environment when it is imported
         served = _served(settings)
         protected = served.load()  # here first: what is wrong is said before anything starts
+        front = _front(settings, protected)
     except (ConfigError, StorageError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
     _listen()
     try:
         with Progress(console) as progress:
-            for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
+            for i, (text, step) in enumerate(steps := _steps(settings, plan, served, front)):
                 progress.note(text, i, len(steps))
                 step()
         _listen()  # Ray has put handlers of its own in place
         if settings.host not in LOOPBACK:
             console.print(f"{settings.host} may be reached by others: no TLS, no authentication of its own")
+        for heard in _beyond_loopback(settings.port):
+            console.print(f"{heard}: listens beyond this machine, guarded by Ray's token", soft_wrap=True)
         console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
         console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
         while not _told:  # an interrupt that somebody's clean-up code swallows is heard all the same
@@ -112,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         _ignore()
+        front.stop(DRAIN_S)
         _stop(plan)
     return 0
 
@@ -154,7 +167,32 @@ def _served(settings: Arguments) -> Any:
     )
 
 
-def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, Callable[[], Any]]]:
+def _front(settings: Arguments, protected: ProtectedClassifier) -> Front:
+    """The HTTP door; its port is taken from now on."""
+    from study.front import Front
+
+    return Front(
+        settings.host,
+        settings.port,
+        image_shape=protected.image_shape,
+        n_classes=protected.n_classes,
+        couples=protected.couples,
+        at_once=settings.replicas,
+    )
+
+
+def _beyond_loopback(port: int) -> list[str]:
+    """Ports of this process and all that it started, but for the endpoint's own, that others may reach."""
+    return [
+        f"{heard.process} {heard.address}:{heard.port}"
+        for heard in listeners(os.getpid())
+        if not heard.on_loopback and not (heard.pid == os.getpid() and heard.port == port)
+    ]
+
+
+def _steps(
+    settings: Arguments, plan: RayPlan, served: Any, front: Front
+) -> list[tuple[str, Callable[[], Any]]]:
     """What starts a Ray on loopback with a token, and the deployment on it; with a name each, in order.
 
     The last returns when the deployment answers.
@@ -163,7 +201,7 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
     from ray import serve
     from ray.serve.config import ProxyLocation
 
-    from study.endpoint import Endpoint
+    from study.endpoint import Endpoint, answering, fault
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if settings.verbose else logging.ERROR
@@ -182,19 +220,17 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
         )
         logging.getLogger("ray.serve").setLevel(level)
 
-    def proxy() -> None:
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
-            http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60},
-        )
-
     def replicas() -> None:
-        serve.run(deployment.bind(served), name=APP)
+        serve.start(proxy_location=ProxyLocation.Disabled)
+        serve.run(deployment.bind(served), name=APP, route_prefix=None)
+
+    def http() -> None:
+        front.start(answering(serve.get_app_handle(APP)), partial(fault, APP))
 
     return [
         ("starting Ray", ray_),
-        ("starting the HTTP server", proxy),
         (f"loading the classifier ({settings.replicas} of it)", replicas),
+        ("starting the HTTP server", http),
     ]
 
 
