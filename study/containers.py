@@ -11,7 +11,7 @@ import zlib
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
-MAX_PARTS = 512
+MAX_PARTS = 128
 """Most chunks of a PNG, most segments before a JPEG's scan: a camera's file has some tens."""
 MAX_SCANS = 64
 """Most scans of a JPEG: a progressive one has about ten, and every scan passes over all of the image."""

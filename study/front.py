@@ -10,11 +10,13 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import socket
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvicorn
@@ -95,6 +97,9 @@ class Front:
         self._readers = Readers(self._shape)
         self._lanes = Lanes(answer, at_once=self._at_once, couples=self._couples)
         self._ask = fault
+        sys.setswitchinterval(0.001)  # this thread and Ray's own take turns for every request
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to look through it again and again would halt everybody
         self._thread.start()
         if not self._ready.wait(START_S):
             raise TimeoutError(f"the HTTP server did not start within {START_S:.0f} s")
@@ -192,8 +197,10 @@ class Front:
         content_type = _header(scope, b"content-type")
         body = await self._body(kind, _header(scope, b"content-length"), receive)
         whole[0] = True
+        return await _while_there(receive, self._released(content_type, body))
+
+    async def _released(self, content_type: str, body: bytes) -> dict[str, Any]:
         x_NCHW = await self._readers.read(content_type, body)
-        del body
         try:
             async with asyncio.timeout(RELEASE_S):
                 c_NK = await self._lanes.release(x_NCHW)
@@ -233,6 +240,19 @@ class Front:
 
 class _Gone(Exception):
     """The client went away."""
+
+
+async def _while_there(receive: Receive, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """What the work gives; given up when its client goes away: nobody waits for what nobody will read."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise _Gone
+    finally:
+        working.cancel()
+        gone.cancel()
 
 
 async def _part(receive: Receive) -> tuple[bytes, bool]:

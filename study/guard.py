@@ -14,10 +14,13 @@ HEAD_S = 10.0
 """How long a request's line and headers may take, and how long a connection may be silent."""
 MAX_HEAD_BYTES = 32 * 2**10
 MAX_HEADERS = 100
-MAX_PIPELINED = 16
+MAX_PIPELINED = 4
 """Requests that a client may send before the first is answered."""
-MAX_CHUNKS = 16384
-"""Chunks of a body: what sends its bytes one by one costs a call for each."""
+FREE_CHUNKS = 64
+CHUNK_BYTES = 256
+"""Bytes that a body's chunks have on average, but for the first ``FREE_CHUNKS``: each costs a call."""
+REFUSAL_S = 0.25
+"""After how long what is no HTTP is answered: who sends nothing else must not crowd out the others."""
 _SLICE = 16 * 2**10
 """Bytes that are looked at in one go."""
 
@@ -65,7 +68,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _head = 0
     _in_head = True
-    _chunks = 0
+    _refused = False
+    _chunks = _body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -84,12 +88,12 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._head += len(part)
                 if self._head > MAX_HEAD_BYTES:
                     self._refuse()
-            if self.parser is None or self.transport.is_closing():
+            if self._refused or self.transport.is_closing():
                 return
             super().data_received(part)
 
     def on_message_begin(self) -> None:
-        self._in_head, self._head, self._chunks = True, 0, 0
+        self._in_head, self._head, self._chunks, self._body = True, 0, 0, 0
         self._watch()
         super().on_message_begin()
 
@@ -107,8 +111,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
+        if self._chunks > FREE_CHUNKS + self._body // CHUNK_BYTES:
             raise ValueError("too many chunks")
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.guard.waiting.pop(self, None)  # from here on it waits for us
@@ -123,7 +131,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()  # not in the middle of an answer
-        else:
+        elif not self._refused:
+            self._refused = True
+            self.transport.pause_reading()
+            self.loop.call_later(REFUSAL_S, self._send_refusal, msg)
+
+    def _send_refusal(self, msg: str) -> None:
+        if not self.transport.is_closing():
             super().send_400_response(msg)
 
     def _refuse(self) -> None:

@@ -18,12 +18,13 @@ BATCH = 32
 """Images that the classifier is given in one go; more only where one piece has more."""
 PIECE = 16
 """Images of one request that are answered together, where the defense treats each by itself."""
-STEP_S = 0.05
-"""How much later each further piece of a request counts as having come: others' first ones go before it."""
+IMAGE_S = 1 / 16
+"""How much later a piece counts as having come for each image of its request up to its last one: who sends
+one image waits for hardly anybody, who sends many for those who ask for less."""
 MAX_IMAGES_WAITING = 4096
-"""Most images of all requests that wait for the classifier."""
+"""Most images that wait for the classifier; requests of more than one piece may fill half of it."""
 MAX_BYTES_WAITING = 64 * 2**20
-"""Most bytes of them."""
+"""Most bytes of them, likewise."""
 
 Answer = Callable[[list[np.ndarray]], Awaitable[list[np.ndarray]]]
 
@@ -57,17 +58,18 @@ class Lanes:
         Raises:
             RequestError: 503 where too many wait already.
         """
-        if self._images and (
-            self._images + len(x_NCHW) > MAX_IMAGES_WAITING or self._bytes + x_NCHW.nbytes > MAX_BYTES_WAITING
-        ):
+        images, size = self._images + len(x_NCHW), self._bytes + x_NCHW.nbytes
+        share = 1 if len(x_NCHW) <= PIECE else 2
+        if self._images and (images * share > MAX_IMAGES_WAITING or size * share > MAX_BYTES_WAITING):
             raise RequestError(503, "too many images wait to be answered; try again in a second")
         loop = asyncio.get_running_loop()
         now, size = loop.time(), len(x_NCHW) if self._couples else PIECE
         pieces = []
-        for k, start in enumerate(range(0, len(x_NCHW), size)):
+        for start in range(0, len(x_NCHW), size):
             self._number += 1
             part = x_NCHW[start : start + size]
-            pieces.append(_Piece(now + k * STEP_S, self._number, part, loop.create_future()))
+            due = now + (start + len(part) - 1) * IMAGE_S
+            pieces.append(_Piece(due, self._number, part, loop.create_future()))
             heapq.heappush(self._waiting, pieces[-1])
             self._images += len(part)
             self._bytes += part.nbytes

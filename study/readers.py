@@ -1,6 +1,6 @@
 """Bodies are read by processes of their own, so that what a body costs is not taken from those who answer.
 
-The smallest body is read first: who sends one image does not wait for those who send the largest bodies.
+Each reads its smallest body first: who sends few images does not wait for those who send many.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import resource
 import signal
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
@@ -34,23 +33,18 @@ READ_S = 10.0
 """Longest that one body is read; then its process is ended."""
 MEMORY = 2**30
 """Bytes of address space that a process may take beyond what it began with."""
-_KINDER = 5
-"""By how much the processes step back behind those that answer (``nice``)."""
+INLINE = 16 * 2**10
+"""Bytes of a body that is read at once and here: handing it over would cost more."""
+LARGE = 256 * 2**10
+"""Bytes from which on a body is large, and read by another process than the rest."""
 
 
 class Readers:
-    """A few processes that turn bodies into images; used from one event loop.
+    """Turns bodies into images: the smallest here, others in a process, the largest in another one."""
 
-    Args:
-        image_shape: (C, H, W) that is served.
-        processes: how many.
-    """
-
-    def __init__(self, image_shape: Shape, processes: int = 2) -> None:
-        self._shape, self._processes = image_shape, processes
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._bytes = self._count = self._busy = 0
-        self._pool = self._start()
+    def __init__(self, image_shape: Shape) -> None:
+        self._shape = image_shape
+        self._medium, self._large = _Reader(image_shape), _Reader(image_shape)
 
     async def read(self, content_type: str, body: bytes) -> np.ndarray:
         """Images (N, C, H, W) of a body.
@@ -58,16 +52,39 @@ class Readers:
         Raises:
             RequestError: what ``study.intake.read_images`` says; 503 where too many wait already.
         """
+        if len(body) <= INLINE:
+            return read_images(content_type, body, self._shape)
+        return await (self._medium if len(body) <= LARGE else self._large).read(content_type, body)
+
+    async def warm(self) -> None:
+        """All processes are there."""
+        await asyncio.gather(self._medium.warm(), self._large.warm())
+
+    def close(self) -> None:
+        """End the processes."""
+        self._medium.close()
+        self._large.close()
+
+
+class _Reader:
+    """A process that reads one body after the other; used from one event loop."""
+
+    def __init__(self, image_shape: Shape) -> None:
+        self._shape, self._busy = image_shape, False
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._bytes = self._count = 0
+        self._pool = self._start()
+
+    async def read(self, content_type: str, body: bytes) -> np.ndarray:
         await self._turn(len(body))
         try:
             return await self._run(content_type, body)
         finally:
-            self._busy -= 1
             self._next()
 
     async def _turn(self, size: int) -> None:
-        if self._busy < self._processes and not self._waiting:
-            self._busy += 1
+        if not self._busy:
+            self._busy = True
             return
         if len(self._waiting) >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
             raise RequestError(503, "too many bodies wait to be read; try again in a second")
@@ -79,16 +96,16 @@ class Readers:
             await ready
         except asyncio.CancelledError:
             if ready.done() and not ready.cancelled():  # it was given the turn, and takes it no more
-                self._busy -= 1
                 self._next()
             raise
 
     def _next(self) -> None:
-        while self._waiting and self._busy < self._processes:
+        self._busy = False
+        while self._waiting and not self._busy:
             size, _, ready = heapq.heappop(self._waiting)
             self._bytes -= size
-            if not ready.done():
-                self._busy += 1
+            if not ready.done():  # its client is still there
+                self._busy = True
                 ready.set_result(None)
 
     async def _run(self, content_type: str, body: bytes) -> np.ndarray:
@@ -107,21 +124,17 @@ class Readers:
             raise RequestError(422, f"a body that could not be read ({type(error).__name__})") from error
 
     def _renew(self, broken: ProcessPoolExecutor) -> None:
-        """New processes in place of those that died, or of one that does not end."""
-        if self._pool is broken:  # those that shared it all come here
-            self._pool = self._start()
-            _end(broken)
+        """A new process in place of one that died, or does not end."""
+        self._pool = self._start()
+        _end(broken)
 
     def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), initializer=_begin)
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
 
     async def warm(self) -> None:
-        """All processes are there."""
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(*(loop.run_in_executor(self._pool, _breathe) for _ in range(self._processes)))
+        await asyncio.get_running_loop().run_in_executor(self._pool, os.getpid)
 
     def close(self) -> None:
-        """End the processes."""
         _end(self._pool)
 
 
@@ -132,14 +145,9 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.kill()
 
 
-def _breathe() -> None:
-    time.sleep(0.1)  # long enough that the next task needs another process
-
-
 def _begin() -> None:
     """In a new process: Ctrl-C is its parent's, it ends with its parent, and its memory is bounded."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_KINDER)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
