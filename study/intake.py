@@ -175,7 +175,7 @@ def _json(body: bytes, image_shape: Shape) -> np.ndarray:
     if body.count(b"{") > 1 or body.count(b'"') > 2:
         raise RequestError(422, f"expected {expected}, and no other key or text")
     try:
-        found = json.loads(body.decode())
+        found = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise RequestError(400, f"malformed JSON ({type(error).__name__})") from error
     if not isinstance(found, dict) or set(found) != {"images"}:

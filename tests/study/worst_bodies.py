@@ -1,6 +1,6 @@
 """Clients with the worst bodies that we can think of, for a bounded time, on loopback: a process of its own.
 
-``python attackers.py PORT SECONDS CLIENTS`` prints how often each status was answered, as JSON. Images are
+``python worst_bodies.py PORT SECONDS CLIENTS`` prints how often each status was answered, as JSON. Images are
 (1, 16, 16).
 """
 
