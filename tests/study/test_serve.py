@@ -115,6 +115,29 @@ def test_bad_input_is_one_line(
         assert "cannot listen on" in usage_error(capsys, "--unit", "unit", *victim, "--port", busy)
 
 
+def test_ports_beyond_loopback_are_named() -> None:
+    with socket.socket() as open_to_all:
+        open_to_all.bind(("0.0.0.0", 0))
+        open_to_all.listen()
+        port = open_to_all.getsockname()[1]
+        assert [line.split()[-1] for line in serve._beyond_loopback(1)] == [f"0.0.0.0:{port}"]
+        assert serve._beyond_loopback(port) == []  # the endpoint's own: its address was asked for
+
+
+def test_the_copies_listen_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's function is given another address; where Ray has none of that name, that is no error."""
+    replica = pytest.importorskip("ray.serve._private.replica", reason="ray[serve] is not installed")
+    from study.endpoint import keep_to_loopback
+
+    opened: list[str] = []
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", lambda server, address: opened.append(address))
+    assert keep_to_loopback()
+    replica.add_port_to_grpc_server(None, "[::]:0")
+    assert opened == ["127.0.0.1:0"]
+    monkeypatch.delattr(replica, "add_port_to_grpc_server")
+    assert not keep_to_loopback()
+
+
 # ----------------------------------------------------------------------------------------------- under load
 
 
