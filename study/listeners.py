@@ -39,7 +39,8 @@ def listeners(pid: int) -> list[Listener]:
     found = set()
     for member in family(pid):
         with contextlib.suppress(OSError):  # it ended
-            name = (_PROC / str(member) / "comm").read_text().strip()
+            command = (_PROC / str(member) / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+            name = command.rpartition("/")[2]  # not comm: that is cut after 15 characters
             for link in (_PROC / str(member) / "fd").iterdir():
                 with contextlib.suppress(OSError):
                     if (address := sockets.get(os.readlink(link))) is not None:

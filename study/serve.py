@@ -86,9 +86,8 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code: 0 after Ctrl-C or SIGTERM, 2 for bad input."""
-    from study.progress import (
-        Progress,
-    )  # not above: the readers' processes import this file, too, and no torch
+    # Not above: the processes that read bodies import this file, too, and do without torch.
+    from study.progress import Progress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
