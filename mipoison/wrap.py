@@ -138,6 +138,11 @@ class ProtectedClassifier(nn.Module):
             self.model, self.device = self._asked.module, device
         return self
 
+    @property
+    def couples(self) -> bool:
+        """Whether an answer depends on the other images of its request."""
+        return self._defense.couples
+
     def extra_repr(self) -> str:
         return f"{type(self._defense).__name__}, image_shape={self.image_shape}, n_classes={self.n_classes}"
 

@@ -1,33 +1,33 @@
-"""The protected classifier as a Ray Serve deployment: HTTP in, released vectors out, batched.
+"""The protected classifier as a Ray Serve deployment: several requests' images in, released vectors out.
 
-Imported after ``study.rayenv`` has set Ray's environment. Shape suffixes: N images, K classes, CHW image.
+Imported after ``study.rayenv`` has set Ray's environment. HTTP ends before it, in ``study.front``. Shape
+suffixes: N images, K classes, CHW image.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import gc
+import importlib
 import os
+import threading
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from ray import serve
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
-from torch import Tensor
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ReplicaState
 
 from mipoison.unit import load_unit
 from mipoison.victim import load_victim
 from mipoison.wrap import ProtectedClassifier
-from study.intake import MAX_BYTES, RequestError, read_images, too_many_bytes
-
-log = logging.getLogger("ray.serve")
+from study.intake import RequestError
+from study.lanes import Answer
 
 SECRET_VARIABLE = "MIPOISON_SECRET"
-MAX_BATCH = 32
-"""Requests answered in one go."""
-WAIT_S = 0.004
-"""How long the first of them waits for others."""
 
 
 @dataclass(frozen=True)
@@ -55,57 +55,66 @@ class Served:
         return unit.wrap(load_victim(self.victim, self.victim_state), secret=os.environ.get(SECRET_VARIABLE))
 
 
-@serve.deployment(max_ongoing_requests=4 * MAX_BATCH, max_queued_requests=16 * MAX_BATCH)
+@serve.deployment(max_ongoing_requests=2)
 class Endpoint:
-    """``POST /release`` answers images with released vectors, ``GET /health`` says that it would."""
+    """One copy of the classifier."""
 
     def __init__(self, served: Served) -> None:
+        keep_to_loopback()
         torch.set_num_threads(served.threads)
         self.protected = served.load()
+        gc.collect()
+        gc.freeze()  # as in study.front
+        self.one_at_a_time = threading.Lock()  # a user's module need not bear two callers
 
-    async def __call__(self, request: Request) -> JSONResponse:
-        try:
-            return await self._answer(request)
-        except RequestError as error:
-            return JSONResponse({"error": str(error)}, status_code=error.status)
-        except ClientDisconnect:
-            return JSONResponse({"error": "the client went away"}, status_code=400)
-        except Exception:  # the server goes on; what went wrong stays in its log
-            log.exception("a request failed")
-            return JSONResponse({"error": "internal error"}, status_code=500)
-
-    async def _answer(self, request: Request) -> JSONResponse:
-        route = {"/health": "GET", "/release": "POST"}.get(request.url.path)
-        if route is None:
-            raise RequestError(404, "no such path; POST /release or GET /health")
-        if request.method != route:
-            raise RequestError(405, f"{request.url.path} takes {route}")
-        shape = list(self.protected.image_shape)
-        if route == "GET":
-            return JSONResponse({"status": "ok", "image_shape": shape, "n_classes": self.protected.n_classes})
-        body = await _body(request)
-        # In a thread: a large body must not keep the others waiting.
-        x_NCHW = await asyncio.to_thread(
-            read_images, request.headers.get("content-type", ""), body, self.protected.image_shape
-        )
-        c_NK = await self.release(x_NCHW)
-        return JSONResponse({"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()})
-
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=WAIT_S)
-    async def release(self, requests: list[Tensor]) -> list[Tensor]:
+    def release(self, requests: list[np.ndarray]) -> list[np.ndarray]:
         """Several requests' released vectors; none depends on the others."""
-        answers = await asyncio.to_thread(self.protected.answer, requests)
-        return [answer.cpu() for answer in answers]
+        with self.one_at_a_time:
+            # Copies: arrays that come out of Ray's memory cannot be written to, and torch warns of that.
+            answers = self.protected.answer([torch.from_numpy(x_NCHW.copy()) for x_NCHW in requests])
+        return [c_NK.cpu().numpy() for c_NK in answers]
 
 
-async def _body(request: Request) -> bytes:
-    """The request's body, not read beyond the bound."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > MAX_BYTES:
-        raise too_many_bytes()
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise too_many_bytes()
-    return bytes(body)
+def answering(handle: DeploymentHandle) -> Answer:
+    """What gives released vectors for several requests' images, through Ray Serve."""
+
+    async def answer(requests: list[np.ndarray]) -> list[np.ndarray]:
+        try:
+            return await handle.release.remote(requests)
+        except (RayActorError, DeploymentUnavailableError, BackPressureError) as error:
+            raise RequestError(503, "no copy of the classifier is there; try again in a second") from error
+
+    return answer
+
+
+def fault(app: str) -> str:
+    """What is wrong with a Ray Serve application: '' while at least one copy of the classifier runs."""
+    application = serve.status().applications.get(app)
+    if application is None:
+        return "the classifier is not loaded"
+    for deployment in application.deployments.values():
+        if not deployment.replica_states.get(ReplicaState.RUNNING, 0):
+            return "no copy of the classifier runs"
+    return ""
+
+
+def keep_to_loopback() -> bool:
+    """Have Ray Serve's gRPC server of this process listen on 127.0.0.1, where Ray hard-codes all interfaces.
+
+    Called in a replica before Ray starts that server. There is no setting for it: the function of Ray's own
+    that opens the port is wrapped. ``study.listeners`` looks afterwards whether that helped.
+
+    Returns:
+        False where this version of Ray opens the port in another way; the start of the server then says so.
+    """
+    try:
+        replica: Any = importlib.import_module("ray.serve._private.replica")
+        opens = replica.add_port_to_grpc_server
+    except (ImportError, AttributeError):
+        return False
+
+    def on_loopback(server: Any, address: str) -> Any:
+        return opens(server, address.replace("[::]:", "127.0.0.1:"))
+
+    replica.add_port_to_grpc_server = on_loopback
+    return True

@@ -16,17 +16,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.storage import StorageError
-from study.progress import Progress
+from study.listeners import listeners
 from study.rayenv import RayPlan, check_privacy, plan_ray
 from study.scratch import kept
 from study.signals import Interrupts, as_command, interruptible
+
+if TYPE_CHECKING:
+    from mipoison.wrap import ProtectedClassifier
+    from study.front import Front
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -90,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
+    # Not above: the processes that read bodies import this file, too, and do without torch.
+    from study.progress import Progress
+
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
     with ExitStack() as held:
@@ -99,15 +107,19 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             plan = plan_ray("local")  # Ray reads its environment when it is imported
             served = _served(settings)
             protected = served.load()  # here first: what is wrong is said before anything starts
+            front = _front(settings, protected)
             held.callback(_stop, plan)
+            held.callback(front.stop, DRAIN_S)
             with interrupts.prevail(), Progress(console) as progress:
-                for i, (text, step) in enumerate(steps := _steps(settings, plan, served)):
+                for i, (text, step) in enumerate(steps := _steps(settings, plan, served, front)):
                     progress.note(text, i, len(steps))
                     step()
             if settings.host not in LOOPBACK:
                 console.print(
                     f"{settings.host} may be reached by others: no TLS, no authentication of its own"
                 )
+            for heard in _beyond_loopback(settings.port):
+                console.print(f"{heard}: listens beyond this machine, guarded by Ray's token", soft_wrap=True)
             console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
             console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
             while interrupts.heard is None:  # somebody's clean-up code may swallow the interrupt
@@ -139,7 +151,32 @@ def _served(settings: Arguments) -> Any:
     )
 
 
-def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, Callable[[], Any]]]:
+def _front(settings: Arguments, protected: ProtectedClassifier) -> Front:
+    """The HTTP door; its port is taken from now on."""
+    from study.front import Front
+
+    return Front(
+        settings.host,
+        settings.port,
+        image_shape=protected.image_shape,
+        n_classes=protected.n_classes,
+        couples=protected.couples,
+        at_once=settings.replicas,
+    )
+
+
+def _beyond_loopback(port: int) -> list[str]:
+    """Ports of this process and all that it started, but for the endpoint's own, that others may reach."""
+    return [
+        f"{heard.process} {heard.address}:{heard.port}"
+        for heard in listeners(os.getpid())
+        if not heard.on_loopback and not (heard.pid == os.getpid() and heard.port == port)
+    ]
+
+
+def _steps(
+    settings: Arguments, plan: RayPlan, served: Any, front: Front
+) -> list[tuple[str, Callable[[], Any]]]:
     """What starts a Ray on loopback with a token, and the deployment on it; with a name each, in order.
 
     The last returns when the deployment answers.
@@ -147,7 +184,7 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
     from ray import serve
     from ray.serve.config import ProxyLocation
 
-    from study.endpoint import Endpoint
+    from study.endpoint import Endpoint, answering, fault
     from study.localray import start_local
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -165,20 +202,18 @@ def _steps(settings: Arguments, plan: RayPlan, served: Any) -> list[tuple[str, C
         )
         logging.getLogger("ray.serve").setLevel(level)
 
-    def proxy() -> None:
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
-            http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60},
-        )
-
     def replicas() -> None:
-        serve.run(deployment.bind(served), name=APP)
+        serve.start(proxy_location=ProxyLocation.Disabled)
+        serve.run(deployment.bind(served), name=APP, route_prefix=None)
         check_privacy(plan.scratch)
+
+    def http() -> None:
+        front.start(answering(serve.get_app_handle(APP)), partial(fault, APP))
 
     return [
         ("starting Ray", ray_),
-        ("starting the HTTP server", proxy),
         (f"loading the classifier ({settings.replicas} of it)", replicas),
+        ("starting the HTTP server", http),
     ]
 
 

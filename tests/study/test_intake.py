@@ -13,10 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from study.intake import FORMATS, MAX_BYTES, MAX_IMAGES, RequestError, read_images
+from study import intake
+from study.intake import FORMATS, MAX_BYTES, MAX_IMAGES, RequestError
 
 GREY, COLOUR = (1, 6, 4), (3, 6, 4)
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
+
+
+def read_images(content_type: str, body: bytes, shape: tuple[int, int, int]) -> torch.Tensor:
+    return torch.from_numpy(intake.read_images(content_type, body, shape))
 
 
 def picture(pixels: np.ndarray, kind: str = "PNG") -> bytes:
@@ -95,7 +100,8 @@ def npy_header(text: str, data: bytes = b"") -> bytes:
         ("image/png", b"%!PS-Adobe-3.0\n(x) show", 422),
         ("application/json", b"{", 400),
         ("application/json", b"\xff\xfe", 400),
-        ("application/json", b"[" * 200_000, 400),
+        ("application/json", b"[" * 2_000, 400),
+        ("application/json", b"[" * 200_000, 413),  # more than so many images can be
         ("application/json", b"[1]", 422),
         ("application/json", b'{"images": []}', 422),
         ("application/json", b'{"images": [[[0.5]]], "more": 1}', 422),

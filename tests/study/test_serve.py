@@ -23,12 +23,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from under_attack import under_attack
 
 from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
 from mipoison.protect import fit_unit, load_unit, load_victim
 from mipoison.scene import SceneConfig
 from study import serve
 from study.intake import MAX_BYTES, MAX_IMAGES
+from study.listeners import listeners
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret for the tests"
@@ -111,6 +113,29 @@ def test_bad_input_is_one_line(
         taken.listen()
         busy = str(taken.getsockname()[1])
         assert "cannot listen on" in usage_error(capsys, "--unit", "unit", *victim, "--port", busy)
+
+
+def test_ports_beyond_loopback_are_named() -> None:
+    with socket.socket() as open_to_all:
+        open_to_all.bind(("0.0.0.0", 0))
+        open_to_all.listen()
+        port = open_to_all.getsockname()[1]
+        assert [line.split()[-1] for line in serve._beyond_loopback(1)] == [f"0.0.0.0:{port}"]
+        assert serve._beyond_loopback(port) == []  # the endpoint's own: its address was asked for
+
+
+def test_the_copies_listen_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's function is given another address; where Ray has none of that name, that is no error."""
+    replica = pytest.importorskip("ray.serve._private.replica", reason="ray[serve] is not installed")
+    from study.endpoint import keep_to_loopback
+
+    opened: list[str] = []
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", lambda server, address: opened.append(address))
+    assert keep_to_loopback()
+    replica.add_port_to_grpc_server(None, "[::]:0")
+    assert opened == ["127.0.0.1:0"]
+    monkeypatch.delattr(replica, "add_port_to_grpc_server")
+    assert not keep_to_loopback()
 
 
 # ----------------------------------------------------------------------------------------------- under load
@@ -277,9 +302,39 @@ def test_requests_that_reach_nothing(server: Server) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(2 * START_S)
-def test_it_listens_on_loopback_alone_and_stops_cleanly(server: Server) -> None:
+def test_the_worst_bodies_for_a_few_seconds(server: Server) -> None:
+    """A proper client is answered, nobody gets a 500, memory is bounded; how fast: the slow test below."""
+    found = under_attack(server.port, server.process.pid, 4)
+    assert found.grown_mb < 500
+    assert server.healthy()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(2 * START_S)
+def test_the_worst_bodies_for_twenty_seconds(server: Server) -> None:
+    """On a machine that does nothing else."""
+    found = under_attack(server.port, server.process.pid, 20)
+    assert found.times < 10
+    assert found.grown_mb < 500
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(2 * START_S)
+def test_every_listener_of_the_process_tree_is_on_loopback(server: Server) -> None:
+    """Ray's servers, and those of the copies of the classifier, as SECURITY.md says."""
+    heard = listeners(server.process.pid)
+    assert ("127.0.0.1", server.port) in [(one.address, one.port) for one in heard]
+    assert len({one.process for one in heard}) >= 4  # this, gcs_server, raylet, the copies
+    assert any("ServeReplica" in one.process for one in heard)  # its gRPC, that Ray opens to all interfaces
+    assert not [one for one in heard if not one.on_loopback]
+    assert "listens beyond this machine" not in server.log.read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(2 * START_S)
+def test_it_stops_cleanly(server: Server) -> None:
     """Last of this file: Ctrl-C ends server and Ray; nothing that was written holds the secret."""
-    assert not [address for address in listening() if server.port in address]
     (token,) = (server.folder / "r").glob("m*/token-*")  # Ray has opened its folder beside it to everybody
     assert [p.stat().st_mode & 0o777 for p in (token, *token.parents[:2])] == [0o600, 0o700, 0o700]
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):  # who is impatient presses twice
@@ -294,17 +349,3 @@ def test_it_listens_on_loopback_alone_and_stops_cleanly(server: Server) -> None:
     for path in server.folder.rglob("*"):
         if path.is_file():
             assert SECRET.encode() not in path.read_bytes(), path
-
-
-def listening() -> list[tuple[str, int]]:
-    """Addresses beyond loopback with a listening TCP socket: (hexadecimal address, port)."""
-    out = []
-    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
-        if Path(name).exists():
-            for line in Path(name).read_text().splitlines()[1:]:
-                local, state = line.split()[1], line.split()[3]
-                address, _, port = local.partition(":")
-                loopback = address in ("0100007F", "00000000000000000000000001000000")
-                if state == "0A" and not loopback:
-                    out.append((address, int(port, 16)))
-    return out

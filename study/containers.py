@@ -1,0 +1,106 @@
+"""PNG and JPEG files of strangers: told by their first bytes, stripped before a decoder sees them.
+
+A decoder reads everything that a file may carry beside its pixels: compressed text and colour profiles that
+unpack to megabytes, thousands of empty chunks, further frames. None of it is part of the image.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+MAX_PARTS = 128
+"""Most chunks of a PNG, most segments before a JPEG's scan: a camera's file has some tens."""
+MAX_SCANS = 64
+"""Most scans of a JPEG: a progressive one has about ten, and every scan passes over all of the image."""
+_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf")
+"""Chunks, in their order before IDAT, that say what the pixels are and which way is up."""
+_ANIMATION = b"acTL"
+_SCAN = b"\xff\xda"
+
+
+class ContainerError(ValueError):
+    """Not a file of this kind, or one of more parts than a picture has. The message is one line."""
+
+
+def bare(body: bytes) -> tuple[str, bytes]:
+    """Pillow's name for the format, and the file with nothing in it but what its one image needs.
+
+    Raises:
+        ContainerError: neither PNG nor JPEG, damaged, animated, or of too many parts.
+    """
+    if body.startswith(PNG):
+        return "PNG", _bare_png(body)
+    if body.startswith(JPEG):
+        _count_segments(body)
+        return "JPEG", body
+    raise ContainerError("neither a PNG nor a JPEG file by its first bytes")
+
+
+def _bare_png(body: bytes) -> bytes:
+    kept: dict[bytes, bytes] = {}
+    data: list[bytes] = []
+    at = len(PNG)
+    for _ in range(MAX_PARTS):
+        if at + 12 > len(body):
+            raise ContainerError("a PNG file that ends early")
+        (length,) = struct.unpack_from(">I", body, at)
+        kind, end = body[at + 4 : at + 8], at + 12 + length
+        if end > len(body):
+            raise ContainerError("a PNG file that ends early")
+        content = body[at + 8 : end - 4]
+        (check,) = struct.unpack_from(">I", body, end - 4)
+        at = end
+        if kind == b"IEND":
+            break
+        if kind == _ANIMATION:
+            raise ContainerError("an animated PNG: send one image")
+        if kind != b"IDAT" and kind not in _KEPT:
+            continue
+        if zlib.crc32(kind + content) != check:
+            raise ContainerError("a damaged PNG file")
+        if kind == b"IDAT":
+            data.append(content)
+        else:
+            if kind in kept:
+                raise ContainerError(f"a PNG file with two {kind.decode()} chunks")
+            if kind != b"IHDR" and b"IHDR" not in kept:
+                raise ContainerError("a PNG file that does not begin with IHDR")
+            kept[kind] = content
+    else:
+        raise ContainerError(f"a PNG file of more than {MAX_PARTS} chunks")
+    if b"IHDR" not in kept or not data:
+        raise ContainerError("a PNG file without an image")
+    parts = [
+        *((kind, kept[kind]) for kind in _KEPT if kind in kept),
+        (b"IDAT", b"".join(data)),
+        (b"IEND", b""),
+    ]
+    return PNG + b"".join(_chunk(kind, content) for kind, content in parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _count_segments(body: bytes) -> None:
+    """Whether a JPEG's segments before its first scan are few enough to be read one by one."""
+    at = 2
+    for _ in range(MAX_PARTS):
+        if body[at : at + 1] != b"\xff" or at + 4 > len(body):
+            raise ContainerError("a damaged JPEG file")
+        marker = body[at + 1]
+        if marker == _SCAN[1]:
+            if body.count(_SCAN, at) > MAX_SCANS:
+                raise ContainerError(f"a JPEG file of more than {MAX_SCANS} scans")
+            return
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", body, at + 2)
+        if length < 2:
+            raise ContainerError("a damaged JPEG file")
+        at += 2 + length
+    raise ContainerError(f"a JPEG file of more than {MAX_PARTS} segments")

@@ -1,0 +1,77 @@
+"""Which TCP ports a process and its descendants listen on, from Linux's ``/proc``."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_LISTEN = "0A"
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, order=True)
+class Listener:
+    """A listening socket.
+
+    Attributes:
+        process: name of the process that holds it.
+    """
+
+    address: str
+    port: int
+    pid: int
+    process: str
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether other machines cannot reach it."""
+        found = ipaddress.ip_address(self.address)
+        mapped = getattr(found, "ipv4_mapped", None)
+        return (mapped or found).is_loopback
+
+
+def listeners(pid: int) -> list[Listener]:
+    """Listening TCP sockets of a process and all its descendants; empty where there is no ``/proc``."""
+    sockets = _sockets()
+    found = set()
+    for member in family(pid):
+        with contextlib.suppress(OSError):  # it ended
+            command = (_PROC / str(member) / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+            name = command.rpartition("/")[2]  # not comm: that is cut after 15 characters
+            for link in (_PROC / str(member) / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if (address := sockets.get(os.readlink(link))) is not None:
+                        found.add(Listener(*address, member, name))
+    return sorted(found)
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    children: dict[int, list[int]] = {}
+    for folder in _PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it ended
+            # The name stands in brackets and may hold anything; the parent is the second field after it.
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    out = [pid]
+    for member in out:  # grows as it is read
+        out.extend(children.get(member, []))
+    return out
+
+
+def _sockets() -> dict[str, tuple[str, int]]:
+    """Address and port of every listening socket, by the name of its link in ``/proc/PID/fd``."""
+    out = {}
+    for table in ("tcp", "tcp6"):
+        path = _PROC / "net" / table
+        for line in path.read_text().splitlines()[1:] if path.exists() else ():
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                address, _, port = fields[1].partition(":")
+                # Words of four bytes each, in the machine's own order: little-endian on x86 and ARM.
+                raw = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
+                out[f"socket:[{fields[9]}]"] = (str(ipaddress.ip_address(raw)), int(port, 16))
+    return out
