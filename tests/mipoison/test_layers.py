@@ -11,7 +11,7 @@ PACKAGE = ROOT / "mipoison"
 LAYERS: list[set[str]] = [
     {"config", "randomness", "simplex", "images", "imagefolder", "outputs"},
     {"storage", "s3", "datasets", "training", "memory", "ask", "arguments"},
-    {"checkpoint", "identity", "weights"},
+    {"checkpoint", "fingerprints", "identity", "weights"},
     {"artifacts", "splits", "models", "victim"},
     {"alignment", "protocols", "stacked"},
     {"service", "defenses", "export"},
