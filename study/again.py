@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mipoison.attacks import ATTACKS, by_cost
+from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.scene import SceneConfig
@@ -26,7 +26,7 @@ from study.fresh import knobs_of
 from study.preparation import prepare_scene, scenes_of
 from study.records import ABOUT, Records, episode_schema
 from study.render import Finished
-from study.spec import TrialSpec
+from study.spec import TrialSpec, TrialTemplate
 from study.trial import complete, records_of
 from study.worker import run_trial
 
@@ -148,19 +148,16 @@ def specification(
         choose("attacker", str(attack), ATTACKS)
     cut = same and bool((source["status"] == CUT).any())
     floor = plain(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if cut else []
-    return TrialSpec(
+    template = TrialTemplate(
         study=study.folder,
-        max_accuracy_drop=study.max_accuracy_drop,
-        trial=str(trial) if same else f"again-{name}",
-        attempt=0,
-        defense=name,
-        knobs=config.flat(),
-        attackers=by_cost(tuple(dict.fromkeys(source["attack"]))),
-        scenes=tuple(scene.flat() for scene in scenes_in(source, given)),
         root=root,
         data_root=data_root,
-        floor=worst_point(floor),
+        max_accuracy_drop=study.max_accuracy_drop,
+        attackers=tuple(dict.fromkeys(source["attack"])),
+        scenes=scenes_in(source, given),
     )
+    trial_id = str(trial) if same else f"again-{name}"
+    return template.spec(trial_id, name, config.flat(), floor=worst_point(floor))
 
 
 def _anchor_rows(study: Finished) -> pd.DataFrame:

@@ -19,16 +19,18 @@ from ray.tune.execution import class_cache
 
 from mipoison.config import ConfigError
 from study.crew import Crew, anchor_loop
-from study.driver import Ask, Done
+from study.executor import Ask, Tell
+from study.failure import LostError
 from study.localray import own_signals, start_local, stop_ray
+from study.losses import NODE_RETRIES, RETRIES, why_lost
 from study.preparation import after, prepare_scene, scenes_of
 from study.rayenv import RayPlan
 from study.records import Advanced, unheard
+from study.resources import Resources
 from study.scratch import scratch_folder
-from study.settings import StudySettings
-from study.spec import LostError, TrialResult, TrialSpec
+from study.spec import TrialResult, TrialSpec
 from study.tally import tallied
-from study.tuning import NODE_RETRIES, RETRIES, RETRY_WAIT_S, Causes, Driver, trainable, why_lost
+from study.tuning import RETRY_WAIT_S, Causes, Driver, trainable
 from study.worker import run_trial
 
 # Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
@@ -49,11 +51,12 @@ HEAD = "node:__internal_head__"
 holding any share of a CPU it would starve them."""
 
 
-def start_ray(settings: StudySettings, plan: RayPlan) -> str:
+def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -> str:
     """Connect to a cluster, or start a local Ray on loopback.
 
     Args:
         plan: made before Ray was imported (see ``study.rayenv``).
+        dashboard: serve the dashboard of a local Ray. verbose: show Ray's and the workers' logs.
 
     Returns:
         The dashboard's URL, '' if there is none.
@@ -63,8 +66,8 @@ def start_ray(settings: StudySettings, plan: RayPlan) -> str:
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     options: dict[str, Any] = {
-        "log_to_driver": settings.verbose,
-        "logging_level": logging.INFO if settings.verbose else logging.ERROR,
+        "log_to_driver": verbose,
+        "logging_level": logging.INFO if verbose else logging.ERROR,
     }
     if not plan.local:
         try:
@@ -75,7 +78,7 @@ def start_ray(settings: StudySettings, plan: RayPlan) -> str:
     else:
         context = start_local(
             plan,
-            include_dashboard=settings.dashboard,
+            include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             object_store_memory=512 * 2**20,
             **options,
@@ -102,16 +105,16 @@ class RayExecutor:
     trainable: Any = staticmethod(trainable)
     """What a Tune trial runs; ``study.scaling`` puts trials of known length there."""
 
-    def __init__(self, settings: StudySettings, plan: RayPlan) -> None:
+    def __init__(self, asked: Resources, plan: RayPlan) -> None:
         there, most = ray.cluster_resources(), plan.most
         resources = {kind: max(there.get(kind, 0), most.get(kind, 0)) for kind in {*there, *most}}
-        workers = settings.workers
+        workers = asked.workers
         if workers is None:
             workers = 1 if resources.get("GPU", 0) > 0 else 0
-        gpus = settings.gpus_per_worker
-        if settings.workers is None and workers == 1 and gpus == 0:
+        gpus = asked.gpus_per_worker
+        if asked.workers is None and workers == 1 and gpus == 0:
             gpus = 1.0
-        self.crew = Crew(workers, settings.cpus_per_worker, gpus, loopback=plan.local)
+        self.crew = Crew(workers, asked.cpus_per_worker, gpus, loopback=plan.local)
         need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
         short = [
             f"{n:g} {kind}s needed, {resources.get(kind, 0):g} {'at most' if most else 'there'}"
@@ -124,7 +127,7 @@ class RayExecutor:
                 f"more than the cluster has ({'; '.join(short)})"
             )
         fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
-        self.lanes = settings.concurrent or max(1, min(fits, default=1))
+        self.max_concurrent = asked.concurrent or max(1, min(fits, default=1))
         self._need = need
         self._plan = plan
 
@@ -163,7 +166,7 @@ class RayExecutor:
                 time.sleep(RETRY_WAIT_S)
         raise AssertionError
 
-    def search(self, n: int, ask: Ask, done: Done) -> None:
+    def search(self, n: int, ask: Ask, tell: Tell) -> None:
         if self.crew.workers:
             resources = tune.PlacementGroupFactory([{HEAD: 0.001}])
         else:
@@ -173,9 +176,9 @@ class RayExecutor:
             tune.Tuner(
                 tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=Driver(ask, done, self.crew, n, causes),
+                    search_alg=Driver(ask, tell, self.crew, n, causes),
                     num_samples=-1,  # the searcher says when it has finished: lost trials come once more
-                    max_concurrent_trials=self.lanes,
+                    max_concurrent_trials=self.max_concurrent,
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(

@@ -29,14 +29,18 @@ from rich.console import Console
 
 from mipoison.defenses import ANCHORS
 from mipoison.storage import Storage
-from study import driver
+from study.local import LocalExecutor
 from study.opening import open_study
 from study.progress import Progress
 from study.records import Records, episode_schema
 from study.render import Finished, load, write_compact
+from study.session.callbacks import LiveLine
+from study.session.loop import TrialLoop
+from study.session.study import Study
 from study.settings import StudySettings
 from study.space import starting_points
 from study.spec import TrialSpec
+from study.trial import Outcome
 
 SOURCE = Path(__file__).parent / "results" / "digits-search"
 REPEATS = 7
@@ -115,7 +119,7 @@ class Template:
                 "attempt": 0,
             }
             (folder / "s" / "trials" / f"{name}.json").write_text(json.dumps(about))
-        about = {"settings": StudySettings(**self.settings).shared()}
+        about = {"settings": StudySettings(**self.settings).identity()}
         (folder / "s" / "study.json").write_text(json.dumps(about))
 
 
@@ -130,16 +134,18 @@ def measure(template: Template, trials: int) -> Cost:
         memory, began = _rss_kb(), time.process_time()
         with contextlib.ExitStack() as held:
             study = open_study(settings, Console(file=io.StringIO()), held)
-            driver._show_quality(study)
+            study.standing()
             resume = time.process_time() - began
             memory = _rss_kb() - memory
-            study.progress.begin(10**6, trials, 0, 1)
+            line = LiveLine(Progress(Console(file=io.StringIO())))
+            line.on_trials_started(study.standing(), 1)
+            loop = TrialLoop(LocalExecutor(), [line], study.lease)
             asks, dones = [], []
             for _ in starting_points(study.search.families):  # what comes after them is the sampler's
-                _one(study, template, folder)
+                _one(loop, study, template, folder)
             with counted() as calls:
                 for _ in range(REPEATS):
-                    ask, done = _one(study, template, folder)
+                    ask, done = _one(loop, study, template, folder)
                     asks.append(ask)
                     dones.append(done)
         small, compact = folder / "s" / "episodes", folder / "compact"
@@ -166,22 +172,22 @@ def measure(template: Template, trials: int) -> Cost:
         )
 
 
-def _one(study: driver.Study, template: Template, folder: Path) -> tuple[float, float]:
+def _one(loop: TrialLoop, study: Study, template: Template, folder: Path) -> tuple[float, float]:
     """Seconds of asking for a trial, and of taking in its end; its records appear in between."""
     began = time.process_time()
-    spec = driver._ask(study)
+    spec = loop.ask(study)
     asked = time.process_time() - began
     assert isinstance(spec, TrialSpec)
     path = folder / "s" / "episodes" / f"{spec.trial}.a{spec.attempt}.parquet"
     path.write_bytes(template.bytes(spec.trial, spec.attempt))
-    outcome: driver.Outcome = {
+    outcome: Outcome = {
         "confidence_distortion": 0.5,
         "worst_attack_accuracy": 0.9,
         "worst_reconstruction_error": 0.1,
         "accuracy_drop": 0.0,
     }
     began = time.process_time()
-    driver._done(study, spec, outcome, None)
+    loop.tell(study, spec, outcome)
     return asked, time.process_time() - began
 
 

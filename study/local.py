@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from study.driver import Ask, Done
+from mipoison.storage import StorageError
+from study.executor import Ask, Tell
+from study.failure import TrialFailure
 from study.preparation import after, prepare_scene, scenes_of
 from study.records import Advanced, unheard
 from study.spec import TrialResult, TrialSpec
@@ -11,9 +13,9 @@ from study.worker import run_trial
 
 
 class LocalExecutor:
-    """No Ray, one lane."""
+    """No Ray, one trial at a time. An error of ours is raised as it is, to be debugged."""
 
-    lanes = 1
+    max_concurrent = 1
 
     def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
         scenes = scenes_of(specs)
@@ -30,9 +32,14 @@ class LocalExecutor:
     def close(self) -> None:
         pass
 
-    def search(self, n: int, ask: Ask, done: Done) -> None:
+    def search(self, n: int, ask: Ask, tell: Tell) -> None:
         for _ in range(n):
             spec = ask()
             if spec is None:
                 return
-            done(spec, execute(spec), None)
+            try:
+                outcome = execute(spec)
+            except StorageError as error:
+                tell(spec, TrialFailure.of(error))
+            else:
+                tell(spec, outcome)

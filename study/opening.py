@@ -17,7 +17,6 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.splits import Split, describe
 from mipoison.storage import Storage
-from study.driver import Study
 from study.fresh import knobs_of
 from study.lock import Lease
 from study.monitoring import STAGES
@@ -26,9 +25,10 @@ from study.progress import Progress
 from study.reading import leave_out, saying
 from study.records import ABOUT, Records
 from study.search import Search
-from study.settings import NEWER, StudySettings, config_of, differences
+from study.session.study import Study
+from study.settings import StudySettings, config_of
 from study.space import can_ask, parameters, starting_points
-from study.tracking import Finished
+from study.spec import FinishedTrial
 from study.trial import outcomes_of, was_lost
 from study.worst import NEEDED
 
@@ -57,7 +57,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     stored = records.read_about()
     if settings.resume and stored is not None:
         settings = settings.continuing(stored["settings"])
-        changed = differences(NEWER | stored["settings"], settings.shared())
+        changed = settings.changes(stored["settings"])
         if changed:
             raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
     elif settings.resume:
@@ -79,10 +79,9 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         highlight=False,
         soft_wrap=True,
     )
-    progress = Progress(console)
     with saying(functools.partial(console.print, markup=False, soft_wrap=True)):
-        study = _load(settings, storage, records, progress, alone=lease is not None)
-    study.content, study.lease = split.content, lease
+        study = _load(settings, records, console, lease)
+    study.content = split.content
     _check_content(study, stored, split)
     return study
 
@@ -127,13 +126,10 @@ def _searched(settings: StudySettings, trial: str, spec: Mapping[str, Any]) -> b
     return fine
 
 
-def _load(
-    settings: StudySettings, storage: Storage, records: Records, progress: Progress, *, alone: bool
-) -> Study:
-    """The study as its records tell it; ``alone``: no other driver runs, so that damaged files are moved."""
-    console = progress.console
-    if alone:
-        with progress:
+def _load(settings: StudySettings, records: Records, console: Console, lease: Lease | None) -> Study:
+    """The study as its records tell it; with a lease, no other driver runs, and damaged files are moved."""
+    if lease is not None:
+        with Progress(console) as progress:
             if settings.resume:
                 progress.stage("reading what is finished")
             finished, moved = records.take_in(progress.part, KEPT)
@@ -161,26 +157,32 @@ def _load(
         for trial, spec in sorted(started.items())
         if trial not in finished and trial not in ANCHORS and _searched(settings, trial, spec)
     ]
-    study = Study(
+    outcomes = outcomes_of(finished, settings.max_accuracy_drop)
+    resumed, known = [], {}
+    for trial, rows in finished.items():
+        defense, knobs = trial, {}
+        if trial in started:
+            defense, knobs = started[trial]["defense"], started[trial]["knobs"]
+            search.add_finished(defense, knobs, outcomes[trial])
+            known[config_of(defense, knobs).digest()] = outcomes[trial]
+        resumed.append(
+            FinishedTrial(
+                trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=outcomes[trial], before=True
+            )
+        )
+    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
+    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
+    return Study(
         settings=settings,
-        storage=storage,
         records=records,
-        console=console,
-        progress=progress,
         search=search,
         finished=finished,
         unfinished=unfinished,
         numbers=itertools.count(
             1 + max((int(n) for n in re.findall(r"\bt(\d{1,9})-", " ".join(ever))), default=0)
         ),
+        resumed=resumed,
+        outcomes=outcomes,
+        known=known,
+        lease=lease,
     )
-    study.outcomes = outcomes_of(finished, settings.max_accuracy_drop)
-    for trial, rows in finished.items():
-        if trial in started:
-            outcome, spec = study.outcomes[trial], started[trial]
-            search.add_finished(spec["defense"], spec["knobs"], outcome)
-            study.known[config_of(spec["defense"], spec["knobs"]).digest()] = outcome
-            study.earlier.append(Finished(trial, spec["defense"], spec["knobs"], rows, outcome, before=True))
-    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
-    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
-    return study

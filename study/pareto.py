@@ -18,7 +18,9 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.datasets import DataError, parse_name
 from mipoison.storage import storage_failure
-from study.driver import Executor, Study, cut_share, failed_share, run_study, write_frontier
+from study.driver import cut_share, failed_share, run_study, write_frontier
+from study.executor import Executor
+from study.failure import LostError
 from study.fresh import reevaluate
 from study.monitoring import RayMonitor
 from study.opening import open_study
@@ -29,10 +31,12 @@ from study.rayenv import plan_ray
 from study.reading import saying
 from study.render import load
 from study.reporting import write_report
+from study.resources import Resources
 from study.scratch import kept
-from study.settings import Arguments, StudySettings
+from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
+from study.session.study import Study
+from study.settings import Arguments, Display
 from study.signals import Interrupts, as_command, interruptible
-from study.spec import LostError
 from study.tracking import make_trackers
 
 TABLE_WIDTH = 100
@@ -67,7 +71,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             name = f" --name {study.records.study}"
             try:
                 with interrupts.prevail():
-                    return _run(study, console)
+                    return _run(study, console, sys.argv[1:] if arguments is None else arguments)
             except KeyboardInterrupt:
                 study.check()  # not by a person: the lease is lost
                 raise
@@ -90,31 +94,34 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return FAILED
 
 
-def _run(study: Study, console: Console) -> int:
+def _run(study: Study, console: Console, command: Sequence[str]) -> int:
     """From the first anchor to the report."""
     began = time.monotonic()
-    settings, progress = study.settings, study.progress
+    settings, progress = study.settings, Progress(console)
     with progress:
-        executor = make_executor(settings, console, progress)
+        executor = make_executor(settings, settings, console, progress)
     try:
+        line, callbacks = LiveLine(progress), list[Callback]()
         if settings.executor == "ray":
-            study.monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
-        study.trackers = make_trackers(
+            monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
+            callbacks.append(Metrics(monitor))
+        trackers = make_trackers(
             settings, study.records, study.search.families, lambda text: console.print(text, markup=False)
         )
         try:
-            episodes = run_study(study, executor)
+            callbacks += [line, Tracking(trackers)]
+            episodes = run_study(study, executor, callbacks, command)
         finally:
-            study.trackers.close()
+            trackers.close()
         front = write_frontier(study, episodes)
         fresh = None
         if settings.fresh_seeds:
-            fresh = reevaluate(study, front, executor, settings.fresh_seeds)
+            fresh = reevaluate(study, front, executor, settings.fresh_seeds, [line])
     finally:
         executor.close()
     folder = study.records.study
     remote = "://" in settings.storage
-    place = study.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
+    place = study.records.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
     with progress, saying(lambda text: console.print(text, markup=False, soft_wrap=True)):
         progress.brief("writing tables and figures", 0, 2)
         write_report(
@@ -128,7 +135,7 @@ def _run(study: Study, console: Console) -> int:
         )
         progress.brief("writing the page", 1, 2)
         size = write_page(load(place), place, with_vectors=False)
-    file = study.storage.where(f"{folder}/{PAGE}")
+    file = study.records.storage.where(f"{folder}/{PAGE}")
     console.print(
         f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)",
         soft_wrap=True,
@@ -147,22 +154,24 @@ def _run(study: Study, console: Console) -> int:
     return FAILED if share > 0.5 else 0
 
 
-def make_executor(settings: StudySettings, console: Console, progress: Progress | None = None) -> Executor:
-    """The executor that the settings ask for; a local Ray is started."""
+def make_executor(
+    resources: Resources, display: Display, console: Console, progress: Progress | None = None
+) -> Executor:
+    """The executor on what the settings ask for; a local Ray is started."""
     show = (lambda *_: None) if progress is None else progress.brief
-    if settings.executor == "local":
+    if resources.executor == "local":
         from study.local import LocalExecutor
 
         return LocalExecutor()
     show("loading Ray", 0, 2)
-    plan = plan_ray(settings.address)  # Ray reads its environment when it is imported
+    plan = plan_ray(resources.address)  # Ray reads its environment when it is imported
     from study.cluster import RayExecutor, start_ray, stop_ray
 
     show("starting Ray", 1, 2)
-    url = start_ray(settings, plan)
+    url = start_ray(plan, dashboard=display.dashboard, verbose=display.verbose)
     console.print(f"{plan}; dashboard: {url or 'off'}", soft_wrap=True)
     try:
-        return RayExecutor(settings, plan)
+        return RayExecutor(resources, plan)
     except BaseException:
         stop_ray(plan)
         raise

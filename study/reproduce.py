@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.console import Console
 from mipoison.config import ConfigError, choose
 from mipoison.datasets import DataError, parse_name
 from mipoison.storage import StorageError
+from study.failure import LostError
 from study.lock import Lease
 from study.paper.compact import write_compact
 from study.paper.diagnostics import diagnose
@@ -41,15 +42,16 @@ from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
 from study.plain import visible_line
 from study.reading import saying
+from study.resources import Resources
 from study.scratch import kept
-from study.settings import StudySettings
+from study.settings import Display, Place, Sizes, StudySettings
 from study.signals import Interrupts, as_command, interruptible
 
 SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Display, Resources, Place, Sizes):
     """Run the paper's experiments and put its numbers beside ours.
 
     Tables (Markdown and CSV) and figures go to <storage>/reproduction, made from the records there alone.
@@ -77,40 +79,8 @@ class Arguments:
     faces: str = STAND_IN
     """what FaceScrub's rows run on: lfw, olivetti, facescrub:PATH or faces:PATH"""
     scale: Annotated[Literal["quick", "full"], tyro.conf.arg(help=SCALE_HELP)] = "quick"
-    seeds: int = 3
-    """victims, splits and attackers; intervals need at least 2"""
     resume: bool = False
     """add to (or finish) the records that are there; what is finished is not run again"""
-    data_root: Path | None = None
-    """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
-    storage: str = "results"
-    """where everything is kept: a folder, or s3://bucket/prefix"""
-    limit: int | None = None
-    """at most so many training images a side; default: the scale's"""
-    victim_steps: int | None = None
-    """training steps of victim and evaluators; default: the scale's"""
-    decoder_steps: int | None = None
-    """training steps of inversion models; default: the scale's"""
-    decoder_width: int | None = None
-    """channels of inversion models before the last block; default: the scale's"""
-    decoder_batch: int | None = None
-    """images per training step of inversion models; default: the scale's"""
-    executor: Literal["ray", "local"] = "ray"
-    """ray: trials on a local Ray or a cluster; local: one by one in this process, same records"""
-    address: str | None = None
-    """a Ray cluster to use (auto, or host:port); default: this machine's if there is one, else a local Ray"""
-    workers: int | None = None
-    """Ray Train workers a trial; 0 runs the same in the Tune trial; default: 0 without a GPU, else 1"""
-    gpus_per_worker: float = 0.0
-    """GPUs of a worker (fractions share one)"""
-    cpus_per_worker: float = 1.0
-    """CPUs of a worker (or of a trial, with 0 workers)"""
-    concurrent: int | None = None
-    """trials at once; default: as many as the resources allow"""
-    dashboard: bool = True
-    """start Ray's dashboard with a local Ray, on loopback"""
-    verbose: bool = False
-    """show Ray's and the workers' logs"""
 
     def tables(self) -> tuple[str, ...]:
         """The tables asked for.
@@ -141,9 +111,8 @@ class Arguments:
 
     def settings(self, run: str) -> StudySettings:
         """The study's settings of one of RUNS."""
-        names = {f.name for f in dataclasses.fields(StudySettings)}
-        names &= {f.name for f in dataclasses.fields(self)}
-        given = {name: getattr(self, name) for name in names}
+        shared = [f.name for group in (Sizes, Place, Resources, Display) for f in dataclasses.fields(group)]
+        given: dict[str, Any] = {name: getattr(self, name) for name in shared}
         given |= {"dataset": runs_on(run, self.faces), "auxiliary": "disjoint", "trials": 0}
         if run == DIFFUSION and self.scale == "quick":
             given |= {k: min(given[k] or most, most) for k, most in DIFFUSION_AT_MOST.items()}
@@ -175,7 +144,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     except (ConfigError, DataError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
-    except StorageError as error:
+    except (StorageError, LostError) as error:
         text = f"error: {visible_line(error)}; finished episodes are kept. Continue with --resume"
         errors.print(text, style="bold red", markup=False)
         return FAILED
@@ -191,7 +160,7 @@ def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, 
         held.enter_context(Lease(records[run].storage, records[run].study))
     for run in runs:
         check_settings(settings[run], records[run], chosen.resume)
-    executor = make_executor(settings[runs[0]], console)
+    executor = make_executor(chosen, chosen, console)
     try:
         total, episodes, trials = 0.0, 0, 0
         for run in runs:
@@ -201,10 +170,11 @@ def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, 
             trials += len(todo)
             if attacks:
                 scene = settings[run].scenes()[0]
-                total += expected_seconds(scene, attacks, chosen.seeds, executor.lanes)
+                total += expected_seconds(scene, attacks, chosen.seeds, executor.max_concurrent)
+        where, at_once = ", ".join(r.study for r in records.values()), executor.max_concurrent
         console.print(
-            f"{trials} trials on {', '.join(r.study for r in records.values())}, {episodes} episodes to "
-            f"run: about {duration(total)} ({executor.lanes} at once, timed here; within a factor 2)",
+            f"{trials} trials on {where}, {episodes} episodes to "
+            f"run: about {duration(total)} ({at_once} at once, timed here; within a factor 2)",
             markup=False,
         )
         for run in runs:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mipoison.memory import peak_resident_mb
+from study.failure import TrialFailure
 from study.signals import as_command, interruptible
 from study.simulation import Nodes, private_environment
 
@@ -99,7 +100,7 @@ def on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float
 def drive() -> None:
     """The driver's process: connect, search, print a measurement as JSON."""
     from study.rayenv import plan_ray
-    from study.settings import StudySettings
+    from study.resources import Resources
 
     order = json.loads(sys.argv[1])
     plan = plan_ray(order["address"])
@@ -108,14 +109,13 @@ def drive() -> None:
     class Sleepers(RayExecutor):
         trainable = staticmethod(sleep_trial)
 
-    settings = StudySettings(workers=0)
-    start_ray(settings, plan)
-    executor = Sleepers(settings, plan)
+    start_ray(plan)
+    executor = Sleepers(Resources(workers=0), plan)
     spans: list[dict[str, float]] = []
     before, cpu, began = peak_resident_mb(), time.process_time(), time.time()
-    executor.search(order["trials"], _asker(order["length_s"]), lambda _, o, e: spans.append(_checked(o, e)))
+    executor.search(order["trials"], _asker(order["length_s"]), lambda _, end: spans.append(_checked(end)))
     wall, cpu = time.time() - began, time.process_time() - cpu
-    row = summary(spans, executor.lanes, order["length_s"], began, wall)
+    row = summary(spans, executor.max_concurrent, order["length_s"], began, wall)
     row |= {"driver_cpu_s": cpu / len(spans), "driver_mb": peak_resident_mb() - before}
     executor.close()
     print(json.dumps(row))
@@ -149,10 +149,10 @@ def _asker(length_s: float) -> Any:
     return ask
 
 
-def _checked(outcome: Any, error: str | None) -> dict[str, float]:
-    if outcome is None:
-        raise RuntimeError(error or "a trial was lost")
-    return dict(outcome)
+def _checked(end: Any) -> dict[str, float]:
+    if isinstance(end, TrialFailure):
+        raise RuntimeError(end.message)
+    return dict(end)
 
 
 def summary(

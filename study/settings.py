@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mipoison.scene import SCALES, SceneConfig, scaled
 from mipoison.victim import check_source, load_victim, repeatable_digest
 from study.plain import visible_line
 from study.records import check_name
+from study.resources import Resources, at_least
 from study.search import SAMPLERS
 from study.space import searchable
 from study.together import STACKED
@@ -32,73 +32,74 @@ DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
 ALL = "all"
 WHOLE_SUITE = "suite"
 
-# What a resumed study must share with the stored one; the rest (how it is run) may change.
-SHARED = [
-    "dataset",
-    "auxiliary",
-    "scale",
-    "limit",
-    "image_size",
-    "victim_digest",
-    "victim_outputs",
-    "seeds",
-    "first_seed",
-    "defenses",
-    "attackers",
-    "sampler",
-    "max_accuracy_drop",
-    "victim_steps",
-    "decoder_steps",
-    "decoder_width",
-    "decoder_batch",
-    "threads",
-    "stacked",
-]
-NEWER = {"stacked": "auto", "victim_outputs": None}
-"""Shared settings that studies begun with an earlier version do not name: they are resumed with these."""
-
 
 def _names(text: str) -> Any:
     return tyro.conf.arg(help=text, metavar="NAME [NAME ...]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
-    """Which defense, with which knobs, protects best at each price in utility, when the attacker adapts?
-
-    Searches the defenses' knobs with Ray Tune and Optuna, attacks every setting with a suite of inversion
-    attackers on several seeds, and leaves episodes (Parquet), the Pareto frontier, pictures and tables under
-    <storage>/<name>.
-    """
+class SceneSettings:
+    """Whose data are attacked, how they are split, and how sums are ordered."""
 
     dataset: Annotated[str, tyro.conf.arg(help=f"the victim's data: {dataset_choices()}")] = "digits"
     """Replaced by the annotation's help."""
-    data_root: Path | None = None
-    """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
     auxiliary: Literal["same", "disjoint"] = "same"
     """the attacker's images: others of the private classes (same), or other classes (disjoint, the paper)"""
-    scale: Literal["quick", "full"] = "quick"
-    """sizes of networks and training: quick for CPUs (at most 2,000 training images a side), full for GPUs"""
-    limit: int | None = None
-    """at most so many training images a side; default: the scale's"""
     image_size: int | None = None
     """side of the images of folder:PATH: 16, 32 or 64 (default 32); the central square, resized"""
+    first_seed: int = 0
+    """the first seed; the others follow"""
+    threads: int = 1
+    """CPU threads of torch in a worker; part of the settings because sums are ordered by it"""
+    stacked: Literal["auto", "on", "off"] = "auto"
+    """train attackers of one architecture, over seeds and views, as one network: on, off, or auto (on a GPU);
+    part of the settings because sums are ordered by it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnVictim:
+    """The user's own classifier. Paths: what identifies it is its content, see ``victim_digest``."""
+
     victim: str | None = None
     """your own classifier, images in [0, 1] to logits: module:factory (in the current folder or an installed
     package) or file.pt2 (torch.export). Both run code: use nobody else's. Default: one is trained"""
     victim_state: str | None = None
     """weights for --victim module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VictimOutputs:
+    """How the user's own classifier answers: unlike its path, a part of what is measured."""
+
     victim_outputs: Literal["logits", "probabilities"] | None = None
     """what --victim returns: probabilities (each vector is divided by its sum), or logits that are not
     checked to be none; default: logits, refused where they look like probabilities"""
-    trials: int = 12
-    """defense settings to evaluate, besides the anchors (undefended, label-only)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large the networks and their training are."""
+
+    scale: Literal["quick", "full"] = "quick"
+    """sizes of networks and training: quick for CPUs (at most 2,000 training images a side), full for GPUs"""
+    limit: int | None = None
+    """at most so many training images a side; default: the scale's"""
+    victim_steps: int | None = None
+    """training steps of victim and evaluators; default: the scale's"""
+    decoder_steps: int | None = None
+    """training steps of inversion models; default: the scale's"""
+    decoder_width: int | None = None
+    """channels of inversion models before the last block; default: the scale's"""
+    decoder_batch: int | None = None
+    """images per training step of inversion models; default: the scale's"""
     seeds: int = 3
     """victims, splits and attackers per setting; intervals need at least 2"""
-    fresh_seeds: int = 0
-    """re-evaluate the frontier on so many seeds that the search never used: its selection bias (0: do not)"""
-    first_seed: int = 0
-    """the first seed; the others follow"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What is searched, and how."""
+
     defenses: Annotated[
         tuple[str, ...],
         _names(f"defense families to search: {', '.join(searchable())}; or {ALL}"),
@@ -113,67 +114,87 @@ class StudySettings:
     sampler: Annotated[str, tyro.conf.arg(help=f"how settings are suggested: {', '.join(SAMPLERS)}")] = "tpe"
     max_accuracy_drop: float = 0.02
     """settings that cost more model accuracy than this (share, 0 to 1) are infeasible"""
-    storage: str = "results"
-    """where everything is kept: a folder, or s3://bucket/prefix"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """Which study, and how far it goes."""
+
+    trials: int = 12
+    """defense settings to evaluate, besides the anchors (undefended, label-only)"""
+    fresh_seeds: int = 0
+    """re-evaluate the frontier on so many seeds that the search never used: its selection bias (0: do not)"""
     name: str | None = None
     """the study's name; default <dataset>-<auxiliary>, numbered if that exists"""
     resume: bool = False
     """continue the named (or latest of the default name) study up to --trials; loses and repeats nothing"""
-    executor: Literal["ray", "local"] = "ray"
-    """ray: Tune trials on a local Ray or a cluster; local: one by one in this process, same records"""
-    address: str | None = None
-    """a Ray cluster to use (auto, or host:port); default: this machine's if there is one, else a local Ray"""
-    workers: int | None = None
-    """Ray Train workers a trial; 0 runs the same in the Tune trial; default: 0 without a GPU, else 1"""
-    gpus_per_worker: float = 0.0
-    """GPUs of a worker (fractions share one); default 0"""
-    cpus_per_worker: float = 1.0
-    """CPUs of a worker (or of a trial, with 0 workers)"""
-    concurrent: int | None = None
-    """trials at once; default: as many as the resources allow"""
-    threads: int = 1
-    """CPU threads of torch in a worker; part of the settings because sums are ordered by it"""
-    stacked: Literal["auto", "on", "off"] = "auto"
-    """train attackers of one architecture, over seeds and views, as one network: on, off, or auto (on a GPU);
-    part of the settings because sums are ordered by it"""
-    victim_steps: int | None = None
-    """training steps of victim and evaluators; default: the scale's"""
-    decoder_steps: int | None = None
-    """training steps of inversion models; default: the scale's"""
-    decoder_width: int | None = None
-    """channels of inversion models before the last block; default: the scale's"""
-    decoder_batch: int | None = None
-    """images per training step of inversion models; default: the scale's"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where data are read and records are kept: another place, the same study."""
+
+    data_root: Path | None = None
+    """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    storage: str = "results"
+    """where everything is kept: a folder, or s3://bucket/prefix"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Display:
+    """What a person is shown while it runs."""
+
     dashboard: bool = True
     """start Ray's dashboard with a local Ray, on loopback"""
+    verbose: bool = False
+    """show Ray's and the workers' logs"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Copies of the study for other tools."""
+
     tensorboard: bool = False
     """keep a TensorBoard log of every trial in <storage>/<name>/tensorboard"""
     mlflow: str | None = None
     """log every trial to this MLflow store too (a server, or sqlite:///file); needs the extra mlflow"""
-    verbose: bool = False
-    """show Ray's and the workers' logs"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(
+    Copies, Display, Resources, Place, Extent, SearchSettings, Sizes, VictimOutputs, OwnVictim, SceneSettings
+):  # --help shows the last group first
+    """Which defense, with which knobs, protects best at each price in utility, when the attacker adapts?
+
+    Searches the defenses' knobs with Ray Tune and Optuna, attacks every setting with a suite of inversion
+    attackers on several seeds, and leaves episodes (Parquet), the Pareto frontier, pictures and tables under
+    <storage>/<name>.
+    """
+
+    def checked(self) -> StudySettings:
+        """The settings; ConfigError or DataError names what is wrong."""
+        return StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings(Arguments):
+    """The settings of a study, each checked.
+
+    The command line is parsed into :class:`Arguments` first, so that an error of ours is one line of ours.
+
+    Raises:
+        ConfigError, DataError: what is wrong, with the bound or the valid names.
+    """
 
     def __post_init__(self) -> None:
-        self._least("trials", 0)
-        self._least("seeds", 1)
-        self._least("first_seed", 0)
-        self._least("fresh_seeds", 0)
-        for name in (
-            "workers",
-            "concurrent",
-            "threads",
-            "limit",
-            "victim_steps",
-            "decoder_steps",
-            "decoder_width",
-            "decoder_batch",
-        ):
-            if getattr(self, name) is not None:
-                self._least(name, 0 if name == "workers" else 10 if name == "limit" else 1)
-        for name in ("gpus_per_worker",):
-            self._least(name, 0)
-        if not (self.cpus_per_worker > 0 and math.isfinite(self.cpus_per_worker)):
-            raise ConfigError(f"cpus_per_worker = {self.cpus_per_worker}: must be above 0")
+        self.check_resources()
+        at_least("trials", self.trials, 0)
+        at_least("seeds", self.seeds, 1)
+        at_least("first_seed", self.first_seed, 0)
+        at_least("fresh_seeds", self.fresh_seeds, 0)
+        at_least("limit", self.limit, 10)
+        for name in ("threads", "victim_steps", "decoder_steps", "decoder_width", "decoder_batch"):
+            at_least(name, getattr(self, name), 1)
         if not 0 <= self.max_accuracy_drop <= 1:
             raise ConfigError(
                 f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)"
@@ -202,11 +223,6 @@ class StudySettings:
         if self.mlflow is not None:
             check_address(self.mlflow)
         self.scenes()
-
-    def _least(self, name: str, bound: float) -> None:
-        value = getattr(self, name)
-        if not (value >= bound and math.isfinite(value)):
-            raise ConfigError(f"{name} = {value}: must be at least {bound:g}")
 
     @staticmethod
     def _list(kind: str, given: tuple[str, ...], valid: list[str]) -> tuple[str, ...]:
@@ -254,12 +270,22 @@ class StudySettings:
             for seed in range(self.first_seed, self.first_seed + self.seeds)
         )
 
-    def shared(self) -> dict[str, Any]:
-        """What a resumed study must share, as JSON."""
-        values = dataclasses.asdict(self) | {"victim_digest": self.victim_digest}
-        return {
-            name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SHARED
-        }
+    def identity(self, *groups: type) -> dict[str, Any]:
+        """What a resumed study must share with the stored one, as JSON.
+
+        Args:
+            groups: the groups of settings that identify it; all of :data:`IDENTITY` where none is given.
+        """
+        values = {name: getattr(self, name) for name in _defaults(groups or IDENTITY)}
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        return plain | {"victim_digest": self.victim_digest}
+
+    def changes(self, stored: Mapping[str, Any], *groups: type) -> list[str]:
+        """``name: stored -> now`` for each setting that a stored study had otherwise.
+
+        A setting that an earlier version did not store had its default then.
+        """
+        return differences(_defaults(groups or IDENTITY) | dict(stored), self.identity(*groups))
 
     def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
         """These settings, with the digest that an earlier version gave the same classifier if the stored ones
@@ -278,21 +304,19 @@ class StudySettings:
         return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
 
 
-class Arguments(StudySettings):
-    """Settings as they come from the command line, not checked yet: errors are ours to print, in one line."""
-
-    def __post_init__(self) -> None:
-        pass
-
-    def checked(self) -> StudySettings:
-        """The settings; ConfigError or DataError names what is wrong."""
-        return StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+SCENES = (SceneSettings, VictimOutputs, Sizes)
+"""The groups that the scenes follow from."""
+IDENTITY = (*SCENES, SearchSettings)
+"""The groups whose fields a resumed study must share with the stored one; all else may change."""
 
 
-Arguments.__doc__ = StudySettings.__doc__
+def _defaults(groups: tuple[type, ...]) -> dict[str, Any]:
+    """Name -> default, as JSON, of the settings in some groups."""
+    found = {f.name: f.default for group in groups for f in dataclasses.fields(group)}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
 
-def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """``name: stored -> now`` for each setting that differs.
 
     The path of a user's images is none: the same images may lie elsewhere now (the content is compared when

@@ -13,6 +13,7 @@ from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage import Storage
 from study.cut import CUT
+from study.failure import FailureKind, TrialFailure
 from study.frontier import settings_table
 from study.group import Group
 from study.pictures import write_pictures
@@ -24,8 +25,6 @@ from study.worst import NEEDED
 
 Record = dict[str, Any]
 Outcome = dict[str, float | None]
-LOSSES = ("LostError", "MemoryError", "OutOfMemoryError", "OSError")
-"""Errors that tell of the machine, not of the setting."""
 
 
 def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
@@ -149,9 +148,10 @@ def execute(spec: TrialSpec, group: Group | None = None) -> Outcome:
 
 def was_lost(record: Record) -> bool:
     """Whether an episode failed by no fault of its setting, so that a resumed study tries it again."""
-    return record["status"] == "failed" and str(record["error"]).partition(":")[0] in LOSSES
+    failure = TrialFailure.of_record(record)
+    return failure is not None and failure.kind is not FailureKind.SETTING
 
 
-def record_loss(spec: TrialSpec, error: str) -> Outcome:
-    """A trial whose process was lost: its episodes are failures that say so, except those it had finished."""
-    return complete(spec, lost_trial(spec, error), read_anchors(records_of(spec)))
+def record_failure(spec: TrialSpec, failure: TrialFailure) -> Outcome:
+    """A trial without an outcome: its episodes are failures that say why, but for those it had finished."""
+    return complete(spec, lost_trial(spec, failure.message), read_anchors(records_of(spec)))

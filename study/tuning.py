@@ -19,40 +19,56 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from study.crew import Crew, trial_loop
-from study.driver import Ask, Done
+from study.executor import Ask, Tell
+from study.failure import FailureKind, TrialFailure
+from study.losses import RETRIES, Loss, failure_of, why_lost
 from study.spec import TrialSpec
-from study.trial import execute
+from study.trial import Outcome, execute
 
 log = logging.getLogger(__name__)
 
-RETRIES = 3
-"""Times that a trial whose process died is started again; finished episodes are not repeated."""
-NODE_RETRIES = 30
-"""The same where its machine went: that says nothing of the trial, and spot machines go often."""
 RETRY_WAIT_S = 5
-NODE_LOST = "the trial's node was lost"
+NO_OUTCOME = TrialFailure(kind=FailureKind.MACHINE, message="the trial's process was lost")
+"""A process that ended in order and has nothing to tell."""
 
 
 def trainable(config: dict[str, Any]) -> dict[str, Any]:
     """A Tune trial: the worker function itself, or a Train run of it.
 
-    The outcome is reported as JSON: Tune flattens nested results before the searcher sees them.
+    What came of it is reported as JSON: Tune flattens nested results before the searcher sees them.
     """
     spec, crew = TrialSpec(**config["spec"]), Crew(**config["crew"])
-    error = ""
-    for _ in range(1 + RETRIES):
+    for tries in range(1 + RETRIES):
         try:
             if crew.workers == 0:
-                return {"outcome": json.dumps(execute(spec)), "done": True}
-            outcome = crew.train(trial_loop, {"spec": config["spec"]}, spec.trial)
-            return {"outcome": json.dumps(outcome), "done": True}
-        except (OSError, TrainingFailedError) as failure:  # a lost worker, a storage that is away for a while
-            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
-            time.sleep(RETRY_WAIT_S)
-        except Exception as failure:  # raising would cost the actor, and its warm caches
-            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+                return reported(execute(spec))
+            return reported(crew.train(trial_loop, {"spec": config["spec"]}, spec.trial))
+        except (OSError, TrainingFailedError) as error:  # a lost worker, a storage that is away for a while
+            failure = failure_of(error)
+            if tries < RETRIES:
+                time.sleep(RETRY_WAIT_S)
+        except Exception as error:  # raising would cost the actor, and its warm caches
+            failure = failure_of(error)
             break
-    return {"outcome": None, "error": error, "done": True}
+    return reported(failure)
+
+
+def reported(end: Outcome | TrialFailure) -> dict[str, Any]:
+    """What a Tune trial returns: its outcome, or its failure."""
+    if isinstance(end, TrialFailure):
+        return {"failure": json.dumps(end.plain()), "done": True}
+    return {"outcome": json.dumps(end), "done": True}
+
+
+def read_report(result: dict[str, Any] | None) -> Outcome | TrialFailure | None:
+    """The inverse of :func:`reported`; None where the process ended without a report."""
+    found = result or {}
+    if found.get("failure"):
+        return TrialFailure.from_plain(json.loads(found["failure"]))
+    if "outcome" not in found:
+        return None
+    outcome: Outcome | None = json.loads(found["outcome"] or "null")
+    return NO_OUTCOME if outcome is None else outcome
 
 
 class Causes(Callback):
@@ -74,16 +90,6 @@ class Causes(Callback):
         return ""
 
 
-def why_lost(text: str) -> str:
-    """One line for a lost trial, from what Ray says at length."""
-    low = text.lower()
-    if "running low on memory" in low or "outofmemory" in low:
-        return "out of memory: Ray ended the trial's process, since its node was running low on memory"
-    if any(words in low for words in ("its node has died", "its node was", "node it was running on is dead")):
-        return NODE_LOST
-    return "the trial's process was lost (killed, or out of memory)"
-
-
 class Driver(Searcher):
     """Tune's searcher: asks the study's search for the next trial, and tells it the outcome.
 
@@ -94,9 +100,9 @@ class Driver(Searcher):
         n: trials to ask for; a lost trial that is started again is still one of them.
     """
 
-    def __init__(self, ask: Ask, done: Done, crew: Crew, n: int, causes: Causes | None = None) -> None:
+    def __init__(self, ask: Ask, tell: Tell, crew: Crew, n: int, causes: Causes | None = None) -> None:
         super().__init__(metric=None, mode=None)
-        self._ask, self._done, self._crew, self._left = ask, done, dataclasses.asdict(crew), n
+        self._ask, self._tell, self._crew, self._left = ask, tell, dataclasses.asdict(crew), n
         self._causes = causes or Causes()
         self._specs: dict[str, TrialSpec] = {}
         self._again: list[TrialSpec] = []
@@ -119,18 +125,18 @@ class Driver(Searcher):
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
-        if result and not error and ("outcome" in result or result.get("error")):
-            outcome = json.loads(result.get("outcome") or "null")
-            self._done(spec, outcome, None if outcome is not None else result.get("error"))
+        end = None if error else read_report(result)
+        if end is not None:
+            self._tell(spec, end)
             return
-        reason = why_lost(self._causes.of(trial_id))
-        kind, retries = (spec.trial, reason == NODE_LOST), NODE_RETRIES if reason == NODE_LOST else RETRIES
+        loss = why_lost(self._causes.of(trial_id))
+        kind = (spec.trial, loss is Loss.NODE)
         self._losses[kind] += 1
-        if self._losses[kind] <= retries:
-            log.warning("trial %s: %s; started again", spec.trial, reason)
+        if self._losses[kind] <= loss.retries:
+            log.warning("trial %s: %s; started again", spec.trial, loss.value)
             self._again.append(spec)
         else:
-            self._done(spec, None, f"{reason}; {1 + retries} times")
+            self._tell(spec, loss.failure())
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher into a snapshot that is never read: the records are the state."""

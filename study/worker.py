@@ -31,12 +31,13 @@ from mipoison.scene import PATHS, Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
+from study.failure import LostError
 from study.group import Alone, Group
 from study.preparation import artifacts_since
 from study.reading import Unreadable, leave_out
 from study.reading.pictures import episode_of
 from study.records import episode_schema
-from study.spec import LostError, TrialResult, TrialSpec
+from study.spec import TrialResult, TrialSpec
 from study.together import fit_together, stacks
 
 log = logging.getLogger(__name__)

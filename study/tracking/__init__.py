@@ -6,35 +6,16 @@ dropped with a warning; the study goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-Outcome = Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished trial of the search.
-
-    Attributes:
-        trial, defense, knobs: its name and setting. rows: its records, one an episode.
-        outcome: objectives (None where they cannot be told), counts of episodes.
-        before: finished by an earlier run of the study, which is resumed now.
-    """
-
-    trial: str
-    defense: str
-    knobs: Mapping[str, Any]
-    rows: Sequence[dict[str, Any]]
-    outcome: Outcome
-    before: bool = False
+from study.spec import FinishedTrial
 
 
 class Tracker(Protocol):
     """Told of each finished trial, once a run of the study; earlier ones first."""
 
-    def finished(self, done: Finished) -> None: ...
+    def finished(self, done: FinishedTrial) -> None: ...
 
     def close(self) -> None: ...
 
@@ -49,7 +30,7 @@ class Trackers:
     def __init__(self, trackers: Mapping[str, Tracker], warn: Callable[[str], None]) -> None:
         self._trackers, self._warn = dict(trackers), warn
 
-    def finished(self, done: Finished) -> None:
+    def finished(self, done: FinishedTrial) -> None:
         self._tell(lambda tracker: tracker.finished(done))
 
     def close(self) -> None:

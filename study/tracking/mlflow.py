@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from mipoison.config import ConfigError
 from mipoison.s3 import holds_credentials
-from study.tracking import Finished
+from study.spec import FinishedTrial
 
 
 def check_address(address: str) -> None:
@@ -36,7 +36,7 @@ class MLflow:
         found = self._client.get_experiment_by_name(experiment)
         self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
 
-    def finished(self, done: Finished) -> None:
+    def finished(self, done: FinishedTrial) -> None:
         if done.before:
             return
         run = self._client.create_run(

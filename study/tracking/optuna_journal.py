@@ -20,7 +20,7 @@ from study import space
 from study.records import Records
 from study.scratch import scratch_folder
 from study.search import DIRECTIONS
-from study.tracking import Finished
+from study.spec import FinishedTrial
 
 NAME = "optuna.log"
 EVERY_S = 20.0
@@ -49,7 +49,7 @@ class OptunaJournal:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(DIRECTIONS))
 
-    def finished(self, done: Finished) -> None:
+    def finished(self, done: FinishedTrial) -> None:
         values = [done.outcome.get(name) for name in DIRECTIONS]
         told = [v for v in values if v is not None]
         try:

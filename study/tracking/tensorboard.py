@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 
 from study.records import Records
 from study.scratch import scratch_folder
-from study.tracking import Finished
+from study.spec import FinishedTrial
 
 SCALARS = ("reconstruction_error", "attack_accuracy", "excess_leakage", "ssim", "seconds_attack")
 """Columns of the records that become curves: the attacker in the tag, the seed as the step."""
@@ -24,7 +24,7 @@ class TensorBoard:
     def __init__(self, records: Records) -> None:
         self._records = records
 
-    def finished(self, done: Finished) -> None:
+    def finished(self, done: FinishedTrial) -> None:
         if done.before:
             return
         knobs = {k: v for k, v in done.knobs.items() if v is not None}

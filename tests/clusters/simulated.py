@@ -21,11 +21,11 @@ from rich.console import Console
 from mipoison.defenses import ANCHORS
 from mipoison.storage import Storage
 from study import simulation
-from study.driver import evaluate_anchors
 from study.frontier import frontier_table
 from study.local import LocalExecutor
 from study.opening import open_study
 from study.records import Records
+from study.session.loop import TrialLoop
 from study.settings import StudySettings
 from study.trial import execute
 
@@ -174,10 +174,10 @@ def undisturbed(storage: Path, calm: Path, **changes: Any) -> pd.DataFrame:
         **SETTINGS | changes | {"storage": str(calm), "name": "s", "executor": "local", "trials": 0}
     )
     study = open_study(settings, Console(file=io.StringIO()))
-    evaluate_anchors(study, LocalExecutor(), settings.scenes())
+    TrialLoop(LocalExecutor()).evaluate_anchors(study)
     for trial, begun in sorted(started.items()):
         if trial not in ANCHORS:
-            execute(study.spec(trial, 0, begun["defense"], begun["knobs"], settings.scenes()))
+            execute(study.template.spec(trial, begun["defense"], begun["knobs"], floor=study.floor()))
     return study.records.read()
 
 

@@ -27,9 +27,10 @@ from simulated import (
 
 from study import crew as crew_module
 from study.crew import Crew
+from study.losses import NODE_RETRIES, RETRIES, why_lost
 from study.search import Search
 from study.spec import TrialSpec
-from study.tuning import NODE_RETRIES, RETRIES, Causes, why_lost
+from study.tuning import Causes
 from study.tuning import Driver as Searcher
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
@@ -146,7 +147,7 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_searcher_can_be_pickled_and_is_never_restored(tmp_path: Path) -> None:
     """Tune pickles it now and then: neither the study nor a space of lambdas may be in it."""
-    searcher = Searcher(lambda: None, lambda spec, outcome, error: None, Crew(0, 1, 0, True), 3)
+    searcher = Searcher(lambda: None, lambda spec, end: None, Crew(0, 1, 0, True), 3)
     state = pickle.loads(pickle.dumps(searcher)).__dict__
     assert state == {"n": 3}
     searcher.save(str(tmp_path / "snapshot"))
@@ -188,7 +189,7 @@ def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
     for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
         (tmp_path / "error.txt").write_text(text)
         causes.on_step_begin(0, [SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))])
-        searcher = Searcher(lambda: SPEC, lambda _, outcome, error: heard.append(error), CREW, 1, causes)
+        searcher = Searcher(lambda: SPEC, lambda _, end: heard.append(end.message), CREW, 1, causes)
         for _ in range(times):
             assert isinstance(searcher.suggest("a"), dict)
             searcher.on_trial_complete("a", error=True)
@@ -198,7 +199,7 @@ def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
 
 
 def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
-    searcher = Searcher(lambda: SPEC, lambda spec, outcome, error: None, CREW, 1)
+    searcher = Searcher(lambda: SPEC, lambda spec, end: None, CREW, 1)
     searcher.suggest("a")
     assert searcher.suggest("b") is None  # not FINISHED: the trial may be lost yet
     searcher.on_trial_complete("a", error=True)

@@ -14,8 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from study.failure import TrialFailure
 from study.rayenv import plan_ray
-from study.settings import StudySettings
+from study.resources import Resources
 from study.spec import TrialSpec
 
 ENDS = ("fine", "none", "nan", "absent", "nothing", "raises", "dies", "dies once", "fine", "fine")
@@ -94,20 +95,22 @@ def listening(pids: list[int]) -> list[str]:
 
 
 def main() -> None:
-    settings = StudySettings(workers=0, concurrent=2)
+    resources = Resources(workers=0, concurrent=2)
     plan = plan_ray("local")
     from simulated import descendants
 
     from study.cluster import RayExecutor, start_ray
 
-    start_ray(settings, plan)
-    executor = RayExecutor(settings, plan)
+    start_ray(plan)
+    executor = RayExecutor(resources, plan)
     executor.trainable = trainable
     queue, heard = [spec(i, end) for i, end in enumerate(ENDS)], list[tuple[str, Any, str | None]]()
     executor.search(
         len(queue),
         lambda: queue.pop(0) if queue else None,
-        lambda spec, outcome, error: heard.append((spec.trial, outcome, error)),
+        lambda spec, end: heard.append(
+            (spec.trial, None, end.message) if isinstance(end, TrialFailure) else (spec.trial, end, None)
+        ),
     )
     addresses = listening([os.getpid(), *descendants(os.getpid())])
     executor.close()

@@ -176,7 +176,7 @@ def write_study(folder: Path, trials: int, *, seed: int = 0) -> None:
     table = episodes(planned, 3, ATTACKERS, rng, folder.name)
     (folder / "episodes").mkdir(parents=True)
     (folder / "trials").mkdir()
-    about = {"settings": settings(folder, trials).shared(), "started": "2026-11-25T00:00:00Z"}
+    about = {"settings": settings(folder, trials).identity(), "started": "2026-11-25T00:00:00Z"}
     (folder / "study.json").write_text(json.dumps(about))
     rows = len(table) // len(planned)
     for i, (trial, defense, knobs) in enumerate(planned):

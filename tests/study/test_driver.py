@@ -21,11 +21,14 @@ from mipoison.config import ConfigError
 from mipoison.scene import SceneConfig
 from mipoison.splits import make_split
 from study import local, pareto, worker
-from study.driver import Ask, Done, Study, failed_share, run_study
+from study.driver import failed_share, run_study
+from study.executor import Ask, Tell
+from study.failure import FailureKind, TrialFailure
 from study.frontier import frontier_table
 from study.local import LocalExecutor
 from study.opening import open_study
 from study.preparation import prepare_scene
+from study.session.study import Study
 from study.settings import StudySettings
 from study.spec import TrialSpec
 from study.trial import execute
@@ -107,13 +110,13 @@ class LosingExecutor(LocalExecutor):
     def __init__(self, lost: list[TrialSpec]) -> None:
         self.lost = lost
 
-    def search(self, n: int, ask: Ask, done: Done) -> None:
+    def search(self, n: int, ask: Ask, tell: Tell) -> None:
         for _ in range(n):
             spec = ask()
             if spec is None:
                 return
             self.lost.append(spec)
-            done(spec, None, "WorkerCrashedError: killed")
+            tell(spec, TrialFailure(kind=FailureKind.MACHINE, message="WorkerCrashedError: killed"))
 
 
 # ---------------------------------------------------------------- what a study leaves
@@ -299,7 +302,7 @@ def test_default_names_are_numbered_and_resume_takes_the_latest(tmp_path: Path) 
     names = []
     for _ in range(3):
         study = opened(tmp_path)
-        study.records.write_json("study.json", {"settings": study.settings.shared()})  # as if it had begun
+        study.records.write_json("study.json", {"settings": study.settings.identity()})  # as if it had begun
         names.append(study.records.study)
     assert names == ["digits-same", "digits-same-2", "digits-same-3"]
     assert opened(tmp_path, auxiliary="disjoint").records.study == "digits-disjoint"
@@ -326,7 +329,7 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     assert set(bad["error"]) == {"LostError: WorkerCrashedError: killed"}
     assert bad["reconstruction_error"].isna().all()
     assert failed_share(frame) == 0.5
-    assert study.open == {}
+    assert study.running == {}
     assert not any(t.state.name == "RUNNING" for t in study.search.study.trials)
     # No fault of theirs: a resumed study gives them one more attempt.
     later = opened(root, name="s", trials=2, resume=True)
@@ -385,4 +388,4 @@ def test_half_failed_is_not(
 def test_the_path_of_the_data_is_not_part_of_a_scene() -> None:
     """A resumed study may find its data elsewhere: what counts is their content."""
     assert "data_root" not in SceneConfig.field_kinds()
-    assert "data_root" not in StudySettings(**TINY).shared()
+    assert "data_root" not in StudySettings(**TINY).identity()

@@ -126,10 +126,10 @@ def test_a_study_belongs_to_its_classifier(here: Path) -> None:
     assert (scene.victim, scene.victim_digest) == ("cli_net:make", one.victim_digest)
     save_file({"2.weight": torch.zeros(3, 16), "2.bias": torch.zeros(3)}, "other.safetensors")
     two = StudySettings(dataset="folder:data", victim="cli_net:make", victim_state="other.safetensors")
-    assert [d.split(":")[0] for d in differences(one.shared(), two.shared())] == ["victim_digest"]
+    assert [d.split(":")[0] for d in differences(one.identity(), two.identity())] == ["victim_digest"]
     assert two.scenes()[0].victim_name != scene.victim_name
     larger = dataclasses.replace(one, image_size=64)
-    assert [d.split(":")[0] for d in differences(one.shared(), larger.shared())] == ["image_size"]
+    assert [d.split(":")[0] for d in differences(one.identity(), larger.identity())] == ["image_size"]
 
 
 def test_a_study_of_an_own_classifier(here: Path) -> None:

@@ -19,14 +19,16 @@ from mipoison.metrics.leakage import ERROR_PERCENTS, error_percentiles
 from mipoison.protocols import ThreatModel
 from mipoison.scene import scaled
 from mipoison.service import MeteredOracle
-from mipoison.storage import Storage
+from mipoison.storage import Storage, StorageError
 from study import reproduce
+from study.failure import LostError
 from study.paper import experiments
 from study.paper.compact import write_compact
 from study.paper.diagnostics import COSINE, VECTORS, Traced
 from study.paper.experiments import FACES, FIGURES, NUMBERS, TABLES, Row, planned, table_rows, trials_of
 from study.paper.figures import PICTURES
 from study.paper.render import Measured, load, table_frame, table_markdown, verdict
+from study.paper.run import missing, records_for
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 TINY = "--dataset facescrub --faces digits --executor local --seeds 3"
@@ -174,6 +176,26 @@ def test_records_are_neither_overwritten_nor_mixed(run: Path, capsys: pytest.Cap
     other = TINY.replace("--decoder-steps 16", "--decoder-steps 21")
     assert reproduce.main(f"{other} --table II --resume --storage {run}".split()) == 2
     assert "decoder_steps: 16 -> 21" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failure", [LostError("the anchors were lost 4 times"), StorageError("disk full")])
+def test_what_ends_a_run_is_said_in_a_line(
+    failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*given: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(reproduce, "run_rows", fails)
+    assert reproduce.main(f"{TINY} --table II --storage {tmp_path}".split()) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: {failure}; finished episodes are kept. Continue with --resume\n"
+
+
+def test_attackers_of_equal_cost_are_in_one_order(tmp_path: Path) -> None:
+    """A set's order would differ from process to process, and with it the order of records and training."""
+    rows = [Row("I", "mnist", "none", (), name) for name in ("raw", "passive", "noise", "ridge")]
+    todo = missing(records_for(str(tmp_path), "mnist"), rows, "mnist")
+    assert todo["none"][2] == ("ridge", "passive", "raw", "noise")
 
 
 def _made(errors: dict[str, list[float]], tmp_path: Path) -> Measured:

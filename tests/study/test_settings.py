@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 from mipoison.attacks import ATTACKS, REPLICATION, SUITE
 from mipoison.config import ConfigError
@@ -15,9 +17,20 @@ from mipoison.datasets import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from study.resources import Resources
 from study.search import SAMPLERS
-from study.settings import DEFAULT_ATTACKERS, SHARED, StudySettings, config_of, differences
+from study.settings import (
+    DEFAULT_ATTACKERS,
+    IDENTITY,
+    SCENES,
+    Arguments,
+    StudySettings,
+    config_of,
+    differences,
+)
 from study.space import searchable
+
+RESULTS = Path(__file__).parents[2] / "study" / "results"
 
 
 def refused(**values: Any) -> str:
@@ -190,10 +203,10 @@ def test_differences_name_what_changed() -> None:
         StudySettings(seeds=2),
         StudySettings(seeds=3, attackers=("raw",), trials=99, workers=3, verbose=True),
     )
-    stored = json.loads(json.dumps(one.shared()))  # as a resumed study reads it
-    assert differences(stored, one.shared()) == []
-    assert differences(stored, StudySettings(seeds=2, trials=99, storage="elsewhere").shared()) == []
-    found = differences(stored, other.shared())
+    stored = json.loads(json.dumps(one.identity()))  # as a resumed study reads it
+    assert differences(stored, one.identity()) == []
+    assert differences(stored, StudySettings(seeds=2, trials=99, storage="elsewhere").identity()) == []
+    found = differences(stored, other.identity())
     assert [f.split(":")[0] for f in found] == ["attackers", "seeds"]
     assert found[1] == "seeds: 2 -> 3"
     assert differences({"old": 1}, {"new": 2}) == ["new: None -> 2", "old: 1 -> None"]
@@ -219,9 +232,9 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         max_accuracy_drop=0.5,
     )
     of_own_data = {"image_size", "victim_digest", "victim_outputs"}  # see test_own_victim.py
-    assert set(changed) == set(SHARED) - of_own_data
+    assert set(changed) == set(StudySettings().identity()) - of_own_data
     for name, value in changed.items():
-        found = differences(StudySettings().shared(), StudySettings(**{name: value}).shared())
+        found = differences(StudySettings().identity(), StudySettings(**{name: value}).identity())
         assert len(found) == 1
         assert found[0].startswith(f"{name}: ")
 
@@ -233,3 +246,58 @@ def test_default_names(tmp_path: Path) -> None:
         == "fashion-mnist-disjoint"
     )
     assert StudySettings(dataset=f"faces:{tmp_path}").default_name() == "faces-same"
+
+
+def test_the_command_line_is_parsed_first_and_checked_then() -> None:
+    """An error of ours is one line of ours: the parser would put it into a box of its own."""
+    parsed = tyro.cli(Arguments, args=["--trials", "-1", "--seeds", "2"])
+    assert (parsed.trials, parsed.seeds) == (-1, 2)
+    with pytest.raises(ConfigError, match=r"^trials = -1: must be at least 0$"):
+        parsed.checked()
+    fine = tyro.cli(Arguments, args=["--defenses", "noise,lpa", "--workers", "0"]).checked()
+    assert fine == StudySettings(defenses=("noise", "lpa"), workers=0)
+
+
+def test_what_is_measured_is_apart_from_where_and_how_it_runs() -> None:
+    """Each field is in one group; nothing but the groups of IDENTITY, and digests, is compared on resume."""
+    groups = [c for c in Arguments.__mro__ if dataclasses.is_dataclass(c) and c is not Arguments]
+    names = [f.name for group in groups for f in dataclasses.fields(group)]
+    assert sorted(names) == sorted(f.name for f in dataclasses.fields(StudySettings))
+    assert len(set(names)) == len(names)
+    compared = {f.name for group in IDENTITY for f in dataclasses.fields(group)}
+    assert set(StudySettings().identity()) == compared | {"victim_digest"}
+    for name in ("executor", "workers", "address", "storage", "data_root", "dashboard", "trials", "name"):
+        assert name not in compared
+
+
+def test_the_papers_runs_share_the_scenes_alone() -> None:
+    one, other = StudySettings(), StudySettings(attackers=("raw",), sampler="random", max_accuracy_drop=0.5)
+    assert other.changes(one.identity(*SCENES), *SCENES) == []
+    assert len(other.changes(one.identity())) == 3
+    assert StudySettings(seeds=5).changes(one.identity(*SCENES), *SCENES) == ["seeds: 3 -> 5"]
+
+
+def test_settings_that_an_earlier_version_did_not_store_had_their_defaults() -> None:
+    stored = StudySettings().identity()
+    older = {name: value for name, value in stored.items() if name not in ("stacked", "max_accuracy_drop")}
+    assert StudySettings().changes(older) == []
+    assert StudySettings(max_accuracy_drop=0.1).changes(older) == ["max_accuracy_drop: 0.02 -> 0.1"]
+    # One that this version does not know is a difference, not ignored.
+    assert StudySettings().changes(stored | {"later": 1}) == ["later: 1 -> None"]
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent.name for p in RESULTS.glob("*/study.json") if p.parent.name != "reproduction")
+)
+def test_settings_stored_by_earlier_versions_are_understood(folder: str) -> None:
+    """The committed studies, some of them older than some settings."""
+    stored = json.loads((RESULTS / folder / "study.json").read_text())["settings"]
+    known = {name: value for name, value in stored.items() if name != "victim_digest"}
+    assert StudySettings(**known).changes(stored) == []
+
+
+def test_an_executor_takes_resources_alone() -> None:
+    Resources(workers=0, concurrent=2).check_resources()
+    assert isinstance(StudySettings(), Resources)
+    with pytest.raises(ConfigError, match="concurrent = 0"):
+        Resources(concurrent=0).check_resources()

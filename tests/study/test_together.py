@@ -17,7 +17,7 @@ from mipoison.scene import SceneConfig
 from study import together
 from study.preparation import prepare_scene
 from study.records import to_table
-from study.settings import NEWER, SHARED, StudySettings, differences
+from study.settings import StudySettings, differences
 from study.spec import TrialResult, TrialSpec
 from study.together import stacks
 from study.worker import run_trial
@@ -160,8 +160,8 @@ def test_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_resumed_study_shares_it() -> None:
     """Its numbers depend on it; a study from before there was the setting is resumed with the default."""
-    now = StudySettings().shared()
-    assert differences(now, StudySettings(stacked="on").shared()) == ["stacked: 'auto' -> 'on'"]
+    now = StudySettings().identity()
+    assert differences(now, StudySettings(stacked="on").identity()) == ["stacked: 'auto' -> 'on'"]
     older = {k: v for k, v in now.items() if k != "stacked"}
-    assert differences(NEWER | older, now) == []
-    assert set(NEWER) <= set(SHARED)
+    assert StudySettings().changes(older) == []
+    assert StudySettings(stacked="on").changes(older) == ["stacked: 'auto' -> 'on'"]

@@ -17,7 +17,8 @@ from mipoison.storage import Storage
 from study import pareto
 from study.records import Records
 from study.search import DIRECTIONS
-from study.tracking import Finished, Trackers
+from study.spec import FinishedTrial
+from study.tracking import Trackers
 
 TINY = [
     "--executor",
@@ -123,8 +124,8 @@ def test_mlflow_has_a_run_a_trial(tmp_path: Path) -> None:
     tracker = MLflow(address, "s")
     rows = [{"status": "ok", "attack": "passive", "seed": 1, "reconstruction_error": 0.25}]
     outcome = {"worst_reconstruction_error": 0.25, "confidence_distortion": None, "failed": 0.0}
-    tracker.finished(Finished("t0001-noise", "noise", {"budget": 0.5}, rows, outcome))
-    tracker.finished(Finished("t0000-noise", "noise", {"budget": 0.1}, rows, outcome, before=True))
+    tracker.finished(FinishedTrial("t0001-noise", "noise", {"budget": 0.5}, rows, outcome))
+    tracker.finished(FinishedTrial("t0000-noise", "noise", {"budget": 0.1}, rows, outcome, before=True))
     client = MlflowClient(tracking_uri=address)
     experiment = client.get_experiment_by_name("s")
     assert experiment is not None
@@ -147,7 +148,7 @@ def test_a_password_in_mlflows_address_is_refused(tmp_path: Path, capsys: pytest
 class Broken:
     told = 0
 
-    def finished(self, done: Finished) -> None:
+    def finished(self, done: FinishedTrial) -> None:
         self.told += 1
         raise OSError("no space left")
 
@@ -158,7 +159,7 @@ class Broken:
 def test_a_tracker_that_fails_is_dropped_with_a_warning() -> None:
     broken, said = Broken(), list[str]()
     trackers = Trackers({"the copy": broken}, said.append)
-    done = Finished("t0001-noise", "noise", {}, [], {})
+    done = FinishedTrial("t0001-noise", "noise", {}, [], {})
     trackers.finished(done)
     trackers.finished(done)
     trackers.close()

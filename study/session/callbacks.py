@@ -1,0 +1,148 @@
+"""Who is told of a session's course: the live line, Prometheus, copies for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mipoison.defenses import ANCHORS
+from study.monitoring import Monitor
+from study.progress import Progress
+from study.spec import FinishedTrial, TrialSpec
+
+Quality = tuple[float | None, float | None]
+"""Least worst-case attack accuracy of the feasible settings, and hypervolume (shares); None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far the trials are, anchors not counted.
+
+    Attributes:
+        planned: all of them, those of earlier runs included. done: finished, the failed ones included.
+        failed: with a failed episode. running: started and not finished.
+        quality: how good the settings are by now, None before there is anything to judge.
+    """
+
+    planned: int
+    done: int
+    failed: int
+    running: int
+    quality: Quality | None
+
+
+class Callback:
+    """Told of a session's course, in the driver's process. A method that is not overridden does nothing."""
+
+    def on_start(self) -> None:
+        """The session begins."""
+
+    def on_resume(self, trials: Sequence[FinishedTrial]) -> None:
+        """These trials, anchors included, were finished by earlier runs."""
+
+    def on_anchors_started(self, names: Sequence[str], seeds: int) -> None:
+        """Models of so many seeds are prepared now, then the named anchors run."""
+
+    def on_anchors_progress(self, done: int, of: int) -> None:
+        """So many of the scenes and anchors are done."""
+
+    def on_anchor_finished(self, trial: FinishedTrial) -> None:
+        """The records of an anchor were written."""
+
+    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
+        """The anchors are there; trials begin, so many at once."""
+
+    def on_trial_started(self, spec: TrialSpec, standing: Standing) -> None:
+        """A trial was handed to the executor."""
+
+    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+        """The records of a trial were written, of a failed one too."""
+
+    def on_end(self) -> None:
+        """The session ends, however it does."""
+
+
+class LiveLine(Callback):
+    """Shows a person what happens."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_start(self) -> None:
+        self._progress.__enter__()
+
+    def on_anchors_started(self, names: Sequence[str], seeds: int) -> None:
+        self._progress.stage(
+            f"preparing victims, evaluators and substitutes of {seeds} seeds; "
+            f"then the anchors: {', '.join(names)}"
+        )
+
+    def on_anchors_progress(self, done: int, of: int) -> None:
+        self._progress.part(done, of)
+
+    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
+        self._progress.begin(standing.planned, standing.done, standing.failed, max_concurrent)
+        if standing.quality is not None:
+            self._progress.quality(*standing.quality)
+
+    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+        self._progress.finished(trial.seconds, trial.failed)
+        self._progress.quality(*(standing.quality or (None, None)))
+
+    def on_end(self) -> None:
+        self._progress.__exit__(None, None, None)
+
+
+class Metrics(Callback):
+    """Reports what was recorded to a monitor (Prometheus), so that its counters equal the records."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def on_resume(self, trials: Sequence[FinishedTrial]) -> None:
+        for trial in trials:
+            self._monitor.finished(trial.rows)
+
+    def on_anchor_finished(self, trial: FinishedTrial) -> None:
+        self._count(trial)
+
+    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
+        self._show(standing)
+
+    def on_trial_started(self, spec: TrialSpec, standing: Standing) -> None:
+        self._show(standing)
+
+    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+        self._count(trial)
+        self._show(standing)
+
+    def _count(self, trial: FinishedTrial) -> None:
+        made, reused = (int(trial.outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
+        self._monitor.finished(trial.rows, made, reused)
+
+    def _show(self, standing: Standing) -> None:
+        if standing.quality is not None:
+            self._monitor.quality(*standing.quality)
+        self._monitor.trials(standing.planned, standing.done, standing.failed, standing.running)
+
+
+class Listener(Protocol):
+    """What keeps a copy of finished trials, for instance :class:`study.tracking.Trackers`."""
+
+    def finished(self, done: FinishedTrial) -> None: ...
+
+
+class Tracking(Callback):
+    """Passes the finished trials of the search, anchors left out, to the copies for other tools."""
+
+    def __init__(self, trackers: Listener) -> None:
+        self._trackers = trackers
+
+    def on_resume(self, trials: Sequence[FinishedTrial]) -> None:
+        for trial in trials:
+            if trial.trial not in ANCHORS:
+                self._trackers.finished(trial)
+
+    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+        self._trackers.finished(trial)

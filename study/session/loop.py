@@ -1,0 +1,219 @@
+"""The one loop over trials: of a search, of its anchors, of held-out seeds, and of the paper's tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from mipoison.defenses import ANCHORS
+from mipoison.storage import StorageError, storage_failure
+from study import signals
+from study.executor import Executor
+from study.failure import FailureKind, TrialFailure
+from study.lock import Lease
+from study.records import Records
+from study.session.callbacks import Callback, Standing
+from study.spec import FinishedTrial, TrialResult, TrialSpec
+from study.trial import Outcome, complete, record_failure
+
+
+class TrialSearch(Protocol):
+    """Says which trials to run, and hears what came of each.
+
+    Attributes:
+        records: where the trials' records are. resumed: trials that earlier runs finished.
+    """
+
+    records: Records
+    resumed: Sequence[FinishedTrial]
+
+    def missing_anchors(self) -> list[TrialSpec]:
+        """The anchors that are to be evaluated before the trials, each with all of its seeds."""
+        ...
+
+    def ask(self) -> TrialSpec | None:
+        """The next trial, None where there is none."""
+        ...
+
+    def tell(self, trial: FinishedTrial) -> None:
+        """An anchor or a trial that was asked for is finished. A trial that is not told is unfinished."""
+        ...
+
+    def standing(self) -> Standing:
+        """How far the trials are."""
+        ...
+
+
+class TrialLoop:
+    """Hands a search's trials to an executor, and what came of them to the search and the callbacks.
+
+    A trial that fails by its setting's or its machine's fault leaves records that say so. A storage failure
+    leaves it unfinished and ends the loop: no further trial is asked for, those that run may end, and
+    StorageError is raised. A resumed study runs what is unfinished again.
+
+    Args:
+        executor: where trials run.
+        callbacks: told in this order.
+        lease: this driver's right to the study; the loop ends where it is lost. None: nobody can take it.
+    """
+
+    def __init__(
+        self, executor: Executor, callbacks: Sequence[Callback] = (), lease: Lease | None = None
+    ) -> None:
+        self.executor, self.callbacks, self.lease = executor, list(callbacks), lease
+        self._began: dict[str, float] = {}
+        self._trouble: str | None = None
+
+    def run(self, search: TrialSearch, n: int) -> None:
+        """Evaluate the anchors that the search lacks, then up to n trials.
+
+        Raises:
+            StorageError: the storage failed, or the lease is lost; what is not recorded is unfinished.
+            LostError: processes of the anchors were lost again and again.
+        """
+        try:
+            for callback in self.callbacks:
+                callback.on_start()
+            for callback in self.callbacks:
+                callback.on_resume(search.resumed)
+            self.evaluate_anchors(search)
+            standing = search.standing()
+            for callback in self.callbacks:
+                callback.on_trials_started(standing, self.executor.max_concurrent)
+            if n > 0:
+                self.executor.search(
+                    n, lambda: self.ask(search), lambda spec, end: self.tell(search, spec, end)
+                )
+        finally:
+            for callback in self.callbacks:
+                callback.on_end()
+        reason = self._ended()
+        if reason is not None:
+            raise StorageError(reason)
+
+    def evaluate_anchors(self, search: TrialSearch) -> None:
+        """Run the anchors seed by seed, in parallel; they are written once all are there, label-only first.
+
+        Raises:
+            StorageError, LostError: as for :meth:`run`; no anchor is finished then.
+        """
+        anchors = {spec.trial: spec for spec in search.missing_anchors()}
+        if not anchors:
+            return
+        scenes = next(iter(anchors.values())).scenes
+        for callback in self.callbacks:
+            callback.on_anchors_started(list(anchors), len(scenes))
+        parts = [
+            dataclasses.replace(spec, scenes=(scene,)) for spec in anchors.values() for scene in spec.scenes
+        ]
+        try:
+            results = self.executor.anchors(parts, self._show_part)
+        except Exception as error:
+            reason = storage_failure(error)
+            if reason is None:
+                raise
+            raise StorageError(reason) from error
+        merged = {name: TrialResult([], {}) for name in anchors}
+        for part, result in zip(parts, results, strict=True):
+            whole = merged[part.trial]
+            whole.records.extend(result.records)
+            whole.count(result.made, result.reused)
+            if part.scenes[0] == anchors[part.trial].scenes[0]:
+                whole.pictures = result.pictures
+        raw = [
+            record
+            for name in ANCHORS
+            for record in (merged[name].records if name in merged else search.records.read_trial(name))
+        ]
+        for name, spec in anchors.items():
+            trial = self._finished(search, spec, complete(spec, merged[name], raw))
+            search.tell(trial)
+            for callback in self.callbacks:
+                callback.on_anchor_finished(trial)
+
+    def ask(self, search: TrialSearch) -> TrialSpec | None:
+        """The search's next trial, None where there is none or the loop ends."""
+        if self._ended() is not None:
+            return None
+        signals.check()
+        spec = search.ask()
+        if spec is not None:
+            self._began[spec.trial] = time.monotonic()
+            standing = search.standing()
+            for callback in self.callbacks:
+                callback.on_trial_started(spec, standing)
+        return spec
+
+    def tell(self, search: TrialSearch, spec: TrialSpec, end: Outcome | TrialFailure) -> None:
+        """Take in what came of a trial that :meth:`ask` handed out."""
+        if isinstance(end, TrialFailure):
+            if end.kind is FailureKind.STORAGE:
+                self._trouble = self._trouble or end.message
+                return
+            end = record_failure(spec, end)
+        trial = self._finished(search, spec, end)
+        search.tell(trial)
+        standing = search.standing()
+        for callback in self.callbacks:
+            callback.on_trial_finished(trial, standing)
+
+    def _ended(self) -> str | None:
+        """Why no further trial may start, None while they may."""
+        return self._trouble or (self.lease.lost if self.lease else None)
+
+    def _show_part(self, done: int, of: int) -> None:
+        for callback in self.callbacks:
+            callback.on_anchors_progress(done, of)
+
+    def _finished(self, search: TrialSearch, spec: TrialSpec, outcome: Outcome) -> FinishedTrial:
+        began = self._began.pop(spec.trial, None)
+        return FinishedTrial(
+            trial=spec.trial,
+            defense=spec.defense,
+            knobs=spec.knobs,
+            rows=search.records.read_trial(spec.trial, spec.attempt),
+            outcome=outcome,
+            seconds=0.0 if began is None else time.monotonic() - began,
+        )
+
+
+class FixedTrials:
+    """A search that has nothing to find out: given trials, in order.
+
+    Args:
+        records: where their records are. anchors, trials: those that are to be run.
+    """
+
+    def __init__(self, records: Records, anchors: Sequence[TrialSpec], trials: Sequence[TrialSpec]) -> None:
+        self.records = records
+        self.resumed: Sequence[FinishedTrial] = ()
+        self._anchors, self._trials = list(anchors), list(trials)
+        self._asked = self._done = self._failed = 0
+        self._quality: tuple[float | None, float | None] | None = None
+
+    def missing_anchors(self) -> list[TrialSpec]:
+        return self._anchors
+
+    def ask(self) -> TrialSpec | None:
+        if self._asked == len(self._trials):
+            return None
+        self._asked += 1
+        return self._trials[self._asked - 1]
+
+    def tell(self, trial: FinishedTrial) -> None:
+        if trial.trial not in ANCHORS:
+            self._done += 1
+            self._failed += trial.failed
+            self._quality = trial.outcome.get("worst_attack_accuracy"), None
+
+    def standing(self) -> Standing:
+        """The quality is the latest trial's own: settings of different questions have no frontier."""
+        return Standing(
+            planned=len(self._trials),
+            done=self._done,
+            failed=self._failed,
+            running=self._asked - self._done,
+            quality=self._quality,
+        )

@@ -1,0 +1,108 @@
+"""Who is told of a session: the live line, the monitor's counters, the copies for other tools."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+
+from study.monitoring import Monitor, Record
+from study.progress import Progress
+from study.session.callbacks import Callback, LiveLine, Metrics, Standing, Tracking
+from study.spec import FinishedTrial, TrialSpec
+
+ROW = {"status": "ok", "defense": "noise", "attack": "passive", "seed": 0}
+ANCHOR = FinishedTrial("none", "none", {}, [ROW], {"artifacts_made": 3.0, "artifacts_reused": 1.0})
+TRIAL = FinishedTrial(
+    "t0001-noise", "noise", {"budget": 0.1}, [ROW, ROW | {"status": "failed"}], {"artifacts_made": 2.0}
+)
+SPEC = TrialSpec(
+    study="s",
+    max_accuracy_drop=0.02,
+    trial="t0001-noise",
+    attempt=0,
+    defense="noise",
+    knobs={},
+    attackers=(),
+    scenes=(),
+    root="unused",
+    data_root=None,
+)
+
+
+def standing(done: int, running: int, quality: tuple[float | None, float | None] | None = None) -> Standing:
+    return Standing(planned=4, done=done, failed=done, running=running, quality=quality)
+
+
+def tell(callback: Callback) -> None:
+    """A session with one trial, the second of a resumed study."""
+    callback.on_start()
+    callback.on_resume([ANCHOR, TRIAL])
+    callback.on_anchors_started(["label-only"], 2)
+    callback.on_anchors_progress(1, 3)
+    callback.on_anchor_finished(ANCHOR)
+    callback.on_trials_started(standing(1, 0, (0.5, None)), 2)
+    callback.on_trial_started(SPEC, standing(1, 1))
+    callback.on_trial_finished(TRIAL, standing(2, 0, (0.4, 0.1)))
+    callback.on_end()
+
+
+class Counting(Monitor):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, int]] = []
+        self.states: list[tuple[int, ...]] = []
+        self.qualities: list[tuple[float | None, float | None]] = []
+
+    def finished(self, rows: Iterable[Record], made: int = 0, reused: int = 0) -> None:
+        self.rows.append((len(list(rows)), made, reused))
+
+    def trials(self, planned: int, done: int, failed: int, running: int) -> None:
+        self.states.append((planned, done, failed, running))
+
+    def quality(self, best: float | None, hypervolume: float | None) -> None:
+        self.qualities.append((best, hypervolume))
+
+
+def test_a_callback_that_overrides_nothing_hears_everything_quietly() -> None:
+    tell(Callback())
+
+
+def test_the_live_line_is_printed_once_a_trial_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    tell(LiveLine(Progress(Console(file=out, width=200))))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == (
+        "preparing victims, evaluators and substitutes of 2 seeds; then the anchors: label-only"
+    )
+    assert [line.partition(" |")[0] for line in lines[1:]] == [
+        "1/4 done, 1 failed",
+        "1/4 done, 1 failed",
+        "2/4 done, 2 failed",
+    ]
+    assert "0.400" in lines[-1]
+    assert "0.100" in lines[-1]
+
+
+def test_the_monitor_counts_what_was_recorded_once() -> None:
+    monitor = Counting()
+    tell(Metrics(monitor))
+    assert monitor.rows == [(1, 0, 0), (2, 0, 0), (1, 3, 1), (2, 2, 0)]  # of earlier runs: no artifacts
+    assert monitor.states == [(4, 1, 1, 0), (4, 1, 1, 1), (4, 2, 2, 0)]
+    assert monitor.qualities == [(0.5, None), (0.4, 0.1)]
+
+
+def test_copies_for_other_tools_have_no_anchors() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.trials: list[Any] = []
+
+        def finished(self, done: FinishedTrial) -> None:
+            self.trials.append(done)
+
+    kept = Kept()
+    tell(Tracking(kept))
+    assert kept.trials == [TRIAL, TRIAL]
