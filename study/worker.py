@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,30 +21,197 @@ from mipoison.episode import (
     PARTS,
     Deployment,
     EpisodeConfig,
+    Fitted,
     Released,
     attack_and_measure,
     deploy,
     failed_record,
     finish_release,
-    paths_of,
 )
-from mipoison.scene import PATHS, Scene, scene_for
+from mipoison.scene import Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
 from study.failure import LostError
+from study.finished import FinishedEpisodes, finished_in, keep, key_of, picture_of
 from study.group import Alone, Group
 from study.preparation import artifacts_since
-from study.reading import Unreadable, leave_out
-from study.reading.pictures import episode_of
-from study.records import episode_schema
 from study.spec import TrialResult, TrialSpec
 from study.together import fit_together, stacks
 
 log = logging.getLogger(__name__)
 
-PICTURES = 10
-"""Reconstructions kept for the picture grid, of the first seed."""
+
+@dataclass
+class RunningSeed:
+    """One seed of a running trial, as far as this rank has come with it.
+
+    Attributes:
+        scene, deployment, released: None until they are made.
+        error: why the seed's episodes cannot run; None while they can.
+    """
+
+    scene: Scene | None = None
+    deployment: Deployment | None = None
+    released: Released | None = None
+    error: BaseException | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """That of the seed's data, None where there is no scene."""
+        return None if self.scene is None else self.scene.split.fingerprint
+
+
+class TrialRun:
+    """A trial on this rank, from its scenes to its records. Every rank calls the same methods in one order.
+
+    Args:
+        spec: the trial. group: the ranks that share it.
+    """
+
+    def __init__(self, spec: TrialSpec, group: Group) -> None:
+        self.spec, self.group = spec, group
+        self.episodes = spec.episodes()
+        self.store = ArtifactStore(Storage(spec.root))
+        self.seeds = {episode.scene.seed: RunningSeed() for episode in self.episodes}
+
+    def open_scenes(self) -> None:
+        """Open every seed's scene; a seed that lacks one on any rank is left out by all of them."""
+        configs = {episode.scene.seed: episode.scene for episode in self.episodes}
+        for number, seed in self.seeds.items():
+            try:
+                seed.scene = scene_for(configs[number], self.spec.root, self.spec.data_root)
+            except StorageError:
+                raise
+            except Exception as error:
+                self._leave_out(number, error, "no scene: ")
+        self._share_errors()
+
+    def finished_before(self) -> FinishedEpisodes:
+        """The episodes finished before, by whatever attempt or study."""
+        scenes = {number: seed.scene for number, seed in self.seeds.items() if seed.scene is not None}
+        found = finished_in(self.store, self.episodes, scenes, self.spec.stacked)
+        done = FinishedEpisodes()
+        # One view, should another process have finished something in between: rank 0's.
+        done.add(self.group.gather(found)[0])
+        return done
+
+    def deploy(self, indices: Sequence[int]) -> None:
+        """Fit the defense on the seeds of some episodes and poison what is asked of each."""
+        for number in sorted({self.episodes[i].scene.seed for i in indices}):
+            seed = self.seeds[number]
+            if seed.error is None and seed.scene is not None:
+                config = self.episodes[indices[0]].defense_config
+                try:
+                    seed.deployment = deploy(seed.scene, self.spec.defense, config)
+                except StorageError:
+                    raise
+                except Exception as error:
+                    self._leave_out(number, error)
+        self._share_errors()
+        self._release()
+
+    def attack(self, indices: Sequence[int]) -> FinishedEpisodes:
+        """Attack and measure some episodes, each whole on this rank."""
+        mine = FinishedEpisodes()
+        deployments = {n: seed.deployment for n, seed in self.seeds.items() if seed.deployment is not None}
+        ready = [i for i in indices if self.seeds[self.episodes[i].scene.seed].error is None]
+        together = stacks(self.spec.stacked)
+        fitted = fit_together(ready, self.episodes, deployments) if together else {}
+        for i in indices:
+            episode = self.episodes[i]
+            seed = self.seeds[episode.scene.seed]
+            try:
+                record = self._attack_one(episode, seed, fitted.pop(i, None), mine.pictures)
+            except StorageError:
+                raise
+            except Exception as error:
+                traced = seed.error is None
+                log.warning("episode %s (%s): %s", episode.episode_id, episode.attack, error, exc_info=traced)
+                record = failed_record(episode, seed.fingerprint, error)
+            mine.records[i] = record
+        return mine
+
+    def artifacts(self) -> tuple[int, int]:
+        """Artifacts that this rank made and reused."""
+        scenes = [seed.scene for seed in self.seeds.values() if seed.scene is not None]
+        return artifacts_since([self.store, *(scene.store for scene in scenes)])
+
+    def _attack_one(
+        self,
+        episode: EpisodeConfig,
+        seed: RunningSeed,
+        fitted: Fitted | Exception | None,
+        pictures: dict[str, np.ndarray],
+    ) -> dict[str, Any]:
+        """An episode's record, which is kept in the store, too; raises what went wrong."""
+        if seed.error is not None:
+            raise seed.error
+        if isinstance(fitted, Exception):
+            raise fitted
+        assert seed.deployment is not None
+        assert seed.released is not None
+        more = () if fitted is None else (fitted,)
+        record, reconstructions = attack_and_measure(episode, seed.deployment, seed.released, *more)
+        scene = seed.deployment.scene
+        picture = picture_of(scene, reconstructions["private_train"])
+        keep(self.store, key_of(episode, scene, self.spec.stacked), record, picture)
+        if seed is self.seeds[self.episodes[0].scene.seed]:
+            pictures[episode.attack] = picture
+        return record
+
+    def _release(self) -> None:
+        """Poison the requests of each deployed seed, chunks dealt to the ranks; all get all answers."""
+        shares: dict[tuple[int, str], Any] = {}
+        seconds: dict[int, float] = {}
+        turn = 0
+        deployments = {
+            n: s.deployment for n, s in self.seeds.items() if s.deployment is not None and s.error is None
+        }
+        for number, deployment in deployments.items():
+            start = time.perf_counter()
+            try:
+                for part in PARTS:
+                    x = getattr(deployment.scene.split, part).x_NCHW
+                    ranks, chunks = self.group.size, range(chunk_count(len(x)))
+                    own = [k for k in chunks if (turn + k) % ranks == self.group.rank]
+                    turn += len(chunks)
+                    shares[number, part] = deployment.service.release_chunks(x, own)
+            except Exception as error:
+                log.warning("seed %s: poisoning failed: %s", number, error, exc_info=True)
+                shares[number, "error"] = _portable(error)
+            seconds[number] = time.perf_counter() - start
+        everyone = self.group.gather((shares, seconds))
+        for number, deployment in deployments.items():
+            failed = [share[number, "error"] for share, _ in everyone if (number, "error") in share]
+            if failed:
+                self.seeds[number].error = failed[0]
+                continue
+            vectors = {}
+            for part in PARTS:
+                answers: dict[int, torch.Tensor] = {}
+                for share, _ in everyone:
+                    answers |= share[number, part]
+                vectors[part] = torch.cat([answers[k] for k in sorted(answers)])
+            try:
+                # Compute summed over the ranks: what the poisoning costs, not how long it took with many.
+                cost = sum(taken[number] for _, taken in everyone)
+                self.seeds[number].released = finish_release(deployment, vectors, cost)
+            except StorageError:
+                raise
+            except Exception as error:
+                self._leave_out(number, error, "measuring released vectors failed: ")
+
+    def _leave_out(self, number: int, error: Exception, what: str = "") -> None:
+        log.warning("trial %s, seed %s: %s%s", self.spec.trial, number, what, error, exc_info=True)
+        self.seeds[number].error = error
+
+    def _share_errors(self) -> None:
+        """Every rank gets all ranks' errors, the lowest rank's first: else some would wait for the others."""
+        own = {n: _portable(seed.error) for n, seed in self.seeds.items() if seed.error is not None}
+        for share in reversed(self.group.gather(own)):
+            for number, error in share.items():
+                self.seeds[number].error = error
 
 
 def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
@@ -55,110 +223,31 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     dominates by then is cut, see :func:`study.cut.dominated`.
     """
     group = group or Alone()
-    store = ArtifactStore(Storage(spec.root))
-    episodes = spec.episodes()
-    scenes: dict[int, Scene] = {}
-    errors: dict[int, BaseException] = {}
-    for episode in episodes:
-        seed = episode.scene.seed
-        if seed not in scenes and seed not in errors:
-            try:
-                scenes[seed] = scene_for(episode.scene, spec.root, spec.data_root)
-            except StorageError:
-                raise
-            except Exception as error:
-                log.warning("trial %s, seed %s: no scene: %s", spec.trial, seed, error, exc_info=True)
-                errors[seed] = error
-    errors = _shared(errors, group)
-    # One view, should another process have finished something in between: rank 0's.
-    done, pictures = group.gather(_finished(episodes, scenes, store, spec.stacked))[0]
-    missing = [i for i in range(len(episodes)) if i not in done]
-    deployments: dict[int, Deployment] = {}
-    released: dict[int, Released] = {}
-    for seed in sorted({episodes[i].scene.seed for i in missing} - set(errors)):
-        try:
-            deployments[seed] = deploy(scenes[seed], spec.defense, episodes[missing[0]].defense_config)
-        except StorageError:
-            raise
-        except Exception as error:
-            log.warning("trial %s, seed %s: %s", spec.trial, seed, error, exc_info=True)
-            errors[seed] = error
-    errors = _shared(errors, group)
-    deployments = {seed: d for seed, d in deployments.items() if seed not in errors}
-    _release(deployments, released, errors, group)
+    run = TrialRun(spec, group)
+    episodes = run.episodes
+    run.open_scenes()
+    done = run.finished_before()
+    missing = [i for i in range(len(episodes)) if i not in done.records]
+    run.deploy(missing)
     for stage in stages(episodes):
         own = [i for i in stage if i in missing][group.rank :: group.size]
-        mine = _attack(own, episodes, scenes, deployments, released, errors, pictures, store, spec.stacked)
-        for share in group.gather((mine, pictures)):
-            done |= share[0]
-            pictures |= share[1]
-        run = [i for i in range(len(episodes)) if cost_of(stage, episodes) >= episodes[i].attack_config.COST]
-        if len(run) < len(episodes) and dominated([done[i] for i in run], spec.floor):
+        for share in group.gather(run.attack(own)):
+            done.add(share)
+        ran = [i for i in range(len(episodes)) if cost_of(stage, episodes) >= episodes[i].attack_config.COST]
+        if len(ran) < len(episodes) and dominated([done.records[i] for i in ran], spec.floor):
             # Those found in the store too, so that a record does not depend on what ran before.
-            done |= {
-                i: cut_record(episode, scenes[episode.scene.seed].split.fingerprint, len(run), len(episodes))
+            done.records |= {
+                i: cut_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes))
                 for i, episode in enumerate(episodes)
-                if i not in run
+                if i not in ran
             }
-            kept = {"truth", *(episodes[i].attack for i in run)}
-            pictures = {name: picture for name, picture in pictures.items() if name in kept}
+            kept = {"truth", *(episodes[i].attack for i in ran)}
+            done.pictures = {name: picture for name, picture in done.pictures.items() if name in kept}
             break
-    result = TrialResult([done[i] for i in range(len(episodes))], pictures)
-    for made, reused in group.gather(artifacts_since([store, *(s.store for s in scenes.values())])):
+    result = TrialResult([done.records[i] for i in range(len(episodes))], done.pictures)
+    for made, reused in group.gather(run.artifacts()):
         result.count(made, reused)
     return result
-
-
-def _attack(
-    indices: list[int],
-    episodes: list[EpisodeConfig],
-    scenes: Mapping[int, Scene],
-    deployments: Mapping[int, Deployment],
-    released: Mapping[int, Released],
-    errors: Mapping[int, BaseException],
-    pictures: dict[str, np.ndarray],
-    store: ArtifactStore,
-    stacked: str,
-) -> dict[int, dict[str, Any]]:
-    """Attack and measure some episodes: index -> record; pictures of the first seed are added."""
-    mine: dict[int, dict[str, Any]] = {}
-    ready = [i for i in indices if episodes[i].scene.seed not in errors]
-    fitted = fit_together(ready, episodes, deployments) if stacks(stacked) else {}
-    for i in indices:
-        episode = episodes[i]
-        seed = episode.scene.seed
-        try:
-            if seed in errors:
-                raise errors[seed]
-            deployment = deployments[seed]
-            shared = fitted.pop(i, None)
-            if isinstance(shared, Exception):
-                raise shared
-            more = {} if shared is None else {"fitted": shared}
-            record, reconstructions = attack_and_measure(episode, deployment, released[seed], **more)
-            record = _plain(record)
-            picture = _to_bytes(deployment.scene, reconstructions["private_train"])
-            key = _key(episode, deployment.scene, stacked)
-            store.put_json("episode", key, {"record": record, "picture": picture.tolist()})
-            if seed == episodes[0].scene.seed:
-                pictures[episode.attack] = picture
-        except StorageError:
-            raise
-        except Exception as error:
-            log.warning(
-                "episode %s (%s): %s", episode.episode_id, episode.attack, error, exc_info=seed not in errors
-            )
-            record = failed_record(episode, scenes[seed].split.fingerprint if seed in scenes else None, error)
-        mine[i] = record
-    return mine
-
-
-def _shared(errors: dict[int, BaseException], group: Group) -> dict[int, BaseException]:
-    """Every rank's errors, the lowest rank's first: all leave out the same seeds, or some would wait."""
-    merged: dict[int, BaseException] = {}
-    for share in reversed(group.gather({seed: _portable(error) for seed, error in errors.items()})):
-        merged |= share
-    return merged
 
 
 def _portable(error: BaseException) -> BaseException:
@@ -168,34 +257,6 @@ def _portable(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _finished(
-    episodes: list[EpisodeConfig], scenes: Mapping[int, Scene], store: ArtifactStore, stacked: str
-) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
-    """Index -> record of the episodes finished before, by whatever attempt or study; and their pictures."""
-    done: dict[int, dict[str, Any]] = {}
-    pictures: dict[str, np.ndarray] = {}
-    for i, episode in enumerate(episodes):
-        scene = scenes.get(episode.scene.seed)
-        found = _found(store, _key(episode, scene, stacked)) if scene else None
-        if found is not None:
-            done[i] = found[0] | paths_of(episode)
-        if scene is not None and episode.scene.seed == episodes[0].scene.seed:
-            pictures.setdefault("truth", _to_bytes(scene, scene.split.private_train.x_NCHW))
-            if found is not None:
-                pictures[episode.attack] = found[1]
-    return done, pictures
-
-
-def _found(store: ArtifactStore, key: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
-    """A finished episode out of the store; None if it is not there, or of another shape: it runs again."""
-    value = store.find_json("episode", key)
-    try:
-        return None if value is None else episode_of(value, episode_schema())
-    except Unreadable as error:
-        leave_out(store.name("episode", key), error)
-        return None
 
 
 def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
@@ -210,74 +271,6 @@ def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
         except Exception as unreadable:
             log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
     lost = LostError(error)
-    done, pictures = _finished(episodes, scenes, ArtifactStore(Storage(spec.root)), spec.stacked)
-    records = [done.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
-    return TrialResult(records, pictures)
-
-
-def _key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
-    """Key of a finished episode: its settings and the scene's data, device and versions.
-
-    Attackers trained together give other numbers, within rounding: those are other episodes.
-    """
-    more = {"stacked": True} if stacks(stacked) else {}
-    return scene.spec(episode=episode.flat() | dict.fromkeys(f"scene.{name}" for name in PATHS), **more)
-
-
-def _release(
-    deployments: dict[int, Deployment],
-    released: dict[int, Released],
-    errors: dict[int, BaseException],
-    group: Group,
-) -> None:
-    """Poison every seed's requests, chunks dealt to the ranks; put the answers together on all of them."""
-    shares: dict[tuple[int, str], Any] = {}
-    seconds: dict[int, float] = {}
-    turn = 0
-    for seed, deployment in deployments.items():
-        start = time.perf_counter()
-        try:
-            for part in PARTS:
-                x = getattr(deployment.scene.split, part).x_NCHW
-                own = [k for k in range(chunk_count(len(x))) if (turn + k) % group.size == group.rank]
-                turn += chunk_count(len(x))
-                shares[seed, part] = deployment.service.release_chunks(x, own)
-        except Exception as error:
-            log.warning("seed %s: poisoning failed: %s", seed, error, exc_info=True)
-            shares[seed, "error"] = _portable(error)
-        seconds[seed] = time.perf_counter() - start
-    everyone = group.gather((shares, seconds))
-    for seed, deployment in deployments.items():
-        failed = [s[seed, "error"] for s, _ in everyone if (seed, "error") in s]
-        if failed:
-            errors[seed] = failed[0]
-            continue
-        vectors = {}
-        for part in PARTS:
-            chunks: dict[int, torch.Tensor] = {}
-            for share, _ in everyone:
-                chunks |= share[seed, part]
-            vectors[part] = torch.cat([chunks[k] for k in sorted(chunks)])
-        try:
-            # Compute summed over the ranks: what the poisoning costs, not how long it took with many of them.
-            released[seed] = finish_release(deployment, vectors, sum(t[seed] for _, t in everyone))
-        except StorageError:
-            raise
-        except Exception as error:
-            log.warning("seed %s: measuring released vectors failed: %s", seed, error, exc_info=True)
-            errors[seed] = error
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """A measurement that is not finite is a failed episode, not a number."""
-    for key, value in record.items():
-        if isinstance(value, float) and not np.isfinite(value):
-            raise FloatingPointError(f"{key} = {value}: not finite")
-    return record
-
-
-def _to_bytes(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
-    """The first two images of each private class, as uint8 (n, C, H, W)."""
-    y = scene.split.private_train.y_N
-    rows = torch.cat([torch.nonzero(y == label)[:2, 0] for label in range(scene.split.n_classes)])[:PICTURES]
-    return (images_NCHW[rows].clamp(0, 1) * 255).round().byte().numpy()
+    done = finished_in(ArtifactStore(Storage(spec.root)), episodes, scenes, spec.stacked)
+    records = [done.records.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
+    return TrialResult(records, done.pictures)

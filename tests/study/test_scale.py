@@ -20,12 +20,12 @@ from sklearn.ensemble import RandomForestRegressor
 from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
 from mipoison.storage import Storage
 from study.cut import CUT
-from study.driver import Study
 from study.frontier import settings_table
 from study.opening import open_study
 from study.page.importance import _Forest
 from study.page.thinning import thinned
 from study.records import Records, to_frame
+from study.session.study import Study
 from tests.study import synthetic
 
 ROOT = Path(__file__).parents[2]
