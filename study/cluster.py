@@ -25,12 +25,12 @@ from study.localray import own_signals, start_local, stop_ray
 from study.losses import NODE_RETRIES, RETRIES, why_lost
 from study.preparation import after, prepare_scene, scenes_of
 from study.rayenv import RayPlan
-from study.records import Advanced, unheard
+from study.records import ProgressCallback, no_progress
 from study.resources import Resources
 from study.scratch import scratch_folder
 from study.spec import TrialResult, TrialSpec
 from study.tally import tallied
-from study.tuning import RETRY_WAIT_S, Causes, Driver, trainable
+from study.tuning import RETRY_WAIT_S, Causes, TuneSearcher, trainable
 from study.worker import run_trial
 
 # Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
@@ -86,11 +86,11 @@ def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
-def _gathered(refs: list[Any], told: Callable[[int], None]) -> list[Any]:
-    """Results in order; ``told`` hears how many there are each time that one is."""
+def _gathered(refs: list[Any], on_progress: Callable[[int], None]) -> list[Any]:
+    """Results in order; ``on_progress`` is told how many there are each time that one is."""
     waiting = list(refs)
     while waiting:
-        told(len(refs) - len(waiting))
+        on_progress(len(refs) - len(waiting))
         _, waiting = ray.wait(waiting, num_returns=1)
     return list(ray.get(refs))
 
@@ -134,29 +134,31 @@ class RayExecutor:
     def close(self) -> None:
         stop_ray(self._plan)
 
-    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
+    def anchors(
+        self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
+    ) -> list[TrialResult]:
         """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
         try:
             if self.crew.workers:
-                return self._anchors_by_groups(specs, told)
+                return self._anchors_by_groups(specs, on_progress)
             first = specs[0]
             remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
             prepare, run = remote(prepare_scene), remote(run_trial)
             scenes = scenes_of(specs)
             of = len(scenes) + len(specs)
             refs = [prepare.remote(scene, first.root, first.data_root) for scene in scenes]
-            prepared = _gathered(refs, lambda n: told(n, of))
+            prepared = _gathered(refs, lambda n: on_progress(n, of))
             results = [run.remote(spec) for spec in specs]
-            return after(prepared, _gathered(results, lambda n: told(len(scenes) + n, of)))
+            return after(prepared, _gathered(results, lambda n: on_progress(len(scenes) + n, of)))
         except LOST as error:
             raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
 
-    def _anchors_by_groups(self, specs: list[TrialSpec], told: Advanced) -> list[TrialResult]:
+    def _anchors_by_groups(self, specs: list[TrialSpec], on_progress: ProgressCallback) -> list[TrialResult]:
         config: dict[str, Any] = {"specs": [dataclasses.asdict(s) for s in specs]}
         of = len(scenes_of(specs)) + len(specs)
         for tries in range(1 + RETRIES):
             try:
-                with tallied(lambda n: told(n, of), HEAD) as tally:
+                with tallied(lambda n: on_progress(n, of), HEAD) as tally:
                     return self.crew.train(anchor_loop, config | {"tally": tally}, "anchors")
             except TrainingFailedError as error:
                 if tries == RETRIES:
@@ -176,7 +178,7 @@ class RayExecutor:
             tune.Tuner(
                 tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=Driver(ask, tell, self.crew, n, causes),
+                    search_alg=TuneSearcher(ask, tell, self.crew, n, causes),
                     num_samples=-1,  # the searcher says when it has finished: lost trials come once more
                     max_concurrent_trials=self.max_concurrent,
                     reuse_actors=True,

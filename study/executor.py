@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from study.failure import TrialFailure
-from study.records import Advanced, unheard
+from study.records import ProgressCallback, no_progress
 from study.spec import TrialResult, TrialSpec
 from study.trial import Outcome
 
@@ -25,11 +25,13 @@ class Executor(Protocol):
 
     max_concurrent: int
 
-    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
+    def anchors(
+        self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
+    ) -> list[TrialResult]:
         """Prepare the specs' scenes (trained parts go into the artifact store), then run the trials.
 
-        Nothing is written but artifacts; results in order. ``told`` hears how many parts are done of how
-        many, where that is known.
+        Nothing is written but artifacts; results in order. ``on_progress`` is told how many parts are done
+        of how many, where that is known.
 
         Raises:
             LostError: their processes were lost more often than they are started again.

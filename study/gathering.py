@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Advanced = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Hears how many parts are done of how many."""
 A = TypeVar("A", bound=tuple[Any, ...])
 B = TypeVar("B")
@@ -23,12 +23,15 @@ TOGETHER = 64
 ORDER = ("trial", "seed", "attack")
 
 
-def unheard(done: int, of: int) -> None:
-    """An :data:`Advanced` that nobody listens to."""
+def no_progress(done: int, of: int) -> None:
+    """A :data:`ProgressCallback` that nobody listens to."""
 
 
 def each(
-    work: Callable[..., B], items: Iterable[A], told: Advanced = unheard, readers: int = READERS
+    work: Callable[..., B],
+    items: Iterable[A],
+    on_progress: ProgressCallback = no_progress,
+    readers: int = READERS,
 ) -> Iterator[tuple[A, B]]:
     """(item, work of it), in order; several at once, in threads, and few ahead of who reads."""
     todo = list(items)
@@ -38,7 +41,7 @@ def each(
             while len(waiting) < 2 * readers and i + len(waiting) < len(todo):
                 waiting.append(pool.submit(work, *todo[i + len(waiting)]))
             found = waiting.popleft().result()
-            told(i, len(todo))
+            on_progress(i, len(todo))
             yield item, found
 
 

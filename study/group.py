@@ -18,7 +18,7 @@ class Group(Protocol):
         ...
 
 
-class Alone:
+class SingleRank:
     """A group of one: ``--workers 0``."""
 
     rank, size = 0, 1

@@ -6,7 +6,7 @@ from mipoison.storage import StorageError
 from study.executor import Ask, Tell
 from study.failure import TrialFailure
 from study.preparation import after, prepare_scene, scenes_of
-from study.records import Advanced, unheard
+from study.records import ProgressCallback, no_progress
 from study.spec import TrialResult, TrialSpec
 from study.trial import execute
 from study.worker import run_trial
@@ -17,15 +17,17 @@ class LocalExecutor:
 
     max_concurrent = 1
 
-    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
+    def anchors(
+        self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
+    ) -> list[TrialResult]:
         scenes = scenes_of(specs)
         parts = len(scenes) + len(specs)
         prepared, results = [], []
         for i, scene in enumerate(scenes):
-            told(i, parts)
+            on_progress(i, parts)
             prepared.append(prepare_scene(scene, specs[0].root, specs[0].data_root))
         for i, spec in enumerate(specs):
-            told(len(scenes) + i, parts)
+            on_progress(len(scenes) + i, parts)
             results.append(run_trial(spec))
         return after(prepared, results)
 

@@ -30,12 +30,12 @@ from study.gathering import (
     ORDER,
     READERS,
     A,
-    Advanced,
     B,
+    ProgressCallback,
     each,
     gather,
+    no_progress,
     rows_by_trial,
-    unheard,
 )
 from study.reading import Unreadable, leave_out
 from study.reading.documents import about_of, parse_json, settings_of, started_of
@@ -232,9 +232,9 @@ class Records:
         return to_frame(gather(found, schema))
 
     def _each(
-        self, work: Callable[..., B], items: Iterable[A], told: Advanced = unheard
+        self, work: Callable[..., B], items: Iterable[A], on_progress: ProgressCallback = no_progress
     ) -> Iterator[tuple[A, B]]:
-        return each(work, items, told, LOCAL_READERS if self.storage.local else READERS)
+        return each(work, items, on_progress, LOCAL_READERS if self.storage.local else READERS)
 
     def _tables(self) -> Iterator[tuple[str, pa.Table]]:
         """Each trial and its latest attempt that can be read, of one scene."""
@@ -255,14 +255,14 @@ class Records:
         return None
 
     def take_in(
-        self, told: Advanced = unheard, kept: Collection[str] | None = None
+        self, on_progress: ProgressCallback = no_progress, kept: Collection[str] | None = None
     ) -> tuple[dict[str, Sequence[dict[str, Any]]], list[str]]:
         """As :meth:`read_trials`, and files that cannot be read move from ``episodes/`` to ``damaged/``.
 
         For the study's driver alone, while nothing else writes: the moved ones' trials then run again.
 
         Args:
-            told: hears how many trials have been read of how many.
+            on_progress: told how many trials have been read of how many.
             kept: columns that are kept of the search's trials; None for all. The anchors' are whole.
 
         Returns:
@@ -271,7 +271,9 @@ class Records:
         moved: list[str] = []
 
         def tables() -> Iterator[tuple[str, pa.Table]]:
-            for (trial, _), (table, damaged) in self._each(self._take_in, self.attempts().items(), told):
+            for (trial, _), (table, damaged) in self._each(
+                self._take_in, self.attempts().items(), on_progress
+            ):
                 moved.extend(damaged)
                 if table is not None:
                     yield trial, table

@@ -39,16 +39,16 @@ class Tally:
 
 
 @contextlib.contextmanager
-def tallied(told: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
-    """A :class:`Tally` for workers to add to; ``told`` hears its count, from a thread, while it changes.
+def tallied(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
+    """A :class:`Tally` for workers to add to; ``on_progress`` is told its count, from a thread.
 
     Args:
-        told: called with the number of parts done, 0 at first.
+        on_progress: called with the number of parts done, 0 at first.
         resource: of the node where the count lives; None for any. It only shows: the run goes on without it.
     """
     tally = Tally.options(resources={resource: 0.001} if resource else {}).remote()  # type: ignore[attr-defined]
     ended = threading.Event()
-    thread = threading.Thread(target=_listen, args=(tally, told, ended), daemon=True)
+    thread = threading.Thread(target=_listen, args=(tally, on_progress, ended), daemon=True)
     thread.start()
     try:
         yield tally
@@ -58,7 +58,7 @@ def tallied(told: Callable[[int], None], resource: str | None = None) -> Iterato
         ray.kill(tally)
 
 
-def _listen(tally: Any, told: Callable[[int], None], ended: threading.Event) -> None:
+def _listen(tally: Any, on_progress: Callable[[int], None], ended: threading.Event) -> None:
     last = -1
     while not ended.is_set():
         try:
@@ -69,6 +69,6 @@ def _listen(tally: Any, told: Callable[[int], None], ended: threading.Event) -> 
             log.info("no more counts: %s", error)
             return
         if done != last:
-            told(done)
+            on_progress(done)
             last = done
         ended.wait(EVERY_S)

@@ -90,7 +90,7 @@ class Causes(Callback):
         return ""
 
 
-class Driver(Searcher):
+class TuneSearcher(Searcher):
     """Tune's searcher: asks the study's search for the next trial, and tells it the outcome.
 
     Ray's OptunaSearch would own the Optuna study; here the same search serves every executor, is taught from

@@ -34,7 +34,7 @@ from mipoison.storage import Storage, StorageError
 from study.cut import cost_of, cut_record, dominated, stages
 from study.failure import LostError
 from study.finished import FinishedEpisodes, finished_in, keep, key_of, picture_of
-from study.group import Alone, Group
+from study.group import Group, SingleRank
 from study.preparation import artifacts_since
 from study.spec import TrialResult, TrialSpec
 from study.together import fit_together, stacks
@@ -222,7 +222,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     Cheap attackers come first (see ``Config.COST``); what is left of a trial that the label-only anchor
     dominates by then is cut, see :func:`study.cut.dominated`.
     """
-    group = group or Alone()
+    group = group or SingleRank()
     run = TrialRun(spec, group)
     episodes = run.episodes
     run.open_scenes()

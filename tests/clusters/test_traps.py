@@ -31,7 +31,7 @@ from study.losses import NODE_RETRIES, RETRIES, why_lost
 from study.search import Search
 from study.spec import TrialSpec
 from study.tuning import Causes
-from study.tuning import Driver as Searcher
+from study.tuning import TuneSearcher as Searcher
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""

@@ -16,7 +16,7 @@ from study.failure import FailureKind, TrialFailure
 from study.losses import RETRIES
 from study.spec import TrialSpec
 from study.trial import Outcome
-from study.tuning import Driver
+from study.tuning import TuneSearcher
 
 SPEC = TrialSpec(
     study="s",
@@ -41,11 +41,11 @@ OUTCOME = {
 def told(result: dict[str, Any] | None, error: bool = False) -> Outcome | TrialFailure:
     """What the study hears of a trial that ended so, after Tune has flattened its result."""
     heard: list[Outcome | TrialFailure] = []
-    driver = Driver(lambda: SPEC, lambda _, end: heard.append(end), Crew(0, 1, 0, True), 1)
+    driver = TuneSearcher(lambda: SPEC, lambda _, end: heard.append(end), Crew(0, 1, 0, True), 1)
     while not heard:  # a lost process is tried again a few times
         assert isinstance(driver.suggest("a"), dict)
         driver.on_trial_complete("a", None if result is None else flatten_dict(result), error)
-    assert driver.suggest("b") == Driver.FINISHED
+    assert driver.suggest("b") == TuneSearcher.FINISHED
     return heard[0]
 
 

@@ -24,7 +24,7 @@ from study.opening import open_study
 from study.paper.experiments import Row
 from study.paper.run import records_for, run_rows
 from study.preparation import prepare_scene
-from study.records import Advanced, Records, unheard
+from study.records import ProgressCallback, Records, no_progress
 from study.session.callbacks import Callback, Standing
 from study.session.loop import FixedTrials, TrialLoop
 from study.session.study import Study, template_of
@@ -54,10 +54,12 @@ class Ending(LocalExecutor):
     def __init__(self, *ends: TrialFailure | None, anchors: Exception | None = None) -> None:
         self.ends, self.specs, self._anchors = list(ends), list[TrialSpec](), anchors
 
-    def anchors(self, specs: list[TrialSpec], told: Advanced = unheard) -> list[TrialResult]:
+    def anchors(
+        self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
+    ) -> list[TrialResult]:
         if self._anchors is not None:
             raise self._anchors
-        return super().anchors(specs, told)
+        return super().anchors(specs, on_progress)
 
     def search(self, n: int, ask: Ask, tell: Tell) -> None:
         for _ in range(n):
