@@ -1,3 +1,46 @@
-"""mipoison: measured defenses against neural-network model inversion."""
+"""mipoison: what a classifier's confidence vectors give away of its private images, and what defends them.
+
+    import mipoison
+
+    scene = mipoison.prepare("digits")                                # victim, evaluators, data; cached
+    record = mipoison.evaluate(scene, defense="rounding", knobs={"decimals": 1}, attack="ridge")
+    print(record["confidence_distortion"], record["reconstruction_error"])
+
+A classifier of your own is protected by ``fit_unit(model, private=..., public=..., defense="rounding")``.
+Importing this package imports nothing heavy: each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOME = {  # type checkers read __init__.pyi
+    "ATTACKS": "mipoison.attacks",
+    "ConfigError": "mipoison.config",
+    "DEFENSES": "mipoison.defenses",
+    "EpisodeConfig": "mipoison.episode",
+    "SceneConfig": "mipoison.scene",
+    "evaluate": "mipoison.episode",
+    "fit_unit": "mipoison.protect",
+    "load_unit": "mipoison.protect",
+    "load_victim": "mipoison.protect",
+    "prepare": "mipoison.scene",
+    "run_episode": "mipoison.episode",
+    "scaled": "mipoison.scene",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -89,6 +89,8 @@ class Config:
     """Settings that a sweep tries first, as changes of the defaults."""
     BEFORE: ClassVar[Mapping[str, Plain]] = {}
     """Fields that are younger than some records, with what those records did: not always today's default."""
+    SOURCE: ClassVar[str] = ""
+    """The paper or section that it comes from; empty for a control of ours."""
     COST: ClassVar[int] = 1
     """An attacker's cost: 0 is seconds (closed form), 1 one training of a decoder, 2 several of them."""
 
@@ -110,8 +112,34 @@ class Config:
                 self.one_of(name, typing.get_args(hints[name]))
         self.validate()
 
+    @classmethod
+    def summary(cls) -> str:
+        """The first paragraph of the docstring on one line: what it configures, for tables."""
+        return " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
+
+    def changed(self, *, before: bool = False) -> dict[str, Plain | None]:
+        """The fields that differ from their defaults.
+
+        Args:
+            before: from what was done before a field existed (see :data:`BEFORE`), where that differs.
+        """
+        earlier = self.BEFORE if before else {}
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != earlier.get(f.name, f.default)
+        }
+
     def validate(self) -> None:
         """Checks beyond the types; subclasses override. Runs at construction."""
+
+    def make(self, *args: Any) -> Any:
+        """Build the object that this configures: a defense, an attacker (no arguments), a network (shapes).
+
+        Raises:
+            NotImplementedError: a configuration that builds nothing by itself, such as a scene's.
+        """
+        raise NotImplementedError(f"{type(self).__name__} builds nothing by itself")
 
     @classmethod
     def field_kinds(cls) -> dict[str, tuple[type, bool]]:
@@ -153,12 +181,7 @@ class Config:
         Fields at their defaults (or at what was done before they existed, see BEFORE) are left out, so that a
         new option changes neither the digests nor the random numbers of configurations that do not use it.
         """
-        changed = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != self.BEFORE.get(f.name, f.default)
-        }
-        return digest({"class": type(self).__name__, **changed})[:12]
+        return digest({"class": type(self).__name__, **self.changed(before=True)})[:12]
 
 
 def digest(value: Any) -> str:

@@ -6,10 +6,9 @@ The pieces (release, attack, record) are separate so that a distributed study ca
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from mipoison.ask import undone
 from mipoison.attacks import ATTACKS
-from mipoison.config import Config, ConfigError, choose, digest
+from mipoison.attacks.sizes import DEFAULT_SIZES, sized
+from mipoison.config import Config, ConfigError, Plain, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.memory import peak_resident_mb
 from mipoison.metrics import leakage, utility
@@ -84,12 +84,7 @@ class EpisodeConfig:
 
 def at_scale(config: Config, scene: SceneConfig) -> Config:
     """The attacker's configuration with unset sizes (None) taken from the scene's decoder settings."""
-    unset = {
-        k: getattr(scene, f"decoder_{k}")
-        for k in ("width", "steps", "batch", "lr")
-        if getattr(config, k, 0) is None
-    }
-    return dataclasses.replace(config, **unset)
+    return sized(config, {name: getattr(scene, f"decoder_{name}") for name in DEFAULT_SIZES})
 
 
 @dataclass
@@ -108,7 +103,7 @@ class Deployment:
 def deploy(scene: Scene, name: str, config: Config) -> Deployment:
     """Fit the defense on the defender's view and put it behind the API."""
     start = time.perf_counter()
-    defense: Defense = config.make()  # type: ignore[attr-defined]
+    defense: Defense = config.make()
     defense.fit(scene.view(), rng=generator(scene.config.seed, "defense", name))
     service = DefendedService(
         scene.victim,
@@ -209,7 +204,7 @@ def meet(deployment: Deployment, config: Config) -> Meeting:
     """Build the attacker and what it gets; nothing is asked or trained yet."""
     scene = deployment.scene
     return Meeting(
-        attack=config.make(),  # type: ignore[attr-defined]
+        attack=config.make(),
         oracle=MeteredOracle(deployment.service.session(), scene.split.n_classes),
         x_NCHW=scene.data_halves[getattr(config, "data", "all")].x_NCHW,
         known=ThreatModel(deployment.name, deployment.config.flat(), scene.split.image_shape),
@@ -353,9 +348,53 @@ def attack_and_measure(
 
 @undone()
 def run_episode(config: EpisodeConfig, scene: Scene) -> dict[str, Any]:
-    """Run one episode in this process and return its flat record."""
+    """Run one episode in this process and return its flat record.
+
+    Raises:
+        ConfigError: the episode names another scene than the prepared one: its record would be mislabelled.
+    """
+    if config.scene != scene.config:
+        mine, other = config.scene.flat(), scene.config.flat()
+        differing = "; ".join(
+            f"{name} {mine[name]!r}, prepared {other[name]!r}" for name in mine if mine[name] != other[name]
+        )
+        raise ConfigError(f"the episode is of another scene than the prepared one: {differing}")
     deployment = deploy(scene, config.defense, config.defense_config)
     return attack_and_measure(config, deployment, release(deployment))[0]
+
+
+def evaluate(
+    scene: Scene,
+    defense: str = "none",
+    attack: str = "passive",
+    *,
+    knobs: Mapping[str, Plain] | None = None,
+    options: Mapping[str, Plain] | None = None,
+) -> dict[str, Any]:
+    """Measure one defense against one attacker, both by name: :func:`run_episode` in one call.
+
+    Args:
+        scene: prepared data, victim and evaluators.
+        defense: a name of DEFENSES. knobs: the fields of its configuration that differ from the defaults.
+        attack: a name of ATTACKS. options: the fields of its configuration that differ from the entry's.
+
+    Returns:
+        The episode's flat record, e.g. ``confidence_distortion`` and ``reconstruction_error``.
+
+    Raises:
+        ConfigError: unknown names or fields, listing the valid ones, or values out of bounds.
+    """
+    choose("defense", defense, DEFENSES)
+    choose("attacker", attack, ATTACKS)
+    entry = ATTACKS[attack]
+    config = EpisodeConfig(
+        scene=scene.config,
+        defense=defense,
+        defense_config=DEFENSES[defense].from_flat(dict(knobs or {})),
+        attack=attack,
+        attack_config=type(entry).from_flat({**entry.changed(), **(options or {})}),
+    )
+    return run_episode(config, scene)
 
 
 def failed_record(config: EpisodeConfig, fingerprint: str | None, error: BaseException) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def fit_unit(
     c_private, c_public = (clean_vectors(asked, x, n_classes, where) for x in (x_private, x_public))
     own = Part(x_private, c_private.argmax(1) if y_private is None else y_private)
     other = Part(x_public, c_public.argmax(1) if y_public is None else y_public)
-    fitted: Defense = settings.make()  # type: ignore[attr-defined]
+    fitted: Defense = settings.make()
     fitted.fit(
         DefenderView(
             x_private_NCHW=own.x_NCHW,

@@ -177,7 +177,7 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
         raise UnitError(f"{folder}: {TENSORS} {fault}; save the unit again")
     name = choose("defense", about["defense"], [n for n in DEFENSES if n not in retraining()])
     config = DEFENSES[name].recorded(about["config"])
-    defense: Defense = config.make()  # type: ignore[attr-defined]
+    defense: Defense = config.make()
     try:
         state = {k: v.to(target, copy=True) for k, v in tensors_from_bytes(payload).items()}  # aligned
         defense.load_state(state)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.sizes import sized
 from mipoison.protocols import Oracle, ThreatModel
 
 
@@ -37,8 +38,7 @@ class AveragingConfig(DecoderConfig):
         self.require("validation", self.pool == "mean" or self.validation == 0, "0 with pool='each'")
 
     def make(self) -> Averaging:
-        self.require_sizes()
-        return Averaging(self)
+        return Averaging(sized(self))
 
 
 class Averaging(Decoder):

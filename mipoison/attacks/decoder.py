@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mipoison.attacks.sizes import sized
 from mipoison.attacks.views import VIEWS, adapted_strength
 from mipoison.config import Config
 from mipoison.models.inversion import InversionConfig
@@ -32,7 +33,7 @@ class DecoderConfig(Config):
         validation: share of the attacker's images kept for early stopping, [0, 0.5]; 0 trains to the end.
         patience: checks (ten a run) without progress before it stops.
         width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the
-            scale's.
+            scene's in an episode, else :data:`mipoison.attacks.sizes.DEFAULT_SIZES`.
     """
 
     features: Literal["log", "raw"] = "log"
@@ -59,15 +60,7 @@ class DecoderConfig(Config):
         self.require("lr", self.lr is None or self.lr > 0, "above 0")
 
     def make(self) -> Decoder:
-        self.require_sizes()
-        return Decoder(self)
-
-    def require_sizes(self) -> None:
-        """Raise ConfigError unless a scale (or the user) has set every size."""
-        for name in ("width", "steps", "batch", "lr"):
-            self.require(
-                name, getattr(self, name) is not None, "set (by a scale) before the attacker is built"
-            )
+        return Decoder(sized(self))
 
 
 class Decoder:

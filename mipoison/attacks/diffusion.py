@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from mipoison.attacks.sizes import sized
 from mipoison.config import Config
 from mipoison.models.diffusion import DiffusionNet, sample
 from mipoison.models.inversion import features
@@ -56,11 +57,7 @@ class DiffusionConfig(Config):
             self.require(name, value is None or value >= 1, "at least 1")
 
     def make(self) -> Diffusion:
-        for name in ("width", "steps", "batch"):
-            self.require(
-                name, getattr(self, name) is not None, "set (by a scale) before the attacker is built"
-            )
-        return Diffusion(self)
+        return Diffusion(sized(self))
 
 
 class Diffusion:

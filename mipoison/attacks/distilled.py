@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.sizes import sized
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import seeded, train
@@ -36,8 +37,7 @@ class DistilledConfig(DecoderConfig):
         self.require("student_lr", self.student_lr > 0, "above 0")
 
     def make(self) -> Distilled:
-        self.require_sizes()
-        return Distilled(self)
+        return Distilled(sized(self))
 
 
 class Distilled(Decoder):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.attacks.selection import Standardised
+from mipoison.attacks.sizes import sized
 from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import Validation, apply, mse, seeded, train
@@ -52,13 +53,7 @@ class MLPConfig(Config):
         self.require("lr", self.lr is None or self.lr > 0, "above 0")
 
     def make(self) -> MLP:
-        self.require_sizes()
-        return MLP(self)
-
-    def require_sizes(self) -> None:
-        for name in ("width", "steps", "batch", "lr"):
-            ready = getattr(self, name) is not None
-            self.require(name, ready, "set (by a scale) before the attacker is built")
+        return MLP(sized(self))
 
 
 class MLP:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.mlp import MLP, MLPConfig
+from mipoison.attacks.sizes import sized
 from mipoison.protocols import Oracle, ThreatModel
 
 
@@ -20,8 +21,7 @@ class OneByOneConfig(MLPConfig):
     """The MLP attacker with requests of one image; see MLPConfig."""
 
     def make(self) -> OneByOne:
-        self.require_sizes()
-        return OneByOne(self)
+        return OneByOne(sized(self))
 
 
 class SingleRequests:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
 from mipoison.attacks.selection import Standardised
+from mipoison.attacks.sizes import sized
 from mipoison.config import choose
 from mipoison.defenses import DEFENSES
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
@@ -54,8 +55,7 @@ class RestorerConfig(DecoderConfig):
         self.require("hidden", self.hidden >= 1, "at least 1")
 
     def make(self) -> Restorer:
-        self.require_sizes()
-        return Restorer(self)
+        return Restorer(sized(self))
 
 
 class Restoring(nn.Module):
@@ -132,7 +132,7 @@ class Restorer(Decoder):
             part: confidence_vectors(shadow, x.to(self.device)).cpu()
             for part, x in (("private", private), ("public", public))
         }
-        defense: Any = DEFENSES[name].from_flat(known.settings).make()  # type: ignore[attr-defined]
+        defense: Any = DEFENSES[name].from_flat(known.settings).make()
         defense.fit(self._view(private, public, clean, label_N, known), rng=rng)
         secret = int(torch.randint(0, 2**62, (1,), generator=rng)).to_bytes(8, "big")
         released = [

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.sizes import sized
 from mipoison.attacks.views import noise
 from mipoison.protocols import Oracle, ThreatModel
 
@@ -37,8 +38,7 @@ class RobustConfig(DecoderConfig):
         self.require("huber", self.huber >= 0, "at least 0")
 
     def make(self) -> Robust:
-        self.require_sizes()
-        return Robust(self)
+        return Robust(sized(self))
 
 
 class Robust(Decoder):

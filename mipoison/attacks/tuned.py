@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.sizes import sized
 from mipoison.protocols import Oracle, ThreatModel
 
 CANDIDATES: tuple[Mapping[str, Any], ...] = (
@@ -54,8 +55,7 @@ class TunedConfig(DecoderConfig):
         self.require("judge", 0.05 <= self.judge <= 0.5, "between 0.05 and 0.5")
 
     def make(self) -> Tuned:
-        self.require_sizes()
-        return Tuned(self)
+        return Tuned(sized(self))
 
     def candidates(self) -> list[DecoderConfig]:
         """The decoders that the budget buys."""

@@ -64,4 +64,4 @@ ANCHORS = ("label-only", "none")
 
 def retraining() -> list[str]:
     """Defenses that replace the victim: no post-processing units, and nothing for a victim that is given."""
-    return [name for name, config in DEFENSES.items() if config().make().retrains]  # type: ignore[attr-defined]
+    return [name for name, config in DEFENSES.items() if config().make().retrains]

@@ -21,10 +21,12 @@ from mipoison.simplex import label_of, project_release, project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class AdvExaConfig(AlignedConfig):
-    """Signed steps up the reconstruction loss.
+    """Signed ascent on the reconstruction loss with a label modifier.
 
     Attributes: see AlignedConfig. ``randomness`` has no effect: nothing is drawn.
     """
+
+    SOURCE: ClassVar[str] = "Wen et al. 2021, as described"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
 

@@ -15,7 +15,7 @@ from mipoison.simplex import label_of
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOnlyConfig(Config):
-    """Nothing to set."""
+    """One-hot vector of the label; the floor under every label-preserving defense."""
 
     def make(self) -> LabelOnly:
         return LabelOnly()

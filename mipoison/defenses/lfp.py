@@ -27,7 +27,7 @@ from mipoison.simplex import label_of, project_release, project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class LFPConfig(AlignedConfig):
-    """Label-flipping poisoning.
+    """Rank reversal of a few vectors, then alignment.
 
     Attributes:
         ratio: share of the vectors that are poisoned, in (0, 1).
@@ -41,6 +41,8 @@ class LFPConfig(AlignedConfig):
         rounds: alignment rounds of the fine-tuning (0: none). step: length of a step relative to the budget.
         engine: see LPAConfig. randomness, substitute_...: see AlignedConfig.
     """
+
+    SOURCE: ClassVar[str] = "Zhou et al., Section V-C"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "ratio": Knob(low=0.01, high=0.5, log=True, help="share of poisoned vectors"),

@@ -21,7 +21,7 @@ from mipoison.simplex import project_release, project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class LPAConfig(AlignedConfig):
-    """Label-preserving poisoning.
+    """Label-preserving poisoning by gradient alignment with a substitute inversion model.
 
     Attributes:
         budget: l2 bound on c' - c, [0, 1.5]; 0 releases the clean vector.
@@ -42,6 +42,8 @@ class LPAConfig(AlignedConfig):
         engine: how gradients are computed (see mipoison.alignment.ENGINES); ``auto``: the fastest here.
         randomness, substitute_...: see AlignedConfig.
     """
+
+    SOURCE: ClassVar[str] = "Zhou et al., Section V-B"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 bound on c' - c"),

@@ -24,7 +24,7 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class LPAAmortisedConfig(Config):
-    """Amortised label-preserving poisoning.
+    """A variational encoder-decoder in place of LPA's rounds: one forward pass, no image needed.
 
     Attributes:
         budget: l2 length of the perturbation before the simplex and the label cut it, [0, 1.5].
@@ -36,6 +36,8 @@ class LPAAmortisedConfig(Config):
         randomness: ``keyed`` or ``fresh`` draw of the latent code.
         engine: of target ``private``, see LPAConfig.
     """
+
+    SOURCE: ClassVar[str] = "Zhou et al., Section VIII"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 length of the perturbation"),

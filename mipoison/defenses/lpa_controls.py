@@ -20,11 +20,15 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class LPAFlippedConfig(LPAConfig):
-    """LPA away from its target: towards what helps the attacker's training, by the substitute's account.
+    """Control: LPA with its target gradient negated.
+
+    LPA away from its target: towards what helps the attacker's training, by the substitute's account.
 
     Attributes:
         target: ``flipped``, nothing else. The others: see LPAConfig.
     """
+
+    SOURCE: ClassVar[str] = ""
 
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
 
@@ -33,11 +37,15 @@ class LPAFlippedConfig(LPAConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LPARandomConfig(LPAConfig):
-    """LPA towards a Gaussian direction in the substitute's parameters, one for all queries.
+    """Control: LPA towards a random target gradient.
+
+    LPA towards a Gaussian direction in the substitute's parameters, one for all queries.
 
     Attributes:
         target: ``random``, nothing else. The others: see LPAConfig.
     """
+
+    SOURCE: ClassVar[str] = ""
 
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
 
@@ -46,10 +54,14 @@ class LPARandomConfig(LPAConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LPAShuffledConfig(LPAConfig):
-    """LPA that aligns each query with the image of another query of its chunk (see :class:`LPAShuffled`).
+    """Control: LPA that aligns each query with the image of another.
+
+    LPA that aligns each query with the image of another query of its chunk (see :class:`LPAShuffled`).
 
     Attributes: see LPAConfig.
     """
+
+    SOURCE: ClassVar[str] = ""
 
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
 

@@ -22,7 +22,7 @@ from mipoison.simplex import project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class LPAEnsembleConfig(DescentConfig):
-    """Ensemble LPA.
+    """LPA along the mean gradient of several substitutes.
 
     Attributes:
         budget, rounds, step, randomness: see DescentConfig.
@@ -30,6 +30,8 @@ class LPAEnsembleConfig(DescentConfig):
             ``all`` (both kinds of features with both architectures: four substitutes, four times the cost).
         substitute_data: the share of D_inv that all are trained on. engine: see LPAConfig.
     """
+
+    SOURCE: ClassVar[str] = "Zhou et al., future work"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         **{name: LPAConfig.KNOBS[name] for name in ("budget", "rounds", "step")},

@@ -20,10 +20,12 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class MADConfig(AlignedConfig):
-    """Maximising angular deviation.
+    """Turns each query's training gradient away from the clean one, through a substitute inversion model.
 
     Attributes: see AlignedConfig; ``rounds=0`` leaves the random start, matched noise.
     """
+
+    SOURCE: ClassVar[str] = "Orekondy et al. 2020, adapted"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
 

@@ -25,7 +25,7 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class MemGuardConfig(Config):
-    """MemGuard-style noise.
+    """MemGuard-style: least noise that leaves a membership classifier (private or public?) undecided.
 
     Attributes:
         budget: l2 bound on c' - c, [0, 1.5].
@@ -33,6 +33,8 @@ class MemGuardConfig(Config):
         hidden: units of the classifier. steps: Adam steps. batch: vectors per step.
         public_data: the share of D_inv whose clean vectors are the non-members.
     """
+
+    SOURCE: ClassVar[str] = "Jia et al. 2019, adapted"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 bound on c' - c"),

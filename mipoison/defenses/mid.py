@@ -21,13 +21,15 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class MIDConfig(Config):
-    """Mutual information regularisation.
+    """Another victim, retrained with a variational information bottleneck.
 
     Attributes:
         beta: weight of the bottleneck, [0, 10]; the paper's 0.01 (CIFAR-10 0.001).
         sampling: the bottleneck is stochastic when it serves too: ``keyed`` (one draw per image, keyed by the
             secret: asked again, the same answer), ``fresh`` (a new draw each time) or ``mean`` (no draw).
     """
+
+    SOURCE: ClassVar[str] = "Wang et al. 2020"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "beta": Knob(low=1e-4, high=1.0, log=True, help="weight of the bottleneck")

@@ -16,7 +16,7 @@ from mipoison.simplex import project_release, project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseConfig(Config):
-    """Tangent noise.
+    """Random noise on the simplex tangent, label kept; the control LPA has to beat.
 
     Attributes:
         budget: l2 length of the noise before the simplex and the label cut it, [0, 1.5].
@@ -42,7 +42,9 @@ class NoiseConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFreshConfig(NoiseConfig):
-    """Tangent noise that is drawn again each time: the control for what keying is worth.
+    """Control: ``noise`` drawn again at every query; averaging sees through it.
+
+    Tangent noise that is drawn again each time: the control for what keying is worth.
 
     Attributes:
         randomness: ``fresh``, nothing else. budget: see NoiseConfig.

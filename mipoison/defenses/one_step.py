@@ -21,7 +21,7 @@ from mipoison.simplex import project_release, project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class LPAOneStepConfig(Config):
-    """One-step LPA.
+    """One step of the budget's length along LPA's gradient: closed form, no random start.
 
     Attributes:
         budget: l2 length of the step before the simplex and the label cut it, [0, 1.5].

@@ -18,12 +18,14 @@ from mipoison.simplex import keep_label
 
 @dataclass(frozen=True, kw_only=True)
 class OneParaConfig(Config):
-    """Rank-keeping exponential mechanism.
+    """OnePara-style: exponential mechanism between neighbours in rank, normalised.
 
     Attributes:
         epsilon: privacy parameter, [1e-3, 1e9]; small draws evenly between the neighbours, large stays at c.
         randomness: ``keyed`` or ``fresh`` draws.
     """
+
+    SOURCE: ClassVar[str] = "Ye et al. 2022, as described"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "epsilon": Knob(low=0.1, high=1e5, log=True, help="privacy parameter")

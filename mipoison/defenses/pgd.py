@@ -19,10 +19,12 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class PGDConfig(AlignedConfig):
-    """Projected gradient ascent on the reconstruction loss; the label is free.
+    """Ascent on the substitute's reconstruction loss, label free.
 
     Attributes: see AlignedConfig; ``rounds=0`` leaves the random start.
     """
+
+    SOURCE: ClassVar[str] = "Zhou et al., baseline"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
 

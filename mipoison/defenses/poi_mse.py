@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mipoison.defenses.lpa import LPAConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoiMSEConfig(LPAConfig):
-    """LPA that minimises ``||t - g(c + d; x)||^2``.
+    """LPA with ``||t - g||^2`` in place of the cosine.
 
     Only the direction of a step counts, so the objective's scale does not matter. The target is a mean over
     the private data and much shorter than one query's gradient: most of the objective is |g|^2, that is, it
@@ -19,5 +19,7 @@ class PoiMSEConfig(LPAConfig):
     Attributes:
         objective: ``distance``, nothing else. The others: see LPAConfig.
     """
+
+    SOURCE: ClassVar[str] = "Zhou et al., baseline"
 
     objective: Literal["distance"] = "distance"

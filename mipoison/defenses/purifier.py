@@ -23,7 +23,8 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class PurifierConfig(Config):
-    """Purifier-style autoencoder.
+    """Purifier-style: an autoencoder with a bottleneck, trained on public vectors; label kept by
+    projection.
 
     Attributes:
         bottleneck: units in the middle, at least 1; no more than K - 1 are used.
@@ -31,6 +32,8 @@ class PurifierConfig(Config):
         hidden: units of the outer layers. steps: Adam steps. batch: vectors per step.
         public_data: the share of D_inv whose clean vectors it is trained on.
     """
+
+    SOURCE: ClassVar[str] = "Yang et al. 2020, adapted"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "bottleneck": Knob(low=1, high=16, log=True, integer=True, help="units in the middle"),

@@ -18,13 +18,15 @@ from mipoison.simplex import keep_label, label_of, project_labelled_simplex
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseSigmoidConfig(Config):
-    """Reverse sigmoid.
+    """``c - beta (sigmoid(gamma logit c) - 1/2)``, normalised, label kept by projection.
 
     Attributes:
         beta: size of the perturbation, [0, 1]; 0 changes nothing but rounding. Above 1 scores could fall
             below zero.
         gamma: its slope in the logit, above 0 and at most 10.
     """
+
+    SOURCE: ClassVar[str] = "Lee et al. 2018"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "beta": Knob(low=0.003, high=1.0, log=True, help="size of the perturbation"),

@@ -17,11 +17,13 @@ from mipoison.simplex import keep_label
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingConfig(Config):
-    """Rounding.
+    """Rounds to d decimals, on the simplex (largest remainders).
 
     Attributes:
         decimals: digits after the point, 0 to 6. 0 releases the label alone.
     """
+
+    SOURCE: ClassVar[str] = "Fredrikson et al. 2015"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "decimals": Knob(low=1, high=6, integer=True, help="digits after the point")

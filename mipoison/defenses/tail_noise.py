@@ -21,7 +21,7 @@ from mipoison.simplex import keep_label, label_of, project_simplex
 
 @dataclass(frozen=True, kw_only=True)
 class TailNoiseConfig(Config):
-    """Tail noise.
+    """Control: noise on every score but the label's; label score and sum stay.
 
     Attributes:
         budget: l2 length of the noise before the simplex and the label cut it, [0, 1.5].

@@ -17,7 +17,7 @@ from mipoison.simplex import keep_label
 
 @dataclass(frozen=True, kw_only=True)
 class TemperatureConfig(Config):
-    """Temperature scaling of the released vector.
+    """``softmax(log c / T)``; zero scores stay zero.
 
     Attributes:
         temperature: T in ``c' = softmax(log c / T)``, 0.05 to 100. 1 changes nothing but rounding.

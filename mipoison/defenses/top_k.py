@@ -16,7 +16,7 @@ from mipoison.simplex import keep_label
 
 @dataclass(frozen=True, kw_only=True)
 class TopKConfig(Config):
-    """Top-k truncation.
+    """Keeps the k largest scores, the others share the rest equally.
 
     Attributes:
         k: scores released, at least 1. From K - 1 on (K classes) nothing changes: the last score is the rest.

@@ -48,7 +48,7 @@ def service(defense: str) -> DefendedService:
         x_private_NCHW=x_NCHW, c_private_NK=c_NK, y_private_N=c_NK.argmax(1), n_classes=CLASSES,
         substitute=lambda _: substitute, substitute_data=lambda _: (c_NK, x_NCHW),
     )  # fmt: skip
-    unit: Defense = DEFENSES[defense](**KNOBS[defense]).make()  # type: ignore[attr-defined]
+    unit: Defense = DEFENSES[defense](**KNOBS[defense]).make()
     unit.fit(view, rng=rng)
     return DefendedService(victim, unit, secret=b"benchmark", n_classes=CLASSES, device=cpu)
 

@@ -74,7 +74,7 @@ def fitted(name: str, size: Size, **knobs: Any) -> Defense:
         n_classes=size.classes,
         device=default_device(),
     )
-    defense: Defense = config.make()  # type: ignore[attr-defined]
+    defense: Defense = config.make()
     defense.fit(view, rng=generator(0, "benchmark", name))
     return defense
 

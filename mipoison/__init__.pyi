@@ -1,0 +1,16 @@
+"""What :mod:`mipoison` offers, for type checkers; at run time each name is loaded when it is first used."""
+
+from mipoison.attacks import ATTACKS as ATTACKS
+from mipoison.config import ConfigError as ConfigError
+from mipoison.defenses import DEFENSES as DEFENSES
+from mipoison.episode import EpisodeConfig as EpisodeConfig
+from mipoison.episode import evaluate as evaluate
+from mipoison.episode import run_episode as run_episode
+from mipoison.protect import fit_unit as fit_unit
+from mipoison.protect import load_unit as load_unit
+from mipoison.protect import load_victim as load_victim
+from mipoison.scene import SceneConfig as SceneConfig
+from mipoison.scene import prepare as prepare
+from mipoison.scene import scaled as scaled
+
+__version__: str
