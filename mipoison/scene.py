@@ -27,6 +27,7 @@ from mipoison.randomness import generator
 from mipoison.scene_config import PATHS, SCALES, SceneConfig, scaled
 from mipoison.service import DefendedService
 from mipoison.splits import Part, Split, halves, make_split
+from mipoison.storage import Storage
 from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
 from mipoison.victim import OwnVictim, load_victim
 
@@ -213,8 +214,8 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVi
 
 @undone()
 def prepare(
-    config: SceneConfig,
-    store: ArtifactStore,
+    config: SceneConfig | str,
+    store: ArtifactStore | Storage | str | Path = "results",
     *,
     data_root: Path | str | None = None,
     device: torch.device | None = None,
@@ -222,9 +223,20 @@ def prepare(
 ) -> Scene:
     """Load the data and train, or load from the store, the victim and both evaluators.
 
+    Args:
+        config: the scene's settings, or a data set's name at the scale ``quick``.
+        store: keeps what is trained; a folder or ``s3://bucket/prefix`` names one.
+        data_root: folder of the data sets; default: see :func:`mipoison.datasets.default_data_root`.
+        device: where to compute; default: the GPU if there is one.
+        progress: called with a line of text before each step.
+
     Raises:
         DataError, ConfigError: data or settings that cannot be used.
     """
+    if isinstance(config, str):
+        config = scaled(config, "quick")
+    if not isinstance(store, ArtifactStore):
+        store = ArtifactStore(store if isinstance(store, Storage) else Storage(store))
     device = device or default_device()
     torch.set_num_threads(config.threads)
     progress(f"{config.dataset}, seed {config.seed}: reading data")
@@ -267,8 +279,6 @@ def default_device() -> torch.device:
 
 @functools.lru_cache(maxsize=8)
 def _remembered(config: SceneConfig, root: str, data_root: str | None, device: str) -> Scene:
-    from mipoison.storage import Storage
-
     return prepare(config, ArtifactStore(Storage(root)), data_root=data_root, device=torch.device(device))
 
 
