@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from mipoison._moved import redirect
+
 __version__ = "0.1.0"
 
 _HOME = {  # type checkers read __init__.pyi
@@ -24,9 +26,9 @@ _HOME = {  # type checkers read __init__.pyi
     "EpisodeConfig": "mipoison.episode",
     "SceneConfig": "mipoison.scene",
     "evaluate": "mipoison.episode",
-    "fit_unit": "mipoison.protect",
-    "load_unit": "mipoison.protect",
-    "load_victim": "mipoison.protect",
+    "fit_unit": "mipoison.serving.protect",
+    "load_unit": "mipoison.serving.protect",
+    "load_victim": "mipoison.serving.protect",
     "prepare": "mipoison.scene",
     "run_episode": "mipoison.episode",
     "scaled": "mipoison.scene",
@@ -44,3 +46,22 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+redirect(
+    {
+        "mipoison.artifacts": "mipoison.storage.artifacts",
+        "mipoison.datasets": "mipoison.data.datasets",
+        "mipoison.export": "mipoison.serving.export",
+        "mipoison.imagefolder": "mipoison.data.imagefolder",
+        "mipoison.images": "mipoison.data.images",
+        "mipoison.memory": "mipoison.metrics.memory",
+        "mipoison.protect": "mipoison.serving.protect",
+        "mipoison.s3": "mipoison.storage.s3",
+        "mipoison.splits": "mipoison.data.splits",
+        "mipoison.stacked": "mipoison.attacks.stacked",
+        "mipoison.unit": "mipoison.serving.unit",
+        "mipoison.victim": "mipoison.victims.own",
+        "mipoison.wrap": "mipoison.serving.wrap",
+    }
+)

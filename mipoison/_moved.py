@@ -9,7 +9,8 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 class _Loader(importlib.abc.Loader):
@@ -47,3 +48,21 @@ def redirect(moved: Mapping[str, str]) -> None:
         moved: old full name -> new full name. A name that is a module today must not be among them.
     """
     sys.meta_path.append(_Finder(moved))
+
+
+def forward(package: str, module: str) -> Callable[[str], Any]:
+    """A package's ``__getattr__`` that finds the names of the module which it was in version 0.1.
+
+    Args:
+        package: its name, for the error. module: full name of the module that has the names now.
+    """
+
+    def find(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except AttributeError:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
+
+    return find

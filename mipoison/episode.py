@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipoison.ask import undone
 from mipoison.attacks import ATTACKS
 from mipoison.attacks.sizes import DEFAULT_SIZES, sized
 from mipoison.config import Config, ConfigError, Plain, choose, digest
 from mipoison.defenses import DEFENSES, retraining
-from mipoison.memory import peak_resident_mb
 from mipoison.metrics import leakage, utility
+from mipoison.metrics.memory import peak_resident_mb
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Attack, Defense, ThreatModel
 from mipoison.randomness import generator, role_seed
 from mipoison.scene import PATHS, Scene, SceneConfig
 from mipoison.service import DefendedService, MeteredOracle
+from mipoison.victims.ask import undone
 
 PARTS = ("attack_train", "private_train", "private_test")
 """The requests of an episode: the attacker's own images, and the private images whose answers it inverts."""
@@ -130,7 +130,7 @@ class Released:
 
 @undone()
 def release(deployment: Deployment) -> Released:
-    """Answer all three requests here; see ``study.worker`` for the sharded form."""
+    """Answer all three requests here; see ``study.trial.worker`` for the sharded form."""
     split = deployment.scene.split
     start = time.perf_counter()
     vectors = {part: deployment.service.release(getattr(split, part).x_NCHW) for part in PARTS}

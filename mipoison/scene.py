@@ -15,21 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mipoison.artifacts import ArtifactStore
-from mipoison.ask import Classifier, undone
-from mipoison.classifier_check import check_victim
 from mipoison.config import ConfigError
-from mipoison.fingerprints import refuse_other
+from mipoison.data.splits import Part, Split, halves, make_split
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
 from mipoison.scene_config import PATHS, SCALES, SceneConfig, scaled
 from mipoison.service import DefendedService
-from mipoison.splits import Part, Split, halves, make_split
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
-from mipoison.victim import OwnVictim, load_victim
+from mipoison.victims.ask import Classifier, undone
+from mipoison.victims.check import check_victim
+from mipoison.victims.fingerprints import refuse_other
+from mipoison.victims.own import OwnVictim, load_victim
 
 __all__ = [
     "PATHS",
@@ -226,7 +226,7 @@ def prepare(
     Args:
         config: the scene's settings, or a data set's name at the scale ``quick``.
         store: keeps what is trained; a folder or ``s3://bucket/prefix`` names one.
-        data_root: folder of the data sets; default: see :func:`mipoison.datasets.default_data_root`.
+        data_root: folder of the data sets; default: see :func:`mipoison.data.datasets.default_data_root`.
         device: where to compute; default: the GPU if there is one.
         progress: called with a line of text before each step.
 

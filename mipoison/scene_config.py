@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mipoison.config import Config, Plain, choose, digest
-from mipoison.datasets import DATASETS, check_image_size, parse_name
+from mipoison.data.datasets import DATASETS, check_image_size, parse_name
+from mipoison.data.splits import AUXILIARY
 from mipoison.models.classifier import ClassifierConfig
-from mipoison.outputs import OUTPUTS
-from mipoison.splits import AUXILIARY
-from mipoison.victim import check_source, short_name
+from mipoison.victims.outputs import OUTPUTS
+from mipoison.victims.own import check_source, short_name
 
 _OF_OWN = ("victim_state", "victim_digest", "victim_outputs")
 """Settings that mean something with an own classifier alone."""
@@ -27,9 +27,9 @@ class SceneConfig(Config):
         seed: of the split, the victim, the evaluators and everything random.
         limit: at most so many training images a side; None takes all.
         image_size: side of the images of ``folder:PATH``; None: the data set's own.
-        victim, victim_state, victim_digest: the user's own classifier, see :mod:`mipoison.victim`, and what
-            it must be found to be; None trains one. It is used as it is: the seed does not change it. With
-            ``same`` all classes are private then.
+        victim, victim_state, victim_digest: the user's own classifier, see :mod:`mipoison.victims.own`, and
+            what it must be found to be; None trains one. It is used as it is: the seed does not change it.
+            With ``same`` all classes are private then.
         victim_outputs: what the own classifier's outputs are stated to be, ``logits`` or ``probabilities``;
             None: logits, refused where they look like probabilities.
         victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture,

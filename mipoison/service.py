@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipoison.ask import Classifier, classifier_of, undone
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Defense
 from mipoison.randomness import QueryRandomness, content_keys
+from mipoison.victims.ask import Classifier, classifier_of, undone
 
 CHUNK = 128
 """Queries per forward pass and per ``protect`` call, whatever the request's size: so results do not depend on
@@ -47,7 +47,7 @@ class DefendedService:
     request: the same images in other requests are other queries. :meth:`release_stream` keeps nothing.
 
     Args:
-        victim: classifier to logits; asked as :class:`mipoison.ask.Classifier` does.
+        victim: classifier to logits; asked as :class:`mipoison.victims.ask.Classifier` does.
         defense: a fitted post-processing unit.
         secret: the defender's secret for keyed randomness.
         n_classes: K. device: where victim and defense compute.

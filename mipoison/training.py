@@ -54,7 +54,7 @@ class Job:
     """One training, ready to run: what :func:`train` takes, as a value.
 
     So that the trainings of several attackers can be collected and run together, see
-    :func:`mipoison.stacked.train_many`.
+    :func:`mipoison.attacks.stacked.train_many`.
     """
 
     model: nn.Module

@@ -20,12 +20,12 @@ from rich.markdown import Markdown
 
 from mipoison.config import ConfigError, choose
 from mipoison.episode import device_name, versions
-from mipoison.storage import Storage
+from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
 from study.bench.rows import Row, markdown, to_frame
-from study.plain import markdown_text
-from study.progress import Progress
-from study.signals import Interrupts, as_command, interruptible
+from study.runtime.plain import markdown_text
+from study.runtime.progress import Progress
+from study.runtime.signals import Interrupts, as_command, interruptible
 
 USAGE, FAILED = 2, 1
 

@@ -28,19 +28,19 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from mipoison.defenses import ANCHORS
-from mipoison.storage import Storage
-from study.local import LocalExecutor
-from study.opening import open_study
-from study.progress import Progress
-from study.records import Records, episode_schema
+from mipoison.storage.files import Storage
+from study.executors.local import LocalExecutor
+from study.records.store import Records, episode_schema
 from study.render import Finished, load, write_compact
+from study.runtime.progress import Progress
+from study.search.space import starting_points
 from study.session.callbacks import LiveLine
 from study.session.loop import TrialLoop
+from study.session.opening import open_study
 from study.session.study import Study
-from study.settings import StudySettings
-from study.space import starting_points
-from study.spec import TrialSpec
-from study.trial import Outcome
+from study.settings.study_settings import StudySettings
+from study.trial.run import Outcome
+from study.trial.spec import TrialSpec
 
 SOURCE = Path(__file__).parent / "results" / "digits-search"
 REPEATS = 7

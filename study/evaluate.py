@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mipoison.config import ConfigError
-from mipoison.datasets import DataError
+from mipoison.data.datasets import DataError
 from mipoison.episode import device_name, versions
-from study.again import Given, differences, largest, rows_of, run_again, specification
-from study.cut import CUT
-from study.plain import visible_line
-from study.reading import saying
+from study.records.reading import saying
 from study.render import Finished, load
-from study.reporting.tables import attackers_table
-from study.scratch import kept, scratch_folder
-from study.signals import Interrupts, as_command, interruptible
+from study.reports.tables import attackers_table
+from study.runtime.plain import visible_line
+from study.runtime.scratch import kept, scratch_folder
+from study.runtime.signals import Interrupts, as_command, interruptible
+from study.search.pruning import CUT
+from study.trial.rerun import Given, differences, largest, rows_of, run_again, specification
 
 USAGE, DIFFERENT = 2, 1
 

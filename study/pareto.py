@@ -16,28 +16,28 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from mipoison.datasets import DataError, parse_name
-from mipoison.storage import storage_failure
-from study.driver import cut_share, failed_share, run_study, write_frontier
-from study.executor import Executor
-from study.failure import LostError
-from study.fresh import reevaluate
-from study.monitoring import RayMonitor
-from study.opening import open_study
-from study.page import PAGE, write_page
-from study.plain import visible_line
-from study.progress import Progress
-from study.rayenv import plan_ray
-from study.reading import saying
+from mipoison.data.datasets import DataError, parse_name
+from mipoison.storage.files import storage_failure
+from study.executors.base import Executor
+from study.executors.environment import plan_ray
+from study.records.reading import saying
 from study.render import load
-from study.reporting import write_report
-from study.resources import Resources
-from study.scratch import kept
+from study.reports.html import PAGE, write_page
+from study.reports.markdown import write_report
+from study.runtime.plain import visible_line
+from study.runtime.progress import Progress
+from study.runtime.scratch import kept
+from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
+from study.session.driver import cut_share, failed_share, run_study, write_frontier
+from study.session.monitoring import RayMonitor
+from study.session.opening import open_study
+from study.session.reevaluation import reevaluate
 from study.session.study import Study
-from study.settings import Arguments, Display
-from study.signals import Interrupts, as_command, interruptible
+from study.settings.resources import Resources
+from study.settings.study_settings import Arguments, Display
 from study.tracking import make_trackers
+from study.trial.failure import LostError
 
 TABLE_WIDTH = 100
 """Columns that the tables need: a narrower terminal wraps them."""
@@ -160,12 +160,12 @@ def make_executor(
     """The executor on what the settings ask for; a local Ray is started."""
     show = (lambda *_: None) if progress is None else progress.brief
     if resources.executor == "local":
-        from study.local import LocalExecutor
+        from study.executors.local import LocalExecutor
 
         return LocalExecutor()
     show("loading Ray", 0, 2)
     plan = plan_ray(resources.address)  # Ray reads its environment when it is imported
-    from study.cluster import RayExecutor, start_ray, stop_ray
+    from study.executors.ray_executor import RayExecutor, start_ray, stop_ray
 
     show("starting Ray", 1, 2)
     url = start_ray(plan, dashboard=display.dashboard, verbose=display.verbose)

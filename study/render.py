@@ -21,17 +21,17 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from mipoison.storage import Storage
-from study.frontier import pareto_front, selection_bias, settings_table
-from study.plain import visible_line
-from study.progress import Progress
-from study.reading import Unreadable, leave_out, saying
-from study.reading.documents import about_to_show
-from study.reading.episodes import compact_of
-from study.records import ABOUT, Records, check_name, episode_schema, to_frame
-from study.reporting import markdown
-from study.reporting.figures import drawn, frontier_figure
-from study.reporting.tables import describe
+from mipoison.storage.files import Storage
+from study.analysis.frontier import pareto_front, selection_bias, settings_table
+from study.records.reading import Unreadable, leave_out, saying
+from study.records.reading.documents import about_to_show
+from study.records.reading.episodes import compact_of
+from study.records.store import ABOUT, Records, check_name, episode_schema, to_frame
+from study.reports.figures import drawn, frontier_figure
+from study.reports.markdown import markdown
+from study.reports.tables import describe
+from study.runtime.plain import visible_line
+from study.runtime.progress import Progress
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
 MAX_ACCURACY_DROP = 0.02

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mipoison.config import ConfigError
-from mipoison.datasets import DataError
-from mipoison.storage import Storage
-from study.again import Given
-from study.page import PAGE, build
-from study.plain import visible_line
-from study.reading import saying
+from mipoison.data.datasets import DataError
+from mipoison.storage.files import Storage
+from study.records.reading import saying
 from study.render import load
+from study.reports.html import PAGE, build
+from study.runtime.plain import visible_line
+from study.trial.rerun import Given
 
 USAGE = 2
 

@@ -15,10 +15,8 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError, choose
-from mipoison.datasets import DataError, parse_name
-from mipoison.storage import StorageError
-from study.failure import LostError
-from study.lock import Lease
+from mipoison.data.datasets import DataError, parse_name
+from mipoison.storage.files import StorageError
 from study.paper.compact import write_compact
 from study.paper.diagnostics import diagnose
 from study.paper.estimate import duration, expected_seconds
@@ -40,12 +38,14 @@ from study.paper.figures import write_figures
 from study.paper.render import failed_share, load, write_tables
 from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
-from study.plain import visible_line
-from study.reading import saying
-from study.resources import Resources
-from study.scratch import kept
-from study.settings import Display, Place, Sizes, StudySettings
-from study.signals import Interrupts, as_command, interruptible
+from study.records.reading import saying
+from study.runtime.plain import visible_line
+from study.runtime.scratch import kept
+from study.runtime.signals import Interrupts, as_command, interruptible
+from study.session.lease import Lease
+from study.settings.resources import Resources
+from study.settings.study_settings import Display, Place, Sizes, StudySettings
+from study.trial.failure import LostError
 
 SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mipoison.memory import peak_resident_mb
-from study.failure import TrialFailure
-from study.signals import as_command, interruptible
-from study.simulation import Nodes, private_environment
+from mipoison.metrics.memory import peak_resident_mb
+from study.bench.simulated_cluster import Nodes, private_environment
+from study.runtime.signals import as_command, interruptible
+from study.trial.failure import TrialFailure
 
 TIMEOUT_S = 900
 """No measurement takes longer; it is ended then."""
@@ -99,12 +99,12 @@ def on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float
 
 def drive() -> None:
     """The driver's process: connect, search, print a measurement as JSON."""
-    from study.rayenv import plan_ray
-    from study.resources import Resources
+    from study.executors.environment import plan_ray
+    from study.settings.resources import Resources
 
     order = json.loads(sys.argv[1])
     plan = plan_ray(order["address"])
-    from study.cluster import RayExecutor, start_ray
+    from study.executors.ray_executor import RayExecutor, start_ray
 
     class Sleepers(RayExecutor):
         trainable = staticmethod(sleep_trial)
@@ -130,7 +130,7 @@ def sleep_trial(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asker(length_s: float) -> Any:
-    from study.spec import TrialSpec
+    from study.trial.spec import TrialSpec
 
     def ask() -> TrialSpec:
         return TrialSpec(
@@ -241,7 +241,7 @@ def _measure_all() -> None:
     import tyro
     from rich.console import Console
 
-    from study.progress import Progress
+    from study.runtime.progress import Progress
 
     chosen = tyro.cli(Arguments, prog="study/scaling.py")
     done, of = itertools.count(), len(chosen.nodes) * len(chosen.length)

@@ -23,15 +23,15 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from mipoison.storage import StorageError
-from study.listeners import listeners
-from study.rayenv import RayPlan, check_privacy, plan_ray
-from study.scratch import kept
-from study.signals import Interrupts, as_command, interruptible
+from mipoison.storage.files import StorageError
+from study.executors.environment import RayPlan, check_privacy, plan_ray
+from study.runtime.scratch import kept
+from study.runtime.signals import Interrupts, as_command, interruptible
+from study.serving.listeners import listeners
 
 if TYPE_CHECKING:
-    from mipoison.wrap import ProtectedClassifier
-    from study.front import Front
+    from mipoison.serving.wrap import ProtectedClassifier
+    from study.serving.front import Front
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     # Not above: the processes that read bodies import this file, too, and do without torch.
-    from study.progress import Progress
+    from study.runtime.progress import Progress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
@@ -139,7 +139,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 def _served(settings: Arguments) -> Any:
     """What the replicas load; ConfigError where Ray Serve is not installed."""
     try:
-        from study.endpoint import Served
+        from study.serving.endpoint import Served
     except ImportError as error:
         raise ConfigError(f'Ray Serve is missing ({error}): pip install -e ".[serve]"') from error
     return Served(
@@ -153,7 +153,7 @@ def _served(settings: Arguments) -> Any:
 
 def _front(settings: Arguments, protected: ProtectedClassifier) -> Front:
     """The HTTP door; its port is taken from now on."""
-    from study.front import Front
+    from study.serving.front import Front
 
     return Front(
         settings.host,
@@ -184,8 +184,8 @@ def _steps(
     from ray import serve
     from ray.serve.config import ProxyLocation
 
-    from study.endpoint import Endpoint, answering, fault
-    from study.localray import start_local
+    from study.executors.local_ray import start_local
+    from study.serving.endpoint import Endpoint, answering, fault
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if settings.verbose else logging.ERROR
@@ -221,7 +221,7 @@ def _stop(plan: RayPlan) -> None:
     """Requests under way are answered, for a while; then the local Ray ends."""
     import ray
 
-    from study.localray import stop_ray
+    from study.executors.local_ray import stop_ray
 
     if ray.is_initialized():
         draining = threading.Thread(target=_drain, daemon=True)

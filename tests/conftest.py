@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mipoison.artifacts import ArtifactStore
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.randomness import generator
 from mipoison.scene import Scene, SceneConfig, prepare
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 from mipoison.training import seeded
 
 torch.set_num_threads(1)  # sums are ordered by the number of threads

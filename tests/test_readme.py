@@ -89,8 +89,8 @@ ELSEWHERE = {
     "ray up clusters/aws.yaml": "tests/clusters/test_bootstrap_aws.py",
     "python study/benchmark.py": "tests/study/test_benchmark.py; .ci/run runs it with --quick",
     "python study/reproduce.py --all --resume --data-root DATA": "tests/study/test_reproduce.py",
-    "tensorboard --logdir results/logged/tensorboard": "tests/study/test_tracking.py reads the same files",
-    "optuna-dashboard results/digits-same/optuna.log": "tests/study/test_tracking.py opens one",
+    "tensorboard --logdir results/logged/tensorboard": "tests/study/tracking/test_trackers.py reads them",
+    "optuna-dashboard results/digits-same/optuna.log": "tests/study/tracking/test_trackers.py opens one",
 }
 CHECKED = (  # clusters, GPUs, S3: the settings are parsed and checked, as the command does before any work
     "python study/pareto.py --dataset lfw",
@@ -175,7 +175,7 @@ def test_the_first_commands_are_those_of_ci() -> None:
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith(CHECKED)])
 def test_a_command_for_a_cluster_has_valid_settings(command: str) -> None:
-    from study.settings import Arguments
+    from study.settings.study_settings import Arguments
 
     words = shlex.split(command.partition("study/pareto.py")[2])
     tyro.cli(Arguments, args=words).checked()

@@ -112,7 +112,7 @@ def confidence_vectors(model: Callable[[Tensor], Tensor], x_NCHW: Tensor, *, bat
     """Softmax outputs (N, K) in eval mode, in fixed chunks so that sharding changes nothing.
 
     Args:
-        model: images to float32 logits: a network of ours, or a :class:`mipoison.ask.Classifier`.
+        model: images to float32 logits: a network of ours, or a :class:`mipoison.victims.ask.Classifier`.
     """
     if isinstance(model, nn.Module):
         model.eval()

@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mipoison.artifacts import ArtifactStore
 from mipoison.defenses.lpa import LPA, LPAConfig
 from mipoison.metrics.statistics import mean_interval
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene, prepare, scaled
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 
 BUDGETS = (1e-4, 1e-3, 1e-2, 0.1, 0.5)
 VARIANTS: dict[str, dict[str, Any]] = {

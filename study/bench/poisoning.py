@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mipoison.export import export_amortised
+from mipoison.serving.export import export_amortised
 from study.bench.rows import Row, against, at_most, interleaved
 from study.bench.subject import Size, fitted, pairs, protect, randomness
 

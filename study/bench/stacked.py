@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from mipoison.attacks.stacked import train_many
 from mipoison.models.inversion import InversionConfig
 from mipoison.randomness import generator
-from mipoison.stacked import train_many
 from mipoison.training import RECONSTRUCTION_LOSSES, Job, seeded
 
 MEMBERS = 16

@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from mipoison.artifacts import ArtifactStore
 from mipoison.attacks import ATTACKS
 from mipoison.defenses import DEFENSES
 from mipoison.episode import EpisodeConfig, attack_and_measure, deploy, release
-from mipoison.memory import peak_resident_mb
+from mipoison.metrics.memory import peak_resident_mb
 from mipoison.scene import SceneConfig, prepare, scaled
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 from study.bench.rows import Row, against, seconds_of
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mipoison.defenses import DEFENSES
-from mipoison.memory import peak_resident_mb
+from mipoison.metrics.memory import peak_resident_mb
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionConfig
 from mipoison.protocols import DefenderView, Defense

@@ -27,10 +27,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from mipoison.data.splits import make_split
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.metrics.utility import confidence_distortion, label_agreement
-from mipoison.protect import fit_unit, load_unit, load_victim
-from mipoison.splits import make_split
+from mipoison.serving.protect import fit_unit, load_unit, load_victim
 from study import pareto
 
 CLASSIFIER = "study.examples.protect_torchvision:classifier"

@@ -30,7 +30,6 @@ import torch
 import tyro
 from torch import Tensor
 
-from mipoison.artifacts import ArtifactStore
 from mipoison.attacks.ridge import ridge_path
 from mipoison.attacks.selection import folds
 from mipoison.config import Config
@@ -46,7 +45,8 @@ from mipoison.randomness import generator
 from mipoison.scene import Scene, prepare, scaled
 from mipoison.service import MeteredOracle
 from mipoison.simplex import label_of
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 
 SETTINGS: dict[str, tuple[str, Config]] = {
     "none": ("none", NoneConfig()),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from mipoison.storage import Storage
+from mipoison.storage.files import Storage
 from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES
 from study.paper.figures import PICTURES, pictures
 from study.paper.render import Measured
 from study.paper.run import FOLDER
-from study.records import ABOUT
+from study.records.store import ABOUT
 from study.render import EPISODES, small_parquet
 
 

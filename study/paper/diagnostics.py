@@ -24,8 +24,8 @@ from mipoison.randomness import generator
 from mipoison.scene import scene_for
 from mipoison.service import MeteredOracle
 from study.paper.experiments import BUDGETS
-from study.records import Records
-from study.settings import StudySettings
+from study.records.store import Records
+from study.settings.study_settings import StudySettings
 
 VECTORS, COSINE = "vectors.parquet", "cosine.parquet"
 SHOWN = 200

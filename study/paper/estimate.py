@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from mipoison.datasets import DATASETS, parse_name
+from mipoison.data.datasets import DATASETS, parse_name
 from mipoison.models.inversion import InversionConfig
 from mipoison.randomness import generator
 from mipoison.scene import SceneConfig

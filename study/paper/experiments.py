@@ -16,7 +16,7 @@ from typing import Any
 
 from mipoison.attacks import ATTACKS, PASSIVE
 from mipoison.config import ConfigError
-from mipoison.datasets import parse_name
+from mipoison.data.datasets import parse_name
 from mipoison.defenses import DEFENSES
 
 NUMBERS = Path(__file__).parent / "numbers.csv"

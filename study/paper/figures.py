@@ -17,17 +17,17 @@ from sklearn.manifold import TSNE
 
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
-from mipoison.storage import Storage
+from mipoison.storage.files import Storage
 from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES, Row, sweep, table_rows
 from study.paper.render import Measured
 from study.paper.run import FOLDER
-from study.pictures import kept_pictures, read_pictures
-from study.plain import visible_line
-from study.reading import Unreadable, leave_out
-from study.reading.tables import cosine_of, vectors_of
-from study.reporting.figures import COLOURS, DPI, MARKERS, grid_figure
-from study.scratch import scratch_folder
+from study.records.images import kept_pictures, read_pictures
+from study.records.reading import Unreadable, leave_out
+from study.records.reading.tables import cosine_of, vectors_of
+from study.reports.figures import COLOURS, DPI, MARKERS, grid_figure
+from study.runtime.plain import visible_line
+from study.runtime.scratch import scratch_folder
 
 T = TypeVar("T")
 FIRST = 0

@@ -12,16 +12,16 @@ import pandas as pd
 from mipoison.attacks import PASSIVE
 from mipoison.config import ConfigError
 from mipoison.metrics.statistics import mean_interval, paired_difference
-from mipoison.storage import Storage
+from mipoison.storage.files import Storage
 from study.paper.experiments import FACES, MEASURES, RUNS, Row, folder_of, table_rows
 from study.paper.notes import NOTES, TITLES
 from study.paper.run import FOLDER, records_for
-from study.plain import markdown_text
-from study.reading import Unreadable, leave_out
-from study.reading.documents import about_to_show
-from study.records import ABOUT
+from study.records.reading import Unreadable, leave_out
+from study.records.reading.documents import about_to_show
+from study.records.store import ABOUT
 from study.render import EPISODES, compact_episodes
-from study.reporting.tables import describe
+from study.reports.tables import describe
+from study.runtime.plain import markdown_text
 
 OURS = {
     "model_accuracy": ("protected_accuracy", 100.0, ".1f"),

@@ -10,18 +10,18 @@ from rich.console import Console
 
 from mipoison.attacks import by_cost
 from mipoison.config import ConfigError
+from mipoison.data.splits import describe, make_split
 from mipoison.defenses import ANCHORS
-from mipoison.splits import describe, make_split
-from mipoison.storage import Storage
-from study.executor import Executor
+from mipoison.storage.files import Storage
+from study.executors.base import Executor
 from study.paper.experiments import Row, trials_of
-from study.plain import visible_line
-from study.progress import Progress
-from study.records import Records
+from study.records.store import Records
+from study.runtime.plain import visible_line
+from study.runtime.progress import Progress
 from study.session.callbacks import LiveLine
 from study.session.loop import FixedTrials, TrialLoop
 from study.session.study import template_of, write_about
-from study.settings import SCENES, StudySettings
+from study.settings.study_settings import SCENES, StudySettings
 
 FOLDER = "reproduction"
 """Below the storage root: one folder of records a dataset, and the rendered tables and figures."""

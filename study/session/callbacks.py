@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mipoison.defenses import ANCHORS
-from study.monitoring import Monitor
-from study.progress import Progress
-from study.spec import FinishedTrial, TrialSpec
+from study.runtime.progress import Progress
+from study.session.monitoring import Monitor
+from study.trial.spec import FinishedTrial, TrialSpec
 
 Quality = tuple[float | None, float | None]
 """Least worst-case attack accuracy of the feasible settings, and hypervolume (shares); None: not known."""

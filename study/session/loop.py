@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mipoison.defenses import ANCHORS
-from mipoison.storage import StorageError, storage_failure
-from study import signals
-from study.executor import Executor
-from study.failure import FailureKind, TrialFailure
-from study.lock import Lease
-from study.records import Records
+from mipoison.storage.files import StorageError, storage_failure
+from study.executors.base import Executor
+from study.records.store import Records
+from study.runtime import signals
 from study.session.callbacks import Callback, Standing
-from study.spec import FinishedTrial, TrialResult, TrialSpec
-from study.trial import Outcome, complete, record_failure
+from study.session.lease import Lease
+from study.trial.failure import FailureKind, TrialFailure
+from study.trial.run import Outcome, complete, record_failure
+from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
 
 
 class TrialSearch(Protocol):

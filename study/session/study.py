@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mipoison.artifacts import source_fingerprint
 from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
-from mipoison.storage import StorageError
-from study.cut import Point, worst_point
-from study.lock import Lease
-from study.quality import quality
-from study.records import ABOUT, Records
-from study.search import Search
+from mipoison.storage.artifacts import source_fingerprint
+from mipoison.storage.files import StorageError
+from study.records.store import ABOUT, Records
+from study.search.pruning import Point, worst_point
+from study.search.sampler import Search
 from study.session.callbacks import Quality, Standing
-from study.settings import StudySettings
-from study.spec import FinishedTrial, TrialSpec, TrialTemplate
-from study.trial import Outcome, Record
+from study.session.lease import Lease
+from study.session.quality import quality
+from study.settings.study_settings import StudySettings
+from study.trial.run import Outcome, Record
+from study.trial.spec import FinishedTrial, TrialSpec, TrialTemplate
 
 REPEATED_SUGGESTIONS = 60
 """So many suggestions in a row of what is known or under way: the space has no more settings to offer."""

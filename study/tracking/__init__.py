@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from study.spec import FinishedTrial
+from study.trial.spec import FinishedTrial
 
 
 class Tracker(Protocol):

@@ -6,8 +6,8 @@ import math
 from importlib.util import find_spec
 
 from mipoison.config import ConfigError
-from mipoison.s3 import holds_credentials
-from study.spec import FinishedTrial
+from mipoison.storage.s3 import holds_credentials
+from study.trial.spec import FinishedTrial
 
 
 def check_address(address: str) -> None:

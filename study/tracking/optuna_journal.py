@@ -16,11 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from study import space
-from study.records import Records
-from study.scratch import scratch_folder
-from study.search import DIRECTIONS
-from study.spec import FinishedTrial
+from study.records.store import Records
+from study.runtime.scratch import scratch_folder
+from study.search import space
+from study.search.sampler import DIRECTIONS
+from study.trial.spec import FinishedTrial
 
 NAME = "optuna.log"
 EVERY_S = 20.0

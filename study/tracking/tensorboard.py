@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from study.records import Records
-from study.scratch import scratch_folder
-from study.spec import FinishedTrial
+from study.records.store import Records
+from study.runtime.scratch import scratch_folder
+from study.trial.spec import FinishedTrial
 
 SCALARS = ("reconstruction_error", "attack_accuracy", "excess_leakage", "ssim", "seconds_attack")
 """Columns of the records that become curves: the attacker in the tag, the seed as the step."""

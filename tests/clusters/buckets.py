@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 
 from pyarrow import fs
 
-from mipoison.storage import Storage
+from mipoison.storage.files import Storage
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIATESTKEYID0000001",

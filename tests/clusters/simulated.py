@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from mipoison.defenses import ANCHORS
-from mipoison.storage import Storage
-from study import simulation
-from study.frontier import frontier_table
-from study.local import LocalExecutor
-from study.opening import open_study
-from study.records import Records
+from mipoison.storage.files import Storage
+from study.analysis.frontier import frontier_table
+from study.bench import simulated_cluster as simulation
+from study.executors.local import LocalExecutor
+from study.records.store import Records
 from study.session.loop import TrialLoop
-from study.settings import StudySettings
-from study.trial import execute
+from study.session.opening import open_study
+from study.settings.study_settings import StudySettings
+from study.trial.run import execute
 
 ROOT = Path(__file__).parents[2]
 SLACK = float(os.environ.get("CI_SLACK", "1"))

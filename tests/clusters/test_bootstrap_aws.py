@@ -134,14 +134,14 @@ def test_the_head_is_set_up_in_order(found: dict[str, Any]) -> None:
         "RAY_enable_autoscaler_v2=1",
     ):
         assert part in start
-    # The path that study/rayenv.py looks at, in the container.
+    # The path that study/executors/environment.py looks at, in the container.
     assert any("ray:/home/ray/ray_bootstrap_config.yaml" in line for line in lines)
     assert "--autoscaling-config=/home/ray/ray_bootstrap_config.yaml" in start
 
 
 def test_what_the_head_gets_holds_no_secret(found: dict[str, Any]) -> None:
     sent = found["sent"]
-    assert sent["provider"]["module"] == "study.spot.SpotFirst"
+    assert sent["provider"]["module"] == "study.executors.aws_spot.SpotFirst"
     assert sent["provider"]["max_on_demand"] == CONFIG["provider"]["max_on_demand"]
     mounts = sent["file_mounts"]  # from the head to the workers
     assert mounts["/home/ray/.ray/auth_token"] == "/home/ray/.ray/auth_token"

@@ -20,8 +20,8 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import GangResourceRequest
 from ray.scripts.scripts import cli
 
-from study.rayenv import autoscaling_limit
-from study.settings import Arguments
+from study.executors.environment import autoscaling_limit
+from study.settings.study_settings import Arguments
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 RAY_FILES = ("aws.yaml", "gcp.yaml", "onprem.yaml")

@@ -23,8 +23,8 @@ from simulated import (
     trials_done,
 )
 
-from mipoison.storage import Storage
-from study.records import Records
+from mipoison.storage.files import Storage
+from study.records.store import Records
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580 * SLACK)]
 

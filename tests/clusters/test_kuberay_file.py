@@ -19,8 +19,8 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import GangResourceRequest
 
-from study.rayenv import autoscaling_limit
-from study.settings import Arguments
+from study.executors.environment import autoscaling_limit
+from study.settings.study_settings import Arguments
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 ACCOUNT, JOB = yaml.safe_load_all((CLUSTERS / "kuberay-rayjob.yaml").read_text())

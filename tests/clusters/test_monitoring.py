@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mipoison.storage import Storage
-from study import monitoring
-from study.frontier import hypervolume, reference_point, settings_table
-from study.records import Records
-from study.simulation import Nodes, private_environment
+from mipoison.storage.files import Storage
+from study.analysis.frontier import hypervolume, reference_point, settings_table
+from study.bench.simulated_cluster import Nodes, private_environment
+from study.records.store import Records
+from study.session import monitoring
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "clusters" / "grafana-dashboard.json"

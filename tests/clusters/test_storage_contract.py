@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from buckets import KEYS, Bucket
 
-import mipoison.storage as storage_module
+import mipoison.storage.files as storage_module
 from mipoison.config import ConfigError
-from mipoison.storage import PATIENCE, Storage, StorageError, storage_failure
+from mipoison.storage.files import PATIENCE, Storage, StorageError, storage_failure
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -21,9 +21,9 @@ from simulated import Driver, arguments, assert_whole, numbers, private_environm
 
 import mipoison.scene
 from mipoison.defenses import ANCHORS
-from mipoison.storage import PATIENCE, Storage
+from mipoison.storage.files import PATIENCE, Storage
 from study.pareto import main
-from study.records import Records
+from study.records.store import Records
 from study.render import main as render
 
 pytestmark = pytest.mark.timeout(400)
@@ -249,8 +249,8 @@ WRITER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from study.records import Records
-from mipoison.storage import Storage
+from study.records.store.store import Records
+from mipoison.storage.files.files import Storage
 row = {"defense": "noise", "status": "ok", "model_accuracy": 0.9}
 rows = [row | {"episode_id": f"{s}{a}", "seed": s, "attack": a} for s in range(3) for a in ("raw", "passive")]
 records = Records(Storage(sys.argv[1]), "s")

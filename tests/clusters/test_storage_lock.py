@@ -18,10 +18,10 @@ from buckets import Bucket
 from simulated import Driver, arguments, assert_whole, private_environment, trials_done
 
 from mipoison.config import ConfigError
-from mipoison.storage import Storage, StorageError
-from study import lock
-from study.lock import Lease, born, runs
+from mipoison.storage.files import Storage, StorageError
 from study.pareto import main
+from study.session import lease as lock
+from study.session.lease import Lease, born, runs
 
 MESSAGE = rf"study 's' in .* is being run by process {os.getpid()} on .* since .*: wait for it, stop it"
 

@@ -18,9 +18,9 @@ from simulated import SETTINGS, Driver, arguments, assert_whole, private_environ
 
 import mipoison.scene
 from mipoison.randomness import role_seed
-from mipoison.storage import Storage
+from mipoison.storage.files import Storage
 from study.pareto import main
-from study.pictures import read_pictures
+from study.records.images import read_pictures
 from study.render import main as render
 
 pytestmark = pytest.mark.timeout(400)

@@ -25,13 +25,13 @@ from simulated import (
     private_environment,
 )
 
-from study import crew as crew_module
-from study.crew import Crew
-from study.losses import NODE_RETRIES, RETRIES, why_lost
-from study.search import Search
-from study.spec import TrialSpec
-from study.tuning import Causes
-from study.tuning import TuneSearcher as Searcher
+from study.executors import worker_group as crew_module
+from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
+from study.executors.tune import Causes
+from study.executors.tune import TuneSearcher as Searcher
+from study.executors.worker_group import Crew
+from study.search.sampler import Search
+from study.trial.spec import TrialSpec
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""

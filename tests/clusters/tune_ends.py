@@ -14,10 +14,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from study.failure import TrialFailure
-from study.rayenv import plan_ray
-from study.resources import Resources
-from study.spec import TrialSpec
+from study.executors.environment import plan_ray
+from study.settings.resources import Resources
+from study.trial.failure import TrialFailure
+from study.trial.spec import TrialSpec
 
 ENDS = ("fine", "none", "nan", "absent", "nothing", "raises", "dies", "dies once", "fine", "fine")
 MEET_S = 60
@@ -99,7 +99,7 @@ def main() -> None:
     plan = plan_ray("local")
     from simulated import descendants
 
-    from study.cluster import RayExecutor, start_ray
+    from study.executors.ray_executor import RayExecutor, start_ray
 
     start_ray(plan)
     executor = RayExecutor(resources, plan)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mipoison.artifacts import ArtifactStore
 from mipoison.attacks import ATTACKS
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.config import Config, ConfigError
@@ -35,7 +34,8 @@ from mipoison.episode import (
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.scene import Scene, SceneConfig, prepare
 from mipoison.service import chunk_count
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 
 CPU = torch.device("cpu")
 

@@ -28,7 +28,7 @@ from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
 from mipoison.training import seeded, train
-from study.trial import relate
+from study.trial.run import relate
 
 BUDGET = 0.05
 CHEAP = ("passive", "ridge", "label-only")

@@ -10,11 +10,11 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 
-from mipoison.artifacts import ArtifactStore
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.randomness import QueryRandomness, _splitmix64, content_keys, generator, role_seed
 from mipoison.scene import Scene, SceneConfig, prepare
-from mipoison.storage import Storage
+from mipoison.storage.artifacts import ArtifactStore
+from mipoison.storage.files import Storage
 from mipoison.training import seeded, train
 
 MASK = (1 << 64) - 1

@@ -20,10 +20,10 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Knob
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
-from study.cut import CUT
-from study.records import episode_schema
-from study.settings import StudySettings
-from study.space import searchable
+from study.records.store import episode_schema
+from study.search.pruning import CUT
+from study.search.space import searchable
+from study.settings.study_settings import StudySettings
 
 ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
 FLOOR, MEAN_IMAGE = 0.05, 0.074

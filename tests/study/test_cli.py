@@ -14,9 +14,9 @@ from PIL import Image
 
 from mipoison.attacks import ATTACKS
 from study import pareto
-from study.search import SAMPLERS
-from study.settings import StudySettings
-from study.space import searchable
+from study.search.sampler import SAMPLERS
+from study.search.space import searchable
+from study.settings.study_settings import StudySettings
 
 ROOT = Path(__file__).parents[2]
 

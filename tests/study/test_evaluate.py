@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from study import evaluate, render
-from study.again import differences, plain, rows_of, scenes_in, specification
 from study.render import load
+from study.trial.rerun import differences, plain, rows_of, scenes_in, specification
 
 
 @pytest.fixture(scope="module")

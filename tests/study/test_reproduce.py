@@ -19,9 +19,8 @@ from mipoison.metrics.leakage import ERROR_PERCENTS, error_percentiles
 from mipoison.protocols import ThreatModel
 from mipoison.scene import scaled
 from mipoison.service import MeteredOracle
-from mipoison.storage import Storage, StorageError
+from mipoison.storage.files import Storage, StorageError
 from study import reproduce
-from study.failure import LostError
 from study.paper import experiments
 from study.paper.compact import write_compact
 from study.paper.diagnostics import COSINE, VECTORS, Traced
@@ -29,6 +28,7 @@ from study.paper.experiments import FACES, FIGURES, NUMBERS, TABLES, Row, planne
 from study.paper.figures import PICTURES
 from study.paper.render import Measured, load, table_frame, table_markdown, verdict
 from study.paper.run import missing, records_for
+from study.trial.failure import LostError
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 TINY = "--dataset facescrub --faces digits --executor local --seeds 3"

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from under_attack import under_attack
 
 from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
-from mipoison.protect import fit_unit, load_unit, load_victim
 from mipoison.scene import SceneConfig
+from mipoison.serving.protect import fit_unit, load_unit, load_victim
 from study import serve
-from study.intake import MAX_BYTES, MAX_IMAGES
-from study.listeners import listeners
+from study.serving.listeners import listeners
+from study.serving.request_parsing import MAX_BYTES, MAX_IMAGES
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret for the tests"
@@ -127,7 +127,7 @@ def test_ports_beyond_loopback_are_named() -> None:
 def test_the_copies_listen_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's function is given another address; where Ray has none of that name, that is no error."""
     replica = pytest.importorskip("ray.serve._private.replica", reason="ray[serve] is not installed")
-    from study.endpoint import keep_to_loopback
+    from study.serving.endpoint import keep_to_loopback
 
     opened: list[str] = []
     monkeypatch.setattr(replica, "add_port_to_grpc_server", lambda server, address: opened.append(address))

@@ -13,13 +13,14 @@ import tyro
 
 from mipoison.attacks import ATTACKS, REPLICATION, SUITE
 from mipoison.config import ConfigError
-from mipoison.datasets import DataError
+from mipoison.data.datasets import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
-from study.resources import Resources
-from study.search import SAMPLERS
-from study.settings import (
+from study.search.sampler import SAMPLERS
+from study.search.space import searchable
+from study.settings.resources import Resources
+from study.settings.study_settings import (
     DEFAULT_ATTACKERS,
     IDENTITY,
     SCENES,
@@ -28,7 +29,6 @@ from study.settings import (
     config_of,
     differences,
 )
-from study.space import searchable
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from worst_bodies import SHAPE, npy
 
-from study.listeners import family
+from study.serving.listeners import family
 
 
 @dataclass(frozen=True)

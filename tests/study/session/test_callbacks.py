@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from study.monitoring import Monitor, Record
-from study.progress import Progress
+from study.runtime.progress import Progress
 from study.session.callbacks import Callback, LiveLine, Metrics, Standing, Tracking
-from study.spec import FinishedTrial, TrialSpec
+from study.session.monitoring import Monitor, Record
+from study.trial.spec import FinishedTrial, TrialSpec
 
 ROW = {"status": "ok", "defense": "noise", "attack": "passive", "seed": 0}
 ANCHOR = FinishedTrial("none", "none", {}, [ROW], {"artifacts_made": 3.0, "artifacts_reused": 1.0})

@@ -14,23 +14,23 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mipoison.storage import Storage, StorageError
-from study.driver import run_study
-from study.executor import Ask, Tell
-from study.failure import FailureKind, TrialFailure
-from study.fresh import held_out_scenes, reevaluate
-from study.local import LocalExecutor
-from study.opening import open_study
+from mipoison.storage.files import Storage, StorageError
+from study.executors.base import Ask, Tell
+from study.executors.local import LocalExecutor
 from study.paper.experiments import Row
 from study.paper.run import records_for, run_rows
-from study.preparation import prepare_scene
-from study.records import ProgressCallback, Records, no_progress
+from study.records.store import ProgressCallback, Records, no_progress
 from study.session.callbacks import Callback, Standing
+from study.session.driver import run_study
 from study.session.loop import FixedTrials, TrialLoop
+from study.session.opening import open_study
+from study.session.reevaluation import held_out_scenes, reevaluate
 from study.session.study import Study, template_of
-from study.settings import StudySettings
-from study.spec import FinishedTrial, TrialResult, TrialSpec
-from study.trial import execute
+from study.settings.study_settings import StudySettings
+from study.trial.failure import FailureKind, TrialFailure
+from study.trial.preparation import prepare_scene
+from study.trial.run import execute
+from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
 
 TINY: dict[str, Any] = dict(
     seeds=1,

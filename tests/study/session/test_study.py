@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from study.opening import open_study
 from study.session import study as study_module
+from study.session.opening import open_study
 from study.session.study import Study, write_about
-from study.settings import StudySettings
-from study.spec import FinishedTrial, TrialSpec
+from study.settings.study_settings import StudySettings
+from study.trial.spec import FinishedTrial, TrialSpec
 
 OUTCOME = {
     "confidence_distortion": 0.5,

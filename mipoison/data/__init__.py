@@ -1,0 +1,1 @@
+"""Data sets, image folders and the four-way split."""

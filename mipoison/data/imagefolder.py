@@ -1,0 +1,213 @@
+"""The user's own images: ``<root>/<class>/<image>``, torchvision's ImageFolder layout, any number of classes.
+
+Rule for sizes: the central square of each image (upright by its EXIF mark), resized to the side asked for,
+bilinear with antialiasing. One channel if every image is grey, else RGB.
+
+Two folders side by side, ``train/`` (or ``private/``) and ``attack/`` (or ``public/``), in capitals or not,
+each in that layout, are an explicit split: the first holds what the classifier was trained on, the second
+what the attacker and the defender's substitutes may use. What else might be a split is refused: whose the
+images of ``val/`` or ``test/`` are, only the user knows.
+
+Every file is either read, or refused, or named as not read (see :func:`class_files`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mipoison.data.images import IMAGE_SUFFIXES, DataError, grey_if_all_are, read_squares, shown, some
+
+PRIVATE_NAMES, PUBLIC_NAMES = ("train", "private"), ("attack", "public")
+_OTHER_SIDES = ("test", "testing", "val", "valid", "validation", "training", "dev", "holdout")
+_IMAGE_LIKE = (".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".nef", ".cr2", ".arw", ".svg", ".npy")
+"""Of pictures that even Pillow does not know."""
+_LITTER = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "__pycache__")
+"""Folders that operating systems and archives leave: no classes."""
+_SPLIT = (
+    "an explicit split is exactly two folders, train/ (or private/) and attack/ (or public/), each with one "
+    "folder a class: put what the classifier was trained on into the first, what the attacker and the "
+    "defender's substitutes may use into the second (a fifth of each is held out by itself), and move the "
+    "rest away"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """What was read.
+
+    Attributes:
+        images_NHWC: uint8. labels_N: int64, counts the class names in their sorted order.
+        public_N: bool, true in the public folder of an explicit split; None where there is no such split.
+        class_names: sorted; of both sides together.
+        notes: one line that counts and names the files that were not read, and those that were read from
+            subfolders of a class; '' where there are none.
+    """
+
+    images_NHWC: np.ndarray
+    labels_N: np.ndarray
+    public_N: np.ndarray | None
+    class_names: tuple[str, ...]
+    notes: str
+
+
+def read_image_folder(root: Path, side: int) -> ImageFolder:
+    """Read a folder of classes, or an explicit split of two.
+
+    Raises:
+        DataError: no folder, fewer than two classes, a class without images, unreadable images, folders that
+            may be another split; one line.
+    """
+    if not root.is_dir():
+        fault = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"folder: {root} {fault}; expected <class>/<image> below it")
+    sides, unread = _sides(root)
+    files = []
+    for side_root in sides:
+        found, others = class_files("folder", side_root)
+        _check_classes(side_root, found)
+        files.append(found)
+        unread += others
+    names = sorted({name for found in files for name in found})
+    paths = [path for found in files for name in sorted(found) for path in found[name]]
+    counts = [(names.index(name), len(found[name])) for found in files for name in sorted(found)]
+    labels_N = np.repeat([label for label, _ in counts], [n for _, n in counts])
+    public_N = (
+        np.repeat([False, True], [sum(map(len, found.values())) for found in files]) if files[1:] else None
+    )
+    images_NHWC = grey_if_all_are(read_squares("folder", root, paths, "RGB", side))
+    below = [path for found in files for name in found for path in found[name] if path.parent.name != name]
+    notes = [told(unread, root)] if unread else []
+    if below:
+        folders = some(sorted({f"{shown(path.parent, root)}/" for path in below}))
+        notes.append(f"{len(below)} images in subfolders count to the class above them: {folders}")
+    return ImageFolder(images_NHWC, labels_N.astype(np.int64), public_N, tuple(names), "; ".join(notes))
+
+
+def class_files(name: str, root: Path, *, nested: bool = True) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Class name -> its image files, both sorted; and all files below the root that are none of these.
+
+    Hidden files and folders, and what operating systems leave, are never images. Links are followed.
+
+    Args:
+        name: of the data set, for messages. nested: whether subfolders of a class count to it.
+
+    Raises:
+        DataError: a folder that cannot be listed, a link in a circle, a link to nothing among the classes.
+    """
+    files: dict[str, list[Path]] = {}
+    unread: list[Path] = []
+    for entry in sorted(root.iterdir()):
+        if entry.is_dir():
+            found = _walk(name, root, entry)
+            if _hidden(entry):
+                unread += found
+                continue
+            images = [path for path in found if _is_image(path, entry) and (nested or path.parent == entry)]
+            files[entry.name] = sorted(images)
+            unread += sorted(set(found) - set(images))
+        elif entry.is_symlink() and not entry.exists() and not _hidden(entry):
+            raise DataError(f"{name}: {shown(entry, root)} in {root} is a link to nothing; mend or remove it")
+        else:
+            unread.append(entry)
+    return files, unread
+
+
+def told(unread: Iterable[Path], root: Path) -> str:
+    """Files that were not read, counted and named in a line, those that may be images first."""
+    known = {*Image.registered_extensions(), *_IMAGE_LIKE}
+
+    def order(path: Path) -> tuple[bool, bool, Path]:
+        hidden = any(part.startswith(".") or part.lower() in _LITTER for part in path.relative_to(root).parts)
+        return hidden, path.suffix.lower() not in known, path
+
+    names = [shown(path, root) for path in sorted(unread, key=order)]
+    return f"{len(names)} file{'s' * (len(names) != 1)} not read: {some(names)}" if names else ""
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _LITTER
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    inside = path.relative_to(folder).parts
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(_hidden(Path(part)) for part in inside)
+
+
+def _walk(name: str, root: Path, folder: Path) -> list[Path]:
+    """Every file below a folder, and every folder that is named like an image; a folder that cannot be
+    listed, or contains itself, is an error."""
+
+    def fail(error: OSError) -> None:
+        where = shown(Path(os.fsdecode(error.filename)), root)
+        raise DataError(f"{name}: {where} in {root} cannot be listed ({error.strerror})") from error
+
+    found = []
+    for at, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        here = Path(at)
+        for inner in folders:
+            link = here / inner
+            if link.is_symlink() and here.resolve().is_relative_to(link.resolve()):
+                raise DataError(f"{name}: {shown(link, root)} in {root} is a link in a circle; remove it")
+        found += [here / file for file in files]
+        found += [here / inner for inner in folders if Path(inner).suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(found)
+
+
+def _sides(root: Path) -> tuple[list[Path], list[Path]]:
+    """The private and the public folder of an explicit split, or the one folder of classes; unread files."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not _hidden(path)]
+    private, public, other = (
+        [path for path in folders if path.name.lower() in names]
+        for names in (PRIVATE_NAMES, PUBLIC_NAMES, _OTHER_SIDES)
+    )
+    named = [*private, *public, *other]
+    if not named or not (len(named) == len(folders) or any(map(_has_classes, named))):
+        return [root], []  # a class may have any name
+    if len(private) == len(public) == 1:
+        rest = [path for path in folders if path not in (private[0], public[0])]
+        below = {path: _walk("folder", root, path) for path in rest}
+        if not any(_is_image(file, path) for path, files in below.items() for file in files):
+            sides = [private[0], public[0]]
+            beside = [path for path in root.iterdir() if path not in folders and not path.is_dir()]
+            litter = [path for path in root.iterdir() if path.is_dir() and _hidden(path)]
+            beside += [file for path in litter for file in _walk("folder", root, path)]
+            return sides, [*beside, *(file for files in below.values() for file in files)]
+    listed = some([f"{shown(path, root)}/" for path in folders])
+    raise DataError(f"folder: {root} has {listed}; {_SPLIT}")
+
+
+def _has_classes(folder: Path) -> bool:
+    """Whether a folder looks like one side of a split: images in its subfolders and none beside them."""
+    files = [file for file in _walk("folder", folder.parent, folder) if _is_image(file, folder)]
+    return bool(files) and all(file.parent != folder for file in files)
+
+
+def _check_classes(root: Path, files: dict[str, list[Path]]) -> None:
+    if len(files) < 2:
+        hint = ""
+        for only in files:
+            if len([path for path in (root / only).iterdir() if path.is_dir() and not _hidden(path)]) > 1:
+                hint = f"; are the classes those of {root / only}?"
+        raise DataError(
+            f"folder: {len(files)} class folder{'s' * (len(files) != 1)} in {root}, need at least 2: "
+            f"<class>/<image>{hint}"
+        )
+    if empty := [_held(root / name) for name, paths in files.items() if not paths]:
+        raise DataError(
+            f"folder: {len(empty)} of {len(files)} classes in {root} have no image "
+            f"({', '.join(IMAGE_SUFFIXES)}): {some(empty)}; add images or remove the folder"
+        )
+
+
+def _held(folder: Path) -> str:
+    """A class without images, and what is in its folder instead."""
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in _walk("folder", folder.parent, folder))
+    held = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
+    return f"{folder.name!r} (holds {held})" if held else repr(folder.name)

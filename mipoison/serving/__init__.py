@@ -1,0 +1,1 @@
+"""A classifier behind its post-processing unit: fitted, saved, wrapped, exported."""

@@ -1,0 +1,216 @@
+"""A fitted post-processing unit on its own: saved as numbers and plain settings, never as code.
+
+A folder with ``unit.json`` (settings, shapes, digests) and ``unit.safetensors`` (what the defense keeps). The
+first holds the SHA-256 of both, so that what was truncated or altered is refused. That finds damage; it
+proves no author: who can rewrite the folder can rewrite the digests. Substitute and target gradient come from
+the defender's data: keep a unit as confidential as the classifier. Its secret is never in it.
+
+Shape suffixes: N queries, K classes, CHW image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import nn
+
+from mipoison.config import Config, ConfigError, choose, digest
+from mipoison.defenses import DEFENSES, retraining
+from mipoison.protocols import Defense
+from mipoison.serving.arguments import device_from
+from mipoison.serving.wrap import ProtectedClassifier, check_secret
+from mipoison.storage.files import Storage
+from mipoison.victims.ask import classifier_of, undone
+from mipoison.victims.identity import earlier_state_digest, state_digest
+from mipoison.victims.own import OwnVictim
+
+FORMAT, VERSION = "mipoison-unit", 1
+SETTINGS, TENSORS = "unit.json", "unit.safetensors"
+
+
+class UnitError(ConfigError):
+    """A saved unit that cannot be used; one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A fitted defense, and what it was fitted for.
+
+    Attributes:
+        name, config: key of DEFENSES and settings. defense: fitted, on ``device``.
+        image_shape, n_classes: of the queries and answers.
+        keyed: whether it draws randomness that a secret keys.
+        victim: digest of the weights of the classifier that it was fitted for.
+        running: names of its buffers that change whenever it is asked: no part of the digest.
+        about: how it was fitted (plain values).
+    """
+
+    name: str
+    config: Config
+    defense: Defense
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    keyed: bool
+    victim: str
+    device: torch.device
+    running: tuple[str, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @undone()
+    def wrap(
+        self,
+        model: nn.Module,
+        *,
+        secret: bytes | str | None = None,
+        any_model: bool = False,
+        outputs: str | None = None,
+    ) -> ProtectedClassifier:
+        """The classifier behind this unit.
+
+        Args:
+            model: images to logits, or to what it was fitted for; it is not changed. secret: 16 to 64 bytes
+                that only the defender knows.
+            any_model: do not ask that it is the classifier the unit was fitted for.
+            outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
+
+        Raises:
+            ConfigError: another classifier, one with other outputs, or a secret that is missing or unfit.
+        """
+        fitted = self.about.get("outputs")
+        if outputs is not None and not any_model and outputs != (fitted or "logits"):
+            raise ConfigError(
+                f"this unit was fitted for a classifier that gives {fitted or 'logits'}: "
+                f"outputs={outputs!r} differs"
+            )
+        asked = classifier_of(model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes)
+        found = weights_digest(model, without=self.running)
+        if self.victim not in (found, earlier_weights_digest(model)) and not any_model:
+            raise ConfigError(
+                f"this unit was fitted for another classifier (weights {self.victim}, these are {found}): "
+                "fit one for this classifier"
+            )
+        return ProtectedClassifier(
+            asked, self.defense, image_shape=self.image_shape, secret=check_secret(secret, self.keyed),
+            device=self.device,
+        )  # fmt: skip
+
+    def save(self, folder: str | Path) -> None:
+        """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced.
+
+        Raises:
+            ConfigError: a folder that cannot be written.
+        """
+        storage = _storage(folder)
+        storage.check_writable()
+        state = {
+            name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
+        }
+        tensors = tensors_to_bytes(state)
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "defense": self.name,
+            "config": self.config.flat(),
+            "image_shape": list(self.image_shape),
+            "n_classes": self.n_classes,
+            "keyed": self.keyed,
+            "victim": self.victim,
+            "running": list(self.running),
+            "about": self.about,
+            "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+        }
+        storage.write(TENSORS, tensors)
+        storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
+
+
+def _storage(folder: str | Path) -> Storage:
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise ConfigError(f"a unit's folder is {folder!r}: give a path, or s3://bucket/prefix")
+    if "://" not in str(folder) and Path(folder).expanduser().is_file():
+        raise ConfigError(f"a unit is a folder, {str(folder)!r} is a file")
+    return Storage(folder)
+
+
+def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
+    """Digest of a classifier's weights, alike for the module, its export, its loaded and its wrapped form.
+
+    Args:
+        without: see :func:`mipoison.victims.identity.state_digest`.
+    """
+    return state_digest(_own(model), without=without)
+
+
+def earlier_weights_digest(model: nn.Module) -> str | None:
+    """:func:`weights_digest` of version 0.1.0: a unit saved with that is still this classifier's."""
+    return earlier_state_digest(_own(model))
+
+
+def _own(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, OwnVictim) else model
+
+
+@undone()
+def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
+    """Read a saved unit.
+
+    Args:
+        device: where it computes; default: the GPU if there is one.
+
+    Raises:
+        UnitError: no unit there, one of another version, truncated, altered, or of an unknown defense.
+    """
+    storage = _storage(folder)
+    target = device_from(device)
+    about = _settings(storage)
+    payload = storage.read(TENSORS)
+    if payload is None or hashlib.sha256(payload).hexdigest() != about["tensors_sha256"]:
+        fault = "is missing" if payload is None else "does not match its hash (truncated or altered)"
+        raise UnitError(f"{folder}: {TENSORS} {fault}; save the unit again")
+    name = choose("defense", about["defense"], [n for n in DEFENSES if n not in retraining()])
+    config = DEFENSES[name].recorded(about["config"])
+    defense: Defense = config.make()
+    try:
+        state = {k: v.to(target, copy=True) for k, v in tensors_from_bytes(payload).items()}  # aligned
+        defense.load_state(state)
+        fits = set(defense.state()) == set(state)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UnitError(f"{folder}: {TENSORS} is not what {name} keeps ({type(error).__name__})") from error
+    if not fits:
+        raise UnitError(f"{folder}: {TENSORS} is not what {name} keeps: {sorted(state)[:3]}")
+    return Unit(
+        name=name, config=config, defense=defense, image_shape=tuple(about["image_shape"]),
+        n_classes=about["n_classes"], keyed=about["keyed"], victim=about["victim"], device=target,
+        running=tuple(about.get("running", ())), about=about["about"],
+    )  # fmt: skip
+
+
+def _settings(storage: Storage) -> dict[str, Any]:
+    """``unit.json``, checked."""
+    data = storage.read(SETTINGS)
+    if data is None:
+        raise UnitError(f"{storage.root}: no {SETTINGS}; expected a folder that Unit.save wrote")
+    try:
+        about = json.loads(data)
+        kind, version = about["format"], about["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnitError(
+            f"{storage.root}: {SETTINGS} is damaged, or no unit's; save the unit again"
+        ) from error
+    if kind != FORMAT or version != VERSION:
+        raise UnitError(
+            f"{storage.root}: {kind} version {version}, this package reads {FORMAT} version {VERSION}; "
+            "fit the unit again, or use the package that saved it"
+        )
+    stated = about.pop("sha256", None)
+    if stated != digest(about):
+        raise UnitError(f"{storage.root}: {SETTINGS} does not match its hash (truncated or altered)")
+    return about

@@ -1,0 +1,271 @@
+"""How a user's classifier is asked: one way, for fitting, wrapping, serving and studies alike.
+
+Its answers are measured as they are: it gets a copy of the images, runs in eval mode outside every context of
+the caller's, and leaves neither itself nor the process changed. What comes back is float32 logits of ours.
+
+Shape suffixes: N samples, K classes, CHW image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipoison.config import ConfigError, choose
+from mipoison.victims.outputs import OUTPUTS, log_probabilities, logits_of
+
+DYNAMIC = (
+    "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
+)
+"""How a classifier is exported for batches of any size."""
+_KINDS = ("cpu", "cuda")
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, torch.set_default_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    *(
+        (
+            functools.partial(torch.is_autocast_enabled, kind),
+            functools.partial(torch.set_autocast_enabled, kind),
+        )
+        for kind in _KINDS
+    ),
+)
+"""Settings of the process that a classifier may leave changed: how they are read, and put back."""
+
+
+_SWITCHING = threading.RLock()
+"""Held while a module that its user left in training mode answers in eval mode."""
+
+
+@contextlib.contextmanager
+def undone() -> Iterator[None]:
+    """A scope (or a decorator) in which the caller's autocast, inference mode, ``no_grad``, default dtype and
+    default device do not hold: what we compute is the same wherever it is called from."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in _KINDS:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_dtype() != torch.float32:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+class Classifier:
+    """A user's classifier as it is asked here: images (N, C, H, W) in [0, 1] to logits (N, K), float32.
+
+    The module is given a copy of the images (it may change them in place), in float32 or, where it fails on
+    that, in its own weights' dtype. It answers in eval mode and without gradients; its training flags, the
+    global random generators, default dtype and device, threads and autocast are afterwards as before. Logits
+    are a copy. They may be of any floating dtype and come as a tensor, as the first (N, K) of a tuple or
+    list, under one of :data:`KEYS`, or as ``.logits`` of an object.
+
+    Args:
+        module: the user's; it is never moved. If it is on another device, a copy of it on ``device`` is used.
+        name: for messages. outputs: ``probabilities`` are divided by their sum, and their logarithm stands
+            for the logits (float64, at least :data:`FLOOR`); None means logits that are checked to be none.
+        device: where to compute; None: where the module is.
+        n_classes: K, if it is known: tells logits from other outputs of a tuple.
+
+    Raises:
+        ConfigError: it is no module, cannot be copied, fails, or gives no such logits.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str | None = None,
+        outputs: str | None = None,
+        device: torch.device | None = None,
+        n_classes: int | None = None,
+    ) -> None:
+        if outputs is not None:
+            choose("classifier outputs (logits or probabilities)", outputs, OUTPUTS)
+        self.name = name or type(module).__name__
+        self.outputs, self.n_classes = outputs, n_classes
+        self.module = module if device is None else on_device(module, device, self.name)
+        self._dtype: torch.dtype | None = None
+        self._theirs = torch.get_default_dtype(), torch.get_default_device()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's weights are; the CPU where it has none."""
+        return _home(self.module) or torch.device("cpu")
+
+    @undone()
+    def __call__(self, x_NCHW: Tensor) -> Tensor:
+        """Logits (N, K) of ours, on the device of the images."""
+        try:
+            with _kept(_home(self.module)), self._in_eval_mode(), torch.no_grad(), self._own_defaults():
+                answer = self._answer(x_NCHW)
+                z_NK = logits_of(answer, self.name, x_NCHW.shape[0], self.n_classes)
+                z_NK = z_NK.detach().to(x_NCHW.device, copy=True)
+        except (ConfigError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ConfigError(self._failure(x_NCHW, error)) from error
+        if self.outputs != "probabilities":
+            z_NK = z_NK.float()
+        if not bool(z_NK.isfinite().all()):
+            rows = int((~z_NK.isfinite()).any(1).sum())
+            raise ConfigError(
+                f"classifier {self.name} gives outputs that are not finite in float32 for {rows} of "
+                f"{len(z_NK)} "
+                "images in [0, 1]; does it overflow in half precision? then run its last layers in float32"
+            )
+        return log_probabilities(z_NK, self.name) if self.outputs == "probabilities" else z_NK
+
+    def _answer(self, x_NCHW: Tensor) -> Any:
+        home = _home(self.module) or x_NCHW.device
+        if self._dtype is not None:
+            return self.module(x_NCHW.detach().to(home, self._dtype, copy=True))
+        own = next((t.dtype for t in _tensors(self.module) if t.is_floating_point()), torch.float32)
+        try:
+            answer = self.module(x_NCHW.detach().to(home, torch.float32, copy=True))
+            self._dtype = torch.float32
+        except (RuntimeError, TypeError):
+            if own == torch.float32:
+                raise
+            try:
+                answer = self.module(x_NCHW.detach().to(home, own, copy=True))
+            except (RuntimeError, TypeError):
+                answer = None
+            if answer is None:  # not the dtype, then: what it said first is what counts
+                raise
+            self._dtype = own
+        return answer
+
+    @contextlib.contextmanager
+    def _in_eval_mode(self) -> Iterator[None]:
+        flags = [(m, m.training) for m in self.module.modules()]
+        if not any(flag for _, flag in flags):
+            yield
+            return
+        with _SWITCHING:
+            try:
+                with contextlib.suppress(NotImplementedError):  # an exported program has one mode
+                    self.module.eval()
+                yield
+            finally:
+                with contextlib.suppress(NotImplementedError):
+                    self.module.train(flags[0][1])
+                for module, flag in flags:
+                    module.training = flag
+
+    @contextlib.contextmanager
+    def _own_defaults(self) -> Iterator[None]:
+        """Default dtype and device as they were where the classifier was handed over."""
+        dtype, device = self._theirs
+        with contextlib.ExitStack() as stack:
+            if dtype != torch.float32:
+                stack.callback(torch.set_default_dtype, torch.float32)
+                torch.set_default_dtype(dtype)
+            if device.type != "cpu":
+                stack.enter_context(device)
+            yield
+
+    def _failure(self, x_NCHW: Tensor, error: Exception) -> str:
+        shape = "x".join(map(str, x_NCHW.shape[1:]))
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if isinstance(self.module, torch.fx.GraphModule):
+            remedy = f"if it was exported for another batch, export it with a dynamic one: {DYNAMIC}"
+        else:
+            remedy = (
+                "what it needs beyond belongs into the module: another size (for 224x224 first "
+                "x = torch.nn.functional.interpolate(x, 224)), normalising, grey to RGB "
+                "(x.expand(-1, 3, -1, -1))"
+            )
+        return (
+            f"classifier {self.name} fails on images {shape} in [0, 1], a batch of {x_NCHW.shape[0]}: "
+            f"{said}; "
+            f"{remedy}"
+        )
+
+
+def classifier_of(
+    model: Any,
+    *,
+    outputs: str | None = None,
+    device: torch.device | None = None,
+    n_classes: int | None = None,
+) -> Classifier:
+    """The adapter of whatever a user hands over as a classifier.
+
+    Args:
+        model: a module, or one of ``load_victim``, which brings name and outputs.
+        outputs, device, n_classes: see :class:`Classifier`.
+
+    Raises:
+        ConfigError: it is no classifier, or one stated to give other outputs.
+    """
+    if not isinstance(model, nn.Module):
+        if isinstance(model, type) and issubclass(model, nn.Module):
+            raise ConfigError(f"the classifier is the class {model.__name__}: give an instance of it")
+        if isinstance(model, str):
+            raise ConfigError(f"the classifier is the text {model!r}: give load_victim({model!r})")
+        raise ConfigError(
+            f"the classifier is a {type(model).__name__}: expected a torch.nn.Module; put a function f into "
+            "one (class Net(torch.nn.Module): def forward(self, x): return f(x))"
+        )
+    name, stated = None, None
+    if isinstance(asked := getattr(model, "asked", None), Classifier):  # of load_victim
+        model, name, stated = asked.module, asked.name, asked.outputs
+    if outputs is not None and stated is not None and outputs != stated:
+        raise ConfigError(f"the classifier was loaded with outputs={stated!r}: outputs={outputs!r} differs")
+    return Classifier(model, name=name, outputs=outputs or stated, device=device, n_classes=n_classes)
+
+
+def on_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
+    """The module itself if it is there, spread over several devices, or has no weights; else a copy there."""
+    homes = {t.device for t in _tensors(module)}
+    here = all(h.type == device.type and device.index in (None, h.index) for h in homes)
+    if len(homes) != 1 or here:
+        return module
+    try:
+        return copy.deepcopy(module).to(device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(
+            f"classifier {name} is on {homes.pop()} and cannot be copied to {device} ({said}): move it there "
+            f"yourself (model.to({str(device)!r})), or give the device that it is on"
+        ) from error
+
+
+def _home(module: nn.Module) -> torch.device | None:
+    return next((t.device for t in _tensors(module)), None)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+@contextlib.contextmanager
+def _kept(device: torch.device | None) -> Iterator[None]:
+    """What a module may change in the process is put back: :data:`_STATE`, and the random generators."""
+    before = [get() for get, _ in _STATE]
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            for (get, put), value in zip(_STATE, before, strict=True):
+                if get() != value:
+                    put(value)

@@ -1,0 +1,1 @@
+"""What records say: each setting's worst attackers, intervals, the Pareto frontier, comparisons."""

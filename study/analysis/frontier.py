@@ -1,0 +1,312 @@
+"""The frontier of a study: what each defense setting costs, what it leaks at worst, which ones nothing beats.
+
+Everything here is a pure function of episode records (a data frame, one row per setting x attacker x seed):
+neither the order of rows nor that of files matters. Missing is null (``pd.NA``), never 0. A *setting* is one
+trial: a defense family with its knobs. The *suite* is every attacker with a successful episode in the frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mipoison.metrics.statistics import ROUNDING, mean_intervals
+from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
+from study.analysis.worst_case import SEED, TRIAL, Worst, check_one_scene, find_worst, prepare
+
+LABEL_ONLY, UNDEFENDED = "label-only", "none"
+REFERENCE_MARGIN = 1.1
+"""The reference point lies this factor beyond the label-only distortion, so that label-only itself counts."""
+REFERENCE_ACCURACY = 1.05
+"""Beyond 1, so that settings count under which the label alone gives every class away (the usual case)."""
+MARGIN = 0.02
+"""Excess leakage (share) up to which a setting is *within the margin*, if its bound says so."""
+DROP_TOLERANCE = 1e-9
+"""0.96 - 0.95 is 0.01 and a little: rounding must not make a setting infeasible."""
+WORST = ("worst_attack_accuracy", "worst_reconstruction_error")
+MEASURES = (*WORST, "excess_leakage", "excess_attack_accuracy")
+"""What has an interval: ``<name>`` is the mean over seeds, ``<name>_low`` and ``_high`` its 95 % bounds."""
+COLUMNS: dict[str, str] = {
+    **dict.fromkeys(("trial", "defense"), "string"),
+    **dict.fromkeys(("n_seeds", "n_shared_seeds", "n_pairs", "n_failed"), "Int64"),
+    **dict.fromkeys(("complete", "cut", "feasible", "within_margin"), "boolean"),
+    **dict.fromkeys(("confidence_distortion", "accuracy_drop"), "Float64"),
+    **{f"{name}{bound}": "Float64" for name in MEASURES for bound in ("", "_low", "_high")},
+    "excess_leakage_bound": "Float64",
+    **{f"{name}_attacker": "string" for name in WORST},
+    "mean_image_error": "Float64",
+    "dominated_by": "Int64",
+}
+"""Columns of a settings table and their types; the knobs (``defense.budget``, sorted) follow them."""
+
+
+class Objective(NamedTuple):
+    """A column of the settings table and its better direction."""
+
+    column: str
+    maximise: bool
+
+
+OBJECTIVES = (
+    Objective("confidence_distortion", False),
+    Objective("worst_attack_accuracy", False),
+    Objective("worst_reconstruction_error", True),
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Corners that scale the hypervolume, in the order of OBJECTIVES: nothing counts beyond ``worst``."""
+
+    worst: tuple[float, float, float]
+    ideal: tuple[float, float, float]
+
+
+def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.DataFrame:
+    """One row per setting: its cost, its worst case, what it leaks beyond the label, what dominates it.
+
+    Distortion and accuracy drop are means over seeds, each seed once. Worst-case attack accuracy is that of
+    the attacker with the highest mean over seeds, worst-case error that of the one with the lowest, both over
+    the seeds on which the whole suite succeeded (cost is taken on the same seeds; if there are none, on every
+    successful one). Excess leakage sets the worst attacker by error against label-only's, per seed
+    ``1 - error / label-only error``. ``excess_leakage_bound`` is the upper end of its one-sided 95 %
+    Student-t interval: what these attackers get is at most that. ``within_margin`` (non-inferiority): the
+    bound is at most MARGIN, and not below zero, where the attackers do worse than one who reads labels alone
+    and so say nothing. A wide interval fails; null with one seed. It says nothing of other attackers.
+
+    Args:
+        episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
+        max_accuracy_drop: share of accuracy in [0, 1]; a setting that costs more is not feasible.
+
+    Returns:
+        COLUMNS and the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
+        worst case where it cannot be computed, excess leakage without a label-only anchor. ``complete``: no
+        episode failed, is missing or was cut. ``cut``: the label-only anchor dominated the setting before the
+        whole suite had run, so its worst case is a bound (at least so bad) and it is never on the frontier.
+        ``dominated_by``: how many feasible settings dominate it.
+
+    Raises:
+        ValueError: the rows mix data or scales, or a trial has two values of one knob.
+    """
+    check_one_scene(episodes)
+    prepared = prepare(episodes)
+    rows, trials, worst = prepared.rows, prepared.trials, find_worst(prepared)
+    owner, n = rows[TRIAL].to_numpy(), len(trials)
+    knobs = knobs_by_trial(episodes.reset_index(drop=True), rows, trials)
+    first = np.unique(owner, return_index=True)[1]
+    n_failed, n_rows = np.bincount(owner[rows["_failed"]], minlength=n), np.bincount(owner, minlength=n)
+    is_cut = np.bincount(owner[rows["_cut"]], minlength=n) > 0
+    n_seeds = rows.groupby(TRIAL)["seed"].nunique().to_numpy(dtype=int)
+    missing = n_seeds * rows["attack"].nunique() - n_rows
+    cost = _cost(rows, worst)
+    drop = cost.pop("accuracy_drop")
+    with np.errstate(invalid="ignore"):
+        feasible = drop <= max_accuracy_drop + DROP_TOLERANCE
+    columns: dict[str, NDArray[Any]] = {
+        "trial": trials,
+        "defense": rows["defense"].to_numpy(dtype=object)[first],
+        "n_seeds": n_seeds,
+        "n_shared_seeds": worst.counts,
+        "n_failed": n_failed,
+        "cut": is_cut,
+        "complete": (n_failed == 0) & (missing == 0) & ~is_cut,
+        "accuracy_drop": drop,
+        "feasible": feasible,
+        **cost,
+        **_spread("worst_attack_accuracy", worst.accuracy, worst.counts),
+        **_spread("worst_reconstruction_error", worst.error, worst.counts),
+        "worst_attack_accuracy_attacker": worst.accuracy_attacker,
+        "worst_reconstruction_error_attacker": worst.error_attacker,
+        **_excess(worst, rows["defense"].to_numpy(dtype=object)[first] == LABEL_ONLY),
+        **knobs,
+    }
+    table = pd.DataFrame(
+        {name: pd.Series(values, dtype=object) for name, values in columns.items()},
+        columns=[*COLUMNS, *knobs],
+    )
+    table = table.astype(object).where(table.notna(), None)
+    table = table.astype(COLUMNS | {c: knob_dtype(c, table[c]) for c in knobs})
+    table["dominated_by"] = _dominated_by(table)
+    return table
+
+
+def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
+    """Distortion, mean image's error and accuracy drop: means over seeds, each once; NaN where unknown.
+
+    On the seeds of the worst case; without one, on every seed with a successful episode.
+    """
+    ok = (~rows["_failed"] & ~rows["_cut"] & (rows[SEED] >= 0)).to_numpy()
+    shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
+    on_shared = pd.MultiIndex.from_arrays([rows[TRIAL], rows["seed"]]).isin(shared)
+    used = rows[ok & (on_shared | (worst.counts == 0)[rows[TRIAL].to_numpy()])]
+    used = used.assign(accuracy_drop=used["model_accuracy"] - used["protected_accuracy"])
+    names = ["confidence_distortion", "mean_image_error", "accuracy_drop"]
+    per_seed = used.groupby([TRIAL, SEED])[names].mean()
+    out = {}
+    for name in names:
+        values = per_seed[name].dropna()
+        counts = np.bincount(values.index.get_level_values(TRIAL), minlength=len(worst.trials))
+        out[name] = mean_intervals(values.to_numpy(dtype=float), counts)[0]
+    return out
+
+
+def _spread(
+    name: str, by_seed: NDArray[np.float64], counts: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Mean and 95 % Student-t interval over seeds as columns; NaN without values."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), mean_intervals(by_seed, counts), strict=True))
+
+
+def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """What each worst case gains over the label-only floor (the first with a worst case), paired by seed."""
+    n = len(worst.trials)
+    found = np.flatnonzero(floors & (worst.counts > 0))
+    if not len(found):
+        return {"n_pairs": np.zeros(n, dtype=int)}
+    floor = worst.case(int(found[0]))
+    error, accuracy = (
+        by_seed.reindex(worst.seed).to_numpy(dtype=float)
+        for by_seed in (floor.error_by_seed[floor.error_by_seed > 0], floor.accuracy_by_seed)
+    )
+    ratio, gain = worst.error / error, worst.accuracy - accuracy
+    told = ~np.isnan(ratio), ~np.isnan(gain)
+    pairs, gains = (np.bincount(worst.trial[t], minlength=n) for t in told)
+    columns = _spread("excess_leakage", 1 - ratio[told[0]], pairs)
+    # The upper end of a two-sided 90 % interval is a one-sided 95 % bound; the floor is its own measure.
+    bound = mean_intervals(1 - ratio[told[0]], pairs, level=0.90)[2]
+    bound[found[0]] = 0.0
+    within = ((bound >= -ROUNDING) & (bound <= MARGIN)).astype(object)
+    within[np.isnan(bound)] = None
+    return columns | _spread("excess_attack_accuracy", gain[told[1]], gains) | {
+        "n_pairs": pairs, "excess_leakage_bound": bound, "within_margin": within,
+    }  # fmt: skip
+
+
+def _points(settings: pd.DataFrame) -> NDArray[np.float64]:
+    return settings[[o.column for o in OBJECTIVES]].to_numpy(dtype=float, na_value=np.nan)
+
+
+def _eligible(settings: pd.DataFrame) -> NDArray[np.bool_]:
+    """Feasible, every objective known, faced the whole suite."""
+    feasible: NDArray[np.bool_] = settings["feasible"].fillna(False).to_numpy(dtype=bool)
+    feasible = feasible & ~settings["cut"].fillna(False).to_numpy(dtype=bool)
+    return feasible & np.isfinite(_points(settings)).all(axis=1)
+
+
+def _dominated_by(settings: pd.DataFrame) -> pd.Series:
+    """How many feasible settings are nowhere worse and somewhere better; null if an objective is unknown."""
+    points = _points(settings) * np.array([-1.0 if o.maximise else 1.0 for o in OBJECTIVES])
+    rivals = points[_eligible(settings)]
+    known = np.isfinite(points).all(axis=1)
+    columns = np.ascontiguousarray(rivals.T)
+    no_worse = [int(np.logical_and.reduce([r <= v for r, v in zip(columns, p, strict=True)]).sum())
+                for p in points[known]]  # fmt: skip
+    kinds, equal = np.unique(rivals, axis=0, return_counts=True)
+    twins = {tuple(kind): int(n) for kind, n in zip(kinds.tolist(), equal, strict=True)}
+    counts = np.full(len(points), None, dtype=object)
+    counts[known] = [
+        n - twins.get(tuple(p), 0) for n, p in zip(no_worse, points[known].tolist(), strict=True)
+    ]
+    return pd.Series(pd.array(counts, dtype="Int64"), index=settings.index)
+
+
+def pareto_front(settings: pd.DataFrame) -> pd.DataFrame:
+    """Feasible settings, anchors too, that none dominates; by distortion, then trial; equals all stay."""
+    candidates = settings[_eligible(settings)]
+    if len(candidates):
+        maximise = [o.maximise for o in OBJECTIVES]
+        kept = moocore.is_nondominated(_points(candidates), maximise=maximise, keep_weakly=True)
+        candidates = candidates[kept]
+    return candidates.sort_values(["confidence_distortion", "trial"], kind="stable").reset_index(drop=True)
+
+
+def frontier_table(episodes: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
+    """What ``frontier.parquet`` holds: a function of the rows alone, with fixed column order and types."""
+    return pareto_front(settings_table(episodes, max_accuracy_drop=max_accuracy_drop))
+
+
+def reference_point(episodes: pd.DataFrame) -> Reference | None:
+    """The fixed corners of the hypervolume, known as soon as the label-only anchor is measured.
+
+    Worst: 1.1 times the label-only distortion, attack accuracy 1.05, error 0. Ideal: distortion 0, attack
+    accuracy 1 / ``n_classes`` (a column; 0 if unknown), the error of the attack set's mean image.
+
+    Returns:
+        None while label-only's distortion (above 0) or its mean image error is unknown.
+    """
+    check_one_scene(episodes)
+    rows = prepare(episodes[episodes["defense"] == LABEL_ONLY]).rows
+    floor = rows[~rows["_failed"] & ~rows["_cut"]]
+    distortion = _per_seed(floor, floor["confidence_distortion"])
+    mean_image = _per_seed(floor, floor["mean_image_error"])
+    if not distortion or not mean_image:
+        return None
+    classes = floor["n_classes"].dropna().tolist() if "n_classes" in floor else []
+    chance = 1 / int(classes[0]) if classes else 0.0
+    return Reference((REFERENCE_MARGIN * distortion, REFERENCE_ACCURACY, 0.0), (0.0, chance, mean_image))
+
+
+def _per_seed(rows: pd.DataFrame, values: pd.Series) -> float | None:
+    """Mean over seeds of a value that all attackers of a seed share; None if there is none."""
+    per_seed = values.groupby(rows["seed"]).mean().dropna()
+    return float(per_seed.mean()) if len(per_seed) else None
+
+
+def hypervolume(settings: pd.DataFrame, reference: Reference) -> float:
+    """Share in [0, 1] of the box between the reference corners that the feasible settings dominate.
+
+    Better than ideal counts as ideal, worse than the worst corner not at all. The anchors count, so that an
+    undefended victim alone may have a hypervolume above 0.
+    """
+    worst, ideal = np.array(reference.worst), np.array(reference.ideal)
+    scaled = (_points(settings)[_eligible(settings)] - ideal) / (worst - ideal)  # 0 ideal, 1 worst: minimised
+    return float(moocore.hypervolume(np.clip(scaled, 0, 1), ref=[1.0, 1.0, 1.0])) if len(scaled) else 0.0
+
+
+def family_table(settings: pd.DataFrame) -> pd.DataFrame:
+    """Per family: how many settings, and the feasible one of least distortion ``within_margin``.
+
+    Columns: defense, n_settings, and of that setting its knobs (short text), trial, distortion, n_pairs,
+    excess leakage with its interval and bound and the worst attackers; null if there is none. By distortion,
+    then name.
+    """
+    kept = [c for c in COLUMNS if c.startswith("excess_leakage") or c.endswith("_attacker")]
+    kept = ["trial", "confidence_distortion", "n_pairs", *kept]
+    families = []
+    for defense, group in settings.groupby("defense", sort=True):
+        within = group[_eligible(group) & group["within_margin"].fillna(False).to_numpy(dtype=bool)]
+        row: dict[str, Any] = {"defense": defense, "n_settings": len(group)}
+        if len(within):
+            best = within.sort_values(["confidence_distortion", "trial"], kind="stable").iloc[0]
+            row |= {"knobs": knobs_text(best), **best[kept]}
+        families.append(row)
+    types = {"defense": "string", "n_settings": "Int64", "knobs": "string", **{c: COLUMNS[c] for c in kept}}
+    table = pd.DataFrame(families, columns=list(types), dtype=object).astype(types)
+    return table.sort_values(["confidence_distortion", "defense"], kind="stable").reset_index(drop=True)
+
+
+BIAS = ("worst_reconstruction_error", "worst_attack_accuracy", "excess_leakage")
+"""What is compared between the seeds of the search and fresh ones."""
+
+
+def selection_bias(settings: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
+    """One row per re-evaluated setting, by distortion: each measure on the search's seeds and on fresh ones.
+
+    Columns: trial, defense, knobs, confidence_distortion, then ``<measure>`` and ``<measure>_fresh`` for each
+    of BIAS, with ``_low`` and ``_high`` of the excess leakage.
+
+    Args:
+        settings: the search's settings table. fresh: episodes on the fresh seeds.
+    """
+    measures = [*BIAS, "excess_leakage_low", "excess_leakage_high"]
+    after = settings_table(fresh, max_accuracy_drop=max_accuracy_drop)[["trial", *measures]]
+    merged = settings.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
+    knobs = [c for c in merged if c.startswith("defense.")]
+    kept = ["trial", "defense", *knobs, "confidence_distortion"]
+    columns = [*kept, *(name + end for name in measures for end in ("", "_fresh"))]
+    return merged[columns].sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)

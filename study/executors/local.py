@@ -1,0 +1,47 @@
+"""Trials one after the other in this process: for debugging, and where there is no Ray. Same records."""
+
+from __future__ import annotations
+
+from mipoison.storage.files import StorageError
+from study.executors.base import Ask, Tell
+from study.records.store import ProgressCallback, no_progress
+from study.trial.failure import TrialFailure
+from study.trial.preparation import after, prepare_scene, scenes_of
+from study.trial.run import execute
+from study.trial.spec import TrialResult, TrialSpec
+from study.trial.worker import run_trial
+
+
+class LocalExecutor:
+    """No Ray, one trial at a time. An error of ours is raised as it is, to be debugged."""
+
+    max_concurrent = 1
+
+    def anchors(
+        self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
+    ) -> list[TrialResult]:
+        scenes = scenes_of(specs)
+        parts = len(scenes) + len(specs)
+        prepared, results = [], []
+        for i, scene in enumerate(scenes):
+            on_progress(i, parts)
+            prepared.append(prepare_scene(scene, specs[0].root, specs[0].data_root))
+        for i, spec in enumerate(specs):
+            on_progress(len(scenes) + i, parts)
+            results.append(run_trial(spec))
+        return after(prepared, results)
+
+    def close(self) -> None:
+        pass
+
+    def search(self, n: int, ask: Ask, tell: Tell) -> None:
+        for _ in range(n):
+            spec = ask()
+            if spec is None:
+                return
+            try:
+                outcome = execute(spec)
+            except StorageError as error:
+                tell(spec, TrialFailure.of(error))
+            else:
+                tell(spec, outcome)

@@ -1,0 +1,193 @@
+"""Trials on Ray: Tune schedules them, a Train worker group (or, with 0 workers, the trial itself) runs each.
+
+A local Ray listens on loopback alone. Trials write their own records; what Tune keeps is scratch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.tune.execution import class_cache
+
+from mipoison.config import ConfigError
+from study.executors.base import Ask, Tell
+from study.executors.environment import RayPlan
+from study.executors.local_ray import own_signals, start_local, stop_ray
+from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
+from study.executors.progress_actor import tallied
+from study.executors.tune import RETRY_WAIT_S, Causes, TuneSearcher, trainable
+from study.executors.worker_group import Crew, anchor_loop
+from study.records.store import ProgressCallback, no_progress
+from study.runtime.scratch import scratch_folder
+from study.settings.resources import Resources
+from study.trial.failure import LostError
+from study.trial.preparation import after, prepare_scene, scenes_of
+from study.trial.spec import TrialResult, TrialSpec
+from study.trial.worker import run_trial
+
+# Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
+# their own: a local Ray's are children of this process, machines of a cluster have a profile.
+class_cache.ENV_VARS_TO_PROPAGATE -= {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+}
+
+LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
+"""A task's process, machine or result went, more often than it is repeated."""
+HEAD = "node:__internal_head__"
+"""A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
+holding any share of a CPU it would starve them."""
+
+
+def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -> str:
+    """Connect to a cluster, or start a local Ray on loopback.
+
+    Args:
+        plan: made before Ray was imported (see ``study.executors.environment``).
+        dashboard: serve the dashboard of a local Ray. verbose: show Ray's and the workers' logs.
+
+    Returns:
+        The dashboard's URL, '' if there is none.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "log_to_driver": verbose,
+        "logging_level": logging.INFO if verbose else logging.ERROR,
+    }
+    if not plan.local:
+        try:
+            with own_signals():
+                context = ray.init(address=plan.address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"cannot use {plan}: {str(error).splitlines()[0]}") from error
+    else:
+        context = start_local(
+            plan,
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=512 * 2**20,
+            **options,
+        )
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+def _gathered(refs: list[Any], on_progress: Callable[[int], None]) -> list[Any]:
+    """Results in order; ``on_progress`` is told how many there are each time that one is."""
+    waiting = list(refs)
+    while waiting:
+        on_progress(len(refs) - len(waiting))
+        _, waiting = ray.wait(waiting, num_returns=1)
+    return list(ray.get(refs))
+
+
+class RayExecutor:
+    """Trials on the Ray that :func:`start_ray` connected to.
+
+    Raises:
+        ConfigError: the cluster lacks the resources of one trial, naming what is missing.
+    """
+
+    trainable: Any = staticmethod(trainable)
+    """What a Tune trial runs; ``study.scaling`` puts trials of known length there."""
+
+    def __init__(self, asked: Resources, plan: RayPlan) -> None:
+        there, most = ray.cluster_resources(), plan.most
+        resources = {kind: max(there.get(kind, 0), most.get(kind, 0)) for kind in {*there, *most}}
+        workers = asked.workers
+        if workers is None:
+            workers = 1 if resources.get("GPU", 0) > 0 else 0
+        gpus = asked.gpus_per_worker
+        if asked.workers is None and workers == 1 and gpus == 0:
+            gpus = 1.0
+        self.crew = Crew(workers, asked.cpus_per_worker, gpus, loopback=plan.local)
+        need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
+        short = [
+            f"{n:g} {kind}s needed, {resources.get(kind, 0):g} {'at most' if most else 'there'}"
+            for kind, n in need.items()
+            if n > resources.get(kind, 0)
+        ]
+        if short and (most or not plan.growing):
+            raise ConfigError(
+                f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: "
+                f"more than the cluster has ({'; '.join(short)})"
+            )
+        fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
+        self.max_concurrent = asked.concurrent or max(1, min(fits, default=1))
+        self._need = need
+        self._plan = plan
+
+    def close(self) -> None:
+        stop_ray(self._plan)
+
+    def anchors(
+        self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
+    ) -> list[TrialResult]:
+        """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
+        try:
+            if self.crew.workers:
+                return self._anchors_by_groups(specs, on_progress)
+            first = specs[0]
+            remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
+            prepare, run = remote(prepare_scene), remote(run_trial)
+            scenes = scenes_of(specs)
+            of = len(scenes) + len(specs)
+            refs = [prepare.remote(scene, first.root, first.data_root) for scene in scenes]
+            prepared = _gathered(refs, lambda n: on_progress(n, of))
+            results = [run.remote(spec) for spec in specs]
+            return after(prepared, _gathered(results, lambda n: on_progress(len(scenes) + n, of)))
+        except LOST as error:
+            raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
+
+    def _anchors_by_groups(self, specs: list[TrialSpec], on_progress: ProgressCallback) -> list[TrialResult]:
+        config: dict[str, Any] = {"specs": [dataclasses.asdict(s) for s in specs]}
+        of = len(scenes_of(specs)) + len(specs)
+        for tries in range(1 + RETRIES):
+            try:
+                with tallied(lambda n: on_progress(n, of), HEAD) as tally:
+                    return self.crew.train(anchor_loop, config | {"tally": tally}, "anchors")
+            except TrainingFailedError as error:
+                if tries == RETRIES:
+                    raise LostError(
+                        f"the anchors were lost {1 + RETRIES} times: {str(error).splitlines()[0]}"
+                    ) from error
+                time.sleep(RETRY_WAIT_S)
+        raise AssertionError
+
+    def search(self, n: int, ask: Ask, tell: Tell) -> None:
+        if self.crew.workers:
+            resources = tune.PlacementGroupFactory([{HEAD: 0.001}])
+        else:
+            resources = tune.PlacementGroupFactory([{k: v for k, v in self._need.items() if v}])
+        causes = Causes()
+        with scratch_folder("tune") as scratch:
+            tune.Tuner(
+                tune.with_resources(self.trainable, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=TuneSearcher(ask, tell, self.crew, n, causes),
+                    num_samples=-1,  # the searcher says when it has finished: lost trials come once more
+                    max_concurrent_trials=self.max_concurrent,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    verbose=0,
+                    storage_path=scratch,
+                    name="study",
+                    callbacks=[causes],
+                    failure_config=tune.FailureConfig(max_failures=0),
+                ),
+            ).fit()

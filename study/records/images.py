@@ -1,0 +1,47 @@
+"""A trial's reconstructions, kept as ``<study>/pictures/<trial>.npz``: plain numbers, never pickles."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mipoison.storage.files import Storage
+from study.records.reading import Unreadable, leave_out
+from study.records.reading.pictures import archive_of, pictures_of
+
+
+def write_pictures(storage: Storage, study: str, trial: str, pictures: Mapping[str, NDArray[Any]]) -> None:
+    """Write attacker (or ``truth``) -> uint8 images (n, C, H, W)."""
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **pictures)  # type: ignore[arg-type]
+    storage.write(f"{study}/pictures/{trial}.npz", sink.getvalue())
+
+
+def read_pictures(storage: Storage, study: str, trial: str) -> dict[str, NDArray[np.float64]]:
+    """Images in [0, 1]; empty if there are none, or what is there is not plain numbers."""
+    name = f"{study}/pictures/{trial}.npz"
+    data = storage.read(name)
+    if data is None:
+        return {}
+    try:
+        return {key: images / 255 for key, images in archive_of(data).items()}
+    except Unreadable as error:
+        leave_out(name, error)
+        return {}
+
+
+def kept_pictures(data: bytes, name: str, trial: str) -> dict[str, NDArray[np.float64]]:
+    """A trial's images in [0, 1] out of a compact copy's ``pictures.parquet``; empty if there are none.
+
+    Args:
+        name: of the file, to say it where nothing in it can be read.
+    """
+    try:
+        return {key: images / 255 for key, images in pictures_of(data).get(trial, {}).items()}
+    except Unreadable as error:
+        leave_out(name, error)
+        return {}

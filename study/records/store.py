@@ -1,0 +1,379 @@
+"""Episode records: one explicit schema, one Parquet file per trial and attempt, read back as a data frame.
+
+Parquet is the record of truth: frontier, report and a resumed study are computed from these files alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mipoison.attacks import ATTACKS
+from mipoison.config import Config, ConfigError
+from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.metrics import CHECKS
+from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from mipoison.scene import SceneConfig
+from mipoison.storage.files import Storage
+from study.records.gathering import (
+    LOCAL_READERS,
+    ORDER,
+    READERS,
+    A,
+    B,
+    ProgressCallback,
+    each,
+    gather,
+    no_progress,
+    rows_by_trial,
+)
+from study.records.reading import Unreadable, leave_out
+from study.records.reading.documents import about_of, parse_json, settings_of, started_of
+from study.records.reading.episodes import episodes_of, of_one_scene
+
+log = logging.getLogger(__name__)
+
+ABOUT = "study.json"
+"""What a study is: its settings, and what it was begun with."""
+
+_TEXT = [
+    "episode_id",
+    "study",
+    "trial",
+    "dataset",
+    "auxiliary",
+    "split",
+    "victim",
+    "defense",
+    "attack",
+    "status",
+    "error",
+    "device",
+    "versions",
+]
+_WHOLE = ["seed", "attempt", "queries", "n_classes", "stacked_members"]
+_REAL = [
+    "model_accuracy",
+    "protected_accuracy",
+    "confidence_distortion",
+    "label_agreement",
+    "label_recovery",
+    "kl",
+    "ece",
+    "rank_correlation",
+    "attack_set_distortion",
+    "attack_set_label_agreement",
+    "attack_accuracy",
+    "attack_accuracy_test",
+    "cycle_accuracy",
+    "open_accuracy",
+    "evaluator_accuracy",
+    "reconstruction_error",
+    "reconstruction_error_test",
+    "reconstruction_error_paper_scale",
+    "reconstruction_skill",
+    "mean_image_error",
+    "excess_leakage",
+    "excess_attack_accuracy",
+    "ssim",
+    "clean_attack_accuracy",
+    "clean_reconstruction_error",
+    "alignment_before",
+    "alignment_after",
+    "repeat_query_distance",
+    "poison_ms_per_sample",
+    "inference_ms_per_sample",
+    "seconds_prepare",
+    "seconds_poison",
+    "seconds_attack",
+    "seconds_evaluate",
+    "peak_memory_mb",
+    *PERCENTILE_COLUMNS,
+]
+_ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa.DataType]:
+    fields: dict[str, pa.DataType] = {}
+    for cls in classes:
+        for name, (kind, _) in cls.field_kinds().items():
+            column = f"{prefix}.{name}"
+            if fields.setdefault(column, _ARROW[kind]) != _ARROW[kind]:
+                raise TypeError(
+                    f"column {column} is {fields[column]} elsewhere and {_ARROW[kind]} in {cls.__name__}"
+                )
+    return fields
+
+
+@functools.cache
+def episode_schema() -> pa.Schema:
+    """Every column with its type, knobs of every defense and attacker included. All but ids are nullable."""
+    columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
+    columns |= {name: pa.int64() for name in _WHOLE}
+    columns |= {name: pa.float64() for name in _REAL}
+    columns |= {f"check.{name}": pa.bool_() for name in CHECKS}
+    columns |= _config_fields("scene", [SceneConfig])
+    columns |= _config_fields("defense", DEFENSES.values())
+    columns |= _config_fields("attack", {type(c): None for c in ATTACKS.values()})
+    required = {"episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status"}
+    return pa.schema([pa.field(name, kind, nullable=name not in required) for name, kind in columns.items()])
+
+
+def to_table(records: list[dict[str, Any]]) -> pa.Table:
+    """Records as a typed table.
+
+    Raises:
+        KeyError: a record has a column that the schema does not know (nothing is dropped silently).
+    """
+    schema = episode_schema()
+    for record in records:
+        unknown = sorted(set(record) - set(schema.names))
+        if unknown:
+            raise KeyError(f"columns without a place in the schema: {', '.join(unknown)}")
+        for field in schema:
+            if pa.types.is_integer(field.type) and isinstance(record.get(field.name), float):
+                raise TypeError(f"{field.name} = {record[field.name]!r}: a whole number is meant")
+    return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in records], schema=schema)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Typed records as a data frame, in order of trial, seed and attacker."""
+    return gather([table], episode_schema()).to_pandas(types_mapper=_NULLABLE.get, split_blocks=True)
+
+
+def check_name(name: str, what: str = "study") -> str:
+    """A name usable as a folder: letters, digits, dot, dash, underscore; ConfigError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            f"{what} name {name!r}: "
+            "use 1 to 100 letters, digits, '.', '-' or '_', beginning with one of the first two"
+        )
+    return name
+
+
+class Records:
+    """The files of one study below a storage root.
+
+    ``<study>/episodes/<trial>.a<attempt>.parquet`` (finished trials), ``<study>/trials/<trial>.json`` (what
+    was started), ``<study>/study.json`` (the settings). A file under ``episodes/`` that cannot be read as the
+    trial that its name says counts as not finished: readers leave it out, a resumed study moves it to
+    ``damaged/`` and runs the trial again.
+    """
+
+    def __init__(self, storage: Storage, study: str) -> None:
+        self.storage, self.study = storage, check_name(study)
+
+    def write_trial(self, trial: str, attempt: int, records: list[dict[str, Any]]) -> None:
+        """Write a finished trial, all its episodes at once."""
+        rows = [r | {"study": self.study, "trial": trial, "attempt": attempt} for r in records]
+        sink = io.BytesIO()
+        pq.write_table(to_table(rows), sink)
+        self.storage.write(self._file(trial, attempt), sink.getvalue())
+
+    def _file(self, trial: str, attempt: int) -> str:
+        return f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet"
+
+    def attempts(self) -> dict[str, list[str]]:
+        """Trial (the anchors first) -> names of its files, the latest attempt first; some may be damaged."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        for name in self.storage.names(f"{self.study}/episodes"):
+            match = re.fullmatch(r".*/([A-Za-z0-9][A-Za-z0-9._-]*)\.a(\d{1,6})\.parquet", name)
+            if match:
+                found.setdefault(match[1], []).append((int(match[2]), name))
+        order = [
+            *(name for name in ANCHORS if name in found),
+            *(name for name in found if name not in ANCHORS),
+        ]
+        return {trial: [name for _, name in sorted(found[trial], reverse=True)] for trial in order}
+
+    def finished(self) -> dict[str, str]:
+        """Trial -> file name of its latest attempt."""
+        return {trial: names[0] for trial, names in self.attempts().items()}
+
+    def read_trial(self, trial: str, attempt: int | None = None) -> list[dict[str, Any]]:
+        """The records of one finished trial; empty if there is none, or none that can be read.
+
+        With the attempt known, one file is opened and no folder listed: a listing grows with the study.
+        """
+        names = self.attempts().get(trial, []) if attempt is None else [self._file(trial, attempt)]
+        table = self._latest(trial, names)
+        return [] if table is None else table.to_pylist()
+
+    def read_trials(self) -> dict[str, Sequence[dict[str, Any]]]:
+        """Trial -> its records, of every finished trial; one listing for all of them."""
+        return {trial: table.to_pylist() for trial, table in self._tables() if len(table)}
+
+    def read(self, columns: Collection[str] | None = None) -> pd.DataFrame:
+        """All finished episodes, one attempt a trial, in order of trial, seed and attacker.
+
+        A file that cannot be read (cut off, altered, not ours) counts as not finished.
+
+        Args:
+            columns: those that are kept; None for all.
+        """
+        names = episode_schema().names
+        wanted = {*(names if columns is None else columns), *ORDER}
+        kept = [name for name in names if name in wanted]
+        schema = pa.schema([episode_schema().field(name) for name in kept])
+        found = (
+            table.select([name for name in table.column_names if name in wanted])
+            for _, table in self._tables()
+        )
+        return to_frame(gather(found, schema))
+
+    def _each(
+        self, work: Callable[..., B], items: Iterable[A], on_progress: ProgressCallback = no_progress
+    ) -> Iterator[tuple[A, B]]:
+        return each(work, items, on_progress, LOCAL_READERS if self.storage.local else READERS)
+
+    def _tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """Each trial and its latest attempt that can be read, of one scene."""
+        found = self._each(self._latest, self.attempts().items())
+        whole = ((trial, table) for (trial, _), table in found if table is not None)
+        return of_one_scene(whole, self.study)
+
+    def _latest(self, trial: str, names: list[str]) -> pa.Table | None:
+        """The latest attempt that can be read."""
+        for name in names:
+            data = self.storage.read(name)
+            if data is None:
+                continue
+            try:
+                return parse(data, trial)
+            except Unreadable as error:
+                leave_out(name, error)
+        return None
+
+    def take_in(
+        self, on_progress: ProgressCallback = no_progress, kept: Collection[str] | None = None
+    ) -> tuple[dict[str, Sequence[dict[str, Any]]], list[str]]:
+        """As :meth:`read_trials`, and files that cannot be read move from ``episodes/`` to ``damaged/``.
+
+        For the study's driver alone, while nothing else writes: the moved ones' trials then run again.
+
+        Args:
+            on_progress: told how many trials have been read of how many.
+            kept: columns that are kept of the search's trials; None for all. The anchors' are whole.
+
+        Returns:
+            The records, and the names of what was moved.
+        """
+        moved: list[str] = []
+
+        def tables() -> Iterator[tuple[str, pa.Table]]:
+            for (trial, _), (table, damaged) in self._each(
+                self._take_in, self.attempts().items(), on_progress
+            ):
+                moved.extend(damaged)
+                if table is not None:
+                    yield trial, table
+
+        def slim() -> Iterator[tuple[str, pa.Table]]:
+            for trial, table in of_one_scene(tables(), self.study):
+                wanted = set(table.column_names if kept is None or trial in ANCHORS else kept)
+                yield trial, table.select([name for name in table.column_names if name in wanted])
+
+        return dict(rows_by_trial(slim())), moved
+
+    def _take_in(self, trial: str, names: list[str]) -> tuple[pa.Table | None, list[str]]:
+        """A trial's latest attempt that can be read, and those moved."""
+        found, moved = None, []
+        for name in names:
+            data = self.storage.read(name)
+            if data is None:
+                continue
+            try:
+                table = parse(data, trial)
+                found = table if found is None else found
+            except Unreadable as error:
+                file = name.rsplit("/", 1)[1]
+                self.storage.write(f"{self.study}/damaged/{file}.{uuid.uuid4().hex[:8]}", data)
+                self.storage.delete(name)
+                log.warning("%s moved to damaged/, its trial runs again: %s", name, error)
+                moved.append(name)
+        return found, moved
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``<study>/<name>`` as JSON."""
+        self.storage.write(f"{self.study}/{name}", json.dumps(value, indent=2, sort_keys=True).encode())
+
+    def read_json(self, name: str) -> Any | None:
+        """Read ``<study>/<name>``, None if absent.
+
+        Raises:
+            ConfigError: it is there and is no JSON.
+        """
+        data = self.storage.read(f"{self.study}/{name}")
+        try:
+            return None if data is None else parse_json(data)
+        except Unreadable as error:
+            raise self._damaged(name, error) from error
+
+    def read_about(self) -> dict[str, Any] | None:
+        """``study.json`` of a study that is to be continued: its ``settings``, the ``content`` of its images.
+
+        None if there is no study.
+
+        Raises:
+            ConfigError: it is there and does not hold settings.
+        """
+        data = self.storage.read(f"{self.study}/{ABOUT}")
+        try:
+            if data is None:
+                return None
+            about = about_of(data)
+            return about | {"settings": settings_of(about)}
+        except Unreadable as error:
+            raise self._damaged(ABOUT, error) from error
+
+    def _damaged(self, name: str, error: Unreadable) -> ConfigError:
+        return ConfigError(
+            f"{self.study}/{name} in {self.storage.root} is damaged ({error}): put it back from a copy, "
+            "or choose another --name"
+        )
+
+    def started_names(self) -> list[str]:
+        """Every trial that was ever begun, whether or not its description can be read."""
+        names = [name.rsplit("/", 1)[1] for name in self.storage.names(f"{self.study}/trials")]
+        return [
+            m[1] for m in (re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.json", n) for n in names) if m
+        ]
+
+    def started(self) -> dict[str, Mapping[str, Any]]:
+        """Trial -> what was started (defense, knobs, attempt), finished or not; no damaged ones."""
+        found = self._each(self._started, [(trial,) for trial in self.started_names()])
+        return {trial: spec for (trial,), spec in found if spec is not None}
+
+    def _started(self, trial: str) -> Mapping[str, Any] | None:
+        name = f"{self.study}/trials/{trial}.json"
+        data = self.storage.read(name)
+        if data is None:
+            return None
+        try:
+            return started_of(data)
+        except Unreadable as error:
+            leave_out(name, error)
+            return None
+
+
+def parse(data: bytes, trial: str) -> pa.Table:
+    """A trial's file as a table, read with plain pyarrow (nothing in it can run code).
+
+    Raises:
+        Unreadable: cut off, altered, of another trial, not of our schema, or of values that no trial has.
+    """
+    return episodes_of(data, trial, episode_schema())
+
+
+_NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+"""Nullable pandas types where NumPy has no missing value; floats and strings keep theirs."""

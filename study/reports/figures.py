@@ -1,0 +1,262 @@
+"""The study's figures, each readable on its own; written as PNG, without a display."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+from numpy.typing import NDArray
+
+from mipoison.defenses import DEFENSES
+from study.analysis.frontier import LABEL_ONLY, UNDEFENDED
+from study.analysis.indicators import knee
+from study.runtime.plain import visible_line
+from study.runtime.scratch import scratch_folder
+
+DPI = 150
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00")
+"""Okabe and Ito's palette for any colour vision (its yellow darkened); markers differ as well."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+ANCHOR_STYLE = {LABEL_ONLY: ("black", "*", "--"), UNDEFENDED: ("#666666", "h", ":")}
+PANELS = (
+    ("worst_reconstruction_error", "worst-case\nreconstruction error\n(MSE, up: protected)", True),
+    ("worst_attack_accuracy", "worst-case\nattack accuracy\n(share, down: protected)", False),
+    ("excess_leakage", "excess leakage\nover label-only\n(share, zero: none)", False),
+)
+"""Column, axis label, whether more is better."""
+
+
+def drawn(draw: Callable[[Path], object]) -> bytes | None:
+    """The file that a figure's function writes, for a storage to keep; None where it draws nothing."""
+    with scratch_folder("figure") as folder:
+        path = Path(folder) / "figure.png"
+        draw(path)
+        return path.read_bytes() if path.exists() else None
+
+
+def style_of(family: str, families: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of a defense family: by its place among those shown, in the order of DEFENSES."""
+    if family in ANCHOR_STYLE:
+        return ANCHOR_STYLE[family][:2]
+    known = [name for name in DEFENSES if name in families and name not in ANCHOR_STYLE]
+    order = [*known, *sorted(set(families) - set(known) - set(ANCHOR_STYLE))]
+    place = order.index(family)
+    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+
+
+def _numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = table[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    return values
+
+
+def _points(
+    axes: Axes, group: pd.DataFrame, column: str, style: tuple[str, str], front: pd.DataFrame
+) -> None:
+    """Markers with 95 % intervals; infeasible settings hollow, Pareto-optimal ones outlined."""
+    colour, marker = style
+    x, y = _numbers(group, "confidence_distortion"), _numbers(group, column)
+    bars = np.abs(np.stack([_numbers(group, f"{column}_low"), _numbers(group, f"{column}_high")]) - y)
+    feasible = group["feasible"].fillna(False).to_numpy(dtype=bool)
+    optimal = group["trial"].isin(front["trial"]).to_numpy(dtype=bool)
+    look: dict[str, Any] = {"s": 120 if marker == "*" else 36, "marker": marker, "zorder": 4}
+    for mask, face, edge, width in (
+        (~feasible, "none", colour, 0.9),
+        (feasible & ~optimal, colour, "white", 0.5),
+        (feasible & optimal, colour, "black", 1.3),
+    ):
+        if mask.any():
+            axes.scatter(x[mask], y[mask], facecolors=face, edgecolors=edge, linewidths=width, **look)
+    shown = np.isfinite(bars).all(axis=0) & np.isfinite(x)
+    if shown.any():
+        look = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "alpha": 0.6, "zorder": 3}
+        axes.errorbar(x[shown], y[shown], bars[:, shown], **look)
+
+
+def _attainable(axes: Axes, front: pd.DataFrame, column: str, more_is_better: bool) -> None:
+    """The best value that a Pareto-optimal setting reaches at no more than a distortion, as steps."""
+    points = front.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
+    if len(points) > 1:
+        best = np.maximum.accumulate if more_is_better else np.minimum.accumulate
+        x, y = _numbers(points, "confidence_distortion"), best(_numbers(points, column))
+        axes.step(x, y, where="post", color="black", lw=1, alpha=0.45, zorder=2)
+
+
+def _zero_scale(axes: Axes, distortion: NDArray[np.float64]) -> None:
+    """Logarithmic, with a place for zero left of the smallest positive value."""
+    positive = distortion[np.isfinite(distortion) & (distortion > 0)]
+    low, high = (positive.min(), positive.max()) if len(positive) else (1e-4, 1.0)
+    linear = 10.0 ** math.floor(math.log10(low))
+    axes.set_xscale("symlog", linthresh=linear, linscale=0.6)
+    axes.set_xlim(-linear * 0.35, max(high, linear) * 1.7)
+    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
+    axes.xaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=list(range(2, 10))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def _family_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: bool, colour: str) -> None:
+    """A family's own front: the best value that one of its settings reaches at no more than a distortion."""
+    cut = group["cut"].fillna(False).to_numpy(dtype=bool)
+    usable = group[group["feasible"].fillna(False).to_numpy(dtype=bool) & ~cut]
+    points = usable.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
+    if len(points) > 1:
+        best = np.maximum.accumulate if more_is_better else np.minimum.accumulate
+        x, y = _numbers(points, "confidence_distortion"), best(_numbers(points, column))
+        axes.step(x, y, where="post", color=colour, lw=1.1, alpha=0.7, zorder=2)
+
+
+def _fresh_points(axes: Axes, fresh: pd.DataFrame, column: str, families: Sequence[str]) -> None:
+    """What the re-evaluated settings measure on fresh seeds, joined to their place in the search."""
+    for _, row in fresh.dropna(subset=[column, f"{column}_fresh"]).iterrows():
+        colour = style_of(str(row["defense"]), families)[0]
+        x, before, after = row["confidence_distortion"], row[column], row[f"{column}_fresh"]
+        axes.plot([x, x], [before, after], color=colour, lw=0.8, ls=":", zorder=3)
+        axes.scatter([x], [after], marker="_", s=90, color=colour, linewidths=2, zorder=5)
+
+
+def frontier_figure(
+    settings: pd.DataFrame,
+    front: pd.DataFrame,
+    path: str | Path,
+    info: str,
+    *,
+    fresh: pd.DataFrame | None = None,
+) -> Path:
+    """Worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
+
+    Args:
+        settings: a ``settings_table``. Settings without a worst case are left out, and counted in the title.
+        front: its ``pareto_front``; outlined, and joined by the best value attained at no more distortion.
+        path: where to write the PNG; its folder must exist.
+        info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
+        fresh: the ``selection_bias`` table: dashes mark what fresh seeds measure.
+
+    Returns:
+        The path.
+    """
+    drawn = settings.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    families = sorted(drawn["defense"].unique(), key=lambda f: (f in ANCHOR_STYLE, f))
+    figure = Figure(figsize=(9, 10.5), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=(1.3, 1, 1))
+    handles: list[Line2D] = []
+    for family in families:
+        colour, marker = style = style_of(family, families)
+        for axes, (column, _, more) in zip(panels, PANELS, strict=True):
+            if family not in ANCHOR_STYLE:
+                _family_front(axes, drawn[drawn["defense"] == family], column, more, colour)
+            _points(axes, drawn[drawn["defense"] == family], column, style, front)
+        name = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}.get(family, family)
+        dashes = ANCHOR_STYLE[family][2] if family in ANCHOR_STYLE else ""
+        look: dict[str, Any] = {"ls": dashes, "lw": 1.1, "marker": marker}
+        handles.append(Line2D([], [], **look, ms=10 if marker == "*" else 7, color=colour, label=name))
+    for axes, (column, label, more_is_better) in zip(panels, PANELS, strict=True):
+        for family, (colour, _, dashes) in ANCHOR_STYLE.items():
+            for value in _numbers(drawn[drawn["defense"] == family], column)[:1]:
+                if math.isfinite(value) and column != "excess_leakage":
+                    axes.axhline(value, color=colour, ls=dashes, lw=1.1, zorder=1)
+        _attainable(axes, front, column, more_is_better)
+        if fresh is not None:
+            _fresh_points(axes, fresh, column, families)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25, lw=0.6)
+    mean_image = _numbers(drawn, "mean_image_error")
+    if np.isfinite(mean_image).any():
+        panels[0].axhline(np.nanmean(mean_image), color="#CC0000", ls="-.", lw=1.1, zorder=1)
+        handles.append(Line2D([], [], color="#CC0000", ls="-.", lw=1.1, label="mean image (learned nothing)"))
+    panels[2].axhline(0, color="black", ls="--", lw=1.1, zorder=1)
+    if drawn["excess_leakage"].isna().all():
+        why = "no label-only anchor to compare with"
+        panels[2].text(0.5, 0.6, why, transform=panels[2].transAxes, ha="center")
+    _zero_scale(panels[0], _numbers(drawn, "confidence_distortion"))
+    panels[-1].set_xlabel("confidence distortion: mean l2 norm of c' - c (logarithmic, with zero)")
+    sign: dict[str, Any] = {"ls": "", "marker": "o", "ms": 7}
+    handles += [
+        Line2D([], [], color="black", lw=1, alpha=0.45, label="best at no more distortion"),
+        Line2D([], [], **sign, mfc="#BBBBBB", mec="black", mew=1.3, label="not dominated (outlined)"),
+        Line2D([], [], **sign, mfc="none", mec="#777777", label="costs too much accuracy (hollow)"),
+        Line2D([], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval over seeds"),
+    ]
+    best = drawn[drawn["trial"] == (knee(settings) or "")]
+    if len(best):
+        place = _numbers(best, "confidence_distortion"), _numbers(best, "worst_reconstruction_error")
+        panels[0].scatter(*place, marker="o", s=190, facecolors="none", edgecolors="black", lw=1.2, zorder=6)
+        handles.append(Line2D([], [], **(sign | {"ms": 12}), mfc="none", mec="black", label="knee (ringed)"))
+    handles.append(Line2D([], [], color="#777777", lw=1.1, label="a family's own front (its colour)"))
+    if fresh is not None and len(fresh):
+        handles.append(Line2D([], [], ls=":", marker="_", ms=10, color="#777777", label="on fresh seeds"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    left_out = len(settings) - len(drawn)
+    title = f"What {len(drawn)} defense settings cost and leak at worst"
+    title += f" ({left_out} without a worst case left out)" if left_out else ""
+    figure.suptitle(title + "\n" + textwrap.fill(visible_line(info), 105), fontsize=10, parse_math=False)
+    figure.savefig(path)
+    return Path(path)
+
+
+def strip(images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
+    """Images side by side, white gaps between them, as (H, W', 3)."""
+    images = np.clip(np.asarray(images_NCHW, dtype=np.float64), 0, 1)
+    images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
+    gap = max(1, images.shape[-1] // 16)
+    padded = np.pad(images, ((0, 0), (0, 0), (0, 0), (0, gap)), constant_values=1.0)
+    return np.concatenate(list(padded.transpose(0, 2, 3, 1)), axis=1)[:, :-gap]
+
+
+def grid_figure(rows: Sequence[tuple[str, NDArray[Any]]], path: str | Path, info: str) -> Path:
+    """Reconstructions beside the truth, one labelled row each.
+
+    Args:
+        rows: (label, images (n, C, H, W) in [0, 1], C 1 or 3), all of one shape, from top to bottom: the
+            truth, undefended, label-only, then defenses labelled with name, knobs, distortion and attacker.
+            Missing pixels (NaN) show black.
+        path: where to write the PNG; its folder must exist.
+        info: one line for the title: data, auxiliary, seed (lines in a label are kept, long ones wrapped).
+
+    Raises:
+        ValueError: no rows, or images of another shape than (n, 1 or 3, H, W) or than the first row's.
+    """
+    if not rows:
+        raise ValueError("a reconstruction grid needs at least one row")
+    shape = np.shape(rows[0][1])
+    if len(shape) != 4 or shape[0] < 1 or shape[1] not in (1, 3):
+        raise ValueError(f"row {rows[0][0]!r} has images of shape {shape}, not (n, 1 or 3, H, W)")
+    for label, images in rows:
+        if np.shape(images) != shape:
+            raise ValueError(f"row {label!r} has images of shape {np.shape(images)}, the first row {shape}")
+    n, _, height, width = shape
+    fill = textwrap.TextWrapper(36, break_on_hyphens=False).fill
+    labels = ["\n".join(fill(visible_line(line)) for line in label.split("\n")) for label, _ in rows]
+    longest = max(len(line) for text in labels for line in text.split("\n"))
+    label_inches, image_inches = 0.3 + 0.072 * longest, max(0.45, min(0.9, 9.0 / n))
+    row_inches = [max(image_inches * height / width, 0.19 * (text.count("\n") + 1)) + 0.08 for text in labels]
+    total = label_inches + n * image_inches
+    title = textwrap.fill(
+        "Reconstructions of private images: " + visible_line(info), max(30, int(total * 12))
+    )
+    top = 0.2 + 0.19 * (title.count("\n") + 1)
+    figure = Figure(figsize=(total + 0.1, sum(row_inches) + top + 0.1), dpi=DPI)
+    FigureCanvasAgg(figure)
+    tall = figure.get_figheight()
+    y = tall - top
+    for text, (_, images), inches in zip(labels, rows, row_inches, strict=True):
+        y -= inches
+        wide = n * image_inches / (total + 0.1)
+        axes = figure.add_axes((label_inches / (total + 0.1), y / tall, wide, (inches - 0.08) / tall))
+        axes.imshow(strip(np.nan_to_num(images)), interpolation="nearest", vmin=0, vmax=1)
+        axes.set_axis_off()
+        middle = (y + (inches - 0.08) / 2) / tall
+        right = (label_inches - 0.12) / (total + 0.1)
+        figure.text(right, middle, text, ha="right", va="center", fontsize=8.5, parse_math=False)
+    figure.text(0.5, 1 - 0.12 / tall, title, ha="center", va="top", fontsize=10, parse_math=False)
+    figure.savefig(path)
+    return Path(path)

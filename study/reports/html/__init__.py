@@ -1,0 +1,132 @@
+"""The report page: one HTML file of a study, with its drawings, from its records alone; no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from study.analysis.frontier import settings_table
+from study.render import Finished
+from study.reports.html import sections, vectors
+from study.reports.html.data import charts
+from study.reports.html.heatmap import heatmap
+from study.reports.html.markup import escape, section
+from study.reports.html.pictures import grid
+from study.reports.html.thinning import explained, thinned
+from study.runtime.plain import visible
+from study.trial.rerun import NOT_GIVEN, Given, of_own_victim
+
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("base.js", "frontier.js", "plots.js", "tables.js")
+PAGE = "report.html"
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def rerun_commands(study: Finished, like: str) -> dict[str, str]:
+    """Trial -> the command that runs it again."""
+    told = list(study.about.get("command", []))
+    root = next((b for a, b in itertools.pairwise(told) if a in ("--data-root", "--data_root")), None)
+    data = f" --data-root {shlex.quote(str(root))}" if root else ""
+    start, end = f"python study/evaluate.py --like {shlex.quote(like)} --trial ", data + _own(study)
+    return {
+        str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
+    }
+
+
+def _own(study: Finished) -> str:
+    """What a command needs beside: the reader's own word for the classifier, never the records'."""
+    return " --victim YOUR_CLASSIFIER" if of_own_victim(study.episodes) else ""
+
+
+def build(
+    study: Finished,
+    like: str,
+    *,
+    with_vectors: bool | None = None,
+    data_root: str | None = None,
+    given: Given = NOT_GIVEN,
+    progress: vectors.Progress = quiet,
+) -> str:
+    """The page.
+
+    Args:
+        study: what ``study.render.load`` read.
+        like: how to name the study on the command line.
+        with_vectors: see ``vectors.panels``.
+        data_root: the data folder, for the vectors; None for the default.
+        given: the reader's classifier, for the vectors; what the records name is never loaded.
+        progress: told what takes time.
+    """
+    settings = settings_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    commands = rerun_commands(study, like)
+    again = f"python study/report.py {shlex.quote(like)} --vectors yes{_own(study)}"
+    panels, why = vectors.panels(study, settings, with_vectors, data_root, given, progress)
+    shown = thinned(settings)
+    drawn = charts(study.episodes, shown, commands) | {"vectors": panels}
+    body = "".join(
+        [
+            sections.header(study, settings, explained(len(shown), len(settings))),
+            sections.frontier(settings),
+            section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
+            sections.knobs(settings),
+            sections.curves(drawn),
+            section("reconstructions", "Reconstructions", grid(study, settings)),
+            sections.vectors(panels, why, None if panels else again),
+            sections.all_settings(shown, commands),
+            sections.statistics(study, settings),
+            sections.checks(study.episodes),
+            sections.failures(study.episodes),
+            sections.about(study),
+        ]
+    )
+    return shell(study.name, body, drawn)
+
+
+def shell(title: str, body: str, drawn: Mapping[str, Any]) -> str:
+    """The document: a policy that forbids any request, styles, the body, numbers and scripts."""
+    script = "\n".join((ASSETS / name).read_text() for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    # No "<" in the numbers: nothing that a record says can end the element.
+    numbers = json.dumps(_shown(drawn), allow_nan=False, separators=(",", ":"))
+    numbers = numbers.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)} - "
+        f"mipoison</title><style>{(ASSETS / 'page.css').read_text()}</style></head>\n"
+        f'<body><main>{body}</main><div id="tooltip" role="status" hidden></div>\n'
+        f'<script type="application/json" id="numbers">{numbers}</script>\n'
+        f"<script>{script}</script></body></html>\n"
+    )
+
+
+def _shown(value: Any) -> Any:
+    """The numbers' texts as a browser may show them."""
+    if isinstance(value, Mapping):
+        return {visible(k): _shown(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(v) for v in value]
+    return visible(value) if isinstance(value, str) else value
+
+
+def write_page(study: Finished, like: str, **options: Any) -> int:
+    """Write ``report.html`` into the study's folder; returns its size in bytes."""
+    page = build(study, like, **options).encode()
+    study.storage.write(f"{study.folder}/{PAGE}", page)
+    return len(page)

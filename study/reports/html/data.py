@@ -1,0 +1,207 @@
+"""What the page's drawings are made of: plain numbers and finished texts, from the records alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
+from mipoison.metrics.statistics import mean_interval
+from study.analysis.frontier import LABEL_ONLY, UNDEFENDED, pareto_front
+from study.analysis.indicators import knee
+from study.analysis.knobs import KNOB
+from study.analysis.worst_case import find_worst, prepare
+from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
+from study.reports.tables import setting_name
+
+Plain = dict[str, Any]
+NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
+SHAPES = (*MARKERS, "*", "h")
+"""Markers in the order of the page's shapes."""
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if value is None or pd.isna(value):
+        return None
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def flag(value: Any) -> bool:
+    """True or False; missing is False."""
+    return False if pd.isna(value) else bool(value)
+
+
+def families(settings: pd.DataFrame) -> list[Plain]:
+    """The families shown, anchors last: name, label, colour's place (None for anchors), marker's place."""
+    names = sorted(settings["defense"].unique(), key=lambda f: (f in ANCHORS, f))
+    out = []
+    for name in names:
+        colour, marker = style_of(name, names)
+        slot = None if name in ANCHOR_STYLE else COLOURS.index(colour)
+        label = NAMES.get(name, name)
+        out.append({"name": name, "label": label, "slot": slot, "shape": SHAPES.index(marker)})
+    return out
+
+
+def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
+    """``0.0426 [0.0411, 0.0441]``; without the interval where there is none."""
+    value, low, high = (number(setting[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    if value is None:
+        return "not known"
+    if low is None or high is None:
+        return f"{value:{form}} (no interval)"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def points(settings: pd.DataFrame, commands: Mapping[str, str]) -> list[Plain]:
+    """One entry a setting with a place in the frontier's plot; ``lines`` is what hovering over it shows."""
+    front = set(pareto_front(settings)["trial"])
+    bend = knee(settings)
+    out = []
+    for _, s in settings.iterrows():
+        if number(s["confidence_distortion"]) is None or number(s["worst_reconstruction_error"]) is None:
+            continue
+        trial = str(s["trial"])
+        point: Plain = {"trial": trial, "family": str(s["defense"]), "x": number(s["confidence_distortion"])}
+        for key, name in (("error", "worst_reconstruction_error"), ("accuracy", "worst_attack_accuracy")):
+            point[key] = [number(s[f"{name}{end}"]) for end in ("", "_low", "_high")]
+        point |= {"feasible": flag(s["feasible"]), "cut": flag(s["cut"]), "front": trial in front}
+        point |= {"knee": trial == bend, "lines": tooltip(s, trial in front), "command": commands[trial]}
+        out.append(point)
+    return out
+
+
+def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
+    """A setting in a few lines: knobs, cost, worst cases with their attackers, seeds, standing."""
+    lines = [NAMES.get(str(s["defense"]), setting_name(s)), f"trial {s['trial']}"]
+    distortion, drop = number(s["confidence_distortion"]), number(s["accuracy_drop"])
+    lines.append(f"distortion {distortion:.3g} (mean l2 of c' - c)")
+    if drop is not None:
+        lines.append(f"accuracy lost {100 * drop:.2f} percentage points")
+    for name, words, unit, form in (
+        ("worst_reconstruction_error", "worst-case error", "MSE in [0, 1]", ".4f"),
+        ("worst_attack_accuracy", "worst-case attack accuracy", "share", ".3f"),
+    ):
+        lines.append(f"{words} {with_interval(s, name, form)} ({unit}) by {s[f'{name}_attacker']}")
+    if number(s["excess_leakage"]) is not None:
+        lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '+.3f')} (share)")
+    lines.append(f"seeds {s['n_shared_seeds']}; intervals 95 % Student-t over seeds")
+    lines.append(standing(s, on_front))
+    return lines
+
+
+def standing(s: Mapping[str, Any], on_front: bool) -> str:
+    """Where a setting stands, in words."""
+    if flag(s["cut"]):
+        return "cut short: label-only dominates it; what is shown is a bound (at least so bad)"
+    if on_front:
+        return "on the frontier: nothing dominates it"
+    if not flag(s["feasible"]):
+        return "not feasible: costs more accuracy than the study allows"
+    count = number(s["dominated_by"])
+    return (
+        "not on the frontier"
+        if count is None
+        else f"dominated by {count:.0f} setting{'' if count == 1 else 's'}"
+    )
+
+
+def parallel(settings: pd.DataFrame) -> list[Plain]:
+    """Per family with two settings or more: its knobs and outcomes as axes, its settings as lines."""
+    out = []
+    rows = settings.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    for family, group in rows[~rows["defense"].isin(ANCHORS)].groupby("defense", sort=True):
+        if len(group) < 2:
+            continue
+        axes = [_axis(family, column, group[column]) for column in _varied(family, group)]
+        for column, label, log in (
+            ("confidence_distortion", "distortion (l2)", bool((group["confidence_distortion"] > 0).all())),
+            ("worst_attack_accuracy", "worst-case accuracy (share)", False),
+            ("worst_reconstruction_error", "worst-case error (MSE)", False),
+        ):
+            values = [number(v) for v in group[column]]
+            axes.append({"label": label, "log": log, "choices": None, "values": values})
+        names = [setting_name(s) for _, s in group.iterrows()]
+        bounds = [flag(v) for v in group["cut"]]
+        out.append({"family": family, "axes": axes, "names": names, "cut": bounds})
+    return out
+
+
+def _varied(family: str, group: pd.DataFrame) -> list[str]:
+    knobs = DEFENSES[family].KNOBS if family in DEFENSES else {}
+    return [
+        column
+        for column in (f"{KNOB}{name}" for name in knobs)
+        if column in group and group[column].notna().all() and group[column].nunique() > 1
+    ]
+
+
+def _axis(family: str, column: str, values: pd.Series) -> Plain:
+    name = column.removeprefix(KNOB)
+    knob = DEFENSES[family].KNOBS[name]
+    if knob.choices is None:
+        numbers = [number(v) for v in values]
+        return {"label": name, "log": knob.log, "choices": None, "values": numbers}
+    texts = [str(v) for v in values]
+    choices = [str(c) for c in knob.choices]
+    choices += sorted(set(texts) - set(choices))
+    return {"label": name, "log": False, "choices": choices, "values": [choices.index(t) for t in texts]}
+
+
+def curves(episodes: pd.DataFrame, settings: pd.DataFrame) -> list[Plain]:
+    """eta(epsilon) of each setting against its worst attacker by error; empty without percentiles.
+
+    ``epsilon``, ``low``, ``high``: the error that 0, 5, ... 100 % of the private images stay below, mean and
+    95 % Student-t interval over the seeds of the worst case.
+    """
+    if PERCENTILE_COLUMNS[0] not in episodes:
+        return []
+    worst = find_worst(prepare(episodes))
+    place_of = {str(trial): i for i, trial in enumerate(worst.trials) if worst.counts[i]}
+    asked = (episodes["status"] == "ok") & episodes["trial"].isin(settings["trial"])
+    ok = episodes.loc[asked, ["trial", "attack", "seed", *PERCENTILE_COLUMNS]]
+    places = ok.groupby(["trial", "attack"]).indices
+    front = set(pareto_front(settings)["trial"])
+    out = []
+    for _, s in settings.iterrows():
+        place = place_of.get(str(s["trial"]))
+        if place is None:
+            continue
+        case = worst.case(place)
+        rows = ok.iloc[places[(s["trial"], case.error_attacker)]]
+        rows = rows[rows["seed"].isin(case.error_by_seed.index)].drop_duplicates("seed")
+        table = rows[list(PERCENTILE_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)
+        if not len(table) or not np.isfinite(table).all():
+            continue
+        intervals = [mean_interval(column) for column in table.T]
+        name = NAMES.get(str(s["defense"]), setting_name(s))
+        curve: Plain = {"trial": s["trial"], "family": s["defense"], "name": name}
+        curve |= {"attacker": case.error_attacker, "seeds": len(table), "front": s["trial"] in front}
+        for key, end in (("epsilon", "mean"), ("low", "low"), ("high", "high")):
+            curve[key] = [_rounded(getattr(i, end)) for i in intervals]
+        out.append(curve)
+    return out
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def charts(episodes: pd.DataFrame, settings: pd.DataFrame, commands: Mapping[str, str]) -> Plain:
+    """All of the above; shares of the curves in ``eta``."""
+    mean_image = settings["mean_image_error"].dropna()
+    return {
+        "families": families(settings),
+        "points": points(settings, commands),
+        "meanImage": number(mean_image.mean()) if len(mean_image) else None,
+        "parallel": parallel(settings),
+        "curves": curves(episodes, settings),
+        "eta": [p / 100 for p in ERROR_PERCENTS],
+    }

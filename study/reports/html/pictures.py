@@ -1,0 +1,91 @@
+"""Reconstructions beside the truth, as pictures inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from mipoison.data.datasets import DATASETS
+from study.records.images import kept_pictures, read_pictures
+from study.render import Finished
+from study.reports.figures import strip
+from study.reports.html.data import NAMES
+from study.reports.html.markup import escape, note
+from study.reports.markdown import chosen_settings
+from study.reports.tables import setting_name
+
+NONE = (
+    "No reconstructions are kept with these records (a compact copy has none, so that no private image is "
+    "published by accident). A study's own folder has them under pictures/: "
+    "python study/report.py results/STUDY shows them."
+)
+FACES = (
+    "These may be reconstructed photographs of people: if so, keep this page to yourself, whatever the "
+    "licence of the data set."
+)
+KEPT = "pictures.parquet"
+"""Reconstructions of a compact copy of the paper's tables: trial, attack, shape and pixels (uint8)."""
+
+
+def shows_people(study: Finished) -> bool:
+    """Whether the data may show people: identities, a user's own folder, or data that are not known."""
+    names = set(study.episodes["dataset"].dropna()) if "dataset" in study.episodes else set()
+    kinds = set()
+    for name in names:
+        spec = DATASETS.get(str(name).partition(":")[0])
+        kinds.add("unknown" if spec is None else spec.kind)
+    return kinds != {"classes"}
+
+
+def pictures(study: Finished, trial: str) -> dict[str, NDArray[np.float64]]:
+    """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1]; empty if none are there or readable."""
+    kept = study.read(KEPT)
+    if kept is not None:
+        return kept_pictures(kept, f"{study.folder}/{KEPT}", trial)
+    return read_pictures(study.storage, study.folder, trial)
+
+
+def grid(study: Finished, settings: pd.DataFrame) -> str:
+    """Truth, undefended, label-only, then of each family the setting with the highest worst-case error.
+
+    Each row is what the setting's worst attacker (by error, over all seeds) made of the first seed's images.
+    """
+    rows: list[str] = []
+    for _, s in chosen_settings(settings.dropna(subset=["worst_reconstruction_error"])).iterrows():
+        found = pictures(study, str(s["trial"]))
+        attacker = str(s["worst_reconstruction_error_attacker"])
+        if attacker not in found or "truth" not in found:
+            continue
+        n = len(found["truth"])
+        if not rows:
+            rows.append(
+                _row("truth", "private images of the first seed", found["truth"], f"{n} private images")
+            )
+        name = NAMES.get(str(s["defense"]), setting_name(s))
+        distortion, error = s["confidence_distortion"], s["worst_reconstruction_error"]
+        numbers = f"distortion {distortion:.3g}, worst-case error {error:.4f}"
+        alt = f"the same {n} images as attacker {attacker} reconstructs them under {name}"
+        rows.append(_row(name, f"{numbers} (MSE), attacker {attacker}", found[attacker], alt))
+    if not rows:
+        return note(NONE)
+    warning = f'<p class="warning">{escape(FACES)}</p>' if shows_people(study) else ""
+    return f'{warning}<div class="grid">{"".join(rows)}</div>'
+
+
+def _row(name: str, more: str, images: NDArray[Any], alt: str) -> str:
+    pixels = (strip(images) * 255).round().astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, format="PNG", optimize=True)
+    data = base64.b64encode(sink.getvalue()).decode("ascii")
+    height, width, _ = pixels.shape
+    size = f'width="{width}" height="{height}"'
+    return (
+        f"<figure><figcaption>{escape(name)}<small>{escape(more)}</small></figcaption>"
+        f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}"></figure>'
+    )

@@ -1,0 +1,297 @@
+"""The sections of the report page, from records and settings tables to HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from mipoison.defenses import ANCHORS
+from mipoison.metrics.checks import checks_table
+from study.analysis.frontier import LABEL_ONLY, pareto_front, selection_bias
+from study.render import Finished
+from study.reports.html.data import flag, number, standing, with_interval
+from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
+from study.reports.html.markup import command, escape, note, printed, scroller, section, table
+from study.reports.html.vectors import SHOWN
+from study.reports.tables import check_counts, describe, fresh_report, setting_name, statistics_tables
+from study.search.pruning import CUT
+
+NAMED = 100
+"""Trials that one kind of failure names; the others are counted."""
+
+
+def header(study: Finished, settings: pd.DataFrame, left_out: str = "") -> str:
+    """Name, where the numbers come from, what happened, what is ``left_out`` (a sentence), contents."""
+    episodes = study.episodes
+    counts = episodes["status"].value_counts()
+    on_front = len(pareto_front(settings))
+    scale = study.about.get("settings", {}).get("scale")
+    versions = ", ".join(sorted(set(episodes["versions"].dropna()))) if "versions" in episodes else "unknown"
+    facts = [
+        ("settings", f"{len(settings)}, of which {on_front} on the frontier (nothing dominates them)"),
+        ("episodes", ", ".join(f"{n} {status}" for status, n in counts.items())),
+        ("data", describe(episodes, {"scale": scale})),
+        ("constraint", f"at most {100 * study.max_accuracy_drop:g} percentage points of accuracy lost"),
+        ("begun", study.about.get("started", "unknown")),
+        ("versions", versions),
+    ]
+    listed = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
+    links = "".join(
+        f'<a href="#{name}">{title}</a>'
+        for name, title in (
+            ("frontier", "frontier"), ("attackers", "attackers"), ("knobs", "knobs"), ("curves", "curves"),
+            ("reconstructions", "reconstructions"), ("vectors", "vectors"), ("settings", "settings"),
+            ("statistics", "statistics"), ("checks", "checks"), ("failures", "failures"), ("about", "about"),
+        )
+    )  # fmt: skip
+    left_out = note(left_out) if left_out else ""
+    return (
+        f'<header><button type="button" id="theme">light / dark</button><h1>{escape(study.name)}</h1>'
+        "<p>What defenses of a classifier's confidence vectors cost, and what a model-inversion "
+        "attacker still makes of them in the worst case over a suite of adaptive attackers.</p>"
+        f'<dl class="facts">{listed}</dl>{left_out}<nav aria-label="Contents">{links}</nav>'
+        "<noscript><p class='warning'>Scripts are off: the drawings are missing, the tables below hold "
+        "the same numbers.</p></noscript></header>"
+    )
+
+
+def frontier(settings: pd.DataFrame) -> str:
+    """Two drawings, their key, and the chosen setting."""
+    drawn = settings.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    missing = len(settings) - len(drawn)
+    text = (
+        "Every setting under its worst attacker, against what it costs in distortion (mean l2 distance "
+        "between clean and released vector; logarithmic, with a place for zero). Bars: 95 % Student-t "
+        "intervals over seeds. Full: not dominated; faint: dominated; hollow: costs too much accuracy, "
+        "or (dashed) cut short, then what is shown is a bound. Steps: best on the frontier at no more "
+        "distortion. Dashed lines: the anchors. "
+    )
+    text += f"{missing} settings without a worst case are not drawn. " if missing else ""
+    if not (settings["defense"] == LABEL_ONLY).any():
+        text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "
+    text += (
+        "Point, tap or use the arrow keys; click or Enter keeps a setting. Drag: zoom, double click: undo."
+    )
+    plots = "".join(
+        f'<figure class="plot"><figcaption id="{key}-title">{escape(title)}</figcaption>'
+        f'<div id="{key}" class="chart" tabindex="0" role="group" aria-labelledby="{key}-title" '
+        f'aria-describedby="frontier-note"></div></figure>'
+        for key, title in (
+            ("frontier-error", "Worst-case reconstruction error (MSE in [0, 1]; up: protected)"),
+            ("frontier-accuracy", "Worst-case attack accuracy (share of images recognised; down: protected)"),
+        )
+    )
+    chosen = '<div id="chosen" class="chosen" aria-live="polite"><p>No setting chosen yet.</p></div>'
+    return section(
+        "frontier",
+        "The frontier",
+        f'<p class="note" id="frontier-note">{escape(text)}</p>',
+        '<div id="key" class="key" role="group" aria-label="Families shown"></div>',
+        f'<div class="pair">{plots}</div>{chosen}',
+    )
+
+
+def _many(settings: pd.DataFrame) -> bool:
+    return bool(len(settings) and settings["defense"].value_counts().max() > MOST)
+
+
+def knobs(settings: pd.DataFrame) -> str:
+    """Importance of knobs, then settings as lines over their knobs."""
+    found, silent = importances(settings)
+    parts = [
+        note(
+            "Importance: fANOVA (Hutter et al. 2014; Optuna, 64 trees) on a family's settings with a "
+            "worst case: the share of an objective's variance that a knob explains alone. R²: how well "
+            "a random forest predicts settings that it was not trained on (5-fold); at 0 or below no "
+            f"share is told. At least {LEAST} settings are asked for; a few dozen are better. The "
+            "settings were picked by a search, not at random, which favours what the search liked."
+            + (f" Of a family's settings {MOST} count, evenly by name." if _many(settings) else "")
+        )
+    ]
+    rows = []
+    for i in found:
+        shares = (
+            ", ".join(f"{k} {v:.0%}" for k, v in i.shares.items()) or "none told: the forest predicts nothing"
+        )
+        bars = "".join(
+            f'<i style="--w:{v:.3f}" title="{escape(k)} {v:.0%}"></i>' for k, v in i.shares.items()
+        )
+        bar = f'<span class="bars" aria-hidden="true">{bars}</span>'
+        rows.append([i.family, OBJECTIVE_NAMES[i.objective], i.n, f"{i.skill:.2f}", shares, bar])
+    columns = ["family", "objective", "settings", "R²", "knobs by importance", "shares"]
+    if rows:
+        parts.append(table("Knob importance", columns, rows, numeric=(2, 3), raw=(5,)))
+    if silent:
+        parts.append(
+            note("No importance is told for " + "; ".join(f"{f} ({why})" for f, why in silent.items()) + ".")
+        )
+    parts += [
+        "<h3>Settings as lines</h3>",
+        note(
+            "One line a setting, through its knobs and what came of them; the colour is the worst-case "
+            "error (dark leaks more). Settings cut short are dashed: their outcomes are bounds. "
+            "Families with one setting have no such drawing."
+        ),
+        '<label class="choice">family <select id="parallel-family"></select></label>',
+        '<div class="scroll" tabindex="0" role="region" aria-label="Settings as lines">'
+        '<div id="parallel" class="chart"></div></div>',
+    ]
+    return section("knobs", "Knobs", *parts)
+
+
+def curves(drawn: Mapping[str, Any]) -> str:
+    """epsilon-eta curves, or why there are none."""
+    if not drawn["curves"]:
+        return section(
+            "curves",
+            "How many images how closely",
+            note(
+                "These records hold no percentiles of the per-image errors (they are older than the column)."
+            ),
+        )
+    text = (
+        "eta(epsilon): the share of private images that the setting's worst attacker (by mean error) "
+        "reconstructs with an error below epsilon; mean over seeds, with a 95 % Student-t band for the "
+        "curve pointed at. Right and down is better protected. Drawn: the anchors and the frontier; "
+        "others faint."
+    )
+    chart = (
+        '<div id="curves-chart" class="chart" tabindex="0" role="group" '
+        'aria-label="Share of images by error: arrow keys go from curve to curve"></div>'
+    )
+    return section(
+        "curves", "How many images how closely", note(text), f'<figure class="plot">{chart}</figure>'
+    )
+
+
+def vectors(panels: list[dict[str, Any]], about: str, again: str | None) -> str:
+    """Projections of clean and released vectors."""
+    text = about
+    if panels:
+        text += (
+            f" Up to {SHOWN} private images of the first seed; each panel's projection is fitted on its "
+            "clean and released vectors together. Distances in t-SNE say little; overlap is not "
+            "evidence of protection."
+        )
+    chart = '<div id="vectors-charts" class="small"></div>' if panels else ""
+    how = "" if again is None else command(again)
+    return section("vectors", "Clean and released vectors", note(text), how, chart)
+
+
+def two_lines(text: str) -> str:
+    """The interval below its value."""
+    return text.replace(" [", "\n[").replace(" (no", "\n(no")
+
+
+def all_settings(settings: pd.DataFrame, commands: Mapping[str, str]) -> str:
+    """Every setting with its numbers and the command that runs it again."""
+    rows = []
+    order = settings.assign(_later=~settings["defense"].isin(ANCHORS))
+    for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
+        distortion, drop = number(s["confidence_distortion"]), number(s["accuracy_drop"])
+        attackers = dict.fromkeys(
+            str(s[f"{w}_attacker"]) for w in ("worst_reconstruction_error", "worst_attack_accuracy")
+        )
+        rows.append(
+            [
+                setting_name(s),
+                "not known" if distortion is None else f"{distortion:.3g}",
+                "not known" if drop is None else f"{100 * drop:+.2f}",
+                two_lines(with_interval(s, "worst_reconstruction_error", ".4f")),
+                two_lines(with_interval(s, "worst_attack_accuracy", ".3f")),
+                two_lines(with_interval(s, "excess_leakage", "+.3f")),
+                ", ".join(a for a in attackers if a != "<NA>") or "not known",
+                f"{s['n_shared_seeds']} of {s['n_seeds']}",
+                standing(s, not flag(s["cut"]) and flag(s["feasible"]) and number(s["dominated_by"]) == 0),
+                command(commands[str(s["trial"])]),
+            ]
+        )
+    columns = [
+        "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "worst-case error\n(MSE) [95 %]",
+        "worst-case accuracy\n(share) [95 %]", "excess leakage\n(share) [95 %]", "worst attackers", "seeds",
+        "standing", "run it again",
+    ]  # fmt: skip
+    text = (
+        "A click on a heading sorts. The command runs the setting from nothing (victims included) and "
+        "says whether its numbers equal the stored ones; on the device and versions above they do, on "
+        "a CPU exactly. Where the data are not in the default folder, add --data-root FOLDER."
+    )
+    shown = table(f"{len(rows)} settings", columns, rows, numeric=range(1, 6), raw=(9,), name="all-settings")
+    return section("settings", "Settings", note(text), shown)
+
+
+def statistics(study: Finished, settings: pd.DataFrame) -> str:
+    """The tables that the study prints, as they are."""
+    about = {"study": study.name, "scale": study.about.get("settings", {}).get("scale")}
+    drop = study.max_accuracy_drop
+    shown = [
+        printed(t)
+        for t in statistics_tables(study.episodes, settings, title_info=about, max_accuracy_drop=drop)
+    ]
+    if study.fresh is not None and len(study.fresh):
+        bias = selection_bias(settings, study.fresh, drop)
+        shown.append(
+            printed(fresh_report(bias, f"{describe(study.episodes, about)}; fresh: {describe(study.fresh)}"))
+        )
+    return section("statistics", "Statistics, as printed", *shown)
+
+
+def checks(episodes: pd.DataFrame) -> str:
+    """Every validity check: how often it was raised, when it is, what that means."""
+    rows = []
+    for column, raised_if, means in checks_table():
+        settings, of_settings, raised, applied = check_counts(episodes, column)
+        counts = (
+            [f"{settings} of {of_settings}", f"{raised} of {applied}"] if applied else ["never applied"] * 2
+        )
+        rows.append([column.removeprefix("check."), *counts, raised_if, means])
+    columns = ["check", "raised (settings)", "raised (records)", "raised if", "means"]
+    text = (
+        "A raised check removes no record; it says how far to trust it. Counted: those to which it applied."
+    )
+    return section(
+        "checks", "Validity checks", note(text), table("Validity checks", columns, rows, name="all-checks")
+    )
+
+
+def failures(episodes: pd.DataFrame) -> str:
+    """Everything that did not run to its end, with its error."""
+    bad = episodes[episodes["status"] != "ok"]
+    if bad.empty:
+        return section("failures", "Failures", note(f"None: all {len(episodes)} episodes ran to their end."))
+    error = bad["error"].astype(object).where(bad["error"].notna(), "unknown")
+    keys = ["status", "defense", "attack", "error"]
+    groups = bad[[*keys, "trial"]].assign(error=error).groupby(keys, sort=False)
+    rows = [
+        [status, defense, attack, len(group), _named(sorted(set(map(str, group["trial"])))), text]
+        for (status, defense, attack, text), group in groups
+    ]
+    rows.sort(key=lambda r: (r[0] == CUT, -int(r[3]), *map(str, r[1:3])))
+    text = (
+        "failed: no measurement, and its seed is left out of its setting's worst case (never counted "
+        "as zero). cut: not run, because label-only had already dominated the setting."
+    )
+    columns = ["status", "defense", "attacker", "episodes", "trials", "error"]
+    return section(
+        "failures",
+        "Failures",
+        note(text),
+        table("Episodes without a measurement", columns, rows, numeric=(3,)),
+    )
+
+
+def _named(trials: list[str]) -> str:
+    more = f" and {len(trials) - NAMED} more" if len(trials) > NAMED else ""
+    return ", ".join(trials[:NAMED]) + more
+
+
+def about(study: Finished) -> str:
+    """study.json as it is."""
+    text = json.dumps(study.about, indent=2, sort_keys=True)
+    inner = scroller("study.json", f"<pre>{escape(text)}</pre>")
+    return section(
+        "about", "study.json", f"<details><summary>settings, versions, source</summary>{inner}</details>"
+    )

@@ -1,0 +1,202 @@
+"""Clean against released vectors, in two dimensions.
+
+Records hold no vectors. They are released again by the study's trained parts (see
+``mipoison.storage.artifacts``), for the first seed and the settings that the pictures show. A diagnostic of
+the defense, not an attack: no attacker sees a private image's clean vector.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from mipoison.config import ConfigError
+from mipoison.data.datasets import DataError
+from mipoison.defenses import DEFENSES
+from mipoison.episode import deploy
+from mipoison.scene import prepare
+from mipoison.storage.artifacts import ArtifactStore, source_fingerprint
+from mipoison.storage.files import Storage
+from study.analysis.frontier import UNDEFENDED
+from study.records.reading import Unreadable, leave_out
+from study.records.reading.tables import vectors_of
+from study.render import Finished
+from study.reports.html.data import NAMES
+from study.reports.markdown import chosen_settings
+from study.reports.tables import setting_name
+from study.runtime.plain import visible_line
+from study.session.reevaluation import knobs_of
+from study.trial.rerun import NOT_GIVEN, Given, NotGivenError, scenes_in
+
+SHOWN = 200
+"""Private images whose vectors are shown."""
+LEAST = 8
+"""Vectors below which t-SNE makes no sense."""
+KEPT = "vectors.parquet"
+"""What the paper's tables keep: columns ``defense`` (``none``: clean) and ``c0``, ``c1``, ..."""
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, which step it is and of how many."""
+Vectors = dict[str, NDArray[np.float64]]
+
+
+def kept_vectors(study: Finished) -> Vectors | None:
+    """Vectors that are kept beside the records: name -> (n, K), clean ones first; None if there are none."""
+    data = study.read(KEPT)
+    try:
+        return None if data is None else {k: v[:SHOWN] for k, v in vectors_of(data).items()}
+    except Unreadable as error:
+        leave_out(f"{study.folder}/{KEPT}", error)
+        return None
+
+
+def can_release(study: Finished) -> bool:
+    """Whether the trained parts of this study, by this version of the code, are there."""
+    return study.about.get("source") == source_fingerprint() and bool(study.storage.names("artifacts"))
+
+
+class _OnlyThere(ArtifactStore):
+    """Trains nothing: opening a page must not cost what somebody's records ask for."""
+
+    def tensors(
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        make: Callable[[], dict[str, Tensor]],
+        like: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        def refuse() -> dict[str, Tensor]:
+            raise ConfigError(f"the trained part {kind} of this device and version is not there")
+
+        return super().tensors(kind, spec, refuse, like)
+
+
+def release_vectors(
+    study: Finished,
+    settings: pd.DataFrame,
+    root: str,
+    data_root: str | None,
+    progress: Progress,
+    given: Given = NOT_GIVEN,
+    *,
+    train: bool = True,
+) -> Vectors:
+    """Deploy the settings once more and ask for the private images' vectors; clean ones first.
+
+    Args:
+        root: storage root of the trained parts. train: what it lacks is trained and put there.
+        given: the reader's classifier, see ``study.trial.rerun.scenes_in``.
+
+    Raises:
+        ConfigError, DataError: data or settings that cannot be used.
+    """
+    scene_config = scenes_in(study.episodes, given)[0]
+    chosen = chosen_settings(settings.dropna(subset=["worst_reconstruction_error"]))
+    chosen = chosen[chosen["defense"] != UNDEFENDED]
+    total = len(chosen) + 1
+    progress("victim", 0, total)
+    store = (ArtifactStore if train else _OnlyThere)(Storage(root))
+    scene = prepare(scene_config, store, data_root=data_root)
+    out = {"clean": scene.clean["private_train"][:SHOWN].double().numpy()}
+    for i, (_, row) in enumerate(chosen.iterrows()):
+        name = NAMES.get(str(row["defense"]), setting_name(row))
+        progress(name, i + 1, total)
+        defense = str(row["defense"])
+        deployment = deploy(scene, defense, DEFENSES[defense].from_flat(knobs_of(row)))
+        # The whole request, as the study asked it: some defenses pick among its vectors.
+        released = deployment.service.release(scene.split.private_train.x_NCHW)
+        out[name] = released[:SHOWN].double().numpy()
+    progress("done", total, total)
+    return out
+
+
+def project(vectors: Vectors, progress: Progress) -> list[dict[str, Any]]:
+    """Per setting, clean and released vectors together: PCA and t-SNE (perplexity 30, fewer for few).
+
+    Returns:
+        One entry a setting: ``name``, ``moved`` (mean l2 distance of the vectors shown), ``views``: of each
+        method its name, and points (x, y) of the clean and of the released vectors.
+    """
+    names = list(vectors)
+    clean = vectors[names[0]]
+    out = []
+    for i, name in enumerate(names[1:]):
+        progress(f"t-SNE of {name}", i, len(names) - 1)
+        released = vectors[name]
+        both = np.concatenate([clean, released])
+        views = [_view("PCA", PCA(2, random_state=0).fit_transform(both), len(clean))]
+        if len(clean) >= LEAST:
+            near = min(30, len(both) // 4)
+            # One thread: for a few hundred points others only wait, and on a busy machine for long.
+            with np.errstate(all="ignore"), threadpool_limits(1):
+                places = TSNE(2, random_state=0, perplexity=near, init="random").fit_transform(both)
+            views.append(_view("t-SNE", places, len(clean)))
+        moved = (
+            float(np.linalg.norm(released - clean, axis=1).mean()) if len(released) == len(clean) else None
+        )
+        out.append({"name": name, "moved": moved, "views": views})
+    return out
+
+
+def _view(method: str, places: NDArray[Any], n_clean: int) -> dict[str, Any]:
+    spread = float(np.abs(places).max()) or 1.0
+    rounded = np.round(np.asarray(places, dtype=float) / spread, 3)
+    clean, released = rounded[:n_clean], rounded[n_clean:]
+    return {"method": method, "clean": clean.tolist(), "released": released.tolist()}
+
+
+def panels(
+    study: Finished,
+    settings: pd.DataFrame,
+    wanted: bool | None,
+    data_root: str | None,
+    given: Given,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], str]:
+    """The projections, and a sentence on where they come from or why there are none.
+
+    Args:
+        wanted: True trains what is missing; False leaves the vectors out; None shows them if that is cheap.
+        given: the reader's classifier. Without it the vectors of somebody's own are left out.
+    """
+    vectors = kept_vectors(study)
+    how = "Kept beside the records."
+    if vectors is None:
+        if wanted is False or (wanted is None and not can_release(study)):
+            missing = "no trained parts of this version are there"
+            why = "this page was made without them" if wanted is False else missing
+            return (
+                [],
+                f"Records hold no vectors, and {why}. This command releases them (and trains what it needs):",
+            )
+        try:
+            with contextlib.ExitStack() as stack:
+                root = study.storage.root
+                if not can_release(study):  # what is trained for a page is not put beside published records
+                    root = stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
+                vectors = release_vectors(
+                    study, settings, root, data_root, progress, given, train=bool(wanted)
+                )
+        except NotGivenError as error:
+            leave_out("clean and released vectors", error)
+            return [], f"Records hold no vectors, and {error}:"
+        except (ConfigError, DataError, RuntimeError, MemoryError) as error:  # torch's: of absurd sizes
+            if wanted and not isinstance(error, ConfigError | DataError):
+                raise ConfigError(
+                    f"the records' settings cannot be trained: {visible_line(error, 160)}"
+                ) from error
+            if wanted:
+                raise
+            leave_out("clean and released vectors", error)
+            return [], f"The vectors could not be released again: {error}"
+        how = "Released again for this page by the victim of the first seed."
+    return project(vectors, progress), how

@@ -1,0 +1,162 @@
+"""Bodies are read by processes of their own, so that what a body costs is not taken from those who answer.
+
+Each reads its smallest body first: who sends few images does not wait for those who send many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from pathlib import Path
+
+import numpy as np
+
+from study.serving.request_parsing import RequestError, Shape, read_images
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 256
+"""Most bodies that wait to be read."""
+MAX_WAITING_BYTES = 64 * 2**20
+"""Most bytes of them."""
+READ_S = 10.0
+"""Longest that one body is read; then its process is ended."""
+MEMORY = 2**30
+"""Bytes of address space that a process may take beyond what it began with."""
+INLINE = 16 * 2**10
+"""Bytes of a body that is read at once and here: handing it over would cost more."""
+LARGE = 256 * 2**10
+"""Bytes from which on a body is large, and read by another process than the rest."""
+
+
+class Readers:
+    """Turns bodies into images: the smallest here, others in a process, the largest in another one."""
+
+    def __init__(self, image_shape: Shape) -> None:
+        self._shape = image_shape
+        self._medium, self._large = _Reader(image_shape), _Reader(image_shape)
+
+    async def read(self, content_type: str, body: bytes) -> np.ndarray:
+        """Images (N, C, H, W) of a body.
+
+        Raises:
+            RequestError: what ``study.serving.request_parsing.read_images`` says; 503 where too many wait
+                already.
+        """
+        if len(body) <= INLINE:
+            return read_images(content_type, body, self._shape)
+        return await (self._medium if len(body) <= LARGE else self._large).read(content_type, body)
+
+    async def warm(self) -> None:
+        """All processes are there."""
+        await asyncio.gather(self._medium.warm(), self._large.warm())
+
+    def close(self) -> None:
+        """End the processes."""
+        self._medium.close()
+        self._large.close()
+
+
+class _Reader:
+    """A process that reads one body after the other; used from one event loop."""
+
+    def __init__(self, image_shape: Shape) -> None:
+        self._shape, self._busy = image_shape, False
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._bytes = self._count = 0
+        self._pool = self._start()
+
+    async def read(self, content_type: str, body: bytes) -> np.ndarray:
+        await self._turn(len(body))
+        try:
+            return await self._run(content_type, body)
+        finally:
+            self._next()
+
+    async def _turn(self, size: int) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        if len(self._waiting) >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
+            raise RequestError(503, "too many bodies wait to be read; try again in a second")
+        self._count += 1
+        ready = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (size, self._count, ready))
+        self._bytes += size
+        try:
+            await ready
+        except asyncio.CancelledError:
+            if ready.done() and not ready.cancelled():  # it was given the turn, and takes it no more
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        self._busy = False
+        while self._waiting and not self._busy:
+            size, _, ready = heapq.heappop(self._waiting)
+            self._bytes -= size
+            if not ready.done():  # its client is still there
+                self._busy = True
+                ready.set_result(None)
+
+    async def _run(self, content_type: str, body: bytes) -> np.ndarray:
+        pool = self._pool
+        try:
+            async with asyncio.timeout(READ_S):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(pool, read_images, content_type, body, self._shape)
+        except (BrokenProcessPool, TimeoutError) as error:
+            self._renew(pool)
+            raise RequestError(422, "a body that could not be read") from error
+        except RequestError:
+            raise
+        except Exception as error:  # MemoryError, or a fault of ours
+            log.exception("a body could not be read")
+            raise RequestError(422, f"a body that could not be read ({type(error).__name__})") from error
+
+    def _renew(self, broken: ProcessPoolExecutor) -> None:
+        """A new process in place of one that died, or does not end."""
+        self._pool = self._start()
+        _end(broken)
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
+
+    async def warm(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._pool, os.getpid)
+
+    def close(self) -> None:
+        _end(self._pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())  # the executor has no public way to end one
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+
+
+def _begin() -> None:
+    """In a new process: Ctrl-C is its parent's, it ends with its parent, and its memory is bounded."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    with contextlib.suppress(OSError, ValueError):  # no /proc on this system, or a tighter limit already
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+
+
+def _follow(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,188 @@
+"""Opening a study: a new one, or one that is continued from its records alone."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from mipoison.config import ConfigError
+from mipoison.data.splits import Split, describe
+from mipoison.defenses import ANCHORS
+from mipoison.scene import own_victim, split_of
+from mipoison.storage.files import Storage
+from study.analysis.worst_case import NEEDED
+from study.records.reading import leave_out, saying
+from study.records.store import ABOUT, Records
+from study.runtime.plain import visible_line
+from study.runtime.progress import Progress
+from study.search.sampler import Search
+from study.search.space import can_ask, parameters, starting_points
+from study.session.lease import Lease
+from study.session.monitoring import STAGES
+from study.session.reevaluation import knobs_of
+from study.session.study import Study
+from study.settings.study_settings import StudySettings, config_of
+from study.trial.run import outcomes_of, was_lost
+from study.trial.spec import FinishedTrial
+
+KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
+"""What a resumed study keeps of finished trials' records: outcomes, losses, what a monitor is told."""
+
+
+def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
+    """Create or reopen the study; nothing heavy runs.
+
+    Args:
+        held: keeps other drivers away from the study until it is closed.
+
+    Raises:
+        ConfigError, DataError: storage that cannot be written, a study that exists or does not, that another
+            driver runs, settings that differ, data that cannot be read.
+    """
+    storage = Storage(settings.storage)
+    storage.check_writable()
+    name = _choose_name(settings, storage)
+    records = Records(storage, name)
+    lease = None
+    if held is not None:
+        say = functools.partial(console.print, markup=False, soft_wrap=True)
+        lease = held.enter_context(Lease(storage, name, say=say))
+    stored = records.read_about()
+    if settings.resume and stored is not None:
+        settings = settings.continuing(stored["settings"])
+        changed = settings.changes(stored["settings"])
+        if changed:
+            raise ConfigError(f"--resume with other settings than study {name!r} has: {'; '.join(changed)}")
+    elif settings.resume:
+        raise ConfigError(
+            f"--resume: there is no study {name!r} in {settings.storage}; leave --resume out to start it"
+        )
+    elif stored is not None:
+        raise ConfigError(
+            f"study {name!r} exists in {settings.storage}: "
+            "continue it with --resume, or choose another --name"
+        )
+    scene = settings.scenes()[0]
+    split = split_of(scene, settings.data_root)
+    if scene.victim is not None:
+        own_victim(scene, split, torch.device("cpu"))  # before any work: does it fit the data?
+    console.print(
+        f"study {name} in {storage.root}: {visible_line(describe(split))}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    with saying(functools.partial(console.print, markup=False, soft_wrap=True)):
+        study = _load(settings, records, console, lease)
+    study.content = split.content
+    _check_content(study, stored, split)
+    return study
+
+
+def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split) -> None:
+    """Whether a study that is continued has the images that it was begun with, wherever they lie now.
+
+    A study begun with an earlier version does not say; its records tell the first seed's split.
+    """
+    if stored is None:
+        return
+    begun, now = stored.get("content"), split.content
+    if begun is None:
+        rows = (row for rows in study.finished.values() for row in rows if row.get("seed") == split.seed)
+        begun, now = next((row["split"] for row in rows if row.get("split")), None), split.fingerprint
+    if begun not in (None, now):
+        raise ConfigError(
+            f"--resume: the images of {split.dataset} are not those that study {study.records.study!r} was "
+            f"begun with (content {begun}, now {now}): bring those back, or start a study of its own with "
+            "another --name"
+        )
+
+
+def _choose_name(settings: StudySettings, storage: Storage) -> str:
+    """The given name; else the default, numbered so that nothing is overwritten (to resume: the latest)."""
+    if settings.name is not None:
+        return settings.name
+    base, used = settings.default_name(), None
+    for i in itertools.count(1):
+        name = base if i == 1 else f"{base}-{i}"
+        if storage.read(f"{name}/{ABOUT}") is None:
+            return (used or name) if settings.resume else name
+        used = name
+    raise AssertionError
+
+
+def _searched(settings: StudySettings, trial: str, spec: Mapping[str, Any]) -> bool:
+    """Whether the search can ask for a setting that was begun; else it is left out, and said."""
+    fine = can_ask(list(settings.defenses), spec["defense"], spec["knobs"])
+    if not fine:
+        leave_out(f"trials/{trial}.json", f"a setting of {spec['defense']} that this study does not search")
+    return fine
+
+
+def _load(settings: StudySettings, records: Records, console: Console, lease: Lease | None) -> Study:
+    """The study as its records tell it; with a lease, no other driver runs, and damaged files are moved."""
+    if lease is not None:
+        with Progress(console) as progress:
+            if settings.resume:
+                progress.stage("reading what is finished")
+            finished, moved = records.take_in(progress.part, KEPT)
+        for damaged in moved:
+            console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
+    else:
+        finished = records.read_trials()
+    started = dict(records.started())
+    # What a finished trial was is in its records, too.
+    for trial in [t for t in finished if t not in started and t not in ANCHORS]:
+        row = records.read_trial(trial)[0]
+        started[trial] = {"defense": row["defense"], "knobs": knobs_of(row), "attempt": row["attempt"]}
+    ever = {*started, *records.started_names(), *records.attempts()}
+    # What failed for want of a machine, memory or storage is tried again, as one more attempt.
+    finished = {t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(was_lost, rows))}
+    # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
+    search = Search(
+        list(settings.defenses),
+        sampler=settings.sampler,
+        seed=settings.first_seed + 1000 * len(started),
+        max_accuracy_drop=settings.max_accuracy_drop,
+    )
+    unfinished = [
+        (trial, int(spec["attempt"]), spec)
+        for trial, spec in sorted(started.items())
+        if trial not in finished and trial not in ANCHORS and _searched(settings, trial, spec)
+    ]
+    outcomes = outcomes_of(finished, settings.max_accuracy_drop)
+    resumed, known = [], {}
+    for trial, rows in finished.items():
+        defense, knobs = trial, {}
+        if trial in started:
+            defense, knobs = started[trial]["defense"], started[trial]["knobs"]
+            search.add_finished(defense, knobs, outcomes[trial])
+            known[config_of(defense, knobs).digest()] = outcomes[trial]
+        resumed.append(
+            FinishedTrial(
+                trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=outcomes[trial], before=True
+            )
+        )
+    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
+    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
+    return Study(
+        settings=settings,
+        records=records,
+        search=search,
+        finished=finished,
+        unfinished=unfinished,
+        numbers=itertools.count(
+            1 + max((int(n) for n in re.findall(r"\bt(\d{1,9})-", " ".join(ever))), default=0)
+        ),
+        resumed=resumed,
+        outcomes=outcomes,
+        known=known,
+        lease=lease,
+    )

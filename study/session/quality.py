@@ -1,0 +1,42 @@
+"""How good a search is by now, from what each trial was told: cheap, however many trials there are.
+
+The report computes the same from all records; doing that after every trial would take time quadratic in their
+number (about 20 ms a trial, each time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from study.analysis.frontier import DROP_TOLERANCE, OBJECTIVES, hypervolume, reference_point
+from study.records.store import to_frame, to_table
+from study.search.sampler import CONSTRAINT
+from study.trial.run import Record
+
+ACCURACY = "worst_attack_accuracy"
+
+
+def quality(
+    outcomes: Iterable[Mapping[str, float | None]], anchors: list[Record], max_accuracy_drop: float
+) -> tuple[float | None, float | None]:
+    """Least worst-case attack accuracy of the feasible settings, and the hypervolume (shares).
+
+    Args:
+        outcomes: of every finished trial, anchors included (see ``study.trial.run.outcome_of``).
+        anchors: the anchors' records; they set the corners of the hypervolume.
+        max_accuracy_drop: settings that cost more are not feasible.
+
+    Returns:
+        None for what is not known yet.
+    """
+    columns = [*(o.column for o in OBJECTIVES), CONSTRAINT, "cut"]
+    table = pd.DataFrame([[o.get(c) for c in columns] for o in outcomes], columns=columns, dtype="Float64")
+    table["feasible"] = (
+        (table[CONSTRAINT] <= max_accuracy_drop + DROP_TOLERANCE).fillna(False).astype("boolean")
+    )
+    table["cut"] = (table["cut"] > 0).fillna(False).astype("boolean")
+    best = table.loc[table["feasible"].astype(bool), ACCURACY].min()
+    corner = reference_point(to_frame(to_table(anchors))) if anchors else None
+    return None if pd.isna(best) else float(best), hypervolume(table, corner) if corner else None

@@ -1,0 +1,66 @@
+"""The frontier once more on held-out seeds: victims, splits and attackers that the search never saw.
+
+A frontier picks the luckiest of many noisy settings. What it loses on seeds that had no part in picking it is
+its selection bias, and both are shown. The held-out episodes are a study of their own beside the first,
+``<study>.fresh``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.scene import SceneConfig
+from study.executors.base import Executor
+from study.records.store import Records
+from study.session.callbacks import Callback
+from study.session.loop import FixedTrials, TrialLoop
+from study.session.study import Study
+from study.settings.study_settings import StudySettings
+
+
+def held_out_scenes(settings: StudySettings, seeds: int) -> tuple[SceneConfig, ...]:
+    """Scenes on the seeds that follow the search's."""
+    later = dataclasses.replace(settings, first_seed=settings.first_seed + settings.seeds, seeds=seeds)
+    return later.scenes()
+
+
+def reevaluate(
+    study: Study, front: pd.DataFrame, executor: Executor, seeds: int, callbacks: Sequence[Callback] = ()
+) -> pd.DataFrame:
+    """Run the frontier's settings and the anchors on held-out seeds; returns their episodes.
+
+    Trials keep their ids and are never cut short. Settings finished by an earlier run are read back.
+
+    Raises:
+        StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
+    """
+    records = Records(study.records.storage, f"{study.records.study}.fresh")
+    finished = records.read_trials() if study.lease is None else records.take_in()[0]
+    template = dataclasses.replace(
+        study.template, study=records.study, scenes=held_out_scenes(study.settings, seeds)
+    )
+    anchors = [template.spec(name, name, {}) for name in ANCHORS if name not in finished]
+    trials = [
+        template.spec(str(row["trial"]), str(row["defense"]), knobs_of(row))
+        for _, row in front.iterrows()
+        if row["defense"] not in ANCHORS and row["trial"] not in finished
+    ]
+    TrialLoop(executor, callbacks, study.lease).run(FixedTrials(records, anchors, trials), len(trials))
+    return records.read()
+
+
+def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting's knobs, from a row with ``defense`` and ``defense.<knob>``; of missing ones, those that are
+    younger than the record are as they were then (``Config.BEFORE``), and the others are left out."""
+    config = DEFENSES[str(row["defense"])]
+    names, out = config.field_kinds(), dict[str, Any](config.BEFORE)
+    for name, (kind, _) in names.items():
+        value = row.get(f"defense.{name}")
+        if value is not None and not pd.isna(value):
+            out[name] = kind(value)
+    return out

@@ -1,0 +1,157 @@
+"""A trial from start to finish: run, relate to the anchors, write, say what the search is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mipoison.defenses import ANCHORS
+from mipoison.metrics import CheckContext, apply_checks, excess_leakage
+from mipoison.storage.files import Storage
+from study.analysis.frontier import settings_table
+from study.analysis.worst_case import NEEDED
+from study.records.images import write_pictures
+from study.records.store import Records
+from study.search.pruning import CUT
+from study.search.sampler import CONSTRAINT, DIRECTIONS
+from study.trial.failure import FailureKind, TrialFailure
+from study.trial.ranks import Group
+from study.trial.spec import TrialResult, TrialSpec
+from study.trial.worker import lost_trial, run_trial
+
+Record = dict[str, Any]
+Outcome = dict[str, float | None]
+
+
+def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
+    """Add the columns that compare a record with its seed's anchors: excess over label-only, checks.
+
+    The floor of a seed is the label-only anchor under its own worst attacker (lowest mean error over the
+    seeds), so that floor and worst case are chosen alike.
+    """
+    label_only, undefended = ANCHORS
+    floor = _worst([r for r in anchors if r["defense"] == label_only and _is_measured(r)])
+    family = [*anchors, *records]
+    out = []
+    for record in records:
+        row = dict(record)
+        reference = floor.get(row["seed"])
+        if row["status"] == "ok" and reference is not None:
+            row["excess_leakage"] = excess_leakage(
+                row["reconstruction_error"], reference["reconstruction_error"]
+            )
+            row["excess_attack_accuracy"] = row["attack_accuracy"] - reference["attack_accuracy"]
+        near = [r for r in family if r["defense"] != row["defense"] or r in records]
+        context = CheckContext.of(row, near, undefended=undefended, label_only=label_only)
+        out.append(row | apply_checks(row, context))
+    return out
+
+
+def _is_measured(record: Record) -> bool:
+    """Whether an anchor's record has what others are compared with."""
+    return bool(
+        record["status"] == "ok"
+        and record.get("reconstruction_error")  # a floor of zero compares nothing
+        and record.get("attack_accuracy") is not None
+    )
+
+
+def _worst(records: list[Record]) -> dict[int, Record]:
+    """Seed -> record of the attacker with the lowest mean error over the seeds that all attackers share."""
+    by_attack: dict[str, dict[int, Record]] = {}
+    for record in records:
+        by_attack.setdefault(record["attack"], {})[record["seed"]] = record
+    if not by_attack:
+        return {}
+    shared = set.intersection(*(set(rows) for rows in by_attack.values()))
+    if not shared:
+        return {}
+    mean = {
+        a: float(np.mean([rows[s]["reconstruction_error"] for s in sorted(shared)]))
+        for a, rows in by_attack.items()
+    }
+    return by_attack[min(sorted(mean), key=lambda a: mean[a])]
+
+
+def outcome_of(records: list[Record], max_accuracy_drop: float) -> Outcome:
+    """The objectives and the constraint of one trial, None where they cannot be told; counts of episodes."""
+    return outcomes_of({"t": records}, max_accuracy_drop)["t"]
+
+
+def outcomes_of(trials: Mapping[str, Sequence[Record]], max_accuracy_drop: float) -> dict[str, Outcome]:
+    """Each trial's outcome; of many at once, as each alone costs ten times the share."""
+    if not trials:
+        return {}
+    # Without the hundred columns that say what was run: a resumed study does this for every trial.
+    columns: dict[str, list[Any]] = {name: [] for name in NEEDED}
+    for trial, records in trials.items():
+        for r in records:
+            for name, column in columns.items():
+                column.append(trial if name == "trial" else r.get(name, 0 if name == "attempt" else None))
+    table = settings_table(pd.DataFrame(columns), max_accuracy_drop=max_accuracy_drop)
+    found = dict(zip(table["trial"], table.to_dict("records"), strict=True))
+    return {trial: _outcome(found[trial], list(records)) for trial, records in trials.items()}
+
+
+def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
+    count = Counter(r["status"] for r in records)
+    told = {r["attack"] for r in records if r["status"] in ("ok", CUT)}
+    silent = {r["attack"] for r in records} - told  # the strongest attacker may be among them: no worst case
+    values = {name: _number(setting[name]) for name in (*DIRECTIONS, CONSTRAINT)}
+    if silent:
+        values |= dict.fromkeys(DIRECTIONS)
+    failed = len(records) - count["ok"] - count[CUT]
+    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[CUT])}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, None for what is missing."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:
+    """Relate, write the pictures and the Parquet file, and return what the search is told."""
+    records = records_of(spec)
+    rows = relate(result.records, anchors)
+    if result.pictures:
+        write_pictures(records.storage, spec.study, spec.trial, result.pictures)
+    records.write_trial(spec.trial, spec.attempt, rows)
+    artifacts = {"artifacts_made": float(result.made), "artifacts_reused": float(result.reused)}
+    return outcome_of(rows, spec.max_accuracy_drop) | artifacts
+
+
+def records_of(spec: TrialSpec) -> Records:
+    """The study's records, from where the trial runs."""
+    return Records(Storage(spec.root), spec.study)
+
+
+def read_anchors(records: Records) -> list[Record]:
+    """The anchors' records, written by their first attempt; empty for one that is not there (yet)."""
+    return [r for name in ANCHORS for r in records.read_trial(name, 0)]
+
+
+def execute(spec: TrialSpec, group: Group | None = None) -> Outcome:
+    """Run and complete a trial in this process; of a group, rank 0 writes and returns the outcome."""
+    result = run_trial(spec, group)
+    if group is not None and group.rank != 0:
+        return {}
+    return complete(spec, result, read_anchors(records_of(spec)))
+
+
+def was_lost(record: Record) -> bool:
+    """Whether an episode failed by no fault of its setting, so that a resumed study tries it again."""
+    failure = TrialFailure.of_record(record)
+    return failure is not None and failure.kind is not FailureKind.SETTING
+
+
+def record_failure(spec: TrialSpec, failure: TrialFailure) -> Outcome:
+    """A trial without an outcome: its episodes are failures that say why, but for those it had finished."""
+    return complete(spec, lost_trial(spec, failure.message), read_anchors(records_of(spec)))

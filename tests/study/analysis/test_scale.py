@@ -1,0 +1,202 @@
+"""Studies of many trials: the fast forms against slow plain ones, and what a report and a resume cost."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from rich.console import Console
+from sklearn.ensemble import RandomForestRegressor
+
+from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
+from mipoison.storage.files import Storage
+from study.analysis.frontier import settings_table
+from study.records.store import Records, to_frame
+from study.reports.html.importance import _Forest
+from study.reports.html.thinning import thinned
+from study.search.pruning import CUT
+from study.session.opening import open_study
+from study.session.study import Study
+from tests.study import synthetic
+
+ROOT = Path(__file__).parents[3]
+
+
+def small_study(seed: int) -> pd.DataFrame:
+    """A few trials with failed, cut, missing and repeated episodes, in any order."""
+    rng = np.random.default_rng(seed)
+    seeds, attackers = int(rng.integers(1, 5)), synthetic.ATTACKERS[: int(rng.integers(1, 6))]
+    frame = to_frame(synthetic.episodes(synthetic.plan(12, rng), seeds, attackers, rng))
+    place = rng.permutation(len(frame))
+    bad, late = place[: rng.integers(0, 8)], place[10 : 10 + rng.integers(0, 5)]
+    frame.loc[bad, "status"], frame.loc[late, "status"] = "failed", CUT
+    again = frame.iloc[place[:5]].assign(
+        attempt=1, status="ok", reconstruction_error=0.5, attack_accuracy=0.5
+    )
+    return pd.concat([frame.drop(index=place[20:24]), again]).sample(frac=1, random_state=seed)
+
+
+def plainly(episodes: pd.DataFrame, trial: str, floor: dict[int, float] | None) -> dict[str, Any]:
+    """A setting's numbers by loops over dictionaries, one trial at a time."""
+    first: dict[tuple[str, str, int], dict[str, Any]] = {}
+    rows = sorted(episodes.to_dict("records"), key=lambda r: (r["status"] not in ("ok", CUT), r["attempt"]))
+    for r in rows:
+        first.setdefault((r["trial"], r["attack"], r["seed"]), r)
+    ran = [r for r in first.values() if r["status"] == "ok" and not pd.isna(r["reconstruction_error"])]
+    own = [r for r in first.values() if r["trial"] == trial]
+    gone = {r["attack"] for r in own if r["status"] == CUT}
+    suite = sorted({r["attack"] for r in ran} - gone)
+    ok = {(r["attack"], r["seed"]): r for r in ran if r["trial"] == trial}
+    shared = [s for s in sorted({s for _, s in ok}) if suite and all((a, s) in ok for a in suite)]
+    used = [r for (_, s), r in ok.items() if s in shared or not shared]
+    by_seed = [[r for r in used if r["seed"] == s] for s in sorted({r["seed"] for r in used})]
+    out: dict[str, Any] = {"n_shared_seeds": len(shared), "cut": bool(gone)}
+    out["n_failed"] = sum(r["status"] not in ("ok", CUT) for r in own)
+    if by_seed:
+        out["confidence_distortion"] = np.mean([group[0]["confidence_distortion"] for group in by_seed])
+        drops = [group[0]["model_accuracy"] - group[0]["protected_accuracy"] for group in by_seed]
+        out["accuracy_drop"] = np.mean(drops)
+    if not shared:
+        return out
+    for name, best, key in (
+        ("worst_reconstruction_error", min, "reconstruction_error"),
+        ("worst_attack_accuracy", max, "attack_accuracy"),
+    ):
+        means = {a: float(np.mean([ok[a, s][key] for s in shared])) for a in suite}
+        attacker = best(means, key=means.__getitem__)
+        values = {s: ok[attacker, s][key] for s in shared}
+        interval = mean_interval(list(values.values()))
+        out |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_attacker": attacker}
+        out[f"_{key}"] = values
+    if floor is not None:
+        ratio = [1 - v / floor[s] for s, v in out["_reconstruction_error"].items() if s in floor]
+        out["n_pairs"] = len(ratio)
+        if ratio:
+            out |= {"excess_leakage": np.mean(ratio), "excess_leakage_high": mean_interval(ratio).high}
+    return out
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_settings_at_once_are_what_loops_say_of_each(seed: int) -> None:
+    episodes = small_study(seed)
+    table = settings_table(episodes, max_accuracy_drop=0.02).set_index("trial")
+    anchor = plainly(episodes, "label-only", None)
+    floor = anchor.get("_reconstruction_error")
+    assert set(table.index) == set(episodes["trial"])
+    for trial in table.index:
+        for name, value in plainly(episodes, trial, floor).items():
+            if name.startswith("_"):
+                continue
+            got = table.loc[trial, name]
+            if value is None:
+                assert pd.isna(got), (trial, name)
+            elif isinstance(value, (str, bool)):
+                assert got == value, (trial, name)
+            else:
+                assert float(got) == pytest.approx(float(value), rel=1e-12, abs=1e-14), (trial, name)
+
+
+def test_many_intervals_and_comparisons_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 12, 60)
+    values = rng.normal(size=counts.sum())
+    mean, low, high = mean_intervals(values, counts)
+    for i, sample in enumerate(np.split(values, np.cumsum(counts)[:-1])):
+        one = mean_interval(sample) if len(sample) else None
+        expected = (None, None, None) if one is None else (one.mean, one.low, one.high)
+        assert expected == tuple(None if np.isnan(v) else v for v in (mean[i], low[i], high[i]))
+    for n in (1, 2, 3, 9):
+        a, b = rng.normal(size=(2, 300, n))
+        b[:20] = a[:20]  # constant differences, too
+        together = paired_differences(a, b, rng=np.random.default_rng(1))
+        alone = [paired_difference(x, y, rng=np.random.default_rng(1)) for x, y in zip(a, b, strict=True)]
+        assert together == alone
+
+
+def test_the_forest_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    forests = (kind(20, random_state=0).fit(x, y) for kind in (_Forest, RandomForestRegressor))
+    ours, theirs = (forest.predict(x + 0.1) for forest in forests)
+    assert np.array_equal(ours, theirs)
+
+
+def test_a_page_keeps_the_frontier_and_thins_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    frame = to_frame(synthetic.episodes(synthetic.plan(300, rng), 2, synthetic.ATTACKERS[:2], rng))
+    settings = settings_table(frame, max_accuracy_drop=0.02)
+    shown = thinned(settings, 200)
+    assert len(shown) == 200
+    front = settings[settings["feasible"].fillna(False) & ~settings["cut"] & (settings["dominated_by"] == 0)]
+    assert set(front["trial"]) <= set(shown["trial"])
+    assert {"none", "label-only"} <= set(shown["trial"])
+    assert set(shown["defense"]) == set(settings["defense"])
+    assert_frame_equal(shown, settings.loc[shown.index])
+    assert thinned(settings, 400) is settings
+
+
+def test_records_that_are_read_in_batches_are_those_of_each_trial(tmp_path: Path) -> None:
+    synthetic.write_study(tmp_path / "s", 70)  # more than one batch
+    records = Records(Storage(tmp_path), "s")
+    frame = records.read()
+    each = [row for trial in sorted(records.attempts()) for row in records.read_trial(trial)]
+    expected = pd.DataFrame(each).sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
+    assert list(frame["episode_id"]) == list(expected["episode_id"])
+    assert list(frame["reconstruction_error"].dropna()) == list(expected["reconstruction_error"].dropna())
+    kept, _ = records.take_in(kept=("trial", "status"))
+    assert set(kept[next(iter(sorted(set(kept) - {"none", "label-only"})))][0]) == {"trial", "status"}
+    assert set(kept["none"][0]) == set(frame.columns)
+    part = records.read(columns=("error",))
+    assert list(part.columns) == [c for c in frame.columns if c in ("trial", "seed", "attack", "error")]
+
+
+def resumed(folder: Path, trials: int) -> tuple[Study, float]:
+    """A resumed study, and the CPU seconds that opening it took."""
+    began = time.process_time()
+    study = open_study(synthetic.settings(folder, trials), Console(file=io.StringIO()))
+    return study, time.process_time() - began
+
+
+def test_a_resumed_study_knows_every_trial_and_costs_little(tmp_path: Path) -> None:
+    synthetic.write_study(tmp_path / "s", 300)
+    study, seconds = resumed(tmp_path / "s", 300)
+    assert len(study.finished) == 302
+    assert len(study.outcomes) == 302
+    assert seconds < 300 * 0.03  # a quiet machine needs 0.006 a trial; linear: 10,000 in the time of a coffee
+
+
+def test_settings_of_a_large_study_take_little_time() -> None:
+    def seconds(trials: int) -> float:
+        rng = np.random.default_rng(0)
+        frame = to_frame(synthetic.episodes(synthetic.plan(trials, rng), 3, synthetic.ATTACKERS, rng))
+        began = time.process_time()
+        settings_table(frame, max_accuracy_drop=0.02)
+        return time.process_time() - began
+
+    seconds(20)  # imports
+    assert seconds(1200) < 2.0  # it was 20 s; 0.1 s on a quiet machine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["report.py", "render.py", "resume"])
+def test_2500_trials_in_30_s_of_cpu_and_1_gb(command: str, tmp_path: Path) -> None:
+    synthetic.write_study(tmp_path / "s", 2500)
+    program = [f"study/{command}", str(tmp_path / "s"), "--out", str(tmp_path / "out")]
+    if command == "resume":
+        code = "import sys; from pathlib import Path; from tests.study.analysis.test_scale import resumed; "
+        program = ["-c", code + "resumed(Path(sys.argv[1]), 2500)", str(tmp_path / "s")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen([sys.executable, *program], cwd=ROOT, env=environment)
+    _, status, used = os.wait4(child.pid, 0)
+    assert status == 0
+    assert used.ru_utime + used.ru_stime <= 30
+    assert used.ru_maxrss * 1024 <= 2**30

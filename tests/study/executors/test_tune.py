@@ -1,0 +1,109 @@
+"""What Tune makes of a trial's result on its way to the study: nothing of the outcome is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from ray._private.dict import flatten_dict
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from mipoison.storage.files import StorageError
+from study.executors import tune as tuning
+from study.executors.losses import RETRIES
+from study.executors.tune import TuneSearcher
+from study.executors.worker_group import Crew
+from study.trial.failure import FailureKind, TrialFailure
+from study.trial.run import Outcome
+from study.trial.spec import TrialSpec
+
+SPEC = TrialSpec(
+    study="s",
+    max_accuracy_drop=0.02,
+    trial="t0001-noise",
+    attempt=0,
+    defense="noise",
+    knobs={"budget": 0.1},
+    attackers=("passive",),
+    scenes=(),
+    root="unused",
+    data_root=None,
+)
+OUTCOME = {
+    "worst_attack_accuracy": 0.1 + 0.2,
+    "worst_reconstruction_error": None,
+    "episodes": 2.0,
+    "cut": 1.0,
+}
+
+
+def told(result: dict[str, Any] | None, error: bool = False) -> Outcome | TrialFailure:
+    """What the study hears of a trial that ended so, after Tune has flattened its result."""
+    heard: list[Outcome | TrialFailure] = []
+    driver = TuneSearcher(lambda: SPEC, lambda _, end: heard.append(end), Crew(0, 1, 0, True), 1)
+    while not heard:  # a lost process is tried again a few times
+        assert isinstance(driver.suggest("a"), dict)
+        driver.on_trial_complete("a", None if result is None else flatten_dict(result), error)
+    assert driver.suggest("b") == TuneSearcher.FINISHED
+    return heard[0]
+
+
+def run(workers: int = 0) -> dict[str, Any]:
+    crew = Crew(workers, 1, 0, True)
+    return tuning.trainable({"spec": dataclasses.asdict(SPEC), "crew": dataclasses.asdict(crew)})
+
+
+def test_the_outcome_arrives_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "execute", lambda spec: OUTCOME)
+    assert told(run()) == OUTCOME
+
+
+def test_an_error_arrives_as_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(spec: TrialSpec) -> None:
+        raise ValueError("too small\nand more")
+
+    monkeypatch.setattr(tuning, "execute", broken)
+    assert told(run()) == TrialFailure(kind=FailureKind.SETTING, message="ValueError: too small")
+
+
+def test_a_storage_failure_arrives_as_one_after_its_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, and as Train wraps what one of its workers raised."""
+    tries: list[str] = []
+    away = StorageError("storage 's3://b': cannot write")
+
+    def alone(spec: TrialSpec) -> None:
+        tries.append("alone")
+        raise away
+
+    def in_a_group(self: Crew, *args: Any) -> None:
+        tries.append("group")
+        raise WorkerGroupError("[Rank 0]", {0: away})
+
+    monkeypatch.setattr(tuning, "RETRY_WAIT_S", 0)
+    monkeypatch.setattr(tuning, "execute", alone)
+    monkeypatch.setattr(Crew, "train", in_a_group)
+    expected = TrialFailure(kind=FailureKind.STORAGE, message="storage 's3://b': cannot write")
+    assert told(run()) == expected
+    assert told(run(workers=2)) == expected
+    assert tries == ["alone"] * (1 + RETRIES) + ["group"] * (1 + RETRIES)
+
+
+def test_a_lost_worker_group_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(self: Crew, *args: Any) -> None:
+        raise WorkerGroupError("[Rank 1]", {1: RuntimeError("died")})
+
+    monkeypatch.setattr(tuning, "RETRY_WAIT_S", 0)
+    monkeypatch.setattr(Crew, "train", lost)
+    end = told(run(workers=2))
+    assert isinstance(end, TrialFailure)
+    assert (end.kind, end.message.partition(":")[0]) == (FailureKind.MACHINE, "WorkerGroupError")
+
+
+@pytest.mark.parametrize(("result", "error"), [(None, True), ({}, False), ({"training_iteration": 1}, False)])
+def test_a_lost_process_is_a_reason_too(result: dict[str, Any] | None, error: bool) -> None:
+    end = told(result, error)
+    assert isinstance(end, TrialFailure)
+    assert end.kind is FailureKind.MACHINE
+    assert "lost" in end.message
+    assert f"{1 + RETRIES} times" in end.message

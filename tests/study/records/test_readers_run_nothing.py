@@ -1,0 +1,156 @@
+"""Whoever reads somebody's results runs none of their code: each form planted, each reader tried."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+import mipoison.scene
+from mipoison.config import ConfigError
+from mipoison.storage.artifacts import source_fingerprint
+from mipoison.victims.fingerprints import exported_digest
+from study import evaluate, render, report, reproduce
+
+
+class Payload:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.marker),)
+
+
+def module(folder: Path, marker: Path) -> dict[str, str]:
+    (folder / "planted.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    return {"scene.victim": "planted:make"}
+
+
+def exported(folder: Path, marker: Path) -> dict[str, str]:
+    """What torch.export.load unpickles: an archive of torch.save's form."""
+    torch.save(Payload(marker), folder / "planted.pt2")
+    return {"scene.victim": str(folder / "planted.pt2")}
+
+
+def renamed_pickle(folder: Path, marker: Path) -> dict[str, str]:
+    (folder / "planted.pt2").write_bytes(pickle.dumps(Payload(marker)))
+    return {"scene.victim": str(folder / "planted.pt2")}
+
+
+def linked(folder: Path, marker: Path) -> dict[str, str]:
+    torch.save(Payload(marker), folder / "real.pt")
+    (folder / "planted.pt2").symlink_to(folder / "real.pt")
+    return {"scene.victim": "planted.pt2"}
+
+
+def state(folder: Path, marker: Path) -> dict[str, str]:
+    torch.save(Payload(marker), folder / "state.pt")
+    return {"scene.victim": "torch.nn:Identity", "scene.victim_state": str(folder / "state.pt")}
+
+
+def state_dict(folder: Path, marker: Path) -> dict[str, str]:
+    torch.save({"state_dict": {"weight": Payload(marker)}}, folder / "state.pth")
+    return module(folder, marker) | {"scene.victim_state": "state.pth"}
+
+
+def archive(folder: Path, marker: Path) -> dict[str, str]:
+    with zipfile.ZipFile(folder / "faces.npz", "w") as members:
+        members.writestr("images.npy", pickle.dumps(Payload(marker)))
+    name = f"faces:{folder / 'faces.npz'}"
+    return {"dataset": name, "scene.dataset": name}
+
+
+def odd_path(folder: Path, marker: Path) -> dict[str, str]:
+    return {"dataset": "folder:~nobody-at-all/x", "scene.dataset": "folder:~nobody-at-all/x"}
+
+
+FORMS = [module, exported, renamed_pickle, linked, state, state_dict, archive, odd_path]
+READERS: dict[str, Callable[[Path], int]] = {
+    "report": lambda s: report.main([str(s)]),
+    "report with vectors": lambda s: report.main([str(s), "--vectors", "yes"]),
+    "render": lambda s: render.main([str(s), "--compact", str(s.parent / "compact")]),
+    "evaluate a trial": lambda s: evaluate.main(["--like", str(s), "--trial", "none"]),
+    "evaluate a setting": lambda s: evaluate.main(["--like", str(s), "--defense", "rounding"]),
+    "reproduce": lambda s: reproduce.main(["--render", "--table", "I", "--storage", str(s.parents[1])]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_readers_run_nothing_that_records_name(
+    form: Callable[[Path, Path], dict[str, str]],
+    small_study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    marker, here = tmp_path / "executed", tmp_path / "reproduction" / "digits"
+    named = form(tmp_path, marker) | {"scene.victim_digest": "0" * 16}
+    if "scene.victim" not in named:
+        del named["scene.victim_digest"]
+    shutil.copytree(small_study, here, ignore=shutil.ignore_patterns("pictures"))
+    shutil.copytree(here, here.with_name("mnist"))
+    for folder in (here, here.with_name("mnist")):
+        (folder.parent / "artifacts").mkdir(exist_ok=True)
+        (folder.parent / "artifacts" / "x").touch()
+        for path in (folder / "episodes").iterdir():
+            table = pq.read_table(path)
+            rows = [row | named for row in table.to_pylist()]
+            pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+        about = json.loads((folder / "study.json").read_text()) | {"source": source_fingerprint()}
+        (folder / "study.json").write_text(json.dumps(about))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    mipoison.scene._remembered.cache_clear()
+    for name, reader in READERS.items():
+        capsys.readouterr()
+        code = reader(here)
+        said = capsys.readouterr()
+        assert not marker.exists(), name
+        assert code in (0, 2), name
+        assert "Traceback" not in said.err + said.out
+        if "scene.victim" in named and name not in ("render", "reproduce"):
+            assert "--victim" in said.err, (name, said.err)
+
+
+def test_the_planted_forms_would_run(tmp_path: Path) -> None:
+    """The control: what the forms hold does run where it is loaded."""
+    for form, load in (
+        (exported, lambda path: torch.load(path, weights_only=False)),
+        (renamed_pickle, lambda path: pickle.loads(path.read_bytes())),
+    ):
+        marker = tmp_path / form.__name__
+        form(tmp_path, marker)
+        load(tmp_path / "planted.pt2")
+        assert marker.is_dir()
+
+
+def test_an_exported_file_of_other_bytes_is_not_loaded(tmp_path: Path) -> None:
+    """Given by the reader, and another one than the records': refused before anything unpickles it."""
+    marker = tmp_path / "executed"
+    torch.save(Payload(marker), tmp_path / "mine.pt2")
+    config = mipoison.scene.SceneConfig(victim=str(tmp_path / "mine.pt2"), victim_digest="0" * 16)
+    split = mipoison.scene.split_of(mipoison.scene.SceneConfig(limit=100))
+    with pytest.raises(ConfigError, match="it was not loaded"):
+        mipoison.scene.own_victim(config, split, torch.device("cpu"))
+    assert not marker.exists()
+
+
+def test_the_digest_of_an_exported_file_is_that_of_its_loading(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    batch = torch.export.Dim("n", min=1, max=64)
+    program = torch.export.export(net, (torch.rand(2, 1, 4, 4),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    found = exported_digest(str(tmp_path / "net.pt2"))
+    assert mipoison.scene.load_victim(str(tmp_path / "net.pt2")).digest == found

@@ -1,0 +1,148 @@
+"""Text from records is data: in Markdown, on a terminal, in figures, in messages about addresses."""
+
+from __future__ import annotations
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import HOSTILE
+from rich.console import Console
+
+from mipoison.config import ConfigError
+from mipoison.storage.files import Storage
+from study.reports.figures import drawn, grid_figure
+from study.reports.markdown import markdown, print_tables
+from study.runtime.plain import fenced, markdown_text, visible, visible_line
+from study.tracking.mlflow import check_address
+from tests.study.analysis.test_frontier import failed, make_episodes
+
+CONTROLS = [chr(i) for i in (*range(9), *range(11, 32), 127, 0x9B, 0x202E, 0x2066, 0x200B, 0x2028, 0xFEFF)]
+
+
+@pytest.fixture(scope="module")
+def hostile() -> pd.DataFrame:
+    """Records whose texts are all hostile."""
+    rows = make_episodes(n_lpa=3, seeds=3).to_dict("records")
+    rows = [row | {"device": HOSTILE, "versions": HOSTILE, "dataset": HOSTILE} for row in rows]
+    rows[-1] = failed(rows[-1], HOSTILE)
+    return pd.DataFrame(rows)
+
+
+def test_nothing_hidden_is_left() -> None:
+    for control in CONTROLS:
+        for made in (visible(f"a{control}b"), visible_line(f"a{control}b"), markdown_text(f"a{control}b")):
+            assert control not in made
+            assert made.startswith("a")
+    assert visible("ä\n\t²") == "ä\n\t²"
+    assert visible_line("a\r\n# b") == "a # b"
+
+
+def test_the_page_of_hostile_records_is_one_heading_and_one_block(hostile: pd.DataFrame) -> None:
+    text = markdown(hostile, None, {"study": HOSTILE, "scale": HOSTILE}, 0.02)
+    lines = text.splitlines()
+    fence = next(line for line in lines if line.startswith("```"))
+    mark = fence.removesuffix("text")
+    start, end = lines.index(fence), len(lines) - 1
+    assert lines[end] == mark
+    assert not [line for line in lines[start + 1 : end] if line.strip().startswith(mark)]
+    outside = "\n".join(lines[:start])
+    assert len([line for line in lines[:start] if line.startswith("#")]) == 1
+    for plain in ("<b>", "[l](http://e)", "\n```", "|a|"):
+        assert plain not in outside
+    assert not [c for c in CONTROLS if c in text]
+
+
+def test_a_fence_is_longer_than_any_in_it() -> None:
+    assert fenced("a\n`````\nb").splitlines()[0] == "``````text"
+    assert fenced("a") == "```text\na\n```"
+
+
+def test_markdown_shows_a_name_as_it_is() -> None:
+    markdown_it = pytest.importorskip("markdown_it", reason="markdown-it is not installed")
+
+    class Words(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tags, self.text = list[str](), ""
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.tags.append(tag)
+
+        def handle_data(self, data: str) -> None:
+            self.text += data
+
+    for name in (
+        "# a",
+        "*a* _b_ `c`",
+        "<img src=x>",
+        "[a](b) ![c](d)",
+        "a|b",
+        "&lt;",
+        "~~a~~",
+        "\\*a",
+        HOSTILE,
+    ):
+        words = Words()
+        words.feed(markdown_it.MarkdownIt().render(f"name {markdown_text(name)}"))
+        assert words.tags == ["p"], name
+        assert words.text.strip() == f"name {visible_line(name)}"
+
+
+def test_a_terminal_gets_no_code(hostile: pd.DataFrame) -> None:
+    sink = io.StringIO()
+    console = Console(file=sink, width=120, force_terminal=True, color_system=None)
+    print_tables(hostile, None, console, {"study": HOSTILE, "scale": "[red]x"}, 0.02)
+    assert "[31m" in sink.getvalue()  # as text
+    assert "[red]x" in sink.getvalue()
+    assert not [c for c in CONTROLS if c in sink.getvalue()]
+
+
+def test_figures_take_no_formula_from_a_name() -> None:
+    images = np.zeros((2, 1, 8, 8))
+    assert drawn(lambda path: grid_figure([("$\\frac$", images), ("b", images)], path, "$\\frac$ x $"))
+
+
+SECRET = "wJalrXUtnFEMI"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"s3://b/p?endpoint_override=user:{SECRET}@host",
+        f"s3://b/p?endpoint_override=user%3A{SECRET}%40host",
+        f"s3://b/p?endpoint_override=http://{SECRET}@host",
+        f"s3://b/p?endpoint_override=host?{SECRET}",
+        f"s3://b/p?{SECRET}",
+        f"s3://b/p?foo={SECRET}",
+        f"s3://b/p?region={SECRET}/x",
+        f"s3://b/p?scheme={SECRET}",
+        f"s3://b/p#{SECRET}",
+        f"s3://u:{SECRET}@[b/p",
+        f"foo://b/p?q={SECRET}",
+        f"foo://u:{SECRET}@b/p",
+    ],
+)
+def test_no_message_repeats_a_secret_of_an_address(uri: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Storage(uri)
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_environment_s_endpoint_holds_no_secret_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    for endpoint in (f"user:{SECRET}@host", f"http://{SECRET}@host", f"host/?x={SECRET}"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(ConfigError) as caught:
+            Storage("s3://b/p")
+        assert SECRET not in str(caught.value)
+
+
+def test_a_tracking_server_s_address_holds_no_token(tmp_path: Path) -> None:
+    for address in (f"http://{SECRET}@host", f"http://host/?token={SECRET}", f"http://[{SECRET}"):
+        with pytest.raises(ConfigError) as caught:
+            check_address(address)
+        assert SECRET not in str(caught.value)

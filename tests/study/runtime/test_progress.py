@@ -1,0 +1,86 @@
+"""The live line: a bar and the time left while something long is prepared; one line outside a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from study.reports.tables import time_left
+from study.runtime import progress as module
+from study.runtime.progress import Progress
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_stage_s_time_left_is_that_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Progress(console) as progress:
+        progress.stage("preparing")
+        progress.part(0, 4)
+        clock.now += 30
+        progress.part(1, 4)
+        text = str(progress._render())
+    assert "preparing" in text
+    assert "1/4 | 90 s left" in text.replace("\n", " ")
+    assert text.count("━") == 10
+
+
+def test_the_time_left_goes_on_while_a_part_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    with Progress(Console(file=io.StringIO(), force_terminal=True, width=100)) as progress:
+        progress.stage("preparing")
+        clock.now += 10
+        progress.part(1, 4)
+        shown = []
+        for seconds in (0, 10, 30):
+            clock.now += seconds
+            shown.append(str(progress._render()).rpartition("| ")[2])
+        assert shown == ["30 s left", "20 s left", "50 s so far"]
+        progress.begin(3, 0, 0, 1)
+        assert "0/3 done" in str(progress._render())
+
+
+def test_elsewhere_a_stage_is_one_line() -> None:
+    sink = io.StringIO()
+    with Progress(Console(file=sink)) as progress:
+        progress.stage("preparing")
+        for i in range(4):
+            progress.part(i, 4)
+    assert sink.getvalue() == "preparing\n"
+
+
+def test_what_is_brief_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is started and stopped more than once: before Ray, while the study runs, while it is written."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    sink = io.StringIO()
+    with Progress(Console(file=sink)) as progress:
+        progress.brief("starting", 0, 2)
+    assert sink.getvalue() == ""
+    progress = Progress(Console(file=sink, force_terminal=True, width=100))
+    for text in ("starting", "writing"):
+        with progress:
+            progress.brief(text, 0, 2)
+            clock.now += 3
+            progress.brief(text, 1, 2)
+            assert progress._live is not None
+            assert progress._live.is_started
+    assert "writing" in sink.getvalue()
+    assert "1/2 | 3 s left" in sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "- left"), (7.4, "7 s left"), (600.0, "10 min left"), (7200.0, "2.0 h left")]
+)
+def test_time_left_in_words(seconds: float | None, text: str) -> None:
+    assert time_left(seconds) == text

@@ -1,0 +1,246 @@
+"""The space and the search: valid settings only, objectives told as they are, the past taught back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from mipoison.config import ConfigError
+from mipoison.defenses import ANCHORS, DEFENSES
+from study.search.sampler import CONSTRAINT, DIRECTIONS, SAMPLERS, Search, make_sampler
+from study.search.space import FAMILY, distributions, parameters, searchable, starting_points, suggest
+
+GOOD: dict[str, float | None] = {
+    "confidence_distortion": 0.01,
+    "worst_attack_accuracy": 0.6,
+    "worst_reconstruction_error": 0.03,
+    "accuracy_drop": 0.0,
+}
+
+BAD = dict(zip(GOOD, (0.5, 1.0, 0.001, 0.0), strict=True))
+
+
+def make_search(
+    sampler: str = "tpe", seed: int = 0, families: list[str] | None = None, drop: float = 0.02
+) -> Search:
+    return Search(families or searchable(), sampler=sampler, seed=seed, max_accuracy_drop=drop)
+
+
+def fake_outcome(number: int) -> dict[str, float | None]:
+    """Objectives without a pattern, some infeasible."""
+    u = [math.modf(number * k)[0] for k in (0.618, 0.414, 0.732, 0.236)]
+    return dict(zip([*DIRECTIONS, CONSTRAINT], (0.5 * u[0], u[1], 0.05 * u[2], 0.1 * u[3]), strict=True))
+
+
+def draw(
+    search: Search, n: int, outcome: Callable[[int], dict[str, float | None]] = fake_outcome
+) -> list[dict[str, Any]]:
+    seen = []
+    for i in range(n):
+        proposal = search.ask()
+        seen.append(parameters(proposal.defense, proposal.config.flat()))
+        search.tell(proposal.number, outcome(i))
+    return seen
+
+
+def states(search: Search) -> list[TrialState]:
+    return [t.state for t in search.study.trials]
+
+
+# ---------------------------------------------------------------- the space
+
+
+def test_what_is_searched_and_what_is_not() -> None:
+    assert set(searchable()) == {n for n, c in DEFENSES.items() if c.KNOBS} - set(ANCHORS)
+    assert not set(searchable()) & set(ANCHORS)
+    assert {"lpa", "lfp", "noise", "rounding"} <= set(searchable())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_suggestion_is_valid_and_every_family_is_drawn(sampler: str) -> None:
+    search = make_search(sampler)
+    drawn = set()
+    for i in range(600):
+        proposal = search.ask()
+        cls = DEFENSES[proposal.defense]
+        assert type(proposal.config) is cls  # its own checks passed when it was made
+        for name, knob in cls.KNOBS.items():
+            value = getattr(proposal.config, name)
+            if knob.choices is not None:
+                assert value in knob.choices
+            else:
+                assert knob.low <= value <= knob.high
+                assert type(value) is (int if knob.integer else float)
+        outside = {n: v for n, v in proposal.config.flat().items() if n not in cls.KNOBS}
+        assert outside == {n: v for n, v in cls().flat().items() if n not in cls.KNOBS}
+        drawn.add(proposal.defense)
+        search.tell(proposal.number, fake_outcome(i))
+    assert drawn == set(searchable())
+
+
+@pytest.mark.parametrize("family", searchable())
+def test_the_ends_of_every_range_are_valid(family: str) -> None:
+    cls = DEFENSES[family]
+    for name, knob in cls.KNOBS.items():
+        for value in knob.choices if knob.choices is not None else (knob.low, knob.high):
+            cls(**{name: int(value) if knob.integer else value})
+
+
+@pytest.mark.parametrize("family", searchable())
+def test_parameters_are_the_inverse_of_suggest(family: str) -> None:
+    search = make_search("random", families=[family])
+    for _ in range(20):
+        proposal = search.ask()
+        point = parameters(proposal.defense, proposal.config.flat())
+        assert point == search.study.trials[proposal.number].params
+        assert (
+            set(point)
+            == set(distributions([family], family))
+            == {FAMILY, *(f"{family}.{k}" for k in DEFENSES[family].KNOBS)}
+        )
+        assert suggest(optuna.trial.FixedTrial(point), [family]) == (family, proposal.config)
+
+
+def test_starting_points_come_first_every_family_once_before_any_twice() -> None:
+    search = make_search("random")
+    search.start_with(starting_points(search.families))
+    first = [search.ask() for _ in search.families]
+    assert [p.defense for p in first] == search.families
+    assert {p.defense: p.config for p in first}["lpa"] == DEFENSES["lpa"]()
+    again = [search.ask() for _ in range(sum(len(DEFENSES[f].STARTS) - 1 for f in search.families))]
+    assert {p.config for p in first + again} == {
+        DEFENSES[f].from_flat(dict(start)) for f in search.families for start in DEFENSES[f].STARTS
+    }
+    assert search.ask().config not in [p.config for p in first + again]
+
+
+# ---------------------------------------------------------------- telling
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, "absent"])
+@pytest.mark.parametrize("objective", DIRECTIONS)
+def test_a_missing_objective_is_a_failure(objective: str, value: Any) -> None:
+    search = make_search()
+    outcome = {k: v for k, v in GOOD.items() if k != objective} | (
+        {} if value == "absent" else {objective: value}
+    )
+    assert search.tell(search.ask().number, outcome) is False
+    assert states(search) == [TrialState.FAIL]
+    assert search.study.trials[0].values is None
+    assert search.add_finished("rounding", {"decimals": 3}, outcome) is False
+    assert len(search.study.trials) == 1
+
+
+def test_nothing_stays_running() -> None:
+    search = make_search()
+    asked = [search.ask() for _ in range(4)]
+    outcomes = [GOOD, None, GOOD | {"worst_attack_accuracy": math.nan}, {}]
+    told = [search.tell(p.number, o) for p, o in reversed(list(zip(asked, outcomes, strict=True)))]
+    assert told == [False, False, False, True]
+    assert states(search) == [TrialState.COMPLETE, *[TrialState.FAIL] * 3]
+    assert search.study.trials[0].values == [GOOD[name] for name in DIRECTIONS]
+    with pytest.raises(KeyError):  # told twice
+        search.tell(asked[0].number, GOOD)
+
+
+def test_directions() -> None:
+    assert DIRECTIONS == {
+        "confidence_distortion": "minimize",
+        "worst_attack_accuracy": "minimize",
+        "worst_reconstruction_error": "maximize",
+    }
+
+
+@pytest.mark.parametrize(
+    ("drop", "violates"), [(0.0, False), (0.0199, False), (0.03, True), (-0.01, False), (None, False)]
+)
+def test_a_violation_is_positive(drop: float | None, violates: bool) -> None:
+    search = make_search(drop=0.02)
+    outcome = GOOD | {"accuracy_drop": drop}
+    search.tell(search.ask().number, outcome)
+    search.add_finished("rounding", {"decimals": 3}, outcome)
+    for trial in search.study.trials:
+        assert (trial.constraints[CONSTRAINT] > 0) is violates
+        assert trial.constraints[CONSTRAINT] == pytest.approx((drop or 0.0) - 0.02)
+
+
+# ---------------------------------------------------------------- a resumed search
+
+
+@pytest.mark.parametrize("family", searchable())
+def test_finished_settings_are_taught_as_they_were_found(family: str) -> None:
+    search, later = make_search("random", families=[family]), make_search("random", seed=1)
+    for i in range(5):
+        proposal = search.ask()
+        search.tell(proposal.number, fake_outcome(i))
+        assert later.add_finished(proposal.defense, proposal.config.flat(), fake_outcome(i))
+    assert states(later) == [TrialState.COMPLETE] * 5
+    for was, taught in zip(search.study.trials, later.study.trials, strict=True):
+        assert (taught.params, taught.values, taught.constraints) == (was.params, was.values, was.constraints)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_the_sampler_prefers_a_family_that_it_was_taught_is_better(sampler: str) -> None:
+    taught = make_search(sampler, seed=3, families=["lfp", "lpa", "noise", "rounding"])
+    for i in range(60):
+        taught.add_finished("rounding", {"decimals": 3}, GOOD | {"confidence_distortion": 1e-3 + 1e-6 * i})
+        taught.add_finished("noise", {"budget": 1e-3 + 1e-3 * i}, BAD)
+    share = sum(p[FAMILY] == "rounding" for p in draw(taught, 20, lambda i: GOOD)) / 20
+    assert share > 0.5  # chance: 1 / 4
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_the_sampler_prefers_knobs_that_it_was_taught_are_better(sampler: str) -> None:
+    taught = make_search(sampler, seed=3, families=["noise"])
+    for i in range(60):
+        taught.add_finished(
+            "noise", {"budget": 2e-4 + 1e-6 * i}, GOOD | {"confidence_distortion": 1e-3 + 1e-6 * i}
+        )
+        taught.add_finished("noise", {"budget": 0.1 + 1e-3 * i}, BAD)
+    share = sum(p["noise.budget"] < 1e-3 for p in draw(taught, 20, lambda i: GOOD)) / 20
+    assert share > 0.5  # chance: a quarter of the log range
+
+
+def test_samplers_are_not_the_same_one() -> None:
+    """Once there is something to learn from, no sampler draws what another draws with the same seed."""
+    drawn = {name: draw(make_search(name), 100)[60:] for name in SAMPLERS}
+    same = {(a, b) for a in drawn for b in drawn if a < b and drawn[a] == drawn[b]}
+    assert same == set()
+
+
+def test_a_setting_outside_the_space_is_left_out() -> None:
+    search = make_search(families=["noise", "rounding"])
+    assert not search.add_finished("lpa", DEFENSES["lpa"]().flat(), GOOD)  # no longer searched
+    assert not search.add_finished("noise", {"budget": 1.4}, GOOD)  # beyond today's range
+    assert search.add_finished("noise", {"budget": 0.1, "randomness": "keyed"}, GOOD)
+    assert len(search.study.trials) == 1
+
+
+# ---------------------------------------------------------------- names and seeds
+
+
+def test_unknown_names_list_the_valid_ones() -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown sampler 'tpee' \(did you mean 'tpe'\?\); choose from: nsga2, random, tpe"
+    ):
+        make_sampler("tpee", 0)
+    with pytest.raises(ConfigError, match=r"unknown defense 'lpaa'.*lfp, lpa, .*noise, .*rounding"):
+        make_search(families=["lpaa"])
+    for anchor in ANCHORS:
+        with pytest.raises(ConfigError, match=f"unknown defense '{anchor}'"):
+            make_search(families=["noise", anchor])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_seed_repeats_its_suggestions(sampler: str) -> None:
+    one, again, other = (draw(make_search(sampler, seed=seed), 40) for seed in (0, 0, 1000))
+    assert one == again
+    assert one != other
+    assert not any(
+        a == b for a, b in zip(one, other, strict=True) if a[FAMILY] != "rounding"
+    )  # knobs, not one digit

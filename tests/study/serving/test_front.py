@@ -1,0 +1,278 @@
+"""The HTTP door without Ray: bounds, deadlines and turns, asked over loopback as strangers would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from worst_bodies import encoded, head, images_json, npy, request
+
+pytest.importorskip("uvicorn", reason="ray[serve] is not installed")
+
+from mipoison.config import ConfigError
+from study.serving import front, guard
+from study.serving.front import Front
+from study.serving.lanes import Answer
+from study.serving.listeners import listeners
+from study.serving.request_parsing import byte_bound
+
+SHAPE = (1, 16, 16)
+ONE = npy(np.full((1, *SHAPE), 0.25, np.float32))
+NPY = "application/x-npy"
+
+
+async def mean(requests: list[np.ndarray]) -> list[np.ndarray]:
+    """In the place of the classifier: two numbers an image."""
+    return [np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1) for x in requests]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(answer: Answer = mean, fault: str = "") -> Iterator[int]:
+    """A door with a classifier behind it; its port."""
+    port = free_port()
+    door = Front("127.0.0.1", port, image_shape=SHAPE, n_classes=2, couples=False, at_once=1)
+    try:
+        door.start(answer, lambda: fault)
+        yield port
+    finally:
+        door.stop(2)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    interval = sys.getswitchinterval()
+    with running() as number:
+        yield number
+    sys.setswitchinterval(interval)
+
+
+def ask(port: int, body: bytes, kind: str = NPY, path: str = "/release") -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("POST" if path == "/release" else "GET", path, body, {"Content-Type": kind})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def send(port: int, data: bytes, timeout: float = 20) -> bytes:
+    """What is answered to these bytes until the server closes, or the time is over."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as client:
+        out = b""
+        try:
+            client.sendall(data)
+            while part := client.recv(65536):
+                out += part
+                if b"\r\n\r\n" in out and out.endswith(b"}"):
+                    break
+        except OSError:
+            pass
+        return out
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def healthy(port: int) -> float:
+    """Seconds until /health said so."""
+    began = time.monotonic()
+    assert ask(port, b"", path="/health") == (
+        200,
+        {"status": "ok", "image_shape": [1, 16, 16], "n_classes": 2},
+    )
+    return time.monotonic() - began
+
+
+def test_right_requests(port: int) -> None:
+    assert ask(port, ONE) == (200, {"released": [[0.25, 0.75]], "labels": [1]})
+    many = np.random.default_rng(0).random((256, *SHAPE)).astype(np.float32)
+    answer = ask(port, npy(many))[1]
+    assert np.allclose(np.array(answer["released"])[:, 0], many.mean((1, 2, 3)), atol=1e-6)  # in their order
+    assert len(ask(port, images_json(256), "application/json")[1]["labels"]) == 256  # type: ignore[arg-type]
+    assert ask(port, encoded("PNG"), "image/png")[0] == 200
+    chunked = head(NPY, None) + b"%x\r\n%s\r\n0\r\n\r\n" % (len(ONE), ONE)
+    assert status(send(port, chunked)) == 200
+    patient = head(NPY, len(ONE)).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") + ONE
+    assert send(port, patient).startswith(b"HTTP/1.1 100")
+
+
+def test_bodies_over_the_bound_are_refused_before_they_are_read(port: int) -> None:
+    bound = byte_bound(NPY, SHAPE)
+    assert status(send(port, head(NPY, bound + 1))) == 413  # nothing of it was sent
+    assert status(send(port, head(NPY, 10**30))) in (400, 413)
+    parts = (b"%x\r\n" % 100_000 + b"x" * 100_000 + b"\r\n") * (bound // 100_000 + 2)
+    assert status(send(port, head(NPY, None) + parts)) == 413  # of a body without an end
+    assert ask(port, b"x" * (bound + 1))[0] == 413  # a client that sends all before it listens hears of it
+    tiny = b"1\r\nx\r\n" * 100_000
+    assert status(send(port, head(NPY, None) + tiny)) == 400
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (head(NPY, 4).replace(b"/release", b"/other") + b"abcd", 404),
+        (b"GET /release HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405),
+        (request("text/plain", b"hello"), 415),
+        (b"POST /release HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", 415),
+        (head(NPY, 4).replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + b"abcd", 415),
+        (head(NPY, 4).replace(b"\r\n\r\n", b"\r\nContent-Type: image/png\r\n\r\n") + b"abcd", 400),
+        (head(NPY, 4).replace(b"\r\n\r\n", b"\r\nX-Request-Timeout-Seconds: \xff\r\n\r\n") + b"abcd", 422),
+        (request(NPY, b""), 400),
+        (b"POST /release HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (head(NPY, 4).replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n") + b"abcde", 400),
+        (head(NPY, 4).replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n") + b"0\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nX: " + b"x" * 100_000, 400),
+        (b"GET /health HTTP/1.1\r\n" + b"X: x\r\n" * 200 + b"\r\n", 400),
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (b"\x16\x03\x01" + b"\0" * 100, 400),
+        (b"GET /release HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 405),
+    ],
+)
+def test_what_is_no_request(port: int, data: bytes, expected: int) -> None:
+    answer = send(port, data)
+    assert status(answer) == expected, answer[:300]
+    assert healthy(port) < 5
+
+
+def test_too_many_requests_at_once(port: int) -> None:
+    answer = send(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" * 1000, timeout=3)
+    assert answer.count(b"HTTP/1.1 200") <= guard.MAX_PIPELINED + 1
+    assert healthy(port) < 5
+
+
+def test_those_who_send_one_byte_keep_nobody_out(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 that stop in their body, 100 in their headers, 100 that say nothing; each meets its deadline."""
+    monkeypatch.setattr(front, "BODY_S", 3.0)
+    monkeypatch.setattr(guard, "HEAD_S", 3.0)
+    idle = []
+    try:
+        for data in [head("image/png", 1000) + b"a"] * 300 + [b"POST /rel"] * 100 + [b""] * 100:
+            idle.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+            idle[-1].sendall(data)
+        assert healthy(port) < 2
+        assert ask(port, ONE)[0] == 200
+        assert status(idle[0].recv(1000)) == 408
+        for client in (idle[350], idle[450]):
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1000) == b""  # closed, else it would time out
+    finally:
+        for client in idle:
+            client.close()
+
+
+def test_at_the_bound_the_idlest_connection_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "Connections", lambda: bounded)
+    bounded = guard.Connections()
+    bounded.most = 20
+    with running() as port:
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(60)]
+        try:
+            assert healthy(port) < 2
+            assert ask(port, ONE)[0] == 200
+            assert bounded.open <= 20
+        finally:
+            for client in idle:
+                client.close()
+
+
+def test_large_bodies_share_a_bound(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that hold what may be held: the third large one is asked to come again, a small one is answered."""
+    monkeypatch.setattr(front, "MAX_HELD", 700_000)
+    half = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(2)]
+    try:
+        for client in half:
+            client.sendall(head(NPY, 400_000) + b"x" * 330_000)
+        time.sleep(0.5)
+        answer = send(port, head(NPY, 400_000) + b"x" * 399_999)
+        assert status(answer) == 503
+        assert b"retry-after: 1" in answer.lower()
+        assert ask(port, ONE)[0] == 200
+    finally:
+        for client in half:
+            client.close()
+    time.sleep(0.3)
+    assert ask(port, npy(np.zeros((256, *SHAPE))))[0] == 200  # what they held is free again
+
+
+def test_health_says_what_is_wrong() -> None:
+    with running(fault="no copy of the classifier runs") as port:
+        until = time.monotonic() + 5
+        while (answer := ask(port, b"", path="/health"))[0] == 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert answer == (503, {"error": "no copy of the classifier runs"})
+
+
+def test_a_classifier_that_fails_is_a_500_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async def fails(requests: list[np.ndarray]) -> list[np.ndarray]:
+        raise ZeroDivisionError("private")
+
+    with running(fails) as port:
+        assert ask(port, ONE) == (500, {"error": "internal error"})
+        assert healthy(port) < 5
+
+
+def test_health_answers_while_the_classifier_is_at_work_for_others() -> None:
+    """And what the clients that went away had asked for is not computed."""
+    asked: list[int] = []
+    go = threading.Event()
+
+    async def slow(requests: list[np.ndarray]) -> list[np.ndarray]:
+        asked.append(sum(map(len, requests)))
+        while not go.is_set():
+            await asyncio.sleep(0.01)
+        return await mean(requests)
+
+    with running(slow) as port:
+        gone = []
+        for _ in range(100):
+            gone.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            gone[-1].sendall(request(NPY, npy(np.zeros((20, *SHAPE), np.uint8))))
+        time.sleep(1)
+        assert healthy(port) < 2
+        for client in gone:
+            client.close()
+        time.sleep(1)
+        go.set()
+        assert ask(port, ONE)[0] == 200
+        assert sum(asked) < 100  # of 2000
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{number}"):
+            Front("127.0.0.1", number, image_shape=SHAPE, n_classes=2, couples=False, at_once=1)
+
+
+def test_it_listens_where_it_was_told_to_and_nowhere_else(port: int) -> None:
+    mine = [(heard.address, heard.port) for heard in listeners(os.getpid()) if heard.pid == os.getpid()]
+    assert ("127.0.0.1", port) in mine
+    assert all(heard.on_loopback for heard in listeners(os.getpid()))
+    with socket.socket() as open_to_all:
+        open_to_all.bind(("0.0.0.0", 0))
+        open_to_all.listen()
+        (found,) = (heard for heard in listeners(os.getpid()) if not heard.on_loopback)
+        assert (found.address, found.port) == ("0.0.0.0", open_to_all.getsockname()[1])

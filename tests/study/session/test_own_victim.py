@@ -1,0 +1,220 @@
+"""An own classifier on an own image folder, from the command line; the worked example from end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from mipoison.data.splits import make_split
+from mipoison.serving.protect import load_unit, load_victim
+from study import pareto
+from study.examples import protect_torchvision as example
+from study.settings.study_settings import StudySettings, differences
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16, 3))
+
+def soft():
+    return nn.Sequential(*make(), nn.Softmax(1))
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10, bias=False))
+
+def drawn():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+"""
+TINY = ["--executor", "local", "--seeds", "1", "--attackers", "passive", "--victim-steps", "10",
+        "--decoder-steps", "5", "--image-size", "16"]  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: images of three classes, told apart by their grey, and a trained module."""
+    for k, name in enumerate(("a", "b", "c")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for j in range(30):
+            Image.new("L", (16, 16), 100 * k + j).save(tmp_path / "data" / name / f"{j}.png")
+    (tmp_path / "cli_net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("cli_net", None)
+    split = make_split("folder:data", auxiliary="same", seed=0, image_size=16)
+    net = load_victim("cli_net:make").module.requires_grad_(True)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
+    for _ in range(200):
+        loss = nn.functional.cross_entropy(net(split.private_train.x_NCHW), split.private_train.y_N)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    save_file(net.state_dict(), "net.safetensors")
+    return tmp_path
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert pareto.main([*TINY, *arguments]) == 2
+    _, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert err.strip().count("\n") == 0, err
+    return err
+
+
+def test_bad_input_is_one_line_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pareto, "run_study", lambda *_: pytest.fail("work was started"))
+    own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
+    folder = ["--dataset", "folder:data"]
+    assert "retrains the victim" in usage_error(capsys, *own, "--defenses", "mid")
+    assert "without --victim" in usage_error(capsys, *folder, "--victim-state", "net.safetensors")
+    assert "--victim-outputs 'logits' without --victim" in usage_error(
+        capsys, *folder, "--victim-outputs", "logits"
+    )
+    assert "--victim-outputs probabilities" in usage_error(
+        capsys, *folder, "--victim", "cli_net:soft", "--victim-state", "net.safetensors"
+    )
+    assert "--victim-state 'none.pt': no such file" in usage_error(
+        capsys, *folder, "--victim", "cli_net:make", "--victim-state", "none.pt"
+    )
+    assert "module:factory" in usage_error(capsys, *folder, "--victim", "cli_net.py")
+    assert "no such file" in usage_error(capsys, *folder, "--victim", "net.pt2")
+    assert "other weights each time" in usage_error(capsys, *folder, "--victim", "cli_net:drawn")
+    assert "does not fit cli_net:wide" in usage_error(
+        capsys, *folder, "--victim", "cli_net:wide", "--victim-state", "net.safetensors"
+    )
+    save_file({"1.weight": torch.ones(10, 256)}, "wide.safetensors")
+    wide = ["--victim", "cli_net:wide", "--victim-state", "wide.safetensors"]
+    assert "10 outputs, the data 3 private classes" in usage_error(capsys, *folder, *wide)
+    assert "half of 3 classes is no classifier" in usage_error(capsys, *own, "--auxiliary", "disjoint")
+    large = usage_error(capsys, *own, "--image-size", "224")
+    assert "16, 32, 64" in large
+    assert "interpolate(x, 224)" in large
+    assert "digits is 16x16" in usage_error(capsys, "--dataset", "digits", "--image-size", "32")
+    assert "does not exist" in usage_error(capsys, "--dataset", "folder:nothing")
+    assert not list(here.glob("results/*/study.json"))
+
+
+def test_all_defenses_leave_out_those_that_retrain(here: Path) -> None:
+    own = StudySettings(dataset="folder:data", victim="cli_net:make", victim_state="net.safetensors",
+                        defenses=("all",))  # fmt: skip
+    assert "mid" not in own.defenses
+    assert {"lpa", "noise", "lpa-amortised"} <= set(own.defenses)
+    assert "mid" in StudySettings(defenses=("all",)).defenses
+
+
+def test_a_study_belongs_to_its_classifier(here: Path) -> None:
+    """Other weights, other study: what a resumed one compares, and what its scenes say."""
+    one = StudySettings(dataset="folder:data", victim="cli_net:make", victim_state="net.safetensors")
+    scene = one.scenes()[0]
+    assert (scene.victim, scene.victim_digest) == ("cli_net:make", one.victim_digest)
+    save_file({"2.weight": torch.zeros(3, 16), "2.bias": torch.zeros(3)}, "other.safetensors")
+    two = StudySettings(dataset="folder:data", victim="cli_net:make", victim_state="other.safetensors")
+    assert [d.split(":")[0] for d in differences(one.identity(), two.identity())] == ["victim_digest"]
+    assert two.scenes()[0].victim_name != scene.victim_name
+    larger = dataclasses.replace(one, image_size=64)
+    assert [d.split(":")[0] for d in differences(one.identity(), larger.identity())] == ["image_size"]
+
+
+def test_a_study_of_an_own_classifier(here: Path) -> None:
+    own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
+    assert pareto.main([*TINY, *own, "--trials", "1", "--defenses", "rounding"]) == 0
+    episodes = pd.read_parquet(here / "results" / "folder-same" / "episodes")
+    assert episodes["status"].isin(["ok", "cut"]).all()
+    assert episodes["victim"].unique().tolist() == [f"cli_net:make@{episodes['scene.victim_digest'][0]}"]
+    assert (episodes["n_classes"].dropna() == 3).all()
+    assert (episodes["model_accuracy"].dropna() > 0.8).all()
+    assert not list((here / "results" / "artifacts").glob("victim-*"))  # none was trained
+
+
+def test_a_study_of_stated_probabilities(here: Path) -> None:
+    """Its numbers are those of the study of logits; its records say what it is, and it resumes as that."""
+    own = [
+        "--dataset",
+        "folder:data",
+        "--victim-state",
+        "net.safetensors",
+        "--trials",
+        "0",
+        "--defenses",
+        "rounding",
+    ]
+    soft = ["--victim", "cli_net:soft", "--victim-outputs", "probabilities"]
+    assert pareto.main([*TINY, *own, "--victim", "cli_net:make", "--name", "logits"]) == 0
+    assert pareto.main([*TINY, *own, *soft, "--name", "soft"]) == 0
+    logits, stated = (pd.read_parquet(here / "results" / name / "episodes") for name in ("logits", "soft"))
+    assert stated["victim"].str.endswith(":probabilities").all()
+    assert (stated["scene.victim_outputs"] == "probabilities").all()
+    assert logits["scene.victim_outputs"].isna().all()
+    for column in ("model_accuracy", "confidence_distortion"):
+        assert stated[column].tolist() == pytest.approx(logits[column].tolist(), abs=1e-6, nan_ok=True)
+    one = StudySettings(dataset="folder:data", victim="cli_net:soft", victim_state="net.safetensors")
+    two = dataclasses.replace(one, victim_outputs="probabilities")
+    assert [d.split(":")[0] for d in differences(one.shared(), two.shared())] == ["victim_outputs"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(560)
+def test_workers_find_the_classifier(here: Path) -> None:
+    """On a local Ray: module and weights are in the driver's current folder, and nowhere else."""
+    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as home:
+        drop = ("RAY_", "PYTEST_", "MIPOISON_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
+            "HOME": home, "TMPDIR": home, "MIPOISON_RAY_TMP": f"{home}/r", "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+        }  # fmt: skip
+        own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
+        run = subprocess.run(
+            [sys.executable, pareto.__file__, *TINY[2:], *own, "--trials", "1", "--defenses", "rounding",
+             "--no-dashboard"],
+            cwd=here, env=environment, capture_output=True, text=True, timeout=540,
+        )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    episodes = pd.read_parquet(here / "results" / "folder-same" / "episodes")
+    assert episodes["status"].isin(["ok", "cut"]).all(), episodes["error"].tolist()
+    assert episodes["victim"].str.startswith("cli_net:make@").all()
+
+
+@pytest.mark.timeout(590)
+def test_the_worked_example(tmp_path: Path) -> None:
+    """In a process of its own, as the README says; then its unit, loaded here, answers."""
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(Path(__file__).parents[3])}
+    script = str(Path(example.__file__))
+    began = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, script, "--out", "out"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=570,
+    )  # fmt: skip
+    print(f"example: {time.monotonic() - began:.0f} s")
+    assert run.returncode == 0, run.stderr
+    assert "Traceback" not in run.stderr
+    assert (tmp_path / "out" / "results" / "folder-same" / "report.md").is_file()
+    episodes = pd.read_parquet(tmp_path / "out" / "results" / "folder-same" / "episodes")
+    assert (episodes["victim"].str.startswith(f"{example.CLASSIFIER}@")).all()
+    assert episodes["model_accuracy"].max() > 0.8
+    victim = load_victim(example.CLASSIFIER, str(tmp_path / "out" / "resnet18.safetensors"))
+    protected = load_unit(tmp_path / "out" / "unit", device="cpu").wrap(victim, secret=example.SECRET)
+    x = torch.rand(4, 1, example.SIDE, example.SIDE)
+    with torch.no_grad():
+        clean, released = torch.softmax(victim(x), 1), protected(x)
+    assert torch.equal(clean.argmax(1), released.argmax(1))
+    assert float((clean - released).abs().max()) < 0.1 + 1e-5  # one decimal
+    assert torch.allclose(10 * released, (10 * released).round(), atol=1e-5)
+    assert not torch.equal(clean, released)
+    assert "serve.py --unit out/unit --victim study.examples" in run.stdout
