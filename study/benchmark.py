@@ -23,6 +23,7 @@ from mipoison.episode import device_name, versions
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
 from study.bench.rows import Row, markdown, to_frame
+from study.runtime.entry import program
 from study.runtime.plain import markdown_text
 from study.runtime.progress import Progress
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -90,7 +91,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     console = Console(highlight=False)
     try:
-        settings = tyro.cli(Arguments, args=arguments, prog="study/benchmark.py").checked()
+        settings = tyro.cli(Arguments, args=arguments, prog=program("benchmark")).checked()
     except ConfigError as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE

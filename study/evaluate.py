@@ -21,13 +21,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.episode import device_name, versions
+from study.records.finished import StoredStudy, load
 from study.records.reading import saying
-from study.render import Finished, load
+from study.records.status import CUT
 from study.reports.tables import attackers_table
+from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.scratch import kept, scratch_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.search.pruning import CUT
 from study.trial.rerun import Given, differences, largest, rows_of, run_again, specification
 
 USAGE, DIFFERENT = 2, 1
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    chosen = tyro.cli(Arguments, args=arguments, prog="study/evaluate.py")
+    chosen = tyro.cli(Arguments, args=arguments, prog=program("evaluate"))
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -124,7 +125,7 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     return 0 if stored is None else verdict(study, stored, measured, console)
 
 
-def verdict(study: Finished, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
+def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
     """Say whether the numbers are the stored ones."""
     n, found = differences(stored, measured)
     episodes = len(stored)

@@ -20,10 +20,11 @@ from mipoison.data.datasets import DataError, parse_name
 from mipoison.storage.files import storage_failure
 from study.executors.base import Executor
 from study.executors.environment import plan_ray
+from study.records.finished import load
 from study.records.reading import saying
-from study.render import load
 from study.reports.html import PAGE, write_page
 from study.reports.markdown import write_report
+from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.runtime.scratch import kept
@@ -63,7 +64,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     name = ""
     try:
-        settings = tyro.cli(Arguments, args=arguments, prog="study/pareto.py").checked()
+        settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         with ExitStack() as held:
             held.enter_context(kept())

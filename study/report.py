@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.storage.files import Storage
+from study.records.finished import load
 from study.records.reading import saying
-from study.render import load
 from study.reports.html import PAGE, build
+from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.trial.rerun import Given
 
@@ -45,7 +46,7 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; 0 if done, 2 for bad input."""
-    chosen = tyro.cli(Arguments, args=arguments, prog="study/report.py")
+    chosen = tyro.cli(Arguments, args=arguments, prog=program("report"))
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]

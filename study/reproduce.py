@@ -39,6 +39,7 @@ from study.paper.render import failed_share, load, write_tables
 from study.paper.run import check_settings, missing, records_for, run_rows
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
 from study.records.reading import saying
+from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.scratch import kept
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -129,7 +130,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        chosen = tyro.cli(Arguments, args=arguments, prog="study/reproduce.py")
+        chosen = tyro.cli(Arguments, args=arguments, prog=program("reproduce"))
         logging.basicConfig(level=logging.INFO if chosen.verbose else logging.ERROR)
         tables, figures = chosen.tables(), chosen.figures()
         parse_name(chosen.faces)

@@ -1,11 +1,6 @@
-"""How well a cluster is kept busy: trials of known length, by the study's own executor, on simulated nodes.
+"""How well a cluster is kept busy, on simulated nodes: ``python study/scaling.py --nodes 16 --length 10``.
 
-Trials sleep, so that 16 nodes can share two cores; all else is what a study does: Tune, our searcher, reused
-actors, placement groups. What the machine does for 16 nodes at once (starting 16 Python processes, say) it
-does on its own few cores, so that start-up is slower here than on 16 machines.
-
-``python -m study.scaling --nodes 16 --length 10`` prints one measurement as JSON. Memory is read
-in /proc (Linux).
+Prints one measurement a line, as JSON: see :mod:`study.bench.sleeping_trials`.
 """
 
 from __future__ import annotations
@@ -13,199 +8,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
-import re
-import subprocess
 import sys
-import time
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mipoison.metrics.memory import peak_resident_mb
+import tyro
+from rich.console import Console
+
 from study.bench.simulated_cluster import Nodes, private_environment
+from study.bench.sleeping_trials import on
+from study.runtime.entry import DONE, program
+from study.runtime.progress import Progress
 from study.runtime.signals import as_command, interruptible
-from study.trial.failure import TrialFailure
-
-TIMEOUT_S = 900
-"""No measurement takes longer; it is ended then."""
-
-
-@dataclass(frozen=True)
-class Scheduling:
-    """One measurement.
-
-    Attributes:
-        nodes: simulated nodes of one CPU; as many trials run at once.
-        trials: how many ran. length_s: what each slept.
-        wall_s: seconds of the whole search, start and end of Tune included.
-        efficiency: trials x length / (nodes x wall_s).
-        start_s: from the search's start until half of the nodes had begun their first trial.
-        steady: trials x length / (nodes x seconds) from the moment when the last node began to the moment
-            when the first had nothing left to do, with the trials' parts in that window; None if a node had
-            fewer than two trials.
-        gap_s, gap_95_s: median and 95th percentile of the pause of a node between two trials.
-        driver_cpu_s: CPU seconds of the driver's process per trial.
-        driver_mb: growth of the driver's peak memory during the search, in MB.
-        gcs_mb, nodes_mb: memory (proportional share) of the head's store of tables, and of all Ray's
-            processes per node, in MB, at the end of the search.
-    """
-
-    nodes: int
-    trials: int
-    length_s: float
-    wall_s: float
-    efficiency: float
-    start_s: float
-    steady: float | None
-    gap_s: float | None
-    gap_95_s: float | None
-    driver_cpu_s: float
-    driver_mb: float
-    gcs_mb: float
-    nodes_mb: float
-
-
-def measure(nodes: int, trials_per_node: int, length_s: float) -> Scheduling:
-    """Start a simulated cluster of one-CPU nodes, run trials of a known length on it, end it.
-
-    Raises:
-        RuntimeError: the cluster or the search failed, with the end of what it printed.
-    """
-    with private_environment() as environment, Nodes(environment, nodes) as cluster:
-        return on(cluster, environment, nodes * trials_per_node, length_s)
-
-
-def on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float) -> Scheduling:
-    """The same on a cluster that runs already."""
-    order = {"address": cluster.address, "trials": trials, "length_s": length_s}
-    done = subprocess.run(
-        [sys.executable, "-c", "from study.scaling import drive; drive()", json.dumps(order)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"nodes"')]
-    if done.returncode or not lines:
-        raise RuntimeError(f"the search failed: {(done.stdout + done.stderr)[-3000:]}")
-    below = memory_of(cluster.process.pid)
-    gcs = sum(mb for name, mb in below if "gcs_server" in name)
-    found = json.loads(lines[-1])
-    count = max(1, found["nodes"])
-    return Scheduling(**found, gcs_mb=gcs, nodes_mb=(sum(mb for _, mb in below) - gcs) / count)
-
-
-def drive() -> None:
-    """The driver's process: connect, search, print a measurement as JSON."""
-    from study.executors.environment import plan_ray
-    from study.settings.resources import Resources
-
-    order = json.loads(sys.argv[1])
-    plan = plan_ray(order["address"])
-    from study.executors.ray_executor import RayExecutor, start_ray
-
-    class Sleepers(RayExecutor):
-        trainable = staticmethod(sleep_trial)
-
-    start_ray(plan)
-    executor = Sleepers(Resources(workers=0), plan)
-    spans: list[dict[str, float]] = []
-    before, cpu, began = peak_resident_mb(), time.process_time(), time.time()
-    executor.search(order["trials"], _asker(order["length_s"]), lambda _, end: spans.append(_checked(end)))
-    wall, cpu = time.time() - began, time.process_time() - cpu
-    row = summary(spans, executor.max_concurrent, order["length_s"], began, wall)
-    row |= {"driver_cpu_s": cpu / len(spans), "driver_mb": peak_resident_mb() - before}
-    executor.close()
-    print(json.dumps(row))
-
-
-def sleep_trial(config: dict[str, Any]) -> dict[str, Any]:
-    """A Tune trial of known length, in the place of an episode."""
-    began = time.time()
-    time.sleep(config["spec"]["knobs"]["seconds"])
-    span = {"node": float(os.getpid()), "began": began, "ended": time.time()}
-    return {"outcome": json.dumps(span), "done": True}
-
-
-def _asker(length_s: float) -> Any:
-    from study.trial.spec import TrialSpec
-
-    def ask() -> TrialSpec:
-        return TrialSpec(
-            study="scaling",
-            max_accuracy_drop=0,
-            trial="t",
-            attempt=0,
-            defense="none",
-            knobs={"seconds": length_s},
-            attackers=(),
-            scenes=(),
-            root="",
-            data_root=None,
-        )
-
-    return ask
-
-
-def _checked(end: Any) -> dict[str, float]:
-    if isinstance(end, TrialFailure):
-        raise RuntimeError(end.message)
-    return dict(end)
-
-
-def summary(
-    spans: list[dict[str, float]], lanes: int, length_s: float, began: float, wall_s: float
-) -> dict[str, Any]:
-    """Efficiency and pauses from the trials' beginnings and ends (seconds since the epoch) by node."""
-    by_node: dict[float, list[tuple[float, float]]] = defaultdict(list)
-    for span in spans:
-        by_node[span["node"]].append((span["began"], span["ended"]))
-    firsts, lasts, gaps = [], [], []
-    for runs in by_node.values():
-        runs.sort()
-        firsts.append(runs[0][0])
-        lasts.append(runs[-1][1])
-        gaps += [after[0] - before[1] for before, after in itertools.pairwise(runs)]
-    opened, closed = max(firsts), min(lasts)
-    inside = sum(max(0.0, min(s["ended"], closed) - max(s["began"], opened)) for s in spans)
-    gaps.sort()
-    return {
-        "nodes": lanes,
-        "trials": len(spans),
-        "length_s": length_s,
-        "wall_s": wall_s,
-        "efficiency": len(spans) * length_s / (lanes * wall_s),
-        "start_s": sorted(firsts)[len(firsts) // 2] - began,
-        "steady": inside / (lanes * (closed - opened)) if closed > opened and gaps else None,
-        "gap_s": gaps[len(gaps) // 2] if gaps else None,
-        "gap_95_s": gaps[min(len(gaps) - 1, int(0.95 * len(gaps)))] if gaps else None,
-    }
-
-
-def memory_of(pid: int) -> list[tuple[str, float]]:
-    """(command, proportional memory in MB) of a process and those below it; empty without /proc."""
-    children: dict[int, list[int]] = defaultdict(list)
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            children[int(path.read_text().rpartition(")")[2].split()[1])].append(int(path.parent.name))
-        except OSError:
-            continue
-    found, queue = [], [pid]
-    while queue:
-        one = queue.pop()
-        queue += children[one]
-        try:
-            command = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            share = re.search(
-                r"^Pss:\s+(\d+) kB", Path(f"/proc/{one}/smaps_rollup").read_text(), re.MULTILINE
-            )
-        except OSError:
-            continue
-        if share:
-            found.append((command[:200], int(share[1]) / 1024))
-    return found
 
 
 @dataclass(frozen=True)
@@ -222,7 +37,7 @@ class Arguments:
     """append the measurements there, one JSON object a line"""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every combination; a cluster is started once for each number of nodes.
 
     Returns:
@@ -230,20 +45,15 @@ def main() -> int:
     """
     with interruptible() as interrupts:
         try:
-            _measure_all()
+            _measure_all(arguments)
         except KeyboardInterrupt:
             print(interrupts.what, file=sys.stderr)
             return interrupts.exit_code
-    return 0
+    return DONE
 
 
-def _measure_all() -> None:
-    import tyro
-    from rich.console import Console
-
-    from study.runtime.progress import Progress
-
-    chosen = tyro.cli(Arguments, prog="study/scaling.py")
+def _measure_all(arguments: Sequence[str] | None) -> None:
+    chosen = tyro.cli(Arguments, args=arguments, prog=program("scaling"))
     done, of = itertools.count(), len(chosen.nodes) * len(chosen.length)
     with Progress(Console(stderr=True)) as progress:
         for nodes in chosen.nodes:

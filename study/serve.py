@@ -25,6 +25,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage.files import StorageError
 from study.executors.environment import RayPlan, check_privacy, plan_ray
+from study.runtime.entry import program
 from study.runtime.scratch import kept
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
@@ -99,7 +100,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     from study.runtime.progress import Progress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
-    settings = tyro.cli(Arguments, args=arguments, prog="study/serve.py")
+    settings = tyro.cli(Arguments, args=arguments, prog=program("serve"))
     with ExitStack() as held:
         try:
             settings.check()

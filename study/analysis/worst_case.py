@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.scene_config import PATHS
-from study.search.pruning import CUT
+from study.records.status import CUT
 
 ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
 IDENTITY = ("trial", "episode_id", "attempt", "seed", "defense", "attack", "status")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from study.bench.rows import Row
-from study.scaling import measure
+from study.bench.sleeping_trials import measure
 
 NODES = (1, 4, 16)
 LENGTH_S = 30.0

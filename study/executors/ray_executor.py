@@ -103,7 +103,7 @@ class RayExecutor:
     """
 
     trainable: Any = staticmethod(trainable)
-    """What a Tune trial runs; ``study.scaling`` puts trials of known length there."""
+    """What a Tune trial runs; ``study.bench.sleeping_trials`` puts trials of known length there."""
 
     def __init__(self, asked: Resources, plan: RayPlan) -> None:
         there, most = ray.cluster_resources(), plan.most

@@ -14,8 +14,8 @@ from study.paper.experiments import FACES
 from study.paper.figures import PICTURES, pictures
 from study.paper.render import Measured
 from study.paper.run import FOLDER
+from study.records.finished import EPISODES, small_parquet
 from study.records.store import ABOUT
-from study.render import EPISODES, small_parquet
 
 
 def write_compact(found: Mapping[str, Measured], out: Path) -> None:

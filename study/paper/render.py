@@ -16,10 +16,10 @@ from mipoison.storage.files import Storage
 from study.paper.experiments import FACES, MEASURES, RUNS, Row, folder_of, table_rows
 from study.paper.notes import NOTES, TITLES
 from study.paper.run import FOLDER, records_for
+from study.records.finished import EPISODES, compact_episodes
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.documents import about_to_show
 from study.records.store import ABOUT
-from study.render import EPISODES, compact_episodes
 from study.reports.tables import describe
 from study.runtime.plain import markdown_text
 

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from mipoison.episode import EpisodeConfig, base_record
-
-CUT = "cut"
-"""Status of an episode that was not run because its setting was already dominated."""
+from study.records.status import CUT
 
 Point = tuple[float, float, float]
 """Mean distortion, worst-case attack accuracy, worst-case reconstruction error."""

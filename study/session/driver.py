@@ -12,7 +12,7 @@ import pandas as pd
 
 from study.analysis.frontier import frontier_table
 from study.executors.base import Executor
-from study.search.pruning import CUT
+from study.records.status import CUT
 from study.session.callbacks import Callback
 from study.session.loop import TrialLoop
 from study.session.study import Study

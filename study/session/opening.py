@@ -18,6 +18,7 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.analysis.worst_case import NEEDED
+from study.records.flat import knobs_of
 from study.records.reading import leave_out, saying
 from study.records.store import ABOUT, Records
 from study.runtime.plain import visible_line
@@ -26,7 +27,6 @@ from study.search.sampler import Search
 from study.search.space import can_ask, parameters, starting_points
 from study.session.lease import Lease
 from study.session.monitoring import STAGES
-from study.session.reevaluation import knobs_of
 from study.session.study import Study
 from study.settings.study_settings import StudySettings, config_of
 from study.trial.run import outcomes_of, was_lost

@@ -8,14 +8,14 @@ its selection bias, and both are shown. The held-out episodes are a study of the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.defenses import ANCHORS
 from mipoison.scene import SceneConfig
 from study.executors.base import Executor
+from study.records.flat import knobs_of
 from study.records.store import Records
 from study.session.callbacks import Callback
 from study.session.loop import FixedTrials, TrialLoop
@@ -52,15 +52,3 @@ def reevaluate(
     ]
     TrialLoop(executor, callbacks, study.lease).run(FixedTrials(records, anchors, trials), len(trials))
     return records.read()
-
-
-def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting's knobs, from a row with ``defense`` and ``defense.<knob>``; of missing ones, those that are
-    younger than the record are as they were then (``Config.BEFORE``), and the others are left out."""
-    config = DEFENSES[str(row["defense"])]
-    names, out = config.field_kinds(), dict[str, Any](config.BEFORE)
-    for name, (kind, _) in names.items():
-        value = row.get(f"defense.{name}")
-        if value is not None and not pd.isna(value):
-            out[name] = kind(value)
-    return out

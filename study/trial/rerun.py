@@ -21,10 +21,11 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.scene import SceneConfig
+from study.records.finished import StoredStudy
+from study.records.flat import knobs_of
+from study.records.status import CUT
 from study.records.store import ABOUT, Records, episode_schema
-from study.render import Finished
-from study.search.pruning import CUT, worst_point
-from study.session.reevaluation import knobs_of
+from study.search.pruning import worst_point
 from study.trial.preparation import prepare_scene, scenes_of
 from study.trial.run import complete, records_of
 from study.trial.spec import TrialSpec, TrialTemplate
@@ -54,7 +55,7 @@ class Difference:
         return abs(self.measured - self.stored) / max(abs(self.stored), 1e-12)
 
 
-def rows_of(study: Finished, trial: str) -> pd.DataFrame:
+def rows_of(study: StoredStudy, trial: str) -> pd.DataFrame:
     """A trial's records; ConfigError lists the trials where there is none of that name."""
     choose("trial", trial, sorted(set(study.episodes["trial"])))
     return study.episodes[study.episodes["trial"] == trial]
@@ -116,7 +117,7 @@ def scenes_in(rows: pd.DataFrame, given: Given = NOT_GIVEN) -> tuple[SceneConfig
 
 
 def specification(
-    study: Finished,
+    study: StoredStudy,
     trial: str | None,
     defense: str | None,
     knobs: list[str],
@@ -160,7 +161,7 @@ def specification(
     return template.spec(trial_id, name, config.flat(), floor=worst_point(floor))
 
 
-def _anchor_rows(study: Finished) -> pd.DataFrame:
+def _anchor_rows(study: StoredStudy) -> pd.DataFrame:
     for name in (*ANCHORS, *study.episodes["trial"]):
         rows = study.episodes[study.episodes["trial"] == name]
         if len(rows):
@@ -193,7 +194,7 @@ def _value(name: str, text: str, kind: type) -> Any:
         raise ConfigError(f"--knob {name}={text}: not a value of type {kind.__name__}") from error
 
 
-def run_again(study: Finished, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
+def run_again(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Run the trial in this process, write its records below ``spec.root`` and return them.
 
     What compares a record with the anchors (excess leakage, checks) is taken against the stored anchors.

@@ -15,8 +15,8 @@ from mipoison.storage.files import Storage
 from study.analysis.frontier import settings_table
 from study.analysis.worst_case import NEEDED
 from study.records.images import write_pictures
+from study.records.status import CUT
 from study.records.store import Records
-from study.search.pruning import CUT
 from study.search.sampler import CONSTRAINT, DIRECTIONS
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.ranks import Group

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from study import costs
-from study.scaling import measure, summary
+from study.bench import study_growth as costs
+from study.bench.sleeping_trials import measure, summary
 
 
 def span(node: int, began: float, ended: float) -> dict[str, float]:

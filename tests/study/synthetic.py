@@ -20,8 +20,8 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Knob
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from study.records.status import CUT
 from study.records.store import episode_schema
-from study.search.pruning import CUT
 from study.search.space import searchable
 from study.settings.study_settings import StudySettings
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from study import evaluate, render
-from study.render import load
+from study.records.finished import load
 from study.trial.rerun import differences, plain, rows_of, scenes_in, specification
 
 

@@ -13,8 +13,8 @@ from mipoison.defenses import ANCHORS
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.documents import MAX_ATTEMPT, config_from
 from study.records.reading.tables import columns_of, parquet
+from study.records.status import CUT
 from study.runtime.plain import visible_line
-from study.search.pruning import CUT
 
 STATUSES = {"ok", "failed", CUT}
 MEASURED = ("reconstruction_error", "attack_accuracy", "confidence_distortion")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.analysis.frontier import settings_table
-from study.render import Finished
+from study.records.finished import StoredStudy
 from study.reports.html import sections, vectors
 from study.reports.html.data import charts
 from study.reports.html.heatmap import heatmap
@@ -31,7 +31,7 @@ def quiet(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def rerun_commands(study: Finished, like: str) -> dict[str, str]:
+def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
     """Trial -> the command that runs it again."""
     told = list(study.about.get("command", []))
     root = next((b for a, b in itertools.pairwise(told) if a in ("--data-root", "--data_root")), None)
@@ -42,13 +42,13 @@ def rerun_commands(study: Finished, like: str) -> dict[str, str]:
     }
 
 
-def _own(study: Finished) -> str:
+def _own(study: StoredStudy) -> str:
     """What a command needs beside: the reader's own word for the classifier, never the records'."""
     return " --victim YOUR_CLASSIFIER" if of_own_victim(study.episodes) else ""
 
 
 def build(
-    study: Finished,
+    study: StoredStudy,
     like: str,
     *,
     with_vectors: bool | None = None,
@@ -125,7 +125,7 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
-def write_page(study: Finished, like: str, **options: Any) -> int:
+def write_page(study: StoredStudy, like: str, **options: Any) -> int:
     """Write ``report.html`` into the study's folder; returns its size in bytes."""
     page = build(study, like, **options).encode()
     study.storage.write(f"{study.folder}/{PAGE}", page)

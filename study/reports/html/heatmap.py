@@ -8,9 +8,9 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import LABEL_ONLY
+from study.records.status import CUT
 from study.reports.html.markup import escape, note, scroller
 from study.reports.tables import setting_name
-from study.search.pruning import CUT
 
 SCALE = "cividis"
 """Made for red-green colour blindness, and monotone in lightness (Nunez et al. 2018)."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mipoison.data.datasets import DATASETS
+from study.records.finished import StoredStudy
 from study.records.images import kept_pictures, read_pictures
-from study.render import Finished
 from study.reports.figures import strip
 from study.reports.html.data import NAMES
 from study.reports.html.markup import escape, note
@@ -33,7 +33,7 @@ KEPT = "pictures.parquet"
 """Reconstructions of a compact copy of the paper's tables: trial, attack, shape and pixels (uint8)."""
 
 
-def shows_people(study: Finished) -> bool:
+def shows_people(study: StoredStudy) -> bool:
     """Whether the data may show people: identities, a user's own folder, or data that are not known."""
     names = set(study.episodes["dataset"].dropna()) if "dataset" in study.episodes else set()
     kinds = set()
@@ -43,7 +43,7 @@ def shows_people(study: Finished) -> bool:
     return kinds != {"classes"}
 
 
-def pictures(study: Finished, trial: str) -> dict[str, NDArray[np.float64]]:
+def pictures(study: StoredStudy, trial: str) -> dict[str, NDArray[np.float64]]:
     """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1]; empty if none are there or readable."""
     kept = study.read(KEPT)
     if kept is not None:
@@ -51,7 +51,7 @@ def pictures(study: Finished, trial: str) -> dict[str, NDArray[np.float64]]:
     return read_pictures(study.storage, study.folder, trial)
 
 
-def grid(study: Finished, settings: pd.DataFrame) -> str:
+def grid(study: StoredStudy, settings: pd.DataFrame) -> str:
     """Truth, undefended, label-only, then of each family the setting with the highest worst-case error.
 
     Each row is what the setting's worst attacker (by error, over all seeds) made of the first seed's images.

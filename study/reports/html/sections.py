@@ -11,19 +11,19 @@ import pandas as pd
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
 from study.analysis.frontier import LABEL_ONLY, pareto_front, selection_bias
-from study.render import Finished
+from study.records.finished import StoredStudy
+from study.records.status import CUT
 from study.reports.html.data import flag, number, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, note, printed, scroller, section, table
 from study.reports.html.vectors import SHOWN
 from study.reports.tables import check_counts, describe, fresh_report, setting_name, statistics_tables
-from study.search.pruning import CUT
 
 NAMED = 100
 """Trials that one kind of failure names; the others are counted."""
 
 
-def header(study: Finished, settings: pd.DataFrame, left_out: str = "") -> str:
+def header(study: StoredStudy, settings: pd.DataFrame, left_out: str = "") -> str:
     """Name, where the numbers come from, what happened, what is ``left_out`` (a sentence), contents."""
     episodes = study.episodes
     counts = episodes["status"].value_counts()
@@ -223,7 +223,7 @@ def all_settings(settings: pd.DataFrame, commands: Mapping[str, str]) -> str:
     return section("settings", "Settings", note(text), shown)
 
 
-def statistics(study: Finished, settings: pd.DataFrame) -> str:
+def statistics(study: StoredStudy, settings: pd.DataFrame) -> str:
     """The tables that the study prints, as they are."""
     about = {"study": study.name, "scale": study.about.get("settings", {}).get("scale")}
     drop = study.max_accuracy_drop
@@ -288,7 +288,7 @@ def _named(trials: list[str]) -> str:
     return ", ".join(trials[:NAMED]) + more
 
 
-def about(study: Finished) -> str:
+def about(study: StoredStudy) -> str:
     """study.json as it is."""
     text = json.dumps(study.about, indent=2, sort_keys=True)
     inner = scroller("study.json", f"<pre>{escape(text)}</pre>")

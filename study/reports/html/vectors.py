@@ -28,14 +28,14 @@ from mipoison.scene import prepare
 from mipoison.storage.artifacts import ArtifactStore, source_fingerprint
 from mipoison.storage.files import Storage
 from study.analysis.frontier import UNDEFENDED
+from study.records.finished import StoredStudy
+from study.records.flat import knobs_of
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.tables import vectors_of
-from study.render import Finished
 from study.reports.html.data import NAMES
 from study.reports.markdown import chosen_settings
 from study.reports.tables import setting_name
 from study.runtime.plain import visible_line
-from study.session.reevaluation import knobs_of
 from study.trial.rerun import NOT_GIVEN, Given, NotGivenError, scenes_in
 
 SHOWN = 200
@@ -49,7 +49,7 @@ Progress = Callable[[str, int, int], None]
 Vectors = dict[str, NDArray[np.float64]]
 
 
-def kept_vectors(study: Finished) -> Vectors | None:
+def kept_vectors(study: StoredStudy) -> Vectors | None:
     """Vectors that are kept beside the records: name -> (n, K), clean ones first; None if there are none."""
     data = study.read(KEPT)
     try:
@@ -59,7 +59,7 @@ def kept_vectors(study: Finished) -> Vectors | None:
         return None
 
 
-def can_release(study: Finished) -> bool:
+def can_release(study: StoredStudy) -> bool:
     """Whether the trained parts of this study, by this version of the code, are there."""
     return study.about.get("source") == source_fingerprint() and bool(study.storage.names("artifacts"))
 
@@ -81,7 +81,7 @@ class _OnlyThere(ArtifactStore):
 
 
 def release_vectors(
-    study: Finished,
+    study: StoredStudy,
     settings: pd.DataFrame,
     root: str,
     data_root: str | None,
@@ -155,7 +155,7 @@ def _view(method: str, places: NDArray[Any], n_clean: int) -> dict[str, Any]:
 
 
 def panels(
-    study: Finished,
+    study: StoredStudy,
     settings: pd.DataFrame,
     wanted: bool | None,
     data_root: str | None,

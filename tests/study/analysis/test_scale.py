@@ -20,10 +20,10 @@ from sklearn.ensemble import RandomForestRegressor
 from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
 from mipoison.storage.files import Storage
 from study.analysis.frontier import settings_table
+from study.records.status import CUT
 from study.records.store import Records, to_frame
 from study.reports.html.importance import _Forest
 from study.reports.html.thinning import thinned
-from study.search.pruning import CUT
 from study.session.opening import open_study
 from study.session.study import Study
 from tests.study import synthetic

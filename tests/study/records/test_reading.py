@@ -20,14 +20,15 @@ from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from study import render, report
 from study.analysis.frontier import frontier_table
+from study.records.finished import load
 from study.records.reading import Unreadable, saying
 from study.records.reading.documents import about_to_show, parse_json, started_of
 from study.records.reading.episodes import compact_of, episodes_of
 from study.records.reading.pictures import archive_of, episode_of, pictures_of
 from study.records.reading.tables import cosine_of, vectors_of
 from study.records.store import episode_schema
-from study.render import load, page
 from study.reports.html import build
+from study.reports.rendering import markdown_of
 from study.session import driver
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
@@ -48,7 +49,7 @@ def first_trial(folder: Path) -> Path:
 def read(folder: Path) -> None:
     """What report.py and render.py do, without drawing."""
     study = load(folder)
-    page(study)
+    markdown_of(study)
     build(study, "x")
 
 

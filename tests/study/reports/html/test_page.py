@@ -23,7 +23,7 @@ from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from mipoison.storage.files import Storage
 from study.analysis.frontier import pareto_front, settings_table
-from study.render import Finished, load
+from study.records.finished import StoredStudy, load
 from study.reports.html import build
 from study.reports.html.heatmap import colour
 from study.reports.html.importance import LEAST, importances
@@ -66,12 +66,12 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def finished(frame: pd.DataFrame, tmp_path: Path, name: str = "made-up") -> Finished:
+def finished(frame: pd.DataFrame, tmp_path: Path, name: str = "made-up") -> StoredStudy:
     about = {
         "settings": {"max_accuracy_drop": 0.02, "scale": "quick"},
         "command": ["--data-root", "/my data"],
     }
-    return Finished(name, about, frame, None, Storage(tmp_path), "made-up")
+    return StoredStudy(name, about, frame, None, Storage(tmp_path), "made-up")
 
 
 def numbers_of(page: str) -> dict[str, Any]:
@@ -279,12 +279,12 @@ def test_pictures_of_people_come_with_a_warning_and_broken_ones_are_left_out(
 ) -> None:
     study = load(small_study)
     settings = settings_table(study.episodes, max_accuracy_drop=0.02)
-    people = Finished(**{**vars(study), "episodes": study.episodes.assign(dataset="lfw")})
+    people = StoredStudy(**{**vars(study), "episodes": study.episodes.assign(dataset="lfw")})
     assert FACES in grid(people, settings)
     (tmp_path / "s" / "pictures").mkdir(parents=True)
     for trial in settings["trial"]:
         (tmp_path / "s" / "pictures" / f"{trial}.npz").write_bytes(b"no archive")
-    broken = Finished(**{**vars(study), "storage": Storage(tmp_path), "folder": "s"})
+    broken = StoredStudy(**{**vars(study), "storage": Storage(tmp_path), "folder": "s"})
     assert "No reconstructions are kept" in grid(broken, settings)
 
 

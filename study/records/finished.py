@@ -1,0 +1,127 @@
+"""A finished study, read from its folder, a compact copy or an object store; and how a copy is made."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mipoison.config import ConfigError
+from mipoison.storage.files import Storage
+from study.records.reading import Unreadable, leave_out
+from study.records.reading.documents import about_to_show
+from study.records.reading.episodes import compact_of
+from study.records.store import ABOUT, Records, check_name, episode_schema, to_frame
+from study.runtime.plain import visible_line
+
+EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
+MAX_ACCURACY_DROP = 0.02
+KEPT = ("settings", "versions", "started")
+"""Of study.json: what a published copy needs, without the command line's paths."""
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A finished study: its name, settings, episodes, the fresh ones if there are any, and where it lies.
+
+    Attributes:
+        storage, folder: its files are ``folder/<name>`` there.
+    """
+
+    name: str
+    about: dict[str, Any]
+    episodes: pd.DataFrame
+    fresh: pd.DataFrame | None
+    storage: Storage
+    folder: str
+
+    @property
+    def max_accuracy_drop(self) -> float:
+        """The study's constraint (share); records of the paper's tables have none and get the default."""
+        return float(self.about.get("settings", {}).get("max_accuracy_drop", MAX_ACCURACY_DROP))
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """What tables say of the study itself."""
+        return {"study": self.name, "scale": self.about.get("settings", {}).get("scale")}
+
+    def read(self, name: str) -> bytes | None:
+        """A file of the study, None if there is none."""
+        return self.storage.read(f"{self.folder}/{name}")
+
+
+def load(folder: Path | str) -> StoredStudy:
+    """Read a study's folder or a compact copy, here or in an object store (``s3://bucket/prefix/study``).
+
+    Raises:
+        ConfigError: no study there, or one without a finished episode.
+    """
+    place = str(folder)
+    if "://" in place:
+        base, mark, query = place.partition("?")
+        root, _, name = base.rstrip("/").rpartition("/")
+        root += mark + query
+    else:
+        path = Path(folder).expanduser().resolve()
+        root, name, place = str(path.parent), path.name, str(path)
+    storage = Storage(root)
+    stored = storage.read(f"{name}/{ABOUT}")
+    if stored is None:
+        raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
+    try:
+        about = about_to_show(stored, f"{name}/{ABOUT}")
+    except Unreadable as error:
+        raise ConfigError(f"{place}: {ABOUT} is damaged ({error})") from error
+    episodes = compact_episodes(storage, f"{name}/{EPISODES}")
+    if episodes is not None and len(episodes):
+        fresh = compact_episodes(storage, f"{name}/{FRESH}")
+    else:
+        episodes = Records(storage, name).read()
+        fresh = Records(storage, f"{name}.fresh").read()
+    if episodes.empty:
+        raise ConfigError(f"{place}: no finished episode")
+    fresh = fresh if fresh is not None and len(fresh) else None
+    return StoredStudy(_name(about, name), about, episodes, fresh, storage, name)
+
+
+def compact_episodes(storage: Storage, name: str) -> pd.DataFrame | None:
+    """Episodes in a file of a compact copy; None if it is not there, or none of ours."""
+    data = storage.read(name)
+    try:
+        return None if data is None else to_frame(compact_of(data, episode_schema(), name))
+    except Unreadable as error:
+        leave_out(name, error)
+        return None
+
+
+def _name(about: Mapping[str, Any], folder: str) -> str:
+    """The name that the study gives itself; its folder's where that is no name."""
+    try:
+        return check_name(about.get("study", folder))
+    except ConfigError as error:
+        leave_out(f"{folder}/{ABOUT}: study", error)
+        return visible_line(folder)
+
+
+def write_compact(study: StoredStudy, out: Path) -> None:
+    """Two Parquet files and the settings."""
+    target = Storage(out)  # it writes through no link
+    for name, frame in ((EPISODES, study.episodes), (FRESH, study.fresh)):
+        if frame is not None:
+            target.write(name, small_parquet(frame.dropna(axis=1, how="all")))
+    about = {"study": study.name, **{k: study.about[k] for k in KEPT if k in study.about}}
+    target.write(ABOUT, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
+
+
+def small_parquet(frame: pd.DataFrame) -> bytes:
+    """A frame as a small Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,6 @@
+"""What became of an episode: the values of the records' column ``status`` beside ``ok`` and ``failed``."""
+
+from __future__ import annotations
+
+CUT = "cut"
+"""The episode was not run, because its setting was already dominated by label-only."""
