@@ -20,6 +20,10 @@ from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.randomness import QueryRandomness
 
+CHUNK = 128
+"""Queries per forward pass and per ``protect`` call, whatever the request's size: so results do not depend on
+how a request is sharded."""
+
 Trained = Callable[[str, Mapping[str, Any], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 """(kind, settings, make) -> a state dict: made once per scene and settings, or read from the store."""
 

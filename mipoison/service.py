@@ -15,13 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.models.classifier import confidence_vectors
-from mipoison.protocols import Defense
+from mipoison.protocols import CHUNK, Defense
 from mipoison.randomness import QueryRandomness, content_keys
 from mipoison.victims.ask import Classifier, classifier_of, undone
 
-CHUNK = 128
-"""Queries per forward pass and per ``protect`` call, whatever the request's size: so results do not depend on
-how a request is sharded."""
 WINDOW = 8 * CHUNK
 """Queries of a stream that are one request: what the picking strategy sees, and all that is in memory."""
 REMEMBERED = 2**17

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mipoison.config import ConfigError
+from mipoison.protocols import CHUNK
 from mipoison.randomness import generator
-from mipoison.service import CHUNK
 from mipoison.training import seeded
 from mipoison.victims.ask import Classifier, undone
 from mipoison.victims.outputs import signs_of_probabilities

@@ -1,0 +1,197 @@
+"""Imports run one way in both packages, from room to room, and never back.
+
+A room is a sub-package, or a module beside them. LAYERS says which stands above which; the way is records ->
+search -> trial -> executors -> session -> reports -> entry scripts.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LAYERS: dict[str, list[set[str]]] = {
+    "mipoison": [
+        {"_moved", "config", "randomness", "simplex"},
+        {"storage", "training", "metrics"},
+        {"data", "models"},
+        {"victims", "alignment", "protocols"},
+        {"service", "defenses"},
+        {"attacks"},
+        {"scene_config"},
+        {"scene"},
+        {"serving"},
+        {"episode"},
+    ],
+    "study": [
+        {"runtime"},
+        {"records"},
+        {"analysis"},
+        {"search"},
+        {"trial"},
+        {"tracking"},
+        {"settings"},
+        {"executors"},
+        {"session", "serving"},
+        {"reports"},
+        {"paper", "bench"},
+        {"benchmark", "costs", "evaluate", "pareto", "render", "report", "scaling", "serve"},
+        {"reproduce", "examples"},
+    ],
+}
+"""Rooms of each package, lowest first: imports stay in a layer or go to earlier ones."""
+
+FORBIDDEN_OUTSIDE = {"ray", "optuna", "study", "tyro", "rich"}
+"""What the library never imports."""
+AT_ROOT = 12
+"""Files at most at a package's root."""
+ARROWS = 90
+"""Pairs of rooms of the study, of which one imports the other, are fewer than this."""
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of everything in both packages."""
+    out = {}
+    for path in sorted(p for package in LAYERS for p in (ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        out[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return out
+
+
+MODULES = modules()
+
+
+def imports_of(name: str, source: str | None = None) -> set[str]:
+    """Dotted names that a module imports anywhere in it, functions and type checking included."""
+    path = MODULES[name]
+    is_package = path.name == "__init__.py"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source if source is not None else path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".")
+                parts = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parts, base] if base else parts)
+            found.add(base)
+            found |= {f"{base}.{a.name}" for a in node.names if f"{base}.{a.name}" in MODULES}
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                found |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
+    return found
+
+
+def room_of(name: str) -> tuple[str, str] | None:
+    """Package and room of a module; None for others and for the packages themselves."""
+    pieces = name.split(".")
+    return (pieces[0], pieces[1]) if pieces[0] in LAYERS and len(pieces) > 1 else None
+
+
+def rooms_imported(name: str) -> set[tuple[str, str]]:
+    return {room for i in imports_of(name) if (room := room_of(i)) is not None}
+
+
+def arrows(package: str) -> set[tuple[str, str]]:
+    """(room, room that it imports), each once."""
+    return {
+        (own[1], room[1])
+        for name in MODULES
+        if (own := room_of(name)) is not None and own[0] == package
+        for room in rooms_imported(name)
+        if room[0] == package and room != own
+    }
+
+
+def closure(name: str) -> set[str]:
+    """All library modules that importing a module loads, packages' ``__init__`` included."""
+    seen: set[str] = set()
+    queue = [name]
+    while queue:
+        current = queue.pop()
+        if current in seen or current not in MODULES:
+            continue
+        seen.add(current)
+        for found in imports_of(current):
+            pieces = found.split(".")
+            queue += [".".join(pieces[:i]) for i in range(1, len(pieces) + 1)]
+    return seen
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_room_has_a_layer(package: str) -> None:
+    named = set().union(*LAYERS[package])
+    rooms = {room[1] for name in MODULES if (room := room_of(name)) is not None and room[0] == package}
+    assert rooms - named == set(), "give the new room a layer above"
+    assert named - rooms == set(), "a layer names a room that is gone"
+    assert sum(map(len, LAYERS[package])) == len(named)
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_a_dozen_files_at_most_at_the_root(package: str) -> None:
+    assert len(list((ROOT / package).glob("*.py"))) <= AT_ROOT
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("mipoison")])
+def test_the_library_never_imports_the_study_or_its_tools(name: str) -> None:
+    assert not {i.split(".")[0] for i in imports_of(name)} & FORBIDDEN_OUTSIDE
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_run_one_way(package: str) -> None:
+    depth = {room: i for i, layer in enumerate(LAYERS[package]) for room in layer}
+    assert {(a, b) for a, b in arrows(package) if depth[b] > depth[a]} == set()
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_there_is_no_circle_of_rooms(package: str) -> None:
+    """Within a layer, too: a circle would make the order of imports matter."""
+    left = arrows(package)
+    while left:
+        bottom = {b for _, b in left} - {a for a, _ in left}
+        assert bottom, f"a circle among {sorted(left)}"
+        left = {(a, b) for a, b in left if b not in bottom}
+
+
+def test_the_study_has_few_arrows() -> None:
+    assert len(arrows("study")) < ARROWS
+
+
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        ("metrics", {"models", "defenses", "attacks", "scene", "episode", "service", "storage", "training"}),
+        ("defenses", {"attacks", "scene", "episode", "service", "storage", "data", "victims", "serving"}),
+        ("attacks", {"scene", "episode", "service", "storage", "data", "victims", "serving"}),
+        ("models", {"defenses", "attacks", "data", "storage", "service", "victims", "serving"}),
+        ("simplex", set().union(*LAYERS["mipoison"]) - {"simplex"}),
+        ("config", set().union(*LAYERS["mipoison"]) - {"config"}),
+    ],
+)
+def test_what_a_room_can_never_reach(room: str, never: set[str]) -> None:
+    """Also through what it imports: an attacker's module cannot get at the victim."""
+    own = [n for n in MODULES if room_of(n) == ("mipoison", room)]
+    assert own
+    for name in own:
+        reached = {found[1] for n in closure(name) if (found := room_of(n)) is not None}
+        assert reached & never - {"_moved"} == set(), name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import mipoison.scene",
+        "from mipoison import scene",
+        "from mipoison.scene import Scene",
+        "from ..scene import Scene",
+        "from .. import scene",
+        "def f():\n    import mipoison.scene as s",
+        "if TYPE_CHECKING:\n    from mipoison.scene import Scene",
+        "import importlib; importlib.import_module('mipoison.scene')",
+    ],
+)
+def test_the_check_sees_every_way_to_import(line: str) -> None:
+    assert "mipoison.scene" in imports_of("mipoison.attacks.decoder", line)
