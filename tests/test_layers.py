@@ -21,7 +21,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"attacks"},
         {"scene_config"},
         {"scene"},
-        {"serving"},
+        {"serving", "deployment"},
         {"episode"},
     ],
     "study": [

@@ -17,7 +17,8 @@ import torch
 
 from mipoison.attacks import ATTACKS
 from mipoison.defenses import DEFENSES
-from mipoison.episode import EpisodeConfig, attack_and_measure, deploy, release
+from mipoison.deployment import deploy, release
+from mipoison.episode import EpisodeConfig, attack_and_measure
 from mipoison.metrics.memory import peak_resident_mb
 from mipoison.scene import SceneConfig, prepare, scaled
 from mipoison.storage.artifacts import ArtifactStore

@@ -38,7 +38,7 @@ from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.defenses.tail_noise import TailNoiseConfig
-from mipoison.episode import deploy, release
+from mipoison.deployment import deploy, release
 from mipoison.metrics.statistics import mean_interval
 from mipoison.metrics.utility import confidence_distortion, rank_correlation
 from mipoison.randomness import generator

@@ -17,7 +17,8 @@ from mipoison.alignment import norm_of, parameter_gradient
 from mipoison.attacks.decoder import Decoder, DecoderConfig
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
-from mipoison.episode import Deployment, at_scale, deploy, release
+from mipoison.deployment import Deployment, deploy, release
+from mipoison.episode import at_scale
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator

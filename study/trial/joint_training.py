@@ -14,7 +14,8 @@ import torch
 
 from mipoison.attacks.decoder import Decoder, trains_in_one_job
 from mipoison.attacks.stacked import train_many
-from mipoison.episode import Deployment, EpisodeConfig, Fitted, Meeting, meet
+from mipoison.deployment import Deployment
+from mipoison.episode import EpisodeConfig, Fitted, Meeting, meet
 from mipoison.training import Job
 
 log = logging.getLogger(__name__)

@@ -16,17 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mipoison.episode import (
-    PARTS,
-    Deployment,
-    EpisodeConfig,
-    Fitted,
-    Released,
-    attack_and_measure,
-    deploy,
-    failed_record,
-    finish_release,
-)
+from mipoison.deployment import PARTS, Deployment, Released, deploy, finish_release
+from mipoison.episode import EpisodeConfig, Fitted, attack_and_measure, failed_record
 from mipoison.scene import Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage.artifacts import ArtifactStore

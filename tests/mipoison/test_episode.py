@@ -19,16 +19,13 @@ from mipoison.config import Config, ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.noise import NoiseConfig
+from mipoison.deployment import PARTS, deploy, finish_release, release
 from mipoison.episode import (
-    PARTS,
     EpisodeConfig,
     at_scale,
     attack_and_measure,
     attack_once,
-    deploy,
     failed_record,
-    finish_release,
-    release,
     run_episode,
 )
 from mipoison.protocols import Oracle, ThreatModel

@@ -14,15 +14,8 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
-from mipoison.episode import (
-    Deployment,
-    EpisodeConfig,
-    at_scale,
-    attack_and_measure,
-    attack_once,
-    deploy,
-    release,
-)
+from mipoison.deployment import Deployment, deploy, release
+from mipoison.episode import EpisodeConfig, at_scale, attack_and_measure, attack_once
 from mipoison.protocols import DefenderView, Oracle
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import Scene

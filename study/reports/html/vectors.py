@@ -23,7 +23,7 @@ from torch import Tensor
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.defenses import DEFENSES
-from mipoison.episode import deploy
+from mipoison.deployment import deploy
 from mipoison.scene import prepare
 from mipoison.storage.artifacts import ArtifactStore, source_fingerprint
 from mipoison.storage.files import Storage

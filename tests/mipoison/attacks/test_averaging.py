@@ -13,7 +13,7 @@ from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.config import ConfigError
 from mipoison.defenses.noise import NoiseConfig
-from mipoison.episode import deploy
+from mipoison.deployment import deploy
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
 from mipoison.scene import Scene

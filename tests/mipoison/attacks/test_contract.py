@@ -17,7 +17,8 @@ from mipoison.attacks.decoder import Decoder, DecoderConfig
 from mipoison.attacks.views import VIEWS, adapted_strength
 from mipoison.config import Config, ConfigError
 from mipoison.defenses import DEFENSES
-from mipoison.episode import at_scale, deploy
+from mipoison.deployment import deploy
+from mipoison.episode import at_scale
 from mipoison.protocols import Attack, ThreatModel
 from mipoison.randomness import generator
 from mipoison.scene import Scene

@@ -12,7 +12,8 @@ from torch import Tensor
 from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.one_by_one import SingleRequests
 from mipoison.defenses.lfp import LFP, LFPConfig
-from mipoison.episode import at_scale, deploy, meet, release
+from mipoison.deployment import deploy, release
+from mipoison.episode import at_scale, meet
 from mipoison.models.inversion import InversionConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness, content_keys, generator

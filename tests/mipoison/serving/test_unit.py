@@ -21,7 +21,7 @@ from mipoison.defenses import DEFENSES, retraining
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
 from mipoison.defenses.rounding import RoundingConfig
-from mipoison.episode import deploy
+from mipoison.deployment import deploy
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
 from mipoison.serving.protect import fit_unit

@@ -19,7 +19,7 @@ from mipoison import scene as scenes_module
 from mipoison.attacks.decoder import Decoder
 from mipoison.defenses.lpa import LPA
 from mipoison.defenses.noise import TangentNoise
-from mipoison.episode import PARTS
+from mipoison.deployment import PARTS
 from mipoison.metrics import CHECKS
 from mipoison.scene import SceneConfig
 from mipoison.service import DefendedService, chunk_count

@@ -15,8 +15,15 @@ Two conventions hold everywhere in the project:
 import torch
 from torch import Tensor
 
-SIMPLEX_TOLERANCE = 1e-3  # how far a clean vector may miss the simplex: wide enough for a float16 softmax
-MAX_SIZE = 1e300  # rows are summed in float64; beyond this a sum could overflow
+from mipoison.simplex.checks import (
+    budget_column,
+    check_finite,
+    check_labels,
+    check_same_shape,
+    check_shape,
+    check_simplex,
+)
+
 _BISECTIONS = 64  # halves any bracket of float64 numbers (2,100 binades) below one part in 2**52
 
 
@@ -32,7 +39,7 @@ def label_of(c_NK: Tensor) -> Tensor:
     Returns:
         Labels of shape (N,), int64.
     """
-    _check_shape("c_NK", c_NK)
+    check_shape("c_NK", c_NK)
     return c_NK.argmax(dim=1)
 
 
@@ -45,7 +52,7 @@ def project_tangent(v_NK: Tensor) -> Tensor:
     Returns:
         `v_NK` less the mean of each row.
     """
-    _check_finite("v_NK", v_NK)
+    check_finite("v_NK", v_NK)
     return _tangent(v_NK.double()).to(v_NK.dtype)
 
 
@@ -62,8 +69,8 @@ def project_ball(d_NK: Tensor, budget: float | Tensor) -> Tensor:
     Raises:
         ValueError: if a budget is negative, NaN or infinite.
     """
-    _check_finite("d_NK", d_NK)
-    budget_N1 = _budget_column(budget, d_NK)
+    check_finite("d_NK", d_NK)
+    budget_N1 = budget_column(budget, d_NK)
     wide_NK = d_NK.double()
     unit_NK, length_N1 = _direction(wide_NK)
     return torch.where(length_N1 > budget_N1, unit_NK * budget_N1, wide_NK).to(d_NK.dtype)
@@ -78,7 +85,7 @@ def project_simplex(y_NK: Tensor) -> Tensor:
     Returns:
         The nearest rows that are non-negative and sum to 1.
     """
-    _check_finite("y_NK", y_NK)
+    check_finite("y_NK", y_NK)
     return _simplex(y_NK.double()).to(y_NK.dtype)
 
 
@@ -98,8 +105,8 @@ def project_argmax_cone(y_NK: Tensor, label_N: Tensor) -> Tensor:
     Raises:
         ValueError: if `label_N` does not index the columns of `y_NK`.
     """
-    _check_finite("y_NK", y_NK)
-    _check_labels(label_N, y_NK)
+    check_finite("y_NK", y_NK)
+    check_labels(label_N, y_NK)
     return _cone(y_NK.double(), label_N[:, None]).to(y_NK.dtype)
 
 
@@ -123,8 +130,8 @@ def project_labelled_simplex(y_NK: Tensor, label_N: Tensor) -> Tensor:
     Raises:
         ValueError: as for `project_argmax_cone`.
     """
-    _check_finite("y_NK", y_NK)
-    _check_labels(label_N, y_NK)
+    check_finite("y_NK", y_NK)
+    check_labels(label_N, y_NK)
     return _simplex(_cone(y_NK.double(), label_N[:, None])).to(y_NK.dtype)
 
 
@@ -158,11 +165,11 @@ def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_
         ValueError: if the shapes differ, `c_NK` is not on the simplex, or a budget is negative, NaN or
             infinite.
     """
-    _check_finite("y_NK", y_NK)
-    _check_finite("c_NK", c_NK)
-    _check_same_shape(y_NK, c_NK)
-    _check_simplex(c_NK)
-    budget_N1 = _budget_column(budget, c_NK)
+    check_finite("y_NK", y_NK)
+    check_finite("c_NK", c_NK)
+    check_same_shape(y_NK, c_NK)
+    check_simplex(c_NK)
+    budget_N1 = budget_column(budget, c_NK)
     with torch.no_grad():
         label_N1 = label_of(c_NK)[:, None] if keep_label else None
         # Division keeps order, ties, zeros and the ratios in the tail. Projecting instead would add the same
@@ -221,9 +228,9 @@ def keep_label(z_NK: Tensor, c_NK: Tensor) -> Tensor:
         ValueError: if shapes or dtypes differ, or the label's entry is not positive (on the simplex, where it
             is at least 1/K, there is always a number below it).
     """
-    _check_finite("z_NK", z_NK)
-    _check_finite("c_NK", c_NK)
-    _check_same_shape(z_NK, c_NK)
+    check_finite("z_NK", z_NK)
+    check_finite("c_NK", c_NK)
+    check_same_shape(z_NK, c_NK)
     if z_NK.dtype != c_NK.dtype:
         raise ValueError(f"z_NK must have the dtype of c_NK, {c_NK.dtype}, got {z_NK.dtype}")
     label_N1 = label_of(c_NK)[:, None]
@@ -336,54 +343,3 @@ def _lower_rivals(z_NK: Tensor, c_NK: Tensor, label_N1: Tensor) -> Tensor:
 
 
 # Checks. Each error names the argument, the value and the bound.
-
-
-def _check_shape(name: str, v_NK: Tensor) -> None:
-    if v_NK.ndim != 2 or v_NK.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (N, K) with K at least 1, got {tuple(v_NK.shape)}")
-    if v_NK.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {v_NK.dtype}")
-
-
-def _check_finite(name: str, v_NK: Tensor) -> None:
-    _check_shape(name, v_NK)
-    bad_NK = ~(v_NK.abs() <= MAX_SIZE)  # written so that NaN is bad
-    if bad_NK.any():
-        row = int(bad_NK.nonzero()[0, 0])
-        value = v_NK[row][bad_NK[row]][0].item()
-        raise ValueError(f"{name} must be finite and at most {MAX_SIZE:g} in size, got {value} in row {row}")
-
-
-def _check_same_shape(z_NK: Tensor, c_NK: Tensor) -> None:
-    if z_NK.shape != c_NK.shape:
-        raise ValueError(f"both tensors must have one shape, got {tuple(z_NK.shape)} and {tuple(c_NK.shape)}")
-
-
-def _check_labels(label_N: Tensor, y_NK: Tensor) -> None:
-    if label_N.dtype != torch.int64 or label_N.shape != y_NK.shape[:1]:
-        found = f"{label_N.dtype} of shape {tuple(label_N.shape)}"
-        raise ValueError(f"label_N must be torch.int64 of shape ({len(y_NK)},), got {found}")
-    bad_N = (label_N < 0) | (label_N >= y_NK.shape[1])
-    if bad_N.any():
-        raise ValueError(f"label_N must lie in 0..{y_NK.shape[1] - 1}, got {label_N[bad_N][0].item()}")
-
-
-def _check_simplex(c_NK: Tensor) -> None:
-    sum_N = c_NK.double().sum(dim=1)
-    low_N = c_NK.amin(dim=1)
-    bad_N = ((sum_N - 1.0).abs() > SIMPLEX_TOLERANCE) | (low_N < -SIMPLEX_TOLERANCE)
-    if bad_N.any():
-        row = int(bad_N.nonzero()[0])
-        found = f"sum {sum_N[row].item():.6g} and minimum {low_N[row].item():.6g} in row {row}"
-        raise ValueError(f"c_NK must lie on the simplex within {SIMPLEX_TOLERANCE:g}, got {found}")
-
-
-def _budget_column(budget: float | Tensor, like_NK: Tensor) -> Tensor:
-    budget_N = torch.as_tensor(budget, dtype=torch.float64, device=like_NK.device)
-    if budget_N.ndim > 0 and budget_N.shape != like_NK.shape[:1]:
-        shape = tuple(budget_N.shape)
-        raise ValueError(f"budget must be a number or have shape ({len(like_NK)},), got {shape}")
-    bad_N = ~(torch.isfinite(budget_N) & (budget_N >= 0))
-    if bad_N.any():
-        raise ValueError(f"budget must be finite and at least 0, got {budget_N[bad_N].flatten()[0].item()}")
-    return budget_N.detach().expand(len(like_NK))[:, None]

@@ -1,0 +1,129 @@
+"""A defense behind the API in a scene, and what the API answers to an episode's three requests.
+
+Shape suffixes: N samples, K classes, CHW image.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mipoison.config import Config
+from mipoison.metrics import leakage, utility
+from mipoison.protocols import Defense
+from mipoison.randomness import generator, role_seed
+from mipoison.scene import Scene
+from mipoison.service import DefendedService
+from mipoison.victims.ask import undone
+
+PARTS = ("attack_train", "private_train", "private_test")
+"""The requests of an episode: the attacker's own images, and the private images whose answers it inverts."""
+REPEATS = 16
+"""Queries asked a second time to see whether the API answers alike."""
+SAMPLE = 128
+"""Vectors on which the alignment is measured, and images on which SSIM is (it costs as much as an attack)."""
+
+
+@dataclass
+class Deployment:
+    """A defended service in its scene, with the seconds it took to fit."""
+
+    scene: Scene
+    name: str
+    config: Config
+    defense: Defense
+    service: DefendedService
+    seconds_prepare: float
+
+
+@undone()
+def deploy(scene: Scene, name: str, config: Config) -> Deployment:
+    """Fit the defense on the defender's view and put it behind the API."""
+    start = time.perf_counter()
+    defense: Defense = config.make()
+    defense.fit(scene.view(), rng=generator(scene.config.seed, "defense", name))
+    service = DefendedService(
+        scene.victim,
+        defense,
+        secret=role_seed(scene.config.seed, "secret").to_bytes(8, "big"),
+        n_classes=scene.split.n_classes,
+        device=scene.device,
+    )
+    return Deployment(scene, name, config, defense, service, time.perf_counter() - start)
+
+
+@dataclass
+class Released:
+    """Answers of the API to the episode's three requests, and what poisoning cost.
+
+    Attributes:
+        vectors: part name -> released vectors (N, K).
+        columns: the part of a record that all attackers share: utility, cost, alignment, repeated queries.
+    """
+
+    vectors: dict[str, Tensor]
+    columns: dict[str, Any]
+
+
+@undone()
+def release(deployment: Deployment) -> Released:
+    """Answer all three requests here; see ``study.trial.worker`` for the sharded form."""
+    split = deployment.scene.split
+    start = time.perf_counter()
+    vectors = {part: deployment.service.release(getattr(split, part).x_NCHW) for part in PARTS}
+    return finish_release(deployment, vectors, time.perf_counter() - start)
+
+
+@undone()
+def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: float) -> Released:
+    """Let the API remember its answers and ask a few queries again."""
+    scene, service = deployment.scene, deployment.service
+    start = time.perf_counter()
+    for part in PARTS:
+        service.clean(getattr(scene.split, part).x_NCHW)
+    inference = time.perf_counter() - start
+    for part in PARTS:
+        service.remember(getattr(scene.split, part).x_NCHW, vectors[part])
+    return Released(vectors, _shared_columns(deployment, vectors, seconds, inference))
+
+
+def _shared_columns(
+    deployment: Deployment, vectors: dict[str, Tensor], seconds_poison: float, seconds_inference: float
+) -> dict[str, Any]:
+    """Utility on the private test images; cost; alignment; the distance between two answers to one query."""
+    scene, split = deployment.scene, deployment.scene.split
+    queries = max(1, sum(len(v) for v in vectors.values()))
+    columns: dict[str, Any] = dict(
+        utility.utility_metrics(scene.clean["private_test"], vectors["private_test"], split.private_test.y_N)
+    )
+    n = min(REPEATS, len(vectors["private_train"]))
+    again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
+    columns.update(
+        n_classes=split.n_classes,
+        attack_set_distortion=utility.confidence_distortion(
+            scene.clean["attack_train"], vectors["attack_train"]
+        ),
+        attack_set_label_agreement=utility.label_agreement(
+            scene.clean["attack_train"], vectors["attack_train"]
+        ),
+        label_recovery=utility.label_recovery(
+            scene.clean["attack_train"],
+            vectors["attack_train"],
+            scene.clean["private_test"],
+            vectors["private_test"],
+        ),
+        repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,
+        poison_ms_per_sample=1e3 * max(seconds_poison - seconds_inference, 0.0) / queries,
+        inference_ms_per_sample=1e3 * seconds_inference / queries,
+        seconds_prepare=deployment.seconds_prepare,
+        seconds_poison=seconds_poison,
+        mean_image_error=leakage.mean_image_error(split.attack_train.x_NCHW, split.private_train.x_NCHW),
+    )
+    sample = slice(0, SAMPLE)
+    images = split.attack_train.x_NCHW[sample].to(scene.device)
+    for name, answers in (("alignment_before", scene.clean), ("alignment_after", vectors)):
+        columns[name] = deployment.defense.alignment(answers["attack_train"][sample].to(scene.device), images)
+    return columns

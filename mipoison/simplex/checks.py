@@ -1,0 +1,58 @@
+"""What the projections refuse: rows of another shape or type, not finite, off the simplex, and the like."""
+
+import torch
+from torch import Tensor
+
+SIMPLEX_TOLERANCE = 1e-3  # how far a clean vector may miss the simplex: wide enough for a float16 softmax
+MAX_SIZE = 1e300  # rows are summed in float64; beyond this a sum could overflow
+
+
+def check_shape(name: str, v_NK: Tensor) -> None:
+    if v_NK.ndim != 2 or v_NK.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (N, K) with K at least 1, got {tuple(v_NK.shape)}")
+    if v_NK.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {v_NK.dtype}")
+
+
+def check_finite(name: str, v_NK: Tensor) -> None:
+    check_shape(name, v_NK)
+    bad_NK = ~(v_NK.abs() <= MAX_SIZE)  # written so that NaN is bad
+    if bad_NK.any():
+        row = int(bad_NK.nonzero()[0, 0])
+        value = v_NK[row][bad_NK[row]][0].item()
+        raise ValueError(f"{name} must be finite and at most {MAX_SIZE:g} in size, got {value} in row {row}")
+
+
+def check_same_shape(z_NK: Tensor, c_NK: Tensor) -> None:
+    if z_NK.shape != c_NK.shape:
+        raise ValueError(f"both tensors must have one shape, got {tuple(z_NK.shape)} and {tuple(c_NK.shape)}")
+
+
+def check_labels(label_N: Tensor, y_NK: Tensor) -> None:
+    if label_N.dtype != torch.int64 or label_N.shape != y_NK.shape[:1]:
+        found = f"{label_N.dtype} of shape {tuple(label_N.shape)}"
+        raise ValueError(f"label_N must be torch.int64 of shape ({len(y_NK)},), got {found}")
+    bad_N = (label_N < 0) | (label_N >= y_NK.shape[1])
+    if bad_N.any():
+        raise ValueError(f"label_N must lie in 0..{y_NK.shape[1] - 1}, got {label_N[bad_N][0].item()}")
+
+
+def check_simplex(c_NK: Tensor) -> None:
+    sum_N = c_NK.double().sum(dim=1)
+    low_N = c_NK.amin(dim=1)
+    bad_N = ((sum_N - 1.0).abs() > SIMPLEX_TOLERANCE) | (low_N < -SIMPLEX_TOLERANCE)
+    if bad_N.any():
+        row = int(bad_N.nonzero()[0])
+        found = f"sum {sum_N[row].item():.6g} and minimum {low_N[row].item():.6g} in row {row}"
+        raise ValueError(f"c_NK must lie on the simplex within {SIMPLEX_TOLERANCE:g}, got {found}")
+
+
+def budget_column(budget: float | Tensor, like_NK: Tensor) -> Tensor:
+    budget_N = torch.as_tensor(budget, dtype=torch.float64, device=like_NK.device)
+    if budget_N.ndim > 0 and budget_N.shape != like_NK.shape[:1]:
+        shape = tuple(budget_N.shape)
+        raise ValueError(f"budget must be a number or have shape ({len(like_NK)},), got {shape}")
+    bad_N = ~(torch.isfinite(budget_N) & (budget_N >= 0))
+    if bad_N.any():
+        raise ValueError(f"budget must be finite and at least 0, got {budget_N[bad_N].flatten()[0].item()}")
+    return budget_N.detach().expand(len(like_NK))[:, None]
