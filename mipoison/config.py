@@ -66,6 +66,14 @@ def _kinds(cls: type[Config]) -> dict[str, tuple[type, bool]]:
     return {f.name: _kind_of(hints[f.name]) for f in dataclasses.fields(cls)}
 
 
+@functools.cache
+def _literals(cls: type[Config]) -> dict[str, tuple[Plain, ...]]:
+    """Fields that take one of a few values, and these; cached, as a configuration is made of every record."""
+    hints = typing.get_type_hints(cls)
+    literal = (f.name for f in dataclasses.fields(cls) if typing.get_origin(hints[f.name]) is typing.Literal)
+    return {name: typing.get_args(hints[name]) for name in literal}
+
+
 def _kind_of(annotation: Any) -> tuple[type, bool]:
     """(plain type, optional?) of a resolved field annotation; Literal and ``X | None`` are understood."""
     if typing.get_origin(annotation) is typing.Literal:
@@ -106,10 +114,8 @@ class Config:
                 raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be {kind.__name__}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be finite")
-        hints = typing.get_type_hints(type(self))
-        for name in self.field_kinds():
-            if typing.get_origin(hints[name]) is typing.Literal:
-                self.one_of(name, typing.get_args(hints[name]))
+        for name, options in _literals(type(self)).items():  # type: ignore[arg-type]
+            self.one_of(name, options)
         self.validate()
 
     @classmethod

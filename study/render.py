@@ -18,6 +18,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from study.records.finished import load, write_compact
 from study.records.reading import saying
+from study.reports.columns import shown
 from study.reports.rendering import write_tables_and_figure
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Progress(console) as progress, saying(lambda text: errors.print(text, markup=False)):
             progress.brief("reading the records", 0, parts)
-            study = load(chosen.folder)
+            study = load(chosen.folder, wanted=None if chosen.compact else shown)
             progress.brief("writing tables and figure", 1, parts)
             write_tables_and_figure(study, out)
             if chosen.compact is not None:

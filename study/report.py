@@ -17,6 +17,7 @@ from mipoison.data.datasets import DataError
 from mipoison.storage.files import Storage
 from study.records.finished import load
 from study.records.reading import saying
+from study.reports.columns import shown
 from study.reports.html import PAGE, build
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     try:
         with saying(lambda text: errors.print(text, markup=False)), bar:
-            study = load(chosen.study)
+            study = load(chosen.study, wanted=shown)
             task = bar.add_task("reading", total=None)
             page = build(
                 study, chosen.study, with_vectors=wanted, data_root=root, given=given,

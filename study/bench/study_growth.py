@@ -29,7 +29,8 @@ from mipoison.defenses import ANCHORS
 from mipoison.storage.files import Storage
 from study.executors.local import LocalExecutor
 from study.records.finished import StoredStudy, load, write_compact
-from study.records.store import Records, episode_schema
+from study.records.schema import episode_schema
+from study.records.store import Records
 from study.runtime.progress import Progress
 from study.search.space import starting_points
 from study.session.callbacks import LiveLine

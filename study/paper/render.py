@@ -20,7 +20,7 @@ from study.records.finished import EPISODES, compact_episodes
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.documents import about_to_show
 from study.records.store import ABOUT
-from study.reports.tables import describe
+from study.reports.cells import describe
 from study.runtime.plain import markdown_text
 
 OURS = {

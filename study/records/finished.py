@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from mipoison.storage.files import Storage
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.documents import about_to_show
 from study.records.reading.episodes import compact_of
-from study.records.store import ABOUT, Records, check_name, episode_schema, to_frame
+from study.records.schema import episode_schema, part_of_schema, to_frame
+from study.records.store import ABOUT, Records, check_name
 from study.runtime.plain import visible_line
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
@@ -57,8 +58,11 @@ class StoredStudy:
         return self.storage.read(f"{self.folder}/{name}")
 
 
-def load(folder: Path | str) -> StoredStudy:
+def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> StoredStudy:
     """Read a study's folder or a compact copy, here or in an object store (``s3://bucket/prefix/study``).
+
+    Args:
+        wanted: which columns of the records are read, by name; None: all.
 
     Raises:
         ConfigError: no study there, or one without a finished episode.
@@ -79,23 +83,24 @@ def load(folder: Path | str) -> StoredStudy:
         about = about_to_show(stored, f"{name}/{ABOUT}")
     except Unreadable as error:
         raise ConfigError(f"{place}: {ABOUT} is damaged ({error})") from error
-    episodes = compact_episodes(storage, f"{name}/{EPISODES}")
+    schema = episode_schema() if wanted is None else part_of_schema(wanted)
+    episodes = compact_episodes(storage, f"{name}/{EPISODES}", schema)
     if episodes is not None and len(episodes):
-        fresh = compact_episodes(storage, f"{name}/{FRESH}")
+        fresh = compact_episodes(storage, f"{name}/{FRESH}", schema)
     else:
-        episodes = Records(storage, name).read()
-        fresh = Records(storage, f"{name}.fresh").read()
+        episodes = Records(storage, name).read(schema.names)
+        fresh = Records(storage, f"{name}.fresh").read(schema.names)
     if episodes.empty:
         raise ConfigError(f"{place}: no finished episode")
     fresh = fresh if fresh is not None and len(fresh) else None
     return StoredStudy(_name(about, name), about, episodes, fresh, storage, name)
 
 
-def compact_episodes(storage: Storage, name: str) -> pd.DataFrame | None:
-    """Episodes in a file of a compact copy; None if it is not there, or none of ours."""
+def compact_episodes(storage: Storage, name: str, schema: pa.Schema | None = None) -> pd.DataFrame | None:
+    """Episodes in a file of a compact copy, those columns of them (or all); None if there are none."""
     data = storage.read(name)
     try:
-        return None if data is None else to_frame(compact_of(data, episode_schema(), name))
+        return None if data is None else to_frame(compact_of(data, schema or episode_schema(), name))
     except Unreadable as error:
         leave_out(name, error)
         return None

@@ -15,9 +15,9 @@ ProgressCallback = Callable[[int, int], None]
 """Hears how many parts are done of how many."""
 A = TypeVar("A", bound=tuple[Any, ...])
 B = TypeVar("B")
-READERS, LOCAL_READERS = 16, 2
-"""Files read at once: in an object store each is a round trip of its own; on a disk more only wait for the
-interpreter's lock."""
+READERS, LOCAL_READERS = 16, 1
+"""Files read at once: in an object store each is a round trip of its own; on a disk threads only wait
+for the interpreter's lock."""
 TOGETHER = 64
 """Tables of a file each that become one: a column of 20 numbers takes a kilobyte of its own."""
 ORDER = ("trial", "seed", "attack")
@@ -35,6 +35,12 @@ def each(
 ) -> Iterator[tuple[A, B]]:
     """(item, work of it), in order; several at once, in threads, and few ahead of who reads."""
     todo = list(items)
+    if readers == 1:
+        for i, item in enumerate(todo):
+            found = work(*item)
+            on_progress(i, len(todo))
+            yield item, found
+        return
     waiting: deque[Future[B]] = deque()
     with ThreadPoolExecutor(readers) as pool:
         for i, item in enumerate(todo):

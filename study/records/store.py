@@ -1,4 +1,4 @@
-"""Episode records: one explicit schema, one Parquet file per trial and attempt, read back as a data frame.
+"""Episode records: one Parquet file per trial and attempt, read back as a data frame.
 
 Parquet is the record of truth: frontier, report and a resumed study are computed from these files alone.
 """
@@ -18,12 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mipoison.attacks import ATTACKS
-from mipoison.config import Config, ConfigError
-from mipoison.defenses import ANCHORS, DEFENSES
-from mipoison.metrics import CHECKS
-from mipoison.metrics.leakage import PERCENTILE_COLUMNS
-from mipoison.scene import SceneConfig
+from mipoison.config import ConfigError
+from mipoison.defenses import ANCHORS
 from mipoison.storage.files import Storage
 from study.records.gathering import (
     LOCAL_READERS,
@@ -39,116 +35,13 @@ from study.records.gathering import (
 )
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.documents import about_of, parse_json, settings_of, started_of
-from study.records.reading.episodes import episodes_of, of_one_scene
+from study.records.reading.episodes import episodes_of, judged, of_one_scene
+from study.records.schema import episode_schema, part_of_schema, to_frame, to_table
 
 log = logging.getLogger(__name__)
 
 ABOUT = "study.json"
 """What a study is: its settings, and what it was begun with."""
-
-_TEXT = [
-    "episode_id",
-    "study",
-    "trial",
-    "dataset",
-    "auxiliary",
-    "split",
-    "victim",
-    "defense",
-    "attack",
-    "status",
-    "error",
-    "device",
-    "versions",
-]
-_WHOLE = ["seed", "attempt", "queries", "n_classes", "stacked_members"]
-_REAL = [
-    "model_accuracy",
-    "protected_accuracy",
-    "confidence_distortion",
-    "label_agreement",
-    "label_recovery",
-    "kl",
-    "ece",
-    "rank_correlation",
-    "attack_set_distortion",
-    "attack_set_label_agreement",
-    "attack_accuracy",
-    "attack_accuracy_test",
-    "cycle_accuracy",
-    "open_accuracy",
-    "evaluator_accuracy",
-    "reconstruction_error",
-    "reconstruction_error_test",
-    "reconstruction_error_paper_scale",
-    "reconstruction_skill",
-    "mean_image_error",
-    "excess_leakage",
-    "excess_attack_accuracy",
-    "ssim",
-    "clean_attack_accuracy",
-    "clean_reconstruction_error",
-    "alignment_before",
-    "alignment_after",
-    "repeat_query_distance",
-    "poison_ms_per_sample",
-    "inference_ms_per_sample",
-    "seconds_prepare",
-    "seconds_poison",
-    "seconds_attack",
-    "seconds_evaluate",
-    "peak_memory_mb",
-    *PERCENTILE_COLUMNS,
-]
-_ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-
-
-def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa.DataType]:
-    fields: dict[str, pa.DataType] = {}
-    for cls in classes:
-        for name, (kind, _) in cls.field_kinds().items():
-            column = f"{prefix}.{name}"
-            if fields.setdefault(column, _ARROW[kind]) != _ARROW[kind]:
-                raise TypeError(
-                    f"column {column} is {fields[column]} elsewhere and {_ARROW[kind]} in {cls.__name__}"
-                )
-    return fields
-
-
-@functools.cache
-def episode_schema() -> pa.Schema:
-    """Every column with its type, knobs of every defense and attacker included. All but ids are nullable."""
-    columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
-    columns |= {name: pa.int64() for name in _WHOLE}
-    columns |= {name: pa.float64() for name in _REAL}
-    columns |= {f"check.{name}": pa.bool_() for name in CHECKS}
-    columns |= _config_fields("scene", [SceneConfig])
-    columns |= _config_fields("defense", DEFENSES.values())
-    columns |= _config_fields("attack", {type(c): None for c in ATTACKS.values()})
-    required = {"episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status"}
-    return pa.schema([pa.field(name, kind, nullable=name not in required) for name, kind in columns.items()])
-
-
-def to_table(records: list[dict[str, Any]]) -> pa.Table:
-    """Records as a typed table.
-
-    Raises:
-        KeyError: a record has a column that the schema does not know (nothing is dropped silently).
-    """
-    schema = episode_schema()
-    for record in records:
-        unknown = sorted(set(record) - set(schema.names))
-        if unknown:
-            raise KeyError(f"columns without a place in the schema: {', '.join(unknown)}")
-        for field in schema:
-            if pa.types.is_integer(field.type) and isinstance(record.get(field.name), float):
-                raise TypeError(f"{field.name} = {record[field.name]!r}: a whole number is meant")
-    return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in records], schema=schema)
-
-
-def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Typed records as a data frame, in order of trial, seed and attacker."""
-    return gather([table], episode_schema()).to_pandas(types_mapper=_NULLABLE.get, split_blocks=True)
 
 
 def check_name(name: str, what: str = "study") -> str:
@@ -221,35 +114,32 @@ class Records:
         Args:
             columns: those that are kept; None for all.
         """
-        names = episode_schema().names
-        wanted = {*(names if columns is None else columns), *ORDER}
-        kept = [name for name in names if name in wanted]
-        schema = pa.schema([episode_schema().field(name) for name in kept])
-        found = (
-            table.select([name for name in table.column_names if name in wanted])
-            for _, table in self._tables()
-        )
-        return to_frame(gather(found, schema))
+        if columns is None:
+            return to_frame(gather((table for _, table in self._tables()), episode_schema()))
+        schema = part_of_schema(lambda name: name in columns or name in ORDER)
+        read = part_of_schema(lambda name: name in schema.names or judged(name))
+        return to_frame(gather((table.select(schema.names) for _, table in self._tables(read)), schema))
 
     def _each(
         self, work: Callable[..., B], items: Iterable[A], on_progress: ProgressCallback = no_progress
     ) -> Iterator[tuple[A, B]]:
         return each(work, items, on_progress, LOCAL_READERS if self.storage.local else READERS)
 
-    def _tables(self) -> Iterator[tuple[str, pa.Table]]:
-        """Each trial and its latest attempt that can be read, of one scene."""
-        found = self._each(self._latest, self.attempts().items())
+    def _tables(self, schema: pa.Schema | None = None) -> Iterator[tuple[str, pa.Table]]:
+        """Each trial and its latest attempt that can be read, of one scene; all columns, or some."""
+        latest = functools.partial(self._latest, schema=schema)
+        found = self._each(latest, self.attempts().items())
         whole = ((trial, table) for (trial, _), table in found if table is not None)
         return of_one_scene(whole, self.study)
 
-    def _latest(self, trial: str, names: list[str]) -> pa.Table | None:
+    def _latest(self, trial: str, names: list[str], schema: pa.Schema | None = None) -> pa.Table | None:
         """The latest attempt that can be read."""
         for name in names:
             data = self.storage.read(name)
             if data is None:
                 continue
             try:
-                return parse(data, trial)
+                return parse(data, trial, schema)
             except Unreadable as error:
                 leave_out(name, error)
         return None
@@ -366,14 +256,13 @@ class Records:
             return None
 
 
-def parse(data: bytes, trial: str) -> pa.Table:
+def parse(data: bytes, trial: str, schema: pa.Schema | None = None) -> pa.Table:
     """A trial's file as a table, read with plain pyarrow (nothing in it can run code).
+
+    Args:
+        schema: the columns that are read; None for all.
 
     Raises:
         Unreadable: cut off, altered, of another trial, not of our schema, or of values that no trial has.
     """
-    return episodes_of(data, trial, episode_schema())
-
-
-_NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-"""Nullable pandas types where NumPy has no missing value; floats and strings keep theirs."""
+    return episodes_of(data, trial, episode_schema() if schema is None else schema)

@@ -16,14 +16,9 @@ from study.analysis.frontier import selection_bias, settings_table
 from study.records.images import read_pictures
 from study.records.reading import leave_out
 from study.records.store import Records
+from study.reports.cells import describe, setting_name
 from study.reports.figures import drawn, frontier_figure, grid_figure
-from study.reports.tables import (
-    describe,
-    equal_distortion_report,
-    fresh_report,
-    print_report,
-    setting_name,
-)
+from study.reports.tables import equal_distortion_report, fresh_report, print_report
 from study.runtime.plain import fenced, markdown_text
 
 MARKDOWN_WIDTH = 120

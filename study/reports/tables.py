@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
-from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
-from mipoison.metrics.statistics import ROUNDING, mean_intervals, paired_differences
+from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
 from study.analysis.frontier import LABEL_ONLY, MARGIN, family_table, pareto_front, reference_point
 from study.analysis.indicators import (
     LEVELS,
@@ -29,101 +24,18 @@ from study.analysis.indicators import (
     knee,
     seed_points,
 )
-from study.analysis.knobs import knobs_text
-from study.analysis.worst_case import find_worst, prepare
-from study.runtime.plain import visible, visible_line
+from study.reports.cells import add_row, by_attacker, describe, new_table, setting_name, with_interval
+from study.runtime.plain import NOTHING, number, visible_line
 
-NEAR = 1.5
-"""Two settings have equal distortion if the larger is at most this factor above the smaller."""
 SHOWN = 16
 """At most so many comparisons are listed; all are counted."""
-NOTHING = "-"
-NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few seeds"
-CONTROLS = ("noise", "tail-noise", "rounding")
-"""What a defense has to beat at equal distortion before its idea is worth anything."""
-PAIRS = {
-    "trial": "string",
-    "defense": "string",
-    "other": "string",
-    "other_trial": "string",
-    "confidence_distortion": "Float64",
-    "other_confidence_distortion": "Float64",
-    "difference": "Float64",
-    "difference_low": "Float64",
-    "difference_high": "Float64",
-    "n_pairs": "Int64",
-    "verdict": "string",
-    "p_holm": "Float64",
-}
-
-
-def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -> str:
-    """Where numbers come from, in a line: ``more`` (study, scale), data, sizes, seeds, attackers, device."""
-
-    def values(column: str, missing: str) -> str:
-        found = sorted(episodes[column].dropna().unique()) if column in episodes else []
-        return ", ".join(f"{v:g}" if isinstance(v, float) else visible_line(v) for v in found) or missing
-
-    parts = [f"{key} {value}" for key, value in (more or {}).items() if value is not None]
-    parts += [f"data {values('dataset', 'unknown')}", f"auxiliary {values('auxiliary', 'unknown')}"]
-    limit = values("scene.limit", "")
-    parts += [f"at most {limit} training images a side" if limit else "all training images"]
-    seeds = [] if "seed" not in episodes else sorted({int(s) for s in episodes["seed"].dropna()})
-    parts += [f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})"]
-    if "attack" in episodes and len(episodes):
-        parts += [f"{episodes['attack'].nunique()} attackers"]
-    sizes = {"victim": "scene.victim_steps", "decoder": "scene.decoder_steps"}
-    told = [f"{name} {values(column, '')}" for name, column in sizes.items() if values(column, "")]
-    parts += [f"training steps: {', '.join(told)}"] if told else []
-    return "; ".join([*parts, f"device {values('device', 'unknown')}"])
-
-
-def number(value: Any, form: str = ".4f") -> str:
-    """A number in the given format, or a dash where it is missing."""
-    return NOTHING if pd.isna(value) else format(float(value), form)
-
-
-def setting_name(setting: Mapping[str, Any]) -> str:
-    """Family and knobs: ``lpa budget=0.012 rounds=7``."""
-    return f"{setting['defense']} {knobs_text(setting)}".strip()
-
-
-def _with_interval(setting: Mapping[str, Any], name: str, form: str = "+.3f") -> str:
-    low, high = setting[f"{name}_low"], setting[f"{name}_high"]
-    interval = "" if pd.isna(low) or pd.isna(high) else f"\n[{low:{form}}, {high:{form}}]"
-    return number(setting[name], form) + interval
-
-
-def _by_attacker(setting: Mapping[str, Any], name: str, form: str) -> str:
-    attacker = setting[f"{name}_attacker"]
-    named = "" if pd.isna(attacker) else "\n" + textwrap.fill(str(attacker), 14)
-    return number(setting[name], form) + named
-
-
-def _table(title: str, caption: str, *columns: str) -> Table:
-    """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left."""
-    title, caption = visible(title), visible(caption)
-    table = Table(title=Text(title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD, expand=True)
-    table.collapse_padding = True
-    table.title_justify = table.caption_justify = "left"
-    for column in columns:
-        name, left, ratio = column.rstrip("<|"), column[-1] in "<|", 1 if column.endswith("|") else None
-        table.add_column(
-            Text(visible(name)), justify="left" if left else "right", ratio=ratio, overflow="fold"
-        )
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    # Text: an error message may hold what rich takes for markup, and what a terminal obeys.
-    table.add_row(*(Text(visible(cell)) for cell in cells))
 
 
 def frontier_report(settings: pd.DataFrame, info: str) -> Table:
     """The Pareto front by distortion, anchors included."""
     front = pareto_front(settings)
     feasible, cut = (int(settings[name].fillna(False).sum()) for name in ("feasible", "cut"))
-    table = _table(
+    table = new_table(
         f"Frontier: {len(front)} of {len(settings)} settings ({feasible} feasible, {cut} cut short) are not "
         "dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
@@ -133,14 +45,14 @@ def frontier_report(settings: pd.DataFrame, info: str) -> Table:
         "excess\nleakage", "seeds",
     )  # fmt: skip
     for _, s in front.iterrows():
-        _row(
+        add_row(
             table,
             number(s["confidence_distortion"], ".3g"),
             setting_name(s),
             number(s["accuracy_drop"]),
-            _by_attacker(s, "worst_attack_accuracy", ".3f"),
-            _by_attacker(s, "worst_reconstruction_error", ".4f"),
-            _with_interval(s, "excess_leakage"),
+            by_attacker(s, "worst_attack_accuracy", ".3f"),
+            by_attacker(s, "worst_reconstruction_error", ".4f"),
+            with_interval(s, "excess_leakage"),
             str(s["n_shared_seeds"]),
         )
     return table
@@ -148,7 +60,7 @@ def frontier_report(settings: pd.DataFrame, info: str) -> Table:
 
 def family_report(settings: pd.DataFrame, info: str) -> Table:
     """Per family, the least distortion at which these attackers get at most MARGIN beyond the label."""
-    table = _table(
+    table = new_table(
         f"Least distortion at which these attackers get at most {MARGIN:g} beyond the label",
         "Per family, the feasible setting of least distortion whose excess leakage on private training "
         f"images is at most {MARGIN:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
@@ -159,13 +71,13 @@ def family_report(settings: pd.DataFrame, info: str) -> Table:
     )  # fmt: skip
     for _, f in family_table(settings).iterrows():
         attackers = dict.fromkeys(f[[c for c in f.index if c.endswith("_attacker")]].dropna())
-        _row(
+        add_row(
             table,
             str(f["defense"]),
             str(f["n_settings"]),
             "none shown" if pd.isna(f["trial"]) else number(f["confidence_distortion"], ".3g"),
             NOTHING if pd.isna(f["knobs"]) else str(f["knobs"]) or NOTHING,
-            _with_interval(f, "excess_leakage"),
+            with_interval(f, "excess_leakage"),
             number(f["excess_leakage_bound"], "+.3f"),
             ", ".join(attackers) or NOTHING,
         )
@@ -174,7 +86,7 @@ def family_report(settings: pd.DataFrame, info: str) -> Table:
 
 def fresh_report(bias: pd.DataFrame, info: str) -> Table:
     """The frontier on the seeds of the search, and on fresh ones (see ``selection_bias``)."""
-    table = _table(
+    table = new_table(
         f"Selection bias: {len(bias)} settings on the seeds of the search and on fresh ones",
         "Worst case: the best attacker of the suite on those seeds. A frontier picks the luckiest settings; "
         f"trust the fresh columns. {info}.",
@@ -183,7 +95,7 @@ def fresh_report(bias: pd.DataFrame, info: str) -> Table:
     for _, row in bias.iterrows():
         error = [number(row[f"worst_reconstruction_error{end}"]) for end in ("", "_fresh")]
         excess = [_excess_text(row, end) for end in ("", "_fresh")]
-        _row(table, f"{row['confidence_distortion']:.3g}", setting_name(row), *error, *excess)
+        add_row(table, f"{row['confidence_distortion']:.3g}", setting_name(row), *error, *excess)
     return table
 
 
@@ -193,110 +105,13 @@ def _excess_text(row: Mapping[str, Any], end: str) -> str:
     return number(row[f"excess_leakage{end}"], "+.3f") + interval
 
 
-def equal_distortion(
-    episodes: pd.DataFrame, settings: pd.DataFrame, controls: tuple[str, ...] = CONTROLS
-) -> pd.DataFrame:
-    """Each setting against the setting of each control that is nearest in log distortion (within NEAR).
-
-    Every family but the controls themselves and the anchors is compared. Settings cut short are left out.
-
-    Returns:
-        One row per setting and control with such a neighbour, by family and distortion: both trials and
-        distortions; mean over paired seeds of the setting's worst-case error minus the control's, its 95 %
-        Student-t interval; a verdict. ``A beats B`` needs three seeds or more, and the Student-t and the
-        bootstrap interval (see ``paired_difference``) both to exclude zero. ``p_holm``: the paired t-test's
-        p, adjusted by Holm (1979) for the number of comparisons in the table.
-    """
-    worst = find_worst(prepare(episodes))
-    seeds, seed = np.unique(worst.seed, return_inverse=True)
-    errors = np.full((len(worst.trials), len(seeds)), np.nan)
-    errors[worst.trial, seed] = worst.error
-    known = worst.trials[worst.counts > 0]
-    whole = ~settings["cut"].fillna(False).astype(bool)
-    usable = settings[whole & settings["trial"].isin(known)].dropna(subset=["confidence_distortion"])
-    usable = usable[usable["confidence_distortion"] > 0]
-    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)
-    pairs = _neighbours(usable, controls)
-    by_seed = errors[pd.Index(worst.trials).get_indexer(usable["trial"])]
-    own, near = (by_seed[pairs[name].to_numpy(dtype=int)] for name in ("own", "near"))
-    both = ~np.isnan(own) & ~np.isnan(near)
-    n_pairs = both.sum(axis=1)
-    compared: dict[int, tuple[Any, ...]] = {}
-    for n in np.unique(n_pairs[n_pairs > 0]):
-        places = np.flatnonzero(n_pairs == n)
-        a, b = (values[places][both[places]].reshape(-1, n) for values in (own, near))
-        paired = paired_differences(a, b, rng=np.random.default_rng(0))
-        _, low, high = mean_intervals((a - b).ravel(), np.full(len(a), n))
-        p = _paired_p(a - b) if n >= 3 else np.full(len(a), np.nan)
-        compared |= dict(zip(places.tolist(), zip(paired, low, high, p, strict=True), strict=True))
-    trials, defenses, distortions = (
-        usable[c].to_numpy(dtype=object) for c in ("trial", "defense", "confidence_distortion")
-    )
-    rows = []
-    for place, (i, j, other) in enumerate(pairs.itertuples(index=False)):
-        if place not in compared:
-            continue
-        difference, *numbers = compared[place]
-        bounds = [None if np.isnan(v) else v for v in numbers[:2]]
-        verdict = TOO_FEW if difference.n < 3 else NO_DIFFERENCE
-        if difference.significant:
-            names = (defenses[i], other) if difference.mean > 0 else (other, defenses[i])
-            verdict = f"{names[0]} beats {names[1]}"
-        measured = (distortions[i], distortions[j], difference.mean, *bounds, difference.n)
-        rows.append(
-            (
-                trials[i],
-                defenses[i],
-                other,
-                trials[j],
-                *measured,
-                verdict,
-                None if np.isnan(numbers[2]) else numbers[2],
-            )
-        )
-    table = pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
-    table["p_holm"] = holm(table["p_holm"])
-    return table
-
-
-def _neighbours(usable: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame:
-    """Places of each setting (``own``) and of each control's nearest one (``near``), within NEAR."""
-    logs = np.log(usable["confidence_distortion"].to_numpy(dtype=float))
-    of_control = [np.flatnonzero((usable["defense"] == other).to_numpy(dtype=bool)) for other in controls]
-    compared = usable[~usable["defense"].isin([*controls, *ANCHORS])]
-    pairs = []
-    for i in compared.sort_values("defense", kind="stable").index:
-        for other, places in zip(controls, of_control, strict=True):
-            apart = np.abs(logs[places] - logs[i])
-            if len(apart) and apart.min() <= math.log(NEAR):
-                pairs.append((i, int(places[apart.argmin()]), other))
-    return pd.DataFrame(pairs, columns=["own", "near", "other"])
-
-
-def _paired_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row of differences: the paired t-test's p; of constant ones 1 if they are 0, else 0."""
-    constant = np.ptp(differences, axis=1) <= ROUNDING * np.abs(differences).max(axis=1)
-    p = (~differences.any(axis=1)).astype(float)
-    if not constant.all():
-        p[~constant] = scipy.stats.ttest_1samp(differences[~constant], 0.0, axis=1).pvalue
-    return p
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """p-values adjusted for their number (Holm 1979); missing ones stay missing and do not count."""
-    found = p.dropna().astype(float).sort_values(kind="stable")
-    n = len(found)
-    adjusted = np.minimum(np.maximum.accumulate(found.to_numpy() * (n - np.arange(n))), 1.0)
-    return pd.Series(adjusted, index=found.index).reindex(p.index).astype("Float64")
-
-
 def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str) -> Table:
     """Families against noise, tail noise and rounding of the same size, evenly spaced if there are many."""
     pairs = equal_distortion(episodes, settings)
     counts = pairs["verdict"].value_counts()
     summary = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no pair near enough"
     shown = pairs.iloc[np.linspace(0, len(pairs) - 1, min(len(pairs), SHOWN)).round().astype(int)]
-    table = _table(
+    table = new_table(
         f"At equal distortion: against the nearest {', '.join(CONTROLS)} ({summary})",
         f"{len(shown)} of {len(pairs)} shown. The nearest in log distortion, within a factor {NEAR:g}. "
         "Difference: worst-case error minus the control's, times 1000, mean over paired seeds with 95 % "
@@ -308,13 +123,13 @@ def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info
     by_trial = settings.set_index("trial", drop=False)
     for _, p in shown.iterrows():
         scaled = {k: p[k] * 1000 for k in ("difference", "difference_low", "difference_high")}
-        _row(
+        add_row(
             table,
             number(p["confidence_distortion"], ".3g"),
             setting_name(by_trial.loc[p["trial"]]),
             number(p["other_confidence_distortion"], ".3g"),
             setting_name(by_trial.loc[p["other_trial"]]),
-            _with_interval(scaled, "difference", "+.2f"),
+            with_interval(scaled, "difference", "+.2f"),
             number(p["p_holm"], ".2g"),
             textwrap.fill(str(p["verdict"]), 14),
         )
@@ -326,7 +141,7 @@ def indicators_report(
 ) -> Table:
     """Knee, hypervolume with its reference, and what half and three quarters of the seeds attain."""
     reference = reference_point(episodes)
-    table = _table(
+    table = new_table(
         "Indicators of the frontier",
         "Hypervolume: share of the box between the fixed corners; distortion from 0 to 1.1 times that of "
         "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a family's "
@@ -336,19 +151,19 @@ def indicators_report(
         "indicator|", "value|",
     )  # fmt: skip
     cut = int(settings["cut"].fillna(False).sum())
-    _row(table, "settings that nothing dominates", f"{len(pareto_front(settings))} of {len(settings)}")
-    _row(table, "settings cut short (label-only dominates them)", str(cut))
+    add_row(table, "settings that nothing dominates", f"{len(pareto_front(settings))} of {len(settings)}")
+    add_row(table, "settings cut short (label-only dominates them)", str(cut))
     best = knee(settings)
     by_trial = settings.set_index("trial", drop=False)
-    _row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
+    add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
     if reference is not None:
         spread = hypervolume_by_seed(episodes, reference, max_accuracy_drop)
         interval = "" if spread.low is None else f" [{spread.low:.3f}, {spread.high:.3f}] over seeds"
-        _row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
+        add_row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
         volumes = hypervolume_by_family(settings, reference)
-        _row(table, "hypervolume by family", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
+        add_row(table, "hypervolume by family", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
         corner = ", ".join(f"{v:.4g}" for v in (*reference.worst, *reference.ideal))
-        _row(table, "its corners (distortion, accuracy, error): worst, ideal", corner)
+        add_row(table, "its corners (distortion, accuracy, error): worst, ideal", corner)
     points = seed_points(episodes, settings)
     families = sorted(set(points["defense"]) - set(ANCHORS))
     attained = {family: attainment(points[points["defense"] == family]) for family in families}
@@ -359,7 +174,7 @@ def indicators_report(
             values = [attained_at(found, level, at) for level in LEVELS]
             if any(v is not None for v in values):
                 text = ", ".join(number(np.nan if v is None else v) for v in values)
-                _row(table, f"attained at distortion {at:.3g}, {family}", text)
+                add_row(table, f"attained at distortion {at:.3g}, {family}", text)
     return table
 
 
@@ -374,7 +189,7 @@ def attackers_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str, 
     columns = [*anchors["trial"], *rest["trial"]]
     ok = episodes[episodes["status"] == "ok"]
     errors = ok.pivot_table(index="attack", columns="trial", values="reconstruction_error", aggfunc="mean")
-    table = _table(
+    table = new_table(
         "Attackers: mean reconstruction error x 1000 over seeds",
         f"Less is a better attack; the least of a column, marked *, is the setting's worst case. {info}.",
         "attacker<", *(str(c).replace("-", "\n", 1) for c in columns),
@@ -387,13 +202,13 @@ def attackers_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str, 
             NOTHING if pd.isna(v) else f"{1000 * v:.1f}" + ("*" if v == errors[c].min() else "")
             for c, v in row.items()
         ]
-        _row(table, str(attack), *cells)
+        add_row(table, str(attack), *cells)
     return table
 
 
 def attackers_table(measured: pd.DataFrame, stored: pd.DataFrame | None = None) -> Table:
     """One setting: mean over seeds of each attacker's error and accuracy, with what is stored beside it."""
-    table = _table(
+    table = new_table(
         "Measured" if stored is None else "Measured, and stored",
         "Mean over seeds. Error: MSE in [0, 1] (less is a better attack). Accuracy: share.",
         "attacker|", "status<", "error", *(["stored"] if stored is not None else []),
@@ -412,14 +227,14 @@ def attackers_table(measured: pd.DataFrame, stored: pd.DataFrame | None = None) 
             for column, form in (("reconstruction_error", ".6f"), ("attack_accuracy", ".4f"))
             for mean in means
         ]
-        _row(table, str(attack), str(status[attack]), *cells)
+        add_row(table, str(attack), str(status[attack]), *cells)
     return table
 
 
 def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     """Failed episodes by defense, attacker and error."""
     bad = episodes[episodes["status"] == "failed"]
-    table = _table(
+    table = new_table(
         f"Failures: {len(bad)} of {len(episodes)} episodes",
         f"A failed episode has no measurements; its seed is left out of its setting's worst case. {info}.",
         "episodes", "defense<", "attacker<", "error|",
@@ -429,9 +244,9 @@ def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     groups = groups.sort_values(ascending=False, kind="stable")
     for (defense, attack, error), count in groups.head(SHOWN).items():
         cut = textwrap.shorten(visible_line(error), 160, placeholder=" ...")
-        _row(table, str(count), str(defense), str(attack), cut)
+        add_row(table, str(count), str(defense), str(attack), cut)
     if len(groups) > SHOWN:
-        _row(table, str(groups.iloc[SHOWN:].sum()), "others", "", f"{len(groups) - SHOWN} more kinds")
+        add_row(table, str(groups.iloc[SHOWN:].sum()), "others", "", f"{len(groups) - SHOWN} more kinds")
     return table
 
 
@@ -446,7 +261,7 @@ def check_counts(episodes: pd.DataFrame, column: str) -> tuple[int, int, int, in
 
 def checks_report(episodes: pd.DataFrame, info: str) -> Table:
     """How many settings and records raised each validity check, of those it applied to; what that says."""
-    table = _table(
+    table = new_table(
         "Validity checks",
         "Settings: those with a record that raised the check, of those that it applied to; records are one a "
         f"seed and attacker, and repeat what is measured once a setting. See the columns check.*. {info}.",
@@ -456,7 +271,7 @@ def checks_report(episodes: pd.DataFrame, info: str) -> Table:
         settings, of_settings, raised, applied = check_counts(episodes, column)
         meaning = means if raised else ("raised nowhere" if applied else "never applied")
         counts = (f"{settings}/{of_settings}", f"{raised}/{applied}")
-        _row(table, *counts, column.removeprefix("check."), meaning)
+        add_row(table, *counts, column.removeprefix("check."), meaning)
     return table
 
 
@@ -501,28 +316,3 @@ def print_report(
     for table in [*tables, checks_report(episodes, info)]:
         console.print(table)
         console.print()
-
-
-def time_left(seconds: float | None) -> str:
-    """``7 min left``; a dash for what is not known yet."""
-    text = NOTHING
-    if seconds is not None and math.isfinite(seconds):
-        units = ((100, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
-        _, size, unit = next(u for u in units if seconds < u[0])
-        text = f"{max(0.0, seconds) / size:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{text} left"
-
-
-def progress_line(
-    done: int,
-    failed: int,
-    total: int,
-    best_worst_accuracy: float | None,
-    hypervolume: float | None,
-    seconds_left: float | None,
-) -> str:
-    """The live line of a study; what is not known yet shows as a dash."""
-    best, volume = (number(math.nan if v is None else v, ".3f") for v in (best_worst_accuracy, hypervolume))
-    counts = f"{done}/{total} done, {failed} failed"
-    quality = f"lowest worst-case attack accuracy {best} | hypervolume {volume}"
-    return f"{counts} | {quality} | {time_left(seconds_left)}"

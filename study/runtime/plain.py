@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
+
+import pandas as pd
 
 _HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is not seen: controls, formats (direction marks), private, halves, breaks."""
@@ -45,3 +48,11 @@ def fenced(text: str, kind: str = "text") -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{kind}\n{visible(text)}\n{fence}"
+
+
+NOTHING = "-"
+
+
+def number(value: Any, form: str = ".4f") -> str:
+    """A number in the given format, or a dash where it is missing."""
+    return NOTHING if pd.isna(value) else format(float(value), form)

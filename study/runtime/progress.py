@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from types import TracebackType
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from study.reports.tables import progress_line, time_left
+from study.runtime.plain import NOTHING, number
 
 BAR = 40
 """Characters of the bar."""
@@ -124,3 +125,28 @@ class Progress:
 def _bar(done: int, of: int) -> str:
     filled = BAR * done // max(1, of)
     return "━" * filled + "─" * (BAR - filled)
+
+
+def time_left(seconds: float | None) -> str:
+    """``7 min left``; a dash for what is not known yet."""
+    text = NOTHING
+    if seconds is not None and math.isfinite(seconds):
+        units = ((100, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
+        _, size, unit = next(u for u in units if seconds < u[0])
+        text = f"{max(0.0, seconds) / size:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{text} left"
+
+
+def progress_line(
+    done: int,
+    failed: int,
+    total: int,
+    best_worst_accuracy: float | None,
+    hypervolume: float | None,
+    seconds_left: float | None,
+) -> str:
+    """The live line of a study; what is not known yet shows as a dash."""
+    best, volume = (number(math.nan if v is None else v, ".3f") for v in (best_worst_accuracy, hypervolume))
+    counts = f"{done}/{total} done, {failed} failed"
+    quality = f"lowest worst-case attack accuracy {best} | hypervolume {volume}"
+    return f"{counts} | {quality} | {time_left(seconds_left)}"

@@ -17,7 +17,6 @@ from mipoison.data.splits import Split, describe
 from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
-from study.analysis.worst_case import NEEDED
 from study.records.flat import knobs_of
 from study.records.reading import leave_out, saying
 from study.records.store import ABOUT, Records
@@ -26,14 +25,10 @@ from study.runtime.progress import Progress
 from study.search.sampler import Search
 from study.search.space import can_ask, parameters, starting_points
 from study.session.lease import Lease
-from study.session.monitoring import STAGES
-from study.session.study import Study
+from study.session.study import KEPT, Study
 from study.settings.study_settings import StudySettings, config_of
 from study.trial.run import outcomes_of, was_lost
 from study.trial.spec import FinishedTrial
-
-KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
-"""What a resumed study keeps of finished trials' records: outcomes, losses, what a monitor is told."""
 
 
 def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:

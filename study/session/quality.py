@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from study.analysis.frontier import DROP_TOLERANCE, OBJECTIVES, hypervolume, reference_point
-from study.records.store import to_frame, to_table
+from study.records.schema import to_frame, to_table
 from study.search.sampler import CONSTRAINT
 from study.trial.run import Record
 

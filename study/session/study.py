@@ -11,11 +11,13 @@ from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
+from study.analysis.worst_case import NEEDED
 from study.records.store import ABOUT, Records
 from study.search.pruning import Point, worst_point
 from study.search.sampler import Search
 from study.session.callbacks import Quality, Standing
 from study.session.lease import Lease
+from study.session.monitoring import STAGES
 from study.session.quality import quality
 from study.settings.study_settings import StudySettings
 from study.trial.run import Outcome, Record
@@ -23,6 +25,10 @@ from study.trial.spec import FinishedTrial, TrialSpec, TrialTemplate
 
 REPEATED_SUGGESTIONS = 60
 """So many suggestions in a row of what is known or under way: the space has no more settings to offer."""
+
+
+KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
+"""What a study keeps of finished trials' records: outcomes, losses, what a monitor is told."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,10 @@ class Study:
 
     def tell(self, trial: FinishedTrial) -> None:
         """Take in an anchor, or a trial that was asked for, once its records are written."""
-        self.finished[trial.trial] = trial.rows
+        whole = trial.trial in ANCHORS
+        self.finished[trial.trial] = (
+            trial.rows if whole else [{name: row.get(name) for name in KEPT} for row in trial.rows]
+        )
         self.outcomes[trial.trial] = dict(trial.outcome)
         self._judged = False
         if trial.trial in ANCHORS:

@@ -14,7 +14,7 @@ from mipoison.scene import PATHS, Scene
 from mipoison.storage.artifacts import ArtifactStore
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.pictures import episode_of
-from study.records.store import episode_schema
+from study.records.schema import episode_schema
 from study.trial.joint_training import stacks
 
 PICTURES = 10

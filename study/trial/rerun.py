@@ -23,8 +23,9 @@ from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.scene import SceneConfig
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
+from study.records.schema import episode_schema
 from study.records.status import CUT
-from study.records.store import ABOUT, Records, episode_schema
+from study.records.store import ABOUT, Records
 from study.search.pruning import worst_point
 from study.trial.preparation import prepare_scene, scenes_of
 from study.trial.run import complete, records_of

@@ -20,8 +20,9 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Knob
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from mipoison.scene import split_of
+from study.records.schema import episode_schema
 from study.records.status import CUT
-from study.records.store import episode_schema
 from study.search.space import searchable
 from study.settings.study_settings import StudySettings
 
@@ -176,7 +177,9 @@ def write_study(folder: Path, trials: int, *, seed: int = 0) -> None:
     table = episodes(planned, 3, ATTACKERS, rng, folder.name)
     (folder / "episodes").mkdir(parents=True)
     (folder / "trials").mkdir()
-    about = {"settings": settings(folder, trials).identity(), "started": "2026-11-25T00:00:00Z"}
+    chosen = settings(folder, trials)
+    content = split_of(chosen.scenes()[0], chosen.data_root).content
+    about = {"settings": chosen.identity(), "content": content, "started": "2026-11-25T00:00:00Z"}
     (folder / "study.json").write_text(json.dumps(about))
     rows = len(table) // len(planned)
     for i, (trial, defense, knobs) in enumerate(planned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,11 @@ MAX_ROWS = 5_000_000
 """Rows of a Parquet file: 2,500 trials have some 100,000."""
 
 
-def parquet(data: bytes) -> pa.Table:
+def parquet(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
     """A Parquet file's table, read with plain pyarrow (nothing in it can run code), without its metadata.
+
+    Args:
+        columns: those that are read, of those that are there; None for all.
 
     Raises:
         Unreadable: cut off, altered, or something else.
@@ -27,14 +31,17 @@ def parquet(data: bytes) -> pa.Table:
         file = pq.ParquetFile(io.BytesIO(data))
         if file.metadata.num_rows > MAX_ROWS:
             raise Unreadable(f"{file.metadata.num_rows} rows, at most {MAX_ROWS} are read")
-        table = file.read(use_threads=False)
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise Unreadable("a column stands twice")
+        wanted = names if columns is None else [name for name in names if name in columns]
+        # pyarrow takes "attack" for "attack.width", too: it is selected again.
+        table = file.read(None if columns is None else wanted, use_threads=False).select(wanted)
         table.validate(full=True)
     except Unreadable:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise Unreadable(f"no Parquet file ({visible_line(error, 160)})") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise Unreadable("a column stands twice")
     return table.replace_schema_metadata(None)
 
 

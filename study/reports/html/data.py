@@ -16,8 +16,8 @@ from study.analysis.frontier import LABEL_ONLY, UNDEFENDED, pareto_front
 from study.analysis.indicators import knee
 from study.analysis.knobs import KNOB
 from study.analysis.worst_case import find_worst, prepare
+from study.reports.cells import setting_name
 from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
-from study.reports.tables import setting_name
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -9,8 +11,8 @@ import pandas as pd
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import LABEL_ONLY
 from study.records.status import CUT
+from study.reports.cells import setting_name
 from study.reports.html.markup import escape, note, scroller
-from study.reports.tables import setting_name
 
 SCALE = "cividis"
 """Made for red-green colour blindness, and monotone in lightness (Nunez et al. 2018)."""
@@ -142,9 +144,14 @@ def _place(value: float, low: float, high: float) -> float:
     return 0.5 if high <= low else (value - low) / (high - low)
 
 
+@functools.cache
+def _scale() -> matplotlib.colors.Colormap:
+    return matplotlib.colormaps[SCALE]  # a copy each time
+
+
 def colour(place: float) -> tuple[str, str]:
     """Background at a place in [0, 1] (0 dark) and the ink, black or white, that reads better on it."""
-    red, green, blue, _ = matplotlib.colormaps[SCALE](float(np.clip(place, 0, 1)))
+    red, green, blue, _ = _scale()(float(np.clip(place, 0, 1)))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     ink = "#000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#fff"  # the higher contrast (WCAG 2)

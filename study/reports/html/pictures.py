@@ -14,11 +14,11 @@ from PIL import Image
 from mipoison.data.datasets import DATASETS
 from study.records.finished import StoredStudy
 from study.records.images import kept_pictures, read_pictures
+from study.reports.cells import setting_name
 from study.reports.figures import strip
 from study.reports.html.data import NAMES
 from study.reports.html.markup import escape, note
 from study.reports.markdown import chosen_settings
-from study.reports.tables import setting_name
 
 NONE = (
     "No reconstructions are kept with these records (a compact copy has none, so that no private image is "

@@ -13,11 +13,12 @@ from mipoison.metrics.checks import checks_table
 from study.analysis.frontier import LABEL_ONLY, pareto_front, selection_bias
 from study.records.finished import StoredStudy
 from study.records.status import CUT
+from study.reports.cells import describe, setting_name
 from study.reports.html.data import flag, number, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, note, printed, scroller, section, table
 from study.reports.html.vectors import SHOWN
-from study.reports.tables import check_counts, describe, fresh_report, setting_name, statistics_tables
+from study.reports.tables import check_counts, fresh_report, statistics_tables
 
 NAMED = 100
 """Trials that one kind of failure names; the others are counted."""
@@ -105,10 +106,10 @@ def knobs(settings: pd.DataFrame) -> str:
         note(
             "Importance: fANOVA (Hutter et al. 2014; Optuna, 64 trees) on a family's settings with a "
             "worst case: the share of an objective's variance that a knob explains alone. R²: how well "
-            "a random forest predicts settings that it was not trained on (5-fold); at 0 or below no "
-            f"share is told. At least {LEAST} settings are asked for; a few dozen are better. The "
-            "settings were picked by a search, not at random, which favours what the search liked."
-            + (f" Of a family's settings {MOST} count, evenly by name." if _many(settings) else "")
+            "a random forest of 100 trees predicts settings, each by the trees not trained on it (out of "
+            f"bag); at 0 or below no share is told. At least {LEAST} settings are asked for; a few dozen are "
+            "better. The settings were picked by a search, not at random, which favours what the search "
+            "liked." + (f" Of a family's settings {MOST} count, evenly by name." if _many(settings) else "")
         )
     ]
     rows = []

@@ -32,9 +32,9 @@ from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.tables import vectors_of
+from study.reports.cells import setting_name
 from study.reports.html.data import NAMES
 from study.reports.markdown import chosen_settings
-from study.reports.tables import setting_name
 from study.runtime.plain import visible_line
 from study.trial.rerun import NOT_GIVEN, Given, NotGivenError, scenes_in
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sklearn.ensemble import RandomForestRegressor
 from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
 from mipoison.storage.files import Storage
 from study.analysis.frontier import settings_table
+from study.records.schema import to_frame
 from study.records.status import CUT
-from study.records.store import Records, to_frame
+from study.records.store import Records
 from study.reports.html.importance import _Forest
 from study.reports.html.thinning import thinned
 from study.session.opening import open_study
@@ -162,7 +164,8 @@ def test_records_that_are_read_in_batches_are_those_of_each_trial(tmp_path: Path
 def resumed(folder: Path, trials: int) -> tuple[Study, float]:
     """A resumed study, and the CPU seconds that opening it took."""
     began = time.process_time()
-    study = open_study(synthetic.settings(folder, trials), Console(file=io.StringIO()))
+    with ExitStack() as held:  # as the driver does, alone with the study
+        study = open_study(synthetic.settings(folder, trials), Console(file=io.StringIO()), held)
     return study, time.process_time() - began
 
 

@@ -26,7 +26,7 @@ from study.records.reading.documents import about_to_show, parse_json, started_o
 from study.records.reading.episodes import compact_of, episodes_of
 from study.records.reading.pictures import archive_of, episode_of, pictures_of
 from study.records.reading.tables import cosine_of, vectors_of
-from study.records.store import episode_schema
+from study.records.schema import episode_schema
 from study.reports.html import build
 from study.reports.rendering import markdown_of
 from study.session import driver

@@ -17,7 +17,8 @@ from mipoison.defenses import DEFENSES
 from mipoison.metrics import CHECKS
 from mipoison.scene import SceneConfig
 from mipoison.storage.files import Storage
-from study.records.store import Records, check_name, episode_schema, to_table
+from study.records.schema import episode_schema, to_table
+from study.records.store import Records, check_name
 
 TEXT = [
     "episode_id",

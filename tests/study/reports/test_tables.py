@@ -12,16 +12,12 @@ from rich.console import Console
 
 from mipoison.metrics.checks import checks_table
 from mipoison.metrics.statistics import mean_interval
+from study.analysis.comparisons import equal_distortion, holm
 from study.analysis.frontier import family_table, pareto_front, settings_table
+from study.reports.cells import describe
 from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
-from study.reports.tables import (
-    check_counts,
-    describe,
-    equal_distortion,
-    holm,
-    print_report,
-    progress_line,
-)
+from study.reports.tables import check_counts, print_report
+from study.runtime.progress import progress_line
 from tests.study.analysis.test_frontier import failed, make_episodes, record
 
 WIDTH = 100

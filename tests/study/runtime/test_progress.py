@@ -7,9 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from study.reports.tables import time_left
 from study.runtime import progress as module
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, time_left
 
 
 class Clock:

@@ -11,7 +11,7 @@ import pytest
 
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import hypervolume, reference_point, settings_table
-from study.records.store import to_frame
+from study.records.schema import to_frame
 from study.session.quality import quality
 from study.trial.run import Record, outcome_of
 

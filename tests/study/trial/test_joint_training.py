@@ -14,7 +14,7 @@ from mipoison.attacks.robust import Robust
 from mipoison.config import ConfigError
 from mipoison.scene import SceneConfig
 from mipoison.storage.artifacts import ArtifactStore
-from study.records.store import to_table
+from study.records.schema import to_table
 from study.settings.study_settings import StudySettings, differences
 from study.trial import joint_training as together
 from study.trial.joint_training import stacks

@@ -24,7 +24,7 @@ from mipoison.metrics import CHECKS
 from mipoison.scene import SceneConfig
 from mipoison.service import DefendedService, chunk_count
 from mipoison.storage.artifacts import ArtifactStore
-from study.records.store import to_table
+from study.records.schema import to_table
 from study.trial import worker
 from study.trial.preparation import prepare_scene
 from study.trial.ranks import TorchGroup

@@ -1,0 +1,135 @@
+"""The columns of an episode's record: one explicit schema, tables and data frames of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from mipoison.attacks import ATTACKS
+from mipoison.config import Config
+from mipoison.defenses import DEFENSES
+from mipoison.metrics import CHECKS
+from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from mipoison.scene import SceneConfig
+from study.records.gathering import gather
+
+_TEXT = [
+    "episode_id",
+    "study",
+    "trial",
+    "dataset",
+    "auxiliary",
+    "split",
+    "victim",
+    "defense",
+    "attack",
+    "status",
+    "error",
+    "device",
+    "versions",
+]
+_WHOLE = ["seed", "attempt", "queries", "n_classes", "stacked_members"]
+_REAL = [
+    "model_accuracy",
+    "protected_accuracy",
+    "confidence_distortion",
+    "label_agreement",
+    "label_recovery",
+    "kl",
+    "ece",
+    "rank_correlation",
+    "attack_set_distortion",
+    "attack_set_label_agreement",
+    "attack_accuracy",
+    "attack_accuracy_test",
+    "cycle_accuracy",
+    "open_accuracy",
+    "evaluator_accuracy",
+    "reconstruction_error",
+    "reconstruction_error_test",
+    "reconstruction_error_paper_scale",
+    "reconstruction_skill",
+    "mean_image_error",
+    "excess_leakage",
+    "excess_attack_accuracy",
+    "ssim",
+    "clean_attack_accuracy",
+    "clean_reconstruction_error",
+    "alignment_before",
+    "alignment_after",
+    "repeat_query_distance",
+    "poison_ms_per_sample",
+    "inference_ms_per_sample",
+    "seconds_prepare",
+    "seconds_poison",
+    "seconds_attack",
+    "seconds_evaluate",
+    "peak_memory_mb",
+    *PERCENTILE_COLUMNS,
+]
+_ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa.DataType]:
+    fields: dict[str, pa.DataType] = {}
+    for cls in classes:
+        for name, (kind, _) in cls.field_kinds().items():
+            column = f"{prefix}.{name}"
+            if fields.setdefault(column, _ARROW[kind]) != _ARROW[kind]:
+                raise TypeError(
+                    f"column {column} is {fields[column]} elsewhere and {_ARROW[kind]} in {cls.__name__}"
+                )
+    return fields
+
+
+@functools.cache
+def episode_schema() -> pa.Schema:
+    """Every column with its type, knobs of every defense and attacker included. All but ids are nullable."""
+    columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
+    columns |= {name: pa.int64() for name in _WHOLE}
+    columns |= {name: pa.float64() for name in _REAL}
+    columns |= {f"check.{name}": pa.bool_() for name in CHECKS}
+    columns |= _config_fields("scene", [SceneConfig])
+    columns |= _config_fields("defense", DEFENSES.values())
+    columns |= _config_fields("attack", {type(c): None for c in ATTACKS.values()})
+    required = {"episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status"}
+    return pa.schema([pa.field(name, kind, nullable=name not in required) for name, kind in columns.items()])
+
+
+def part_of_schema(wanted: Callable[[str], bool]) -> pa.Schema:
+    """The columns that are wanted."""
+    return pa.schema([field for field in episode_schema() if wanted(field.name)])
+
+
+def to_table(records: list[dict[str, Any]]) -> pa.Table:
+    """Records as a typed table.
+
+    Raises:
+        KeyError: a record has a column that the schema does not know (nothing is dropped silently).
+    """
+    schema = episode_schema()
+    for record in records:
+        unknown = sorted(set(record) - set(schema.names))
+        if unknown:
+            raise KeyError(f"columns without a place in the schema: {', '.join(unknown)}")
+        for field in schema:
+            if pa.types.is_integer(field.type) and isinstance(record.get(field.name), float):
+                raise TypeError(f"{field.name} = {record[field.name]!r}: a whole number is meant")
+    return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in records], schema=schema)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Typed records as a data frame, in order of trial, seed and attacker."""
+    table = gather([table], table.schema)
+    frame = table.to_pandas(types_mapper=_NULLABLE.get, split_blocks=True)
+    del table
+    pa.default_memory_pool().release_unused()  # or Arrow keeps as much memory as it ever took
+    return frame
+
+
+_NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+"""Nullable pandas types where NumPy has no missing value; floats and strings keep theirs."""

@@ -1,0 +1,72 @@
+"""What the study's tables are made of: numbers, names of settings, where they come from, titles and rows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from study.analysis.knobs import knobs_text
+from study.runtime.plain import number, visible, visible_line
+
+
+def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -> str:
+    """Where numbers come from, in a line: ``more`` (study, scale), data, sizes, seeds, attackers, device."""
+
+    def values(column: str, missing: str) -> str:
+        found = sorted(episodes[column].dropna().unique()) if column in episodes else []
+        return ", ".join(f"{v:g}" if isinstance(v, float) else visible_line(v) for v in found) or missing
+
+    parts = [f"{key} {value}" for key, value in (more or {}).items() if value is not None]
+    parts += [f"data {values('dataset', 'unknown')}", f"auxiliary {values('auxiliary', 'unknown')}"]
+    limit = values("scene.limit", "")
+    parts += [f"at most {limit} training images a side" if limit else "all training images"]
+    seeds = [] if "seed" not in episodes else sorted({int(s) for s in episodes["seed"].dropna()})
+    parts += [f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})"]
+    if "attack" in episodes and len(episodes):
+        parts += [f"{episodes['attack'].nunique()} attackers"]
+    sizes = {"victim": "scene.victim_steps", "decoder": "scene.decoder_steps"}
+    told = [f"{name} {values(column, '')}" for name, column in sizes.items() if values(column, "")]
+    parts += [f"training steps: {', '.join(told)}"] if told else []
+    return "; ".join([*parts, f"device {values('device', 'unknown')}"])
+
+
+def setting_name(setting: Mapping[str, Any]) -> str:
+    """Family and knobs: ``lpa budget=0.012 rounds=7``."""
+    return f"{setting['defense']} {knobs_text(setting)}".strip()
+
+
+def with_interval(setting: Mapping[str, Any], name: str, form: str = "+.3f") -> str:
+    low, high = setting[f"{name}_low"], setting[f"{name}_high"]
+    interval = "" if pd.isna(low) or pd.isna(high) else f"\n[{low:{form}}, {high:{form}}]"
+    return number(setting[name], form) + interval
+
+
+def by_attacker(setting: Mapping[str, Any], name: str, form: str) -> str:
+    attacker = setting[f"{name}_attacker"]
+    named = "" if pd.isna(attacker) else "\n" + textwrap.fill(str(attacker), 14)
+    return number(setting[name], form) + named
+
+
+def new_table(title: str, caption: str, *columns: str) -> Table:
+    """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left."""
+    title, caption = visible(title), visible(caption)
+    table = Table(title=Text(title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD, expand=True)
+    table.collapse_padding = True
+    table.title_justify = table.caption_justify = "left"
+    for column in columns:
+        name, left, ratio = column.rstrip("<|"), column[-1] in "<|", 1 if column.endswith("|") else None
+        table.add_column(
+            Text(visible(name)), justify="left" if left else "right", ratio=ratio, overflow="fold"
+        )
+    return table
+
+
+def add_row(table: Table, *cells: str) -> None:
+    # Text: an error message may hold what rich takes for markup, and what a terminal obeys.
+    table.add_row(*(Text(visible(cell)) for cell in cells))
