@@ -15,18 +15,27 @@ MAX_PARTS = 128
 """Most chunks of a PNG, most segments before a JPEG's scan: a camera's file has some tens."""
 MAX_SCANS = 64
 """Most scans of a JPEG: a progressive one has about ten, and every scan passes over all of the image."""
+FEW_SCANS = 16
+"""Scans that a JPEG of any size may have."""
+MAX_SCANNED = 2**24
+"""Beyond those, most pixels of all scans together."""
 _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf")
 """Chunks, in their order before IDAT, that say what the pixels are and which way is up."""
 _ANIMATION = b"acTL"
 _SCAN = b"\xff\xda"
+_WITHOUT_LENGTH = frozenset([*range(0xC0), *range(0xD0, 0xDA)])
+"""Markers of a JPEG that no length follows, or that nothing defines: none belongs before the first scan."""
 
 
 class ContainerError(ValueError):
     """Not a file of this kind, or one of more parts than a picture has. The message is one line."""
 
 
-def bare(body: bytes) -> tuple[str, bytes]:
+def bare(body: bytes, max_pixels: int) -> tuple[str, bytes]:
     """Pillow's name for the format, and the file with nothing in it but what its one image needs.
+
+    Args:
+        max_pixels: of an image that will be decoded; the caller refuses larger ones.
 
     Raises:
         ContainerError: neither PNG nor JPEG, damaged, animated, or of too many parts.
@@ -34,6 +43,7 @@ def bare(body: bytes) -> tuple[str, bytes]:
     if body.startswith(PNG):
         return "PNG", _bare_png(body)
     if body.startswith(JPEG):
+        _count_scans(body, max_pixels)
         _count_segments(body)
         return "JPEG", body
     raise ContainerError("neither a PNG nor a JPEG file by its first bytes")
@@ -85,6 +95,17 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+def _count_scans(body: bytes, max_pixels: int) -> None:
+    """Whether the scans of a JPEG are few enough, wherever a decoder may find them.
+
+    Its two bytes are counted in the whole file: every scan begins with them, however a decoder takes what
+    stands before it, and compressed data never hold them.
+    """
+    most = max(FEW_SCANS, min(MAX_SCANS, MAX_SCANNED // max_pixels))
+    if body.count(_SCAN) > most:
+        raise ContainerError(f"a JPEG file of more than {most} scans")
+
+
 def _count_segments(body: bytes) -> None:
     """Whether a JPEG's segments before its first scan are few enough to be read one by one."""
     at = 2
@@ -93,14 +114,12 @@ def _count_segments(body: bytes) -> None:
             raise ContainerError("a damaged JPEG file")
         marker = body[at + 1]
         if marker == _SCAN[1]:
-            if body.count(_SCAN, at) > MAX_SCANS:
-                raise ContainerError(f"a JPEG file of more than {MAX_SCANS} scans")
             return
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
         (length,) = struct.unpack_from(">H", body, at + 2)
-        if length < 2:
+        if marker in _WITHOUT_LENGTH or length < 2:
             raise ContainerError("a damaged JPEG file")
         at += 2 + length
     raise ContainerError(f"a JPEG file of more than {MAX_PARTS} segments")
