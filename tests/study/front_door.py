@@ -1,0 +1,81 @@
+"""The served classifier's HTTP door with a stand-in for the classifier, and clients of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from worst_bodies import SHAPE, npy
+
+from study.serving.front import Front
+from study.serving.lanes import Answer
+
+ONE = npy(np.full((1, *SHAPE), 0.25, np.float32))
+NPY = "application/x-npy"
+
+
+async def mean(requests: list[np.ndarray]) -> list[np.ndarray]:
+    """In the place of the classifier: two numbers an image."""
+    return [np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1) for x in requests]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(answer: Answer = mean, fault: str = "") -> Iterator[int]:
+    """A door with a classifier behind it; its port."""
+    port = free_port()
+    door = Front("127.0.0.1", port, image_shape=SHAPE, n_classes=2, couples=False, at_once=1)
+    try:
+        door.start(answer, lambda: fault)
+        yield port
+    finally:
+        door.stop(2)
+
+
+def ask(port: int, body: bytes, kind: str = NPY, path: str = "/release") -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("POST" if path == "/release" else "GET", path, body, {"Content-Type": kind})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def send(port: int, data: bytes, timeout: float = 20) -> bytes:
+    """What is answered to these bytes until the server closes, or the time is over."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as client:
+        out = b""
+        try:
+            client.sendall(data)
+            while part := client.recv(65536):
+                out += part
+                if b"\r\n\r\n" in out and out.endswith(b"}"):
+                    break
+        except OSError:
+            pass
+        return out
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def healthy(port: int) -> float:
+    """Seconds until /health said so."""
+    began = time.monotonic()
+    assert ask(port, b"", path="/health") == (
+        200,
+        {"status": "ok", "image_shape": [1, 16, 16], "n_classes": 2},
+    )
+    return time.monotonic() - began
