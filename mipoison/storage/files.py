@@ -14,6 +14,7 @@ import math
 import os
 import random
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -47,6 +48,14 @@ _PASSING_AWS = re.compile(
 
 class StorageError(OSError):
     """A storage failed for good, or for longer than it is waited for; the message is one line."""
+
+
+class UnfitError(StorageError):
+    """What bears a name is no file (a pipe, a device), or a larger one than its reader takes."""
+
+
+MAX_BYTES = 2**32
+"""Of a file that is read whole: a file may say that it has any size, and take no room on the disk."""
 
 
 class Storage:
@@ -97,7 +106,10 @@ class Storage:
         return f"{base.rstrip('/')}/{name}{mark}{query}"
 
     def path(self, name: str) -> str:
-        """Full path of a name under the root; neither names nor links of the file system lead out of it."""
+        """Full path of a name under the root; neither names nor links of the file system lead out of it.
+
+        Nor does a link lead from one of the folders directly below the root into another.
+        """
         parts = name.split("/")
         if (
             not name
@@ -108,9 +120,17 @@ class Storage:
         ):
             raise ConfigError(f"name {name!r} is not a plain relative path below {self.root}")
         path = f"{self._path.rstrip('/')}/{name}"
-        if self.local and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._path)):
-            raise ConfigError(f"name {name!r} leads outside {self.root} by a link: remove the link")
+        if self.local:
+            root, top, real = (Path(os.path.realpath(p)) for p in (self._path, self._top(name), path))
+            if not (real.is_relative_to(root) and top.is_relative_to(root)):
+                raise ConfigError(f"name {name!r} leads outside {self.root} by a link: remove the link")
+            if not real.is_relative_to(top):
+                raise ConfigError(f"name {name!r} leads through a link out of {top}: remove the link")
         return path
+
+    def _top(self, name: str) -> str:
+        """The topmost folder of a name: a study's, whose files are its own and no other's."""
+        return os.path.join(self._path, name.split("/")[0]) if "/" in name else self._path
 
     def _path_to_write(self, name: str) -> str:
         """As :meth:`path`; no folder on the way is a link, not even to another place below the root.
@@ -156,20 +176,32 @@ class Storage:
             temporary.unlink(missing_ok=True)
         _flush_folder(target.parent)
 
-    def read(self, name: str) -> bytes | None:
-        """The file's bytes, or None if there is none."""
-        path = self.path(name)
-        return self._patiently(f"read {name}", lambda: self._read(path))
+    def read(self, name: str, most: int = MAX_BYTES) -> bytes | None:
+        """The file's bytes, or None if there is none.
 
-    def _read(self, path: str) -> bytes | None:
+        Raises:
+            UnfitError: it is no file, or has more than so many bytes.
+        """
+        path = self.path(name)
+        return self._patiently(f"read {name}", lambda: self._read(path, most))
+
+    def _read(self, path: str, most: int = MAX_BYTES) -> bytes | None:
         try:
-            if self.local:
-                return Path(path).read_bytes()
-            return self._read_object(path)
+            return self._read_file(path, most) if self.local else self._read_object(path, most)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
-    def _read_object(self, path: str) -> bytes:
+    def _read_file(self, path: str, most: int) -> bytes | None:
+        """Links are resolved already (:meth:`path`); to open a pipe would wait for whoever writes to it."""
+        held = os.open(os.path.realpath(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(held, "rb") as file:
+            found = os.fstat(held)
+            if not stat.S_ISREG(found.st_mode):
+                raise UnfitError("not a file")
+            _check_size(found.st_size, most)
+            return file.read(found.st_size + 1)
+
+    def _read_object(self, path: str, most: int) -> bytes:
         """The whole object in one request, and again if it was replaced since its size was asked.
 
         Reading it as a stream takes several requests, each answered from what is there by then; and where an
@@ -178,6 +210,7 @@ class Storage:
         while True:
             with self._fs.open_input_file(path) as file:
                 before, size = file.metadata(), file.size()
+                _check_size(size, most)
                 data = file.read_at(size, 0) if size else b""
             with self._fs.open_input_file(path) as file:
                 if file.metadata() == before and len(data) == size:
@@ -269,6 +302,8 @@ class Storage:
         while True:
             try:
                 return operation()
+            except UnfitError as error:
+                raise UnfitError(f"storage {self.root!r}: cannot {what}: {error}") from error
             except OSError as error:
                 now = time.monotonic()
                 if not waited:
@@ -302,6 +337,11 @@ def storage_failure(error: BaseException | None) -> str | None:
         queue += [e.__cause__, getattr(e, "cause", None)]
         queue += list(dict(getattr(e, "worker_failures", None) or {}).values())
     return None
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise UnfitError(f"{size} bytes, at most {most} are read")
 
 
 def may_pass(error: OSError) -> bool:
