@@ -14,17 +14,19 @@ import math
 import os
 import random
 import re
-import stat
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
 from mipoison.config import ConfigError
+from mipoison.storage.local import StorageError as StorageError
+from mipoison.storage.local import UnfitError as UnfitError
+from mipoison.storage.local import check_size, read_file, write_file
 from mipoison.storage.s3 import line, open_s3, refuse_credentials, shown
 
 log = logging.getLogger(__name__)
@@ -44,14 +46,6 @@ _PASSING_AWS = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|THROTTL|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|INTERNAL_FAILURE"
     r"|HTTP status (408|429|5\d\d)"
 )
-
-
-class StorageError(OSError):
-    """A storage failed for good, or for longer than it is waited for; the message is one line."""
-
-
-class UnfitError(StorageError):
-    """What bears a name is no file (a pipe, a device), or a larger one than its reader takes."""
 
 
 MAX_BYTES = 2**32
@@ -163,18 +157,7 @@ class Storage:
             with self._fs.open_output_stream(path) as stream:
                 stream.write(data)
             return
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            _make_room(target, Path(self._path))
-            with _create(temporary) as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+        write_file(Path(path), data, Path(self._path))
 
     def read(self, name: str, most: int = MAX_BYTES) -> bytes | None:
         """The file's bytes, or None if there is none.
@@ -187,19 +170,9 @@ class Storage:
 
     def _read(self, path: str, most: int = MAX_BYTES) -> bytes | None:
         try:
-            return self._read_file(path, most) if self.local else self._read_object(path, most)
+            return read_file(path, most) if self.local else self._read_object(path, most)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-
-    def _read_file(self, path: str, most: int) -> bytes | None:
-        """Links are resolved already (:meth:`path`); to open a pipe would wait for whoever writes to it."""
-        held = os.open(os.path.realpath(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(held, "rb") as file:
-            found = os.fstat(held)
-            if not stat.S_ISREG(found.st_mode):
-                raise UnfitError("not a file")
-            _check_size(found.st_size, most)
-            return file.read(found.st_size + 1)
 
     def _read_object(self, path: str, most: int) -> bytes:
         """The whole object in one request, and again if it was replaced since its size was asked.
@@ -210,7 +183,7 @@ class Storage:
         while True:
             with self._fs.open_input_file(path) as file:
                 before, size = file.metadata(), file.size()
-                _check_size(size, most)
+                check_size(size, most)
                 data = file.read_at(size, 0) if size else b""
             with self._fs.open_input_file(path) as file:
                 if file.metadata() == before and len(data) == size:
@@ -339,11 +312,6 @@ def storage_failure(error: BaseException | None) -> str | None:
     return None
 
 
-def _check_size(size: int, most: int) -> None:
-    if size > most:
-        raise UnfitError(f"{size} bytes, at most {most} are read")
-
-
 def may_pass(error: OSError) -> bool:
     """Whether an error may go away by itself: a full disk, a lost connection, a server that is busy."""
     return error.errno in _PASSING_ERRNO or bool(_PASSING_AWS.search(str(error)))
@@ -358,40 +326,3 @@ def _patience() -> float:
     if not (0 <= value < math.inf):
         raise ConfigError(f"{PATIENCE} = {text!r}: must be a number of seconds, at least 0")
     return value
-
-
-def _create(path: Path) -> BinaryIO:
-    """A new file and its folders, even if another process just removes an empty one of them."""
-    for _ in range(10):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return open(path, "wb")
-        except FileNotFoundError:
-            continue
-    raise OSError(errno.EBUSY, "its folder is removed again and again", str(path.parent))
-
-
-def _make_room(target: Path, root: Path) -> None:
-    """Move a folder that stands where a file belongs, or a file where a folder does, aside."""
-    for place in (target, *target.parents):
-        if place == root or place == place.parent:
-            return
-        wrong = place.is_dir() and not place.is_symlink() if place == target else place.is_file()
-        if wrong:
-            aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.aside")
-            place.rename(aside)
-            log.warning("%s is in the way, moved to %s", place, aside)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut; some file systems know no fsync of a folder."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        log.debug("%s cannot be flushed: %s", folder, error)
-    finally:
-        os.close(descriptor)

@@ -66,11 +66,7 @@ class RayPlan:
     most: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return (
-            "a local Ray on loopback"
-            if self.local
-            else f"the Ray cluster at {self.address}"
-        )
+        return "a local Ray on loopback" if self.local else f"the Ray cluster at {self.address}"
 
 
 def plan_ray(address: str | None) -> RayPlan:
