@@ -20,6 +20,7 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Knob
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from mipoison.scene import split_of
 from study.records.status import CUT
 from study.records.store import episode_schema
 from study.search.space import searchable
@@ -176,7 +177,9 @@ def write_study(folder: Path, trials: int, *, seed: int = 0) -> None:
     table = episodes(planned, 3, ATTACKERS, rng, folder.name)
     (folder / "episodes").mkdir(parents=True)
     (folder / "trials").mkdir()
-    about = {"settings": settings(folder, trials).identity(), "started": "2026-11-25T00:00:00Z"}
+    whole = settings(folder, trials)
+    content = split_of(whole.scenes()[0], whole.data_root).content  # as a study writes it: it can be resumed
+    about = {"settings": whole.identity(), "started": "2026-11-25T00:00:00Z", "content": content}
     (folder / "study.json").write_text(json.dumps(about))
     rows = len(table) // len(planned)
     for i, (trial, defense, knobs) in enumerate(planned):
