@@ -6,6 +6,11 @@ Prints one JSON object a line: see :mod:`study.bench.study_growth`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from study.runtime.signals import hear_early
+
+    hear_early()
+
 import dataclasses
 import json
 import sys

@@ -6,6 +6,11 @@ and says whether the numbers are the stored ones; ``--defense lpa --knob budget=
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from study.runtime.signals import hear_early
+
+    hear_early()
+
 import contextlib
 import sys
 from collections.abc import Sequence

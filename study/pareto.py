@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from study.runtime.signals import hear_early
+
+    hear_early()
+
 import logging
 import shlex
 import sys

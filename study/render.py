@@ -6,6 +6,11 @@ of the records (two Parquet files and the settings) that renders to the same pag
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from study.runtime.signals import hear_early
+
+    hear_early()
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +28,7 @@ from study.reports.rendering import write_tables_and_figure
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
+from study.runtime.signals import Interrupts, as_command, interruptible
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,12 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render; 0 if done, 2 for bad input."""
+    """Render; 0 if done, 2 for bad input, 128 + number: a signal."""
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     chosen = tyro.cli(Arguments, args=arguments, prog=program("render"))
     console = Console(highlight=False, soft_wrap=True)
     parts = 3 if chosen.compact else 2
@@ -57,9 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as error:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)
         return 2
+    except KeyboardInterrupt:
+        errors.print(f"{interrupts.what}; what is written is whole", markup=False)
+        return interrupts.exit_code
     console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

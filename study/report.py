@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from study.runtime.signals import hear_early
+
+    hear_early()
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +26,7 @@ from study.reports.columns import shown
 from study.reports.html import PAGE, build
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
+from study.runtime.signals import Interrupts, as_command, interruptible
 from study.trial.rerun import Given
 
 USAGE = 2
@@ -46,7 +52,12 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; 0 if done, 2 for bad input."""
+    """Write the page; 0 if done, 2 for bad input, 128 + number: a signal."""
+    with interruptible() as interrupts:
+        return _main(arguments, interrupts)
+
+
+def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     chosen = tyro.cli(Arguments, args=arguments, prog=program("report"))
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -72,10 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError, OSError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
+    except KeyboardInterrupt:
+        errors.print(f"{interrupts.what}; nothing is written", markup=False)
+        return interrupts.exit_code
     where = chosen.out or study.storage.where(f"{study.folder}/{PAGE}")
     console.print(f"written: {where} ({len(page) / 1e3:.0f} kB, needs no network)", markup=False)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

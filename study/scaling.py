@@ -5,6 +5,11 @@ Prints one measurement a line, as JSON: see :mod:`study.bench.sleeping_trials`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from study.runtime.signals import hear_early
+
+    hear_early()
+
 import dataclasses
 import itertools
 import json

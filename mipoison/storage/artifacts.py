@@ -21,7 +21,7 @@ from torch import Tensor
 
 import mipoison
 from mipoison.config import digest
-from mipoison.storage.files import Storage
+from mipoison.storage.files import Storage, UnfitError
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,11 @@ class ArtifactStore:
 
     def _load(self, kind: str, spec: dict[str, Any]) -> bytes | None:
         name = self.name(kind, spec)
-        data = self.storage.read(name)
+        try:
+            data = self.storage.read(name)
+        except UnfitError as error:
+            self._reject(kind, spec, f"cannot be read ({error.__cause__})")
+            return None
         if data is None:
             return None
         head, _, payload = data.partition(b"\n")

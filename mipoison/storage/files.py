@@ -19,11 +19,14 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
 from mipoison.config import ConfigError
+from mipoison.storage.local import StorageError as StorageError
+from mipoison.storage.local import UnfitError as UnfitError
+from mipoison.storage.local import check_size, read_file, write_file
 from mipoison.storage.s3 import line, open_s3, refuse_credentials, shown
 
 log = logging.getLogger(__name__)
@@ -45,8 +48,8 @@ _PASSING_AWS = re.compile(
 )
 
 
-class StorageError(OSError):
-    """A storage failed for good, or for longer than it is waited for; the message is one line."""
+MAX_BYTES = 2**32
+"""Of a file that is read whole: a file may say that it has any size, and take no room on the disk."""
 
 
 class Storage:
@@ -97,7 +100,10 @@ class Storage:
         return f"{base.rstrip('/')}/{name}{mark}{query}"
 
     def path(self, name: str) -> str:
-        """Full path of a name under the root; neither names nor links of the file system lead out of it."""
+        """Full path of a name under the root; neither names nor links of the file system lead out of it.
+
+        Nor does a link lead from one of the folders directly below the root into another.
+        """
         parts = name.split("/")
         if (
             not name
@@ -108,9 +114,17 @@ class Storage:
         ):
             raise ConfigError(f"name {name!r} is not a plain relative path below {self.root}")
         path = f"{self._path.rstrip('/')}/{name}"
-        if self.local and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._path)):
-            raise ConfigError(f"name {name!r} leads outside {self.root} by a link: remove the link")
+        if self.local:
+            root, top, real = (Path(os.path.realpath(p)) for p in (self._path, self._top(name), path))
+            if not (real.is_relative_to(root) and top.is_relative_to(root)):
+                raise ConfigError(f"name {name!r} leads outside {self.root} by a link: remove the link")
+            if not real.is_relative_to(top):
+                raise ConfigError(f"name {name!r} leads through a link out of {top}: remove the link")
         return path
+
+    def _top(self, name: str) -> str:
+        """The topmost folder of a name: a study's, whose files are its own and no other's."""
+        return os.path.join(self._path, name.split("/")[0]) if "/" in name else self._path
 
     def _path_to_write(self, name: str) -> str:
         """As :meth:`path`; no folder on the way is a link, not even to another place below the root.
@@ -143,33 +157,24 @@ class Storage:
             with self._fs.open_output_stream(path) as stream:
                 stream.write(data)
             return
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            _make_room(target, Path(self._path))
-            with _create(temporary) as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+        write_file(Path(path), data, Path(self._path))
 
-    def read(self, name: str) -> bytes | None:
-        """The file's bytes, or None if there is none."""
+    def read(self, name: str, most: int = MAX_BYTES) -> bytes | None:
+        """The file's bytes, or None if there is none.
+
+        Raises:
+            UnfitError: it is no file, or has more than so many bytes.
+        """
         path = self.path(name)
-        return self._patiently(f"read {name}", lambda: self._read(path))
+        return self._patiently(f"read {name}", lambda: self._read(path, most))
 
-    def _read(self, path: str) -> bytes | None:
+    def _read(self, path: str, most: int = MAX_BYTES) -> bytes | None:
         try:
-            if self.local:
-                return Path(path).read_bytes()
-            return self._read_object(path)
+            return read_file(path, most) if self.local else self._read_object(path, most)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
-    def _read_object(self, path: str) -> bytes:
+    def _read_object(self, path: str, most: int) -> bytes:
         """The whole object in one request, and again if it was replaced since its size was asked.
 
         Reading it as a stream takes several requests, each answered from what is there by then; and where an
@@ -178,6 +183,7 @@ class Storage:
         while True:
             with self._fs.open_input_file(path) as file:
                 before, size = file.metadata(), file.size()
+                check_size(size, most)
                 data = file.read_at(size, 0) if size else b""
             with self._fs.open_input_file(path) as file:
                 if file.metadata() == before and len(data) == size:
@@ -269,6 +275,8 @@ class Storage:
         while True:
             try:
                 return operation()
+            except UnfitError as error:
+                raise UnfitError(f"storage {self.root!r}: cannot {what}: {error}") from error
             except OSError as error:
                 now = time.monotonic()
                 if not waited:
@@ -318,40 +326,3 @@ def _patience() -> float:
     if not (0 <= value < math.inf):
         raise ConfigError(f"{PATIENCE} = {text!r}: must be a number of seconds, at least 0")
     return value
-
-
-def _create(path: Path) -> BinaryIO:
-    """A new file and its folders, even if another process just removes an empty one of them."""
-    for _ in range(10):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return open(path, "wb")
-        except FileNotFoundError:
-            continue
-    raise OSError(errno.EBUSY, "its folder is removed again and again", str(path.parent))
-
-
-def _make_room(target: Path, root: Path) -> None:
-    """Move a folder that stands where a file belongs, or a file where a folder does, aside."""
-    for place in (target, *target.parents):
-        if place == root or place == place.parent:
-            return
-        wrong = place.is_dir() and not place.is_symlink() if place == target else place.is_file()
-        if wrong:
-            aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.aside")
-            place.rename(aside)
-            log.warning("%s is in the way, moved to %s", place, aside)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut; some file systems know no fsync of a folder."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        log.debug("%s cannot be flushed: %s", folder, error)
-    finally:
-        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mipoison.config import ConfigError
-from study.runtime.scratch import NAMED, WITHIN, check_private, check_secret, run_folder
+from study.runtime.plain import visible_line
+from study.runtime.scratch import NAMED, WITHIN, check_private, check_secret, read_own, run_folder
+
+log = logging.getLogger(__name__)
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,7 +52,7 @@ class RayPlan:
 
     Attributes:
         local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``: this run's alone.
-        address: for ``ray.init`` where it is not local; None: Ray finds this machine's node.
+        address: for ``ray.init`` where it is not local.
         token: path of the token that was made for it, '' if there was one already.
         growing: the cluster scales itself, so that resources may appear later.
         most: resources that it may grow to, by name; empty where that is not known.
@@ -62,11 +66,7 @@ class RayPlan:
     most: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return (
-            "a local Ray on loopback"
-            if self.local
-            else f"the Ray cluster at {self.address or 'this machine'}"
-        )
+        return "a local Ray on loopback" if self.local else f"the Ray cluster at {self.address}"
 
 
 def plan_ray(address: str | None) -> RayPlan:
@@ -86,9 +86,9 @@ def plan_ray(address: str | None) -> RayPlan:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3600")
     named = address or os.environ.get("RAY_ADDRESS", "")
     if named in ("", "auto"):
-        if _address_file_answers():
+        if found := _address_left_here():
             os.environ.pop("RAY_ADDRESS", None)
-            return RayPlan(local=False, growing=growing, most=most or {})
+            return _cluster_at(found, growing, most)
         if address == "auto":
             raise ConfigError(
                 "--address auto: no Ray node runs on this machine; leave --address out to start a local Ray"
@@ -99,11 +99,15 @@ def plan_ray(address: str | None) -> RayPlan:
             raise ConfigError(
                 f"{source} {named}: nothing answers there; choose host:port of a Ray head, auto, or local"
             )
-        if Path("~/.ray/auth_token").expanduser().exists():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
-        return RayPlan(local=False, address=named, growing=growing, most=most or {})
+        return _cluster_at(named, growing, most)
     scratch, token = _local_environment()
     return RayPlan(local=True, scratch=scratch, token=token)
+
+
+def _cluster_at(address: str, growing: bool, most: Mapping[str, float] | None) -> RayPlan:
+    if Path("~/.ray/auth_token").expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
+    return RayPlan(local=False, address=address, growing=growing, most=most or {})
 
 
 def autoscaling_limit() -> dict[str, float] | None:
@@ -137,13 +141,23 @@ def autoscaling_limit() -> dict[str, float] | None:
     return most
 
 
-def _address_file_answers() -> bool:
-    """Whether `ray start` (or `ray up`) runs a node here; one that was killed leaves its address, too."""
+def _address_left_here() -> str:
+    """Where the node answers that `ray start` (or `ray up`) runs here, '' if none does.
+
+    Whoever writes the file chooses which Ray runs our code and reads our images; so it counts only if we or
+    root wrote it. The address is handed on as it was judged: Ray would read the file again.
+    """
     path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
-        return _listens(path.read_text().strip())
-    except OSError:
-        return False
+        address = read_own(path).strip()
+    except FileNotFoundError:
+        return ""
+    except (ConfigError, OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        # An error, not a warning: who relies on that cluster should know why it is not used.
+        log.error("%s is ignored (%s); name the cluster with --address host:port", path, visible_line(why))
+        return ""
+    return address if _listens(address) else ""
 
 
 def _listens(address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from study.paper.figures import PICTURES, pictures
 from study.paper.render import Measured
 from study.paper.run import FOLDER
 from study.records.finished import EPISODES, small_parquet
+from study.records.reading import Unreadable, fetch
 from study.records.store import ABOUT
 
 
@@ -25,9 +27,10 @@ def write_compact(found: Mapping[str, Measured], out: Path) -> None:
         target.write(ABOUT, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
         target.write(EPISODES, small_parquet(measured.episodes.dropna(axis=1, how="all")))
         for name in (VECTORS, COSINE):
-            data = measured.storage.read(f"{measured.folder}/{name}")
-            if data is not None:
-                target.write(name, data)
+            with suppress(Unreadable):  # said when the figures are drawn
+                data = fetch(measured.storage, f"{measured.folder}/{name}")
+                if data is not None:
+                    target.write(name, data)
         rows = [
             {
                 "trial": trial,

@@ -23,7 +23,7 @@ from study.paper.experiments import FACES, Row, sweep, table_rows
 from study.paper.render import Measured
 from study.paper.run import FOLDER
 from study.records.images import kept_pictures, read_pictures
-from study.records.reading import Unreadable, leave_out
+from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.tables import cosine_of, vectors_of
 from study.reports.figures import COLOURS, DPI, MARKERS, grid_figure
 from study.runtime.plain import visible_line
@@ -48,8 +48,8 @@ def _new(title: str, info: str, columns: int, *, height: float = 4.4) -> tuple[F
 
 def _read(measured: Measured, name: str, judge: Callable[[bytes], T]) -> T | None:
     """A file beside the records; None if it is not there, or left out."""
-    data = measured.storage.read(f"{measured.folder}/{name}")
     try:
+        data = fetch(measured.storage, f"{measured.folder}/{name}")
         return None if data is None else judge(data)
     except Unreadable as error:
         leave_out(f"{measured.folder}/{name}", error)
@@ -59,11 +59,8 @@ def _read(measured: Measured, name: str, judge: Callable[[bytes], T]) -> T | Non
 def pictures(measured: Measured, trial: str) -> dict[str, NDArray[Any]]:
     """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1] of a trial's first seed; empty if there "
     "are none."""
-    name = f"{measured.folder}/{PICTURES}"
-    kept = measured.storage.read(name)
-    if kept is not None:
-        return dict(kept_pictures(kept, name, trial))
-    return dict(read_pictures(measured.storage, measured.folder, trial))
+    kept = kept_pictures(measured.storage, f"{measured.folder}/{PICTURES}", trial)
+    return dict(read_pictures(measured.storage, measured.folder, trial) if kept is None else kept)
 
 
 def _grid(measured: Measured, rows: Iterable[Row], path: Path, figure: str) -> bool:

@@ -17,8 +17,8 @@ from study.paper.experiments import FACES, MEASURES, RUNS, Row, folder_of, table
 from study.paper.notes import NOTES, TITLES
 from study.paper.run import FOLDER, records_for
 from study.records.finished import EPISODES, compact_episodes
-from study.records.reading import Unreadable, leave_out
-from study.records.reading.documents import about_to_show
+from study.records.reading import Unreadable, fetch, leave_out
+from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
 from study.records.store import ABOUT
 from study.reports.cells import describe
 from study.runtime.plain import markdown_text
@@ -91,10 +91,10 @@ def load(storage: str, faces: str) -> dict[str, Measured]:
     found = {}
     for run in RUNS:
         records = records_for(storage, folder_of(run, faces))
-        stored = records.storage.read(f"{records.study}/{ABOUT}")
-        if stored is None:
-            continue
         try:
+            stored = fetch(records.storage, f"{records.study}/{ABOUT}", MAX_JSON_BYTES)
+            if stored is None:
+                continue
             about = about_to_show(stored, f"{records.study}/{ABOUT}")
         except Unreadable as error:
             leave_out(f"{records.study}/{ABOUT}", error)

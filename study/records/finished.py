@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
-from study.records.reading import Unreadable, leave_out
-from study.records.reading.documents import about_to_show
+from study.records.reading import Unreadable, fetch, leave_out
+from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
 from study.records.reading.episodes import compact_of
 from study.records.schema import episode_schema, part_of_schema, to_frame
 from study.records.store import ABOUT, Records, check_name
@@ -54,8 +54,12 @@ class StoredStudy:
         return {"study": self.name, "scale": self.about.get("settings", {}).get("scale")}
 
     def read(self, name: str) -> bytes | None:
-        """A file of the study, None if there is none."""
-        return self.storage.read(f"{self.folder}/{name}")
+        """A file of the study, None if there is none.
+
+        Raises:
+            Unreadable: it is no file, or one of more bytes than a study's have.
+        """
+        return fetch(self.storage, f"{self.folder}/{name}")
 
 
 def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> StoredStudy:
@@ -76,10 +80,10 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
         path = Path(folder).expanduser().resolve()
         root, name, place = str(path.parent), path.name, str(path)
     storage = Storage(root)
-    stored = storage.read(f"{name}/{ABOUT}")
-    if stored is None:
-        raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
     try:
+        stored = fetch(storage, f"{name}/{ABOUT}", MAX_JSON_BYTES)
+        if stored is None:
+            raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
         about = about_to_show(stored, f"{name}/{ABOUT}")
     except Unreadable as error:
         raise ConfigError(f"{place}: {ABOUT} is damaged ({error})") from error
@@ -98,8 +102,8 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
 
 def compact_episodes(storage: Storage, name: str, schema: pa.Schema | None = None) -> pd.DataFrame | None:
     """Episodes in a file of a compact copy, those columns of them (or all); None if there are none."""
-    data = storage.read(name)
     try:
+        data = fetch(storage, name)
         return None if data is None else to_frame(compact_of(data, schema or episode_schema(), name))
     except Unreadable as error:
         leave_out(name, error)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mipoison.storage.files import Storage
-from study.records.reading import Unreadable, leave_out
-from study.records.reading.pictures import archive_of, pictures_of
+from study.records.reading import Unreadable, fetch, leave_out
+from study.records.reading.pictures import MAX_BYTES, archive_of, pictures_of
 
 
 def write_pictures(storage: Storage, study: str, trial: str, pictures: Mapping[str, NDArray[Any]]) -> None:
@@ -24,23 +24,24 @@ def write_pictures(storage: Storage, study: str, trial: str, pictures: Mapping[s
 def read_pictures(storage: Storage, study: str, trial: str) -> dict[str, NDArray[np.float64]]:
     """Images in [0, 1]; empty if there are none, or what is there is not plain numbers."""
     name = f"{study}/pictures/{trial}.npz"
-    data = storage.read(name)
-    if data is None:
-        return {}
     try:
+        data = fetch(storage, name, MAX_BYTES)
+        if data is None:
+            return {}
         return {key: images / 255 for key, images in archive_of(data).items()}
     except Unreadable as error:
         leave_out(name, error)
         return {}
 
 
-def kept_pictures(data: bytes, name: str, trial: str) -> dict[str, NDArray[np.float64]]:
-    """A trial's images in [0, 1] out of a compact copy's ``pictures.parquet``; empty if there are none.
-
-    Args:
-        name: of the file, to say it where nothing in it can be read.
+def kept_pictures(storage: Storage, name: str, trial: str) -> dict[str, NDArray[np.float64]] | None:
+    """A trial's images in [0, 1] out of a compact copy's ``pictures.parquet``; None if there is no such file,
+    empty if nothing in it can be read.
     """
     try:
+        data = fetch(storage, name)
+        if data is None:
+            return None
         return {key: images / 255 for key, images in pictures_of(data).get(trial, {}).items()}
     except Unreadable as error:
         leave_out(name, error)

@@ -33,8 +33,8 @@ from study.records.gathering import (
     no_progress,
     rows_by_trial,
 )
-from study.records.reading import Unreadable, leave_out
-from study.records.reading.documents import about_of, parse_json, settings_of, started_of
+from study.records.reading import Unreadable, fetch, leave_out
+from study.records.reading.documents import MAX_JSON_BYTES, about_of, parse_json, settings_of, started_of
 from study.records.reading.episodes import episodes_of, judged, of_one_scene
 from study.records.schema import episode_schema, part_of_schema, to_frame, to_table
 
@@ -135,11 +135,10 @@ class Records:
     def _latest(self, trial: str, names: list[str], schema: pa.Schema | None = None) -> pa.Table | None:
         """The latest attempt that can be read."""
         for name in names:
-            data = self.storage.read(name)
-            if data is None:
-                continue
             try:
-                return parse(data, trial, schema)
+                data = fetch(self.storage, name)
+                if data is not None:
+                    return parse(data, trial, schema)
             except Unreadable as error:
                 leave_out(name, error)
         return None
@@ -179,7 +178,11 @@ class Records:
         """A trial's latest attempt that can be read, and those moved."""
         found, moved = None, []
         for name in names:
-            data = self.storage.read(name)
+            try:
+                data = fetch(self.storage, name)
+            except Unreadable as error:  # too large to be moved: the trial that runs again replaces it
+                leave_out(name, error)
+                continue
             if data is None:
                 continue
             try:
@@ -203,8 +206,8 @@ class Records:
         Raises:
             ConfigError: it is there and is no JSON.
         """
-        data = self.storage.read(f"{self.study}/{name}")
         try:
+            data = fetch(self.storage, f"{self.study}/{name}", MAX_JSON_BYTES)
             return None if data is None else parse_json(data)
         except Unreadable as error:
             raise self._damaged(name, error) from error
@@ -217,8 +220,8 @@ class Records:
         Raises:
             ConfigError: it is there and does not hold settings.
         """
-        data = self.storage.read(f"{self.study}/{ABOUT}")
         try:
+            data = fetch(self.storage, f"{self.study}/{ABOUT}", MAX_JSON_BYTES)
             if data is None:
                 return None
             about = about_of(data)
@@ -246,11 +249,9 @@ class Records:
 
     def _started(self, trial: str) -> Mapping[str, Any] | None:
         name = f"{self.study}/trials/{trial}.json"
-        data = self.storage.read(name)
-        if data is None:
-            return None
         try:
-            return started_of(data)
+            data = fetch(self.storage, name, MAX_JSON_BYTES)
+            return None if data is None else started_of(data)
         except Unreadable as error:
             leave_out(name, error)
             return None

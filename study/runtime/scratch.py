@@ -273,6 +273,34 @@ def check_secret(path: Path) -> None:
     check_place(path)
 
 
+def read_own(path: Path, most: int = 4096) -> str:
+    """A short text file that we or root wrote, in a folder of ours or root's.
+
+    The folder itself may be open to everybody, as Ray's is: another account can then remove the file, or put
+    one there, which is its own and refused.
+
+    Raises:
+        ConfigError: another account wrote it, could write to it, or could put a folder above it in place.
+        OSError: it cannot be opened, or is a link. ValueError: it is no text.
+    """
+    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(held, "rb") as file:
+        found = os.fstat(held)
+        shared = found.st_mode & 0o002 or (found.st_mode & 0o020 and not _only_ours(found.st_gid))
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise ConfigError("not a file, or one of several names")
+        if found.st_uid not in (0, os.getuid()) or shared:
+            raise ConfigError(f"{_about(found)}: another account wrote it, or could")
+        for folder in {path.parent, Path(os.path.realpath(path.parent))}:
+            if (of := os.lstat(folder)).st_uid not in (0, os.getuid()):
+                raise ConfigError(f"{folder} ({_about(of)}) is another account's")
+        try:
+            check_place(path.parent)
+        except ConfigError as error:
+            raise ConfigError(str(error).partition(": ")[0]) from error
+        return file.read(most).decode()
+
+
 def check_place(path: Path) -> None:
     """ConfigError where another account can rename a file, or a folder above it, and put its own there."""
     for above in Path(os.path.realpath(path)).parents:

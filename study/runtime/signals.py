@@ -119,6 +119,23 @@ def interruptible() -> Iterator[Interrupts]:
         _put_back(before)
 
 
+def hear_early() -> None:
+    """For the first lines of a script: a signal ends it in one line while the rest is still being imported.
+
+    Nothing has been begun, so that nothing is cleaned up; an exception would pass through half-made modules.
+    """
+    for number in NUMBERS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end_now)
+
+
+def _end_now(number: int, frame: FrameType | None = None) -> None:
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    with contextlib.suppress(OSError):
+        os.write(2, f"{what}; nothing was begun\n".encode())
+    os._exit(128 + number)
+
+
 def as_command(main: Callable[[], int]) -> int:
     """A script's main, whose process then ends: signals that come after it change nothing any more."""
     ending = Interrupts()

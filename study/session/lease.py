@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mipoison.config import ConfigError
-from mipoison.storage.files import Storage, StorageError
+from mipoison.storage.files import Storage, StorageError, UnfitError
 from study.records.store import check_name
 from study.runtime import signals
 
@@ -40,6 +40,7 @@ ROUNDS = 8
 ASKING, HOLDING = "asking", "holding"
 ALIVE = "alive"
 """Of a process whose beginning cannot be told."""
+MAX_CLAIM_BYTES = 2**16
 _NAME = re.compile(r"/[\w-]+\.json\Z")
 
 
@@ -157,7 +158,7 @@ class Lease:
         live, dead = [], []
         # Read first: over NFS, opening a file is what makes its times up to date.
         found = {
-            n: storage.read(n) for n in storage.names(self._folder) if _NAME.search(n) and n != self._name
+            n: _claim(storage, n) for n in storage.names(self._folder) if _NAME.search(n) and n != self._name
         }
         times = storage.modified(self._folder) if found else {}
         for name, data in found.items():
@@ -235,6 +236,14 @@ class Watch:
             self._seen[name] = (data, modified, now)
             return None if before is None else True
         return False if now - before[2] > self._stale_s else None
+
+
+def _claim(storage: Storage, name: str) -> bytes | None:
+    """A claim's bytes; of what is none, and of any size, nothing but that it is there."""
+    try:
+        return storage.read(name, MAX_CLAIM_BYTES)
+    except UnfitError:
+        return b""
 
 
 def read_claim(data: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,8 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
-from study.records.reading import leave_out, saying
+from study.records.reading import Unreadable, fetch, leave_out, saying
+from study.records.reading.documents import MAX_JSON_BYTES
 from study.records.store import ABOUT, Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
@@ -107,7 +108,11 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
     base, used = settings.default_name(), None
     for i in itertools.count(1):
         name = base if i == 1 else f"{base}-{i}"
-        if storage.read(f"{name}/{ABOUT}") is None:
+        try:
+            free = fetch(storage, f"{name}/{ABOUT}", MAX_JSON_BYTES) is None
+        except Unreadable:  # something is there; what it is, is said when it is read
+            free = False
+        if free:
             return (used or name) if settings.resume else name
         used = name
     raise AssertionError

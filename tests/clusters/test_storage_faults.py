@@ -249,7 +249,7 @@ WRITER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from study.records.store.store import Records
+from study.records.store import Records
 from mipoison.storage.files.files import Storage
 row = {"defense": "noise", "status": "ok", "model_accuracy": 0.9}
 rows = [row | {"episode_id": f"{s}{a}", "seed": s, "attack": a} for s in range(3) for a in ("raw", "passive")]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from study import pareto, render
+from study.records.finished import load
+from study.reports.rendering import markdown_of
 
 TINY = "--executor local --trials 2 --seeds 2 --fresh-seeds 1 --victim-steps 30 --decoder-steps 20"
 TINY += " --attackers ridge label-only --defenses rounding noise --name s"
@@ -49,5 +51,5 @@ def test_bad_folders_are_refused_in_a_line(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize("folder", sorted(RESULTS.glob("*/study.json")), ids=lambda p: p.parent.name)
 def test_committed_pages_are_what_the_committed_records_give(folder: Path) -> None:
-    found = render.load(folder.parent)
-    assert render.page(found) == (folder.parent / "report.md").read_text()
+    found = load(folder.parent)
+    assert markdown_of(found) == (folder.parent / "report.md").read_text()

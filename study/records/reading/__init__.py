@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
+from mipoison.storage.files import Storage, UnfitError
 from study.runtime.plain import visible_line
 
 log = logging.getLogger("study.left_out")
@@ -17,6 +18,22 @@ log = logging.getLogger("study.left_out")
 
 class Unreadable(ValueError):
     """A file is not what its name says; the message is one line."""
+
+
+MAX_FILE_BYTES = 2**29
+"""Of a Parquet file: the copy of 2,500 trials has some ten million."""
+
+
+def fetch(storage: Storage, name: str, most: int = MAX_FILE_BYTES) -> bytes | None:
+    """A file's bytes, to be judged; None if there is none.
+
+    Raises:
+        Unreadable: it is a pipe or a device, or of more bytes than any such file has.
+    """
+    try:
+        return storage.read(name, most)
+    except UnfitError as error:
+        raise Unreadable(str(error.__cause__ or error)) from error
 
 
 def leave_out(name: str, why: object) -> None:

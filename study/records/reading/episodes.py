@@ -12,15 +12,13 @@ import pyarrow.compute as pc
 
 from mipoison.defenses import ANCHORS
 from study.records.reading import Unreadable, leave_out
-from study.records.reading.documents import MAX_ATTEMPT, config_from
+from study.records.reading.bounds import check_bounds
+from study.records.reading.documents import config_from
 from study.records.reading.tables import columns_of, parquet
 from study.records.status import CUT
 from study.runtime.plain import visible_line
 
 STATUSES = {"ok", "failed", CUT}
-MEASURED = ("reconstruction_error", "attack_accuracy", "confidence_distortion")
-"""Errors, shares and lengths: never below zero."""
-MAX_SEED = 2**31
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _TOLD = ("episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status",
          "dataset", "auxiliary")  # fmt: skip
@@ -97,24 +95,8 @@ def check_trial(table: pa.Table, trial: str) -> None:
         for value in set(table.column(column).to_pylist()):
             if not _NAME.fullmatch(value) or (column == "status" and value not in STATUSES):
                 raise Unreadable(f"{column} = {visible_line(value, 40)!r} is none")
-    for column, end in (("seed", MAX_SEED), ("attempt", MAX_ATTEMPT)):
-        bounds = pc.min_max(table.column(column)).as_py()
-        if bounds["min"] < 0 or bounds["max"] >= end:
-            raise Unreadable(f"{column} from {bounds['min']} to {bounds['max']}: outside 0 to {end}")
-    reals = {f.name: table.column(f.name) for f in table.schema if pa.types.is_floating(f.type)}
-    if not _finite(*reals.values()):  # all at once: a call takes longer than its 20 numbers
-        found = next(name for name, values in reals.items() if not _finite(values))
-        raise Unreadable(f"column {found} has values that are not finite")
-    for name in MEASURED:
-        least = pc.min(reals[name]).as_py() if name in reals else None
-        if least is not None and least < 0:
-            raise Unreadable(f"{name} = {least:g}: below 0")
+    check_bounds(table)
     _check_setting(table)
-
-
-def _finite(*columns: pa.ChunkedArray) -> bool:
-    chunks = [chunk.cast(pa.float64()) for column in columns for chunk in column.chunks]
-    return pc.all(pc.is_finite(pa.chunked_array(chunks, pa.float64()))).as_py() is not False
 
 
 def judged(name: str) -> bool:
@@ -123,7 +105,8 @@ def judged(name: str) -> bool:
 
 
 def _check_setting(table: pa.Table) -> None:
-    """One defense, one value of each knob, and one that this version's configurations accept."""
+    """One defense, one value of each knob, and one that this version's configurations accept; one split a
+    seed."""
     defenses = set(table.column("defense").to_pylist())
     knobs: dict[str, Any] = {}
     for name in table.column_names:
@@ -134,6 +117,10 @@ def _check_setting(table: pa.Table) -> None:
                 raise Unreadable(f"its rows have {len(values)} values of {name}")
             if name.startswith("defense."):
                 knobs[name.removeprefix("defense.")] = values[0]
+    if "split" in table.column_names:
+        splits = table.group_by("seed").aggregate([("split", "count_distinct")])
+        if (pc.max(splits.column("split_count_distinct")).as_py() or 0) > 1:
+            raise Unreadable("its rows have several splits of a seed")
     if len(defenses) > 1:
         raise Unreadable("its rows are of several defenses")
     config_from(defenses.pop(), knobs)
@@ -165,4 +152,7 @@ def _scene(table: pa.Table) -> dict[str, Any]:
             if len(values):
                 value = values[0].as_py()
                 found[name] = value.partition(":")[0] if name == "dataset" else value
+    if "split" in table.column_names:  # the images of a seed, whichever file the columns are from
+        pairs = table.select(["seed", "split"]).group_by(["seed", "split"]).aggregate([]).to_pylist()
+        found |= {f"split of seed {pair['seed']}": pair["split"] for pair in pairs if pair["split"]}
     return found

@@ -45,10 +45,8 @@ def shows_people(study: StoredStudy) -> bool:
 
 def pictures(study: StoredStudy, trial: str) -> dict[str, NDArray[np.float64]]:
     """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1]; empty if none are there or readable."""
-    kept = study.read(KEPT)
-    if kept is not None:
-        return kept_pictures(kept, f"{study.folder}/{KEPT}", trial)
-    return read_pictures(study.storage, study.folder, trial)
+    kept = kept_pictures(study.storage, f"{study.folder}/{KEPT}", trial)
+    return read_pictures(study.storage, study.folder, trial) if kept is None else kept
 
 
 def grid(study: StoredStudy, settings: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,11 @@ from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importan
 from study.reports.html.markup import command, escape, note, printed, scroller, section, table
 from study.reports.html.vectors import SHOWN
 from study.reports.tables import check_counts, fresh_report, statistics_tables
+from study.settings.study_settings import StudySettings
 
+ABOUT_KEYS = ("command", "content", "settings", "source", "started", "study", "versions")
+SETTINGS = {"victim_digest", *(f.name for f in dataclasses.fields(StudySettings))}
+"""What a study writes into study.json, and into its settings."""
 NAMED = 100
 """Trials that one kind of failure names; the others are counted."""
 
@@ -290,8 +295,10 @@ def _named(trials: list[str]) -> str:
 
 
 def about(study: StoredStudy) -> str:
-    """study.json as it is."""
-    text = json.dumps(study.about, indent=2, sort_keys=True)
+    """What study.json says under the names that a study writes; nothing else that may stand there."""
+    known = {name: study.about[name] for name in ABOUT_KEYS if name in study.about}
+    known["settings"] = {k: v for k, v in study.about.get("settings", {}).items() if k in SETTINGS}
+    text = json.dumps(known, indent=2, sort_keys=True)
     inner = scroller("study.json", f"<pre>{escape(text)}</pre>")
     return section(
         "about", "study.json", f"<details><summary>settings, versions, source</summary>{inner}</details>"

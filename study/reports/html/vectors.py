@@ -51,8 +51,8 @@ Vectors = dict[str, NDArray[np.float64]]
 
 def kept_vectors(study: StoredStudy) -> Vectors | None:
     """Vectors that are kept beside the records: name -> (n, K), clean ones first; None if there are none."""
-    data = study.read(KEPT)
     try:
+        data = study.read(KEPT)
         return None if data is None else {k: v[:SHOWN] for k, v in vectors_of(data).items()}
     except Unreadable as error:
         leave_out(f"{study.folder}/{KEPT}", error)

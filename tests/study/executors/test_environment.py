@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Machine:
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return {**json.loads(done.stdout), "stderr": done.stderr}
 
     def refused(self, address: str | None, **environment: str) -> str:
         error = self.plan(address, **environment)["error"]
@@ -153,16 +153,81 @@ def test_the_cluster_of_this_machine_is_used(machine: Machine, live: str) -> Non
     machine.leave_address(live + "\n")
     for address in (None, "auto"):
         found = machine.plan(address)
-        expect_cluster(found, None)
+        expect_cluster(found, live)  # as it was judged: Ray would read the file once more
         assert found["plan"]["growing"] is False
-    assert found["text"] == "the Ray cluster at this machine"
+    assert found["text"] == f"the Ray cluster at {live}"
     expect_local(machine.plan("local"), machine)  # unless a local one is asked for
 
 
 def test_ray_tmpdir_is_where_ray_leaves_its_address(machine: Machine, live: str, tmp_path: Path) -> None:
     machine.leave_address(live, tmp_path / "ray-tmp")
     expect_local(machine.plan(), machine)
-    expect_cluster(machine.plan(RAY_TMPDIR=str(tmp_path / "ray-tmp")), None)
+    expect_cluster(machine.plan(RAY_TMPDIR=str(tmp_path / "ray-tmp")), live)
+
+
+def _theirs(path: Path) -> None:
+    os.chown(path, 65534, 65534)
+
+
+def _their_folder(path: Path) -> None:
+    os.chown(path.parent, 65534, 65534)
+
+
+def _their_folder_under_another_name(path: Path) -> None:
+    path.parent.rename(path.parents[1] / "elsewhere")
+    path.parent.symlink_to(path.parents[1] / "elsewhere")
+    os.lchown(path.parent, 65534, 65534)
+
+
+def _open_above(path: Path) -> None:
+    path.parents[1].chmod(0o777)
+
+
+def _link(path: Path) -> None:
+    path.rename(path.parents[2] / "ours")
+    path.symlink_to(path.parents[2] / "ours")
+
+
+def _hard_link(path: Path) -> None:
+    path.with_name("another").hardlink_to(path)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _writable(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def _group_writable(path: Path) -> None:
+    os.chown(path, -1, 65534)
+    path.chmod(0o664)
+
+
+PLANTED = [
+    _theirs, _their_folder, _their_folder_under_another_name, _open_above, _link, _hard_link, _pipe,
+    _writable, _group_writable,
+]  # fmt: skip
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another account")
+@pytest.mark.parametrize("plant", PLANTED)
+def test_an_address_that_another_account_may_have_left_is_ignored(
+    machine: Machine, live: str, plant: Callable[[Path], None]
+) -> None:
+    """Whoever writes that file chooses which Ray runs our code and reads our images."""
+    machine.leave_address(live)
+    path = machine.tmp / "ray" / "ray_current_cluster"
+    path.parent.chmod(0o777)  # as Ray leaves it
+    expect_cluster(machine.plan(), live)
+    plant(path)
+    found = machine.plan(MIPOISON_RAY_TMP=str(machine.home / "m"))
+    assert found["plan"]["local"] is True
+    assert found["stderr"].count("\n") == 1
+    assert f"{path} is ignored" in found["stderr"]
+    assert "--address auto: no Ray node runs" in machine.refused("auto")
 
 
 def test_a_head_made_by_ray_up_may_grow(machine: Machine, live: str) -> None:

@@ -20,7 +20,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from study import render, report
 from study.analysis.frontier import frontier_table
-from study.records.finished import load
+from study.records.finished import load, small_parquet
 from study.records.reading import Unreadable, saying
 from study.records.reading.documents import about_to_show, parse_json, started_of
 from study.records.reading.episodes import compact_of, episodes_of
@@ -77,7 +77,7 @@ def shapes(folder: Path, rng: random.Random) -> Iterator[tuple[str, bytes, Calla
         judge = functools.partial(episodes_of, trial=path.name.split(".")[0], schema=schema)
         for how, data in tables_like(path.read_bytes(), rng):
             yield f"episodes/{path.name}", data, judge, how
-    small = render.small_parquet(load(folder).episodes.dropna(axis=1, how="all"))
+    small = small_parquet(load(folder).episodes.dropna(axis=1, how="all"))
     for how, data in tables_like(small, rng):
         yield "episodes.parquet", data, functools.partial(compact_of, schema=schema, name="x"), how
     for name, judge in (("vectors", vectors_of), ("pictures", pictures_of), ("cosine", cosine_of)):

@@ -270,9 +270,9 @@ def test_a_driver_reads_every_file_once_and_moves_what_it_cannot_read(
     read, told = list[str](), list[tuple[int, int]]()
     original = Storage.read
 
-    def reading(self: Storage, name: str) -> bytes | None:
+    def reading(self: Storage, name: str, *most: int) -> bytes | None:
         read.append(name)
-        return original(self, name)
+        return original(self, name, *most)
 
     monkeypatch.setattr(Storage, "read", reading)
     finished, moved = records.take_in(lambda *parts: told.append(parts))

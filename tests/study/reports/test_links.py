@@ -12,6 +12,7 @@ import pytest
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
 from study import render, report, reproduce
+from study.reports import rendering
 
 Make = Callable[[Path, Path], None]
 
@@ -61,7 +62,7 @@ def test_nothing_outside_is_written(
     (root / "out").mkdir()
     (root / name).unlink(missing_ok=True)
     make(root / name, outside / "mine")
-    monkeypatch.setattr(render, "frontier_figure", lambda *a, **k: a[2].write_bytes(b"drawn"))
+    monkeypatch.setattr(rendering, "frontier_figure", lambda *a, **k: a[2].write_bytes(b"drawn"))
     code = WRITERS[writer][0](root / "s", root / "out")
     said = capsys.readouterr().err
     assert [p.name for p in outside.iterdir()] == ["mine"]

@@ -166,7 +166,7 @@ def test_a_study_of_stated_probabilities(here: Path) -> None:
         assert stated[column].tolist() == pytest.approx(logits[column].tolist(), abs=1e-6, nan_ok=True)
     one = StudySettings(dataset="folder:data", victim="cli_net:soft", victim_state="net.safetensors")
     two = dataclasses.replace(one, victim_outputs="probabilities")
-    assert [d.split(":")[0] for d in differences(one.shared(), two.shared())] == ["victim_outputs"]
+    assert [d.split(":")[0] for d in differences(one.identity(), two.identity())] == ["victim_outputs"]
 
 
 @pytest.mark.ray

@@ -131,7 +131,7 @@ def test_an_archive_of_faces_may_be_moved(here: Path) -> None:
     content = opened("faces:one.npz", resume=False, name="t", **changes).content
     shutil.rmtree("out/s/episodes")
     settings = StudySettings(**TINY | changes | {"dataset": "faces:one.npz"})
-    Path("out/s/study.json").write_text(json.dumps({"settings": settings.shared(), "content": content}))
+    Path("out/s/study.json").write_text(json.dumps({"settings": settings.identity(), "content": content}))
     Path("one.npz").rename("moved.npz")
     assert opened("faces:moved.npz", **changes).content == content
     with pytest.raises(ConfigError, match="not those that study 's' was begun"):
@@ -177,11 +177,11 @@ def test_the_classifier_of_an_earlier_version_is_known_again(
     now = StudySettings(**TINY, dataset="folder:img", victim="earlier_net:make")
     earlier = load_victim("earlier_net:make").earlier
     assert earlier != now.victim_digest
-    same = now.continuing(now.shared() | {"victim_digest": earlier})
-    assert same.victim_digest == same.shared()["victim_digest"] == earlier
+    same = now.continuing(now.identity() | {"victim_digest": earlier})
+    assert same.victim_digest == same.identity()["victim_digest"] == earlier
     assert same.scenes()[0].victim_name == f"earlier_net:make@{earlier}"
-    assert now.continuing(now.shared() | {"victim_digest": "0" * 16}) is now
-    assert now.continuing(now.shared()) is now
+    assert now.continuing(now.identity() | {"victim_digest": "0" * 16}) is now
+    assert now.continuing(now.identity()) is now
     monkeypatch.setattr("mipoison.scene.check_victim", lambda *_: None)  # it is not trained
     scene = same.scenes()[0]
     own_victim(scene, split_of(scene), torch.device("cpu"))

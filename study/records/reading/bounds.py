@@ -1,0 +1,93 @@
+"""What each measured column of a record can be: shares, errors of pixels in [0, 1], counts, times."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from study.records.reading import Unreadable
+from study.records.reading.documents import MAX_ATTEMPT
+
+ROUNDING = 1e-3
+"""By which sums and norms in single precision may be off; what is beyond is no rounding."""
+SHARE = (0.0, 1.0)
+CORRELATION = (-1 - ROUNDING, 1 + ROUNDING)
+DIFFERENCE = (-1.0, 1.0)
+"""Between two shares."""
+ERROR = (0.0, 1 + ROUNDING)
+"""Mean square of the difference of pixels in [0, 1]."""
+DISTANCE = (0.0, math.sqrt(2) + ROUNDING)
+"""Between two confidence vectors."""
+GAIN = (-1e9, 1.0)
+"""1 minus the ratio of two errors, the second of which may be small."""
+AMOUNT = (0.0, 1e12)
+"""Seconds, megabytes, errors in the squares of another pixel scale: more than there ever is."""
+NATS = (-ROUNDING, 1e3)
+COUNT = (1, 2**31)
+BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("model_accuracy", "protected_accuracy", "label_agreement", "label_recovery", "ece",
+         "attack_set_label_agreement", "attack_accuracy", "attack_accuracy_test", "cycle_accuracy",
+         "open_accuracy", "evaluator_accuracy", "clean_attack_accuracy"), SHARE),
+    **dict.fromkeys(("rank_correlation", "ssim", "alignment_before", "alignment_after"), CORRELATION),
+    "excess_attack_accuracy": DIFFERENCE,
+    **dict.fromkeys(
+        ("reconstruction_error", "reconstruction_error_test", "mean_image_error",
+         "clean_reconstruction_error", *PERCENTILE_COLUMNS), ERROR),
+    **dict.fromkeys(("confidence_distortion", "attack_set_distortion", "repeat_query_distance"), DISTANCE),
+    **dict.fromkeys(("reconstruction_skill", "excess_leakage"), GAIN),
+    **dict.fromkeys(
+        ("reconstruction_error_paper_scale", "poison_ms_per_sample", "inference_ms_per_sample",
+         "seconds_prepare", "seconds_poison", "seconds_attack", "seconds_evaluate",
+         "peak_memory_mb"), AMOUNT),
+    "kl": NATS,
+    **dict.fromkeys(("n_classes", "stacked_members"), COUNT),
+    "queries": (0, 2**53),
+    "seed": (0, 2**31 - 1),
+    "attempt": (0, MAX_ATTEMPT - 1),
+}  # fmt: skip
+"""Column -> least and greatest value. Settings (``defense.``, ``attack.``, ``scene.``) have kinds of their
+own."""
+LARGEST = 1e18
+"""Of any other number: its square and its sums stay finite."""
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value of each column, as columns of a matrix."""
+    pairs = np.array([BOUNDS.get(name, (-LARGEST, LARGEST)) for name in names], float).reshape(-1, 2)
+    return pairs[:, :1], pairs[:, 1:]
+
+
+def check_bounds(table: pa.Table) -> None:
+    """Whether every number is one that its column can have.
+
+    All columns at once: of a trial's 20 rows, a call for each column costs more than its numbers.
+
+    Raises:
+        Unreadable: the first that is not.
+    """
+    names = tuple(f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
+    if not names or not len(table):
+        return
+    chunks = [chunk.cast(pa.float64(), safe=False) for name in names for chunk in table.column(name).chunks]
+    together = pa.chunked_array(chunks, pa.float64())
+    values = together.to_numpy().reshape(len(names), len(table))  # what is missing is NaN here
+    least, most = _limits(names)
+    with np.errstate(invalid="ignore"):
+        outside = (values < least) | (values > most)
+    if not outside.any() and pc.all(pc.is_finite(together)).as_py() is not False:
+        return
+    for i, name in enumerate(names):
+        column = table.column(name)
+        if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
+            raise Unreadable(f"column {name} has values that are not finite")
+        if outside[i].any():
+            found = pc.min_max(column).as_py()
+            seen = f"from {found['min']:.6g} to {found['max']:.6g}"
+            raise Unreadable(f"{name} {seen}: outside {least[i, 0]:.6g} to {most[i, 0]:.6g}")
