@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mipoison"
 
 LAYERS: list[set[str]] = [
-    {"_moved", "config", "randomness", "simplex", "images", "imagefolder", "outputs"},
+    {"_moved", "config", "randomness", "process", "simplex", "images", "imagefolder", "outputs"},
     {"storage", "s3", "datasets", "training", "memory", "ask", "arguments"},
     {"checkpoint", "fingerprints", "identity", "weights"},
     {"artifacts", "splits", "models", "victim"},
