@@ -34,6 +34,10 @@ _SAME_ANSWER, _SAME_IN_HALF, _SAME_IN_TF32 = 1e-4, 0.05, 0.01
 """Confidences that differ by more between two batches are no rounding: of float32, 16 bits, a GPU's TF32."""
 _LONE, _OTHER_CHUNK = 8, 37
 """Images that are asked alone, and how many at a time in another order."""
+_APART = (
+    "it answers an image differently among others (batch statistics): use it, or export it, in eval mode, with "
+    "layers that keep running statistics (track_running_stats=True), and compute nothing over the batch"
+)
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +88,17 @@ def _check_alone(classifier: Classifier, x_NCHW: Tensor, z_NK: Tensor) -> None:
     """Whether an image's answer depends on the others: all are asked in another order and number, some alone."""
     order = torch.randperm(len(x_NCHW), generator=generator(1, "another order"))
     lone = order[:_LONE]
-    z_other = torch.cat([classifier(x_NCHW[rows]).cpu() for rows in (*order.split(_OTHER_CHUNK), *lone[:, None])])
+    try:
+        z_lone = torch.cat([classifier(x_NCHW[i : i + 1]).cpu() for i in lone.tolist()])
+    except ConfigError as error:
+        raise ConfigError(f"{error}; it answers {min(len(z_NK), CHUNK)} at a time: {_APART}") from error
+    z_other = torch.cat([*(classifier(x_NCHW[rows]).cpu() for rows in order.split(_OTHER_CHUNK)), z_lone])
     c_other, c_NK = torch.softmax(z_other.double(), 1), torch.softmax(z_NK.double(), 1)
     off = float((c_other - c_NK[torch.cat([order, lone])]).abs().max())
     if off > (bound := rounding(z_NK, classifier.device)):
         raise ConfigError(
-            f"classifier {classifier.name} answers an image differently among others (batch statistics): its "
-            f"confidences differ by {off:.2g}, at most {bound:.2g} is rounding. Export it, or use it, in eval "
-            "mode, with layers that keep running statistics, and compute nothing over the batch"
+            f"classifier {classifier.name}: confidences differ by {off:.2g}, at most {bound:.2g} is rounding: "
+            f"{_APART}"
         )
 
 

@@ -122,7 +122,7 @@ def signs_of_probabilities(z_NK: Tensor) -> str | None:
     sums_N = z_NK.sum(1)
     free = z_NK.shape[1] ** 0.5 * float(z_NK.std(0).square().mean().sqrt())
     total = float(sums_N.median())
-    if float((sums_N - total).square().mean().sqrt()) <= 0.1 * min(total, free):
+    if float((sums_N - total).square().mean().sqrt()) < 0.1 * min(total, free):
         return f"none is negative and each row sums to {total:.4g}"
     return None
 

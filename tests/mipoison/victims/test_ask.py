@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[Form, str]] = {
     "overflow": (lambda net, x: (net(x) * 1e5).half(), "not finite"),
     "overflow of ours": (lambda net, x: net(x).double() * 1e200, "not finite in float32"),
     "random": (lambda net, x: net(x) + torch.randn(len(x), 10), "differently when asked again"),
-    "numpy's": (lambda net, x: net(x) + float(np.random.rand()), "differently when asked again"),
+    "numpy's": (lambda net, x: net(x) * (1 + float(np.random.rand())), "differently when asked again"),
     "Python's": (lambda net, x: net(x) * (1 + random.random()), "differently when asked again"),
     "the batch's mean": (lambda net, x: net(x - x.mean()), "among others"),
     "a neighbour": (neighbours, "among others"),
@@ -299,9 +299,9 @@ PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda z: z.sigmoid(),
     "of 255": lambda z: (255 * z.softmax(1)).round(),
     "of 1000": lambda z: 1000 * z.softmax(1),
-    "a constant less": lambda z: z.softmax(1) - 1e-5,
 }
 UNSTATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "a constant less": lambda z: z.softmax(1) - 1e-5,
     "unsure sigmoid": lambda z: (z - 8).sigmoid(),
     "a class dropped": lambda z: z.softmax(1)[:, 1:],
     "of 10": lambda z: (10 * z.softmax(1)).round(),
@@ -392,7 +392,7 @@ def test_the_chance_is_hypergeometric(right: int) -> None:
     for k in (0, 1):
         told[torch.nonzero(y == k).flatten()[:wrong]] = 1 - k
     exact = float(scipy.stats.hypergeom.sf((told == y).sum().item() // 2 - 1, 128, 64, 64))
-    assert by_chance(told, y) == pytest.approx(exact, rel=0.1, abs=2e-4)
+    assert by_chance(told, y) == pytest.approx(exact, abs=4 * (exact / 9999) ** 0.5 + 2e-4)
 
 
 HONEST = [([900, 10], 0.9), ([990, 5], 0.7), ([1000, 3], 0.85), ([3] * 10, 0.3), ([2] * 10, 0.4)]
