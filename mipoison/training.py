@@ -13,15 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mipoison.process import ALONE
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @contextlib.contextmanager
 def seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
-    """A scope in which torch's global generators follow ``rng``; restored afterwards."""
+    """A scope in which torch's global generators follow ``rng``; restored afterwards.
+
+    They belong to the process: other threads that need them, or ask a classifier, wait.
+    """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with ALONE, torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(torch.randint(0, 2**62, (1,), generator=rng)))
         yield
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS: dict[str, list[set[str]]] = {
     "mipoison": [
-        {"_moved", "config", "randomness", "simplex"},
+        {"_moved", "config", "process", "randomness", "simplex"},
         {"storage", "training", "metrics"},
         {"data", "models"},
         {"victims", "alignment", "protocols"},

@@ -10,60 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import itertools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError, choose
+from mipoison.process import ALONE, callers_defaults, kept, undone
 from mipoison.victims.outputs import OUTPUTS, log_probabilities, logits_of
 
 DYNAMIC = (
     "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
 )
 """How a classifier is exported for batches of any size."""
-_KINDS = ("cpu", "cuda")
-_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_default_device, torch.set_default_device),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
-    *(
-        (
-            functools.partial(torch.is_autocast_enabled, kind),
-            functools.partial(torch.set_autocast_enabled, kind),
-        )
-        for kind in _KINDS
-    ),
-)
-"""Settings of the process that a classifier may leave changed: how they are read, and put back."""
-
-
-_SWITCHING = threading.RLock()
-"""Held while a module that its user left in training mode answers in eval mode."""
-
-
-@contextlib.contextmanager
-def undone() -> Iterator[None]:
-    """A scope (or a decorator) in which the caller's autocast, inference mode, ``no_grad``, default dtype and
-    default device do not hold: what we compute is the same wherever it is called from."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in _KINDS:
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_dtype() != torch.float32:
-            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-            torch.set_default_dtype(torch.float32)
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        yield
+__all__ = ["DYNAMIC", "Classifier", "classifier_of", "on_device", "undone"]
 
 
 class Classifier:
@@ -71,8 +33,10 @@ class Classifier:
 
     The module is given a copy of the images (it may change them in place), in float32 or, where it fails on
     that, in its own weights' dtype. It answers in eval mode and without gradients; its training flags, the
-    global random generators, default dtype and device, threads and autocast are afterwards as before. Logits
-    are a copy. They may be of any floating dtype and come as a tensor, as the first (N, K) of a tuple or
+    global random generators (torch's, numpy's, Python's), default dtype and device, threads and autocast are
+    afterwards as before, so that one thread at a time asks. A module that was left in training mode is not
+    switched: a copy in eval mode answers in its place. Logits are a copy. They may be of any floating
+    dtype and come as a tensor, as the first (N, K) of a tuple or
     list, under one of :data:`KEYS`, or as ``.logits`` of an object.
 
     Args:
@@ -101,7 +65,7 @@ class Classifier:
         self.outputs, self.n_classes = outputs, n_classes
         self.module = module if device is None else on_device(module, device, self.name)
         self._dtype: torch.dtype | None = None
-        self._theirs = torch.get_default_dtype(), torch.get_default_device()
+        self.theirs = callers_defaults()
 
     @property
     def device(self) -> torch.device:
@@ -112,8 +76,8 @@ class Classifier:
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """Logits (N, K) of ours, on the device of the images."""
         try:
-            with _kept(_home(self.module)), self._in_eval_mode(), torch.no_grad(), self._own_defaults():
-                answer = self._answer(x_NCHW)
+            with ALONE, kept(_home(self.module)), self._in_eval_mode() as module, self._own_defaults():
+                answer = self._answer(module, x_NCHW)
                 z_NK = logits_of(answer, self.name, x_NCHW.shape[0], self.n_classes)
                 z_NK = z_NK.detach().to(x_NCHW.device, copy=True)
         except (ConfigError, MemoryError, torch.OutOfMemoryError):
@@ -131,19 +95,20 @@ class Classifier:
             )
         return log_probabilities(z_NK, self.name) if self.outputs == "probabilities" else z_NK
 
-    def _answer(self, x_NCHW: Tensor) -> Any:
+    @torch.no_grad()
+    def _answer(self, module: nn.Module, x_NCHW: Tensor) -> Any:
         home = _home(self.module) or x_NCHW.device
         if self._dtype is not None:
-            return self.module(x_NCHW.detach().to(home, self._dtype, copy=True))
+            return module(x_NCHW.detach().to(home, self._dtype, copy=True))
         own = next((t.dtype for t in _tensors(self.module) if t.is_floating_point()), torch.float32)
         try:
-            answer = self.module(x_NCHW.detach().to(home, torch.float32, copy=True))
+            answer = module(x_NCHW.detach().to(home, torch.float32, copy=True))
             self._dtype = torch.float32
         except (RuntimeError, TypeError):
             if own == torch.float32:
                 raise
             try:
-                answer = self.module(x_NCHW.detach().to(home, own, copy=True))
+                answer = module(x_NCHW.detach().to(home, own, copy=True))
             except (RuntimeError, TypeError):
                 answer = None
             if answer is None:  # not the dtype, then: what it said first is what counts
@@ -152,26 +117,28 @@ class Classifier:
         return answer
 
     @contextlib.contextmanager
-    def _in_eval_mode(self) -> Iterator[None]:
+    def _in_eval_mode(self) -> Iterator[nn.Module]:
+        """The module, or what answers for it in eval mode; its own flags are afterwards as before."""
         flags = [(m, m.training) for m in self.module.modules()]
-        if not any(flag for _, flag in flags):
-            yield
-            return
-        with _SWITCHING:
-            try:
+        try:
+            module = self.module
+            if any(flag for _, flag in flags):
+                with contextlib.suppress(Exception):  # what cannot be copied is switched, and back
+                    module = copy.deepcopy(module)
                 with contextlib.suppress(NotImplementedError):  # an exported program has one mode
-                    self.module.eval()
-                yield
-            finally:
+                    module.eval()
+            yield module
+        finally:
+            if any(m.training != flag for m, flag in flags):
                 with contextlib.suppress(NotImplementedError):
                     self.module.train(flags[0][1])
-                for module, flag in flags:
-                    module.training = flag
+                for m, flag in flags:
+                    m.training = flag
 
     @contextlib.contextmanager
     def _own_defaults(self) -> Iterator[None]:
         """Default dtype and device as they were where the classifier was handed over."""
-        dtype, device = self._theirs
+        dtype, device = self.theirs
         with contextlib.ExitStack() as stack:
             if dtype != torch.float32:
                 stack.callback(torch.set_default_dtype, torch.float32)
@@ -224,11 +191,15 @@ def classifier_of(
             "one (class Net(torch.nn.Module): def forward(self, x): return f(x))"
         )
     name, stated = None, None
-    if isinstance(asked := getattr(model, "asked", None), Classifier):  # of load_victim
+    asked = getattr(model, "asked", None)
+    if isinstance(asked, Classifier):  # of load_victim
         model, name, stated = asked.module, asked.name, asked.outputs
     if outputs is not None and stated is not None and outputs != stated:
         raise ConfigError(f"the classifier was loaded with outputs={stated!r}: outputs={outputs!r} differs")
-    return Classifier(model, name=name, outputs=outputs or stated, device=device, n_classes=n_classes)
+    made = Classifier(model, name=name, outputs=outputs or stated, device=device, n_classes=n_classes)
+    if isinstance(asked, Classifier):
+        made.theirs = asked.theirs
+    return made
 
 
 def on_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
@@ -255,17 +226,3 @@ def _home(module: nn.Module) -> torch.device | None:
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     return itertools.chain(module.parameters(), module.buffers())
-
-
-@contextlib.contextmanager
-def _kept(device: torch.device | None) -> Iterator[None]:
-    """What a module may change in the process is put back: :data:`_STATE`, and the random generators."""
-    before = [get() for get, _ in _STATE]
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            for (get, put), value in zip(_STATE, before, strict=True):
-                if get() != value:
-                    put(value)

@@ -5,17 +5,17 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator
 
-import scipy.stats
+import numpy as np
 import torch
 from torch import Tensor
 
 from mipoison.config import ConfigError
+from mipoison.process import other_numbers
 from mipoison.protocols import CHUNK
-from mipoison.randomness import generator
-from mipoison.training import seeded
+from mipoison.randomness import generator, role_seed
 from mipoison.victims.ask import Classifier, undone
 from mipoison.victims.outputs import signs_of_probabilities
 
@@ -24,9 +24,22 @@ PROBE = 256
 MORE = 4096
 """As many where it was not seen on the first ones to recognise anything: fair to weak classifiers."""
 ERROR = 1e-3
-"""Probability with which a classifier that answers without regard to the image passes a look at the bound."""
-_SAME_ANSWER, _SAME_IN_HALF = 1e-4, 0.05
-"""Confidences that differ by more between two batches are no rounding: of float32, and of 16 bits."""
+"""Probability with which a classifier that answers without regard to the image passes a look, at most."""
+ENOUGH = 100
+"""Images outside the commonest class from which on a classifier that is not told from chance is refused."""
+_HOPELESS = 0.9
+"""With fewer it is refused where so large a share of permuted answers is right as often; else only named."""
+_PERMUTATIONS = 9999
+_SAME_ANSWER, _SAME_IN_HALF, _SAME_IN_TF32 = 1e-4, 0.05, 0.01
+"""Confidences that differ by more between two batches are no rounding: of float32, 16 bits, a GPU's TF32."""
+_LONE, _OTHER_CHUNK = 8, 37
+"""Images that are asked alone, and how many at a time in another order."""
+_APART = (
+    "it answers an image differently among others (batch statistics): use it, or export it, in eval mode, "
+    "with layers that keep running statistics (track_running_stats=True), and compute nothing over the batch"
+)
+
+log = logging.getLogger(__name__)
 
 
 @undone()
@@ -41,7 +54,9 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
     Raises:
         ConfigError: it fails on such images; gives another number of outputs, probabilities that nobody
             stated, or numbers that are not finite; answers differently when asked again or among other
-            images; or recognises its training images no better than a constant answer would.
+            images; or recognises its training images no better than chance (of fewer than :data:`ENOUGH`
+            outside the commonest class: is right no more often than most random orders of its answers; else
+            a warning).
     """
     rows = spread(y_N, PROBE) if y_N is not None else torch.arange(min(len(x_NCHW), PROBE))
     name, x_probe = classifier.name, x_NCHW[rows]
@@ -59,21 +74,42 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
         )
     c_NK = torch.softmax(z_NK.double(), 1)
     first = x_probe[:CHUNK]
-    with seeded(generator(1, "asked again"), classifier.device):  # other random numbers than before
+    with other_numbers(1, classifier.device):  # other random numbers than before
         again_NK = torch.softmax(answers(classifier, first).double(), 1)
     if float((again_NK - c_NK[:CHUNK]).abs().max()) > _SAME_ANSWER:
         raise ConfigError(
             f"classifier {name} answers the same images differently when asked again: does it draw random "
             "numbers, or keep what it was asked? switch that off in eval mode"
         )
-    alone_NK = torch.softmax(torch.cat([answers(classifier, x[None]) for x in first[:2]]).double(), 1)
-    rounding = _SAME_IN_HALF if _in_half(z_NK) else _SAME_ANSWER
-    if float((alone_NK - c_NK[:2]).abs().max()) > rounding:
-        raise ConfigError(
-            f"classifier {name} answers an image differently among others (batch statistics): export it, or "
-            "use it, in eval mode"
-        )
+    _check_alone(classifier, x_probe, z_NK)
     _judge(classifier, x_NCHW, y_N, rows, z_NK)
+
+
+def _check_alone(classifier: Classifier, x_NCHW: Tensor, z_NK: Tensor) -> None:
+    """Whether an answer depends on the other images: all are asked in another order, some alone."""
+    order = torch.randperm(len(x_NCHW), generator=generator(1, "another order"))
+    lone = order[:_LONE]
+    try:
+        z_lone = torch.cat([classifier(x_NCHW[i : i + 1]).cpu() for i in lone.tolist()])
+    except ConfigError as error:
+        raise ConfigError(f"{error}; it answers {min(len(z_NK), CHUNK)} at a time: {_APART}") from error
+    z_other = torch.cat([*(classifier(x_NCHW[rows]).cpu() for rows in order.split(_OTHER_CHUNK)), z_lone])
+    c_other, c_NK = torch.softmax(z_other.double(), 1), torch.softmax(z_NK.double(), 1)
+    off = float((c_other - c_NK[torch.cat([order, lone])]).abs().max())
+    if off > (bound := rounding(z_NK, classifier.device)):
+        raise ConfigError(
+            f"classifier {classifier.name}: confidences differ by {off:.2g}, at most {bound:.2g} is "
+            f"rounding: {_APART}"
+        )
+
+
+def rounding(z_NK: Tensor, device: torch.device) -> float:
+    """How much confidences may differ between two batches, kernels or devices: of numbers that large."""
+    if any(bool((z_NK.to(kind).float() == z_NK).all()) for kind in (torch.float16, torch.bfloat16)):
+        return _SAME_IN_HALF  # computed with 16 bits, whatever their type is now
+    if device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
+        return _SAME_IN_TF32
+    return _SAME_ANSWER + 32 * torch.finfo(torch.float32).eps * float(z_NK.abs().max())
 
 
 def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Tensor, z_NK: Tensor) -> None:
@@ -89,33 +125,66 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
                 "trained, and are these its training images, in [0, 1]?"
             )
         return
-    counts = torch.bincount(y_N[rows], minlength=n_classes)
+    y_rows = y_N[rows].cpu()
+    counts = torch.bincount(y_rows, minlength=n_classes)
     if int((counts > 0).sum()) < 2:
         raise ConfigError(
             f"all {len(y_N)} private labels are {int(y_N[0])}: classifier {name} cannot be judged by "
             f"one class; "
             f"give images of at least two of {n_classes}"
         )
-    right = int((told_N == y_N[rows]).sum())
-    if right >= least_right(counts.tolist()):
+    p = by_chance(told_N, y_rows)
+    if p <= ERROR / 2:  # two counts are looked at
         return
     wider = spread(y_N, MORE)
     if len(wider) > len(rows):
         _judge(classifier, x_NCHW, y_N, wider, answers(classifier, x_NCHW[wider]))
         return
-    n, most = len(rows), int(torch.bincount(told_N).max())
+    n, right, most = len(rows), int((told_N == y_rows).sum()), int(torch.bincount(told_N).max())
     absent = [str(k) for k in range(n_classes) if counts[k] == 0]
+    found = (
+        f"classifier {name} recognises {right / n:.1%} of {n} private training images ({int(counts.max())} "
+        f"at most of a class), no better than chance: its answers in random order are right as often in "
+        f"{p:.2g} of all orders, {ERROR / 2:g} at most are needed to tell (error {ERROR:g}); its commonest "
+        f"answer, class {int(torch.bincount(told_N).argmax())}, was given to {most}"
+    )
+    if n - int(counts.max()) < ENOUGH and p <= _HOPELESS:
+        log.warning("%s. So few images do not decide it: it is measured all the same", found)
+        return
     raise ConfigError(
-        f"classifier {name} recognises {right / n:.1%} of {n} private training images "
-        f"({int(counts.max())} at "
-        f"most of a class), no better than chance: a constant answer reaches "
-        f"{int(counts.max()) / n:.1%}, and "
-        f"{least_right(counts.tolist()) / n:.1%} are needed to tell (error {ERROR:g}); its commonest answer, "
-        f"class {int(torch.bincount(told_N).argmax())}, was given to {most}. Is it trained, are its "
-        f"outputs in "
-        "the order of the labels (sorted class names), and does it take images in [0, 1]?"
+        f"{found}. Is it trained, are its outputs in the order of the labels (sorted class names), and does "
+        "it take images in [0, 1]?"
         + (f" Classes without an image: {', '.join(absent[:20])}" if absent else "")
     )
+
+
+def by_chance(told_N: Tensor, y_N: Tensor) -> float:
+    """How often answers in random order are right as often as they are: a permutation test's p-value.
+
+    Of two counts, all right answers, and those of each class divided by its size: the less likely of the two
+    counts. The first sees a classifier that knows the frequent classes alone, the second one that knows rare
+    ones. Both depend on which answers go together with which labels, and not on how uneven either is.
+
+    Args:
+        told_N: the answers. y_N: the labels.
+    """
+    told, y = told_N.cpu().numpy(), y_N.cpu().numpy()
+    each_N = 1 / np.bincount(y)[y]
+    rng = np.random.default_rng(role_seed(0, "by chance"))
+    as_good = np.zeros(2, int)
+    right = told == y
+    reached = np.array([right.sum(), right @ each_N])
+    for n in _batches(len(y)):
+        drawn = rng.permuted(np.broadcast_to(told, (n, len(y))), axis=1) == y
+        as_good += (np.stack([drawn.sum(1), drawn @ each_N], 1) >= reached - 1e-9).sum(0)
+    return float((1 + as_good.min()) / (1 + _PERMUTATIONS))
+
+
+def _batches(n: int) -> Iterator[int]:
+    """How many orders of ``n`` answers are drawn at a time, in tens of MB."""
+    most = max(1, 2**21 // n)
+    for done in range(0, _PERMUTATIONS, most):
+        yield min(most, _PERMUTATIONS - done)
 
 
 def answers(classifier: Classifier, x_NCHW: Tensor) -> Tensor:
@@ -124,38 +193,9 @@ def answers(classifier: Classifier, x_NCHW: Tensor) -> Tensor:
 
 
 def spread(y_N: Tensor, n: int) -> Tensor:
-    """At most ``n`` rows, the classes in turn, in order; as even as makes a constant answer stand out most.
-
-    Of classes with more images than the others only so many are taken as help: with 1,000 and 3 images, 3
-    and 3, since right answers to 997 images of one class say nothing.
-    """
+    """At most ``n`` rows, the classes in turn, in order: as even as their sizes allow, rare ones whole."""
     y_N = y_N.cpu()
     rank_N = torch.empty_like(y_N)
     for k in y_N.unique():
         rank_N[y_N == k] = torch.arange(int((y_N == k).sum()))
-    order = torch.argsort(rank_N, stable=True)[:n]
-    best, best_power = order, 0.0
-    for most in range(1, int(rank_N[order].max()) + 2):
-        rows = order[rank_N[order] < most]
-        largest = int(torch.bincount(y_N[rows]).max())
-        power = -len(rows) * math.log(largest / len(rows))  # how unlikely a constant answer is always right
-        if power >= best_power:
-            best, best_power = rows, power
-    return best.sort().values
-
-
-def least_right(counts: Sequence[int]) -> int:
-    """How many right answers a constant one (or one drawn without regard to the image) does not reach.
-
-    A binomial bound with the largest class's share as the chance: it reaches so many with probability
-    :data:`ERROR` at most. Where images are so few that even all right would not do, one more than the largest
-    class has is enough: no bound holds there, but an honest classifier must not be refused for few images.
-    """
-    n, largest = sum(counts), max(counts)
-    bound = int(scipy.stats.binom.isf(ERROR, n, largest / n)) + 1
-    return bound if bound <= n else largest + 1
-
-
-def _in_half(z_NK: Tensor) -> bool:
-    """Whether numbers were computed with 16 bits, whatever their type is now."""
-    return any(bool((z_NK.to(kind).float() == z_NK).all()) for kind in (torch.float16, torch.bfloat16))
+    return torch.argsort(rank_N, stable=True)[:n].sort().values

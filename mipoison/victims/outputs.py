@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mipoison.config import ConfigError
@@ -18,6 +19,8 @@ KEYS = ("logits", "output", "outputs", "out")
 """Where logits are looked for in a dictionary, in this order."""
 FLOOR = 1e-12
 """Least probability, before its logarithm is taken: what half precision rounds to 0."""
+_TINY = 0.01
+"""Share of the largest entry by which probabilities may miss 0 and 1: subtracted constants, rounding."""
 
 
 def logits_of(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
@@ -34,6 +37,12 @@ def logits_of(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
         ConfigError: none are there, or another number of them; it says what to return.
     """
     found = _logits_in(answer, name, n, n_classes)
+    if found.layout is not torch.strided or found.is_quantized or found.is_meta:
+        dense = found.layout is torch.strided
+        kind = "sparse" if not dense else "quantized" if found.is_quantized else "meta"
+        remedies = {"sparse": "z.to_dense()", "quantized": "z.dequantize()"}
+        how = remedies.get(kind, "them computed, with values")
+        raise ConfigError(f"classifier {name} returns {kind} logits: return {how}")
     if found.ndim != 2 or len(found) != n or found.shape[1] < 2 or not found.is_floating_point():
         raise ConfigError(
             f"classifier {name} returns {_kind(found)} for {n} images: expected logits (N, K), one "
@@ -79,12 +88,12 @@ def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
     """Logits (N, K), float32, whose softmax is ``p_NK`` divided by its row sums.
 
     Raises:
-        ConfigError: numbers that are no probabilities (nor shares of 100).
+        ConfigError: numbers that are no probabilities, nor these times a constant.
     """
     p_NK = p_NK.double()
-    low, high = float(p_NK.amin()), float(p_NK.amax())
-    of_hundred = high > 1.01 and 50 <= float(p_NK.sum(1).median()) <= 150  # rounded to whole per cents, too
-    if low < -1e-3 or high > 101 or (high > 1.01 and not of_hundred):
+    low, high, sums_N = float(p_NK.amin()), float(p_NK.amax()), p_NK.sum(1)
+    uneven = high > 1.01 and bool(((sums_N / sums_N.median() - 1).abs() > 0.5).any())  # shares of 100, of 255
+    if high <= 0 or low < -_TINY * high or uneven:
         raise ConfigError(
             f"classifier {name} gives values from {low:.4g} to {high:.4g}, not probabilities as "
             f"stated: state "
@@ -96,25 +105,27 @@ def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
 
 
 def signs_of_probabilities(z_NK: Tensor) -> str | None:
-    """What shows that outputs are probabilities, or None.
+    """What shows that outputs may be probabilities, or None.
 
-    Nothing is negative, and either each row sums to 1 (or 100) within 2 %, with sums that vary a tenth at
-    most of what free entries' sums would; or everything is at most 1 and half of the rows have an entry of
-    at least 0.5. Genuine logits that are so (a last layer of small scale behind a ReLU) have to be stated;
-    unsure per-class scores, none above 0.5, are not recognised.
+    Nothing is negative (beyond a hundredth of the largest entry), and either everything is at most 1, as of a
+    softmax, of a sigmoid per class, or of some classes of either; or the row sums are one constant, as of
+    probabilities times 100, 255 or 1000, rounded or not: they vary a tenth at most, and a tenth at most of
+    what free entries' sums would. Genuine logits that are so (a last layer of small scale behind a ReLU) have
+    to be stated. Not recognised are sums that vary and exceed 1: per-class scores times 100.
     """
     z_NK = z_NK.double()
-    if len(z_NK) < 2 or float(z_NK.amin()) < -1e-6:
+    low, high = float(z_NK.amin()), float(z_NK.amax())
+    if high <= 0 or low < -_TINY * high:
+        return None
+    if high <= 1 + _TINY:
+        return f"all lie in [0, 1], the largest of a row at {float(z_NK.amax(1).median()):.2f} in the median"
+    if len(z_NK) < 2:
         return None
     sums_N = z_NK.sum(1)
     free = z_NK.shape[1] ** 0.5 * float(z_NK.std(0).square().mean().sqrt())
-    for total in (1, 100):
-        off = float((sums_N - total).square().mean().sqrt())
-        if off <= 0.02 * total and off <= 0.1 * free:
-            return f"none is negative and each row sums to {total}"
-    tops_N = z_NK.amax(1)
-    if float(tops_N.amax()) <= 1 + 1e-6 and float(tops_N.median()) >= 0.5:
-        return f"all lie in [0, 1], the largest of a row at {float(tops_N.median()):.2f} in the median"
+    total = float(sums_N.median())
+    if float((sums_N - total).square().mean().sqrt()) < 0.1 * min(total, free):
+        return f"none is negative and each row sums to {total:.4g}"
     return None
 
 

@@ -1,0 +1,111 @@
+"""What belongs to the whole process (default dtype, random generators, threads): one thread at a time.
+
+Whoever changes such a setting for a while holds :data:`ALONE` from before it is read until it is put back.
+Without, a second thread would read the changed value as the caller's own, and put that back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+ALONE = threading.RLock()
+"""Held by the thread that has process-wide settings changed, or that runs a user's code which may do so."""
+KINDS = ("cpu", "cuda")
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, torch.set_default_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (random.getstate, random.setstate),
+    *(
+        (
+            functools.partial(torch.is_autocast_enabled, kind),
+            functools.partial(torch.set_autocast_enabled, kind),
+        )
+        for kind in KINDS
+    ),
+)
+"""Settings that somebody else's code may leave changed: how they are read, and put back."""
+
+
+class _Callers(threading.local):
+    """Default dtype and device outside all of our scopes, of one thread; None outside of them."""
+
+    defaults: tuple[torch.dtype, torch.device] | None = None
+
+
+_callers = _Callers()
+
+
+def callers_defaults() -> tuple[torch.dtype, torch.device]:
+    """Default dtype and device of the user's program, inside :func:`undone` too."""
+    if _callers.defaults is not None:
+        return _callers.defaults
+    with ALONE:
+        return torch.get_default_dtype(), torch.get_default_device()
+
+
+@contextlib.contextmanager
+def undone() -> Iterator[None]:
+    """A scope (or a decorator) in which the caller's autocast, inference mode, ``no_grad``, default dtype and
+    default device do not hold: what we compute is the same wherever it is called from.
+
+    All of them but the dtype are the thread's own; where the dtype is another than float32, other threads
+    wait until the scope ends.
+    """
+    with contextlib.ExitStack() as stack:
+        outer = _callers.defaults
+        if outer is None:
+            _callers.defaults = callers_defaults()
+            stack.callback(setattr, _callers, "defaults", None)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in KINDS:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        with ALONE:  # nobody else has it changed now
+            if (dtype := torch.get_default_dtype()) != torch.float32:
+                stack.enter_context(ALONE)
+                stack.callback(torch.set_default_dtype, dtype)
+                torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextlib.contextmanager
+def kept(device: torch.device | None) -> Iterator[None]:
+    """A scope after which the process is as before: its settings, and the generators of torch, numpy, Python.
+
+    Args:
+        device: a GPU whose generator is kept, too.
+    """
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with ALONE, torch.random.fork_rng(devices=devices):
+        before, numbers = [get() for get, _ in _STATE], np.random.get_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numbers)  # noqa: NPY002
+            for (get, put), value in zip(_STATE, before, strict=True):
+                if get() != value:
+                    put(value)
+
+
+@contextlib.contextmanager
+def other_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """A scope in which every global generator draws what ``seed`` says; afterwards all are as before."""
+    with kept(device):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        yield
