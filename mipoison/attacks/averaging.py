@@ -21,7 +21,8 @@ from mipoison.protocols import Oracle, ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class AveragingConfig(DecoderConfig):
-    """A decoder that asks repeatedly.
+    """A decoder that asks each of its images several times and trains on the mean answer, or on every one:
+    undoes noise drawn afresh, not noise keyed by the query.
 
     Attributes:
         queries: how often each of its own images is asked, q from 1 to 1024 (the oracle counts every one).

@@ -18,7 +18,7 @@ from mipoison.training import RECONSTRUCTION_LOSSES, Job, Validation, apply, see
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig(Config):
-    """A decoder attacker.
+    """Trains a decoder (Yang et al. 2019, arXiv 1902.08552) on the answers to its own images.
 
     Attributes:
         features: input features, ``log`` or ``raw``.

@@ -21,7 +21,7 @@ CHUNK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig(Config):
-    """A diffusion attacker.
+    """Trains a conditional diffusion model on its own pairs and draws a sample for each released vector.
 
     Attributes:
         guidance: w of classifier-free guidance, [0, 20]; 0 is the conditional model alone.

@@ -22,7 +22,10 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledConfig(DecoderConfig):
-    """A decoder on a student's vectors; the student shares the decoder's width, steps and batch.
+    """Trains a student of the API, then a decoder on the student's answers, which no defense
+    perturbed one by one.
+
+    The student shares the decoder's width, steps and batch.
 
     Attributes:
         student_lr: peak learning rate of the student, above 0.

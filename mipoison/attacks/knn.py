@@ -26,7 +26,7 @@ JUDGED = 256
 
 @dataclass(frozen=True, kw_only=True)
 class KNNConfig(Config):
-    """A nearest-neighbour attacker.
+    """Answers with the mean image of the nearest released vectors: trains nothing.
 
     Attributes:
         inputs: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), standardised; or ``tuned``:

@@ -24,7 +24,8 @@ HIDDEN_PER_WIDTH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig(Config):
-    """An MLP attacker.
+    """A fully connected decoder on log scores, raw scores and the label, stopped early on its own validation
+    split.
 
     Attributes:
         inputs: ``log`` or ``raw`` scores, or ``all`` (both and the label's one-hot), standardised.

@@ -18,7 +18,11 @@ from mipoison.protocols import Oracle, ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class OneByOneConfig(MLPConfig):
-    """The MLP attacker with requests of one image; see MLPConfig."""
+    """Asks for one image per request, then learns as ``mlp`` does: bypasses a defense that treats the queries
+    of a request together.
+
+    Attributes: see MLPConfig.
+    """
 
     def make(self) -> OneByOne:
         return OneByOne(sized(self))

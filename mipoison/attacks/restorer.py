@@ -40,7 +40,10 @@ LEARNING_RATE = 2e-3
 
 @dataclass(frozen=True, kw_only=True)
 class RestorerConfig(DecoderConfig):
-    """A decoder on restored vectors. Shadow victim, substitute and decoder share width, steps and batch.
+    """Puts the public defense in front of a shadow victim of its own, learns to undo it, and inverts the
+    restored vectors.
+
+    Shadow victim, substitute and decoder share width, steps and batch.
 
     Attributes:
         hidden: units of the restoring network's two hidden layers, at least 1.

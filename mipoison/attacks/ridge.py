@@ -22,7 +22,7 @@ PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeConfig(Config):
-    """A ridge attacker.
+    """Linear regression of the pixels on the scores, in closed form: no gradient to poison.
 
     Attributes:
         inputs: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or ``tuned``: the best of

@@ -20,7 +20,9 @@ from mipoison.protocols import Oracle, ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class RobustConfig(DecoderConfig):
-    """A decoder trained robustly; ``loss`` applies where ``huber`` is 0.
+    """A decoder trained with fresh noise of the defense's size in every batch, and with the Huber loss.
+
+    ``loss`` applies where ``huber`` is 0.
 
     Attributes:
         noise: l2 length of the tangent noise added to every vector of every training batch, at least 0; None

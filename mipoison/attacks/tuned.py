@@ -37,7 +37,7 @@ CANDIDATES: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class TunedConfig(DecoderConfig):
-    """A decoder whose settings are chosen on the attacker's own data.
+    """Tries six decoders on its own validation split and trains the best on all of its images.
 
     Attributes:
         tune: how many of CANDIDATES are tried, the stated tuning budget: 1 to 12.

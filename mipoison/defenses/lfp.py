@@ -27,7 +27,7 @@ from mipoison.simplex import label_of, project_release, project_tangent
 
 @dataclass(frozen=True, kw_only=True)
 class LFPConfig(AlignedConfig):
-    """Rank reversal of a few vectors, then alignment.
+    """Label-flipping poisoning: reverses the ranks of a few vectors, then aligns them.
 
     Attributes:
         ratio: share of the vectors that are poisoned, in (0, 1).

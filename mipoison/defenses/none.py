@@ -13,7 +13,7 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class NoneConfig(Config):
-    """Nothing; the anchor at zero distortion."""
+    """Releases the clean vector: the anchor at zero distortion."""
 
     def make(self) -> NoDefense:
         return NoDefense()
