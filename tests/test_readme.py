@@ -1,7 +1,7 @@
-"""Every command and every piece of Python in the README is run, in order, at the smallest sizes.
+"""Every command and every piece of Python of the README and the site's own pages is run, at the smallest sizes.
 
-What cannot run on one machine is listed here by name, with the test that covers it. A new command without an
-entry fails.
+The order is that of the README and of the site's navigation; a command that appears twice runs once. What cannot
+run on one machine is listed here by name, with the test that covers it. A new command without an entry fails.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ import pytest
 import tyro
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PROGRAMS = ("python", "pip", "pytest", "ray", "optuna-dashboard", "tensorboard", "mkdocs")
+PROGRAMS = ("mipoison", "python", "pip", "pytest", "ray", "optuna-dashboard", "tensorboard", "mkdocs", "curl")
 TINY = [
     "--seeds",
     "2",
@@ -48,10 +47,30 @@ FEW = ["--attackers", "passive", "label-only", "--defenses", "rounding"]
 pytestmark = [pytest.mark.timeout(400)]
 
 
+def documents() -> list[Path]:
+    """The README and the site's own pages, in the order of its navigation, which has to list them all."""
+    folder = ROOT / ".docs" / "pages"
+    listed = re.findall(r": ([\w-]+\.md)$", (ROOT / ".docs" / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    own = [folder / name for name in listed if not (ROOT / name).exists()]
+    assert sorted(own) == sorted(folder.glob("*.md")), "the navigation lists every page once"
+    return [ROOT / "README.md", *own]
+
+
+def blocks_of(text: str) -> list[str]:
+    """A page's code in order: fenced blocks, and runs of lines indented by four."""
+    fenced = r"^```\w*\n(?P<fenced>[\s\S]*?)^```$"
+    indented = r"(?P<indented>(?:^ {4}.*\n|^\n(?= {4}))+)"
+    found = []
+    for match in re.finditer(f"{fenced}|{indented}", text, flags=re.MULTILINE):
+        block = match["fenced"] or re.sub(r"^ {4}", "", match["indented"] or "", flags=re.MULTILINE)
+        found.append(block.strip())
+    return found
+
+
 def blocks() -> list[str]:
-    """The README's code: runs of lines indented by four."""
-    found = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", README, flags=re.MULTILINE)
-    return [re.sub(r"^ {4}", "", text, flags=re.MULTILINE).strip() for text in found]
+    """The code of all documents; code that appears twice counts once."""
+    found = [block for path in documents() for block in blocks_of(path.read_text())]
+    return list(dict.fromkeys(found))
 
 
 def commands() -> list[str]:
@@ -71,13 +90,8 @@ def commands() -> list[str]:
 
 
 def pieces() -> list[str]:
-    """Python, a piece a block or half of one."""
-    return [
-        b
-        for block in blocks()
-        for b in re.split(r"\n\n(?=import duckdb)", block)
-        if re.match(r"(from|import) ", b)
-    ]
+    """The documents' Python, block by block."""
+    return [block for block in blocks() if re.match(r"(from|import) ", block)]
 
 
 ELSEWHERE = {
@@ -87,22 +101,23 @@ ELSEWHERE = {
     'pip install -e ".[docs]"': ".ci/run (the extra dev holds docs)",
     "mkdocs build -f .docs/mkdocs.yml": "tests/test_site.py",
     "ray up clusters/aws.yaml": "tests/clusters/test_bootstrap_aws.py",
-    "python study/benchmark.py": "tests/study/test_benchmark.py; .ci/run runs it with --quick",
-    "python study/reproduce.py --all --resume --data-root DATA": "tests/study/test_reproduce.py",
-    "tensorboard --logdir results/logged/tensorboard": "tests/study/tracking/test_trackers.py reads them",
-    "optuna-dashboard results/digits-same/optuna.log": "tests/study/tracking/test_trackers.py opens one",
+    "mipoison benchmark": "tests/study/test_benchmark.py; .ci/run runs it with --quick",
+    "mipoison reproduce --all --resume --data-root DATA": "tests/study/test_reproduce.py",
+    "tensorboard --logdir results/logged/tensorboard": "tests/study/test_tracking.py reads the same files",
+    "optuna-dashboard results/digits-same/optuna.log": "tests/study/test_tracking.py opens one",
+    'pip install -e ".[serve]"': ".ci/run (the extra test holds serve)",
 }
 CHECKED = (  # clusters, GPUs, S3: the settings are parsed and checked, as the command does before any work
-    "python study/pareto.py --dataset lfw",
+    "mipoison pareto --dataset lfw",
     "ray job submit -- python study/pareto.py",
 )
 MORE: dict[str, list[str]] = {
-    "python study/pareto.py": [*TINY, *FEW, "--trials", "1"],
-    "python study/pareto.py --dataset mnist": [*TINY[2:], *FEW],
-    "python study/pareto.py --resume": [*TINY, *FEW, "--trials", "2"],
-    "python study/pareto.py --dataset folder": [*TINY[2:], *FEW, "--seeds", "1", "--trials", "1"],
-    "python study/pareto.py --name": [*TINY, *FEW, "--trials", "1"],
-    "python study/reproduce.py --table I": (
+    "mipoison pareto": [*TINY, *FEW, "--trials", "1"],
+    "mipoison pareto --dataset mnist": [*TINY[2:], *FEW],
+    "mipoison pareto --resume": [*TINY, *FEW, "--trials", "2"],
+    "mipoison pareto --dataset folder": [*TINY[2:], *FEW, "--seeds", "1", "--trials", "1"],
+    "mipoison pareto --name": [*TINY, *FEW, "--trials", "1"],
+    "mipoison reproduce --table I": (
         [
             "--executor",
             "local",
@@ -146,9 +161,15 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(command: str, checkout: Path) -> str:
+def program(command: str) -> list[str]:
+    """A command's words, run by this Python: ``mipoison`` may not be on the path."""
     words = [w for w in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=.*", w)]
-    words = [sys.executable, *words[1:], *small(command)]
+    start = ["-m", "study.console.command"] if words[0] == "mipoison" else []
+    return [sys.executable, *start, *words[1:]]
+
+
+def run(command: str, checkout: Path) -> str:
+    words = [*program(command), *small(command)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MIPOISON_"))}
     environment |= {"PYTHONPATH": str(checkout), "HOME": str(checkout), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
@@ -159,9 +180,9 @@ def run(command: str, checkout: Path) -> str:
 
 
 def test_the_readme_has_commands_and_python() -> None:
-    assert len(commands()) >= 20
-    assert len(pieces()) >= 4
-    assert set(ELSEWHERE) <= set(commands()), "an entry for a command that the README no longer has"
+    assert len(commands()) >= 28
+    assert len(pieces()) >= 5
+    assert set(ELSEWHERE) <= set(commands()), "an entry for a command that no document has any more"
     for where in ELSEWHERE.values():
         assert (ROOT / re.split(r"[ ;,]", where)[0]).exists()
 
@@ -173,21 +194,34 @@ def test_the_first_commands_are_those_of_ci() -> None:
     assert "study/benchmark.py --quick" in script
 
 
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 120] == []
+
+
+def test_code_is_found_fenced_and_indented() -> None:
+    text = "a\n\n```bash\nb \\\n    c\n```\n\n    d\n\n    e\n\nf `g`\n\n```python\nimport h\n```\n"
+    assert blocks_of(text) == ["b \\\n    c", "d\n\ne", "import h"]
+
+
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith(CHECKED)])
 def test_a_command_for_a_cluster_has_valid_settings(command: str) -> None:
-    from study.settings.study_settings import Arguments
+    from study.settings import Arguments
 
-    words = shlex.split(command.partition("study/pareto.py")[2])
+    words = shlex.split(re.split(r"study/pareto\.py|mipoison pareto", command)[1])
     tyro.cli(Arguments, args=words).checked()
 
 
 # In order: later commands read what earlier ones leave.
 @pytest.mark.parametrize(
     "command",
-    [c for c in commands() if c not in ELSEWHERE and not c.startswith((*CHECKED, "MIPOISON_SECRET"))],
+    [c for c in commands() if c not in ELSEWHERE and not c.startswith((*CHECKED, "MIPOISON_SECRET", "curl"))],
 )
 def test_a_command_runs(command: str, checkout: Path) -> None:
-    assert command.startswith("python study/"), f"no way to run {command!r}: say in ELSEWHERE what covers it"
+    assert command.startswith(("mipoison ", "python study/")), (
+        f"no way to run {command!r}: say in ELSEWHERE what covers it"
+    )
     if "--mlflow" in command:
         pytest.importorskip("mlflow", reason="mlflow is not installed")
     run(command, checkout)
@@ -233,7 +267,7 @@ def test_a_piece_of_python_runs(piece: str, checkout: Path, monkeypatch: pytest.
         with torch.no_grad():  # labels in the order of its outputs
             logits = names["x_private"].flatten(1) @ state["1.weight"].T  # type: ignore[attr-defined]
         names["y_private"] = logits.argmax(1)
-    exec(compile(piece, "README.md", "exec"), names)
+    exec(compile(piece, "a page", "exec"), names)
     if "released" in names:
         released = names["released"]
         assert isinstance(released, torch.Tensor)
@@ -248,7 +282,7 @@ def test_the_serve_command_answers(checkout: Path) -> None:
         pytest.skip("the example above was not run")
     (command,) = [c for c in commands() if c.startswith("MIPOISON_SECRET")]
     words = shlex.split(command)
-    secret, words = words[0].partition("=")[2], [sys.executable, *words[2:]]
+    secret, words = words[0].partition("=")[2], program(command)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MIPOISON_"))}
@@ -271,9 +305,7 @@ def test_the_serve_command_answers(checkout: Path) -> None:
         )
     try:
         image = next((checkout / "protected-digits" / "images" / "attack").rglob("*.png")).read_bytes()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/release", data=image, headers={"Content-Type": "image/png"}
-        )
+        request = asked_by(*[c for c in commands() if c.startswith("curl")], image, port)
         answer = wait_for(lambda: json.load(urllib.request.urlopen(request, timeout=30)), process, log)
         assert len(answer["released"][0]) == 10
         assert secret not in log.read_text()
@@ -284,6 +316,15 @@ def test_the_serve_command_answers(checkout: Path) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def asked_by(command: str, image: bytes, port: int) -> urllib.request.Request:
+    """The request that the pages' curl command makes, at another port."""
+    words = shlex.split(command)
+    assert words[1:4] == ["--data-binary", "@image.png", "--header"]
+    header, _, value = words[4].partition(": ")
+    assert words[5:] == ["http://127.0.0.1:8000/release"]
+    return urllib.request.Request(words[5].replace(":8000", f":{port}"), data=image, headers={header: value})
 
 
 def wait_for(

@@ -1,0 +1,92 @@
+"""Tables of the reference pages, made from the registries: there is no second list to keep in step.
+
+A page holds a line ``<!-- table: NAME -->``, with a name of ``TABLES``; the site has the table in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from mipoison.attacks import ATTACKS, SUITE
+from mipoison.attacks.views import VIEWS
+from mipoison.config import Knob
+from mipoison.defenses import DEFENSES
+from mipoison.metrics import checks_table
+
+COSTS = {
+    0: "seconds: closed form, or a small network",
+    1: "one training of a decoder",
+    2: "several trainings",
+}
+"""``Config.COST`` in words."""
+MARK = re.compile(r"^<!-- table: (\S+) -->$", flags=re.MULTILINE)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars within a cell are escaped."""
+    lines = [list(head), ["---"] * len(head), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def code(text: str) -> str:
+    """Code of a docstring (two backticks) as Markdown writes it (one)."""
+    return text.replace("``", "`")
+
+
+def span(knob: Knob) -> str:
+    """The values that a search tries for a knob: ``0.0001 to 0.7, log scale``."""
+    if knob.choices is not None:
+        return ", ".join(str(choice) for choice in knob.choices)
+    kinds = ["whole numbers"] * knob.integer + ["log scale"] * knob.log
+    return ", ".join([f"{knob.low:g} to {knob.high:g}", *kinds])
+
+
+def defenses() -> str:
+    """Every defense: what it does, the knobs that a search turns, where it comes from."""
+    rows = []
+    for name, config in DEFENSES.items():
+        knobs = [f"`{knob}`: {entry.help} ({span(entry)})" for knob, entry in config.KNOBS.items()]
+        rows.append((f"`{name}`", code(config.summary()), "<br>".join(knobs), config.SOURCE))
+    return markdown(("name", "what it does", "knobs", "source"), rows)
+
+
+def attackers() -> str:
+    """Every attacker: what it does, the options that set it apart, its cost, whether it is in the suite."""
+    rows = []
+    for name, config in ATTACKS.items():
+        options = "<br>".join(f"`{option}={value}`" for option, value in config.changed().items())
+        suite = "yes" if name in SUITE else "no"
+        rows.append((f"`{name}`", code(config.summary()), options, COSTS[config.COST], suite))
+    return markdown(("name", "what it does", "options", "cost", "in the suite"), rows)
+
+
+def views() -> str:
+    """Every view: what an attacker does to released vectors first."""
+    rows = []
+    for name, view in VIEWS.items():
+        rows.append((f"`{name}`", code(" ".join((view.__doc__ or "").partition("\n\n")[0].split()))))
+    return markdown(("view", "what it does to released vectors"), rows)
+
+
+def checks() -> str:
+    """Every validity check: when it is raised, and what that means."""
+    rows = [(f"`{column.removeprefix('check.')}`", raised, means) for column, raised, means in checks_table()]
+    return markdown(("check", "raised if", "means"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "defenses": defenses,
+    "attackers": attackers,
+    "views": views,
+    "checks": checks,
+}
+
+
+def with_tables(text: str) -> str:
+    """A page's Markdown with its tables in place.
+
+    Raises:
+        KeyError: a mark names no table.
+    """
+    return MARK.sub(lambda mark: TABLES[mark[1]](), text)
