@@ -14,7 +14,8 @@ from posixpath import dirname, join, normpath, relpath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from reference_tables import with_tables  # this folder is on the path while mkdocs loads the hook
+from mkdocs.structure.pages import Page
+from reference_tables import MARK, with_tables  # this folder is on the path while mkdocs loads the hook
 
 ROOT = Path(__file__).parents[1]
 OWN = ".docs/pages"
@@ -60,9 +61,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put the tables in, and turn paths of the repository into links of the site."""
-    source: str = page.file.src_uri  # type: ignore[attr-defined]
+    source = page.file.src_uri
+    if MARK.search(markdown):
+        page.meta["hide"] = ["toc"]  # its column is room for the table
     known = {file.src_uri for file in files}
     in_repository = source if (ROOT / source).is_file() else join(OWN, source)
 

@@ -1,18 +1,21 @@
-"""The project around the code: packaging, the README's tables, what is tracked, the CI script."""
+"""The project around the code: packaging, the site's tables, what is tracked, the CI script."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from setuptools import find_packages
 
 from mipoison import __version__
-from mipoison.attacks import ATTACKS
+from mipoison.attacks import ATTACKS, SUITE
+from mipoison.attacks.views import VIEWS
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
 
@@ -47,11 +50,41 @@ def table_names(text: str) -> list[set[str]]:
     return [set(re.findall(r"^\|\s*`([^`]+)`\s*\|", table, flags=re.MULTILINE)) for table in tables]
 
 
-def assert_one_table_lists(valid: Iterable[str]) -> None:
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The module that makes the tables of the site's reference pages."""
+    spec = importlib.util.spec_from_file_location("reference_tables", ROOT / ".docs" / "reference_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(reference: ModuleType, name: str) -> str:
+    """One of the site's own pages, with its tables in place."""
+    text: str = reference.with_tables((ROOT / ".docs" / "pages" / name).read_text())
+    return text
+
+
+def assert_one_table_lists(valid: Iterable[str], text: str) -> None:
     names = set(valid)
-    best = max(table_names((ROOT / "README.md").read_text()), key=lambda t: len(t & names), default=set())
-    assert sorted(names - best) == [], "without a row in README.md"
-    assert sorted(best - names) == [], "a row in README.md without an entry"
+    best = max(table_names(text), key=lambda t: len(t & names), default=set())
+    assert sorted(names - best) == [], "without a row"
+    assert sorted(best - names) == [], "a row without an entry"
+
+
+def cells(text: str, name: str) -> list[str]:
+    """The cells of the one row that a name in backticks begins."""
+    (row,) = re.findall(rf"^\| `{re.escape(name)}` \|.*$", text, flags=re.MULTILINE)
+    return [cell.strip() for cell in row.strip("|").split(" | ")]
+
+
+def assert_says_something(summary: str) -> None:
+    """A sentence of at least four words that does more than name the thing (``A decoder attacker.``)."""
+    assert len(summary.split()) >= 4, summary
+    assert summary.endswith("."), summary
+    assert not re.fullmatch(r"(A|An|The) [\w-]+( [\w-]+)? (attacker|defense|view)\.", summary), summary
 
 
 def test_packages_are_the_folders_with_code() -> None:
@@ -72,12 +105,56 @@ def test_one_version() -> None:
     assert __version__ in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_every_defense_has_a_row_in_the_readme() -> None:
-    assert_one_table_lists(DEFENSES)
+def test_every_defense_has_a_row_on_the_site(reference: ModuleType) -> None:
+    text = page(reference, "defenses.md")
+    assert_one_table_lists(DEFENSES, text)
+    for name, config in DEFENSES.items():
+        _, summary, knobs, source = cells(text, name)
+        assert_says_something(summary)
+        assert summary == config.summary().replace("``", "`").replace("|", "\\|")
+        assert re.findall(r"`(\w+)`: \w", knobs) == list(config.KNOBS)
+        assert source == config.SOURCE
 
 
-def test_every_attacker_has_a_row_in_the_readme() -> None:
-    assert_one_table_lists(ATTACKS)
+def test_a_knob_s_range_is_on_the_site(reference: ModuleType) -> None:
+    text = page(reference, "defenses.md")
+    assert "`decimals`: digits after the point (1 to 6, whole numbers)" in cells(text, "rounding")[2]
+    assert "`rounds`: alignment rounds (1 to 20, whole numbers, log scale)" in cells(text, "lpa")[2]
+    assert "input features of the substitute (log, raw)" in cells(text, "lpa")[2]
+
+
+def test_every_attacker_has_a_row_on_the_site(reference: ModuleType) -> None:
+    text = page(reference, "attackers.md")
+    assert_one_table_lists(ATTACKS, text)
+    for name, config in ATTACKS.items():
+        _, summary, options, cost, suite = cells(text, name)
+        assert_says_something(summary)
+        assert summary == config.summary().replace("``", "`")
+        assert re.findall(r"`(\w+)=", options) == list(config.changed())
+        for option in config.changed():
+            assert re.search(rf"^- .*`{option}=", text, flags=re.MULTILINE), f"{option} is not explained"
+        assert cost == reference.COSTS[config.COST]
+        assert suite == ("yes" if name in SUITE else "no")
+
+
+def test_attackers_that_share_a_summary_differ_in_their_options(reference: ModuleType) -> None:
+    text = page(reference, "attackers.md")
+    rows = [tuple(cells(text, name)[1:3]) for name in ATTACKS]
+    assert len(set(rows)) == len(rows)
+
+
+def test_every_view_has_a_row_on_the_site(reference: ModuleType) -> None:
+    table = reference.views()
+    assert_one_table_lists(VIEWS, table)
+    assert table in page(reference, "attackers.md")
+    for name in VIEWS:
+        assert_says_something(cells(table, name)[1])
+
+
+def test_a_mark_that_names_no_table_is_an_error(reference: ModuleType) -> None:
+    assert reference.with_tables("<!-- a comment -->\n") == "<!-- a comment -->\n"
+    with pytest.raises(KeyError, match="defences"):
+        reference.with_tables("text\n\n<!-- table: defences -->\n")
 
 
 def test_tables_are_read_row_by_row() -> None:
@@ -125,7 +202,7 @@ def test_the_ci_script_can_be_run() -> None:
     assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
-def test_the_readme_explains_every_check() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_site_explains_every_check(reference: ModuleType) -> None:
+    text = page(reference, "checks.md")
     for column, raised_if, means in checks_table():
         assert f"| `{column.removeprefix('check.')}` | {raised_if} | {means} |" in text

@@ -1,7 +1,8 @@
-"""Every command and every piece of Python of the README and the site's own pages is run, at the smallest sizes.
+"""Every command and piece of Python of the README and of the site's own pages is run, at the smallest sizes.
 
-The order is that of the README and of the site's navigation; a command that appears twice runs once. What cannot
-run on one machine is listed here by name, with the test that covers it. A new command without an entry fails.
+The order is that of the README and of the site's navigation; a command that appears twice runs once. What
+cannot run on one machine is listed here by name, with the test that covers it. A new command without an entry
+fails.
 """
 
 from __future__ import annotations
