@@ -34,9 +34,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "l2 bound on" in page  # a docstring's words
     home = (tmp_path / "site" / "index.html").read_text()
     assert 'href="study/FINDINGS.html"' in home
-    assert 'href="measurements.html#what-the-certificate-says"' in home  # .docs/pages/measurements.md in the README
+    # The README links to .docs/pages/measurements.md, that page's neighbour to ../../README.md.
+    assert 'href="measurements.html#what-the-certificate-says"' in home
     how_to = (tmp_path / "site" / "own-classifier.html").read_text()
-    assert 'href="index.html#your-own-classifier"' in how_to  # ../../README.md in the page
+    assert 'href="index.html#your-own-classifier"' in how_to
     defenses = (tmp_path / "site" / "defenses.html").read_text()
     assert "<!-- table:" not in defenses
     assert "<code>decimals</code>: digits after the point" in defenses  # a row of the registry
