@@ -15,8 +15,8 @@ import torch
 from test_project import assert_says_something
 from torch import Tensor
 
-from mipoison import datasets
 from mipoison.config import ConfigError
+from mipoison.data import datasets
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.simplex import label_of

@@ -104,8 +104,8 @@ ELSEWHERE = {
     "ray up clusters/aws.yaml": "tests/clusters/test_bootstrap_aws.py",
     "mipoison benchmark": "tests/study/test_benchmark.py; .ci/run runs it with --quick",
     "mipoison reproduce --all --resume --data-root DATA": "tests/study/test_reproduce.py",
-    "tensorboard --logdir results/logged/tensorboard": "tests/study/test_tracking.py reads the same files",
-    "optuna-dashboard results/digits-same/optuna.log": "tests/study/test_tracking.py opens one",
+    "tensorboard --logdir results/logged/tensorboard": "tests/study/tracking/test_trackers.py reads them",
+    "optuna-dashboard results/digits-same/optuna.log": "tests/study/tracking/test_trackers.py opens one",
     'pip install -e ".[serve]"': ".ci/run (the extra test holds serve)",
 }
 CHECKED = (  # clusters, GPUs, S3: the settings are parsed and checked, as the command does before any work
@@ -165,7 +165,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(command: str) -> list[str]:
     """A command's words, run by this Python: ``mipoison`` may not be on the path."""
     words = [w for w in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=.*", w)]
-    start = ["-m", "study.console.command"] if words[0] == "mipoison" else []
+    start = ["-m", "study.runtime.command"] if words[0] == "mipoison" else []
     return [sys.executable, *start, *words[1:]]
 
 
@@ -208,7 +208,7 @@ def test_code_is_found_fenced_and_indented() -> None:
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith(CHECKED)])
 def test_a_command_for_a_cluster_has_valid_settings(command: str) -> None:
-    from study.settings import Arguments
+    from study.settings.study_settings import Arguments
 
     words = shlex.split(re.split(r"study/pareto\.py|mipoison pareto", command)[1])
     tyro.cli(Arguments, args=words).checked()
