@@ -32,6 +32,10 @@ OBJECTIVE_NAMES = {
 }
 
 
+CHANCE = 0.1
+"""R^2 out of bag that a forest may reach by luck on a few dozen settings whose knobs decide nothing."""
+
+
 @dataclass(frozen=True)
 class Importance:
     """Of one family and objective.
@@ -105,7 +109,7 @@ def _one(family: str, objective: str, group: pd.DataFrame, knobs: list[str]) -> 
     x = _encoded(group, family, knobs)
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third of the time
         skill = float(_Forest(TREES, random_state=0, oob_score=True).fit(x, y).oob_score_)
-    shares = _fanova(family, group, knobs, y) if skill > 0 else {}
+    shares = _fanova(family, group, knobs, y) if skill > CHANCE else {}
     return Importance(family, objective, len(group), skill, shares)
 
 
