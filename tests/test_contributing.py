@@ -12,7 +12,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from test_project import assert_says_something
 from torch import Tensor
 
 from mipoison.config import ConfigError
@@ -20,6 +19,7 @@ from mipoison.data import datasets
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.simplex import label_of
+from tests.test_project import assert_says_something
 
 BLOCKS = re.findall(
     r"^```python\n([\s\S]*?)^```$", (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(), flags=re.M
