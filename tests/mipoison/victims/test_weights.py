@@ -249,7 +249,7 @@ def test_what_stands_beside_a_frameworks_model_is_named(
         (lambda s: s | {"h.bias": s["h.bias"].numpy()}, "h.bias is a NumPy array"),
         (lambda s: s | {"h.bias": s["h.bias"].to("meta")}, "h.bias was saved without its values"),
         (lambda s: {k: v.numpy() for k, v in s.items()}, "'f.0.weight': a NumPy array"),
-        (lambda s: Net(), "a whole tests.mipoison.test_weights.Net"),
+        (lambda s: Net(), "a whole tests.mipoison.victims.test_weights.Net"),
         (lambda s: {"model": Net(), "epoch": 1}, "under 'model' a whole"),
         (lambda s: list(s.values()), "holds a list, no weights by name"),
         (lambda s: s["h.bias"], "holds a Tensor, no weights by name"),
