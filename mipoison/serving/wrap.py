@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from mipoison.config import ConfigError
 from mipoison.models.classifier import confidence_vectors
@@ -24,6 +25,11 @@ from mipoison.victims.ask import Classifier, classifier_of, undone
 
 SECRET_BYTES = (16, 64)
 """Fewest and most bytes of a secret: it keys BLAKE2b."""
+
+_RECORDED = (
+    "a protected classifier cannot be traced, scripted or exported: what it draws for these images would be "
+    "baked in for all; export the classifier, save the unit (unit.save), and wrap it where both are loaded"
+)
 
 
 class _Undrawn(QueryRandomness):
@@ -94,6 +100,30 @@ class ProtectedClassifier(nn.Module):
     def __getstate__(self) -> dict[str, object]:
         """A pickle or a copy would carry the secret away."""
         raise TypeError("a protected classifier holds a secret: save the unit and wrap the model anew")
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: the weights are the user's own module's.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "a protected classifier loads no weights: they would change the classifier that was handed over, "
+            "and the unit was fitted for those it has; load them into the classifier itself, then fit a unit "
+            "for it and wrap it anew"
+        )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """What a module that holds this one calls when it loads weights."""
+        self.load_state_dict()
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` calls.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(_RECORDED)
 
     def train(self, mode: bool = True) -> ProtectedClassifier:
         """Nothing changes: answers are those of eval mode, and the user's module keeps its own mode."""
@@ -172,6 +202,7 @@ class ProtectedClassifier(nn.Module):
 
         Raises:
             ValueError: see :meth:`check`.
+            ConfigError: it is being traced or exported.
         """
         x = x_NCHW
         if isinstance(x, list | tuple) and all(isinstance(image, Tensor | np.ndarray) for image in x):
@@ -193,8 +224,11 @@ class ProtectedClassifier(nn.Module):
 
         Raises:
             ValueError: see :meth:`check`.
+            ConfigError: it is being traced or exported.
         """
         for x_NCHW in requests:
+            if _recorded(x_NCHW):
+                raise ConfigError(_RECORDED)
             self.check(x_NCHW)
         sizes = [len(x) for x in requests]
         if not sum(sizes):
@@ -218,3 +252,13 @@ class ProtectedClassifier(nn.Module):
         else:
             rng = _Undrawn(torch.zeros(len(x_NCHW), dtype=torch.int64))
         return self._defense.protect(c_NK, x_NCHW, picked_N, rng=rng)
+
+
+def _recorded(x: object) -> bool:
+    """Whether somebody notes down what is computed for ``x``, to run it on other images."""
+    return (
+        isinstance(x, torch.fx.Proxy)
+        or get_proxy_mode() is not None
+        or torch.jit.is_tracing()
+        or torch.compiler.is_exporting()
+    )
