@@ -28,6 +28,7 @@ from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import SCALES, SceneConfig, clean_vectors, fit_decoder
 from mipoison.service import CHUNK
 from mipoison.serving.arguments import check_labels, device_from, images_and_labels
+from mipoison.serving.probe import Probe
 from mipoison.serving.unit import Unit, UnitError, load_unit, weights_digest
 from mipoison.training import RECONSTRUCTION_LOSSES, seeded
 from mipoison.victims.ask import Classifier, classifier_of, undone
@@ -107,11 +108,13 @@ def fit_unit(
         ),
         rng=generator(seed, "defense", defense),
     )
+    probe = Probe.of(asked, other.x_NCHW, other.y_N, c_public)
     channels, height, width = own.x_NCHW.shape[1:]
     running = running_entries(before, entry_digests(model))
     return Unit(
         name=defense, config=settings, defense=fitted, image_shape=(channels, height, width),
         n_classes=n_classes, victim=weights_digest(model, without=running), running=running, device=where,
+        probe=probe,
         keyed=_draws(fitted, c_public[:CHUNK].to(where), other.x_NCHW[:CHUNK].to(where)),
         about={
             "private_images": len(own),

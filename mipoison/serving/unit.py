@@ -1,9 +1,10 @@
 """A fitted post-processing unit on its own: saved as numbers and plain settings, never as code.
 
-A folder with ``unit.json`` (settings, shapes, digests) and ``unit.safetensors`` (what the defense keeps). The
-first holds the SHA-256 of both, so that what was truncated or altered is refused. That finds damage; it
-proves no author: who can rewrite the folder can rewrite the digests. Substitute and target gradient come from
-the defender's data: keep a unit as confidential as the classifier. Its secret is never in it.
+A folder with ``unit.json`` (settings, shapes, digests) and ``unit.safetensors`` (what the defense keeps, and
+a few public images with the classifier's answers, see :mod:`mipoison.serving.probe`). The first holds the
+SHA-256 of both, so that what was truncated or altered is refused. That finds damage; it proves no author:
+who can rewrite the folder can rewrite the digests. Substitute and target gradient come from the defender's
+data: keep a unit as confidential as the classifier. Its secret is never in it.
 
 Shape suffixes: N queries, K classes, CHW image.
 """
@@ -27,6 +28,7 @@ from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
+from mipoison.serving.probe import PREFIX, Probe
 from mipoison.serving.wrap import ProtectedClassifier, check_secret
 from mipoison.storage.files import Storage
 from mipoison.victims.ask import classifier_of, undone
@@ -52,6 +54,7 @@ class Unit:
         victim: digest of the weights of the classifier that it was fitted for.
         running: names of its buffers that change whenever it is asked: no part of the digest.
         about: how it was fitted (plain values).
+        probe: public images and its answers to them; None for a unit that was saved without.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Unit:
     device: torch.device
     running: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
 
     @undone()
     def wrap(
@@ -83,7 +87,8 @@ class Unit:
             outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
 
         Raises:
-            ConfigError: another classifier, one with other outputs, or a secret that is missing or unfit.
+            ConfigError: another classifier, by its weights or its answers to the probe images, one with other
+                outputs, or a secret that is missing or unfit.
         """
         fitted = self.about.get("outputs")
         if outputs is not None and not any_model and outputs != (fitted or "logits"):
@@ -98,6 +103,10 @@ class Unit:
                 f"this unit was fitted for another classifier (weights {self.victim}, these are {found}): "
                 "fit one for this classifier"
             )
+        if self.probe is not None:
+            here = classifier_of(model, outputs=outputs).outputs  # stated for this classifier
+            stated = here is not None or fitted == "probabilities" or (fitted is not None and not any_model)
+            self.probe.check(asked, stated=stated, same=not any_model)
         return ProtectedClassifier(
             asked, self.defense, image_shape=self.image_shape, secret=check_secret(secret, self.keyed),
             device=self.device,
@@ -114,7 +123,7 @@ class Unit:
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
         }
-        tensors = tensors_to_bytes(state)
+        tensors = tensors_to_bytes(state | ({} if self.probe is None else self.probe.state()))
         about = {
             "format": FORMAT,
             "version": VERSION,
@@ -179,7 +188,9 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     config = DEFENSES[name].recorded(about["config"])
     defense: Defense = config.make()
     try:
-        state = {k: v.to(target, copy=True) for k, v in tensors_from_bytes(payload).items()}  # aligned
+        kept = tensors_from_bytes(payload)
+        probe = Probe.from_state(kept)
+        state = {k: v.to(target, copy=True) for k, v in kept.items() if not k.startswith(PREFIX)}  # aligned
         defense.load_state(state)
         fits = set(defense.state()) == set(state)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -189,7 +200,7 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     return Unit(
         name=name, config=config, defense=defense, image_shape=tuple(about["image_shape"]),
         n_classes=about["n_classes"], keyed=about["keyed"], victim=about["victim"], device=target,
-        running=tuple(about.get("running", ())), about=about["about"],
+        running=tuple(about.get("running", ())), about=about["about"], probe=probe,
     )  # fmt: skip
 
 
