@@ -89,10 +89,11 @@ def fit_unit(
             f"public: images {tuple(x_public.shape[1:])}, the private ones are {tuple(x_private.shape[1:])}"
         )
     asked = classifier_of(model, outputs=outputs, device=where)
-    before = entry_digests(model)  # of the user's own object, before it is asked anything
+    before = entry_digests(asked.module)  # before it is asked anything
     n_classes = _count_outputs(asked, x_private[:2], y_private)
     check_labels("private", y_private, n_classes)
     check_victim(asked, x_private, y_private, n_classes)
+    running_entries(asked.module, before)  # refuses early weights that change
     c_private, c_public = (clean_vectors(asked, x, n_classes, where) for x in (x_private, x_public))
     own = Part(x_private, c_private.argmax(1) if y_private is None else y_private)
     other = Part(x_public, c_public.argmax(1) if y_public is None else y_public)
@@ -110,7 +111,7 @@ def fit_unit(
     )
     probe = Probe.of(asked, other.x_NCHW, other.y_N, c_public)
     channels, height, width = own.x_NCHW.shape[1:]
-    running = running_entries(before, entry_digests(model))
+    running = running_entries(asked.module, before)
     return Unit(
         name=defense, config=settings, defense=fitted, image_shape=(channels, height, width),
         n_classes=n_classes, victim=weights_digest(model, without=running), running=running, device=where,

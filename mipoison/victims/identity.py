@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.nn.parameter import is_lazy
 
 from mipoison.config import ConfigError
@@ -71,9 +72,30 @@ def state_digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
     return h.hexdigest()[:16]
 
 
-def running_entries(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of what changed between two :func:`entry_digests` while the classifier was only asked."""
-    return tuple(sorted(name for name in before if after.get(name) != before[name]))
+def running_entries(module: nn.Module, before: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of what changed in a classifier while it was only asked: buffers, and a layer's extra state.
+
+    Args:
+        before: its :func:`entry_digests` before that.
+
+    Raises:
+        ConfigError: weights changed.
+    """
+    after = entry_digests(module)
+    changed = sorted(name for name in before if after.get(name) != before[name])
+    running = {canonical(name) for name, _ in module.named_buffers(remove_duplicate=False)}
+    weights = [
+        name
+        for name in changed
+        if canonical(name) not in running and not name.endswith(_EXTRA_STATE_KEY_SUFFIX)
+    ]
+    if weights:
+        raise ConfigError(
+            f"the classifier's weights change while it is asked ({', '.join(weights[:3])}): a unit is fitted "
+            "for weights that stay; switch that off in eval mode, and keep what only counts or averages in "
+            "buffers (register_buffer)"
+        )
+    return tuple(changed)
 
 
 def structure(module: nn.Module) -> str:

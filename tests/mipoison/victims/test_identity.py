@@ -186,6 +186,25 @@ def test_a_unit_fits_its_classifier_wrapped_compiled_or_asked_before(tmp_path: P
         loaded.wrap(model)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_weights_that_change_while_asked_are_refused(inside: bool) -> None:
+    """They would be no part of the digest, so that any weights would do."""
+
+    class Decaying(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net(counting=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.body.body[1].bias.mul_(1 - 1e-6)
+            return self.body(x)
+
+    model = nn.DataParallel(Decaying()) if inside else Decaying()
+    with pytest.raises(ConfigError, match=r"weights change while it is asked \(body\.body\.1\.bias\)"):
+        fitted(model.eval())
+
+
 def test_a_unit_of_version_0_1_0_still_fits_its_classifier() -> None:
     model = net()
     h = hashlib.sha256()  # what that version computed
