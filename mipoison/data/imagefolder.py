@@ -183,8 +183,8 @@ class _Links:
                 raise DataError(f"{told} is a link in a circle; remove it")
             if any(real.is_relative_to(own) or own.is_relative_to(real) for own in self._own):
                 raise DataError(
-                    f"{told} is a link to {printable(real)}, another folder of the same data set: its images would be "
-                    "read twice; remove it"
+                    f"{told} is a link to {printable(real)}, another folder of the same data set: its images "
+                    "would be read twice; remove it"
                 )
         elif (status := above.stat()) and (status.st_dev, status.st_ino) not in self._reached:
             return False
@@ -192,8 +192,8 @@ class _Links:
         first = self._reached.setdefault((status.st_dev, status.st_ino), folder)
         if first != folder:
             raise DataError(
-                f"{told} leads to {printable(real)}, as {printable(first)} does: its images would be read twice; remove one of the "
-                "links"
+                f"{told} leads to {printable(real)}, as {printable(first)} does: its images would be "
+                "read twice; remove one of the links"
             )
         return True
 
