@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from mipoison.data.splits import PARTS, describe, make_split
 
 
 def put(folder: Path, n: int, suffix: str = ".png", start: int = 0, mode: str = "RGB") -> None:
-    """Images of random colours."""
+    """Images of random colours, others in every class of every side."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(start)
+    rng = np.random.default_rng([start, *"/".join(folder.parts[-2:]).encode()])
     for i in range(start, start + n):
         pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).convert(mode).save(folder / f"{i}{suffix}")
@@ -205,6 +206,38 @@ def test_two_classes_may_have_subfolders(tmp_path: Path) -> None:
     put(tmp_path / "cat" / "2019", 4)
     put(tmp_path / "dog" / "2020", 4)
     assert np.bincount(read(tmp_path).labels_N).tolist() == [8, 8]
+
+
+def test_copies_on_both_sides_are_counted_by_content(tmp_path: Path) -> None:
+    for label, start in (("x", 0), ("y", 100)):
+        put(tmp_path / "train" / label, 6, start=start)
+        put(tmp_path / "attack" / label, 6, start=start + 50)
+    name = f"folder:{tmp_path}"
+    assert make_split(name, auxiliary="same", seed=0, image_size=16).notes == ""
+    for i in range(6):  # under other names, and in another class
+        target = tmp_path / "attack" / "y" / f"{150 + i}.png"
+        target.write_bytes((tmp_path / "train" / "x" / f"{i}.png").read_bytes())
+    said = describe(make_split(name, auxiliary="same", seed=0, image_size=16))
+    assert said.endswith("; 6 of 12 attack images are private images too, pixel by pixel")
+    target = tmp_path / "attack" / "x" / "50.png"
+    target.unlink()
+    target.symlink_to(tmp_path / "train" / "y" / "100.png")
+    with pytest.raises(DataError, match=r"7 of 12 attack images are private.* other images into attack/"):
+        make_split(name, auxiliary="same", seed=0, image_size=16)
+    (tmp_path / "attack").rename(tmp_path / "old")
+    (tmp_path / "attack").symlink_to(tmp_path / "train")
+    shutil.rmtree(tmp_path / "old")
+    with pytest.raises(DataError, match="12 of 12 attack images"):
+        make_split(name, auxiliary="same", seed=0, image_size=16, limit=2)
+
+
+def test_a_class_that_is_a_link_to_another_is_no_other_class(root: Path) -> None:
+    for name, start in (("a", 20), ("b", 40)):
+        put(root / name, 5, start=start)
+    for name, other in (("c", "a"), ("d", "b")):
+        (root / name).symlink_to(root / other)
+    with pytest.raises(DataError, match=r"20 of 20 attack images.*remove the copies"):
+        make_split(f"folder:{root}", auxiliary="disjoint", seed=0, image_size=16)
 
 
 def test_classes_may_be_named_like_sides(tmp_path: Path) -> None:
