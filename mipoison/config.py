@@ -20,7 +20,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 Plain = bool | int | float | str
+_NUMPY: dict[type, tuple[type, ...]] = {int: (np.integer,), float: (np.integer, np.floating)}
+"""Numbers that fields of a type take beside Python's own: what comes out of an array."""
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-_])")
 """Of a terminal: colours and the like."""
 
@@ -107,6 +111,9 @@ class Config:
             value = getattr(self, name)
             if value is None and optional:
                 continue
+            if isinstance(value, _NUMPY.get(kind, ())):
+                value = value.item()  # type: ignore[attr-defined]
+                object.__setattr__(self, name, value)
             if kind is float and type(value) is int and abs(value) < 2**1023:
                 object.__setattr__(self, name, float(value))
                 value = float(value)

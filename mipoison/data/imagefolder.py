@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mipoison.data.images import IMAGE_SUFFIXES, DataError, grey_if_all_are, read_squares, shown, some
+from mipoison.data.images import (
+    IMAGE_SUFFIXES,
+    DataError,
+    grey_if_all_are,
+    printable,
+    read_squares,
+    shown,
+    some,
+)
 
 PRIVATE_NAMES, PUBLIC_NAMES = ("train", "private"), ("attack", "public")
 _OTHER_SIDES = ("test", "testing", "val", "valid", "validation", "training", "dev", "holdout")
@@ -69,11 +77,14 @@ def read_image_folder(root: Path, side: int) -> ImageFolder:
         raise DataError(f"folder: {root} {fault}; expected <class>/<image> below it")
     sides, unread = _sides(root)
     files = []
+    links = _Links("folder", [path for side_root in sides for path in (side_root, *_folders(side_root))])
     for side_root in sides:
-        found, others = class_files("folder", side_root)
+        found, others = class_files("folder", side_root, links=links)
         _check_classes(side_root, found)
         files.append(found)
         unread += others
+    if sides == [root]:
+        _check_unnamed_sides(root, files[0])
     names = sorted({name for found in files for name in found})
     paths = [path for found in files for name in sorted(found) for path in found[name]]
     counts = [(names.index(name), len(found[name])) for found in files for name in sorted(found)]
@@ -90,22 +101,27 @@ def read_image_folder(root: Path, side: int) -> ImageFolder:
     return ImageFolder(images_NHWC, labels_N.astype(np.int64), public_N, tuple(names), "; ".join(notes))
 
 
-def class_files(name: str, root: Path, *, nested: bool = True) -> tuple[dict[str, list[Path]], list[Path]]:
+def class_files(
+    name: str, root: Path, *, nested: bool = True, links: _Links | None = None
+) -> tuple[dict[str, list[Path]], list[Path]]:
     """Class name -> its image files, both sorted; and all files below the root that are none of these.
 
     Hidden files and folders, and what operating systems leave, are never images. Links are followed.
 
     Args:
         name: of the data set, for messages. nested: whether subfolders of a class count to it.
+        links: of the whole data set, where the root is one of its sides.
 
     Raises:
-        DataError: a folder that cannot be listed, a link in a circle, a link to nothing among the classes.
+        DataError: a folder that cannot be listed, a link in a circle or from a class to another folder of the
+            data set, a link to nothing among the classes.
     """
+    links = links or _Links(name, [root, *_folders(root)])
     files: dict[str, list[Path]] = {}
     unread: list[Path] = []
     for entry in sorted(root.iterdir()):
         if entry.is_dir():
-            found = _walk(name, root, entry)
+            found = _walk(name, root, entry, links)
             if _hidden(entry):
                 unread += found
                 continue
@@ -140,9 +156,56 @@ def _is_image(path: Path, folder: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not any(_hidden(Path(part)) for part in inside)
 
 
-def _walk(name: str, root: Path, folder: Path) -> list[Path]:
+class _Links:
+    """Where a link inside a class may lead: out of the data set, to folders that no other link leads to.
+
+    Else images would be read twice, or those of one class would count to another.
+
+    Args:
+        name: of the data set, for messages. own: the data set's own folders: the root and the classes, each
+            of which may itself be a link.
+    """
+
+    def __init__(self, name: str, own: Iterable[Path]) -> None:
+        self._name, self._own = name, [path.resolve() for path in own]
+        self._reached: dict[tuple[int, int], Path] = {}
+
+    def check(self, root: Path, folder: Path) -> bool:
+        """Whether a folder below a class is there by way of a link.
+
+        Raises:
+            DataError: it is, and should not be.
+        """
+        real, above = folder.resolve(), folder.parent.resolve()
+        told = f"{self._name}: {shown(folder, root)} in {root}"
+        if folder.is_symlink():
+            if above.is_relative_to(real):
+                raise DataError(f"{told} is a link in a circle; remove it")
+            if any(real.is_relative_to(own) or own.is_relative_to(real) for own in self._own):
+                raise DataError(
+                    f"{told} is a link to {printable(real)}, another folder of the same data set: its images "
+                    "would be read twice; remove it"
+                )
+        elif (status := above.stat()) and (status.st_dev, status.st_ino) not in self._reached:
+            return False
+        status = real.stat()
+        first = self._reached.setdefault((status.st_dev, status.st_ino), folder)
+        if first != folder:
+            raise DataError(
+                f"{told} leads to {printable(real)}, as {printable(first)} does: its images would be "
+                "read twice; remove one of the links"
+            )
+        return True
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and not _hidden(path)]
+
+
+def _walk(name: str, root: Path, folder: Path, links: _Links | None = None) -> list[Path]:
     """Every file below a folder, and every folder that is named like an image; a folder that cannot be
-    listed, or contains itself, is an error."""
+    listed, or is reached by a link that it should not be, is an error."""
+    links = links or _Links(name, [folder])
 
     def fail(error: OSError) -> None:
         where = shown(Path(os.fsdecode(error.filename)), root)
@@ -151,10 +214,12 @@ def _walk(name: str, root: Path, folder: Path) -> list[Path]:
     found = []
     for at, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(at)
-        for inner in folders:
-            link = here / inner
-            if link.is_symlink() and here.resolve().is_relative_to(link.resolve()):
-                raise DataError(f"{name}: {shown(link, root)} in {root} is a link in a circle; remove it")
+        for inner in list(folders):
+            if any(_hidden(Path(part)) for part in (here / inner).relative_to(folder.parent).parts):
+                if (here / inner).is_symlink():  # of a repository or an environment: no images of ours
+                    folders.remove(inner)
+            else:
+                links.check(root, here / inner)
         found += [here / file for file in files]
         found += [here / inner for inner in folders if Path(inner).suffix.lower() in IMAGE_SUFFIXES]
     return sorted(found)
@@ -162,7 +227,7 @@ def _walk(name: str, root: Path, folder: Path) -> list[Path]:
 
 def _sides(root: Path) -> tuple[list[Path], list[Path]]:
     """The private and the public folder of an explicit split, or the one folder of classes; unread files."""
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not _hidden(path)]
+    folders = _folders(root)
     private, public, other = (
         [path for path in folders if path.name.lower() in names]
         for names in (PRIVATE_NAMES, PUBLIC_NAMES, _OTHER_SIDES)
@@ -187,6 +252,20 @@ def _has_classes(folder: Path) -> bool:
     """Whether a folder looks like one side of a split: images in its subfolders and none beside them."""
     files = [file for file in _walk("folder", folder.parent, folder) if _is_image(file, folder)]
     return bool(files) and all(file.parent != folder for file in files)
+
+
+def _check_unnamed_sides(root: Path, files: dict[str, list[Path]]) -> None:
+    """Refuse two folders, whatever their names, with the same folders of images and nothing else below both:
+    no two classes, but a split of which only the user knows the sides."""
+    below = [{path.relative_to(root / name).parts[:-1][:1] for path in files[name]} for name in files]
+    if len(below) != 2 or below[0] != below[1] or len(below[0]) < 2 or () in below[0]:
+        return
+    names = " and ".join(f"{shown(root / name, root)}/" for name in files)
+    inner = some([shown(root / part, root) for (part,) in sorted(below[0])])
+    raise DataError(
+        f"folder: {root} has {names} with the same folders in both ({inner}); {_SPLIT}; if these are two "
+        "classes, put their images into them without subfolders"
+    )
 
 
 def _check_classes(root: Path, files: dict[str, list[Path]]) -> None:

@@ -62,18 +62,22 @@ def open_image(
         with Image.open(source, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise TooLargeError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
-            if image.format == "TIFF":
-                _check_tiff(image)
+            _check_meaning(image)
             upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         upright = Image.fromarray((np.asarray(upright, np.int64).clip(0, 65535) // 257).astype(np.uint8))
     return upright.convert(mode)
 
 
-def _check_tiff(image: Image.Image) -> None:
-    if (pages := getattr(image, "n_frames", 1)) > 1:
-        raise MeaninglessError(f"{pages} pages")
-    if image.mode in ("I", "F"):  # 32 bits: which of their values is white stands nowhere
+def _check_meaning(image: Image.Image) -> None:
+    """Refuse several pictures in one file (but in a JPEG: what cameras add to it are previews), and numbers
+    without a known white."""
+    word = {"TIFF": "pages", "PNG": "frames", "WEBP": "frames"}.get(image.format or "")
+    if word and (n := getattr(image, "n_frames", 1)) > 1:
+        raise MeaninglessError(f"{n} {word}" + ": save one by itself" * (word == "frames"))
+    if image.mode == "F" or (
+        image.mode == "I" and image.format == "TIFF"
+    ):  # 32 bits: which of their values is white stands nowhere
         raise MeaninglessError("32 bits a pixel and channel: save 8 or 16")
 
 
@@ -125,5 +129,9 @@ def some(items: list[str]) -> str:
 
 def shown(path: Path, root: Path) -> str:
     """A file's name below a folder, for a message: what cannot be printed in a line is escaped."""
-    text = path.relative_to(root).as_posix()
+    return printable(path.relative_to(root))
+
+
+def printable(path: Path) -> str:
+    text = path.as_posix()
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mipoison.data.datasets import DATASETS, DataError, RawImages, load_dataset, parse_name
 from mipoison.data.images import some
+from mipoison.data.overlap import shared_images
 from mipoison.randomness import role_seed
 
 Auxiliary = Literal["same", "disjoint"]
@@ -54,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
-    """One data set in four parts that share no image.
+    """One data set in four parts that share no image file.
 
     Attributes:
         dataset: the name as given, with its path; `auxiliary`, `seed`: likewise.
@@ -64,7 +65,7 @@ class Split:
         n_open_classes: private and attack classes together.
         fingerprint: 16 hexadecimal digits, SHA-256 of the four parts' pixels and labels and of the settings.
         pixel_scale: the paper's reconstruction error over MSE in [0, 1], or None.
-        content, notes: see `RawImages`.
+        content: see `RawImages`. notes: likewise, and how many of the attacker's images are private ones too.
     """
 
     dataset: str
@@ -135,6 +136,9 @@ def make_split(
     _check_settings(auxiliary, seed, limit)
     raw = load_dataset(dataset, data_root=data_root, download=download, image_size=image_size)
     plan = plan_split(raw, auxiliary=auxiliary, seed=seed, limit=limit, all_private=all_private)
+    notes = "; ".join(
+        filter(None, (raw.notes, shared_images(raw, plan.rows) if DATASETS[name].takes_path else ""))
+    )
     m = len(plan.private_ids)
     new_label_K = np.empty(int(raw.labels_N.max()) + 1, np.int64)
     new_label_K[plan.attack_ids] = np.arange(len(plan.attack_ids)) + (m if auxiliary == "disjoint" else 0)
@@ -162,7 +166,7 @@ def make_split(
         fingerprint=sha.hexdigest()[:16],
         pixel_scale=DATASETS[name].pixel_scale,
         content=raw.content,
-        notes=raw.notes,
+        notes=notes,
     )
 
 

@@ -15,6 +15,7 @@ from mipoison.config import ConfigError
 
 FEWEST = 4
 """Images that a set needs."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def device_from(device: str | torch.device | None) -> torch.device:
@@ -61,9 +62,43 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray) and value.ndim < 4
 
 
+def _check_values(name: str, what: str, tensor: Tensor) -> None:
+    """Refuse tensors whose values do not lie there one by one."""
+    if tensor.is_nested:
+        raise ConfigError(f"{name}: {what} are a nested tensor: give torch.stack(list({what}))")
+    if tensor.layout != torch.strided:
+        kind = str(tensor.layout).removeprefix("torch.")
+        raise ConfigError(f"{name}: {what} are a tensor of layout {kind}: give {what}.to_dense()")
+    if tensor.is_meta:
+        raise ConfigError(f"{name}: {what} are on the device meta, without values: load them onto the CPU")
+    if tensor.is_quantized:
+        raise ConfigError(f"{name}: {what} are quantised: give {what}.dequantize()")
+
+
+def _from_numpy(what: str, array: np.ndarray, dtype: str) -> str:
+    """The call that makes a tensor of an array: torch takes neither every type nor strides below zero."""
+    if array.dtype.kind == "O" and array.ndim == 1 and dtype == "float32":
+        return f"torch.from_numpy(numpy.stack({what}).astype({dtype!r}))"
+    try:
+        torch.from_numpy(np.empty(0, array.dtype))
+    except TypeError:
+        return f"torch.from_numpy({what}.astype({dtype!r}))"
+    except ValueError:  # another order of bytes than this machine's
+        return f"torch.from_numpy({what}.astype({array.dtype.newbyteorder('=').name!r}))"
+    copied = ".copy()" * (min(array.strides, default=0) < 0)
+    return f"torch.from_numpy({what}{copied})"
+
+
+def _texts(array: np.ndarray) -> bool:
+    return array.dtype.kind in "US" or (
+        array.dtype.kind == "O" and not all(isinstance(v, int | np.integer) for v in array.flat)
+    )
+
+
 def _images(name: str, x: Any) -> Tensor:
     if isinstance(x, np.ndarray):
-        raise ConfigError(f"{name}: images are a numpy array: give torch.from_numpy(images), float in [0, 1]")
+        how = _from_numpy("images", x, "float32")
+        raise ConfigError(f"{name}: images are a numpy array: give {how}, float in [0, 1]")
     if isinstance(x, list):
         raise ConfigError(
             f"{name}: images are a list of {len(x)}: give torch.stack(images), (N, C, H, W), float in [0, 1] "
@@ -74,6 +109,7 @@ def _images(name: str, x: Any) -> Tensor:
             f"{name}: images are a {type(x).__name__}: expected a tensor (N, C, H, W), float in [0, 1]; of a "
             "data set give torch.stack([image for image, label in data])"
         )
+    _check_values(name, "images", x)
     shape = tuple(x.shape)
     if x.ndim == 3:
         raise ConfigError(
@@ -90,6 +126,10 @@ def _images(name: str, x: Any) -> Tensor:
         remedy = "images.float() / 255" if x.dtype == torch.uint8 else "images.float(), in [0, 1]"
         raise ConfigError(
             f"{name}: expected pixels of float in [0, 1], got {str(x.dtype)[6:]}: give {remedy}"
+        )
+    if x.dtype not in _FLOATS:
+        raise ConfigError(
+            f"{name}: images are {str(x.dtype)[6:]}, too coarse for pixels: give float32 in [0, 1]"
         )
     x = x.detach().to("cpu", torch.float32)
     if bad := int((~x.isfinite()).sum()):
@@ -109,11 +149,12 @@ def _images(name: str, x: Any) -> Tensor:
 
 def _labels(name: str, y: Any, n: int) -> Tensor:
     if not isinstance(y, Tensor):
-        how = "torch.from_numpy(labels)" if isinstance(y, np.ndarray) else "torch.tensor(labels)"
+        how = _from_numpy("labels", y, "int64") if isinstance(y, np.ndarray) else "torch.tensor(labels)"
         texts = isinstance(y, list | tuple) and any(isinstance(v, str) for v in y)
-        if texts or (isinstance(y, np.ndarray) and y.dtype.kind in "USO"):
+        if texts or (isinstance(y, np.ndarray) and _texts(y)):
             how = "their positions among the sorted class names, an int64 tensor"
         raise ConfigError(f"{name} labels are a {type(y).__name__}: give {how}, whole numbers from 0")
+    _check_values(name, "labels", y)
     shape = tuple(y.shape)
     if shape != (n,):
         one_hot = y.ndim == 2 and shape[0] == n and shape[1] > 1

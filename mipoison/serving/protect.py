@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,6 +78,7 @@ def fit_unit(
         ConfigError: a defense, setting, classifier or image that cannot be used; one line.
     """
     settings = _settings(defense, config)
+    seed = int(seed) if isinstance(seed, np.integer) else seed
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed = {seed!r}: must be a whole number, 0 or more")
     if not isinstance(scale, SceneConfig):

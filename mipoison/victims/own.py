@@ -82,7 +82,9 @@ def short_name(source: str) -> str:
 
 
 @undone()
-def load_victim(source: str, state: str | None = None, *, outputs: str | None = None) -> OwnVictim:
+def load_victim(
+    source: str | Path, state: str | Path | None = None, *, outputs: str | None = None
+) -> OwnVictim:
     """Load a classifier onto the CPU.
 
     Its digest identifies name, weights (dtypes, shapes, bytes) and code (the factory's source file and the
@@ -100,6 +102,7 @@ def load_victim(source: str, state: str | None = None, *, outputs: str | None = 
         ConfigError: it cannot be imported, built or loaded, or was exported for batches of some sizes alone;
             one line.
     """
+    source, state = _text("source", source), None if state is None else _text("state", state)
     check_source(source, state)
     if is_exported(source):
         digest = exported_digest(source)
@@ -121,7 +124,14 @@ def load_victim(source: str, state: str | None = None, *, outputs: str | None = 
     return OwnVictim(module, source, h.hexdigest()[:16], earlier.hexdigest()[:16], outputs)
 
 
-def repeatable_digest(source: str, state: str | None) -> str:
+def _text(name: str, given: object) -> str:
+    if isinstance(given, str | Path):
+        return str(given)
+    form = CHOICES if name == "source" else "the path of a file of weights"
+    raise ConfigError(f"load_victim: {name} is a {type(given).__name__}: expected text, {form}")
+
+
+def repeatable_digest(source: str | Path, state: str | Path | None) -> str:
     """The digest, after loading twice.
 
     Raises:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 
 from mipoison.attacks import ATTACKS
@@ -273,3 +274,18 @@ def test_digest_of_a_mapping_ignores_its_order_and_refuses_nan() -> None:
     assert digest({"a": 1, "b": 2.5}) == digest({"b": 2.5, "a": 1})
     with pytest.raises(ValueError, match="JSON"):
         digest({"a": math.nan})
+
+
+def test_numbers_out_of_arrays_are_plain_numbers() -> None:
+    sample = Sample(count=np.int32(3), size=np.float32(0.5), maybe=np.int64(2))  # type: ignore[arg-type]
+    assert sample == Sample(count=3, size=0.5, maybe=2.0)
+    assert [type(v) for v in (sample.count, sample.size, sample.maybe)] == [int, float, float]
+    assert sample.digest() == Sample(count=3, maybe=2.0).digest()
+    for wrong in (
+        {"count": np.float64(3)},
+        {"size": np.float64("nan")},
+        {"size": np.bool_(True)},
+        {"flag": np.int8(1)},
+    ):
+        with pytest.raises(ConfigError, match="Sample"):
+            Sample(**wrong)  # type: ignore[arg-type]

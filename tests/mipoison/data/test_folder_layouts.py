@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from mipoison.data.splits import PARTS, describe, make_split
 
 
 def put(folder: Path, n: int, suffix: str = ".png", start: int = 0, mode: str = "RGB") -> None:
-    """Images of random colours."""
+    """Images of random colours, others in every class of every side."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(start)
+    rng = np.random.default_rng([start, *"/".join(folder.parts[-2:]).encode()])
     for i in range(start, start + n):
         pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).convert(mode).save(folder / f"{i}{suffix}")
@@ -78,6 +79,12 @@ def test_sixteen_bits_are_scaled(suffix: str, root: Path) -> None:
     assert (read(root).images_NHWC[-1] == 200).all()
 
 
+def test_floats_named_as_a_pixmap_are_refused(root: Path) -> None:
+    Image.new("F", (9, 9), 0.5).save(root / "b" / "f.pfm")
+    (root / "b" / "f.pfm").rename(root / "b" / "f.ppm")
+    assert "b/f.ppm (32 bits a pixel and channel: save 8 or 16)" in refused(root)
+
+
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_without_a_known_white_are_refused(mode: str, root: Path) -> None:
     put(root / "b", 1, ".tif", 99, mode=mode)
@@ -89,6 +96,19 @@ def test_several_pages_are_refused(root: Path) -> None:
     page = Image.new("RGB", (9, 9))
     page.save(root / "b" / "p.tif", save_all=True, append_images=[page, page])
     assert "b/p.tif (3 pages)" in refused(root)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_several_frames_are_refused(suffix: str, root: Path) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(root / "b" / f"p{suffix}", save_all=True, append_images=frames[1:])
+    assert f"b/p{suffix} (3 frames: save one by itself)" in refused(root)
+
+
+def test_a_preview_in_a_camera_s_jpeg_is_no_second_image(root: Path) -> None:
+    page = Image.new("RGB", (9, 9), "red")
+    page.save(root / "b" / "p.jpg", format="MPO", save_all=True, append_images=[page])
+    assert len(read(root).labels_N) == 11
 
 
 def test_what_is_not_read_is_counted_and_named(root: Path) -> None:
@@ -165,6 +185,61 @@ def test_what_may_be_another_split_is_refused_with_the_remedy(names: tuple[str, 
     assert "exactly two folders, train/ (or private/) and attack/ (or public/)" in text
 
 
+@pytest.mark.parametrize(
+    "names", [("train_set", "attack_set"), ("trn", "tst"), ("train2", "val2"), ("members", "nonmembers")]
+)
+def test_two_folders_of_the_same_classes_are_a_split_by_any_name(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    text = refused(sides(tmp_path, *names))
+    assert f"{names[0]}/" in text
+    assert "exactly two folders, train/ (or private/) and attack/ (or public/)" in text
+    for name in ("other", "third"):  # more folders than a split has
+        put(tmp_path / name, 4)
+    assert read(tmp_path).class_names == tuple(sorted((*names, "other", "third")))
+
+
+def test_two_classes_may_have_subfolders(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        put(tmp_path / name / "images", 4)
+    assert read(tmp_path).class_names == ("cat", "dog")
+    put(tmp_path / "cat" / "2019", 4)
+    put(tmp_path / "dog" / "2020", 4)
+    assert np.bincount(read(tmp_path).labels_N).tolist() == [8, 8]
+
+
+def test_copies_on_both_sides_are_counted_by_content(tmp_path: Path) -> None:
+    for label, start in (("x", 0), ("y", 100)):
+        put(tmp_path / "train" / label, 6, start=start)
+        put(tmp_path / "attack" / label, 6, start=start + 50)
+    name = f"folder:{tmp_path}"
+    assert make_split(name, auxiliary="same", seed=0, image_size=16).notes == ""
+    for i in range(6):  # under other names, and in another class
+        target = tmp_path / "attack" / "y" / f"{150 + i}.png"
+        target.write_bytes((tmp_path / "train" / "x" / f"{i}.png").read_bytes())
+    said = describe(make_split(name, auxiliary="same", seed=0, image_size=16))
+    assert said.endswith("; 6 of 12 attack images are private images too, pixel by pixel")
+    target = tmp_path / "attack" / "x" / "50.png"
+    target.unlink()
+    target.symlink_to(tmp_path / "train" / "y" / "100.png")
+    with pytest.raises(DataError, match=r"7 of 12 attack images are private.* other images into attack/"):
+        make_split(name, auxiliary="same", seed=0, image_size=16)
+    (tmp_path / "attack").rename(tmp_path / "old")
+    (tmp_path / "attack").symlink_to(tmp_path / "train")
+    shutil.rmtree(tmp_path / "old")
+    with pytest.raises(DataError, match="12 of 12 attack images"):
+        make_split(name, auxiliary="same", seed=0, image_size=16, limit=2)
+
+
+def test_a_class_that_is_a_link_to_another_is_no_other_class(root: Path) -> None:
+    for name, start in (("a", 20), ("b", 40)):
+        put(root / name, 5, start=start)
+    for name, other in (("c", "a"), ("d", "b")):
+        (root / name).symlink_to(root / other)
+    with pytest.raises(DataError, match=r"20 of 20 attack images.*remove the copies"):
+        make_split(f"folder:{root}", auxiliary="disjoint", seed=0, image_size=16)
+
+
 def test_classes_may_be_named_like_sides(tmp_path: Path) -> None:
     for name in ("bus", "car", "train", "test"):
         put(tmp_path / name, 3)
@@ -223,6 +298,81 @@ def test_links_to_images_are_followed(root: Path, tmp_path: Path) -> None:
     (root / "b" / "one.png").symlink_to(tmp_path / "elsewhere" / "70.png")
     (root / "c").symlink_to(root / "a")
     assert np.bincount(read(root).labels_N).tolist() == [5, 9, 5]
+
+
+def _each_other(root: Path, _: Path) -> None:
+    (root / "a" / "l").symlink_to("../b")
+    (root / "b" / "l").symlink_to("../a")
+
+
+def _another_class(root: Path, _: Path) -> None:
+    put(root / "b" / "deep", 2)
+    (root / "a" / "l").symlink_to("../b/deep")
+
+
+def _same_class(root: Path, _: Path) -> None:
+    put(root / "a" / "deep", 2)
+    (root / "a" / "l").symlink_to("deep")
+
+
+def _from_outside(root: Path, outside: Path) -> None:
+    put(outside, 2)
+    (root / "a" / "l").symlink_to(outside)
+    (outside / "back").symlink_to(root / "b")
+
+
+def _circle_outside(root: Path, outside: Path) -> None:
+    put(outside / "p", 2)
+    put(outside / "q", 2)
+    (root / "a" / "l").symlink_to(outside / "p")
+    (outside / "p" / "l").symlink_to("../q")
+    (outside / "q" / "l").symlink_to("../p")
+
+
+def _twice(root: Path, outside: Path) -> None:
+    put(outside / "p", 2)
+    (root / "a" / "l").symlink_to(outside / "p")
+    (root / "b" / "l").symlink_to(outside)
+
+
+def _of_a_linked_class(root: Path, outside: Path) -> None:
+    put(outside / "p", 5)
+    (root / "c").symlink_to(outside)
+    (root / "a" / "l").symlink_to(outside / "p")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (_each_other, "a/l in "),
+        (_another_class, "a/l in "),
+        (_same_class, "a/l in "),
+        (_from_outside, "a/l/back in "),
+        (_circle_outside, "a/l/l/l in "),
+        (_twice, "b/l/p in "),
+        (_of_a_linked_class, "a/l in "),
+    ],
+)
+def test_links_that_read_images_twice_are_refused(
+    make: Callable[[Path, Path], None], told: str, root: Path, tmp_path: Path
+) -> None:
+    make(root, tmp_path / "outside")
+    text = refused(root)
+    assert text.startswith(f"folder: {told}")
+    assert text.endswith(("read twice; remove it", "remove one of the links"))
+
+
+def test_a_link_from_one_side_to_the_other_is_refused(tmp_path: Path) -> None:
+    sides(tmp_path, "train", "attack")
+    (tmp_path / "attack" / "x" / "l").symlink_to(tmp_path / "train" / "x")
+    assert refused(tmp_path).startswith("folder: x/l in ")
+
+
+def test_links_of_hidden_folders_are_nobody_s(root: Path) -> None:
+    (root / ".venv" / "lib").mkdir(parents=True)
+    (root / ".venv" / "lib64").symlink_to("lib")
+    (root / "a" / ".back").symlink_to("../b")
+    assert len(read(root).labels_N) == 10
 
 
 def test_one_level_too_high_names_the_level(root: Path) -> None:

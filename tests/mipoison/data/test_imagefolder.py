@@ -24,7 +24,9 @@ def make(tmp_path: Path) -> Make:
             folder = tmp_path / "data" / below / name
             folder.mkdir(parents=True)
             for j in range(n):
-                Image.new("L", size, 16 * i + j + bool(below) * 100).save(folder / f"{j}.png")
+                Image.new("L", size, 16 * i + j + 100 * (below in ("attack", "public"))).save(
+                    folder / f"{j}.png"
+                )
         return tmp_path / "data"
 
     return write

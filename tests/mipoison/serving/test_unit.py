@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -422,6 +423,22 @@ def test_fitting_does_not_depend_on_the_callers_context(
         (lambda x, y: {"private": (x, y - 1)}, "the least is -1"),
         (lambda x, y: {"private": (x, y.float())}, r"labels\.long\(\)"),
         (lambda x, y: {"private": (x, nn.functional.one_hot(y))}, r"labels\.argmax\(1\)"),
+        (lambda x, y: {"private": (x.to_sparse(), y)}, r"images\.to_dense\(\)"),
+        (lambda x, y: {"private": (x, y.to_sparse())}, r"labels\.to_dense\(\)"),
+        (lambda x, y: {"private": (x.to("meta"), y)}, "images are on the device meta"),
+        (lambda x, y: {"private": (x, y.to("meta"))}, "labels are on the device meta"),
+        (lambda x, y: {"private": (torch.nested.nested_tensor(list(x)), y)}, "nested tensor.*stack"),
+        (lambda x, y: {"private": (torch.quantize_per_tensor(x, 0.01, 0, torch.quint8), y)}, "dequantize"),
+        (lambda x, y: {"private": (x.to(torch.float8_e4m3fn), y)}, "float8_e4m3fn.*give float32"),
+        (lambda x, y: {"private": (x, y.to(torch.float8_e4m3fn))}, r"labels\.long\(\)"),
+        (lambda x, y: {"private": (x.numpy().astype(">f4"), y)}, r"images\.astype\('float32'\)"),
+        (lambda x, y: {"private": (x.numpy().astype(object), y)}, r"images\.astype\('float32'\)"),
+        (lambda x, y: {"private": (x.numpy()[::-1], y)}, r"images\.copy\(\)"),
+        (lambda x, y: {"private": (x, y.numpy().astype(">i8"))}, r"labels\.astype\('int64'\)"),
+        (lambda x, y: {"private": (x, y.numpy().astype(object))}, r"labels\.astype\('int64'\)"),
+        (lambda x, y: {"private": (x, y.numpy().astype(str).astype(object))}, "sorted class names"),
+        (lambda x, y: {"seed": np.int64(-1)}, "whole number"),
+        (lambda x, y: {"seed": np.float64(1)}, "whole number"),
         (lambda x, y: {"device": "gpu"}, "'cuda'"),
         (lambda x, y: {"device": "meta"}, "not supported"),
         (lambda x, y: {"device": "cuda:99"}, "is not there"),
@@ -453,9 +470,13 @@ def test_wrong_arguments_name_value_and_remedy(
 def test_settings_by_name(tiny_scene: Scene) -> None:
     x = tiny_scene.split.private_train.x_NCHW
     unit = fit_unit(
-        tiny_scene.victim, private=x, public=x, defense="rounding", config={"decimals": 1}, device="cpu"
-    )
+        tiny_scene.victim, private=x, public=x, defense="rounding", config={"decimals": np.int32(1)},
+        seed=np.int64(3), device="cpu",
+    )  # fmt: skip
     assert unit.config == RoundingConfig(decimals=1)
+    assert type(unit.config.decimals) is int  # type: ignore[attr-defined]
+    assert unit.about["seed"] == 3
+    assert type(unit.about["seed"]) is int
 
 
 def test_folders_and_secrets_that_are_none(units: dict[str, Unit], tiny_scene: Scene, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_net", None)
 
 
-def refused(source: str, state: str | None = None) -> str:
+def refused(source: Any, state: Any = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load_victim(source, state)
     assert "\n" not in str(caught.value)
@@ -143,6 +144,22 @@ def test_a_state_file_never_runs_code(here: Path) -> None:
 )
 def test_sources_that_are_none(here: Path, source: str, said: str) -> None:
     assert said in refused(source)
+
+
+def test_paths_are_taken_as_their_text(here: Path) -> None:
+    save_file(load_victim("own_net:make").module.state_dict(), "w.safetensors")
+    texts = load_victim("own_net:make", "w.safetensors")
+    paths = load_victim(Path("own_net:make"), Path("w.safetensors"))
+    assert (paths.name, paths.digest) == (texts.name, texts.digest)
+    assert "no such file" in refused(here / "none.pt2")
+    for other, kind in (
+        (None, "NoneType"),
+        (3, "int"),
+        (b"own_net:make", "bytes"),
+        (nn.Flatten(), "Flatten"),
+    ):
+        assert f"source is a {kind}: expected text, module:factory" in refused(other)
+    assert "state is a dict: expected text, the path" in refused("own_net:make", {"weight": torch.ones(1)})
 
 
 def test_state_files_that_do_not_fit(here: Path) -> None:

@@ -29,7 +29,6 @@ from study.records.reading.tables import cosine_of, vectors_of
 from study.records.schema import episode_schema
 from study.reports.html import build
 from study.reports.rendering import markdown_of
-from study.session import driver
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
 from study.trial.run import read_anchors, relate
@@ -58,8 +57,8 @@ def resume(folder: Path) -> None:
     settings = StudySettings(**SETTINGS, storage=str(folder.parent), name=folder.name)
     with contextlib.ExitStack() as held:
         study = open_study(settings, Console(file=io.StringIO()), held)
-        driver._show_quality(study)
-        assert driver._ask(study) is not None
+        study.standing()
+        assert study.ask() is not None
         rows = [row for rows in study.finished.values() for row in rows][:3]
         relate(rows, read_anchors(study.records))
         frontier_table(study.records.read(), 0.02)
