@@ -250,7 +250,7 @@ import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from study.records.store import Records
-from mipoison.storage.files.files import Storage
+from mipoison.storage.files import Storage
 row = {"defense": "noise", "status": "ok", "model_accuracy": 0.9}
 rows = [row | {"episode_id": f"{s}{a}", "seed": s, "attack": a} for s in range(3) for a in ("raw", "passive")]
 records = Records(Storage(sys.argv[1]), "s")
