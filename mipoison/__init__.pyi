@@ -6,11 +6,11 @@ from mipoison.defenses import DEFENSES as DEFENSES
 from mipoison.episode import EpisodeConfig as EpisodeConfig
 from mipoison.episode import evaluate as evaluate
 from mipoison.episode import run_episode as run_episode
-from mipoison.serving.protect import fit_unit as fit_unit
-from mipoison.serving.protect import load_unit as load_unit
-from mipoison.serving.protect import load_victim as load_victim
 from mipoison.scene import SceneConfig as SceneConfig
 from mipoison.scene import prepare as prepare
 from mipoison.scene import scaled as scaled
+from mipoison.serving.protect import fit_unit as fit_unit
+from mipoison.serving.protect import load_unit as load_unit
+from mipoison.serving.protect import load_victim as load_victim
 
 __version__: str
