@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import mipoison.attacks.decoder as decoder_module
 from mipoison.attacks import ATTACKS, PASSIVE
 from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.sizes import DEFAULT_SIZES
 from mipoison.attacks.views import VIEWS, adapted_strength
-from mipoison.config import Config, ConfigError
+from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.deployment import deploy
 from mipoison.episode import at_scale
@@ -196,12 +197,13 @@ class TestContract:
         secrets += [tiny_scene.clean["private_train"], tiny_scene.clean["private_test"]]
         assert not held & {s.numpy().tobytes() for s in secrets}
 
-    def test_needs_its_sizes(self, name) -> None:
+    def test_is_built_without_a_scene_with_stated_sizes(self, name) -> None:
         config = ATTACKS[name]
-        if None not in (getattr(config, k, 0) for k in ("width", "steps", "batch", "lr")):
+        open_sizes = [k for k in DEFAULT_SIZES if getattr(config, k, 0) is None]
+        if not open_sizes:
             pytest.skip("has sizes of its own")
-        with pytest.raises(ConfigError, match="width = None"):
-            config.make()  # type: ignore[attr-defined]
+        built = config.make().config
+        assert {k: getattr(built, k) for k in open_sizes} == {k: DEFAULT_SIZES[k] for k in open_sizes}
 
 
 def test_the_walk_would_find_the_victim(tiny_scene: Scene) -> None:

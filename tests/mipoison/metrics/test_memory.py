@@ -23,9 +23,9 @@ def child() -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="getrusage counts the parent, and there is no /proc")
 def test_a_large_parent_does_not_count() -> None:
-    before = peak_resident_mb()
+    alone, before = child(), peak_resident_mb()
     held = np.ones(HELD_MB * 2**20, np.uint8)
     assert peak_resident_mb() >= HELD_MB
     assert peak_resident_mb() >= before
-    assert 3 < child() < 200
+    assert 3 < child() < alone + HELD_MB / 3  # what it imports is its own, too
     assert held.size
