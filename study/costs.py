@@ -11,8 +11,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     hear_early()
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from study.bench.json_lines import tell
 from study.bench.study_growth import Template, measure
 from study.runtime.entry import DONE, program
 from study.runtime.progress import Progress
@@ -57,11 +56,7 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
     with Progress(Console(stderr=True)) as progress:
         for i, trials in enumerate(chosen.trials):
             progress.brief(f"a study of {trials} trials", i, len(chosen.trials))
-            line = json.dumps(dataclasses.asdict(measure(template, trials)))
-            print(line, flush=True)
-            if chosen.out is not None:
-                with open(chosen.out, "a") as sink:
-                    sink.write(line + "\n")
+            tell(measure(template, trials), chosen.out)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     hear_early()
 
-import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from study.bench.json_lines import tell
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.bench.sleeping_trials import on
 from study.runtime.entry import DONE, program
@@ -65,12 +64,7 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
             with private_environment() as environment, Nodes(environment, nodes) as cluster:
                 for length in chosen.length:
                     progress.brief(f"{nodes} nodes, trials of {length:g} s", next(done), of)
-                    found = on(cluster, environment, nodes * chosen.per_node, length)
-                    line = json.dumps(dataclasses.asdict(found))
-                    print(line, flush=True)
-                    if chosen.out is not None:
-                        with open(chosen.out, "a") as sink:
-                            sink.write(line + "\n")
+                    tell(on(cluster, environment, nodes * chosen.per_node, length), chosen.out)
 
 
 if __name__ == "__main__":
