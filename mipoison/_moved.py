@@ -1,4 +1,4 @@
-"""Module names of version 0.1 still import: each gives the present names, with a DeprecationWarning."""
+"""Keeps old module names importable: an old name gives the new module's contents and a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class _Loader(importlib.abc.Loader):
-    """Fills an old module with the names of the one that took its place."""
+    """Fills a module of the old name with the contents of the new one."""
 
     def __init__(self, new: str) -> None:
         self.new = new
@@ -29,7 +29,7 @@ class _Loader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of one package that have moved."""
+    """Finds the modules that have moved, when they are imported by their old names."""
 
     def __init__(self, moved: Mapping[str, str]) -> None:
         self.moved = moved
@@ -42,19 +42,21 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def redirect(moved: Mapping[str, str]) -> None:
-    """Let old module names of a package import.
+    """Make old module names importable.
 
     Args:
-        moved: old full name -> new full name. A name that is a module today must not be among them.
+        moved: old full name -> new full name. An old name must not be the name of a present module.
     """
     sys.meta_path.append(_Finder(moved))
 
 
 def forward(package: str, module: str) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` that finds the names of the module which it was in version 0.1.
+    """A ``__getattr__`` for a package that was a single module in version 0.1.
+
+    It finds the names of the old module in the module that defines them now.
 
     Args:
-        package: its name, for the error. module: full name of the module that has the names now.
+        package: the package's name, for the error. module: full name of the module that has the names now.
     """
 
     def find(name: str) -> Any:

@@ -50,10 +50,10 @@ class Averaging(Decoder):
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         q = self.config.queries
         if self.config.pool == "each":
-            answers = [self.look(oracle.query(x_NCHW)) for _ in range(q)]
+            answers = [self.apply_view(oracle.query(x_NCHW)) for _ in range(q)]
             return torch.cat(answers), x_NCHW.repeat(q, 1, 1, 1)
         first_NK = oracle.query(x_NCHW)
         total_NK = first_NK.double()
         for _ in range(q - 1):
             total_NK = total_NK + oracle.query(x_NCHW)
-        return self.look((total_NK / q).to(first_NK)), x_NCHW
+        return self.apply_view((total_NK / q).to(first_NK)), x_NCHW

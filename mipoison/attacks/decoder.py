@@ -66,7 +66,7 @@ class DecoderConfig(Config):
 class Decoder:
     """Queries its images once, trains the decoder, reconstructs in one pass.
 
-    Variants override what they change: :meth:`pairs` (what is trained on), :meth:`look` (what is done to
+    Variants override what they change: :meth:`pairs` (what is trained on), :meth:`apply_view` (what is done to
     vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained). One that overrides
     :meth:`fit` itself is never trained together with others, see :func:`trains_in_one_job`.
     """
@@ -143,16 +143,16 @@ class Decoder:
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         """Vectors and images to train on: by default the answer to each of its own images, once."""
-        return self.look(oracle.query(x_NCHW)), x_NCHW
+        return self.apply_view(oracle.query(x_NCHW)), x_NCHW
 
-    def look(self, c_NK: Tensor) -> Tensor:
+    def apply_view(self, c_NK: Tensor) -> Tensor:
         """The attacker's view of released vectors."""
         return VIEWS[self.config.view](c_NK, self.strength, self.rng)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Images of released vectors; the same ones for the same vectors, a noise view included."""
         self.rng = torch.Generator().manual_seed(self.later)
-        return apply(self.model, self.look(c_NK).to(self.device)).cpu()
+        return apply(self.model, self.apply_view(c_NK).to(self.device)).cpu()
 
 
 def trains_in_one_job(attack: object) -> bool:

@@ -65,4 +65,4 @@ class Distilled(Decoder):
             lr=cfg.student_lr,
             rng=self.rng,
         )
-        return self.look(confidence_vectors(student, x_NCHW.to(self.device)).cpu()), x_NCHW
+        return self.apply_view(confidence_vectors(student, x_NCHW.to(self.device)).cpu()), x_NCHW

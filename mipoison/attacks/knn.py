@@ -87,8 +87,8 @@ class KNN:
         kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
         best = torch.inf
         for kind in kinds:
-            look = Standardised(c_MK, kind)
-            z_MF = look(c_MK)
+            standardise = Standardised(c_MK, kind)
+            z_MF = standardise(c_MK)
             error_k = torch.zeros(len(NEIGHBOURS), dtype=torch.float64)
             for fold in range(int(self.fold_M.max()) + 1):
                 held = (self.fold_M == fold).nonzero()[:JUDGED, 0]
@@ -99,11 +99,12 @@ class KNN:
                     error_k[i] += (x_ND - self.x_MD[held]).double().square().sum()
             i = int(error_k.argmin())
             if float(error_k[i]) < best:
-                best, self.look, self.z_MF, self.k = float(error_k[i]), look, z_MF, NEIGHBOURS[i]
+                best, self.k = float(error_k[i]), NEIGHBOURS[i]
+                self.standardise, self.z_MF = standardise, z_MF
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Images (N, C, H, W) of released vectors."""
-        z_NF = self.look(c_NK)
+        z_NF = self.standardise(c_NK)
         parts = [self._mean_images(z_NF[i : i + CHUNK]) for i in range(0, len(z_NF), CHUNK)]
         x_ND = torch.cat(parts) if parts else self.x_MD[:0]
         return x_ND.clamp(0, 1).reshape(-1, *self.shape)

@@ -75,7 +75,7 @@ class MLP:
             raise ValueError(f"the MLP attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.shape = known.image_shape
         c_NK = oracle.query(x_NCHW)
-        self.look = Standardised(c_NK, cfg.inputs)
+        self.standardise = Standardised(c_NK, cfg.inputs)
         z_NF, x_NP = self._inputs(c_NK), x_NCHW.to(self.device).float().flatten(1)
         order = torch.randperm(len(z_NF), generator=rng).to(self.device)
         held = max(1, round(cfg.validation * len(order)))
@@ -104,7 +104,7 @@ class MLP:
         )
 
     def _inputs(self, c_NK: Tensor) -> Tensor:
-        return self.look(c_NK).float().to(self.device)
+        return self.standardise(c_NK).float().to(self.device)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Images (N, C, H, W) of released vectors."""

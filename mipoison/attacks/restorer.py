@@ -61,7 +61,7 @@ class RestorerConfig(DecoderConfig):
         return Restorer(sized(self))
 
 
-class Restoring(nn.Module):
+class RestoringNet(nn.Module):
     """From standardised features and log scores to restored log scores; begins as the identity."""
 
     def __init__(self, n_features: int, n_classes: int, hidden: int) -> None:
@@ -96,7 +96,7 @@ class Restorer(Decoder):
         """
         if len(x_NCHW) < 8:
             raise ValueError(f"the restorer needs at least 8 images of its own, got {len(x_NCHW)}")
-        self.restoring: Restoring | None = None
+        self.restoring: RestoringNet | None = None
         return super().prepare(oracle, x_NCHW, known=known, rng=rng)
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
@@ -104,13 +104,13 @@ class Restorer(Decoder):
         if known.defense not in (None, "none"):
             clean_NK, released_NK = self._shadow_world(c_NK, x_NCHW, known)
             self._learn(released_NK, clean_NK)
-        return self.look(c_NK), x_NCHW
+        return self.apply_view(c_NK), x_NCHW
 
-    def look(self, c_NK: Tensor) -> Tensor:
+    def apply_view(self, c_NK: Tensor) -> Tensor:
         """Restored vectors, then the view."""
         if self.restoring is not None and len(c_NK):
             c_NK = apply(self.restoring, self._inputs(c_NK)).exp().cpu()
-        return super().look(c_NK)
+        return super().apply_view(c_NK)
 
     def _shadow_world(self, c_NK: Tensor, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         """Clean and released vectors of a shadow victim, for both halves of its own images."""
@@ -203,7 +203,7 @@ class Restorer(Decoder):
         inputs = self._inputs(released_NK)
         n_classes = clean_NK.shape[1]
         with seeded(rng, self.device):
-            restoring = Restoring(inputs.shape[1] - n_classes, n_classes, cfg.hidden).to(self.device)
+            restoring = RestoringNet(inputs.shape[1] - n_classes, n_classes, cfg.hidden).to(self.device)
         train(
             restoring, inputs, clean_NK.log().clamp_min(LOG_FLOOR).to(self.device), mse,
             steps=cfg.steps or 1, batch=cfg.batch or 1, lr=LEARNING_RATE, rng=rng,

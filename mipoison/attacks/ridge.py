@@ -81,8 +81,8 @@ class Ridge:
         kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
         best = torch.inf
         for kind in kinds:
-            look = Standardised(c_NK, kind)
-            z_NF = look(c_NK)
+            standardise = Standardised(c_NK, kind)
+            z_NF = standardise(c_NK)
             paths, error_P = [], torch.zeros(len(PENALTIES), dtype=torch.float64)
             for k in range(int(fold_N.max()) + 1):
                 path = ridge_path(z_NF[fold_N != k], x_ND[fold_N != k], PENALTIES)
@@ -91,11 +91,11 @@ class Ridge:
                 paths.append(path)
             p = int(error_P.argmin())
             if float(error_P[p]) < best:
-                best, self.look, self.penalty = float(error_P[p]), look, PENALTIES[p]
+                best, self.standardise, self.penalty = float(error_P[p]), standardise, PENALTIES[p]
                 self.w_FD = torch.stack([path[p][0] for path in paths]).mean(0)
                 self.b_D = torch.stack([path[p][1] for path in paths]).mean(0)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Images (N, C, H, W) of released vectors."""
-        x_ND = self.look(c_NK) @ self.w_FD + self.b_D
+        x_ND = self.standardise(c_NK) @ self.w_FD + self.b_D
         return x_ND.clamp(0, 1).float().reshape(-1, *self.shape)

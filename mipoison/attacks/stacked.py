@@ -58,7 +58,7 @@ def grouped(jobs: Sequence[Job], most: int = MOST) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Ran:
+class JobResult:
     """How one job went.
 
     Attributes:
@@ -71,7 +71,7 @@ class Ran:
     seconds: float
 
 
-def train_many(jobs: Sequence[Job], most: int = MOST) -> list[Ran]:
+def train_many(jobs: Sequence[Job], most: int = MOST) -> list[JobResult]:
     """Run all jobs, those of one kind as a stack; each job's model ends as ``job.run()`` would leave it.
 
     A stack that fails (one member's augmentation raises, memory runs out) is split in halves that start over,
@@ -81,7 +81,7 @@ def train_many(jobs: Sequence[Job], most: int = MOST) -> list[Ran]:
     Returns:
         How each job went, in their order.
     """
-    ran: dict[int, Ran] = {}
+    ran: dict[int, JobResult] = {}
     waiting = grouped(jobs, most)
     while waiting:
         rows = waiting.pop(0)
@@ -101,7 +101,7 @@ def train_many(jobs: Sequence[Job], most: int = MOST) -> list[Ran]:
                 continue
             failure = error
         share = (time.perf_counter() - start) / len(rows)
-        ran |= {i: Ran(failure, len(rows), share) for i in rows}
+        ran |= {i: JobResult(failure, len(rows), share) for i in rows}
     return [ran[i] for i in range(len(jobs))]
 
 

@@ -71,7 +71,7 @@ class TunedConfig(DecoderConfig):
         return out
 
 
-class Answered:
+class RecordedAnswers:
     """Answers already paid for, in place of the oracle: asking again would be another bill."""
 
     def __init__(self, c_NK: Tensor) -> None:
@@ -105,12 +105,12 @@ class Tuned(Decoder):
         candidates, self.errors = self.config.candidates(), []
         for candidate in candidates:
             attempt = candidate.make()
-            attempt.fit(Answered(c_NK[rest]), x_NCHW[rest], known=known, rng=rng)
+            attempt.fit(RecordedAnswers(c_NK[rest]), x_NCHW[rest], known=known, rng=rng)
             difference = attempt.reconstruct(c_NK[judge]) - x_NCHW[judge].cpu()
             self.errors.append(float(difference.square().mean()))
         self.best = candidates[self.errors.index(min(self.errors))]
         self.decoder = self.best.make()
-        self.decoder.fit(Answered(c_NK), x_NCHW, known=known, rng=rng)
+        self.decoder.fit(RecordedAnswers(c_NK), x_NCHW, known=known, rng=rng)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Images (N, C, H, W) of released vectors."""

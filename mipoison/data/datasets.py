@@ -2,8 +2,8 @@
 
 `load_dataset` reads a data set from disk, downloads it if its source allows that, and checks it. Whatever is
 wrong with a user's files is a `DataError` of one line. The loaders are in :mod:`mipoison.data.ten_classes`,
-:mod:`mipoison.data.faces` and :mod:`mipoison.data.imagefolder`; :mod:`mipoison.data.splits` divides the images
-between victim and attacker.
+:mod:`mipoison.data.faces` and :mod:`mipoison.data.imagefolder`; :mod:`mipoison.data.splits` divides the
+images between victim and attacker.
 
 Shape suffixes: N images, H height, W width, C channels, K classes or identities.
 """
@@ -104,7 +104,8 @@ def load_dataset(
     """Read one data set, downloading it if it is missing and its source allows that.
 
     Args:
-        dataset: a name of `DATASETS`; `folder:PATH`, `faces:PATH` and `facescrub:PATH` name the user's folder.
+        dataset: a name of `DATASETS`; `folder:PATH`, `faces:PATH` and `facescrub:PATH` name the user's
+            folder.
         data_root: folder of the downloaded data sets; may be read-only. None means `default_data_root()`.
         download: if False, the network is never used.
         image_size: height and width in pixels of the images of `folder:PATH`, one of SIDES; None means

@@ -25,7 +25,8 @@ READ_ERRORS = (OSError, ValueError, EOFError, SyntaxError, MemoryError, struct.e
                zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
 """What NumPy, Pillow and the standard library raise for damaged or unsuitable files."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
-"""Decoders of Pillow that may see any file. A .eps or .pdf with another suffix never reaches its interpreter."""
+"""Decoders of Pillow that may see any file. A .eps or .pdf with another suffix never reaches its
+interpreter."""
 FILE_FORMATS = (*FORMATS, "TIFF")
 """Decoders for the user's own files. TIFF's have a larger attack surface, so other bytes never reach them."""
 

@@ -330,7 +330,8 @@ def _rng(seed: int, *role: str) -> np.random.Generator:
 
 
 def _deal(groups: Groups) -> tuple[Groups, Groups]:
-    """Divide each class into two halves; the odd image goes to either half in turn, which balances the totals."""
+    """Divide each class into two halves; the odd image goes to either half in turn, which balances the
+    totals."""
     first, second, turn = [], [], 0
     for rows in groups:
         first.append(rows[turn::2])

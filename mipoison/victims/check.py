@@ -133,7 +133,7 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
             f"one class; "
             f"give images of at least two of {n_classes}"
         )
-    p = by_chance(told_N, y_rows)
+    p = permutation_p_value(told_N, y_rows)
     if p <= ERROR / 2:  # two counts are looked at
         return
     wider = spread(y_N, MORE)
@@ -158,7 +158,7 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
     )
 
 
-def by_chance(told_N: Tensor, y_N: Tensor) -> float:
+def permutation_p_value(told_N: Tensor, y_N: Tensor) -> float:
     """How often answers in random order are right as often as they are: a permutation test's p-value.
 
     Of two counts, all right answers, and those of each class divided by its size: the less likely of the two

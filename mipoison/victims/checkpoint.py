@@ -27,7 +27,7 @@ _HEADER = 100_000_000
 """The longest header of a safetensors file that safetensors itself reads, in bytes."""
 
 
-class Unread:
+class Placeholder:
     """In place of an object that was not built.
 
     Attributes:
@@ -105,7 +105,7 @@ def _torch(path: Path, what: str) -> Any:
     """A file of ``torch.save``, of either format, by torch's restricted unpickler."""
     unknown = _unknown(path, what)
     stand_ins: list[Any] = [
-        (_PLAIN.get(name) or type("Unread", (Unread,), {"origin": name}), name) for name in unknown
+        (_PLAIN.get(name) or type("Placeholder", (Placeholder,), {"origin": name}), name) for name in unknown
     ]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):

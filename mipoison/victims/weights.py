@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from mipoison.config import ConfigError, one_line
 from mipoison.data.images import some
-from mipoison.victims.checkpoint import Unread, read_checkpoint
+from mipoison.victims.checkpoint import Placeholder, read_checkpoint
 from mipoison.victims.identity import canonical, counts_calls
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def load_state(module: nn.Module, source: str, state: str) -> None:
 
 def _refuse_whole(what: str, held: Any, path: str = "") -> None:
     """A pickled module (or anything else with code of its own) in place of weights."""
-    if isinstance(held, Unread):
+    if isinstance(held, Placeholder):
         at = f"under {path} " if path else ""
         raise ConfigError(f"{what} holds {at}a whole {held.origin}, whose code is not run here; {_REMEDY}")
     if not isinstance(held, Mapping):
@@ -180,7 +180,7 @@ def _choose(
     """The one place that has all of the module's weights; else the nearest, for the message."""
     if not places:
         for key in ("model", "net", "state_dict"):
-            if isinstance(held.get(key), Unread):
+            if isinstance(held.get(key), Placeholder):
                 _refuse_whole(what, held[key], repr(key))
         entries = some([f"{key!r}: {_what(value)}" for key, value in held.items()])
         raise ConfigError(f"{what} holds no tensors by name (but {entries}); {_REMEDY}")
@@ -305,7 +305,7 @@ def _check(what: str, source: str, own: Mapping[str, Any], values: OrderedDict[s
 
 
 def _what(value: Any) -> str:
-    name = value.origin if isinstance(value, Unread) else type(value).__name__
+    name = value.origin if isinstance(value, Placeholder) else type(value).__name__
     return "a NumPy array or number" if name.startswith("numpy") else f"of {name}"
 
 

@@ -15,7 +15,7 @@ import torch
 from mipoison.attacks.decoder import Decoder, trains_in_one_job
 from mipoison.attacks.stacked import train_many
 from mipoison.deployment import Deployment
-from mipoison.episode import EpisodeConfig, Fitted, Meeting, meet
+from mipoison.episode import AttackInputs, EpisodeConfig, Fitted, open_attack
 from mipoison.training import Job
 
 log = logging.getLogger(__name__)
@@ -40,22 +40,22 @@ def fit_together(
     fitted by itself. An attacker that raises does so alone.
     """
     out: dict[int, Fitted | Exception] = {}
-    begun: dict[int, tuple[Meeting, Job, float]] = {}
+    begun: dict[int, tuple[AttackInputs, Job, float]] = {}
     for i in indices:
         start = time.perf_counter()
         try:
-            met = meet(deployments[episodes[i].scene.seed], episodes[i].attack_config)
-            if isinstance(met.attack, Decoder) and trains_in_one_job(met.attack):
-                job = met.attack.prepare(met.oracle, met.x_NCHW, known=met.known, rng=met.rng)
-                begun[i] = (met, job, time.perf_counter() - start)
+            inputs = open_attack(deployments[episodes[i].scene.seed], episodes[i].attack_config)
+            if isinstance(inputs.attack, Decoder) and trains_in_one_job(inputs.attack):
+                job = inputs.attack.prepare(inputs.oracle, inputs.x_NCHW, known=inputs.known, rng=inputs.rng)
+                begun[i] = (inputs, job, time.perf_counter() - start)
         except Exception as error:
             out[i] = error
     for i, ran in zip(begun, train_many([job for _, job, _ in begun.values()]), strict=True):
-        met, _, seconds = begun[i]
-        assert isinstance(met.attack, Decoder)
+        inputs, _, seconds = begun[i]
+        assert isinstance(inputs.attack, Decoder)
         if ran.error is None:
-            met.attack.finish()
-            out[i] = Fitted(met.attack, seconds + ran.seconds, met.oracle.queries, ran.members)
+            inputs.attack.finish()
+            out[i] = Fitted(inputs.attack, seconds + ran.seconds, inputs.oracle.queries, ran.members)
         else:
             out[i] = ran.error
     return out

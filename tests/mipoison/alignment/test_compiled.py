@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import make_engine
-from mipoison.alignment.compiled import keep_code_at_home
+from mipoison.alignment.compiled import use_private_code_cache
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.training import seeded
@@ -95,6 +95,6 @@ def test_generated_code_is_not_kept_where_others_can_plant_it(
     monkeypatch.setenv("HOME", str(tmp_path))
     given = {"torch's": f"{tempfile.gettempdir()}/torchinductor_me", "chosen": "/scratch/me"}
     monkeypatch.setenv(CACHE, given.get(before or "", ""))
-    keep_code_at_home()
+    use_private_code_cache()
     expected = "/scratch/me" if before == "chosen" else f"{tmp_path}/.cache/mipoison/torchinductor"
     assert os.environ[CACHE] == expected

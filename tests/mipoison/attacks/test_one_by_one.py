@@ -13,7 +13,7 @@ from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.one_by_one import SingleRequests
 from mipoison.defenses.lfp import LFP, LFPConfig
 from mipoison.deployment import deploy, release
-from mipoison.episode import at_scale, meet
+from mipoison.episode import at_scale, open_attack
 from mipoison.models.inversion import InversionConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness, content_keys, generator
@@ -120,7 +120,7 @@ def oracle(scene: Scene, **changes: Any) -> tuple[MeteredOracle, Tensor]:
     deployment = deploy(scene, "lfp", LFPConfig(budget=0.0, threshold=1.0, **changes))
     released = release(deployment)
     config = at_scale(ATTACKS["one-by-one"], scene.config)
-    return meet(deployment, config).oracle, released.vectors["attack_train"]
+    return open_attack(deployment, config).oracle, released.vectors["attack_train"]
 
 
 def test_the_attacker_bypasses_the_paper_s_choice_and_not_the_coin(tiny_scene: Scene) -> None:
@@ -147,7 +147,7 @@ def test_the_attacker_is_in_the_suite_and_asks_for_one_image_per_request(tiny_sc
 
     assert "one-by-one" in SUITE
     deployment = deploy(tiny_scene, "lfp", LFPConfig(budget=0.0))
-    met = meet(deployment, at_scale(ATTACKS["one-by-one"], tiny_scene.config))
+    inputs = open_attack(deployment, at_scale(ATTACKS["one-by-one"], tiny_scene.config))
     spy = Spy()
-    met.attack.fit(spy, met.x_NCHW[:9], known=met.known, rng=met.rng)
+    inputs.attack.fit(spy, inputs.x_NCHW[:9], known=inputs.known, rng=inputs.rng)
     assert spy.sizes == [1] * 9

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import mipoison.attacks.restorer as restorer_module
-from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, Restoring, protected
+from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, RestoringNet, protected
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa import LPAConfig
@@ -67,7 +67,7 @@ def test_it_undoes_a_map_that_can_be_undone(monkeypatch: pytest.MonkeyPatch, tin
     attack, oracle = fit(config, tiny_scene, "sharpen", {"budget": 0.1}, n=100)
     clean = tiny_scene.clean["private_train"]
     released = clean.square() / clean.square().sum(1, keepdim=True)
-    restored = attack.look(released)
+    restored = attack.apply_view(released)
     assert log_distance(restored, clean) < 0.5 * log_distance(released, clean)
     torch.testing.assert_close(restored.sum(1), torch.ones(len(clean)))
     assert oracle.queries == 100  # the shadow world is its own
@@ -88,7 +88,7 @@ def test_every_public_defense_can_be_rebuilt(tiny_scene: Scene, name: str) -> No
 def test_with_nothing_to_undo_vectors_stay(tiny_scene: Scene, defense: str | None) -> None:
     attack, _ = fit(RestorerConfig(**SIZES), tiny_scene, defense, {})
     c = tiny_scene.clean["private_train"][:9]
-    assert torch.equal(attack.look(c), c)
+    assert torch.equal(attack.apply_view(c), c)
 
 
 def test_a_defense_that_is_not_public_is_refused(tiny_scene: Scene) -> None:
@@ -125,7 +125,7 @@ def test_an_aligned_defense_is_rebuilt_with_a_substitute_of_its_own(
 
 
 def test_the_restoring_network_begins_as_the_identity() -> None:
-    net = Restoring(7, 4, 8)
+    net = RestoringNet(7, 4, 8)
     log_c = torch.log_softmax(torch.randn(5, 4, generator=generator(0)), 1)
     out = net(torch.cat([torch.randn(5, 7, generator=generator(1)), log_c], 1))
     torch.testing.assert_close(out, log_c)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipoison.attacks import ATTACKS, stacked
 from mipoison.attacks.decoder import Decoder, DecoderConfig, trains_in_one_job
-from mipoison.attacks.stacked import Ran, Stack, grouped, signature, train_many
+from mipoison.attacks.stacked import JobResult, Stack, grouped, signature, train_many
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
@@ -258,7 +258,7 @@ def test_a_member_that_raises_fails_alone(culprit: int) -> None:
 
 def test_too_few_pairs_raise_as_they_do_alone() -> None:
     ran = train_many([job(0, n=1), job(1), job(2)])
-    assert isinstance(ran[0], Ran)
+    assert isinstance(ran[0], JobResult)
     assert "at least 2 pairs" in str(ran[0].error)
     assert [r.error for r in ran[1:]] == [None, None]
     assert all(r.seconds > 0 for r in ran)

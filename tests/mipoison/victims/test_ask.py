@@ -24,7 +24,7 @@ from mipoison.serving.protect import fit_unit, load_unit, load_victim
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from mipoison.victims.ask import Classifier, classifier_of, undone
-from mipoison.victims.check import ENOUGH, PROBE, by_chance, check_victim, spread
+from mipoison.victims.check import ENOUGH, PROBE, check_victim, permutation_p_value, spread
 from mipoison.victims.outputs import FLOOR, log_probabilities, signs_of_probabilities
 
 SECRET = b"sixteen bytes or more"
@@ -396,7 +396,7 @@ def test_the_chance_is_hypergeometric(right: int) -> None:
     for k in (0, 1):
         told[torch.nonzero(y == k).flatten()[:wrong]] = 1 - k
     exact = float(scipy.stats.hypergeom.sf((told == y).sum().item() // 2 - 1, 128, 64, 64))
-    assert by_chance(told, y) == pytest.approx(exact, abs=4 * (exact / 9999) ** 0.5 + 2e-4)
+    assert permutation_p_value(told, y) == pytest.approx(exact, abs=4 * (exact / 9999) ** 0.5 + 2e-4)
 
 
 HONEST = [([900, 10], 0.9), ([990, 5], 0.7), ([1000, 3], 0.85), ([3] * 10, 0.3), ([2] * 10, 0.4)]
