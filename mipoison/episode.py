@@ -192,7 +192,7 @@ def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any
     """The part of a record that is known before the episode runs: identity, settings, device and versions.
 
     Args:
-        fingerprint: the split's; None if the data could not be read.
+        fingerprint: the split's; None if it is not known.
     """
     scene = config.scene
     return {

@@ -66,8 +66,8 @@ class DecoderConfig(Config):
 class Decoder:
     """Queries its images once, trains the decoder, reconstructs in one pass.
 
-    Variants override what they change: :meth:`pairs` (what is trained on), :meth:`apply_view` (what is done to
-    vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained). One that overrides
+    Variants override what they change: :meth:`pairs` (what is trained on), :meth:`apply_view` (what is done
+    to vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained). One that overrides
     :meth:`fit` itself is never trained together with others, see :func:`trains_in_one_job`.
     """
 
