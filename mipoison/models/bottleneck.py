@@ -1,4 +1,4 @@
-"""The victim with a variational information bottleneck before its last layer (MID, Wang et al. 2021,
+"""The victim with a variational information bottleneck before its last layer (MID, Wang et al. 2020,
 arXiv 2009.05241).
 
 Shape suffixes: N samples, K classes, H units of the bottleneck, CHW image.

@@ -43,8 +43,9 @@ class Classifier:
 
     Args:
         module: the user's module. It is never moved; if it is on another device, a copy on ``device`` is
-            used. name: the classifier's name in messages; None means the name of its class. outputs: what the
-            module returns. ``probabilities`` are divided by their sum and clamped at
+            used.
+        name: the classifier's name in messages; None means the name of its class.
+        outputs: what the module returns. ``probabilities`` are divided by their sum and clamped at
             :data:`~mipoison.victims.outputs.FLOOR`; their logarithms serve as logits. ``logits`` or None mean
             logits; with None, :func:`~mipoison.victims.check.check_victim` refuses what looks like
             probabilities.
