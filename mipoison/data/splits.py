@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mipoison.data.datasets import DATASETS, load_dataset, parse_name
+from mipoison.data.drawing import Groups, choose_rows, halve_classes
 from mipoison.data.images import DataError, some
 from mipoison.data.overlap import shared_images
 from mipoison.data.sources import RawImages
@@ -28,8 +29,6 @@ Auxiliary = Literal["same", "disjoint"]
 AUXILIARY = ("same", "disjoint")
 """Which images the attacker has: other images of the private classes, or images of other classes."""
 PARTS = ("private_train", "private_test", "attack_train", "attack_test")
-
-Groups = list[np.ndarray]  # for each class, the row numbers of its images
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +232,7 @@ def plan_split(
         for kind, rows_of in zip(("train", "test"), by_label(np.ones(len(raw.labels_N), bool)), strict=True):
             private = [rows_of[int(label)] for label in private_ids]
             if auxiliary == "same":
-                private, attack = _deal(private)
+                private, attack = halve_classes(private)
             else:
                 attack = [rows_of[int(label)] for label in other_ids]
             groups |= {f"private_{kind}": private, f"attack_{kind}": attack}
@@ -243,7 +242,7 @@ def plan_split(
     chosen = {}
     for part in PARTS:
         part_rng = _rng(seed, raw.name, auxiliary, "split", part)
-        chosen[part] = _choose(groups[part], quota[part.partition("_")[2]], part_rng)
+        chosen[part] = choose_rows(groups[part], quota[part.partition("_")[2]], part_rng)
     return Plan(chosen, private_ids, attack_ids)
 
 
@@ -255,7 +254,7 @@ def halves(part: Part, *, seed: int) -> tuple[Part, Part]:
     rng = _rng(seed, "halves")
     labels_N = part.y_N.cpu().numpy()
     groups = [rng.permutation(np.flatnonzero(labels_N == label)) for label in np.unique(labels_N)]
-    rows = [torch.from_numpy(_choose(half, None, rng)) for half in _deal(groups)]
+    rows = [torch.from_numpy(choose_rows(half, None, rng)) for half in halve_classes(groups)]
     first, second = (Part(part.x_NCHW[r], part.y_N[r]) for r in rows)
     return first, second
 
@@ -327,38 +326,6 @@ def _check_sizes(raw: RawImages, groups: dict[str, Groups], auxiliary: str, limi
 
 def _rng(seed: int, *role: str) -> np.random.Generator:
     return np.random.default_rng(role_seed(seed, *role))
-
-
-def _deal(groups: Groups) -> tuple[Groups, Groups]:
-    """Divide each class into two halves; the odd image goes to either half in turn, which balances the
-    totals."""
-    first, second, turn = [], [], 0
-    for rows in groups:
-        first.append(rows[turn::2])
-        second.append(rows[1 - turn :: 2])
-        turn = (turn + len(rows)) % 2
-    return first, second
-
-
-def _choose(groups: Groups, quota: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Choose at most `quota` rows (None: all), spread evenly over the classes as far as their sizes allow.
-
-    Returns:
-        Row numbers in random order.
-    """
-    if not groups:
-        return np.empty(0, np.int64)
-    sizes = np.array([len(rows) for rows in groups])
-    turn = rng.permutation(
-        len(groups)
-    )  # these classes come first if the quota is no multiple of their number
-    goal = int(sizes.sum()) if quota is None else min(quota, int(sizes.sum()))
-    taken = np.zeros_like(sizes)
-    while left := goal - int(taken.sum()):
-        waiting = turn[taken[turn] < sizes[turn]]
-        waiting = waiting if left >= len(waiting) else waiting[:left]
-        taken[waiting] += np.minimum(left // len(waiting), sizes[waiting] - taken[waiting])
-    return rng.permutation(np.concatenate([rows[:n] for rows, n in zip(groups, taken, strict=True)]))
 
 
 def _to_float(pixels_NHWC: np.ndarray) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
-from mipoison.storage.local import UnfitError
+from mipoison.storage.failures import UnfitError
 
 
 @pytest.mark.timeout(20)
