@@ -152,7 +152,7 @@ def class_files(
             files[entry.name] = sorted(images)
             unread += sorted(set(found) - set(images))
         elif entry.is_symlink() and not entry.exists() and not _hidden(entry):
-            raise DataError(f"{name}: {shown(entry, root)} in {root} is a link to nothing; mend or remove it")
+            raise DataError(f"{name}: {shown(entry, root)} in {root} is a broken link; repair or remove it")
         else:
             unread.append(entry)
     return files, unread

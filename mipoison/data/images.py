@@ -114,7 +114,7 @@ def read_squares(name: str, root: Path, paths: Iterable[Path], mode: Mode, side:
     for path in paths:
         try:
             if not path.is_file():  # opening a pipe could block for ever
-                raise MeaninglessError("no regular file" if path.exists() else "a link to nothing")
+                raise MeaninglessError("no regular file" if path.exists() else "a broken link")
             images.append(to_square(open_image(path, mode, formats=FILE_FORMATS), side))
         except READ_ERRORS as error:
             fault = "unreadable"
@@ -125,7 +125,7 @@ def read_squares(name: str, root: Path, paths: Iterable[Path], mode: Mode, side:
             bad.append(f"{shown(path, root)} ({fault})")
     if bad:
         share = f"{len(bad)} of {len(images) + len(bad)} image files"
-        raise DataError(f"{name}: mend or remove {share} in {root}: {some(bad)}")
+        raise DataError(f"{name}: repair or remove {share} in {root}: {some(bad)}")
     return np.stack(images)
 
 

@@ -1,4 +1,4 @@
-"""A compiled engine gives the inner engine's gradient, whatever the number of rows, or says why it cannot."""
+"""A compiled engine returns the inner engine's gradient for any number of rows, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_compiled_is_one_line_and_names_the_way_out(
 def test_generated_code_is_not_kept_where_others_can_plant_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str | None
 ) -> None:
-    """torch's own choice is made when an optimizer is first used: a folder in the shared temporary one."""
+    """torch chooses a folder below the shared temporary one when an optimizer is first used."""
     monkeypatch.setenv("HOME", str(tmp_path))
     given = {"torch's": f"{tempfile.gettempdir()}/torchinductor_me", "chosen": "/scratch/me"}
     monkeypatch.setenv(CACHE, given.get(before or "", ""))

@@ -1,4 +1,4 @@
-"""The contract of everything in ATTACKS, then each option against what it is supposed to change."""
+"""The contract of every entry of ATTACKS; then each option changes what it is supposed to change."""
 
 import dataclasses
 import gc
@@ -31,7 +31,7 @@ BLIND = ThreatModel(None, {}, SHAPE)
 
 
 class Spy:
-    """An oracle that keeps what it was asked."""
+    """An oracle that records its queries."""
 
     def __init__(self, answer, n_classes: int) -> None:
         self.answer, self.n_classes, self.asked = answer, n_classes, []
@@ -90,7 +90,7 @@ def played(tiny_scene: Scene) -> dict[str, tuple[Attack, MeteredOracle, Tensor]]
 
 
 def reachable(start: Any) -> list[Any]:
-    """Everything that an object holds, directly or not; classes, modules and functions are the language's."""
+    """All objects that an object refers to, directly or not, except classes, modules and functions."""
     skip = (
         type,
         types.ModuleType,
@@ -247,7 +247,7 @@ def test_decoder_beats_the_mean_image_on_an_easy_oracle(features: str) -> None:
 
 
 def test_label_only_view_cannot_see_the_brightness() -> None:
-    """One bit is left: a bright and a brighter image look alike."""
+    """A single bit is left of each vector, so a bright and a brighter image give the same reconstruction."""
     attack = fit(decoder(view="label-only", features="raw", steps=100, width=4, lr=1e-2), grey(120))
     out = attack.reconstruct(torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]]))
     assert torch.equal(out[0], out[1])

@@ -1,4 +1,4 @@
-"""The MLP: it learns, on the training part only, and keeps its best state on the rest."""
+"""The MLP trains on the training part only, and keeps the state that is best on the held-out part."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""Asking one image at a time: LFP picks each query by a keyed coin, and an attacker of the suite asks so."""
+"""One image per request: LFP draws for each query whether it is perturbed, and the suite has such an
+attacker."""
 
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ def test_where_no_public_image_is_a_candidate_all_that_come_are_poisoned() -> No
 
 
 def test_records_from_before_the_choice_read_as_the_paper_s() -> None:
-    """And keep their digest, which names trials and seeds nothing else."""
+    """Their digest, which names trials, stays the same."""
     old = {k: v for k, v in LFPConfig(ratio=0.1).flat().items() if k != "picks"}
     read = LFPConfig.recorded(old)
     assert (read.picks, read.ratio) == ("request", 0.1)
@@ -124,7 +125,7 @@ def oracle(scene: Scene, **changes: Any) -> tuple[MeteredOracle, Tensor]:
 
 
 def test_the_attacker_bypasses_the_paper_s_choice_and_not_the_coin(tiny_scene: Scene) -> None:
-    """What was remembered of a batch does not answer for single requests."""
+    """Answers to a batch that the service remembers are not used for single requests."""
     x, clean = tiny_scene.split.attack_train.x_NCHW, tiny_scene.clean["attack_train"]
     for picks in ("request", "query"):
         behind, released = oracle(tiny_scene, picks=picks, ratio=0.4)

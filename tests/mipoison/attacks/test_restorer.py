@@ -1,4 +1,4 @@
-"""The restorer: it undoes what can be undone, in a world of its own, with nothing of the defender's."""
+"""The restorer undoes an invertible defense, and has nothing of the defender's: all it uses is its own."""
 
 from typing import Any, ClassVar
 
@@ -60,7 +60,7 @@ def log_distance(a_NK: Tensor, b_NK: Tensor) -> float:
 
 
 def test_it_undoes_a_map_that_can_be_undone(monkeypatch: pytest.MonkeyPatch, tiny_scene: Scene) -> None:
-    """On private vectors, which it has never seen, of a victim that it has never seen."""
+    """It restores private vectors, though it has seen neither them nor the victim."""
     monkeypatch.setitem(DEFENSES, "sharpen", SharpenConfig)
     Sharpen.views.clear()
     config = RestorerConfig(**{**SIZES, "steps": 300})

@@ -1,4 +1,4 @@
-"""Stacked training against training one by one: parameters, losses, early stopping, failures, neighbours."""
+"""Stacked training against training one by one: parameters, losses, early stopping, and failing members."""
 
 from __future__ import annotations
 
@@ -128,7 +128,8 @@ def test_a_stack_draws_nothing_and_leaves_its_members_alone() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_parameters_and_statistics_after_some_steps(steps: int) -> None:
-    """Within 2e-5 after a dozen steps: Adam divides by tiny gradients, and so magnifies what rounding did."""
+    """Results agree within 2e-5 after a dozen steps: Adam divides by tiny gradients and so amplifies
+    rounding."""
     for one, other in zip(alone(mixed(steps)), together(mixed(steps)), strict=True):
         assert_alike(one, other, atol=2e-5, rtol=2e-5)
 
@@ -153,7 +154,7 @@ def test_reconstructions_after_the_whole_training() -> None:
 
 
 def test_in_double_precision_the_whole_training_is_the_same() -> None:
-    """So what differs in single precision is rounding, and nothing else."""
+    """In float64 the results agree, so the differences in float32 are rounding errors."""
 
     def doubled() -> list[Job]:
         out = [replace(j, inputs=j.inputs.double(), targets=j.targets.double()) for j in mixed(steps=150)]
@@ -166,7 +167,7 @@ def test_in_double_precision_the_whole_training_is_the_same() -> None:
 
 
 def test_the_same_batches_in_the_same_order() -> None:
-    """Not only alike: every member sees the very batches that it sees alone."""
+    """Every member is trained on exactly the batches that it has when it is trained alone."""
     seen: dict[str, list[bytes]] = {"alone": [], "together": []}
 
     def noted(where: str) -> Any:

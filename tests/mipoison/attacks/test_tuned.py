@@ -1,4 +1,4 @@
-"""Per-cell tuning: within its budget, on its own data, and one answer an image."""
+"""The tuned attacker tries as many candidates as configured, on its own data, and queries each image once."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def test_the_best_on_held_out_images_is_trained_anew_on_all(monkeypatch: pytest.
 
 
 def test_it_leaves_a_hopeless_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learning rate of almost nothing loses to a real one, wherever it stands in the list."""
+    """A candidate with a learning rate near zero is not chosen, wherever it is in the list."""
     monkeypatch.setattr(tuned_module, "CANDIDATES", ({"lr": 1e-9}, {}, {"lr": 1e-6}))
     sizes = {**SIZES, "steps": 120, "lr": 1e-2}
     attack = TunedConfig(tune=3, **sizes).make()

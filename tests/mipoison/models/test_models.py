@@ -1,4 +1,4 @@
-"""Networks: the architectures that the paper and Yang et al. describe."""
+"""Networks have the architectures that the paper and Yang et al. describe."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""How a user's classifier is asked: measured as it is, nothing of the caller's changed, or refused."""
+"""Calling a user's classifier changes neither it nor the process, and unsuitable classifiers are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def net(digits: tuple[Tensor, Tensor]) -> nn.Module:
 
 
 class Around(nn.Module):
-    """The net, with something done to what comes in or out."""
+    """The net, with a change of its inputs or outputs."""
 
     def __init__(self, net: nn.Module, form: Form) -> None:
         super().__init__()
@@ -352,7 +352,8 @@ def test_logits_are_not_taken_for_them(name: str, net: nn.Module, digits: tuple[
 def test_probabilities_are_refused_or_stated(
     net: nn.Module, digits: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
-    """Stated, they are protected as the same classifier's logits are; a unit remembers it, saved too."""
+    """With ``outputs='probabilities'``, results equal those of the classifier's logits; a saved unit keeps
+    it."""
     x, y = digits
     soft = Around(net, lambda net, x: net(x).softmax(1).half())
     arguments = {"private": (x[:300], y[:300]), "public": x[300:], "defense": "rounding", "device": "cpu"}
@@ -496,7 +497,7 @@ class Clamped(nn.Module):
 
 
 def clamped() -> nn.Module:
-    """With weights that tell digits: the classes' mean images."""
+    """A classifier that recognises digits: its weights are the mean images of the classes."""
     made, bunch = Clamped(), load_digits()
     x = torch.tensor(bunch.images / 16, dtype=torch.float32).repeat_interleave(2, 1).repeat_interleave(2, 2)
     x = x.clamp(0.25, 0.75).flatten(1)
