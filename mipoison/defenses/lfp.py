@@ -119,6 +119,7 @@ class LFP(AlignedDefense, SubstituteDefense):
         self.config = config
         self.fresh = config.randomness == "fresh"
         self.couples = config.picks == "request"
+        self.draws = not self.couples or (config.budget > 0 and config.rounds > 0)
         self.scope = "batch" if self.couples else "sample"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:

@@ -118,6 +118,7 @@ class LPA(AlignedDefense, SubstituteDefense):
     def __init__(self, config: LPAConfig) -> None:
         self.config = config
         self.keeps_label = config.keep_label
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
         self.couples = config.scope == "batch"
 

@@ -81,6 +81,7 @@ class LPAAmortised(BaseDefense):
 
     def __init__(self, config: LPAAmortisedConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def _gradient(self, z_NK: Tensor, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ class LPAShuffled(LPA):
     def __init__(self, config: LPAConfig) -> None:
         super().__init__(config)
         self.couples = True
+        self.draws = True  # the partners, with a budget of 0 too
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return super().protect(c_NK, x_NCHW[partners(rng).to(x_NCHW.device)], picked_N, rng=rng)

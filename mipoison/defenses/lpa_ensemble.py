@@ -67,6 +67,7 @@ class LPAEnsemble(BaseDefense):
 
     def __init__(self, config: LPAEnsembleConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:

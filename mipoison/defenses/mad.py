@@ -43,6 +43,7 @@ class MAD(SubstituteDefense):
 
     def __init__(self, config: MADConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:

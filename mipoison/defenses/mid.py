@@ -58,6 +58,7 @@ class MID(BaseDefense):
 
     def __init__(self, config: MIDConfig) -> None:
         self.config = config
+        self.draws = config.sampling != "mean"
         self.fresh = config.sampling == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
@@ -88,8 +89,6 @@ class MID(BaseDefense):
         if len(c_NK) == 0:
             return c_NK.clone()
         width = self.network.head.in_features
-        noise_NH = rng.normal(width, "mid").to(x_NCHW)
-        if self.config.sampling == "mean":
-            noise_NH = torch.zeros_like(noise_NH)
+        noise_NH = rng.normal(width, "mid").to(x_NCHW) if self.draws else x_NCHW.new_zeros(len(x_NCHW), width)
         with torch.no_grad():
             return torch.softmax(self.network.logits(x_NCHW, noise_NH), 1).to(c_NK)

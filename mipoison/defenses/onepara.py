@@ -67,6 +67,7 @@ class OnePara(BaseDefense):
 
     def __init__(self, config: OneParaConfig) -> None:
         self.config = config
+        self.draws = True
         self.fresh = config.randomness == "fresh"
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:

@@ -48,6 +48,7 @@ class PGD(SubstituteDefense):
 
     def __init__(self, config: PGDConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
