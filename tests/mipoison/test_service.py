@@ -60,6 +60,8 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
 class Recorder(BaseDefense):
     """Counts what it is asked to protect."""
 
+    draws = True
+
     def __init__(self, fresh: bool = False) -> None:
         self.fresh, self.chunks, self.requests = fresh, [], []
 
