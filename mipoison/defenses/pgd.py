@@ -19,9 +19,9 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class PGDConfig(AlignedConfig):
-    """Ascent on the substitute's reconstruction loss, label free.
+    """Ascent on the substitute's reconstruction loss; the label may change.
 
-    Attributes: see AlignedConfig; ``rounds=0`` leaves the random start.
+    Attributes: see AlignedConfig; with ``rounds=0`` the random start is released.
     """
 
     SOURCE: ClassVar[str] = "Zhou et al., baseline"
