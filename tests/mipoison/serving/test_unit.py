@@ -179,6 +179,22 @@ def test_what_is_deployed_is_what_was_measured(
     assert not torch.equal(meant, service.clean(x))
 
 
+def test_a_unit_of_the_earlier_version_still_answers() -> None:
+    """``earlier_unit/`` was saved, and answered so, before defenses declared whether they draw."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    for p in model.parameters():
+        p.data = (torch.arange(p.numel()).reshape(p.shape) * 5 % 7 - 3) / 4
+    x = (torch.arange(3 * 16).reshape(3, 1, 4, 4) * 37 % 256) / 255
+    unit = load_unit(Path(__file__).parent / "earlier_unit", device="cpu")
+    assert unit.keyed
+    meant = [
+        [0.188508, 0.317853, 0.029973, 0.241681, 0.221985],
+        [0.093521, 0.178185, 0.09226, 0.0, 0.636034],
+        [0.118746, 0.224842, 0.41921, 0.035458, 0.201744],
+    ]
+    torch.testing.assert_close(unit.wrap(model, secret=SECRET)(x), torch.tensor(meant), rtol=0, atol=2e-6)
+
+
 def test_a_unit_saved_with_an_earlier_measure_of_drawing(tmp_path: Path) -> None:
     """Of two classes tail noise moves nothing: earlier versions saw that at fitting and saved ``keyed``
     false; such a unit still needs no secret. What draws in spite of its file is refused."""
