@@ -25,7 +25,7 @@ class LPAFlippedConfig(LPAConfig):
     LPA away from its target, towards what helps an attacker's training as far as the substitute can tell.
 
     Attributes:
-        target: ``flipped``, nothing else. The others: see LPAConfig.
+        target: always ``flipped``. The others: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = ""
@@ -42,7 +42,7 @@ class LPARandomConfig(LPAConfig):
     LPA towards a Gaussian direction in the substitute's parameters, one for all queries.
 
     Attributes:
-        target: ``random``, nothing else. The others: see LPAConfig.
+        target: always ``random``. The others: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = ""

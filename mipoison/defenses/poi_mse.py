@@ -16,7 +16,7 @@ class PoiMSEConfig(LPAConfig):
     is mostly |g|^2, and the descent moves towards vectors that the substitute already inverts well.
 
     Attributes:
-        objective: ``distance``, nothing else. The others: see LPAConfig.
+        objective: always ``distance``. The others: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = "Zhou et al., baseline"
