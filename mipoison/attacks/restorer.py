@@ -23,15 +23,13 @@ from mipoison.attacks.selection import Standardised
 from mipoison.attacks.sizes import sized
 from mipoison.config import choose
 from mipoison.defenses import DEFENSES
+from mipoison.defenses.pipeline import protect_chunks
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
-from mipoison.randomness import QueryRandomness, content_keys
 from mipoison.simplex import label_of
 from mipoison.training import Job, apply, mse, seeded, train
 
-CHUNK = 128
-"""Number of queries that the defense treats at once, the same as in the API."""
 LOG_FLOOR = -16.0
 """Scores below e^-16, about 1e-7, count as e^-16: smaller ones are rounding errors of float32."""
 LEARNING_RATE = 2e-3
@@ -143,8 +141,9 @@ class Restorer(Decoder):
         defense.fit(self._view(private, public, clean, label_N, known), rng=rng)
         secret = int(torch.randint(0, 2**62, (1,), generator=rng)).to_bytes(8, "big")
         released = [
-            protected(defense, clean[part], x, secret, self.device)
+            z_NK
             for part, x in (("private", private), ("public", public))
+            for z_NK in protect_chunks(defense, clean[part], x, secret=secret, device=self.device).values()
         ]
         return torch.cat([clean["private"], clean["public"]]), torch.cat(released)
 
@@ -217,23 +216,3 @@ class Restorer(Decoder):
     def _inputs(self, c_NK: Tensor) -> Tensor:
         log_NK = c_NK.cpu().log().clamp_min(LOG_FLOOR)
         return torch.cat([self.features(c_NK).float(), log_NK], 1).to(self.device)
-
-
-def protected(defense: Any, c_NK: Tensor, x_NCHW: Tensor, secret: bytes, device: torch.device) -> Tensor:
-    """Released vectors (N, K), on the CPU, of one request to an API with this defense.
-
-    Args:
-        defense: fitted. c_NK: clean vectors. x_NCHW: the request's images.
-        secret: key of the randomness that depends on the query. device: where the defense computes.
-    """
-    picked_N = defense.pick(c_NK)
-    parts = []
-    for i in range(0, len(c_NK), CHUNK):
-        rows = slice(i, i + CHUNK)
-        x = x_NCHW[rows].cpu()
-        keys_N = content_keys(x, secret, [0] * len(x) if defense.fresh else None)
-        z_NK = defense.protect(
-            c_NK[rows].to(device), x.to(device), picked_N[rows].to(device), rng=QueryRandomness(keys_N)
-        )
-        parts.append(z_NK.detach().cpu())
-    return torch.cat(parts)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import mipoison.attacks.restorer as restorer_module
-from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, RestoringNet, protected
+from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, RestoringNet
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.pipeline import protect_chunks
 from mipoison.protocols import DefenderView, ThreatModel
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
@@ -23,7 +23,7 @@ SIZES: dict[str, Any] = {"width": 4, "steps": 40, "batch": 16, "lr": 5e-3}
 class Sharpen:
     """A defense that squares the scores: invertible, so that a restorer can do better than nothing."""
 
-    fresh = False
+    draws = fresh = couples = False
     views: ClassVar[list[DefenderView]] = []
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
@@ -140,9 +140,9 @@ def test_protected_is_what_the_api_answers(tiny_scene: Scene) -> None:
         service = DefendedService(
             tiny_scene.victim, made, secret=b"s", n_classes=c.shape[1], device=tiny_scene.device
         )
-        assert torch.equal(protected(made, c, x, b"s", tiny_scene.device), service.answer(x))
+        chunks = protect_chunks(made, c, x, secret=b"s", device=tiny_scene.device)
+        assert torch.equal(torch.cat(list(chunks.values())), service.answer(x))
     assert len(content_keys(x, b"s")) == 90
-    assert restorer_module.CHUNK == 128
 
 
 def test_too_few_images_for_two_halves(tiny_scene: Scene) -> None:
