@@ -1,10 +1,10 @@
-"""Protect a torchvision classifier of one's own, from its image folder to released vectors.
+"""Protect your own torchvision classifier, from an image folder to released vectors.
 
     python study/examples/protect_torchvision.py --out protected-digits
 
-1. an image folder with an explicit split: train/ (private), attack/ (public); here of scikit-learn's digits
+1. an image folder with an explicit split, train/ (private) and attack/ (public), of scikit-learn's digits
 2. a classifier trained on train/: torchvision's resnet18, no pretrained weights
-3. a short study of it: which defense protects at what cost
+3. a short study of it: which defense protects, at what cost
 4. a post-processing unit fitted and saved; the classifier behind it answers; the command that serves it
 
 Takes below a minute on two CPU cores. The study here is a demonstration (one setting, one seed): take the
@@ -40,7 +40,7 @@ PER_CLASS = 120
 
 
 class GreyResNet(nn.Module):
-    """resnet18 for grey images in [0, 1]; three channels and centring, which it needs, are its own affair."""
+    """resnet18 for grey images in [0, 1]; it adds channels and centres pixels itself."""
 
     def __init__(self) -> None:
         super().__init__()
