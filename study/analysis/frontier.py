@@ -26,7 +26,7 @@ REFERENCE_ACCURACY = 1.05
 """Attack accuracy of the reference point. It is above 1, so that settings with an accuracy of 1 count: the
 usual case, as the label alone gives every class away."""
 MARGIN = 0.02
-"""Excess leakage (share) up to which a setting is *within the margin*, if its bound says so."""
+"""A setting is *within the margin* if the bound of its excess leakage (share) is at most this."""
 DROP_TOLERANCE = 1e-9
 """In floating point 0.96 - 0.95 exceeds 0.01: rounding must not make a setting infeasible."""
 WORST = ("worst_attack_accuracy", "worst_reconstruction_error")

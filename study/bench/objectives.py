@@ -109,19 +109,19 @@ class Arguments:
     """Final cosine of objectives and engines on trained substitutes, at equal distortion."""
 
     datasets: tuple[str, ...] = ("digits", "mnist")
-    """data of the scenes (quick scale)"""
+    """data sets, at the quick scale"""
     seeds: int = 3
-    """seeds of each, from the first"""
+    """number of seeds per data set"""
     first_seed: int = 0
-    """the first"""
+    """first seed"""
     features: tuple[str, ...] = ("log", "raw")
-    """of the substitute"""
+    """input features of the substitute"""
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """which; exact is always one of them"""
+    """variants to measure; exact is always included"""
     data_root: str | None = None
-    """where torchvision's files are"""
+    """data folder, in torchvision's layout"""
     store: Path = Path("results/objectives")
-    """where trained parts are kept, and objectives.parquet is written"""
+    """folder for artifacts and objectives.parquet"""
 
 
 def main() -> None:

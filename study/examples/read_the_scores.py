@@ -57,7 +57,7 @@ SETTINGS: dict[str, tuple[str, Config]] = {
     "label-only": ("label-only", LabelOnlyConfig()),
 }
 FLOORS = (1e-5, 1e-3)
-"""Scores below the floor count as the floor, which hides noise among tiny scores. The attacker chooses it."""
+"""Floors f to choose from: scores below f count as f, which hides noise among tiny scores."""
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 WIDTHS = (1.0, 3.0)
 FOLDS = 5
@@ -72,13 +72,13 @@ class Arguments:
     data_root: Path | None = None
     """data folder"""
     seeds: int = 3
-    """victims and splits"""
+    """number of seeds; each has its own victim and split"""
     limit: int | None = None
-    """at most so many training images a side; default: the quick scale's"""
+    """most training images a side; default: that of the quick scale"""
 
 
 class Choice(NamedTuple):
-    """A regression: ``mean`` (none), ``line`` (per label) or ``kernel``; floor None: log(1 - max c) alone."""
+    """A regression: ``mean`` (none), ``line`` (per label), ``kernel``; without a floor on log(1 - max c)."""
 
     how: str
     floor: float | None = None
@@ -94,7 +94,7 @@ CHOICES = (
 
 
 class Reader:
-    """One choice, fitted to answers and images."""
+    """A regression fitted to released vectors and images."""
 
     def __init__(self, choice: Choice, c_NK: Tensor, x_ND: Tensor) -> None:
         self.choice, label_N, k = choice, label_of(c_NK), c_NK.shape[1]
@@ -156,7 +156,7 @@ def chosen(c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Reader:
 
 
 def within(cell_N: Tensor, x_ND: Tensor) -> float:
-    """Mean squared distance per pixel to the mean image of one's cell."""
+    """Mean squared distance per pixel of images to the mean image of their cell."""
     size_C = torch.bincount(cell_N).clamp_min(1)
     sum_CD = torch.zeros(len(size_C), x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, cell_N, x_ND)
     return float((x_ND - (sum_CD / size_C[:, None])[cell_N]).square().mean())

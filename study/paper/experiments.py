@@ -27,7 +27,7 @@ STAND_IN = "lfw"
 """FaceScrub cannot be redistributed: its rows run on LFW unless the user names their own folder."""
 DATASETS = ("mnist", "fashion-mnist", "cifar10", FACES)
 DIFFUSION = "mnist-diffusion"
-"""Where Table V runs: MNIST with sizes of its own, since a diffusion attacker costs many decoders."""
+"""The run of Table V: MNIST with smaller sizes, since a diffusion attacker costs as much as many decoders."""
 RUNS = (*DATASETS, DIFFUSION)
 """Names of the runs: one per data set of the paper, and Table V's. Each has a folder of records."""
 DIFFUSION_AT_MOST = {"limit": 300, "decoder_width": 8, "decoder_steps": 200}
@@ -80,7 +80,7 @@ class PaperRow:
 
 
 def trial_name(defense: str, knobs: dict[str, Any]) -> str:
-    """``<defense>-<digest of the whole configuration>``; the anchors keep their plain names."""
+    """``<defense>-<digest of the configuration>``; for anchors the plain name."""
     if defense in ("none", "label-only"):
         return defense
     return f"{defense}-{DEFENSES[defense](**knobs).digest()[:8]}"
@@ -239,7 +239,7 @@ def _reference(table: str, rows: list[PaperRow], row: PaperRow) -> int | None:
 
 @functools.cache
 def table_rows(table: str) -> tuple[PaperRow, ...]:
-    """A table's rows in the paper's order, then ours.
+    """A table's rows in the paper's order, then our controls.
 
     Raises:
         ConfigError: no such table, or a row of ``numbers.csv`` that no experiment measures.

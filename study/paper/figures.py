@@ -228,7 +228,7 @@ def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path
 
 
 def _cosines(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path]]:
-    """Proposition 1's cosine along the attacker's training, and the private loss that it speaks of."""
+    """Proposition 1's cosine along the attacker's training, and the private loss."""
     out = []
     for measured in found.values():
         frame = _read(measured, COSINE, cosine_of)

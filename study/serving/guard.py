@@ -147,7 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._ended and not self._refused:
             cycle = self._answering
             if cycle is None or cycle.more_body or cycle.response_complete:
-                return False  # closes
+                return False  # uvicorn closes the connection
             self._ended = True
             self.loop.call_later(PROBE_S, self._probe, PROBE_S)
         return True

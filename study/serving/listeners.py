@@ -27,14 +27,14 @@ class Listener:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether other machines cannot reach it."""
+        """Whether only this machine can reach it."""
         found = ipaddress.ip_address(self.address)
         mapped = getattr(found, "ipv4_mapped", None)
         return (mapped or found).is_loopback
 
 
 def listeners(pid: int) -> list[Listener]:
-    """Listening TCP sockets of a process and all its descendants; empty where there is no ``/proc``."""
+    """Listening TCP sockets of a process and all its descendants; empty without ``/proc``."""
     sockets = _sockets()
     found = set()
     for member in process_tree(pid):

@@ -96,14 +96,14 @@ def too_many_bytes(kind: str, image_shape: Shape) -> RequestError:
 
 
 def read_images(content_type: str, body: bytes, image_shape: Shape) -> np.ndarray:
-    """Images (N, C, H, W), float32 in [0, 1], out of a request's body.
+    """Parse a request's body into images (N, C, H, W), float32 in [0, 1].
 
     Args:
         content_type: the header's value.
-        image_shape: (C, H, W) that is served; nothing is resized.
+        image_shape: (C, H, W) of the classifier; images are not resized.
 
     Raises:
-        RequestError: 413 too large, 415 another type, 422 no such images, 400 malformed.
+        RequestError: 413 too large, 415 another type, 422 not valid images, 400 malformed.
     """
     kind = content_kind(content_type)
     if len(body) > byte_bound(kind, image_shape):

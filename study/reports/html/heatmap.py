@@ -148,7 +148,7 @@ def _place(value: float, low: float, high: float) -> float:
 
 @functools.cache
 def _scale() -> matplotlib.colors.Colormap:
-    return matplotlib.colormaps[SCALE]  # a copy each time
+    return matplotlib.colormaps[SCALE]  # cached: matplotlib copies the colour map at each access
 
 
 def colour(place: float) -> tuple[str, str]:

@@ -106,7 +106,7 @@ def _one(defense: str, objective: str, group: pd.DataFrame, knobs: list[str]) ->
     if np.ptp(y) == 0:
         return None  # nothing to explain
     x = _encoded(group, defense, knobs)
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third of the time
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # these checks cost time
         skill = float(_Forest(TREES, random_state=0, oob_score=True).fit(x, y).oob_score_)
     shares = _fanova(defense, group, knobs, y) if skill > CHANCE else {}
     return Importance(defense, objective, len(group), skill, shares)

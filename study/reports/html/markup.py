@@ -17,7 +17,7 @@ def escape(value: object) -> str:
 
 
 def section(name: str, title: str, *body: str) -> str:
-    """A section with its own address (``#name``)."""
+    """A section with a heading and an anchor (``#name``)."""
     heading = f'<h2 id="{escape(name)}-title">{escape(title)}</h2>'
     labelled = f'id="{escape(name)}" aria-labelledby="{escape(name)}-title"'
     return f"<section {labelled}>{heading}{''.join(body)}</section>"
