@@ -5,6 +5,7 @@ from mipoison._moved import redirect
 redirect(
     {
         "study.again": "study.trial.rerun",
+        "study.bench.rows": "study.bench.measurement",
         "study.cluster": "study.executors.ray_executor",
         "study.crew": "study.executors.worker_group",
         "study.cut": "study.search.pruning",
@@ -20,12 +21,13 @@ redirect(
         "study.monitoring": "study.session.monitoring",
         "study.opening": "study.session.opening",
         "study.page": "study.reports.html",
+        "study.paper.render": "study.paper.tables",
         "study.pictures": "study.records.images",
         "study.preparation": "study.trial.preparation",
         "study.progress": "study.runtime.progress",
         "study.quality": "study.session.quality",
         "study.rayenv": "study.executors.environment",
-        "study.reporting": "study.reports.markdown",
+        "study.reporting": "study.reports.report_files",
         "study.simulation": "study.bench.simulated_cluster",
         "study.space": "study.search.space",
         "study.spec": "study.trial.spec",

@@ -27,7 +27,7 @@ from mipoison.config import ConfigError, choose
 from mipoison.episode import device_name, versions
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
-from study.bench.rows import Row, markdown, to_frame
+from study.bench.measurement import Measurement, markdown, to_frame
 from study.runtime.entry import program
 from study.runtime.plain import markdown_text
 from study.runtime.progress import Progress
@@ -102,7 +102,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return USAGE
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    storage, rows, failed = Storage(settings.out), list[Row](), list[str]()
+    storage, rows, failed = Storage(settings.out), list[Measurement](), list[str]()
     names = settings.only or tuple(BENCHMARKS)
     threads = torch.get_num_threads()
     try:
@@ -111,7 +111,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 progress.note(f"benchmark {i + 1} of {len(names)}: {name}", i, len(names))
                 try:
                     for row in BENCHMARKS[name]()(quick=settings.quick):
-                        rows.append(row if isinstance(row, Row) else Row(**row))
+                        rows.append(row if isinstance(row, Measurement) else Measurement(**row))
                 except Exception as error:  # the others go on; the exit code says it
                     failed.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
                 torch.set_num_threads(threads)
@@ -126,12 +126,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     return FAILED if failed else 0
 
 
-def _text(rows: list[Row], failed: list[str], quick: bool) -> str:
+def _text(rows: list[Measurement], failed: list[str], quick: bool) -> str:
     lost = "".join(f"\n\n**failed:** {markdown_text(text)}" for text in failed)
     return markdown(rows, header(quick) + lost)
 
 
-def _write(storage: Storage, rows: list[Row], failed: list[str], quick: bool) -> None:
+def _write(storage: Storage, rows: list[Measurement], failed: list[str], quick: bool) -> None:
     frame = to_frame(rows).assign(
         device=device_name(), processor=processor(), versions=versions(), quick=quick
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from study.bench.json_lines import tell
+from study.bench.json_lines import print_measurement
 from study.bench.study_growth import Template, measure
 from study.runtime.entry import DONE, program
 from study.runtime.progress import Progress
@@ -56,7 +56,7 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
     with Progress(Console(stderr=True)) as progress:
         for i, trials in enumerate(chosen.trials):
             progress.brief(f"a study of {trials} trials", i, len(chosen.trials))
-            tell(measure(template, trials), chosen.out)
+            print_measurement(measure(template, trials), chosen.out)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.episode import device_name, versions
 from study.records.finished import StoredStudy, load
-from study.records.reading import saying
+from study.records.reading import announce_left_out
 from study.records.status import CUT
 from study.reports.tables import attackers_table
 from study.runtime.entry import program
@@ -80,7 +80,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(kept())
-            stack.enter_context(saying(lambda text: errors.print(text, markup=False)))
+            stack.enter_context(announce_left_out(lambda text: errors.print(text, markup=False)))
             root = chosen.storage or stack.enter_context(scratch_folder("evaluate"))
             return evaluate(chosen, root, console)
     except (ConfigError, DataError, OSError) as error:

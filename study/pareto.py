@@ -26,9 +26,9 @@ from mipoison.storage.files import storage_failure
 from study.executors.base import Executor
 from study.executors.environment import plan_ray
 from study.records.finished import load
-from study.records.reading import saying
+from study.records.reading import announce_left_out
 from study.reports.html import PAGE, write_page
-from study.reports.markdown import write_report
+from study.reports.report_files import write_report
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
@@ -128,7 +128,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
     folder = study.records.study
     remote = "://" in settings.storage
     place = study.records.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
-    with progress, saying(lambda text: console.print(text, markup=False, soft_wrap=True)):
+    with progress, announce_left_out(lambda text: console.print(text, markup=False, soft_wrap=True)):
         progress.brief("writing tables and figures", 0, 2)
         write_report(
             study.records,

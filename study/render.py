@@ -22,9 +22,9 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from study.records.finished import load, write_compact
-from study.records.reading import saying
-from study.reports.columns import shown
-from study.reports.rendering import write_tables_and_figure
+from study.records.reading import announce_left_out
+from study.reports.columns import shown_in_reports
+from study.reports.report_files import write_tables_and_figure
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
@@ -56,9 +56,9 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     out = chosen.out or chosen.folder
     try:
-        with Progress(console) as progress, saying(lambda text: errors.print(text, markup=False)):
+        with Progress(console) as progress, announce_left_out(lambda text: errors.print(text, markup=False)):
             progress.brief("reading the records", 0, parts)
-            study = load(chosen.folder, wanted=None if chosen.compact else shown)
+            study = load(chosen.folder, wanted=None if chosen.compact else shown_in_reports)
             progress.brief("writing tables and figure", 1, parts)
             write_tables_and_figure(study, out)
             if chosen.compact is not None:

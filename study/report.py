@@ -21,8 +21,8 @@ from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.storage.files import Storage
 from study.records.finished import load
-from study.records.reading import saying
-from study.reports.columns import shown
+from study.records.reading import announce_left_out
+from study.reports.columns import shown_in_reports
 from study.reports.html import PAGE, build
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
@@ -69,8 +69,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         console=errors, transient=True, disable=not errors.is_terminal,
     )  # fmt: skip
     try:
-        with saying(lambda text: errors.print(text, markup=False)), bar:
-            study = load(chosen.study, wanted=shown)
+        with announce_left_out(lambda text: errors.print(text, markup=False)), bar:
+            study = load(chosen.study, wanted=shown_in_reports)
             task = bar.add_task("reading", total=None)
             page = build(
                 study, chosen.study, with_vectors=wanted, data_root=root, given=given,

@@ -34,16 +34,17 @@ from study.paper.experiments import (
     RUNS,
     STAND_IN,
     TABLES,
-    Row,
+    PaperRow,
     folder_of,
     planned,
     runs_on,
 )
 from study.paper.figures import write_figures
-from study.paper.render import failed_share, load, write_tables
+from study.paper.measured import failed_share, load
 from study.paper.run import check_settings, missing, records_for, run_rows
+from study.paper.tables import write_tables
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
-from study.records.reading import saying
+from study.records.reading import announce_left_out
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.scratch import kept
@@ -105,7 +106,7 @@ class Arguments(Display, Resources, Place, Sizes):
         given = FIGURES if self.all else self.figure
         return tuple(dict.fromkeys(choose("figure", f, FIGURES) for f in given))
 
-    def runs(self, rows: list[Row]) -> list[str]:
+    def runs(self, rows: list[PaperRow]) -> list[str]:
         """What to run: what the rows need, or the chosen data sets among that."""
         used = [run for run in RUNS if any(row.run == run for row in rows)] or list(DATASETS[:2])
         chosen = [choose("dataset", {self.faces: FACES}.get(d, d), DATASETS) for d in self.dataset]
@@ -145,7 +146,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             with interrupts.prevail(), ExitStack() as held:
                 held.enter_context(kept())
                 _run(chosen, rows, runs, console, held)
-        with saying(lambda text: errors.print(text, markup=False)):
+        with announce_left_out(lambda text: errors.print(text, markup=False)):
             return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
@@ -159,7 +160,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return interrupts.exit_code
 
 
-def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, held: ExitStack) -> None:
+def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Console, held: ExitStack) -> None:
     settings = {run: chosen.settings(run) for run in runs}
     records = {run: records_for(chosen.storage, folder_of(run, chosen.faces)) for run in runs}
     for run in sorted(runs):  # one order, or two drivers could wait for each other

@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from study.bench.json_lines import tell
+from study.bench.json_lines import print_measurement
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.bench.sleeping_trials import on
 from study.runtime.entry import DONE, program
@@ -64,7 +64,7 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
             with private_environment() as environment, Nodes(environment, nodes) as cluster:
                 for length in chosen.length:
                     progress.brief(f"{nodes} nodes, trials of {length:g} s", next(done), of)
-                    tell(on(cluster, environment, nodes * chosen.per_node, length), chosen.out)
+                    print_measurement(on(cluster, environment, nodes * chosen.per_node, length), chosen.out)
 
 
 if __name__ == "__main__":

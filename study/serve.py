@@ -37,7 +37,7 @@ from study.serving.listeners import listeners
 
 if TYPE_CHECKING:
     from mipoison.serving.wrap import ProtectedClassifier
-    from study.serving.front import Front
+    from study.serving.http_server import HttpServer
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -113,11 +113,11 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             plan = plan_ray("local")  # Ray reads its environment when it is imported
             served = _served(settings)
             protected = served.load()  # here first: what is wrong is said before anything starts
-            front = _front(settings, protected)
+            server = _http_server(settings, protected)
             held.callback(_stop, plan)
-            held.callback(front.stop, DRAIN_S)
+            held.callback(server.stop, DRAIN_S)
             with interrupts.prevail(), Progress(console) as progress:
-                for i, (text, step) in enumerate(steps := _steps(settings, plan, served, front)):
+                for i, (text, step) in enumerate(steps := _steps(settings, plan, served, server)):
                     progress.note(text, i, len(steps))
                     step()
             if settings.host not in LOOPBACK:
@@ -157,17 +157,17 @@ def _served(settings: Arguments) -> Any:
     )
 
 
-def _front(settings: Arguments, protected: ProtectedClassifier) -> Front:
+def _http_server(settings: Arguments, protected: ProtectedClassifier) -> HttpServer:
     """The HTTP door; its port is taken from now on."""
-    from study.serving.front import Front
+    from study.serving.http_server import HttpServer
 
-    return Front(
+    return HttpServer(
         settings.host,
         settings.port,
         image_shape=protected.image_shape,
         n_classes=protected.n_classes,
         couples=protected.couples,
-        at_once=settings.replicas,
+        max_batches=settings.replicas,
     )
 
 
@@ -181,7 +181,7 @@ def _beyond_loopback(port: int) -> list[str]:
 
 
 def _steps(
-    settings: Arguments, plan: RayPlan, served: Any, front: Front
+    settings: Arguments, plan: RayPlan, served: Any, server: HttpServer
 ) -> list[tuple[str, Callable[[], Any]]]:
     """What starts a Ray on loopback with a token, and the deployment on it; with a name each, in order.
 
@@ -191,7 +191,7 @@ def _steps(
     from ray.serve.config import ProxyLocation
 
     from study.executors.local_ray import start_local
-    from study.serving.endpoint import Endpoint, answering, fault
+    from study.serving.endpoint import Endpoint, answer_through, fault_of
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if settings.verbose else logging.ERROR
@@ -214,7 +214,7 @@ def _steps(
         check_privacy(plan.scratch)
 
     def http() -> None:
-        front.start(answering(serve.get_app_handle(APP)), partial(fault, APP))
+        server.start(answer_through(serve.get_app_handle(APP)), partial(fault_of, APP))
 
     return [
         ("starting Ray", ray_),

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md do what its text says: a defense, an attacker, a data set."""
+"""The examples in CONTRIBUTING.md work as its text says: a defense, an attacker, a data set."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Load = Callable[[str], ModuleType]
 
 
 def block(start: str) -> str:
-    """The one piece of code that begins so."""
+    """The one code block that starts with this text."""
     (found,) = [text for text in BLOCKS if text.startswith(start)]
     return found
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Imports a piece of code as a module of its own: dataclasses look their annotations up in it."""
+    """Import a code block as a module of its own, in which dataclasses look up their annotations."""
 
     def load(start: str) -> ModuleType:
         name = "contributed"
@@ -68,7 +68,7 @@ def test_the_defense(load: Load) -> None:
 
 
 class Api:
-    """Two scores that tell how bright an image is."""
+    """Two scores that depend on the brightness of an image."""
 
     n_classes = 2
     queries = 0

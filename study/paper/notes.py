@@ -1,4 +1,4 @@
-"""What has to stand under the tables: the paper's contradictions, and what ours does otherwise."""
+"""Notes below the tables: contradictions in the paper, and where our experiments differ."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
-from study.records.reading import Unreadable, fetch, leave_out, saying
+from study.records.reading import Unreadable, announce_left_out, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES
 from study.records.store import ABOUT, Records
 from study.runtime.plain import visible_line
@@ -75,7 +75,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         highlight=False,
         soft_wrap=True,
     )
-    with saying(functools.partial(console.print, markup=False, soft_wrap=True)):
+    with announce_left_out(functools.partial(console.print, markup=False, soft_wrap=True)):
         study = _load(settings, records, console, lease)
     study.content = split.content
     _check_content(study, stored, split)
@@ -132,7 +132,7 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
         with Progress(console) as progress:
             if settings.resume:
                 progress.stage("reading what is finished")
-            finished, moved = records.take_in(progress.part, KEPT)
+            finished, moved = records.read_and_move_damaged(progress.part, KEPT)
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:

@@ -40,7 +40,7 @@ def reevaluate(
         StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
     """
     records = Records(study.records.storage, f"{study.records.study}.fresh")
-    finished = records.read_trials() if study.lease is None else records.take_in()[0]
+    finished = records.read_trials() if study.lease is None else records.read_and_move_damaged()[0]
     template = dataclasses.replace(
         study.template, study=records.study, scenes=held_out_scenes(study.settings, seeds)
     )

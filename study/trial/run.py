@@ -12,7 +12,7 @@ import pandas as pd
 from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage.files import Storage
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.analysis.worst_case import NEEDED
 from study.records.images import write_pictures
 from study.records.status import CUT
@@ -92,7 +92,7 @@ def outcomes_of(trials: Mapping[str, Sequence[Record]], max_accuracy_drop: float
         for r in records:
             for name, column in columns.items():
                 column.append(trial if name == "trial" else r.get(name, 0 if name == "attempt" else None))
-    table = settings_table(pd.DataFrame(columns), max_accuracy_drop=max_accuracy_drop)
+    table = configuration_table(pd.DataFrame(columns), max_accuracy_drop=max_accuracy_drop)
     found = dict(zip(table["trial"], table.to_dict("records"), strict=True))
     return {trial: _outcome(found[trial], list(records)) for trial, records in trials.items()}
 

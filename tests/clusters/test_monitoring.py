@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mipoison.storage.files import Storage
-from study.analysis.frontier import hypervolume, reference_point, settings_table
+from study.analysis.frontier import configuration_table, hypervolume, reference_point
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.records.store import Records
 from study.session import monitoring
@@ -188,7 +188,7 @@ def test_seconds_are_those_of_the_records(watched: Watched) -> None:
 
 
 def test_the_frontier_is_that_of_the_records(watched: Watched) -> None:
-    settings = settings_table(watched.records, max_accuracy_drop=0.02)
+    settings = configuration_table(watched.records, max_accuracy_drop=0.02)
     best = settings[settings["feasible"].fillna(False)]["worst_attack_accuracy"].min()
     assert watched.value("ray_mipoison_worst_attack_accuracy", study=STUDY) == pytest.approx(best)
     corner = reference_point(watched.records)

@@ -73,13 +73,13 @@ def draw(rng: np.random.Generator, knob: Knob) -> Any:
 
 
 def plan(trials: int, rng: np.random.Generator) -> list[tuple[str, str, dict[str, Any]]]:
-    """(trial, defense, knobs): the anchors, then the families in turn with random knobs."""
-    families = searchable()
+    """(trial, defense, knobs): the anchors, then the defenses in turn with random knobs."""
+    defenses = searchable()
     out: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in ANCHORS]
     for i in range(1, trials + 1):
-        family = families[i % len(families)]
-        knobs = {name: draw(rng, knob) for name, knob in DEFENSES[family].KNOBS.items()}
-        out.append((f"t{i:04d}-{family}", family, DEFENSES[family].from_flat(knobs).flat()))
+        defense = defenses[i % len(defenses)]
+        knobs = {name: draw(rng, knob) for name, knob in DEFENSES[defense].KNOBS.items()}
+        out.append((f"t{i:04d}-{defense}", defense, DEFENSES[defense].from_flat(knobs).flat()))
     return out
 
 

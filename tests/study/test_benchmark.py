@@ -10,11 +10,11 @@ import pytest
 
 from study import benchmark
 from study.bench import BENCHMARKS
-from study.bench.rows import Row, against, at_most, interleaved, markdown
+from study.bench.measurement import Measurement, against, at_most, interleaved, markdown
 
 
-def row(value: float = 2.0) -> Row:
-    return Row(benchmark="b", case="fast", value=value, unit="ms", conditions="sizes")
+def row(value: float = 2.0) -> Measurement:
+    return Measurement(benchmark="b", case="fast", value=value, unit="ms", conditions="sizes")
 
 
 def test_a_ratio_says_how_many_times_faster() -> None:
@@ -67,7 +67,7 @@ def test_a_quick_run_writes_a_table_and_parquet(tmp_path: Path, capsys: pytest.C
 def test_a_failing_benchmark_is_named_and_the_others_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*, quick: bool) -> list[Row]:
+    def broken(*, quick: bool) -> list[Measurement]:
         raise RuntimeError("no such device")
 
     monkeypatch.setitem(BENCHMARKS, "cache", lambda: broken)

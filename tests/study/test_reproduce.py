@@ -23,11 +23,13 @@ from mipoison.storage.files import Storage, StorageError
 from study import reproduce
 from study.paper import experiments
 from study.paper.compact import write_compact
+from study.paper.comparisons import verdict
 from study.paper.diagnostics import COSINE, VECTORS, Traced
-from study.paper.experiments import FACES, FIGURES, NUMBERS, TABLES, Row, planned, table_rows, trials_of
+from study.paper.experiments import FACES, FIGURES, NUMBERS, TABLES, PaperRow, planned, table_rows, trials_of
 from study.paper.figures import PICTURES
-from study.paper.render import Measured, load, table_frame, table_markdown, verdict
+from study.paper.measured import Measured, load
 from study.paper.run import missing, records_for
+from study.paper.tables import table_frame, table_markdown
 from study.trial.failure import LostError
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
@@ -193,7 +195,7 @@ def test_what_ends_a_run_is_said_in_a_line(
 
 def test_attackers_of_equal_cost_are_in_one_order(tmp_path: Path) -> None:
     """A set's order would differ from process to process, and with it the order of records and training."""
-    rows = [Row("I", "mnist", "none", (), name) for name in ("raw", "passive", "noise", "ridge")]
+    rows = [PaperRow("I", "mnist", "none", (), name) for name in ("raw", "passive", "noise", "ridge")]
     todo = missing(records_for(str(tmp_path), "mnist"), rows, "mnist")
     assert todo["none"][2] == ("ridge", "passive", "raw", "noise")
 
@@ -214,8 +216,8 @@ def _made(errors: dict[str, list[float]], tmp_path: Path) -> Measured:
 
 
 def test_orderings_need_an_interval_without_zero(tmp_path: Path) -> None:
-    def row(defense: str, paper: float) -> Row:
-        return Row("I", "mnist", defense, (), "passive", paper=(("reconstruction_error", paper),))
+    def row(defense: str, paper: float) -> PaperRow:
+        return PaperRow("I", "mnist", defense, (), "passive", paper=(("reconstruction_error", paper),))
 
     none, mad = row("none", 0.5), row("mad", 0.6)
     for values, expected in (

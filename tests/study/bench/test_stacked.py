@@ -1,4 +1,4 @@
-"""The two benchmarks measure what they say: rows that add up, on the quick sizes."""
+"""The benchmarks of stacked attackers and of streaming, on their quick sizes: the numbers add up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_stream_of_a_benchmark_is_flat() -> None:
 
 
 def test_what_would_grow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bar on memory can be missed."""
+    """A stream that needs too much memory does not meet the bar."""
     fake = {2_000: {"seconds": 1.0, "peak_mib": 300.0}, 8_000: {"seconds": 16.0, "peak_mib": 400.0}}
     monkeypatch.setattr(streaming_module, "QUICK", {"rounding": (2_000, 8_000)})
     monkeypatch.setattr(streaming_module, "_in_process", lambda defense, n, limit: fake[n])

@@ -1,4 +1,4 @@
-"""The report on a terminal of 100 columns, and figures that are really drawn."""
+"""The tables fit a terminal of 100 columns, and the figures have content."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.console import Console
 
 from mipoison.metrics.checks import checks_table
 from mipoison.metrics.statistics import mean_interval
+from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import equal_distortion, holm
-from study.analysis.frontier import family_table, pareto_front, settings_table
+from study.analysis.frontier import configuration_table, defense_table, pareto_front
 from study.reports.cells import describe
 from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
-from study.reports.tables import check_counts, print_report
+from study.reports.tables import print_report
 from study.runtime.progress import progress_line
 from tests.study.analysis.test_frontier import failed, make_episodes, record
 
@@ -24,7 +25,7 @@ WIDTH = 100
 
 
 def printed(episodes, **title_info):
-    settings = settings_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
     console = Console(record=True, width=WIDTH, file=open("/dev/null", "w"))  # noqa: SIM115
     print_report(episodes, settings, console=console, title_info=title_info)
     return console.export_text(), settings
@@ -53,8 +54,8 @@ def test_report_fits_and_truncates_nothing(report):
         assert f"{s['worst_attack_accuracy']:.3f}" in text
         assert f"{s['worst_reconstruction_error']:.4f}" in text
         assert f"[{s['excess_leakage_low']:+.3f}, {s['excess_leakage_high']:+.3f}]" in text
-    for family in family_table(settings)["defense"]:
-        assert re.search(rf"^ +{family} ", text, flags=re.MULTILINE)
+    for defense in defense_table(settings)["defense"]:
+        assert re.search(rf"^ +{defense} ", text, flags=re.MULTILINE)
     assert "<NA>" not in text
     assert "nan" not in text
     assert "sub_features=log" in text
@@ -70,7 +71,7 @@ def test_every_caption_says_where_the_numbers_come_from(report):
 def test_failures_and_raised_checks_are_counted(report, episodes):
     text, _ = report
     assert f"Failures: 1 of {len(episodes)} episodes" in text
-    assert "[/bold] CUDA out of memory" in " ".join(text.split())  # not taken for markup
+    assert "[/bold] CUDA out of memory" in " ".join(text.split())  # not parsed as markup
     assert f"1/{len(episodes) - 1}" in text
     for column, _, _ in checks_table():
         assert column.removeprefix("check.") in text
@@ -91,14 +92,14 @@ def test_report_of_little_or_nothing():
 def study_with_differences(differences, distortion=0.11):
     errors = {"t-lpa": ("lpa", 0.1, differences), "t-noise": ("noise", distortion, [0.0] * len(differences))}
     return pd.DataFrame(
-        record(trial, family, "raw", seed, distortion=d, error=0.03 + extra)
-        for trial, (family, d, extras) in errors.items()
+        record(trial, defense, "raw", seed, distortion=d, error=0.03 + extra)
+        for trial, (defense, d, extras) in errors.items()
         for seed, extra in enumerate(extras)
     )
 
 
 def compared(frame):
-    return equal_distortion(frame, settings_table(frame, max_accuracy_drop=0.02))
+    return equal_distortion(frame, configuration_table(frame, max_accuracy_drop=0.02))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_verdicts_at_equal_distortion(differences, verdict):
         assert bounds == pytest.approx((expected.low, expected.high))
 
 
-def test_every_family_but_controls_and_anchors_is_compared():
+def test_every_defense_but_controls_and_anchors_is_compared():
     frame = study_with_differences([0.0010, 0.0011, 0.0012])
     renamed = frame.replace({"defense": {"lpa": "lpa-ensemble"}})
     (pair,) = compared(renamed).to_dict("records")
@@ -179,30 +180,32 @@ def drawn(path):
         return np.asarray(image.convert("RGB"))
 
 
-def test_frontier_figure_draws_every_family(episodes, tmp_path):
-    settings = settings_table(episodes, max_accuracy_drop=0.02)
+def test_frontier_figure_draws_every_defense(episodes, tmp_path):
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
     got = frontier_figure(settings, pareto_front(settings), tmp_path / "frontier.png", describe(episodes))
     pixels = drawn(got)
     assert pixels.shape == (1575, 1350, 3)
-    families = sorted(settings["defense"].unique())
-    for family in ("lpa", "noise", "rounding", "lfp"):
-        colour = [int(style_of(family, families)[0][i : i + 2], 16) for i in (1, 3, 5)]
+    defenses = sorted(settings["defense"].unique())
+    for defense in ("lpa", "noise", "rounding", "lfp"):
+        colour = [int(style_of(defense, defenses)[0][i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == colour).all(axis=2).sum() > 100
 
 
 def test_frontier_figure_of_one_seed_without_anchor_and_of_nothing(tmp_path):
     frame = make_episodes(n_lpa=2, seeds=1)
-    settings = settings_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
+    settings = configuration_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
     assert drawn(frontier_figure(settings, pareto_front(settings), tmp_path / "a.png", "one seed")).std() > 5
-    nothing = settings_table(pd.DataFrame([failed(record("a", "lpa", "raw", 0))]), max_accuracy_drop=0.02)
+    nothing = configuration_table(
+        pd.DataFrame([failed(record("a", "lpa", "raw", 0))]), max_accuracy_drop=0.02
+    )
     assert drawn(frontier_figure(nothing, pareto_front(nothing), tmp_path / "b.png", "failed")).std() > 1
 
 
-def test_families_are_told_apart():
-    families = ["lpa", "lfp", "noise", "rounding", "new", "newer"]
-    assert len({style_of(f, families) for f in families}) == len(families)
-    assert {style_of(f, families)[0] for f in families} <= set(COLOURS)
-    assert style_of("lpa", families) == style_of("lpa", families[::-1])  # not by the order of the rows
+def test_defenses_are_told_apart():
+    defenses = ["lpa", "lfp", "noise", "rounding", "new", "newer"]
+    assert len({style_of(f, defenses) for f in defenses}) == len(defenses)
+    assert {style_of(f, defenses)[0] for f in defenses} <= set(COLOURS)
+    assert style_of("lpa", defenses) == style_of("lpa", defenses[::-1])  # not by the order of the rows
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -228,7 +231,7 @@ def test_grid_refuses_odd_shapes(tmp_path):
 
 
 def test_checks_count_settings_beside_records():
-    """What is measured once a setting is repeated in the record of every seed and attacker."""
+    """A check that is measured once per setting is repeated in the record of every seed and attacker."""
     rows = [record(t, "lpa", k, s) | {"check.repeated_queries_differ": t == "a"}
             for t in "abc" for k in ("raw", "passive") for s in range(3)]  # fmt: skip
     frame = pd.concat([pd.DataFrame(rows[:4]), pd.DataFrame(rows[4:])])  # an index that repeats

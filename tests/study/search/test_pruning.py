@@ -12,7 +12,7 @@ import pytest
 
 from mipoison.attacks import ATTACKS
 from study import pareto
-from study.analysis.frontier import pareto_front, settings_table
+from study.analysis.frontier import configuration_table, pareto_front
 from study.search.pruning import dominated, stages, worst_point
 from study.session.driver import cut_share, failed_share
 from study.trial.run import outcome_of
@@ -50,7 +50,7 @@ def test_the_front_is_that_of_the_whole_tables(seed: int) -> None:
             gone = {"status": "cut", "attack_accuracy": None, "reconstruction_error": None}
             rows = [r if r["attack"] in CHEAP else r | gone for r in rows]
         cut += rows
-    tables = [settings_table(pd.DataFrame(rows), max_accuracy_drop=0.02) for rows in (whole, cut)]
+    tables = [configuration_table(pd.DataFrame(rows), max_accuracy_drop=0.02) for rows in (whole, cut)]
     fronts = [pareto_front(t)["trial"].tolist() for t in tables]
     assert fronts[0] == fronts[1]
     assert int(tables[1]["cut"].sum()) == n_cut

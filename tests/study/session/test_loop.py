@@ -17,7 +17,7 @@ from rich.console import Console
 from mipoison.storage.files import Storage, StorageError
 from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
-from study.paper.experiments import Row
+from study.paper.experiments import PaperRow
 from study.paper.run import records_for, run_rows
 from study.records.store import ProgressCallback, Records, no_progress
 from study.session.callbacks import Callback, Standing
@@ -198,7 +198,7 @@ def search_held_out(root: Path, executor: Ending) -> pd.DataFrame:
 def search_paper(root: Path, executor: Ending) -> pd.DataFrame:
     """Two rows of a table, on the data set that the tests have."""
     rows = [
-        Row("I", "digits", name, (), "passive", paper=(("reconstruction_error", 1.0),))
+        PaperRow("I", "digits", name, (), "passive", paper=(("reconstruction_error", 1.0),))
         for name in ("none", "noise", "rounding")
     ]
     given = TINY | {"storage": str(root), "auxiliary": "disjoint", "trials": 0, "name": None}

@@ -1,4 +1,4 @@
-"""The report page: it says what the records say, no record's text is markup, nothing is fetched."""
+"""The report page shows the records' numbers, escapes their texts, and loads nothing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mipoison.metrics import checks_table
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from mipoison.storage.files import Storage
-from study.analysis.frontier import pareto_front, settings_table
+from study.analysis.frontier import configuration_table, pareto_front
 from study.records.finished import StoredStudy, load
 from study.reports.html import build
 from study.reports.html.heatmap import colour
 from study.reports.html.importance import CHANCE, LEAST, importances
-from study.reports.html.pictures import FACES, grid
+from study.reports.html.reconstructions import FACES, grid
 from study.reports.html.vectors import project, release_vectors
 from tests.study.analysis.test_frontier import failed, make_episodes
 
@@ -131,10 +131,10 @@ def test_what_records_say_is_text(page: str) -> None:
 
 
 def test_points_are_the_settings(page: str, episodes: pd.DataFrame) -> None:
-    """Against plain means over the records, and the frontier's own table."""
+    """The numbers equal plain means over the records and the configuration table."""
     numbers = numbers_of(page)
     points = {p["trial"]: p for p in numbers["points"]}
-    settings = settings_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
     assert set(points) == set(settings.dropna(subset=["worst_reconstruction_error"])["trial"])
     assert {t for t, p in points.items() if p["front"]} == set(pareto_front(settings)["trial"])
     whole = episodes[(episodes["status"] == "ok") & ~episodes["trial"].isin(["t003-lpa", "t200-lfp"])]
@@ -266,7 +266,7 @@ def test_pictures_are_those_of_the_study(small_study: Path) -> None:
     study = load(small_study)
     read = Reader(build(study, "x", with_vectors=False))
     sources = [a["src"] for t, a in read.elements if t == "img"]
-    assert len(sources) == 1 + 5  # truth, two anchors, three families
+    assert len(sources) == 1 + 5  # truth, two anchors, three defenses
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2]))))
     with np.load(small_study / "pictures" / "none.npz", allow_pickle=False) as archive:
         truth = archive["truth"]
@@ -278,7 +278,7 @@ def test_pictures_of_people_come_with_a_warning_and_broken_ones_are_left_out(
     small_study: Path, tmp_path: Path
 ) -> None:
     study = load(small_study)
-    settings = settings_table(study.episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(study.episodes, max_accuracy_drop=0.02)
     people = StoredStudy(**{**vars(study), "episodes": study.episodes.assign(dataset="lfw")})
     assert FACES in grid(people, settings)
     (tmp_path / "s" / "pictures").mkdir(parents=True)
@@ -290,7 +290,7 @@ def test_pictures_of_people_come_with_a_warning_and_broken_ones_are_left_out(
 
 def test_vectors_are_released_again(small_study: Path) -> None:
     study = load(small_study)
-    settings = settings_table(study.episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(study.episodes, max_accuracy_drop=0.02)
     told: list[str] = []
     vectors = release_vectors(
         study,
@@ -320,7 +320,7 @@ def test_committed_studies_have_a_page(folder: Path) -> None:
     study = load(folder.parent)
     page = build(study, f"study/results/{folder.parent.name}", with_vectors=False)
     numbers = numbers_of(page)
-    settings = settings_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    settings = configuration_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
     assert len(numbers["points"]) == settings["worst_reconstruction_error"].notna().sum()
     text = Reader(page).text
     assert not re.findall(r"\bnan\b|<NA>", text)

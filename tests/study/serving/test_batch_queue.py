@@ -1,4 +1,4 @@
-"""Who is answered next, and who reads what was sent: queues with bounds, processes that may die."""
+"""The queue of images and the processes that parse bodies: order, bounds, and processes that die."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from worst_bodies import images_json
 
-from study.serving import lanes, readers
-from study.serving.lanes import Lanes
+from study.serving import batch_queue, readers
+from study.serving.batch_queue import BatchQueue
 from study.serving.readers import Readers
 from study.serving.request_parsing import RequestError
 
@@ -19,7 +19,7 @@ SHAPE = (1, 16, 16)
 
 
 async def mean(requests: list[np.ndarray]) -> list[np.ndarray]:
-    """In the place of the classifier."""
+    """Stands in for the classifier."""
     return [x_NCHW.mean((1, 2, 3))[:, None] for x_NCHW in requests]
 
 
@@ -31,7 +31,7 @@ def test_one_image_waits_for_one_batch_at_most() -> None:
             await asyncio.sleep(0.01)
             return await mean(requests)
 
-        queue = Lanes(answer, at_once=1, couples=False)
+        queue = BatchQueue(answer, max_batches=1, couples=False)
 
         async def one(name: str, n: int) -> None:
             await queue.release(np.zeros((n, *SHAPE), np.float32))
@@ -53,12 +53,14 @@ def test_a_whole_request_goes_together_where_the_defense_couples() -> None:
             sizes.extend(map(len, requests))
             return await mean(requests)
 
-        c_NK = await Lanes(answer, at_once=1, couples=couples).release(np.zeros((100, *SHAPE), np.float32))
+        c_NK = await BatchQueue(answer, max_batches=1, couples=couples).release(
+            np.zeros((100, *SHAPE), np.float32)
+        )
         assert len(c_NK) == 100
         return sizes
 
     assert asyncio.run(scene(True)) == [100]
-    assert max(asyncio.run(scene(False))) == lanes.PIECE
+    assert max(asyncio.run(scene(False))) == batch_queue.PIECE
 
 
 def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +69,7 @@ def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     async def scene() -> None:
-        queue = Lanes(never, at_once=1, couples=False)
+        queue = BatchQueue(never, max_batches=1, couples=False)
         images = np.zeros((256, *SHAPE), np.float32)
         tasks = [asyncio.create_task(queue.release(images)) for _ in range(12)]
         await asyncio.sleep(0.05)
@@ -104,6 +106,6 @@ def test_a_reader_that_dies_is_replaced() -> None:
 
 
 def test_readers_do_without_torch() -> None:
-    """What a reader's process imports: the server's own file, and what reads bodies."""
+    """A parsing process imports study/serve.py and the parser, and these do not import torch."""
     code = "import sys, study.serve, study.serving.readers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
