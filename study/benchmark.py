@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import os
 import sys
@@ -117,7 +117,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 torch.set_num_threads(threads)
                 _write(storage, rows, failed, settings.quick)  # what was measured is kept, whatever comes
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; what was measured is in {settings.out}", markup=False)
+        errors.print(f"{interrupts.reason}; what was measured is in {settings.out}", markup=False)
         return interrupts.exit_code
     console.print(Markdown(_text(rows, failed, settings.quick)))
     console.print(f"{settings.out}/benchmark.md, {settings.out}/benchmark.parquet", markup=False)

@@ -7,9 +7,9 @@ Prints one JSON object a line: see :mod:`study.bench.study_growth`.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import sys
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _measure_all(arguments)
         except KeyboardInterrupt:
-            print(interrupts.what, file=sys.stderr)
+            print(interrupts.reason, file=sys.stderr)
             return interrupts.exit_code
     return DONE
 

@@ -7,9 +7,9 @@ and says whether the numbers are the stored ones; ``--defense lpa --knob budget=
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import contextlib
 import sys
@@ -28,13 +28,13 @@ from mipoison.data.datasets import DataError
 from mipoison.episode import device_name, versions
 from study.records.finished import StoredStudy, load
 from study.records.reading import saying
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.reports.tables import attackers_table
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
-from study.runtime.scratch import kept, scratch_folder
+from study.runtime.scratch import scratch_folder, temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.trial.rerun import Given, differences, largest, rows_of, run_again, specification
+from study.trial.rerun import GivenVictim, differences, largest_difference, rerun, rerun_spec, trial_rows
 
 USAGE, DIFFERENT = 2, 1
 
@@ -79,7 +79,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(kept())
+            stack.enter_context(temporary_run_folder())
             stack.enter_context(saying(lambda text: errors.print(text, markup=False)))
             root = chosen.storage or stack.enter_context(scratch_folder("evaluate"))
             return evaluate(chosen, root, console)
@@ -88,7 +88,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return USAGE
     except KeyboardInterrupt:
         records = f"finished episodes are kept in {chosen.storage}" if chosen.storage else "nothing is kept"
-        errors.print(f"{interrupts.what}; {records}", markup=False)
+        errors.print(f"{interrupts.reason}; {records}", markup=False)
         return interrupts.exit_code
 
 
@@ -96,14 +96,14 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     """Run it, print what came out beside what is stored."""
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
-    spec = specification(
+    spec = rerun_spec(
         study,
         chosen.trial,
         chosen.defense,
         list(chosen.knob),
         root,
         data,
-        Given(chosen.victim, chosen.victim_state),
+        GivenVictim(chosen.victim, chosen.victim_state),
     )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)
@@ -118,8 +118,8 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     )  # fmt: skip
     with bar:
         task = bar.add_task("scenes and episodes", total=None)
-        measured = run_again(study, spec, lambda n, of: bar.update(task, completed=n, total=of))
-    stored = None if chosen.trial != spec.trial else rows_of(study, spec.trial)
+        measured = rerun(study, spec, lambda n, of: bar.update(task, completed=n, total=of))
+    stored = None if chosen.trial != spec.trial else trial_rows(study, spec.trial)
     console.print(attackers_table(measured, stored))
     for error in sorted(set(measured.loc[measured["status"] != "ok", "error"].dropna())):
         console.print(visible_line(error), markup=False)
@@ -134,12 +134,12 @@ def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, co
     """Say whether the numbers are the stored ones."""
     n, found = differences(stored, measured)
     episodes = len(stored)
-    cut = int((stored["status"] == CUT).sum())
+    cut = int((stored["status"] == PRUNED).sum())
     shortened = f" ({cut} of them cut, then as now)" if cut else ""
     if not found:
         console.print(f"equal: {n} stored numbers of {episodes} episodes{shortened}, all of them exactly")
         return 0
-    most = largest(found)
+    most = largest_difference(found)
     console.print(
         f"different: {len(found)} of {n} stored numbers; the largest difference is {most.size:.2%} "
         f"({most.column}, attacker {most.attack}, seed {most.seed}: {most.stored} stored, "

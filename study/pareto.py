@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import logging
 import shlex
@@ -32,10 +32,10 @@ from study.reports.markdown import write_report
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
-from study.runtime.scratch import kept
+from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
-from study.session.driver import cut_share, failed_share, run_study, write_frontier
+from study.session.driver import failed_share, pruned_share, run_study, write_frontier
 from study.session.monitoring import RayMonitor
 from study.session.opening import open_study
 from study.session.reevaluation import reevaluate
@@ -72,11 +72,11 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         with ExitStack() as held:
-            held.enter_context(kept())
+            held.enter_context(temporary_run_folder())
             study = open_study(settings, console, held)
             name = f" --name {study.records.study}"
             try:
-                with interrupts.prevail():
+                with interrupts.override_errors():
                     return _run(study, console, sys.argv[1:] if arguments is None else arguments)
             except KeyboardInterrupt:
                 study.check()  # not by a person: the lease is lost
@@ -85,7 +85,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; {RESUME_HINT}{name}", markup=False)
+        errors.print(f"{interrupts.reason}; {RESUME_HINT}{name}", markup=False)
         return interrupts.exit_code
     except Exception as error:
         failure = storage_failure(error) or (str(error) if isinstance(error, LostError) else None)
@@ -153,7 +153,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         markup=False,
     )
     share = failed_share(episodes)
-    n_cut, saved = cut_share(episodes)
+    n_cut, saved = pruned_share(episodes)
     if n_cut:
         console.print(f"{n_cut} settings cut short (label-only dominated them), {saved} episodes saved")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")

@@ -7,9 +7,9 @@ of the records (two Parquet files and the settings) that renders to the same pag
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import sys
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; what is written is whole", markup=False)
+        errors.print(f"{interrupts.reason}; what is written is whole", markup=False)
         return interrupts.exit_code
     console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
     return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import dataclasses
 import logging
@@ -46,7 +46,7 @@ from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
 from study.records.reading import saying
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
-from study.runtime.scratch import kept
+from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.lease import Lease
 from study.settings.resources import Resources
@@ -142,8 +142,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         rows = planned(tables, figures)
         runs = chosen.runs(rows)
         if not chosen.render:
-            with interrupts.prevail(), ExitStack() as held:
-                held.enter_context(kept())
+            with interrupts.override_errors(), ExitStack() as held:
+                held.enter_context(temporary_run_folder())
                 _run(chosen, rows, runs, console, held)
         with saying(lambda text: errors.print(text, markup=False)):
             return _render(chosen, tables, figures, console)
@@ -155,7 +155,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(text, style="bold red", markup=False)
         return FAILED
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; {RESUME_HINT}")
+        errors.print(f"{interrupts.reason}; {RESUME_HINT}")
         return interrupts.exit_code
 
 

@@ -6,9 +6,9 @@ Prints one measurement a line, as JSON: see :mod:`study.bench.sleeping_trials`.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import itertools
 import sys
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _measure_all(arguments)
         except KeyboardInterrupt:
-            print(interrupts.what, file=sys.stderr)
+            print(interrupts.reason, file=sys.stderr)
             return interrupts.exit_code
     return DONE
 

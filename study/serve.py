@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import contextlib
 import logging
@@ -31,7 +31,7 @@ from mipoison.config import ConfigError
 from mipoison.storage.files import StorageError
 from study.executors.environment import RayPlan, check_privacy, plan_ray
 from study.runtime.entry import program
-from study.runtime.scratch import kept
+from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
 
@@ -109,14 +109,14 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     with ExitStack() as held:
         try:
             settings.check()
-            held.enter_context(kept())
+            held.enter_context(temporary_run_folder())
             plan = plan_ray("local")  # Ray reads its environment when it is imported
             served = _served(settings)
             protected = served.load()  # here first: what is wrong is said before anything starts
             front = _front(settings, protected)
             held.callback(_stop, plan)
             held.callback(front.stop, DRAIN_S)
-            with interrupts.prevail(), Progress(console) as progress:
+            with interrupts.override_errors(), Progress(console) as progress:
                 for i, (text, step) in enumerate(steps := _steps(settings, plan, served, front)):
                     progress.note(text, i, len(steps))
                     step()
@@ -128,7 +128,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 console.print(f"{heard}: listens beyond this machine, guarded by Ray's token", soft_wrap=True)
             console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
             console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
-            while interrupts.heard is None:  # somebody's clean-up code may swallow the interrupt
+            while interrupts.received is None:  # somebody's clean-up code may swallow the interrupt
                 time.sleep(1)
             console.print("stopping")
         except (ConfigError, StorageError) as error:

@@ -16,7 +16,7 @@ from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 from mipoison.config import ConfigError
 
 SPOT = "InstanceMarketOptions"
-NO_SPOT = frozenset(
+SPOT_UNAVAILABLE = frozenset(
     {
         "InsufficientInstanceCapacity",
         "InsufficientCapacity",
@@ -57,7 +57,7 @@ class SpotFirst(AWSNodeProvider):
         try:
             return dict(super().create_node(node_config, tags, count))
         except NodeLaunchException as refused:
-            if SPOT not in node_config or refused.category not in NO_SPOT:
+            if SPOT not in node_config or refused.category not in SPOT_UNAVAILABLE:
                 raise
             left = self.max_on_demand - self.on_demand_workers()
             if left <= 0:

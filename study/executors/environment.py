@@ -17,7 +17,14 @@ from typing import Any
 
 from mipoison.config import ConfigError
 from study.runtime.plain import visible_line
-from study.runtime.scratch import NAMED, WITHIN, check_private, check_secret, read_own, run_folder
+from study.runtime.scratch import (
+    BASE_VARIABLE,
+    DRIVER_VARIABLE,
+    check_private,
+    check_secret,
+    read_own,
+    run_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +189,7 @@ def _local_environment() -> tuple[str, str]:
     """
     folder = run_folder()
     check_private(folder)
-    os.environ[WITHIN] = str(folder)
+    os.environ[DRIVER_VARIABLE] = str(folder)
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a node that keeps to 127.0.0.1
     token = ""
     if "RAY_AUTH_MODE" not in os.environ:
@@ -201,7 +208,7 @@ def check_length(scratch: str) -> None:
         bytes_ = len(os.fsencode(base))
         raise ConfigError(
             f"{base} has {bytes_} bytes, at most {bytes_ + spare} leave room for the paths of Ray's sockets "
-            f"({SOCKET_BYTES} bytes): set {NAMED} to a shorter path of your own"
+            f"({SOCKET_BYTES} bytes): set {BASE_VARIABLE} to a shorter path of your own"
         )
 
 

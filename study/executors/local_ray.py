@@ -16,16 +16,16 @@ import ray
 from ray._private import utils
 
 from study.executors.environment import RayPlan, check_length, check_privacy
-from study.runtime.signals import own_handlers
+from study.runtime.signals import keep_handlers
 
 
 @contextlib.contextmanager
-def own_signals() -> Iterator[None]:
+def keep_signal_handlers() -> Iterator[None]:
     """Around ``ray.init``: it would put a handler of SIGTERM in place that exits, and Ray then aborts."""
     theirs = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
     try:
-        with own_handlers():
+        with keep_handlers():
             yield
     finally:
         utils.set_sigterm_handler = theirs
@@ -39,7 +39,7 @@ def start_local(plan: RayPlan, **options: Any) -> Any:
     """
     check_length(plan.scratch)
     try:
-        with own_signals():
+        with keep_signal_handlers():
             context = ray.init(
                 address="local", _node_ip_address="127.0.0.1", _temp_dir=plan.scratch, **options
             )

@@ -31,7 +31,7 @@ class Loss(StrEnum):
         return TrialFailure(kind=FailureKind.MACHINE, message=f"{self.value}; {1 + self.retries} times")
 
 
-def why_lost(text: str) -> Loss:
+def loss_of(text: str) -> Loss:
     """The kind of loss, from what Ray says at length."""
     low = text.lower()
     if "running low on memory" in low or "outofmemory" in low:

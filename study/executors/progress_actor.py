@@ -23,7 +23,7 @@ WAIT_S = 5.0
 
 
 @ray.remote(num_cpus=0)
-class Tally:
+class ProgressActor:
     """The count, in a process of its own."""
 
     def __init__(self) -> None:
@@ -39,30 +39,30 @@ class Tally:
 
 
 @contextlib.contextmanager
-def tallied(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
-    """A :class:`Tally` for workers to add to; ``on_progress`` is told its count, from a thread.
+def progress_actor(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
+    """A :class:`ProgressActor` for workers to add to; ``on_progress`` is told its count, from a thread.
 
     Args:
         on_progress: called with the number of parts done, 0 at first.
         resource: of the node where the count lives; None for any. It only shows: the run goes on without it.
     """
-    tally = Tally.options(resources={resource: 0.001} if resource else {}).remote()  # type: ignore[attr-defined]
+    actor = ProgressActor.options(resources={resource: 0.001} if resource else {}).remote()  # type: ignore[attr-defined]
     ended = threading.Event()
-    thread = threading.Thread(target=_listen, args=(tally, on_progress, ended), daemon=True)
+    thread = threading.Thread(target=_listen, args=(actor, on_progress, ended), daemon=True)
     thread.start()
     try:
-        yield tally
+        yield actor
     finally:
         ended.set()
         thread.join(2 * WAIT_S)
-        ray.kill(tally)
+        ray.kill(actor)
 
 
-def _listen(tally: Any, on_progress: Callable[[int], None], ended: threading.Event) -> None:
+def _listen(actor: Any, on_progress: Callable[[int], None], ended: threading.Event) -> None:
     last = -1
     while not ended.is_set():
         try:
-            done = ray.get(tally.done.remote(), timeout=WAIT_S)
+            done = ray.get(actor.done.remote(), timeout=WAIT_S)
         except ray.exceptions.GetTimeoutError:  # busy, or not there yet
             continue
         except ray.exceptions.RayError as error:  # its node went; the run need not

@@ -20,16 +20,16 @@ from ray.tune.execution import class_cache
 from mipoison.config import ConfigError
 from study.executors.base import Ask, Tell
 from study.executors.environment import RayPlan
-from study.executors.local_ray import own_signals, start_local, stop_ray
-from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
-from study.executors.progress_actor import tallied
-from study.executors.tune import RETRY_WAIT_S, Causes, TuneSearcher, trainable
-from study.executors.worker_group import Crew, anchor_loop
+from study.executors.local_ray import keep_signal_handlers, start_local, stop_ray
+from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
+from study.executors.progress_actor import progress_actor
+from study.executors.tune import RETRY_WAIT_S, TrialErrors, TuneSearcher, trainable
+from study.executors.worker_group import WorkerGroup, anchor_loop
 from study.records.store import ProgressCallback, no_progress
 from study.runtime.scratch import scratch_folder
 from study.settings.resources import Resources
 from study.trial.failure import LostError
-from study.trial.preparation import after, prepare_scene, scenes_of
+from study.trial.preparation import count_preparation, prepare_scene, scenes_of
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
 
@@ -71,7 +71,7 @@ def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -
     }
     if not plan.local:
         try:
-            with own_signals():
+            with keep_signal_handlers():
                 context = ray.init(address=plan.address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"cannot use {plan}: {str(error).splitlines()[0]}") from error
@@ -114,8 +114,8 @@ class RayExecutor:
         gpus = asked.gpus_per_worker
         if asked.workers is None and workers == 1 and gpus == 0:
             gpus = 1.0
-        self.crew = Crew(workers, asked.cpus_per_worker, gpus, loopback=plan.local)
-        need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
+        self.worker_group = WorkerGroup(workers, asked.cpus_per_worker, gpus, loopback=plan.local)
+        need = {"CPU": max(workers, 1) * self.worker_group.cpus, "GPU": max(workers, 1) * gpus}
         short = [
             f"{n:g} {kind}s needed, {resources.get(kind, 0):g} {'at most' if most else 'there'}"
             for kind, n in need.items()
@@ -123,7 +123,7 @@ class RayExecutor:
         ]
         if short and (most or not plan.growing):
             raise ConfigError(
-                f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: "
+                f"workers = {workers} with {self.worker_group.cpus:g} CPUs and {gpus:g} GPUs each: "
                 f"more than the cluster has ({'; '.join(short)})"
             )
         fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
@@ -139,27 +139,29 @@ class RayExecutor:
     ) -> list[TrialResult]:
         """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
         try:
-            if self.crew.workers:
+            if self.worker_group.workers:
                 return self._anchors_by_groups(specs, on_progress)
             first = specs[0]
-            remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
+            remote = ray.remote(
+                num_cpus=self.worker_group.cpus, num_gpus=self.worker_group.gpus, max_retries=NODE_RETRIES
+            )
             prepare, run = remote(prepare_scene), remote(run_trial)
             scenes = scenes_of(specs)
             of = len(scenes) + len(specs)
             refs = [prepare.remote(scene, first.root, first.data_root) for scene in scenes]
             prepared = _gathered(refs, lambda n: on_progress(n, of))
             results = [run.remote(spec) for spec in specs]
-            return after(prepared, _gathered(results, lambda n: on_progress(len(scenes) + n, of)))
+            return count_preparation(prepared, _gathered(results, lambda n: on_progress(len(scenes) + n, of)))
         except LOST as error:
-            raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
+            raise LostError(f"the anchors were lost again and again: {loss_of(str(error))}") from error
 
     def _anchors_by_groups(self, specs: list[TrialSpec], on_progress: ProgressCallback) -> list[TrialResult]:
         config: dict[str, Any] = {"specs": [dataclasses.asdict(s) for s in specs]}
         of = len(scenes_of(specs)) + len(specs)
         for tries in range(1 + RETRIES):
             try:
-                with tallied(lambda n: on_progress(n, of), HEAD) as tally:
-                    return self.crew.train(anchor_loop, config | {"tally": tally}, "anchors")
+                with progress_actor(lambda n: on_progress(n, of), HEAD) as actor:
+                    return self.worker_group.train(anchor_loop, config | {"actor": actor}, "anchors")
             except TrainingFailedError as error:
                 if tries == RETRIES:
                     raise LostError(
@@ -169,16 +171,16 @@ class RayExecutor:
         raise AssertionError
 
     def search(self, n: int, ask: Ask, tell: Tell) -> None:
-        if self.crew.workers:
+        if self.worker_group.workers:
             resources = tune.PlacementGroupFactory([{HEAD: 0.001}])
         else:
             resources = tune.PlacementGroupFactory([{k: v for k, v in self._need.items() if v}])
-        causes = Causes()
+        errors = TrialErrors()
         with scratch_folder("tune") as scratch:
             tune.Tuner(
                 tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=TuneSearcher(ask, tell, self.crew, n, causes),
+                    search_alg=TuneSearcher(ask, tell, self.worker_group, n, errors),
                     num_samples=-1,  # the searcher says when it has finished: lost trials come once more
                     max_concurrent_trials=self.max_concurrent,
                     reuse_actors=True,
@@ -187,7 +189,7 @@ class RayExecutor:
                     verbose=0,
                     storage_path=scratch,
                     name="study",
-                    callbacks=[causes],
+                    callbacks=[errors],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             ).fit()

@@ -19,10 +19,10 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from study.executors.base import Ask, Tell
-from study.executors.losses import RETRIES, Loss, failure_of, why_lost
-from study.executors.worker_group import Crew, trial_loop
+from study.executors.losses import RETRIES, Loss, failure_of, loss_of
+from study.executors.worker_group import WorkerGroup, trial_loop
 from study.trial.failure import FailureKind, TrialFailure
-from study.trial.run import Outcome, execute
+from study.trial.run import Outcome, run_and_record
 from study.trial.spec import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
 
     What came of it is reported as JSON: Tune flattens nested results before the searcher sees them.
     """
-    spec, crew = TrialSpec(**config["spec"]), Crew(**config["crew"])
+    spec, worker_group = TrialSpec(**config["spec"]), WorkerGroup(**config["worker_group"])
     for tries in range(1 + RETRIES):
         try:
-            if crew.workers == 0:
-                return reported(execute(spec))
-            return reported(crew.train(trial_loop, {"spec": config["spec"]}, spec.trial))
+            if worker_group.workers == 0:
+                return reported(run_and_record(spec))
+            return reported(worker_group.train(trial_loop, {"spec": config["spec"]}, spec.trial))
         except (OSError, TrainingFailedError) as error:  # a lost worker, a storage that is away for a while
             failure = failure_of(error)
             if tries < RETRIES:
@@ -71,7 +71,7 @@ def read_report(result: dict[str, Any] | None) -> Outcome | TrialFailure | None:
     return NO_OUTCOME if outcome is None else outcome
 
 
-class Causes(Callback):
+class TrialErrors(Callback):
     """Keeps Tune's list of trials, to look up why one was lost: its searcher is not told."""
 
     def __init__(self) -> None:
@@ -100,10 +100,12 @@ class TuneSearcher(Searcher):
         n: trials to ask for; a lost trial that is started again is still one of them.
     """
 
-    def __init__(self, ask: Ask, tell: Tell, crew: Crew, n: int, causes: Causes | None = None) -> None:
+    def __init__(
+        self, ask: Ask, tell: Tell, worker_group: WorkerGroup, n: int, errors: TrialErrors | None = None
+    ) -> None:
         super().__init__(metric=None, mode=None)
-        self._ask, self._tell, self._crew, self._left = ask, tell, dataclasses.asdict(crew), n
-        self._causes = causes or Causes()
+        self._ask, self._tell, self._worker_group, self._left = ask, tell, dataclasses.asdict(worker_group), n
+        self._errors = errors or TrialErrors()
         self._specs: dict[str, TrialSpec] = {}
         self._again: list[TrialSpec] = []
         self._losses: Counter[tuple[str, bool]] = Counter()
@@ -117,7 +119,7 @@ class TuneSearcher(Searcher):
         if spec is None:  # a running trial may be lost yet, and come back
             return None if self._specs else Searcher.FINISHED
         self._specs[trial_id] = spec
-        return {"spec": dataclasses.asdict(spec), "crew": self._crew}
+        return {"spec": dataclasses.asdict(spec), "worker_group": self._worker_group}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -129,7 +131,7 @@ class TuneSearcher(Searcher):
         if end is not None:
             self._tell(spec, end)
             return
-        loss = why_lost(self._causes.of(trial_id))
+        loss = loss_of(self._errors.of(trial_id))
         kind = (spec.trial, loss is Loss.NODE)
         self._losses[kind] += 1
         if self._losses[kind] <= loss.retries:

@@ -20,9 +20,9 @@ from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 
 from study.runtime.scratch import scratch_folder
-from study.trial.preparation import after, prepare_scene, scenes_of
+from study.trial.preparation import count_preparation, prepare_scene, scenes_of
 from study.trial.ranks import TorchGroup
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
 
@@ -67,26 +67,26 @@ class LoopbackTorchConfig(TorchConfig):
 def anchor_loop(config: dict[str, Any]) -> list[TrialResult]:
     """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group).
 
-    Each scene and each anchor that is done is added to ``config["tally"]``.
+    Each scene and each anchor that is done is added to ``config["actor"]``.
     """
-    group, tally = TorchGroup(), config["tally"]
+    group, actor = TorchGroup(), config["actor"]
     specs = [TrialSpec(**spec) for spec in config["specs"]]
     prepared, results = [], []
     for i, scene in enumerate(scenes_of(specs)):
         if i % group.size == group.rank:
             prepared.append(prepare_scene(scene, specs[0].root, specs[0].data_root))
-            tally.add.remote()
+            actor.add.remote()
     everyone = group.gather(prepared)  # nobody starts before everything is prepared
     for spec in specs:
         results.append(run_trial(spec, group))
         if group.rank == 0:
-            tally.add.remote()
-    return after([counts for share in everyone for counts in share], results)
+            actor.add.remote()
+    return count_preparation([counts for share in everyone for counts in share], results)
 
 
 def trial_loop(config: dict[str, Any]) -> Any:
     """Train loop of a trial: rank 0 writes the records and returns the outcome."""
-    return execute(TrialSpec(**config["spec"]), TorchGroup())
+    return run_and_record(TrialSpec(**config["spec"]), TorchGroup())
 
 
 class NamedGroup(ControllerCallback):
@@ -121,7 +121,7 @@ class Trainer(TorchTrainer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Crew:
+class WorkerGroup:
     """How many workers with what; plain values, sent along with each trial."""
 
     workers: int

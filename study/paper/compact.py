@@ -17,14 +17,14 @@ from study.paper.render import Measured
 from study.paper.run import FOLDER
 from study.records.finished import EPISODES, small_parquet
 from study.records.reading import Unreadable, fetch
-from study.records.store import ABOUT
+from study.records.store import STUDY_FILE
 
 
 def write_compact(found: Mapping[str, Measured], out: Path) -> None:
     """Per run: episodes, settings, diagnostics and (but for faces) the pictures, as Parquet and JSON."""
     for run, measured in found.items():
         target = Storage(out).below(f"{FOLDER}/{measured.folder}")  # it writes through no link
-        target.write(ABOUT, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
+        target.write(STUDY_FILE, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
         target.write(EPISODES, small_parquet(measured.episodes.dropna(axis=1, how="all")))
         for name in (VECTORS, COSINE):
             with suppress(Unreadable):  # said when the figures are drawn

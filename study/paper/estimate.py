@@ -48,10 +48,12 @@ def seconds_per_step(scene: SceneConfig) -> float:
     return min(took[1:])
 
 
-def expected_seconds(scene: SceneConfig, attacks: Iterable[str], seeds: int, lanes: int) -> float:
-    """Seconds that the named attackers' episodes take on so many lanes; a guess within a factor of two."""
+def expected_seconds(scene: SceneConfig, attacks: Iterable[str], seeds: int, max_concurrent: int) -> float:
+    """Seconds that the named attackers' episodes take, so many at a time; a guess within a factor of two."""
     decoders = sum(DIFFUSION if name.startswith("diffusion") else 1.0 for name in attacks)
-    return OVERHEAD * decoders * seeds * scene.decoder_steps * seconds_per_step(scene) / max(1, lanes)
+    return (
+        OVERHEAD * decoders * seeds * scene.decoder_steps * seconds_per_step(scene) / max(1, max_concurrent)
+    )
 
 
 def duration(seconds: float) -> str:

@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._total, self._done, self._failed, self._lanes = 0, 0, 0, 1
+        self._total, self._done, self._failed, self._max_concurrent = 0, 0, 0, 1
         self._best: float | None = None
         self._volume: float | None = None
         self._seconds: list[float] = []
@@ -89,9 +89,14 @@ class Progress:
         when = f"{so_far:.0f} s so far" if left is not None and left < 0 else time_left(left)
         return Text(f"{self._stage}\n{_bar(done, of)} {done}/{of} | {when}")
 
-    def begin(self, total: int, done: int, failed: int, lanes: int) -> None:
+    def begin(self, total: int, done: int, failed: int, max_concurrent: int) -> None:
         """The search begins: trials in all, already done and failed, at once."""
-        self._total, self._done, self._failed, self._lanes = total, done, failed, max(1, lanes)
+        self._total, self._done, self._failed, self._max_concurrent = (
+            total,
+            done,
+            failed,
+            max(1, max_concurrent),
+        )
         self._searching = True
         self._show()
 
@@ -112,7 +117,7 @@ class Progress:
         if self._done >= self._total:
             left = 0.0
         elif self._seconds:
-            left = statistics.median(self._seconds) * (self._total - self._done) / self._lanes
+            left = statistics.median(self._seconds) * (self._total - self._done) / self._max_concurrent
         return progress_line(self._done, self._failed, self._total, self._best, self._volume, left)
 
     def _show(self) -> None:

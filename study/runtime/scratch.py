@@ -27,9 +27,9 @@ from pathlib import Path
 
 from mipoison.config import ConfigError
 
-NAMED = "MIPOISON_RAY_TMP"
+BASE_VARIABLE = "MIPOISON_RAY_TMP"
 """Environment variable: the base, a short path of one's own."""
-WITHIN = "MIPOISON_RUN_FOLDER"
+DRIVER_VARIABLE = "MIPOISON_RUN_FOLDER"
 """Environment variable: the folder of the driver, for the workers of its local Ray."""
 OWNER = "owner"
 _RUN = re.compile(r"m[0-9a-f]{4}")
@@ -60,7 +60,7 @@ _changing = threading.RLock()
 
 
 def run_folder() -> Path:
-    """This process's folder, made when it is first asked for; until the process ends or :func:`discard`."""
+    """This process's folder, made when it is first asked for; until the process ends or :func:`remove_run_folder`."""
     with _changing:
         for run in _runs:
             if run.pid == os.getpid() and run.path.is_dir():
@@ -69,7 +69,7 @@ def run_folder() -> Path:
         return _runs[0].path
 
 
-def discard() -> None:
+def remove_run_folder() -> None:
     """Remove this process's folder, with all that is in it."""
     with _changing:
         for run in _runs:
@@ -77,24 +77,24 @@ def discard() -> None:
         _runs.clear()
 
 
-atexit.register(discard)
+atexit.register(remove_run_folder)
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[Path]:
+def temporary_run_folder() -> Iterator[Path]:
     """This process's folder while a command runs; what killed processes left is removed first."""
     before = [run.path for run in _runs]
     try:
         yield run_folder()
     finally:
         if not before:
-            discard()
+            remove_run_folder()
 
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
     """A new folder for a while: in this process's own, or in that of the driver whose worker this is."""
-    given = Path(os.environ.get(WITHIN) or "/nowhere")
+    given = Path(os.environ.get(DRIVER_VARIABLE) or "/nowhere")
     ours = any(run.pid == os.getpid() for run in _runs)
     place = given if not ours and (given / OWNER).is_file() else run_folder()
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=place, ignore_cleanup_errors=True) as path:
@@ -103,7 +103,7 @@ def scratch_folder(name: str) -> Iterator[str]:
 
 def base_folder() -> Path:
     """Where the base is, links above it resolved: they could lead elsewhere later."""
-    named = os.environ.get(NAMED)
+    named = os.environ.get(BASE_VARIABLE)
     given = os.path.expanduser(named) if named else os.path.join(tempfile.gettempdir(), _default_name())
     path = Path(os.path.abspath(given))
     return Path(os.path.realpath(path.parent)) / path.name
@@ -170,7 +170,7 @@ def _drop(base: Path) -> None:
 
 def _open_base(base: Path) -> int:
     """A descriptor of the base, which belongs to this account alone: mode 0700."""
-    remedy = f"set {NAMED} to a short path of your own"
+    remedy = f"set {BASE_VARIABLE} to a short path of your own"
     try:
         for missing in [p for p in (base, *base.parents) if not os.path.lexists(p)][::-1]:
             with contextlib.suppress(FileExistsError):
@@ -187,7 +187,7 @@ def _open_base(base: Path) -> int:
         if open_ and (found.st_mode & stat.S_ISVTX or home.is_relative_to(base)):
             raise ConfigError(
                 f"{base} ({_about(found)}) has other uses, and would be closed to all other accounts: "
-                f"set {NAMED} to a folder of your own below it"
+                f"set {BASE_VARIABLE} to a folder of your own below it"
             )
         held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         if not os.path.samestat(found, os.fstat(held)):
@@ -254,7 +254,7 @@ def check_private(path: Path) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError(
             f"{path} ({_about(found)}) is open to other accounts, who could run code as you: "
-            f"chmod 700 it, or set {NAMED} to a short path of your own"
+            f"chmod 700 it, or set {BASE_VARIABLE} to a short path of your own"
         )
     check_place(path)
 
@@ -310,7 +310,7 @@ def check_place(path: Path) -> None:
         if found.st_uid not in _trusted() or (writable and not sticky):
             raise ConfigError(
                 f"{above} ({_about(found)}) lets other accounts replace {path}: "
-                f"chmod go-w {above}, or set {NAMED} to a short path that is yours alone"
+                f"chmod go-w {above}, or set {BASE_VARIABLE} to a short path that is yours alone"
             )
 
 

@@ -32,17 +32,17 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.heard: int | None = None
+        self.received: int | None = None
         self._since = 0.0
-        self._swallowed = False
+        self._dropped = False
 
-    def hear(self, number: int, frame: FrameType | None = None) -> None:
+    def handle(self, number: int, frame: FrameType | None = None) -> None:
         """The handler. No lock is taken: it may be held where the handler runs."""
-        if self._swallowed:
-            self._swallowed = False
+        if self._dropped:
+            self._dropped = False
             raise KeyboardInterrupt
-        if self.heard is None:
-            self.heard, self._since = number, time.monotonic()
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
             if number != signal.SIGINT:
                 _silence_hung_up()
             raise KeyboardInterrupt
@@ -51,10 +51,10 @@ class Interrupts:
                 os.write(2, b"\nended at once, without cleaning up; the next start does that\n")
             os._exit(128 + number)
 
-    def swallowed(self, unraisable: Any) -> None:
+    def on_unraisable(self, unraisable: Any) -> None:
         """Hook of errors that nobody can catch (at a fork, for one): an interrupt comes once more."""
-        if unraisable.exc_type is KeyboardInterrupt and self.heard is not None:
-            self._swallowed = True
+        if unraisable.exc_type is KeyboardInterrupt and self.received is not None:
+            self._dropped = True
             again = threading.Timer(0.1, self._once_more)
             again.daemon = True
             again.start()
@@ -62,11 +62,11 @@ class Interrupts:
             sys.__unraisablehook__(unraisable)
 
     def _once_more(self) -> None:
-        if self._swallowed and self.heard is not None:
-            os.kill(os.getpid(), self.heard)
+        if self._dropped and self.received is not None:
+            os.kill(os.getpid(), self.received)
 
     @contextlib.contextmanager
-    def prevail(self) -> Iterator[None]:
+    def override_errors(self) -> Iterator[None]:
         """What fails once a signal was heard is its doing: KeyboardInterrupt in place of the error.
 
         A signal to a whole group of processes (Slurm's) ends Ray in the moment in which we clean up.
@@ -74,21 +74,21 @@ class Interrupts:
         try:
             yield
         except Exception as error:
-            if self.heard is None:
+            if self.received is None:
                 raise
             raise KeyboardInterrupt from error
 
     @property
     def exit_code(self) -> int:
         """128 + the signal's number, as shells say it: whoever started the command can tell them apart."""
-        return 128 + (self.heard or signal.SIGINT)
+        return 128 + (self.received or signal.SIGINT)
 
     @property
-    def what(self) -> str:
+    def reason(self) -> str:
         """For the message: what ended the command."""
-        if self.heard in (None, signal.SIGINT):
+        if self.received in (None, signal.SIGINT):
             return "interrupted"
-        return f"ended by {signal.Signals(self.heard).name}"
+        return f"ended by {signal.Signals(self.received).name}"
 
 
 _current: list[Interrupts] = []
@@ -101,25 +101,25 @@ def interruptible() -> Iterator[Interrupts]:
     A signal that is ignored from the start (``nohup``) stays so. In another thread than the main one nothing
     changes: Python hears signals in that one alone.
     """
-    heard = Interrupts()
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield heard
+        yield interrupts
         return
     before = {n: signal.getsignal(n) for n in NUMBERS if signal.getsignal(n) != signal.SIG_IGN}
     for number in before:
-        signal.signal(number, heard.hear)
-    hook, sys.unraisablehook = sys.unraisablehook, heard.swallowed
-    _current.append(heard)
+        signal.signal(number, interrupts.handle)
+    hook, sys.unraisablehook = sys.unraisablehook, interrupts.on_unraisable
+    _current.append(interrupts)
     try:
-        yield heard
+        yield interrupts
     finally:
-        heard._swallowed = False
-        _current.remove(heard)
+        interrupts._dropped = False
+        _current.remove(interrupts)
         sys.unraisablehook = hook
         _put_back(before)
 
 
-def hear_early() -> None:
+def exit_on_signal() -> None:
     """For the first lines of a script: a signal ends it in one line while the rest is still being imported.
 
     Nothing has been begun, so that nothing is cleaned up; an exception would pass through half-made modules.
@@ -139,10 +139,10 @@ def _end_now(number: int, frame: FrameType | None = None) -> None:
 def as_command(main: Callable[[], int]) -> int:
     """A script's main, whose process then ends: signals that come after it change nothing any more."""
     ending = Interrupts()
-    ending.heard, ending._since = signal.SIGINT, math.inf
+    ending.received, ending._since = signal.SIGINT, math.inf
     for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, ending.hear)
+            signal.signal(number, ending.handle)
     atexit.register(_ignore)  # Python puts the system's handlers back before it is gone
     try:
         return main()
@@ -151,7 +151,7 @@ def as_command(main: Callable[[], int]) -> int:
 
 
 @contextlib.contextmanager
-def own_handlers() -> Iterator[None]:
+def keep_handlers() -> Iterator[None]:
     """Around the start of Ray, which puts a handler of its own for SIGTERM in place: ours come back after it.
 
     A SIGTERM that meets Ray's, which exits, is heard as any other.
@@ -162,25 +162,25 @@ def own_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in NUMBERS}
     try:
         yield
-        check()
+        raise_if_interrupted()
     except SystemExit as error:
         _put_back(before)
         if not _current or error.code != signal.SIGTERM:
             raise
         with contextlib.suppress(KeyboardInterrupt):
-            _current[-1].hear(signal.SIGTERM)
+            _current[-1].handle(signal.SIGTERM)
         raise KeyboardInterrupt from error
     finally:
         _put_back(before)
 
 
-def check() -> None:
+def raise_if_interrupted() -> None:
     """KeyboardInterrupt if a signal was heard: somebody's clean-up code may have swallowed the first one."""
-    if _current and _current[-1].heard is not None:
+    if _current and _current[-1].received is not None:
         raise KeyboardInterrupt
 
 
-def interrupt() -> None:
+def interrupt_main_thread() -> None:
     """Interrupt the main thread from another one, also where Ctrl-C is ignored (a job in the background)."""
     number: int = next((n for n in NUMBERS if callable(signal.getsignal(n))), signal.SIGINT)
     os.kill(os.getpid(), number)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mipoison.episode import EpisodeConfig, base_record
-from study.records.status import CUT
+from study.records.status import PRUNED
 
 Point = tuple[float, float, float]
 """Mean distortion, worst-case attack accuracy, worst-case reconstruction error."""
@@ -62,7 +62,7 @@ def dominated(records: Sequence[Mapping[str, Any]], floor: Point | None) -> bool
     return no_worse and floor != point
 
 
-def cut_record(config: EpisodeConfig, fingerprint: str | None, n_run: int, n_all: int) -> dict[str, Any]:
+def pruned_record(config: EpisodeConfig, fingerprint: str | None, n_run: int, n_all: int) -> dict[str, Any]:
     """The record of an episode that was cut: nothing measured, neither a success nor a failure."""
     text = f"not run: after {n_run} of {n_all} episodes the label-only anchor dominated the setting"
-    return base_record(config, fingerprint) | {"status": CUT, "error": text}
+    return base_record(config, fingerprint) | {"status": PRUNED, "error": text}

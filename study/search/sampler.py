@@ -76,11 +76,11 @@ class Search:
             self.study = optuna.create_study(
                 directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed)
             )
-        self._open: dict[int, optuna.Trial] = {}
+        self._asked: dict[int, optuna.Trial] = {}
         # A genetic algorithm crosses what all parents have: in the conditional space, the family alone.
         self._flat = space.flat_distributions(families) if sampler == "nsga2" else None
 
-    def start_with(self, points: list[dict[str, Any]]) -> None:
+    def enqueue(self, points: list[dict[str, Any]]) -> None:
         """Queue points of the space; they are asked before anything is sampled."""
         for point in points:
             self.study.enqueue_trial(point, skip_if_exists=True)
@@ -89,7 +89,7 @@ class Search:
         """The next setting."""
         trial = self.study.ask(self._flat)
         defense, config = space.suggest(trial, self.families)
-        self._open[trial.number] = trial
+        self._asked[trial.number] = trial
         return Proposal(trial.number, defense, config)
 
     def tell(self, number: int, outcome: Mapping[str, float | None] | None) -> bool:
@@ -98,7 +98,7 @@ class Search:
         Returns:
             Whether the outcome counted.
         """
-        trial = self._open.pop(number)
+        trial = self._asked.pop(number)
         values = self._values(outcome)
         if values is None:
             self.study.tell(trial, state=TrialState.FAIL)

@@ -65,17 +65,17 @@ def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]
     }
 
 
-def can_ask(families: list[str], family: str, knobs: Mapping[str, Plain | None]) -> bool:
+def can_enqueue(families: list[str], family: str, knobs: Mapping[str, Plain | None]) -> bool:
     """Whether a setting may be queued: a family that is searched, and of each choice one that there is.
 
     Numbers may lie outside their ranges, as starting points do, but where only their logarithm counts.
     """
     return family in families and all(
-        _can_ask(knob, knobs[name]) for name, knob in DEFENSES[family].KNOBS.items() if name in knobs
+        _can_enqueue(knob, knobs[name]) for name, knob in DEFENSES[family].KNOBS.items() if name in knobs
     )
 
 
-def _can_ask(knob: Knob, value: Plain | None) -> bool:
+def _can_enqueue(knob: Knob, value: Plain | None) -> bool:
     if knob.choices is not None:
         return value in knob.choices
     return isinstance(value, int | float) and (value > 0 or not knob.log)

@@ -16,7 +16,7 @@ Quality = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class StudyProgress:
     """How far the trials are, anchors not counted.
 
     Attributes:
@@ -50,13 +50,13 @@ class Callback:
     def on_anchor_finished(self, trial: FinishedTrial) -> None:
         """The records of an anchor were written."""
 
-    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
+    def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
         """The anchors are there; trials begin, so many at once."""
 
-    def on_trial_started(self, spec: TrialSpec, standing: Standing) -> None:
+    def on_trial_started(self, spec: TrialSpec, progress: StudyProgress) -> None:
         """A trial was handed to the executor."""
 
-    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+    def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
         """The records of a trial were written, of a failed one too."""
 
     def on_end(self) -> None:
@@ -67,31 +67,31 @@ class LiveLine(Callback):
     """Shows a person what happens."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+        self._line = progress
 
     def on_start(self) -> None:
-        self._progress.__enter__()
+        self._line.__enter__()
 
     def on_anchors_started(self, names: Sequence[str], seeds: int) -> None:
-        self._progress.stage(
+        self._line.stage(
             f"preparing victims, evaluators and substitutes of {seeds} seeds; "
             f"then the anchors: {', '.join(names)}"
         )
 
     def on_anchors_progress(self, done: int, of: int) -> None:
-        self._progress.part(done, of)
+        self._line.part(done, of)
 
-    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
-        self._progress.begin(standing.planned, standing.done, standing.failed, max_concurrent)
-        if standing.quality is not None:
-            self._progress.quality(*standing.quality)
+    def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
+        self._line.begin(progress.planned, progress.done, progress.failed, max_concurrent)
+        if progress.quality is not None:
+            self._line.quality(*progress.quality)
 
-    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
-        self._progress.finished(trial.seconds, trial.failed)
-        self._progress.quality(*(standing.quality or (None, None)))
+    def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
+        self._line.finished(trial.seconds, trial.failed)
+        self._line.quality(*(progress.quality or (None, None)))
 
     def on_end(self) -> None:
-        self._progress.__exit__(None, None, None)
+        self._line.__exit__(None, None, None)
 
 
 class Metrics(Callback):
@@ -107,24 +107,24 @@ class Metrics(Callback):
     def on_anchor_finished(self, trial: FinishedTrial) -> None:
         self._count(trial)
 
-    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
-        self._show(standing)
+    def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
+        self._show(progress)
 
-    def on_trial_started(self, spec: TrialSpec, standing: Standing) -> None:
-        self._show(standing)
+    def on_trial_started(self, spec: TrialSpec, progress: StudyProgress) -> None:
+        self._show(progress)
 
-    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+    def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
         self._count(trial)
-        self._show(standing)
+        self._show(progress)
 
     def _count(self, trial: FinishedTrial) -> None:
         made, reused = (int(trial.outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
         self._monitor.finished(trial.rows, made, reused)
 
-    def _show(self, standing: Standing) -> None:
-        if standing.quality is not None:
-            self._monitor.quality(*standing.quality)
-        self._monitor.trials(standing.planned, standing.done, standing.failed, standing.running)
+    def _show(self, progress: StudyProgress) -> None:
+        if progress.quality is not None:
+            self._monitor.quality(*progress.quality)
+        self._monitor.trials(progress.planned, progress.done, progress.failed, progress.running)
 
 
 class Listener(Protocol):
@@ -144,5 +144,5 @@ class Tracking(Callback):
             if trial.trial not in ANCHORS:
                 self._trackers.finished(trial)
 
-    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
+    def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
         self._trackers.finished(trial)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from study.analysis.frontier import frontier_table
 from study.executors.base import Executor
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.session.callbacks import Callback
 from study.session.loop import TrialLoop
 from study.session.study import Study
@@ -47,7 +47,7 @@ def failed_share(episodes: pd.DataFrame) -> float:
     return float((episodes["status"] == "failed").mean()) if len(episodes) else 0.0
 
 
-def cut_share(episodes: pd.DataFrame) -> tuple[int, int]:
+def pruned_share(episodes: pd.DataFrame) -> tuple[int, int]:
     """Settings that were cut short, and the episodes that this saved."""
-    cut = episodes[episodes["status"] == CUT]
+    cut = episodes[episodes["status"] == PRUNED]
     return int(cut["trial"].nunique()), len(cut)

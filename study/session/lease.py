@@ -205,7 +205,7 @@ class Lease:
         self.lost = (
             f"study {self.study!r} is no longer this driver's ({reason}, after its storage was out of reach)"
         )
-        signals.interrupt()
+        signals.interrupt_main_thread()
 
 
 @dataclass(frozen=True)

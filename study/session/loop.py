@@ -12,10 +12,10 @@ from mipoison.storage.files import StorageError, storage_failure
 from study.executors.base import Executor
 from study.records.store import Records
 from study.runtime import signals
-from study.session.callbacks import Callback, Standing
+from study.session.callbacks import Callback, StudyProgress
 from study.session.lease import Lease
 from study.trial.failure import FailureKind, TrialFailure
-from study.trial.run import Outcome, complete, record_failure
+from study.trial.run import Outcome, record_failure, record_trial
 from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
 
 
@@ -41,7 +41,7 @@ class TrialSearch(Protocol):
         """An anchor or a trial that was asked for is finished. A trial that is not told is unfinished."""
         ...
 
-    def standing(self) -> Standing:
+    def progress(self) -> StudyProgress:
         """How far the trials are."""
         ...
 
@@ -79,9 +79,9 @@ class TrialLoop:
             for callback in self.callbacks:
                 callback.on_resume(search.resumed)
             self.evaluate_anchors(search)
-            standing = search.standing()
+            progress = search.progress()
             for callback in self.callbacks:
-                callback.on_trials_started(standing, self.executor.max_concurrent)
+                callback.on_trials_started(progress, self.executor.max_concurrent)
             if n > 0:
                 self.executor.search(
                     n, lambda: self.ask(search), lambda spec, end: self.tell(search, spec, end)
@@ -128,7 +128,7 @@ class TrialLoop:
             for record in (merged[name].records if name in merged else search.records.read_trial(name))
         ]
         for name, spec in anchors.items():
-            trial = self._finished(search, spec, complete(spec, merged[name], raw))
+            trial = self._finished(search, spec, record_trial(spec, merged[name], raw))
             search.tell(trial)
             for callback in self.callbacks:
                 callback.on_anchor_finished(trial)
@@ -137,13 +137,13 @@ class TrialLoop:
         """The search's next trial, None where there is none or the loop ends."""
         if self._ended() is not None:
             return None
-        signals.check()
+        signals.raise_if_interrupted()
         spec = search.ask()
         if spec is not None:
             self._began[spec.trial] = time.monotonic()
-            standing = search.standing()
+            progress = search.progress()
             for callback in self.callbacks:
-                callback.on_trial_started(spec, standing)
+                callback.on_trial_started(spec, progress)
         return spec
 
     def tell(self, search: TrialSearch, spec: TrialSpec, end: Outcome | TrialFailure) -> None:
@@ -155,9 +155,9 @@ class TrialLoop:
             end = record_failure(spec, end)
         trial = self._finished(search, spec, end)
         search.tell(trial)
-        standing = search.standing()
+        progress = search.progress()
         for callback in self.callbacks:
-            callback.on_trial_finished(trial, standing)
+            callback.on_trial_finished(trial, progress)
 
     def _ended(self) -> str | None:
         """Why no further trial may start, None while they may."""
@@ -208,9 +208,9 @@ class FixedTrials:
             self._failed += trial.failed
             self._quality = trial.outcome.get("worst_attack_accuracy"), None
 
-    def standing(self) -> Standing:
+    def progress(self) -> StudyProgress:
         """The quality is the latest trial's own: settings of different questions have no frontier."""
-        return Standing(
+        return StudyProgress(
             planned=len(self._trials),
             done=self._done,
             failed=self._failed,

@@ -20,15 +20,15 @@ from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
 from study.records.reading import Unreadable, fetch, leave_out, saying
 from study.records.reading.documents import MAX_JSON_BYTES
-from study.records.store import ABOUT, Records
+from study.records.store import STUDY_FILE, Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.search.sampler import Search
-from study.search.space import can_ask, parameters, starting_points
+from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
-from study.session.study import KEPT, Study
+from study.session.study import KEPT_COLUMNS, Study
 from study.settings.study_settings import StudySettings, config_of
-from study.trial.run import outcomes_of, was_lost
+from study.trial.run import is_machine_failure, outcomes_of
 from study.trial.spec import FinishedTrial
 
 
@@ -50,7 +50,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     if held is not None:
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         lease = held.enter_context(Lease(storage, name, say=say))
-    stored = records.read_about()
+    stored = records.read_study_file()
     if settings.resume and stored is not None:
         settings = settings.continuing(stored["settings"])
         changed = settings.changes(stored["settings"])
@@ -109,7 +109,7 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
     for i in itertools.count(1):
         name = base if i == 1 else f"{base}-{i}"
         try:
-            free = fetch(storage, f"{name}/{ABOUT}", MAX_JSON_BYTES) is None
+            free = fetch(storage, f"{name}/{STUDY_FILE}", MAX_JSON_BYTES) is None
         except Unreadable:  # something is there; what it is, is said when it is read
             free = False
         if free:
@@ -120,7 +120,7 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
 
 def _searched(settings: StudySettings, trial: str, spec: Mapping[str, Any]) -> bool:
     """Whether the search can ask for a setting that was begun; else it is left out, and said."""
-    fine = can_ask(list(settings.defenses), spec["defense"], spec["knobs"])
+    fine = can_enqueue(list(settings.defenses), spec["defense"], spec["knobs"])
     if not fine:
         leave_out(f"trials/{trial}.json", f"a setting of {spec['defense']} that this study does not search")
     return fine
@@ -132,7 +132,7 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
         with Progress(console) as progress:
             if settings.resume:
                 progress.stage("reading what is finished")
-            finished, moved = records.take_in(progress.part, KEPT)
+            finished, moved = records.take_in(progress.part, KEPT_COLUMNS)
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
@@ -144,7 +144,9 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
         started[trial] = {"defense": row["defense"], "knobs": knobs_of(row), "attempt": row["attempt"]}
     ever = {*started, *records.started_names(), *records.attempts()}
     # What failed for want of a machine, memory or storage is tried again, as one more attempt.
-    finished = {t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(was_lost, rows))}
+    finished = {
+        t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(is_machine_failure, rows))
+    }
     # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
     search = Search(
         list(settings.defenses),
@@ -170,8 +172,8 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
                 trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=outcomes[trial], before=True
             )
         )
-    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
-    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
+    search.enqueue([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
+    search.enqueue(starting_points(search.families))  # those evaluated before are answered from memory
     return Study(
         settings=settings,
         records=records,

@@ -12,10 +12,10 @@ from mipoison.episode import versions
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
-from study.records.store import ABOUT, Records
+from study.records.store import STUDY_FILE, Records
 from study.search.pruning import Point, worst_point
 from study.search.sampler import Search
-from study.session.callbacks import Quality, Standing
+from study.session.callbacks import Quality, StudyProgress
 from study.session.lease import Lease
 from study.session.monitoring import STAGES
 from study.session.quality import quality
@@ -27,7 +27,7 @@ REPEATED_SUGGESTIONS = 60
 """So many suggestions in a row of what is known or under way: the space has no more settings to offer."""
 
 
-KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
+KEPT_COLUMNS = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
 """What a study keeps of finished trials' records: outcomes, losses, what a monitor is told."""
 
 
@@ -81,7 +81,7 @@ class Study:
     def begin(self, command: Sequence[str]) -> None:
         """Write down what the study is, unless an earlier run did."""
         more = {"command": list(command), "content": self.content}
-        write_about(self.records, self.settings.identity(), more)
+        write_study_file(self.records, self.settings.identity(), more)
 
     def trials_left(self) -> int:
         """Trials that are still to be run."""
@@ -124,7 +124,7 @@ class Study:
         """Take in an anchor, or a trial that was asked for, once its records are written."""
         whole = trial.trial in ANCHORS
         self.finished[trial.trial] = (
-            trial.rows if whole else [{name: row.get(name) for name in KEPT} for row in trial.rows]
+            trial.rows if whole else [{name: row.get(name) for name in KEPT_COLUMNS} for row in trial.rows]
         )
         self.outcomes[trial.trial] = dict(trial.outcome)
         self._judged = False
@@ -136,10 +136,10 @@ class Study:
         self.search.tell(asked.number, trial.outcome)
         self.known[asked.digest] = self.outcomes[trial.trial]
 
-    def standing(self) -> Standing:
+    def progress(self) -> StudyProgress:
         """How far the search is, and how good."""
         done = self._done()
-        return Standing(
+        return StudyProgress(
             planned=max(self.settings.trials, done),
             done=done,
             failed=len(self._failed),
@@ -182,13 +182,15 @@ def template_of(settings: StudySettings, records: Records) -> TrialTemplate:
     )
 
 
-def write_about(records: Records, identity: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
+def write_study_file(
+    records: Records, identity: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> None:
     """Write ``study.json``, unless it is there.
 
     Args:
         identity: the settings that a resumed study must share. more: what else there is to say of it.
     """
-    if records.read_json(ABOUT) is not None:
+    if records.read_json(STUDY_FILE) is not None:
         return
     about = {
         "settings": dict(identity),
@@ -196,4 +198,4 @@ def write_about(records: Records, identity: Mapping[str, Any], more: Mapping[str
         "source": source_fingerprint(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    records.write_json(ABOUT, about | dict(more or {}))
+    records.write_json(STUDY_FILE, about | dict(more or {}))

@@ -15,7 +15,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.pictures import episode_of
 from study.records.schema import episode_schema
-from study.trial.joint_training import stacks
+from study.trial.joint_training import trains_jointly
 
 PICTURES = 10
 """Reconstructions kept for the picture grid, of the first seed."""
@@ -39,16 +39,18 @@ class FinishedEpisodes:
         self.pictures |= other.pictures
 
 
-def key_of(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
+def episode_key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
     """Key of a finished episode: its settings and the scene's data, device and versions.
 
     Attackers trained together give other numbers, within rounding: those are other episodes.
     """
-    more = {"stacked": True} if stacks(stacked) else {}
+    more = {"stacked": True} if trains_jointly(stacked) else {}
     return scene.spec(episode=episode.flat() | dict.fromkeys(f"scene.{name}" for name in PATHS), **more)
 
 
-def keep(store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], picture: np.ndarray) -> None:
+def store_episode(
+    store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], picture: np.ndarray
+) -> None:
     """Keep a finished episode.
 
     Raises:
@@ -60,7 +62,7 @@ def keep(store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], pict
     store.put_json("episode", key, {"record": record, "picture": picture.tolist()})
 
 
-def finished_in(
+def find_finished(
     store: ArtifactStore, episodes: Sequence[EpisodeConfig], scenes: Mapping[int, Scene], stacked: str
 ) -> FinishedEpisodes:
     """Those of a trial's episodes that the store has, from whatever attempt or study.
@@ -71,11 +73,11 @@ def finished_in(
     done = FinishedEpisodes()
     for i, episode in enumerate(episodes):
         scene = scenes.get(episode.scene.seed)
-        found = _found(store, key_of(episode, scene, stacked)) if scene else None
+        found = _found(store, episode_key(episode, scene, stacked)) if scene else None
         if found is not None:
             done.records[i] = found[0] | paths_of(episode)
         if scene is not None and episode.scene.seed == episodes[0].scene.seed:
-            done.pictures.setdefault("truth", picture_of(scene, scene.split.private_train.x_NCHW))
+            done.pictures.setdefault("truth", example_images(scene, scene.split.private_train.x_NCHW))
             if found is not None:
                 done.pictures[episode.attack] = found[1]
     return done
@@ -91,7 +93,7 @@ def _found(store: ArtifactStore, key: dict[str, Any]) -> tuple[dict[str, Any], n
         return None
 
 
-def picture_of(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
+def example_images(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
     """The first two images of each private class, as uint8 (n, C, H, W)."""
     y = scene.split.private_train.y_N
     rows = torch.cat([torch.nonzero(y == label)[:2, 0] for label in range(scene.split.n_classes)])[:PICTURES]

@@ -26,12 +26,12 @@ arithmetic, and grouped convolutions are the slower ones but for the smallest ne
 ``study/PERFORMANCE.md``)."""
 
 
-def stacks(setting: str) -> bool:
+def trains_jointly(setting: str) -> bool:
     """Whether attackers are trained together in this process."""
     return setting == "on" or (setting == "auto" and torch.cuda.is_available())
 
 
-def fit_together(
+def fit_jointly(
     indices: Sequence[int], episodes: Sequence[EpisodeConfig], deployments: Mapping[int, Deployment]
 ) -> dict[int, Fitted | Exception]:
     """Fit those of some episodes' attackers that can be trained together: index -> it, or what it raised.

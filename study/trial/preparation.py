@@ -24,7 +24,7 @@ def scenes_of(specs: list[TrialSpec]) -> list[Mapping[str, Any]]:
 _counted: weakref.WeakKeyDictionary[ArtifactStore, tuple[int, int]] = weakref.WeakKeyDictionary()
 
 
-def artifacts_since(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
+def new_artifacts(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
     """Artifacts that these stores made and reused since they were last asked (scenes keep theirs)."""
     made = reused = 0
     for store in stores:
@@ -43,10 +43,10 @@ def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> 
     scene = scene_for(SceneConfig(**flat), root, data_root)
     for kind in ("log", "raw"):
         scene.substitute(SubstituteConfig(features=kind))
-    return artifacts_since([scene.store])
+    return new_artifacts([scene.store])
 
 
-def after(prepared: Iterable[tuple[int, int]], results: list[TrialResult]) -> list[TrialResult]:
+def count_preparation(prepared: Iterable[tuple[int, int]], results: list[TrialResult]) -> list[TrialResult]:
     """The results, with the artifacts of the preparation counted to the first."""
     for made, reused in prepared:
         results[0].count(made, reused)

@@ -24,11 +24,11 @@ from mipoison.scene import SceneConfig
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.records.schema import episode_schema
-from study.records.status import CUT
-from study.records.store import ABOUT, Records
+from study.records.status import PRUNED
+from study.records.store import STUDY_FILE, Records
 from study.search.pruning import worst_point
 from study.trial.preparation import prepare_scene, scenes_of
-from study.trial.run import complete, records_of
+from study.trial.run import record_trial, records_of
 from study.trial.spec import TrialSpec, TrialTemplate
 from study.trial.worker import run_trial
 
@@ -56,19 +56,19 @@ class Difference:
         return abs(self.measured - self.stored) / max(abs(self.stored), 1e-12)
 
 
-def rows_of(study: StoredStudy, trial: str) -> pd.DataFrame:
+def trial_rows(study: StoredStudy, trial: str) -> pd.DataFrame:
     """A trial's records; ConfigError lists the trials where there is none of that name."""
     choose("trial", trial, sorted(set(study.episodes["trial"])))
     return study.episodes[study.episodes["trial"] == trial]
 
 
-def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as records: missing is None."""
     return pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenVictim:
     """The classifier that the reader of somebody's records gives on the command line; by default none.
 
     What the records name is never loaded: they were written by whoever could write to the storage, and a
@@ -79,37 +79,37 @@ class Given:
     victim_state: str | None = None
 
 
-NOT_GIVEN = Given()
+NO_VICTIM = GivenVictim()
 
 
-class NotGivenError(ConfigError):
+class VictimMissingError(ConfigError):
     """Records of somebody's own classifier, and no classifier was given."""
 
 
-def of_own_victim(rows: pd.DataFrame) -> bool:
+def has_own_victim(rows: pd.DataFrame) -> bool:
     """Whether the records are of somebody's own classifier."""
     return "scene.victim" in rows and bool(rows["scene.victim"].notna().any())
 
 
-def scenes_in(rows: pd.DataFrame, given: Given = NOT_GIVEN) -> tuple[SceneConfig, ...]:
+def scenes_in(rows: pd.DataFrame, given: GivenVictim = NO_VICTIM) -> tuple[SceneConfig, ...]:
     """The scenes of some records, one a seed, with the classifier that the reader gave.
 
     Raises:
-        NotGivenError: the records are of an own classifier, and none was given.
+        VictimMissingError: the records are of an own classifier, and none was given.
         ConfigError: settings that this version does not know, or a classifier for records that have none.
     """
     if given.victim is None and given.victim_state is not None:
         raise ConfigError(f"victim_state {given.victim_state!r} without --victim module:factory")
-    if of_own_victim(rows) and given.victim is None:
-        raise NotGivenError(
+    if has_own_victim(rows) and given.victim is None:
+        raise VictimMissingError(
             "these records are of somebody's own classifier, and what records name is never loaded (it runs "
             "code): give the classifier, if you have it and trust it, with --victim (and --victim-state)"
         )
-    if given.victim is not None and not of_own_victim(rows):
+    if given.victim is not None and not has_own_victim(rows):
         raise ConfigError(f"victim {given.victim!r}: these records trained their own; leave --victim out")
     columns = [c for c in rows if c.startswith("scene.")]
     found = []
-    for record in plain(rows.drop_duplicates("seed").sort_values("seed")[columns]):
+    for record in to_records(rows.drop_duplicates("seed").sort_values("seed")[columns]):
         known = {name.removeprefix("scene."): value for name, value in record.items() if value is not None}
         if given.victim is not None:
             known |= {"victim": given.victim, "victim_state": given.victim_state}
@@ -117,14 +117,14 @@ def scenes_in(rows: pd.DataFrame, given: Given = NOT_GIVEN) -> tuple[SceneConfig
     return tuple(found)
 
 
-def specification(
+def rerun_spec(
     study: StoredStudy,
     trial: str | None,
     defense: str | None,
     knobs: list[str],
     root: str,
     data_root: str | None,
-    given: Given = NOT_GIVEN,
+    given: GivenVictim = NO_VICTIM,
 ) -> TrialSpec:
     """What is to be run: a recorded trial, or a given setting on the scenes and attackers of the study.
 
@@ -139,7 +139,7 @@ def specification(
     """
     if trial is None and defense is None:
         raise ConfigError("nothing to evaluate: give --trial (a recorded one) or --defense and --knob")
-    stored = None if trial is None else rows_of(study, trial)
+    stored = None if trial is None else trial_rows(study, trial)
     source = _anchor_rows(study) if stored is None else stored
     name = defense or str(source["defense"].iloc[0])
     choose("defense", name, DEFENSES)
@@ -148,8 +148,8 @@ def specification(
     same = stored is not None and not knobs and defense in (None, str(stored["defense"].iloc[0]))
     for attack in source["attack"]:
         choose("attacker", str(attack), ATTACKS)
-    cut = same and bool((source["status"] == CUT).any())
-    floor = plain(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if cut else []
+    cut = same and bool((source["status"] == PRUNED).any())
+    floor = to_records(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if cut else []
     template = TrialTemplate(
         study=study.folder,
         root=root,
@@ -195,7 +195,7 @@ def _value(name: str, text: str, kind: type) -> Any:
         raise ConfigError(f"--knob {name}={text}: not a value of type {kind.__name__}") from error
 
 
-def run_again(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
+def rerun(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Run the trial in this process, write its records below ``spec.root`` and return them.
 
     What compares a record with the anchors (excess leakage, checks) is taken against the stored anchors.
@@ -210,11 +210,11 @@ def run_again(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int]
         prepare_scene(scene, spec.root, spec.data_root)
     with _watched(spec, lambda n: progress(min(total, len(scenes) + n), total)):
         result = run_trial(spec)
-    anchors = plain(study.episodes[study.episodes["trial"].isin(ANCHORS)])
-    complete(spec, result, anchors)
+    anchors = to_records(study.episodes[study.episodes["trial"].isin(ANCHORS)])
+    record_trial(spec, result, anchors)
     records = records_of(spec)
     about = {key: value for key, value in study.about.items() if key != "command"}
-    records.storage.write(f"{spec.study}/{ABOUT}", json.dumps(about, indent=2, sort_keys=True).encode())
+    records.storage.write(f"{spec.study}/{STUDY_FILE}", json.dumps(about, indent=2, sort_keys=True).encode())
     return Records(records.storage, spec.study).read().query("trial == @spec.trial")
 
 
@@ -264,7 +264,7 @@ def differences(stored: pd.DataFrame, measured: pd.DataFrame) -> tuple[int, list
         measured.reindex(columns=[*key, *columns]), on=key, how="left", suffixes=("", " again")
     )
     n, found = 0, []
-    for row in plain(both):
+    for row in to_records(both):
         for column in columns:
             old, new = row[column], row[f"{column} again"]
             if old is None:
@@ -276,6 +276,6 @@ def differences(stored: pd.DataFrame, measured: pd.DataFrame) -> tuple[int, list
     return n, found
 
 
-def largest(found: list[Difference]) -> Difference:
+def largest_difference(found: list[Difference]) -> Difference:
     """The largest relative difference, the first of equals."""
     return found[int(np.argmax([d.size for d in found]))]

@@ -1,4 +1,4 @@
-"""A trial from start to finish: run, relate to the anchors, write, say what the search is told."""
+"""A trial from start to finish: run, relate_to_anchors to the anchors, write, say what the search is told."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mipoison.storage.files import Storage
 from study.analysis.frontier import settings_table
 from study.analysis.worst_case import NEEDED
 from study.records.images import write_pictures
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.records.store import Records
 from study.search.sampler import CONSTRAINT, DIRECTIONS
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.ranks import Group
 from study.trial.spec import TrialResult, TrialSpec
-from study.trial.worker import lost_trial, run_trial
+from study.trial.worker import failed_trial, run_trial
 
 Record = dict[str, Any]
 Outcome = dict[str, float | None]
 
 
-def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
+def relate_to_anchors(records: list[Record], anchors: list[Record]) -> list[Record]:
     """Add the columns that compare a record with its seed's anchors: excess over label-only, checks.
 
     The floor of a seed is the label-only anchor under its own worst attacker (lowest mean error over the
@@ -99,13 +99,13 @@ def outcomes_of(trials: Mapping[str, Sequence[Record]], max_accuracy_drop: float
 
 def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
     count = Counter(r["status"] for r in records)
-    told = {r["attack"] for r in records if r["status"] in ("ok", CUT)}
+    told = {r["attack"] for r in records if r["status"] in ("ok", PRUNED)}
     silent = {r["attack"] for r in records} - told  # the strongest attacker may be among them: no worst case
     values = {name: _number(setting[name]) for name in (*DIRECTIONS, CONSTRAINT)}
     if silent:
         values |= dict.fromkeys(DIRECTIONS)
-    failed = len(records) - count["ok"] - count[CUT]
-    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[CUT])}
+    failed = len(records) - count["ok"] - count[PRUNED]
+    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[PRUNED])}
 
 
 def _number(value: Any) -> float | None:
@@ -117,10 +117,10 @@ def _number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:
+def record_trial(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:
     """Relate, write the pictures and the Parquet file, and return what the search is told."""
     records = records_of(spec)
-    rows = relate(result.records, anchors)
+    rows = relate_to_anchors(result.records, anchors)
     if result.pictures:
         write_pictures(records.storage, spec.study, spec.trial, result.pictures)
     records.write_trial(spec.trial, spec.attempt, rows)
@@ -138,15 +138,15 @@ def read_anchors(records: Records) -> list[Record]:
     return [r for name in ANCHORS for r in records.read_trial(name, 0)]
 
 
-def execute(spec: TrialSpec, group: Group | None = None) -> Outcome:
+def run_and_record(spec: TrialSpec, group: Group | None = None) -> Outcome:
     """Run and complete a trial in this process; of a group, rank 0 writes and returns the outcome."""
     result = run_trial(spec, group)
     if group is not None and group.rank != 0:
         return {}
-    return complete(spec, result, read_anchors(records_of(spec)))
+    return record_trial(spec, result, read_anchors(records_of(spec)))
 
 
-def was_lost(record: Record) -> bool:
+def is_machine_failure(record: Record) -> bool:
     """Whether an episode failed by no fault of its setting, so that a resumed study tries it again."""
     failure = TrialFailure.of_record(record)
     return failure is not None and failure.kind is not FailureKind.SETTING
@@ -154,4 +154,4 @@ def was_lost(record: Record) -> bool:
 
 def record_failure(spec: TrialSpec, failure: TrialFailure) -> Outcome:
     """A trial without an outcome: its episodes are failures that say why, but for those it had finished."""
-    return complete(spec, lost_trial(spec, failure.message), read_anchors(records_of(spec)))
+    return record_trial(spec, failed_trial(spec, failure.message), read_anchors(records_of(spec)))

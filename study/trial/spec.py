@@ -26,7 +26,7 @@ class TrialSpec:
         study: the study's name. max_accuracy_drop: its constraint.
         floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
             the same attackers and seeds; a trial that it dominates is cut short. None: never cut short.
-        stacked: whether attackers are trained together, see :func:`study.trial.joint_training.stacks`.
+        stacked: whether attackers are trained together, see :func:`study.trial.joint_training.trains_jointly`.
     """
 
     study: str

@@ -22,11 +22,17 @@ from mipoison.scene import Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage, StorageError
-from study.search.pruning import cost_of, cut_record, dominated, stages
+from study.search.pruning import cost_of, dominated, pruned_record, stages
 from study.trial.failure import LostError
-from study.trial.finished_episodes import FinishedEpisodes, finished_in, keep, key_of, picture_of
-from study.trial.joint_training import fit_together, stacks
-from study.trial.preparation import artifacts_since
+from study.trial.finished_episodes import (
+    FinishedEpisodes,
+    episode_key,
+    example_images,
+    find_finished,
+    store_episode,
+)
+from study.trial.joint_training import fit_jointly, trains_jointly
+from study.trial.preparation import new_artifacts
 from study.trial.ranks import Group, SingleRank
 from study.trial.spec import TrialResult, TrialSpec
 
@@ -81,7 +87,7 @@ class TrialRun:
     def finished_before(self) -> FinishedEpisodes:
         """The episodes finished before, by whatever attempt or study."""
         scenes = {number: seed.scene for number, seed in self.seeds.items() if seed.scene is not None}
-        found = finished_in(self.store, self.episodes, scenes, self.spec.stacked)
+        found = find_finished(self.store, self.episodes, scenes, self.spec.stacked)
         done = FinishedEpisodes()
         # One view, should another process have finished something in between: rank 0's.
         done.add(self.group.gather(found)[0])
@@ -107,8 +113,8 @@ class TrialRun:
         mine = FinishedEpisodes()
         deployments = {n: seed.deployment for n, seed in self.seeds.items() if seed.deployment is not None}
         ready = [i for i in indices if self.seeds[self.episodes[i].scene.seed].error is None]
-        together = stacks(self.spec.stacked)
-        fitted = fit_together(ready, self.episodes, deployments) if together else {}
+        together = trains_jointly(self.spec.stacked)
+        fitted = fit_jointly(ready, self.episodes, deployments) if together else {}
         for i in indices:
             episode = self.episodes[i]
             seed = self.seeds[episode.scene.seed]
@@ -126,7 +132,7 @@ class TrialRun:
     def artifacts(self) -> tuple[int, int]:
         """Artifacts that this rank made and reused."""
         scenes = [seed.scene for seed in self.seeds.values() if seed.scene is not None]
-        return artifacts_since([self.store, *(scene.store for scene in scenes)])
+        return new_artifacts([self.store, *(scene.store for scene in scenes)])
 
     def _attack_one(
         self,
@@ -145,8 +151,8 @@ class TrialRun:
         more = () if fitted is None else (fitted,)
         record, reconstructions = attack_and_measure(episode, seed.deployment, seed.released, *more)
         scene = seed.deployment.scene
-        picture = picture_of(scene, reconstructions["private_train"])
-        keep(self.store, key_of(episode, scene, self.spec.stacked), record, picture)
+        picture = example_images(scene, reconstructions["private_train"])
+        store_episode(self.store, episode_key(episode, scene, self.spec.stacked), record, picture)
         if seed is self.seeds[self.episodes[0].scene.seed]:
             pictures[episode.attack] = picture
         return record
@@ -228,7 +234,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
         if len(ran) < len(episodes) and dominated([done.records[i] for i in ran], spec.floor):
             # Those found in the store too, so that a record does not depend on what ran before.
             done.records |= {
-                i: cut_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes))
+                i: pruned_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes))
                 for i, episode in enumerate(episodes)
                 if i not in ran
             }
@@ -250,7 +256,7 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
+def failed_trial(spec: TrialSpec, error: str) -> TrialResult:
     """What is left of a lost trial: its finished episodes, and failures that name the error."""
     episodes = spec.episodes()
     scenes: dict[int, Scene] = {}
@@ -262,6 +268,6 @@ def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
         except Exception as unreadable:
             log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
     lost = LostError(error)
-    done = finished_in(ArtifactStore(Storage(spec.root)), episodes, scenes, spec.stacked)
+    done = find_finished(ArtifactStore(Storage(spec.root)), episodes, scenes, spec.stacked)
     records = [done.records.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
     return TrialResult(records, done.pictures)

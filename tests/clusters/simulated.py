@@ -27,7 +27,7 @@ from study.records.store import Records
 from study.session.loop import TrialLoop
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
-from study.trial.run import execute
+from study.trial.run import run_and_record
 
 ROOT = Path(__file__).parents[2]
 SLACK = float(os.environ.get("CI_SLACK", "1"))
@@ -177,7 +177,7 @@ def undisturbed(storage: Path, calm: Path, **changes: Any) -> pd.DataFrame:
     TrialLoop(LocalExecutor()).evaluate_anchors(study)
     for trial, begun in sorted(started.items()):
         if trial not in ANCHORS:
-            execute(study.template.spec(trial, begun["defense"], begun["knobs"], floor=study.floor()))
+            run_and_record(study.template.spec(trial, begun["defense"], begun["knobs"], floor=study.floor()))
     return study.records.read()
 
 

@@ -25,17 +25,17 @@ from simulated import (
     private_environment,
 )
 
-from study.executors import worker_group as crew_module
-from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
-from study.executors.tune import Causes
+from study.executors import worker_group as worker_group_module
+from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
+from study.executors.tune import TrialErrors
 from study.executors.tune import TuneSearcher as Searcher
-from study.executors.worker_group import Crew
+from study.executors.worker_group import WorkerGroup
 from study.search.sampler import Search
 from study.trial.spec import TrialSpec
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""
-CREW = Crew(0, 1, 0, True)
+WORKER_GROUP = WorkerGroup(0, 1, 0, True)
 SPEC = TrialSpec(
     study="s",
     max_accuracy_drop=0.02,
@@ -134,10 +134,10 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
             return type("Result", (), {"return_value": 7})
 
     released: list[str] = []
-    monkeypatch.setattr(crew_module, "Trainer", Trainer)
-    monkeypatch.setattr(crew_module, "release", released.append)
+    monkeypatch.setattr(worker_group_module, "Trainer", Trainer)
+    monkeypatch.setattr(worker_group_module, "release", released.append)
     for loopback in (False, True):
-        assert Crew(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
+        assert WorkerGroup(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
         assert asked["torch_config"].backend == "gloo"
         assert asked["run_config"].failure_config.max_failures == 0
         assert asked["run_config"].failure_config.controller_failure_limit == 0
@@ -147,14 +147,14 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_searcher_can_be_pickled_and_is_never_restored(tmp_path: Path) -> None:
     """Tune pickles it now and then: neither the study nor a space of lambdas may be in it."""
-    searcher = Searcher(lambda: None, lambda spec, end: None, Crew(0, 1, 0, True), 3)
+    searcher = Searcher(lambda: None, lambda spec, end: None, WorkerGroup(0, 1, 0, True), 3)
     state = pickle.loads(pickle.dumps(searcher)).__dict__
     assert state == {"n": 3}
     searcher.save(str(tmp_path / "snapshot"))
     assert (tmp_path / "snapshot").read_bytes() == b""
     with pytest.raises(RuntimeError, match="--resume"):
         searcher.restore(str(tmp_path / "snapshot"))
-    pickle.dumps(dataclasses.asdict(Crew(0, 1, 0, True)))
+    pickle.dumps(dataclasses.asdict(WorkerGroup(0, 1, 0, True)))
 
 
 def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
@@ -179,17 +179,17 @@ def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
     ],
 )
 def test_a_loss_is_told_in_a_few_words(text: str, said: str) -> None:
-    assert said in why_lost(text)
+    assert said in loss_of(text)
 
 
 def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
     """Spot machines go often; a process that dies wherever it runs is the trial's own doing."""
-    causes = Causes()
+    causes = TrialErrors()
     heard: list[str | None] = []
     for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
         (tmp_path / "error.txt").write_text(text)
         causes.on_step_begin(0, [SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))])
-        searcher = Searcher(lambda: SPEC, lambda _, end: heard.append(end.message), CREW, 1, causes)
+        searcher = Searcher(lambda: SPEC, lambda _, end: heard.append(end.message), WORKER_GROUP, 1, causes)
         for _ in range(times):
             assert isinstance(searcher.suggest("a"), dict)
             searcher.on_trial_complete("a", error=True)
@@ -199,7 +199,7 @@ def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
 
 
 def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
-    searcher = Searcher(lambda: SPEC, lambda spec, end: None, CREW, 1)
+    searcher = Searcher(lambda: SPEC, lambda spec, end: None, WORKER_GROUP, 1)
     searcher.suggest("a")
     assert searcher.suggest("b") is None  # not FINISHED: the trial may be lost yet
     searcher.on_trial_complete("a", error=True)

@@ -14,7 +14,7 @@ import pytest
 from mipoison.config import ConfigError
 from study.executors.environment import check_length, check_privacy, write_token
 from study.runtime import scratch
-from study.runtime.scratch import NAMED, OWNER, base_folder, check_place, make_run
+from study.runtime.scratch import BASE_VARIABLE, OWNER, base_folder, check_place, make_run
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another account")
 HOLD = """
@@ -34,10 +34,10 @@ def mode(path: Path) -> int:
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The base of this test; folders of this process's made before are left alone."""
     monkeypatch.setattr(scratch, "_runs", [])
-    monkeypatch.delenv(scratch.WITHIN, raising=False)
-    monkeypatch.setenv(NAMED, str(tmp_path / "base"))
+    monkeypatch.delenv(scratch.DRIVER_VARIABLE, raising=False)
+    monkeypatch.setenv(BASE_VARIABLE, str(tmp_path / "base"))
     yield tmp_path / "base"
-    scratch.discard()
+    scratch.remove_run_folder()
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o277])
@@ -96,7 +96,7 @@ def test_a_base_that_is_no_folder_of_ours_alone_is_refused(
 ) -> None:
     make(named)
     before = mode(named)
-    with pytest.raises(ConfigError, match=f"{named} .*{said}.*{NAMED}"):
+    with pytest.raises(ConfigError, match=f"{named} .*{said}.*{BASE_VARIABLE}"):
         make_run(base_folder())
     assert mode(named) == before  # nothing was mended that is not ours alone
 
@@ -115,14 +115,14 @@ def test_another_account_s_folder_is_refused(named: Path, before: int) -> None:
     named.mkdir()
     named.chmod(before)
     os.chown(named, 65534, 65534)
-    with pytest.raises(ConfigError, match=f"{named} is somebody else's .*mode .*owner .*{NAMED}"):
+    with pytest.raises(ConfigError, match=f"{named} is somebody else's .*mode .*owner .*{BASE_VARIABLE}"):
         make_run(named)
 
 
 def test_links_above_the_base_are_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    monkeypatch.setenv(NAMED, str(tmp_path / "link" / "base"))
+    monkeypatch.setenv(BASE_VARIABLE, str(tmp_path / "link" / "base"))
     assert base_folder() == tmp_path / "real" / "base"
 
 
@@ -172,14 +172,16 @@ def test_modes_are_checked_after_ray_changed_them(named: Path, monkeypatch: pyte
 
 def test_a_path_too_long_for_sockets_is_refused_with_the_bound() -> None:
     check_length("/tmp/tmp.0123456789/mipoison-1000/m0000/r")  # of mktemp -d
-    with pytest.raises(ConfigError, match=rf"/{'x' * 60} has 61 bytes, at most 35 .*107 bytes.*{NAMED}"):
+    with pytest.raises(
+        ConfigError, match=rf"/{'x' * 60} has 61 bytes, at most 35 .*107 bytes.*{BASE_VARIABLE}"
+    ):
         check_length(f"/{'x' * 60}/m0000/r")
 
 
 def hold(base: Path) -> tuple[subprocess.Popen[str], Path]:
     """A process that keeps a folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD], env=os.environ | {NAMED: str(base)}, text=True,
+        [sys.executable, "-c", HOLD], env=os.environ | {BASE_VARIABLE: str(base)}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -233,12 +235,12 @@ def test_a_removal_follows_no_links(named: Path, tmp_path: Path) -> None:
 
 
 def test_a_command_s_folder_goes_with_it_and_a_fork_leaves_it(named: Path) -> None:
-    with scratch.kept() as folder:
-        with scratch.kept() as again:
+    with scratch.temporary_run_folder() as folder:
+        with scratch.temporary_run_folder() as again:
             assert again == folder
         assert folder.exists()
         if (pid := os.fork()) == 0:
-            scratch.discard()
+            scratch.remove_run_folder()
             os._exit(0)
         os.waitpid(pid, 0)
         assert folder.exists()
@@ -247,7 +249,7 @@ def test_a_command_s_folder_goes_with_it_and_a_fork_leaves_it(named: Path) -> No
 
 def test_a_worker_uses_the_folder_of_its_driver(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(named)
-    monkeypatch.setenv(scratch.WITHIN, str(run.path))
+    monkeypatch.setenv(scratch.DRIVER_VARIABLE, str(run.path))
     with scratch.scratch_folder("train") as path:
         assert Path(path).parent == run.path
     run.remove()

@@ -108,7 +108,7 @@ def test_parameters_are_the_inverse_of_suggest(family: str) -> None:
 
 def test_starting_points_come_first_every_family_once_before_any_twice() -> None:
     search = make_search("random")
-    search.start_with(starting_points(search.families))
+    search.enqueue(starting_points(search.families))
     first = [search.ask() for _ in search.families]
     assert [p.defense for p in first] == search.families
     assert {p.defense: p.config for p in first}["lpa"] == DEFENSES["lpa"]()

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from study.runtime.progress import Progress
-from study.session.callbacks import Callback, LiveLine, Metrics, Standing, Tracking
+from study.session.callbacks import Callback, LiveLine, Metrics, StudyProgress, Tracking
 from study.session.monitoring import Monitor, Record
 from study.trial.spec import FinishedTrial, TrialSpec
 
@@ -32,8 +32,10 @@ SPEC = TrialSpec(
 )
 
 
-def standing(done: int, running: int, quality: tuple[float | None, float | None] | None = None) -> Standing:
-    return Standing(planned=4, done=done, failed=done, running=running, quality=quality)
+def progress(
+    done: int, running: int, quality: tuple[float | None, float | None] | None = None
+) -> StudyProgress:
+    return StudyProgress(planned=4, done=done, failed=done, running=running, quality=quality)
 
 
 def tell(callback: Callback) -> None:
@@ -43,9 +45,9 @@ def tell(callback: Callback) -> None:
     callback.on_anchors_started(["label-only"], 2)
     callback.on_anchors_progress(1, 3)
     callback.on_anchor_finished(ANCHOR)
-    callback.on_trials_started(standing(1, 0, (0.5, None)), 2)
-    callback.on_trial_started(SPEC, standing(1, 1))
-    callback.on_trial_finished(TRIAL, standing(2, 0, (0.4, 0.1)))
+    callback.on_trials_started(progress(1, 0, (0.5, None)), 2)
+    callback.on_trial_started(SPEC, progress(1, 1))
+    callback.on_trial_finished(TRIAL, progress(2, 0, (0.4, 0.1)))
     callback.on_end()
 
 

@@ -32,7 +32,7 @@ from study.settings.study_settings import StudySettings
 from study.trial import worker
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.preparation import prepare_scene
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import TrialSpec
 
 TINY: dict[str, Any] = dict(
@@ -220,10 +220,10 @@ def test_an_interrupted_study_is_finished_by_resume(
     def stopped(spec: TrialSpec) -> Any:
         if spec.trial.startswith("t0002") and not resumed and when == "between trials":
             raise KeyboardInterrupt
-        return execute(spec)
+        return run_and_record(spec)
 
     monkeypatch.setattr(worker, "attack_and_measure", counted)
-    monkeypatch.setattr(local, "execute", stopped)
+    monkeypatch.setattr(local, "run_and_record", stopped)
     resumed = False
     assert pareto.main(command(root, trials=3)) == 130
     error = capsys.readouterr().err

@@ -20,7 +20,7 @@ from study.executors.local import LocalExecutor
 from study.paper.experiments import Row
 from study.paper.run import records_for, run_rows
 from study.records.store import ProgressCallback, Records, no_progress
-from study.session.callbacks import Callback, Standing
+from study.session.callbacks import Callback, StudyProgress
 from study.session.driver import run_study
 from study.session.loop import FixedTrials, TrialLoop
 from study.session.opening import open_study
@@ -29,7 +29,7 @@ from study.session.study import Study, template_of
 from study.settings.study_settings import StudySettings
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.preparation import prepare_scene
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
 
 TINY: dict[str, Any] = dict(
@@ -68,7 +68,7 @@ class Ending(LocalExecutor):
                 return
             self.specs.append(spec)
             end = self.ends.pop(0) if self.ends else None
-            tell(spec, execute(spec) if end is None else end)
+            tell(spec, run_and_record(spec) if end is None else end)
 
 
 class Heard(Callback):
@@ -89,14 +89,14 @@ class Heard(Callback):
     def on_anchor_finished(self, trial: FinishedTrial) -> None:
         self.events.append(trial.trial)
 
-    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
-        self.events.append(("trials", standing.planned, standing.done, max_concurrent))
+    def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
+        self.events.append(("trials", progress.planned, progress.done, max_concurrent))
 
-    def on_trial_started(self, spec: TrialSpec, standing: Standing) -> None:
-        self.events.append(("began", spec.trial, standing.running))
+    def on_trial_started(self, spec: TrialSpec, progress: StudyProgress) -> None:
+        self.events.append(("began", spec.trial, progress.running))
 
-    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
-        self.events.append(("ended", trial.trial, standing.done, standing.failed, len(trial.rows)))
+    def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
+        self.events.append(("ended", trial.trial, progress.done, progress.failed, len(trial.rows)))
 
     def on_end(self) -> None:
         self.events.append("end")
@@ -174,7 +174,7 @@ def test_given_trials_run_in_order_and_no_more(root: Path) -> None:
     search, executor = FixedTrials(records, [], specs), Ending(BUG, BUG, BUG)
     TrialLoop(executor).run(search, 5)
     assert [spec.trial for spec in executor.specs] == ["x3", "x1", "x2"]
-    assert (search.standing().done, search.standing().failed, search.standing().running) == (3, 3, 0)
+    assert (search.progress().done, search.progress().failed, search.progress().running) == (3, 3, 0)
 
 
 # ---------------------------------------------------------------- failures, alike for all users of the loop
@@ -269,7 +269,7 @@ def test_trials_that_run_may_end_after_a_storage_failure(root: Path) -> None:
             assert second is not None
             tell(first, AWAY)
             assert ask() is None
-            tell(second, execute(second))
+            tell(second, run_and_record(second))
             self.specs += [first, second]
 
     study = resumed(root, 4)

@@ -17,7 +17,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from study.records.schema import to_table
 from study.settings.study_settings import StudySettings, differences
 from study.trial import joint_training as together
-from study.trial.joint_training import stacks
+from study.trial.joint_training import trains_jointly
 from study.trial.preparation import prepare_scene
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
@@ -152,7 +152,7 @@ def test_finished_episodes_are_read_back_and_not_mixed_with_the_others(
 def test_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for gpu in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        assert [stacks(s) for s in ("on", "off", "auto")] == [True, False, gpu]
+        assert [trains_jointly(s) for s in ("on", "off", "auto")] == [True, False, gpu]
     assert StudySettings().stacked == "auto"
     with pytest.raises(ConfigError, match=r"unknown stacked 'yes'.*auto, off, on"):
         StudySettings(stacked="yes")  # type: ignore[arg-type]

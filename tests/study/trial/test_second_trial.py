@@ -17,7 +17,7 @@ from mipoison import scene as scenes_module
 from mipoison.scene import SceneConfig
 from mipoison.storage.artifacts import ArtifactStore
 from study.trial.preparation import prepare_scene
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import TrialSpec
 from study.trial.worker import run_trial
 
@@ -91,7 +91,7 @@ def test_the_first_trial_of_a_prepared_study_trains_none_either(made: Counter[st
     assert (made["substitute"], made["trainings"]) == (4, 10)  # both features
     made.clear()
     for trial, defense in (("t1", "noise"), ("t2", "lpa"), ("t3", "rounding")):
-        execute(spec(tmp_path, trial, defense))
+        run_and_record(spec(tmp_path, trial, defense))
     assert made == {"episode": 6}
     scenes_module._remembered.cache_clear()
 
