@@ -35,7 +35,7 @@ from study.runtime.progress import Progress
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
-from study.session.driver import failed_share, pruned_share, run_study, write_frontier
+from study.session.driver import failed_share, pruned_counts, run_study, write_frontier
 from study.session.monitoring import RayMonitor
 from study.session.opening import open_study
 from study.session.reevaluation import reevaluate
@@ -153,7 +153,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         markup=False,
     )
     share = failed_share(episodes)
-    n_cut, saved = pruned_share(episodes)
+    n_cut, saved = pruned_counts(episodes)
     if n_cut:
         console.print(f"{n_cut} settings cut short (label-only dominated them), {saved} episodes saved")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")

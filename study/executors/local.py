@@ -1,4 +1,4 @@
-"""Trials one after the other in this process: for debugging, and where there is no Ray. Same records."""
+"""Runs trials one after the other in this process, without Ray: for debugging. The records are the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from study.trial.worker import run_trial
 
 
 class LocalExecutor:
-    """No Ray, one trial at a time. An error of ours is raised as it is, to be debugged."""
+    """Runs one trial at a time in this process. Programming errors are raised unchanged, for a debugger."""
 
     max_concurrent = 1
 

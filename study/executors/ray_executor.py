@@ -1,6 +1,6 @@
-"""Trials on Ray: Tune schedules them, a Train worker group (or, with 0 workers, the trial itself) runs each.
+"""Runs trials on Ray: Tune schedules them; each runs in a Train worker group, or in Tune's actor itself.
 
-A local Ray listens on loopback alone. Trials write their own records; what Tune keeps is scratch.
+Trials write their own records, so Tune's files are temporary.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from study.trial.preparation import count_preparation, prepare_scene, scenes_of
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
 
-# Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
-# their own: a local Ray's are children of this process, machines of a cluster have a profile.
+# Tune sends these variables along with each trial, and Ray logs them. Workers do not need them: those of a
+# local Ray inherit this process's environment, and a cluster's machines have an instance profile.
 class_cache.ENV_VARS_TO_PROPAGATE -= {
     name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
 }
@@ -45,21 +45,21 @@ LOST = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
 )
-"""A task's process, machine or result went, more often than it is repeated."""
+"""Raised by Ray when a task's process, node or result was lost more often than the task is retried."""
 HEAD = "node:__internal_head__"
-"""A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
-holding any share of a CPU it would starve them."""
+"""A resource that only the head node has. A Tune trial that merely waits for its Train workers requests 0.001
+of it and no CPU, because a CPU that it held would be missing for the workers."""
 
 
 def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -> str:
     """Connect to a cluster, or start a local Ray on loopback.
 
     Args:
-        plan: made before Ray was imported (see ``study.executors.environment``).
-        dashboard: serve the dashboard of a local Ray. verbose: show Ray's and the workers' logs.
+        plan: from ``study.executors.environment.plan_ray``, made before Ray was imported.
+        dashboard: serve the dashboard of a local Ray. verbose: show the logs of Ray and of the workers.
 
     Returns:
-        The dashboard's URL, '' if there is none.
+        The dashboard's URL, '' if there is no dashboard.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
@@ -87,7 +87,7 @@ def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -
 
 
 def _gathered(refs: list[Any], on_progress: Callable[[int], None]) -> list[Any]:
-    """Results in order; ``on_progress`` is told how many there are each time that one is."""
+    """The results in order; calls ``on_progress`` with their number whenever one arrives."""
     waiting = list(refs)
     while waiting:
         on_progress(len(refs) - len(waiting))
@@ -103,7 +103,7 @@ class RayExecutor:
     """
 
     trainable: Any = staticmethod(trainable)
-    """What a Tune trial runs; ``study.bench.sleeping_trials`` puts trials of known length there."""
+    """What a Tune trial runs; ``study.bench.sleeping_trials`` replaces it by trials of known length."""
 
     def __init__(self, asked: Resources, plan: RayPlan) -> None:
         there, most = ray.cluster_resources(), plan.most
@@ -137,7 +137,7 @@ class RayExecutor:
     def anchors(
         self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
     ) -> list[TrialResult]:
-        """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
+        """As in :class:`Executor`. What was finished before a LostError is kept in the artifact store."""
         try:
             if self.worker_group.workers:
                 return self._anchors_by_groups(specs, on_progress)
@@ -161,7 +161,7 @@ class RayExecutor:
         for tries in range(1 + RETRIES):
             try:
                 with progress_actor(lambda n: on_progress(n, of), HEAD) as actor:
-                    return self.worker_group.train(anchor_loop, config | {"actor": actor}, "anchors")
+                    return self.worker_group.train(anchor_loop, config | {"progress_actor": actor}, "anchors")
             except TrainingFailedError as error:
                 if tries == RETRIES:
                     raise LostError(
@@ -181,7 +181,7 @@ class RayExecutor:
                 tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
                     search_alg=TuneSearcher(ask, tell, self.worker_group, n, errors),
-                    num_samples=-1,  # the searcher says when it has finished: lost trials come once more
+                    num_samples=-1,  # the searcher decides when to stop, because it repeats lost trials
                     max_concurrent_trials=self.max_concurrent,
                     reuse_actors=True,
                 ),

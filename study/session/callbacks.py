@@ -1,4 +1,4 @@
-"""Who is told of a session's course: the live line, Prometheus, copies for other tools."""
+"""Callbacks of the trial loop: the live progress line, Prometheus metrics, copies for other tools."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from study.session.monitoring import Monitor
 from study.trial.spec import FinishedTrial, TrialSpec
 
 Quality = tuple[float | None, float | None]
-"""Least worst-case attack accuracy of the feasible settings, and hypervolume (shares); None: not known."""
+"""Lowest worst-case attack accuracy of the feasible settings, and hypervolume (shares); None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyProgress:
-    """How far the trials are, anchors not counted.
+    """How many trials are in which state, not counting the anchors.
 
     Attributes:
-        planned: all of them, those of earlier runs included. done: finished, the failed ones included.
-        failed: with a failed episode. running: started and not finished.
-        quality: how good the settings are by now, None before there is anything to judge.
+        planned: all trials, including those of earlier runs.
+        done: finished trials, including failed ones.
+        failed: trials with a failed episode.
+        running: trials that have started and not finished.
+        quality: how good the settings are so far; None before the first result.
     """
 
     planned: int
@@ -33,38 +35,38 @@ class StudyProgress:
 
 
 class Callback:
-    """Told of a session's course, in the driver's process. A method that is not overridden does nothing."""
+    """Called by the trial loop, in the driver's process. A method that is not overridden does nothing."""
 
     def on_start(self) -> None:
-        """The session begins."""
+        """The loop begins."""
 
     def on_resume(self, trials: Sequence[FinishedTrial]) -> None:
-        """These trials, anchors included, were finished by earlier runs."""
+        """The study continues; earlier runs finished these trials, including anchors."""
 
     def on_anchors_started(self, names: Sequence[str], seeds: int) -> None:
-        """Models of so many seeds are prepared now, then the named anchors run."""
+        """The executor prepares the models of this many seeds, then runs the named anchors."""
 
     def on_anchors_progress(self, done: int, of: int) -> None:
-        """So many of the scenes and anchors are done."""
+        """``done`` of ``of`` scenes and anchors are finished."""
 
     def on_anchor_finished(self, trial: FinishedTrial) -> None:
-        """The records of an anchor were written."""
+        """The records of an anchor have been written."""
 
     def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
-        """The anchors are there; trials begin, so many at once."""
+        """The anchors are finished; trials begin, at most ``max_concurrent`` at a time."""
 
     def on_trial_started(self, spec: TrialSpec, progress: StudyProgress) -> None:
-        """A trial was handed to the executor."""
+        """A trial was passed to the executor."""
 
     def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
-        """The records of a trial were written, of a failed one too."""
+        """The records of a trial have been written; a failed trial has records, too."""
 
     def on_end(self) -> None:
-        """The session ends, however it does."""
+        """The loop ends, normally or with an exception."""
 
 
 class LiveLine(Callback):
-    """Shows a person what happens."""
+    """Shows the progress on the console."""
 
     def __init__(self, progress: Progress) -> None:
         self._line = progress
@@ -95,7 +97,7 @@ class LiveLine(Callback):
 
 
 class Metrics(Callback):
-    """Reports what was recorded to a monitor (Prometheus), so that its counters equal the records."""
+    """Reports written records to a monitor (Prometheus), so that its counters equal the records."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -128,13 +130,13 @@ class Metrics(Callback):
 
 
 class Listener(Protocol):
-    """What keeps a copy of finished trials, for instance :class:`study.tracking.Trackers`."""
+    """Keeps a copy of finished trials, for instance :class:`study.tracking.Trackers`."""
 
     def finished(self, done: FinishedTrial) -> None: ...
 
 
 class Tracking(Callback):
-    """Passes the finished trials of the search, anchors left out, to the copies for other tools."""
+    """Passes finished trials, without the anchors, to the trackers of other tools."""
 
     def __init__(self, trackers: Listener) -> None:
         self._trackers = trackers

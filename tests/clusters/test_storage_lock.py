@@ -21,7 +21,7 @@ from mipoison.config import ConfigError
 from mipoison.storage.files import Storage, StorageError
 from study.pareto import main
 from study.session import lease as lock
-from study.session.lease import Lease, born, runs
+from study.session.lease import Lease, is_running, start_time
 
 MESSAGE = rf"study 's' in .* is being run by process {os.getpid()} on .* since .*: wait for it, stop it"
 
@@ -98,8 +98,8 @@ def test_a_process_that_is_gone_counts_for_nothing(storage: Storage) -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-    assert born(pid) is None
-    assert born(os.getpid()) == ours._claim["born"]
+    assert start_time(pid) is None
+    assert start_time(os.getpid()) == ours._claim["born"]
     dead = ours._claim | {"state": "holding", "pid": pid, "born": "1"}
     reused = ours._claim | {"state": "holding", "born": "1"}  # our id, of a process before us
     for i, claim in enumerate((dead, reused, ["not", "a", "claim"])):
@@ -248,11 +248,11 @@ def test_a_claim_that_cannot_be_removed_blocks_nobody(
 
 def test_processes_whose_beginning_is_hidden_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where /proc hides other accounts' processes, or there is none: that one lives is all one can tell."""
-    now = born(os.getpid())
+    now = start_time(os.getpid())
     assert now is not None
-    assert runs(os.getpid(), now) is True
-    assert runs(os.getpid(), "1") is False
-    assert runs(os.getpid(), "alive") is None
+    assert is_running(os.getpid(), now) is True
+    assert is_running(os.getpid(), "1") is False
+    assert is_running(os.getpid(), "alive") is None
     monkeypatch.setattr(lock, "Path", lambda path: Path("/nowhere"))
     for error, expected in ((None, None), (PermissionError, None), (ProcessLookupError, False)):
 
@@ -261,15 +261,15 @@ def test_processes_whose_beginning_is_hidden_are_watched(monkeypatch: pytest.Mon
                 raise error
 
         monkeypatch.setattr(os, "kill", kill)
-        assert runs(os.getpid(), now) is expected
-    assert runs(10**30, now) is False
+        assert is_running(os.getpid(), now) is expected
+    assert is_running(10**30, now) is False
 
 
 def test_a_stopped_process_of_this_machine_keeps_its_study(tmp_path: Path) -> None:
     """It does not renew, and may go on: its process is known to live."""
     storage, process = Storage(tmp_path), subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
     lease = Lease(storage, "s", stale_s=0.1)
-    own = {"machine": lease._claim["machine"], "pid": process.pid, "born": born(process.pid)}
+    own = {"machine": lease._claim["machine"], "pid": process.pid, "born": start_time(process.pid)}
     storage.write("s/drivers/other.json", planted(lease, **own))
     try:
         with pytest.raises(ConfigError, match=f"process {process.pid}"), lease:

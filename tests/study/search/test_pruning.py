@@ -14,7 +14,7 @@ from mipoison.attacks import ATTACKS
 from study import pareto
 from study.analysis.frontier import pareto_front, settings_table
 from study.search.pruning import dominated, stages, worst_point
-from study.session.driver import failed_share, pruned_share
+from study.session.driver import failed_share, pruned_counts
 from study.trial.run import outcome_of
 from study.trial.worker import run_trial
 from tests.study.analysis.test_frontier import record
@@ -105,7 +105,7 @@ def test_a_dominated_trial_runs_the_cheap_attackers_alone(root: Path) -> None:
     assert set(short.pictures) == {"truth", "ridge"}
     frame = pd.DataFrame([r | {"trial": "t", "attempt": 0} for r in short.records])
     assert failed_share(frame) == 0
-    assert pruned_share(frame) == (1, 2)
+    assert pruned_counts(frame) == (1, 2)
     outcome = outcome_of(short.records, 0.02)
     assert (outcome["failed"], outcome["cut"]) == (0, 2)
     assert outcome["worst_reconstruction_error"] == pytest.approx(
