@@ -1,4 +1,4 @@
-"""One trial: what it is, how its episodes are run and shared over ranks, and what is left if it fails."""
+"""A trial: its description, how its episodes run on one or more ranks, and how failures are recorded."""
 
 from mipoison._moved import forward
 

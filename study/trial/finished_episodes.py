@@ -1,4 +1,4 @@
-"""A trial's finished episodes: kept in the artifact store, found there by whatever runs the same again."""
+"""Finished episodes in the artifact store, where a later attempt at the same episode finds them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from study.records.schema import episode_schema
 from study.trial.joint_training import trains_jointly
 
 PICTURES = 10
-"""Reconstructions kept for the picture grid, of the first seed."""
+"""Reconstructions that are kept for the picture grid, of the first seed."""
 
 
 @dataclass
 class FinishedEpisodes:
-    """What is finished of a trial.
+    """The finished episodes of a trial.
 
     Attributes:
-        records: index of the episode -> record.
+        records: index of the episode in the trial -> its record.
         pictures: attacker or ``truth`` -> reconstructions of the first seed, uint8 (n, C, H, W).
     """
 
@@ -34,15 +34,15 @@ class FinishedEpisodes:
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, other: FinishedEpisodes) -> None:
-        """Take over what another rank has finished."""
+        """Add the episodes that another rank has finished."""
         self.records |= other.records
         self.pictures |= other.pictures
 
 
 def episode_key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
-    """Key of a finished episode: its settings and the scene's data, device and versions.
+    """The artifact key of an episode: its settings and the scene's data, device and versions.
 
-    Attackers trained together give other numbers, within rounding: those are other episodes.
+    Attackers trained jointly give numbers that differ by rounding, so their episodes have keys of their own.
     """
     more = {"stacked": True} if trains_jointly(stacked) else {}
     return scene.spec(episode=episode.flat() | dict.fromkeys(f"scene.{name}" for name in PATHS), **more)
@@ -51,10 +51,10 @@ def episode_key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str,
 def store_episode(
     store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], picture: np.ndarray
 ) -> None:
-    """Keep a finished episode.
+    """Store a finished episode.
 
     Raises:
-        FloatingPointError: a measurement is not finite. That is a failed episode, not a number.
+        FloatingPointError: a measurement is not finite, so that the episode counts as failed.
     """
     for name, value in record.items():
         if isinstance(value, float) and not np.isfinite(value):
@@ -65,10 +65,10 @@ def store_episode(
 def find_finished(
     store: ArtifactStore, episodes: Sequence[EpisodeConfig], scenes: Mapping[int, Scene], stacked: str
 ) -> FinishedEpisodes:
-    """Those of a trial's episodes that the store has, from whatever attempt or study.
+    """The episodes of a trial that the store holds, from any attempt of any study.
 
     Args:
-        scenes: by seed; episodes of other seeds are not looked for. stacked: as in ``TrialSpec``.
+        scenes: seed -> scene; only episodes of these seeds are looked up. stacked: as in ``TrialSpec``.
     """
     done = FinishedEpisodes()
     for i, episode in enumerate(episodes):
@@ -84,7 +84,7 @@ def find_finished(
 
 
 def _found(store: ArtifactStore, key: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
-    """A finished episode out of the store; None if it is not there, or of another shape: it runs again."""
+    """An episode's record and picture; None, so that it runs again, if there is none or a damaged one."""
     value = store.find_json("episode", key)
     try:
         return None if value is None else episode_of(value, episode_schema())

@@ -1,7 +1,7 @@
-"""One setting of a finished study once more, from its records: same scenes, attackers, secrets and numbers.
+"""Run a setting of a finished study again from its records, with the same scenes, attackers and secrets.
 
-Everything that a trial needs is in its records (``scene.*``, ``defense.*``, the attackers), so that a compact
-copy can be rerun, too.
+The records contain everything that a trial needs (``scene.*``, ``defense.*``, the attackers), so that trials
+of a compact copy can be rerun, too.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from study.trial.spec import TrialSpec, TrialTemplate
 from study.trial.worker import run_trial
 
 TIMES = ("seconds_", "peak_memory", "poison_ms", "inference_ms")
-"""Beginnings of columns that are measured by a clock or by the operating system: they never repeat."""
+"""Prefixes of columns with times and memory, which differ in every run."""
 POLL = 0.5
-"""Seconds between two looks at how many episodes are finished."""
+"""Seconds between two counts of the finished episodes."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A number that was not measured again as it is stored."""
+    """A number that the rerun measured differently from the stored one."""
 
     attack: str
     seed: int
@@ -50,29 +50,29 @@ class Difference:
 
     @property
     def size(self) -> float:
-        """Relative to the stored value; infinite where one of the two is missing."""
+        """The relative difference to the stored value; infinite if one of the two is missing."""
         if self.stored is None or self.measured is None:
             return float("inf")
         return abs(self.measured - self.stored) / max(abs(self.stored), 1e-12)
 
 
 def trial_rows(study: StoredStudy, trial: str) -> pd.DataFrame:
-    """A trial's records; ConfigError lists the trials where there is none of that name."""
+    """A trial's records; raises ConfigError with the valid names if there is no such trial."""
     choose("trial", trial, sorted(set(study.episodes["trial"])))
     return study.episodes[study.episodes["trial"] == trial]
 
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as records: missing is None."""
+    """The rows of a data frame as records, with None for missing values."""
     return pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
 
 
 @dataclass(frozen=True)
 class GivenVictim:
-    """The classifier that the reader of somebody's records gives on the command line; by default none.
+    """The classifier given on the command line by the reader of a study's records; by default none.
 
-    What the records name is never loaded: they were written by whoever could write to the storage, and a
-    module or a ``.pt2`` file runs code.
+    A classifier that the records name is never loaded: a module or a ``.pt2`` file runs code, and anybody
+    with access to the storage may have written the records.
     """
 
     victim: str | None = None
@@ -83,30 +83,32 @@ NO_VICTIM = GivenVictim()
 
 
 class VictimMissingError(ConfigError):
-    """Records of somebody's own classifier, and no classifier was given."""
+    """The records belong to a user's own classifier, and no classifier was given."""
 
 
 def has_own_victim(rows: pd.DataFrame) -> bool:
-    """Whether the records are of somebody's own classifier."""
+    """Whether the records belong to a user's own classifier."""
     return "scene.victim" in rows and bool(rows["scene.victim"].notna().any())
 
 
 def scenes_in(rows: pd.DataFrame, given: GivenVictim = NO_VICTIM) -> tuple[SceneConfig, ...]:
-    """The scenes of some records, one a seed, with the classifier that the reader gave.
+    """The scenes of some records, one per seed, with the classifier that the reader gave.
 
     Raises:
-        VictimMissingError: the records are of an own classifier, and none was given.
-        ConfigError: settings that this version does not know, or a classifier for records that have none.
+        VictimMissingError: the records belong to a user's own classifier, and none was given.
+        ConfigError: this version does not know a setting, or a classifier was given for records without one.
     """
     if given.victim is None and given.victim_state is not None:
         raise ConfigError(f"victim_state {given.victim_state!r} without --victim module:factory")
     if has_own_victim(rows) and given.victim is None:
         raise VictimMissingError(
-            "these records are of somebody's own classifier, and what records name is never loaded (it runs "
-            "code): give the classifier, if you have it and trust it, with --victim (and --victim-state)"
+            "these records belong to a user's own classifier, and a classifier that records name is never "
+            "loaded (it runs code): if you have it and trust it, give it with --victim (and --victim-state)"
         )
     if given.victim is not None and not has_own_victim(rows):
-        raise ConfigError(f"victim {given.victim!r}: these records trained their own; leave --victim out")
+        raise ConfigError(
+            f"victim {given.victim!r}: this study trained its own classifier; leave --victim out"
+        )
     columns = [c for c in rows if c.startswith("scene.")]
     found = []
     for record in to_records(rows.drop_duplicates("seed").sort_values("seed")[columns]):
@@ -126,19 +128,19 @@ def rerun_spec(
     data_root: str | None,
     given: GivenVictim = NO_VICTIM,
 ) -> TrialSpec:
-    """What is to be run: a recorded trial, or a given setting on the scenes and attackers of the study.
+    """The trial to run: a recorded one, or another setting on the scenes and attackers of the study.
 
     Args:
-        trial: a recorded one, None for a setting of one's own. defense: a name of DEFENSES. knobs:
-            ``name=value`` each, over the trial's knobs or the defense's defaults.
-        root: where trained parts and records go. data_root: the data folder, None for the default.
+        trial: a recorded trial, or None for another setting. defense: a name of DEFENSES.
+        knobs: ``name=value`` each; they replace knobs of the trial, or defaults of the defense.
+        root: the storage for artifacts and records. data_root: the data folder, None for the default.
         given: the reader's classifier, see :func:`scenes_in`.
 
     Raises:
-        ConfigError: names and values that do not exist or do not fit.
+        ConfigError: an unknown name, or a value that does not fit.
     """
     if trial is None and defense is None:
-        raise ConfigError("nothing to evaluate: give --trial (a recorded one) or --defense and --knob")
+        raise ConfigError("nothing to evaluate: give a recorded --trial, or --defense and --knob")
     stored = None if trial is None else trial_rows(study, trial)
     source = _anchor_rows(study) if stored is None else stored
     name = defense or str(source["defense"].iloc[0])
@@ -148,8 +150,8 @@ def rerun_spec(
     same = stored is not None and not knobs and defense in (None, str(stored["defense"].iloc[0]))
     for attack in source["attack"]:
         choose("attacker", str(attack), ATTACKS)
-    cut = same and bool((source["status"] == PRUNED).any())
-    floor = to_records(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if cut else []
+    pruned = same and bool((source["status"] == PRUNED).any())
+    floor = to_records(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if pruned else []
     template = TrialTemplate(
         study=study.folder,
         root=root,
@@ -171,7 +173,7 @@ def _anchor_rows(study: StoredStudy) -> pd.DataFrame:
 
 
 def _changed(cls: type[Config], own: Mapping[str, Any], texts: list[str]) -> Config:
-    """The configuration with ``name=value`` texts read by the types of its fields."""
+    """The configuration with ``name=value`` texts applied, parsed by the types of its fields."""
     kinds = cls.field_kinds()
     values = dict(own)
     for text in texts:
@@ -198,10 +200,10 @@ def _value(name: str, text: str, kind: type) -> Any:
 def rerun(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Run the trial in this process, write its records below ``spec.root`` and return them.
 
-    What compares a record with the anchors (excess leakage, checks) is taken against the stored anchors.
+    Columns that compare a record with the anchors (excess leakage, checks) use the stored anchors.
 
     Args:
-        progress: told how many of how many steps are done: scenes prepared and episodes finished.
+        progress: called with the number of finished steps (scenes and episodes) and their total.
     """
     scenes = scenes_of([spec])
     total = len(scenes) + len(spec.episodes())
@@ -220,7 +222,7 @@ def rerun(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], No
 
 @contextmanager
 def _watched(spec: TrialSpec, tell: Callable[[int], None]) -> Iterator[None]:
-    """Count the finished episodes of the store while a trial runs in this thread."""
+    """Report the number of new episodes in the store while the body runs a trial."""
     storage, stop = records_of(spec).storage, threading.Event()
 
     def count() -> int:
@@ -242,8 +244,8 @@ def _watched(spec: TrialSpec, tell: Callable[[int], None]) -> Iterator[None]:
 
 
 def measured_columns(stored: pd.DataFrame) -> list[str]:
-    """The columns of a measurement that repeats: numbers, but for what a clock tells. Checks are left out:
-    they are one version's verdicts on these numbers."""
+    """The numeric columns that a rerun must reproduce: not times and memory, nor checks, whose rules may
+    change between versions."""
     kinds = {field.name: field.type for field in episode_schema()}
     names = [
         c for c in stored
@@ -255,9 +257,12 @@ def measured_columns(stored: pd.DataFrame) -> list[str]:
 
 
 def differences(stored: pd.DataFrame, measured: pd.DataFrame) -> tuple[int, list[Difference]]:
-    """How many stored numbers were compared, and those that were measured otherwise; exact comparison.
+    """Compare stored with measured numbers, exactly.
 
-    Columns that the stored records lack (an older version) are not compared.
+    Columns that the stored records lack, because an older version wrote them, are not compared.
+
+    Returns:
+        How many stored numbers were compared, and those that differ.
     """
     columns, key = measured_columns(stored), ["attack", "seed"]
     both = stored[[*key, *columns]].merge(
@@ -277,5 +282,5 @@ def differences(stored: pd.DataFrame, measured: pd.DataFrame) -> tuple[int, list
 
 
 def largest_difference(found: list[Difference]) -> Difference:
-    """The largest relative difference, the first of equals."""
+    """The largest relative difference; the first one if several are equal."""
     return found[int(np.argmax([d.size for d in found]))]
