@@ -1,7 +1,7 @@
-"""What a study costs driver and storage as it grows: ``python study/costs.py --trials 100 1000 10000``.
-10000``.
+"""Measure what a growing study costs its driver and storage.
 
-Prints one JSON object a line: see :mod:`study.bench.study_growth`.
+``python study/costs.py --trials 100 1000 10000`` prints one JSON object per size, see
+:mod:`study.bench.study_growth`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every size.
 
     Returns:
-        The exit code: 128 + the signal's number where a signal ended it.
+        The exit code: 0 success, 128 + the number of a signal.
     """
     with interruptible() as interrupts:
         try:

@@ -1,7 +1,8 @@
-"""Evaluate one setting: a recorded trial once more, or any setting on a study's scenes and attackers.
+"""Evaluate one setting: repeat a recorded trial, or run any setting on a study's scenes and attackers.
 
-``python study/evaluate.py --like results/digits-same --trial t0007-lpa`` runs that trial again from nothing
-and says whether the numbers are the stored ones; ``--defense lpa --knob budget=0.01`` tries another setting.
+``python study/evaluate.py --like results/digits-same --trial t0007-lpa`` runs that trial again, trains
+everything anew, and compares the numbers with the stored ones. ``--defense lpa --knob budget=0.01`` evaluates
+another setting.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate; returns the exit code: see :class:`Arguments`, or 128 + a signal's number."""
+    """Evaluate; returns the exit code, see :class:`Arguments`, or 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -93,7 +94,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def evaluate(chosen: Arguments, root: str, console: Console) -> int:
-    """Run it, print what came out beside what is stored."""
+    """Run the setting, and print its numbers beside the stored ones."""
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     spec = rerun_spec(
@@ -131,11 +132,11 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
 
 
 def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
-    """Say whether the numbers are the stored ones."""
+    """Print whether the measured numbers equal the stored ones; returns the exit code."""
     n, found = differences(stored, measured)
     episodes = len(stored)
-    cut = int((stored["status"] == PRUNED).sum())
-    shortened = f" ({cut} of them cut, then as now)" if cut else ""
+    pruned = int((stored["status"] == PRUNED).sum())
+    shortened = f" ({pruned} of them pruned, then as now)" if pruned else ""
     if not found:
         console.print(f"equal: {n} stored numbers of {episodes} episodes{shortened}, all of them exactly")
         return 0

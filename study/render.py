@@ -1,7 +1,7 @@
-"""Tables and figure of a finished study from its records alone: nothing is run.
+"""Write the tables and the figure of a finished study from its records, without running anything.
 
-``python study/render.py results/digits-same`` renders a study's folder; ``--compact OUT`` writes a small copy
-of the records (two Parquet files and the settings) that renders to the same page.
+``python study/render.py results/digits-same`` renders a study's folder; ``--compact OUT`` also writes a small
+copy of the records (two Parquet files and the settings), from which the same tables can be rendered.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render; 0 if done, 2 for bad input, 128 + number: a signal."""
+    """Render; returns the exit code: 0 success, 2 invalid input, 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -69,7 +69,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.reason}; what is written is whole", markup=False)
+        errors.print(f"{interrupts.reason}; files that were written are complete", markup=False)
         return interrupts.exit_code
     console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
     return 0

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a study, from its records: ``python study/report.py results/STUDY``."""
+"""Write a self-contained HTML page of a study from its records: ``python study/report.py results/STUDY``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; 0 if done, 2 for bad input, 128 + number: a signal."""
+    """Write the page; returns the exit code: 0 success, 2 invalid input, 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 

@@ -1,4 +1,4 @@
-"""The paper's tables and figures beside ours: ``python study/reproduce.py --help``."""
+"""Run the paper's experiments and show its tables and figures beside ours: ``study/reproduce.py --help``."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class Arguments(Display, Resources, Place, Sizes):
     """add to (or finish) the records that are there; what is finished is not run again"""
 
     def tables(self) -> tuple[str, ...]:
-        """The tables asked for.
+        """The requested tables.
 
         Raises:
-            ConfigError: none at all, or one that the paper does not have.
+            ConfigError: no table or figure was requested, or one that the paper does not have.
         """
         if self.all:
             return TABLES
@@ -101,12 +101,12 @@ class Arguments(Display, Resources, Place, Sizes):
         return tuple(dict.fromkeys(choose("table", t.upper(), TABLES) for t in self.table))
 
     def figures(self) -> tuple[str, ...]:
-        """The figures asked for."""
+        """The requested figures."""
         given = FIGURES if self.all else self.figure
         return tuple(dict.fromkeys(choose("figure", f, FIGURES) for f in given))
 
     def runs(self, rows: list[Row]) -> list[str]:
-        """What to run: what the rows need, or the chosen data sets among that."""
+        """The runs that the rows need, restricted to the chosen data sets."""
         used = [run for run in RUNS if any(row.run == run for row in rows)] or list(DATASETS[:2])
         chosen = [choose("dataset", {self.faces: FACES}.get(d, d), DATASETS) for d in self.dataset]
         found = [d for d in used if not chosen or d in chosen or (d == DIFFUSION and "mnist" in chosen)]
@@ -116,7 +116,7 @@ class Arguments(Display, Resources, Place, Sizes):
         return found
 
     def settings(self, run: str) -> StudySettings:
-        """The study's settings of one of RUNS."""
+        """The study settings of one of RUNS."""
         shared = [f.name for group in (Sizes, Place, Resources, Display) for f in dataclasses.fields(group)]
         given: dict[str, Any] = {name: getattr(self, name) for name in shared}
         given |= {"dataset": runs_on(run, self.faces), "auxiliary": "disjoint", "trials": 0}
@@ -126,7 +126,7 @@ class Arguments(Display, Resources, Place, Sizes):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run and render; the exit codes are those of ``pareto.py``."""
+    """Run and render; returns an exit code with the meaning that ``pareto.py`` gives it."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -162,7 +162,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, held: ExitStack) -> None:
     settings = {run: chosen.settings(run) for run in runs}
     records = {run: records_for(chosen.storage, folder_of(run, chosen.faces)) for run in runs}
-    for run in sorted(runs):  # one order, or two drivers could wait for each other
+    for run in sorted(runs):  # always in the same order: otherwise two drivers could wait for each other
         held.enter_context(Lease(records[run].storage, records[run].study))
     for run in runs:
         check_settings(settings[run], records[run], chosen.resume)

@@ -1,6 +1,6 @@
-"""What became of an episode: the values of the records' column ``status`` beside ``ok`` and ``failed``."""
+"""The values of the records' column ``status`` other than ``ok`` and ``failed``."""
 
 from __future__ import annotations
 
 PRUNED = "cut"
-"""The episode was not run, because its setting was already dominated by label-only."""
+"""The episode was not run: label-only already dominated its setting, and the trial was pruned."""

@@ -1,8 +1,9 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: batch systems, Kubernetes and spot machines send them.
+"""Signal handling: SIGTERM and SIGHUP end a command as Ctrl-C does.
 
-The first one raises KeyboardInterrupt in the main thread, wherever that is; what follows cleans up. Within
-the next seconds further ones are impatience and change nothing; a later one ends the process at once (what it
-leaves, the next start sweeps, see ``study.runtime.scratch``).
+Batch systems, Kubernetes and spot machines send these signals. The first signal raises KeyboardInterrupt in
+the main thread, and the command cleans up. Further signals are ignored for 30 seconds; after that the next
+one ends the process without cleaning up, and the next run removes its temporary files
+(``study.runtime.scratch``).
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Any
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 PATIENCE_S = 30.0
-"""So long after the first signal another one is ignored."""
+"""For this many seconds after the first signal, further ones are ignored."""
 
 
 class Interrupts:
-    """What was heard.
+    """The signals that a command has received, and their handler.
 
     Attributes:
-        heard: the first signal, None if there was none.
+        received: the first signal, None if there was none.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Interrupts:
         self._dropped = False
 
     def handle(self, number: int, frame: FrameType | None = None) -> None:
-        """The handler. No lock is taken: it may be held where the handler runs."""
+        """The signal handler. It takes no lock, because the interrupted code may hold it."""
         if self._dropped:
             self._dropped = False
             raise KeyboardInterrupt
@@ -52,7 +53,10 @@ class Interrupts:
             os._exit(128 + number)
 
     def on_unraisable(self, unraisable: Any) -> None:
-        """Hook of errors that nobody can catch (at a fork, for one): an interrupt comes once more."""
+        """The ``sys.unraisablehook``: repeats an interrupt that was raised where it cannot propagate.
+
+        This happens, for instance, in a callback of ``os.fork``.
+        """
         if unraisable.exc_type is KeyboardInterrupt and self.received is not None:
             self._dropped = True
             again = threading.Timer(0.1, self._once_more)
@@ -67,9 +71,10 @@ class Interrupts:
 
     @contextlib.contextmanager
     def override_errors(self) -> Iterator[None]:
-        """What fails once a signal was heard is its doing: KeyboardInterrupt in place of the error.
+        """Replace an exception by KeyboardInterrupt if a signal was received before.
 
-        A signal to a whole group of processes (Slurm's) ends Ray in the moment in which we clean up.
+        A signal to the whole process group (as Slurm sends) also ends Ray, whose errors then disturb the
+        clean-up.
         """
         try:
             yield
@@ -80,12 +85,12 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells say it: whoever started the command can tell them apart."""
+        """128 + the signal's number, as shells report it."""
         return 128 + (self.received or signal.SIGINT)
 
     @property
     def reason(self) -> str:
-        """For the message: what ended the command."""
+        """What ended the command, for a message."""
         if self.received in (None, signal.SIGINT):
             return "interrupted"
         return f"ended by {signal.Signals(self.received).name}"
@@ -96,10 +101,10 @@ _current: list[Interrupts] = []
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt inside; the handlers from before come back after it.
+    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; the previous handlers are restored at the end.
 
-    A signal that is ignored from the start (``nohup``) stays so. In another thread than the main one nothing
-    changes: Python hears signals in that one alone.
+    A signal that is ignored from the start (``nohup``) stays ignored. Outside the main thread this does
+    nothing, because Python handles signals only there.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
@@ -120,9 +125,9 @@ def interruptible() -> Iterator[Interrupts]:
 
 
 def exit_on_signal() -> None:
-    """For the first lines of a script: a signal ends it in one line while the rest is still being imported.
+    """Let a signal end the process with one line of text. Scripts call it before their imports.
 
-    Nothing has been begun, so that nothing is cleaned up; an exception would pass through half-made modules.
+    Nothing needs cleaning up at that time, and KeyboardInterrupt would leave half-imported modules.
     """
     for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -137,13 +142,13 @@ def _end_now(number: int, frame: FrameType | None = None) -> None:
 
 
 def as_command(main: Callable[[], int]) -> int:
-    """A script's main, whose process then ends: signals that come after it change nothing any more."""
+    """Run a script's main function and ignore signals after it, while the process ends."""
     ending = Interrupts()
     ending.received, ending._since = signal.SIGINT, math.inf
     for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, ending.handle)
-    atexit.register(_ignore)  # Python puts the system's handlers back before it is gone
+    atexit.register(_ignore)  # Python restores the default handlers shortly before it exits
     try:
         return main()
     finally:
@@ -152,9 +157,9 @@ def as_command(main: Callable[[], int]) -> int:
 
 @contextlib.contextmanager
 def keep_handlers() -> Iterator[None]:
-    """Around the start of Ray, which puts a handler of its own for SIGTERM in place: ours come back after it.
+    """Restore our signal handlers after the start of Ray, which installs its own for SIGTERM.
 
-    A SIGTERM that meets Ray's, which exits, is heard as any other.
+    A SIGTERM that Ray's handler receives in between, and answers with SystemExit, is handled as any other.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -175,13 +180,13 @@ def keep_handlers() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """KeyboardInterrupt if a signal was heard: somebody's clean-up code may have swallowed the first one."""
+    """Raise KeyboardInterrupt if a signal was received: other code may have caught the first one."""
     if _current and _current[-1].received is not None:
         raise KeyboardInterrupt
 
 
 def interrupt_main_thread() -> None:
-    """Interrupt the main thread from another one, also where Ctrl-C is ignored (a job in the background)."""
+    """Interrupt the main thread from another one, even if SIGINT is ignored (as in a background job)."""
     number: int = next((n for n in NUMBERS if callable(signal.getsignal(n))), signal.SIGINT)
     os.kill(os.getpid(), number)
 
@@ -198,7 +203,7 @@ def _put_back(handlers: dict[int, Any]) -> None:
 
 
 def _silence_hung_up() -> None:
-    """Where the terminal is gone, writing to it would be an error in the middle of cleaning up."""
+    """Redirect output to /dev/null if the terminal is gone: writing would raise during the clean-up."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")

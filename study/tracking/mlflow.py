@@ -11,7 +11,7 @@ from study.trial.spec import FinishedTrial
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if MLflow is missing or the address has a password or token, which logs would show."""
+    """Raise ConfigError if MLflow is missing, or if the address has a password that logs would show."""
     if holds_credentials(address):
         raise ConfigError(
             "--mlflow: leave user and password out of the address; MLflow reads them from "

@@ -11,7 +11,7 @@ from mipoison.storage.files import storage_failure
 
 
 class LostError(RuntimeError):
-    """A process was lost: its machine failed, or it was killed or ran out of memory. The setting is not at fault."""
+    """A process was lost: its machine failed, it was killed, or it ran out of memory."""
 
 
 class FailureKind(StrEnum):

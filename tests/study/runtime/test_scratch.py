@@ -88,7 +88,7 @@ def shared(path: Path) -> None:
         (a_dangling_link, "is a link to"),
         (Path.touch, "is not a folder"),
         (os.mkfifo, "is not a folder"),
-        (shared, r"mode 1777, owner .*has other uses"),
+        (shared, r"mode 1777, owner .*is a shared folder or contains"),
     ],
 )
 def test_a_base_that_is_no_folder_of_ours_alone_is_refused(
@@ -104,7 +104,7 @@ def test_a_base_that_is_no_folder_of_ours_alone_is_refused(
 def test_the_home_folder_is_not_closed_to_others(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named.mkdir(mode=0o755)
     monkeypatch.setenv("HOME", str(named / "me"))
-    with pytest.raises(ConfigError, match="has other uses"):
+    with pytest.raises(ConfigError, match="is a shared folder or contains"):
         make_run(named)
     assert mode(named) == 0o755
 
@@ -115,7 +115,9 @@ def test_another_account_s_folder_is_refused(named: Path, before: int) -> None:
     named.mkdir()
     named.chmod(before)
     os.chown(named, 65534, 65534)
-    with pytest.raises(ConfigError, match=f"{named} is somebody else's .*mode .*owner .*{BASE_VARIABLE}"):
+    with pytest.raises(
+        ConfigError, match=f"{named} belongs to another account .*mode .*owner .*{BASE_VARIABLE}"
+    ):
         make_run(named)
 
 
