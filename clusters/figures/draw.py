@@ -34,7 +34,7 @@ def scheduling(measured: list[dict[str, Any]]) -> None:
         ylabel="share of node time spent in trials",
     )
     axes.set_title(
-        "Scheduling on simulated nodes: sleeping trials, Tune and our searcher, one trial a node", fontsize=9
+        "Scheduling on simulated nodes: sleeping trials, Tune and our searcher, one lane a node", fontsize=9
     )
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
     axes.set_xlim(0)

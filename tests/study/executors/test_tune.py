@@ -1,4 +1,4 @@
-"""What Tune makes of a trial's result on its way to the study: nothing of the outcome is lost."""
+"""A trial's outcome and failure pass through Tune to the study unchanged."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ OUTCOME = {
 
 
 def told(result: dict[str, Any] | None, error: bool = False) -> Outcome | TrialFailure:
-    """What the study hears of a trial that ended so, after Tune has flattened its result."""
+    """What the study is told of a trial with this result, after Tune has flattened it."""
     heard: list[Outcome | TrialFailure] = []
     driver = TuneSearcher(lambda: SPEC, lambda _, end: heard.append(end), WorkerGroup(0, 1, 0, True), 1)
-    while not heard:  # a lost process is tried again a few times
+    while not heard:  # a lost trial is retried a few times
         assert isinstance(driver.suggest("a"), dict)
         driver.on_trial_complete("a", None if result is None else flatten_dict(result), error)
     assert driver.suggest("b") == TuneSearcher.FINISHED
@@ -70,7 +70,7 @@ def test_an_error_arrives_as_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_storage_failure_arrives_as_one_after_its_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, and as Train wraps what one of its workers raised."""
+    """An exception in this process, and one of a worker that Train has wrapped."""
     tries: list[str] = []
     away = StorageError("storage 's3://b': cannot write")
 

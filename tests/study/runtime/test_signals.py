@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does, with nothing left behind, whatever was under way."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does, at any time, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT_S = 200
 
 
 def send(number: int) -> None:
-    """A signal to this process; Python runs its handler before the next line."""
+    """Send a signal to this process; Python runs its handler before the next line."""
     os.kill(os.getpid(), number)
     time.sleep(0.01)
 
@@ -41,7 +41,7 @@ def test_every_signal_interrupts_once_and_the_old_handlers_come_back(number: int
         assert interrupts.received is None
         with pytest.raises(KeyboardInterrupt):
             send(number)
-        for again in NUMBERS:  # impatience, while it cleans up
+        for again in NUMBERS:  # repeated signals during the clean-up are ignored
             send(again)
         assert interrupts.received == number
     assert [signal.getsignal(n) for n in NUMBERS] == before
@@ -67,7 +67,7 @@ def test_much_later_a_second_signal_ends_the_process(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_ignored_stays_ignored() -> None:
-    """nohup ignores SIGHUP; a shell ignores SIGINT for its jobs in the background."""
+    """``nohup`` lets a process ignore SIGHUP, a shell lets background jobs ignore SIGINT."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruptible() as interrupts:
@@ -120,7 +120,7 @@ def test_a_signal_that_meets_ray_s_own_handler_is_heard() -> None:
             send(signal.SIGTERM)
         assert interrupts.received == signal.SIGTERM
         with pytest.raises(SystemExit), keep_handlers():
-            sys.exit(3)  # no signal's
+            sys.exit(3)  # not caused by a signal
 
 
 def test_an_error_after_a_signal_is_the_signal_s_doing() -> None:
@@ -146,7 +146,7 @@ def test_a_swallowed_interrupt_is_found_again() -> None:
 
 
 def test_an_interrupt_that_nobody_can_catch_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
-    """Ray forks while it starts: what Python runs at a fork loses exceptions."""
+    """Ray forks while it starts, and Python drops exceptions that are raised in fork callbacks."""
 
     class Dying:
         def __del__(self) -> None:
@@ -157,7 +157,7 @@ def test_an_interrupt_that_nobody_can_catch_comes_again(capfd: pytest.CaptureFix
             Dying()
             assert interrupts.received == signal.SIGTERM
             time.sleep(5)
-        send(signal.SIGTERM)  # impatience again
+        send(signal.SIGTERM)  # a repeated signal is ignored
         assert interrupts.received == signal.SIGTERM
     assert capfd.readouterr().err == ""
 
@@ -171,7 +171,7 @@ def send():
     time.sleep(0.05)
 
 class Last:
-    def __del__(self):  # when Python has put the system's handlers back
+    def __del__(self):  # runs after Python has restored the default handlers
         send()
 
 sys.modules["last"] = Last()
@@ -191,12 +191,12 @@ sys.exit(code)
 
 def test_signals_after_the_end_change_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (143, "")  # killed by the last one, it would be -15
+    assert (done.returncode, done.stderr) == (143, "")  # it would be -15 if the last signal had killed it
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A short path: Ray's sockets lie below it."""
+    """A short path, because Ray's sockets are created below it."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -240,7 +240,7 @@ def test_sigterm_ends_a_study_in_this_process(place: Path) -> None:
 
 
 def test_a_terminal_that_goes_away_ends_a_study_too(place: Path) -> None:
-    """Then nothing can be printed any more; it cleans up all the same."""
+    """Without a terminal nothing can be printed; the command still cleans up."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
     process = study(place, "--executor", "local", output=slave)
@@ -264,7 +264,7 @@ def test_sigterm_ends_a_study_on_ray(place: Path) -> None:
     when(lambda: list((place / "out" / "s" / "trials").glob("t*.json")), process)
     (rays,) = place.glob("mipoison-*/m*/r")
     assert oct(rays.parent.stat().st_mode & 0o777) == oct(0o700)
-    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does it: Ray's processes get it, too
+    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does: Ray's processes receive the signal, too
     output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, output
     assert f"ended by SIGTERM; {RESUME_HINT} --name s" in output.replace("\n", " ")

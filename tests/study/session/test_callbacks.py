@@ -1,4 +1,4 @@
-"""Who is told of a session: the live line, the monitor's counters, the copies for other tools."""
+"""Callbacks of the loop: the progress line, the monitor's counters, the trackers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def progress(
 
 
 def tell(callback: Callback) -> None:
-    """A session with one trial, the second of a resumed study."""
+    """Call a callback as a loop does that runs the second trial of a resumed study."""
     callback.on_start()
     callback.on_resume([ANCHOR, TRIAL])
     callback.on_anchors_started(["label-only"], 2)
@@ -52,7 +52,7 @@ def tell(callback: Callback) -> None:
 
 
 class Counting(Monitor):
-    """Keeps what it is told."""
+    """Records the calls."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, int]] = []
@@ -92,7 +92,12 @@ def test_the_live_line_is_printed_once_a_trial_where_there_is_no_terminal() -> N
 def test_the_monitor_counts_what_was_recorded_once() -> None:
     monitor = Counting()
     tell(Metrics(monitor))
-    assert monitor.rows == [(1, 0, 0), (2, 0, 0), (1, 3, 1), (2, 2, 0)]  # of earlier runs: no artifacts
+    assert monitor.rows == [
+        (1, 0, 0),
+        (2, 0, 0),
+        (1, 3, 1),
+        (2, 2, 0),
+    ]  # artifacts of earlier runs are not counted
     assert monitor.states == [(4, 1, 1, 0), (4, 1, 1, 1), (4, 2, 2, 0)]
     assert monitor.qualities == [(0.5, None), (0.4, 0.1)]
 

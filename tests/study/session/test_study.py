@@ -1,4 +1,4 @@
-"""A study under way: ask and tell, what is running, what is known, study.json."""
+"""The state of a running study: ask and tell, running trials, known settings, study.json."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_trial_is_written_down_before_it_starts_and_known_once_told(tmp_path: 
 
 
 def test_no_setting_is_asked_twice_and_an_exhausted_space_ends(tmp_path: Path) -> None:
-    """Rounding has six settings: those under way and those that are known are not asked again."""
+    """Rounding has six settings: running and known ones are not asked for again."""
     study = opened(tmp_path, defenses=("rounding",), trials=9)
     running = [asked(study) for _ in range(3)]
     for spec in running[:2]:

@@ -1,4 +1,4 @@
-"""Why a trial has no outcome: the kind follows the exception, and survives processes, JSON and records."""
+"""The kind of a TrialFailure follows from the exception, also through processes, JSON and records."""
 
 from __future__ import annotations
 
