@@ -59,8 +59,8 @@ class Arguments:
     data_root: Path | None = None
     """data folder; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
     victim: str | None = None
-    """the classifier, where the records are of somebody's own: module:factory or file.pt2, as for pareto.py.
-    Both run code; what the records name is never loaded"""
+    """the classifier, if the study is of a user's own: module:factory or file.pt2, as for pareto.py. Both run
+    code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
     storage: str | None = None

@@ -43,8 +43,8 @@ class Arguments:
     vectors: Literal["auto", "yes", "no"] = "auto"
     """clean against released vectors: auto (if trained parts are there), yes (trains what is missing), no"""
     victim: str | None = None
-    """for the vectors, where the records are of somebody's own classifier: module:factory or file.pt2, as for
-    pareto.py. Both run code; what the records name is never loaded"""
+    """for the vectors, if the study is of a user's own classifier: module:factory or file.pt2, as for
+    pareto.py. Both run code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
     data_root: Path | None = None

@@ -63,7 +63,8 @@ class OwnVictim:
 
     victim: str | None = None
     """your own classifier, images in [0, 1] to logits: module:factory (in the current folder or an installed
-    package) or file.pt2 (torch.export). Both run code: use nobody else's. Default: one is trained"""
+    package) or file.pt2 (torch.export). Both run code: use only files that you trust. Default: one is
+    trained"""
     victim_state: str | None = None
     """weights for --victim module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
 
