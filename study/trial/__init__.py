@@ -2,4 +2,13 @@
 
 from mipoison._moved import forward
 
-__getattr__ = forward(__name__, "study.trial.run")
+__getattr__ = forward(
+    __name__,
+    "study.trial.run",
+    {
+        "complete": "record_trial",
+        "execute": "run_and_record",
+        "relate": "relate_to_anchors",
+        "was_lost": "is_machine_failure",
+    },
+)
