@@ -1,4 +1,4 @@
-"""The experiments: trials on Ray or in this process, their records, and what is read from them."""
+"""The experiments: run trials on Ray or in this process, store their records, and analyse them."""
 
 from mipoison._moved import redirect
 
@@ -36,5 +36,14 @@ redirect(
         "study.together": "study.trial.joint_training",
         "study.tuning": "study.executors.tune",
         "study.worker": "study.trial.worker",
-    }
+    },
+    renamed={
+        "study.crew": {"Crew": "WorkerGroup"},
+        "study.cut": {"cut_record": "pruned_record"},
+        "study.driver": {"cut_share": "pruned_counts"},
+        "study.group": {"Alone": "SingleRank"},
+        "study.tally": {"Tally": "ProgressActor", "tallied": "progress_actor"},
+        "study.tuning": {"Driver": "TuneSearcher", "Causes": "TrialErrors"},
+        "study.worker": {"lost_trial": "failed_trial"},
+    },
 )

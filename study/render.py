@@ -1,15 +1,15 @@
-"""Tables and figure of a finished study from its records alone: nothing is run.
+"""Write the tables and the figure of a finished study from its records, without running anything.
 
-``python study/render.py results/digits-same`` renders a study's folder; ``--compact OUT`` writes a small copy
-of the records (two Parquet files and the settings) that renders to the same page.
+``python study/render.py results/digits-same`` renders a study's folder; ``--compact OUT`` also writes a small
+copy of the records (two Parquet files and the settings), from which the same tables can be rendered.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import sys
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render; 0 if done, 2 for bad input, 128 + number: a signal."""
+    """Render; returns the exit code: 0 success, 2 invalid input, 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -69,7 +69,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; what is written is whole", markup=False)
+        errors.print(f"{interrupts.reason}; files that were written are complete", markup=False)
         return interrupts.exit_code
     console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
     return 0

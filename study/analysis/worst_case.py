@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.scene_config import PATHS
-from study.records.status import CUT
+from study.records.status import PRUNED
 
 ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
 IDENTITY = ("trial", "episode_id", "attempt", "seed", "defense", "attack", "status")
@@ -105,7 +105,7 @@ def prepare(episodes: pd.DataFrame) -> Prepared:
     rows[PLACE] = np.arange(len(rows))
     for column in (ACCURACY, ERROR, *SHARED):
         rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    rows["_cut"] = (rows["status"] == CUT).fillna(False).astype(bool)
+    rows["_cut"] = (rows["status"] == PRUNED).fillna(False).astype(bool)
     rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_cut"]
     rows = rows[rows["trial"].notna()]
     key = ["trial", "attack", "seed"]

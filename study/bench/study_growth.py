@@ -133,11 +133,11 @@ def measure(template: Template, trials: int) -> Cost:
         memory, began = _rss_kb(), time.process_time()
         with contextlib.ExitStack() as held:
             study = open_study(settings, Console(file=io.StringIO()), held)
-            study.standing()
+            study.progress()
             resume = time.process_time() - began
             memory = _rss_kb() - memory
             line = LiveLine(Progress(Console(file=io.StringIO())))
-            line.on_trials_started(study.standing(), 1)
+            line.on_trials_started(study.progress(), 1)
             loop = TrialLoop(LocalExecutor(), [line], study.lease)
             asks, dones = [], []
             for _ in starting_points(study.search.families):  # after them the sampler suggests

@@ -17,14 +17,14 @@ from study.paper.measured import Measured
 from study.paper.run import FOLDER
 from study.records.finished import EPISODES, small_parquet
 from study.records.reading import Unreadable, fetch
-from study.records.store import ABOUT
+from study.records.store import STUDY_FILE
 
 
 def write_compact(found: Mapping[str, Measured], out: Path) -> None:
     """Write each run's episodes, settings, diagnostics and images as Parquet and JSON; no images of faces."""
     for run, measured in found.items():
         target = Storage(out).below(f"{FOLDER}/{measured.folder}")  # symbolic links are not followed
-        target.write(ABOUT, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
+        target.write(STUDY_FILE, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
         target.write(EPISODES, small_parquet(measured.episodes.dropna(axis=1, how="all")))
         for name in (VECTORS, COSINE):
             with suppress(Unreadable):  # the figures warn of it

@@ -20,7 +20,7 @@ from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.session.callbacks import LiveLine
 from study.session.loop import FixedTrials, TrialLoop
-from study.session.study import template_of, write_about
+from study.session.study import template_of, write_study_file
 from study.settings.study_settings import SCENES, StudySettings
 
 FOLDER = "reproduction"
@@ -38,7 +38,7 @@ def check_settings(settings: StudySettings, records: Records, resume: bool) -> N
     Raises:
         ConfigError: records exist and ``resume`` is False, or they were made with other settings.
     """
-    stored = records.read_about()
+    stored = records.read_study_file()
     if stored is None:
         return
     changed = settings.changes(stored["settings"], *SCENES)
@@ -101,7 +101,7 @@ def run_rows(
     if not todo:
         console.print(f"{records.study}: nothing left to run", highlight=False)
         return
-    write_about(records, settings.identity(*SCENES))
+    write_study_file(records, settings.identity(*SCENES))
     # There is no search: every setting counts as feasible.
     template = dataclasses.replace(template_of(settings, records), max_accuracy_drop=1.0)
     specs = {}

@@ -19,7 +19,7 @@ from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
 from study.records.reading.episodes import compact_of
 from study.records.schema import episode_schema, part_of_schema, to_frame
-from study.records.store import ABOUT, Records, check_name
+from study.records.store import STUDY_FILE, Records, check_name
 from study.runtime.plain import visible_line
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
@@ -84,12 +84,12 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
         root, name, place = str(path.parent), path.name, str(path)
     storage = Storage(root)
     try:
-        stored = fetch(storage, f"{name}/{ABOUT}", MAX_JSON_BYTES)
+        stored = fetch(storage, f"{name}/{STUDY_FILE}", MAX_JSON_BYTES)
         if stored is None:
-            raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
-        about = about_to_show(stored, f"{name}/{ABOUT}")
+            raise ConfigError(f"{place}: no study here ({STUDY_FILE} is missing)")
+        about = about_to_show(stored, f"{name}/{STUDY_FILE}")
     except Unreadable as error:
-        raise ConfigError(f"{place}: {ABOUT} is damaged ({error})") from error
+        raise ConfigError(f"{place}: {STUDY_FILE} is damaged ({error})") from error
     schema = episode_schema() if wanted is None else part_of_schema(wanted)
     episodes = compact_episodes(storage, f"{name}/{EPISODES}", schema)
     if episodes is not None and len(episodes):
@@ -122,7 +122,7 @@ def _name(about: Mapping[str, Any], folder: str) -> str:
     try:
         return check_name(about.get("study", folder))
     except ConfigError as error:
-        leave_out(f"{folder}/{ABOUT}: study", error)
+        leave_out(f"{folder}/{STUDY_FILE}: study", error)
         return visible_line(folder)
 
 
@@ -133,7 +133,7 @@ def write_compact(study: StoredStudy, out: Path) -> None:
         if frame is not None:
             target.write(name, small_parquet(frame.dropna(axis=1, how="all")))
     about = {"study": study.name, **{k: study.about[k] for k in KEPT if k in study.about}}
-    target.write(ABOUT, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
+    target.write(STUDY_FILE, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
 
 
 def small_parquet(frame: pd.DataFrame) -> bytes:

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-CUT = "cut"
+PRUNED = "cut"
 """The episode was not run, because label-only already dominated its setting."""

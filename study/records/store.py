@@ -40,7 +40,7 @@ from study.records.schema import episode_schema, part_of_schema, to_frame, to_ta
 
 log = logging.getLogger(__name__)
 
-ABOUT = "study.json"
+STUDY_FILE = "study.json"
 """File with a study's settings, versions and command line."""
 
 
@@ -209,20 +209,20 @@ class Records:
         except Unreadable as error:
             raise self._damaged(name, error) from error
 
-    def read_about(self) -> dict[str, Any] | None:
+    def read_study_file(self) -> dict[str, Any] | None:
         """The content of ``study.json``, for a study that is resumed; None if there is no study.
 
         Raises:
             ConfigError: the file holds no settings.
         """
         try:
-            data = fetch(self.storage, f"{self.study}/{ABOUT}", MAX_JSON_BYTES)
+            data = fetch(self.storage, f"{self.study}/{STUDY_FILE}", MAX_JSON_BYTES)
             if data is None:
                 return None
             about = about_of(data)
             return about | {"settings": settings_of(about)}
         except Unreadable as error:
-            raise self._damaged(ABOUT, error) from error
+            raise self._damaged(STUDY_FILE, error) from error
 
     def _damaged(self, name: str, error: Unreadable) -> ConfigError:
         return ConfigError(

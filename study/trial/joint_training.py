@@ -1,7 +1,7 @@
-"""Attackers of a trial trained together, over its seeds and views, where that is faster.
+"""Train the attackers of a trial jointly, over its seeds and views, where that is faster.
 
-Each attacker first asks its own metered oracle and builds its own pairs, as alone; what is shared is the
-kernels of the training, see :mod:`mipoison.attacks.stacked`.
+Each attacker still queries its own metered oracle and builds its own pairs. Only the GPU kernels of the
+training are shared, see :mod:`mipoison.attacks.stacked`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from mipoison.training import Job
 log = logging.getLogger(__name__)
 
 STACKED = ("auto", "on", "off")
-"""``auto``: on a GPU, where small networks leave it idle between kernels. On a CPU training is bound by
-arithmetic, and grouped convolutions are the slower ones but for the smallest networks (see
-``study/PERFORMANCE.md``)."""
+"""Values of the setting. ``auto`` trains jointly on a GPU, which small networks leave idle between kernels.
+On a CPU grouped convolutions are slower, except for the smallest networks (see ``study/PERFORMANCE.md``)."""
 
 
-def stacks(setting: str) -> bool:
-    """Whether attackers are trained together in this process."""
+def trains_jointly(setting: str) -> bool:
+    """Whether this process trains attackers jointly, given one of :data:`STACKED`."""
     return setting == "on" or (setting == "auto" and torch.cuda.is_available())
 
 
-def fit_together(
+def fit_jointly(
     indices: Sequence[int], episodes: Sequence[EpisodeConfig], deployments: Mapping[int, Deployment]
 ) -> dict[int, Fitted | Exception]:
-    """Fit those of some episodes' attackers that can be trained together: index -> it, or what it raised.
+    """Fit the attackers that can be trained jointly: index of the episode -> fitted attacker or exception.
 
-    An attacker whose training is not one job (closed forms, MLP, ``tuned``, diffusion) is left out: it is
-    fitted by itself. An attacker that raises does so alone.
+    Attackers whose training is not a single job (closed forms, MLP, ``tuned``, diffusion) are left out; the
+    caller fits them one by one. An exception of one attacker does not affect the others.
     """
     out: dict[int, Fitted | Exception] = {}
     begun: dict[int, tuple[AttackInputs, Job, float]] = {}

@@ -1,4 +1,4 @@
-"""An object store that several files of tests share."""
+"""A fixture that several test files share: an object store."""
 
 from collections.abc import Iterator
 

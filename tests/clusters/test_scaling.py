@@ -1,4 +1,4 @@
-"""Scheduling measured: the arithmetic by hand, one small cluster for real; storage costs that do not grow."""
+"""Scheduling efficiency, computed by hand and measured on a small cluster; requests per trial do not grow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_without_a_second_trial_there_is_no_pause() -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_two_nodes_for_real() -> None:
-    """Trials run on both nodes at once, one after the other, on workers that stay."""
+    """Trials run on both nodes at the same time, and each node reuses its worker."""
     found = measure(nodes=2, trials_per_node=3, length_s=1.0)
     assert (found.nodes, found.trials) == (2, 6)
     assert found.wall_s >= 3.0
@@ -53,5 +53,8 @@ def test_a_trial_asks_as_much_of_the_storage_in_a_large_study_as_in_a_small_one(
     assert (few.trials, many.trials) == (2, 12)
     assert many.episodes - few.episodes == 10 * 21
     assert few.requests == many.requests
-    assert Counter(many.requests).keys() == {"read", "write"}  # no listing: it would grow with the study
+    assert Counter(many.requests).keys() == {
+        "read",
+        "write",
+    }  # no listing, whose cost would grow with the study
     assert many.compact_mb < many.small_mb

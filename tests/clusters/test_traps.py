@@ -1,4 +1,4 @@
-"""Traps of Ray, Tune, Train and Optuna that this study has to walk around; each was met once."""
+"""Surprising behaviour of Ray, Tune, Train and Optuna that this study works around."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from simulated import (
     private_environment,
 )
 
-from study.executors import worker_group as crew_module
-from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
-from study.executors.tune import Causes
+from study.executors import worker_group as worker_group_module
+from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
+from study.executors.tune import TrialErrors
 from study.executors.tune import TuneSearcher as Searcher
-from study.executors.worker_group import Crew
+from study.executors.worker_group import WorkerGroup
 from study.search.sampler import Search
 from study.trial.spec import TrialSpec
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""
-CREW = Crew(0, 1, 0, True)
+WORKER_GROUP = WorkerGroup(0, 1, 0, True)
 SPEC = TrialSpec(
     study="s",
     max_accuracy_drop=0.02,
@@ -53,9 +53,9 @@ pytestmark = pytest.mark.timeout(580 * SLACK)
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What came of trials that end in every way (``tune_ends.py``)."""
+    """The outcomes of trials that end in different ways (``tune_ends.py``)."""
     with private_environment() as environment:
-        # Not the token of the simulated clusters: the local Ray makes its own.
+        # Without the token of the simulated clusters: the local Ray creates its own.
         environment = {k: v for k, v in environment.items() if not k.startswith("RAY_AUTH")}
         environment["PYTHONPATH"] += f":{Path(__file__).parent}"
         done = subprocess.run(
@@ -71,7 +71,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_every_end_of_a_trial_is_heard_once(ends: dict[str, Any]) -> None:
-    """A missing objective aborts Tune's run, NaN leaves Optuna's trial running, losses may be dropped."""
+    """A missing objective aborts Tune's run, NaN leaves Optuna's trial running, lost trials may disappear."""
     heard = {trial.partition(" ")[2]: (outcome, error) for trial, outcome, error in ends["heard"]}
     assert len(ends["heard"]) == 10
     assert len({trial for trial, _, _ in ends["heard"]}) == 10
@@ -84,7 +84,7 @@ def test_every_end_of_a_trial_is_heard_once(ends: dict[str, Any]) -> None:
         outcome, error = heard[end]
         assert outcome is None
         assert f"{1 + RETRIES} times" in error
-    # Each once, the one that died once twice, and those that never end well as often as they may.
+    # Each trial runs once, the one that died once twice, those that always die until their last retry.
     assert ends["starts"] == 10 + 1 + 3 * RETRIES
 
 
@@ -96,18 +96,18 @@ def test_no_more_trials_at_once_than_asked_for(ends: dict[str, Any]) -> None:
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
 def test_a_local_ray_listens_on_loopback_alone(ends: dict[str, Any]) -> None:
-    assert len(ends["addresses"]) >= 3  # head, raylet, workers: something was found
+    assert len(ends["addresses"]) >= 3  # head, raylet and workers were found
     assert set(ends["addresses"]) <= LOOPBACK
 
 
 @pytest.mark.ray
 def test_no_token_is_left_in_the_home_folder(ends: dict[str, Any]) -> None:
-    assert [name for name in ends["tokens"] if name != "token"] == []  # that one is the fixture's own
+    assert [name for name in ends["tokens"] if name != "token"] == []  # the fixture created that one
 
 
 @pytest.mark.ray
 def test_train_trials_take_turns_where_only_one_fits(tmp_path: Path) -> None:
-    """Two workers of a CPU each on two nodes, two trials at once, no dashboard.
+    """Two workers with one CPU each on two nodes, two trials at a time, no dashboard.
 
     A trial that held a CPU while it waits for its workers would wait for ever, and so would the second trial
     if the first one's placement group stayed (Train's own clean-up asks the dashboard).
@@ -123,7 +123,7 @@ def test_train_trials_take_turns_where_only_one_fits(tmp_path: Path) -> None:
 
 
 def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train retries for ever by default; two NCCL ranks cannot share a GPU."""
+    """By default Train retries without limit, and two NCCL ranks cannot share a GPU."""
     asked: dict[str, Any] = {}
 
     class Trainer:
@@ -134,31 +134,31 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
             return type("Result", (), {"return_value": 7})
 
     released: list[str] = []
-    monkeypatch.setattr(crew_module, "Trainer", Trainer)
-    monkeypatch.setattr(crew_module, "release", released.append)
+    monkeypatch.setattr(worker_group_module, "Trainer", Trainer)
+    monkeypatch.setattr(worker_group_module, "release", released.append)
     for loopback in (False, True):
-        assert Crew(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
+        assert WorkerGroup(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
         assert asked["torch_config"].backend == "gloo"
         assert asked["run_config"].failure_config.max_failures == 0
         assert asked["run_config"].failure_config.controller_failure_limit == 0
         assert asked["scaling_config"].resources_per_worker == {"CPU": 1, "GPU": 0.5}
-    assert len(set(released)) == 2  # each run's placement group, by a name of its own
+    assert len(set(released)) == 2  # each run released its own placement group
 
 
 def test_the_searcher_can_be_pickled_and_is_never_restored(tmp_path: Path) -> None:
-    """Tune pickles it now and then: neither the study nor a space of lambdas may be in it."""
-    searcher = Searcher(lambda: None, lambda spec, end: None, Crew(0, 1, 0, True), 3)
+    """Tune pickles the searcher from time to time, so it must not contain the study or lambdas."""
+    searcher = Searcher(lambda: None, lambda spec, end: None, WorkerGroup(0, 1, 0, True), 3)
     state = pickle.loads(pickle.dumps(searcher)).__dict__
     assert state == {"n": 3}
     searcher.save(str(tmp_path / "snapshot"))
     assert (tmp_path / "snapshot").read_bytes() == b""
     with pytest.raises(RuntimeError, match="--resume"):
         searcher.restore(str(tmp_path / "snapshot"))
-    pickle.dumps(dataclasses.asdict(Crew(0, 1, 0, True)))
+    pickle.dumps(dataclasses.asdict(WorkerGroup(0, 1, 0, True)))
 
 
 def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
-    """The same seed would suggest again what is known."""
+    """With the same sampler seed, a resumed search would repeat its suggestions."""
 
     def suggestions(seed: int) -> list[Any]:
         search = Search(["noise"], sampler="random", seed=seed, max_accuracy_drop=0.02)
@@ -179,17 +179,17 @@ def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
     ],
 )
 def test_a_loss_is_told_in_a_few_words(text: str, said: str) -> None:
-    assert said in why_lost(text)
+    assert said in loss_of(text)
 
 
 def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
-    """Spot machines go often; a process that dies wherever it runs is the trial's own doing."""
-    causes = Causes()
+    """A lost node gets many retries; a process that dies on every node gets few."""
+    causes = TrialErrors()
     heard: list[str | None] = []
     for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
         (tmp_path / "error.txt").write_text(text)
         causes.on_step_begin(0, [SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))])
-        searcher = Searcher(lambda: SPEC, lambda _, end: heard.append(end.message), CREW, 1, causes)
+        searcher = Searcher(lambda: SPEC, lambda _, end: heard.append(end.message), WORKER_GROUP, 1, causes)
         for _ in range(times):
             assert isinstance(searcher.suggest("a"), dict)
             searcher.on_trial_complete("a", error=True)
@@ -199,9 +199,9 @@ def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
 
 
 def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
-    searcher = Searcher(lambda: SPEC, lambda spec, end: None, CREW, 1)
+    searcher = Searcher(lambda: SPEC, lambda spec, end: None, WORKER_GROUP, 1)
     searcher.suggest("a")
-    assert searcher.suggest("b") is None  # not FINISHED: the trial may be lost yet
+    assert searcher.suggest("b") is None  # not FINISHED: the running trial may still be lost
     searcher.on_trial_complete("a", error=True)
     assert isinstance(searcher.suggest("c"), dict)
     searcher.on_trial_complete("c", {"outcome": "{}"})
@@ -209,7 +209,7 @@ def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
 
 
 def test_no_test_stops_every_ray_of_the_machine() -> None:
-    """`ray stop` ends them all, other people's too."""
+    """`ray stop` ends all Ray processes of the machine, also those of other users."""
     runners = {"run", "Popen", "call", "check_call", "check_output", "system"}
     calls = 0
     for path in sorted((ROOT / "tests").rglob("*.py")):

@@ -22,7 +22,7 @@ from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.scene import split_of
 from study.records.schema import episode_schema
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.search.space import searchable
 from study.settings.study_settings import StudySettings
 
@@ -111,7 +111,7 @@ def episodes(
     failed = (trial % FAILED == FAILED - 1) & (attack == len(attackers) - 1) & (seed == 0)
     late = (trial % CUT_SHORT == CUT_SHORT - 1) & (attack >= (len(attackers) + 1) // 2)
     gone = failed | late
-    status = np.where(failed, "failed", np.where(late, CUT, "ok")).astype(object)
+    status = np.where(failed, "failed", np.where(late, PRUNED, "ok")).astype(object)
     messages = np.where(failed, "ValueError: did not converge", np.where(late, "not run", None))
 
     known: dict[str, Any] = CONSTANT | {

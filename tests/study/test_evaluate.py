@@ -11,7 +11,7 @@ import pytest
 
 from study import evaluate, render
 from study.records.finished import load
-from study.trial.rerun import differences, plain, rows_of, scenes_in, specification
+from study.trial.rerun import differences, rerun_spec, scenes_in, to_records, trial_rows
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +73,15 @@ def test_specification_is_the_recorded_trial(small_study: Path) -> None:
     study = load(small_study)
     trial = searched(small_study, "lpa")
     started = json.loads((small_study / "trials" / f"{trial}.json").read_text())
-    spec = specification(study, trial, None, [], "root", None)
+    spec = rerun_spec(study, trial, None, [], "root", None)
     assert dict(spec.knobs) == started["knobs"]
     assert [scene["seed"] for scene in spec.scenes] == [0, 1]
     assert {(s["limit"], s["victim_steps"], s["decoder_steps"]) for s in spec.scenes} == {(100, 40, 20)}
     assert set(spec.attackers) == {"ridge", "passive", "label-only"}
-    changed = specification(study, trial, None, ["budget=0.25"], "root", None)
+    changed = rerun_spec(study, trial, None, ["budget=0.25"], "root", None)
     assert dict(changed.knobs) == started["knobs"] | {"budget": 0.25}
     assert changed.trial == "again-lpa"  # no recorded trial any more
-    assert scenes_in(rows_of(study, trial))[1].seed == 1
+    assert scenes_in(trial_rows(study, trial))[1].seed == 1
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_no_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_differences_count_missing_numbers(small_study: Path) -> None:
-    rows = rows_of(load(small_study), "none")
+    rows = trial_rows(load(small_study), "none")
     n, found = differences(rows, rows)
     assert found == []
     assert n > 100
@@ -120,4 +120,4 @@ def test_differences_count_missing_numbers(small_study: Path) -> None:
     _, found = differences(rows, gone)
     assert {d.column for d in found} == {"ssim"}
     assert len(found) == len(rows)
-    assert plain(gone)[0]["ssim"] is None
+    assert to_records(gone)[0]["ssim"] is None

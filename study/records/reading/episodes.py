@@ -15,10 +15,10 @@ from study.records.reading import Unreadable, leave_out
 from study.records.reading.bounds import check_bounds
 from study.records.reading.documents import config_from
 from study.records.reading.tables import columns_of, parquet
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.runtime.plain import visible_line
 
-STATUSES = {"ok", "failed", CUT}
+STATUSES = {"ok", "failed", PRUNED}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _CHECKED = ("episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status",
          "dataset", "auxiliary")  # fmt: skip

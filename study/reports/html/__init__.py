@@ -20,7 +20,7 @@ from study.reports.html.markup import escape, section
 from study.reports.html.reconstructions import grid
 from study.reports.html.thinning import explain_thinning, thinned
 from study.runtime.plain import visible
-from study.trial.rerun import NOT_GIVEN, Given, of_own_victim
+from study.trial.rerun import NO_VICTIM, GivenVictim, has_own_victim
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("base.js", "frontier.js", "plots.js", "tables.js")
@@ -44,7 +44,7 @@ def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
 
 def _own(study: StoredStudy) -> str:
     """An option for studies of a user's own classifier: the reader names it, never the records."""
-    return " --victim YOUR_CLASSIFIER" if of_own_victim(study.episodes) else ""
+    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
     *,
     with_vectors: bool | None = None,
     data_root: str | None = None,
-    given: Given = NOT_GIVEN,
+    given: GivenVictim = NO_VICTIM,
     progress: vectors.Progress = no_progress,
 ) -> str:
     """Build the page of a study.

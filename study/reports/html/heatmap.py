@@ -10,7 +10,7 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import LABEL_ONLY
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.reports.cells import setting_name
 from study.reports.html.markup import escape, note, scroller
 
@@ -123,9 +123,9 @@ def _cell(
     if cell is None:
         return "<td></td>"
     statuses, errors = cell
-    failed, cut = statuses.count("failed"), statuses.count(CUT)
+    failed, cut = statuses.count("failed"), statuses.count(PRUNED)
     if pd.isna(error):
-        reason = CUT if cut else "failed"
+        reason = PRUNED if cut else "failed"
         why = escape("; ".join(sorted(errors)) or reason)
         return f'<td class="gone" title="{why}">{reason}</td>'
     light = colour(_place(error, *bounds[0]))

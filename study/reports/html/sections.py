@@ -14,7 +14,7 @@ from mipoison.metrics.checks import checks_table
 from study.analysis.check_counts import check_counts
 from study.analysis.frontier import LABEL_ONLY, pareto_front, selection_bias
 from study.records.finished import StoredStudy
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.reports.cells import describe, setting_name
 from study.reports.html.chart_data import flag, number, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
@@ -281,7 +281,7 @@ def failures(episodes: pd.DataFrame) -> str:
         [status, defense, attack, len(group), _named(sorted(set(map(str, group["trial"])))), text]
         for (status, defense, attack, text), group in groups
     ]
-    rows.sort(key=lambda r: (r[0] == CUT, -int(r[3]), *map(str, r[1:3])))
+    rows.sort(key=lambda r: (r[0] == PRUNED, -int(r[3]), *map(str, r[1:3])))
     text = (
         "failed: no measurement, and its seed is left out of its setting's worst case (never counted "
         "as zero). cut: not run, because label-only had already dominated the setting."

@@ -36,7 +36,7 @@ from study.reports.cells import setting_name
 from study.reports.html.chart_data import NAMES
 from study.reports.reconstructions import chosen_settings
 from study.runtime.plain import visible_line
-from study.trial.rerun import NOT_GIVEN, Given, NotGivenError, scenes_in
+from study.trial.rerun import NO_VICTIM, GivenVictim, VictimMissingError, scenes_in
 
 SHOWN = 200
 """Private images whose vectors are shown."""
@@ -86,7 +86,7 @@ def release_vectors(
     root: str,
     data_root: str | None,
     progress: Progress,
-    given: Given = NOT_GIVEN,
+    given: GivenVictim = NO_VICTIM,
     *,
     train: bool = True,
 ) -> Vectors:
@@ -159,7 +159,7 @@ def panels(
     configurations: pd.DataFrame,
     wanted: bool | None,
     data_root: str | None,
-    given: Given,
+    given: GivenVictim,
     progress: Progress,
 ) -> tuple[list[dict[str, Any]], str]:
     """The projections, and a sentence on where the vectors come from or why there are none.
@@ -189,7 +189,7 @@ def panels(
                 vectors = release_vectors(
                     study, configurations, root, data_root, progress, given, train=bool(wanted)
                 )
-        except NotGivenError as error:
+        except VictimMissingError as error:
             leave_out("clean and released vectors", error)
             return [], f"Records hold no vectors, and {error}:"
         except (

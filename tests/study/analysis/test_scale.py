@@ -22,7 +22,7 @@ from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_di
 from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table
 from study.records.schema import to_frame
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.records.store import Records
 from study.reports.html.importance import _Forest
 from study.reports.html.thinning import thinned
@@ -40,7 +40,7 @@ def small_study(seed: int) -> pd.DataFrame:
     frame = to_frame(synthetic.episodes(synthetic.plan(12, rng), seeds, attackers, rng))
     place = rng.permutation(len(frame))
     bad, late = place[: rng.integers(0, 8)], place[10 : 10 + rng.integers(0, 5)]
-    frame.loc[bad, "status"], frame.loc[late, "status"] = "failed", CUT
+    frame.loc[bad, "status"], frame.loc[late, "status"] = "failed", PRUNED
     again = frame.iloc[place[:5]].assign(
         attempt=1, status="ok", reconstruction_error=0.5, attack_accuracy=0.5
     )
@@ -50,19 +50,21 @@ def small_study(seed: int) -> pd.DataFrame:
 def plainly(episodes: pd.DataFrame, trial: str, floor: dict[int, float] | None) -> dict[str, Any]:
     """A setting's numbers, computed by loops over dictionaries, one trial at a time."""
     first: dict[tuple[str, str, int], dict[str, Any]] = {}
-    rows = sorted(episodes.to_dict("records"), key=lambda r: (r["status"] not in ("ok", CUT), r["attempt"]))
+    rows = sorted(
+        episodes.to_dict("records"), key=lambda r: (r["status"] not in ("ok", PRUNED), r["attempt"])
+    )
     for r in rows:
         first.setdefault((r["trial"], r["attack"], r["seed"]), r)
     ran = [r for r in first.values() if r["status"] == "ok" and not pd.isna(r["reconstruction_error"])]
     own = [r for r in first.values() if r["trial"] == trial]
-    gone = {r["attack"] for r in own if r["status"] == CUT}
+    gone = {r["attack"] for r in own if r["status"] == PRUNED}
     suite = sorted({r["attack"] for r in ran} - gone)
     ok = {(r["attack"], r["seed"]): r for r in ran if r["trial"] == trial}
     shared = [s for s in sorted({s for _, s in ok}) if suite and all((a, s) in ok for a in suite)]
     used = [r for (_, s), r in ok.items() if s in shared or not shared]
     by_seed = [[r for r in used if r["seed"] == s] for s in sorted({r["seed"] for r in used})]
     out: dict[str, Any] = {"n_shared_seeds": len(shared), "cut": bool(gone)}
-    out["n_failed"] = sum(r["status"] not in ("ok", CUT) for r in own)
+    out["n_failed"] = sum(r["status"] not in ("ok", PRUNED) for r in own)
     if by_seed:
         out["confidence_distortion"] = np.mean([group[0]["confidence_distortion"] for group in by_seed])
         drops = [group[0]["model_accuracy"] - group[0]["protected_accuracy"] for group in by_seed]

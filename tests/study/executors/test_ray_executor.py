@@ -1,4 +1,4 @@
-"""Trials on a local Ray: two trials, worker groups, a kill and a resume, each run as a person would."""
+"""Studies on a local Ray from the command line: two trials, worker groups, a kill and a resume."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_cost(column: str) -> bool:
 
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
-    """HOME and temporary folder of its own, with a short path: Ray's sockets lie below it."""
+    """An environment with its own HOME and temporary folder; the path is short, as Ray puts sockets there."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         keep = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
@@ -78,7 +78,7 @@ def episodes(storage: Path, name: str) -> pd.DataFrame:
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """What must not depend on how a study was run: everything but costs and the study's own names."""
+    """The columns that must not depend on how a study was run: all except costs and the study's name."""
     frame = frame.drop(columns=[c for c in frame if is_cost(c) or c in ("study", "trial", "attempt")])
     return frame.sort_values(["episode_id"], ignore_index=True)
 
@@ -104,7 +104,7 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
     while not any(folder.glob("t*.parquet")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[0]
-    os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's own processes have to notice
+    os.kill(process.pid, signal.SIGKILL)  # the driver only: Ray's processes have to notice
     process.communicate(timeout=TIMEOUT_S)
     before = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
     assert before
@@ -115,7 +115,7 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
     resumed = episodes(storage, "s")
     assert len(resumed) == len(calm)
     assert resumed["episode_id"].is_unique
-    # With two trials at once the search may go another way; what both runs evaluated has to be equal.
+    # With two trials at a time the search may differ; the settings that both runs evaluated must agree.
     both = set(calm["episode_id"]) & set(resumed["episode_id"])
     assert len(both) >= 8
     pd.testing.assert_frame_equal(
@@ -176,7 +176,7 @@ def command_of(pid: int) -> str:
 
 
 def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path: Path) -> None:
-    """0, 1 and 2 workers, and no Ray at all: the same records; a terminal sees how far the anchors are."""
+    """0, 1 and 2 workers and no Ray give equal records; a terminal shows the progress of the anchors."""
     frames, shown = {}, {}
     for name, more in {
         "local": ("--executor", "local"),
@@ -200,8 +200,8 @@ def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path:
     assert len(frames["local"]) == 3 * 2
     for name in ("one", "two"):
         pd.testing.assert_frame_equal(frames["local"], frames[name])
-    assert not list(Path(environment["TMPDIR"]).glob("mipoison-*"))  # nothing of a run is left behind
-    # One scene and two anchors: a Train run's workers count them, in processes of their own.
+    assert not list(Path(environment["TMPDIR"]).glob("mipoison-*"))  # the run leaves nothing behind
+    # The workers count one scene and two anchors through the progress actor.
     for name, output in shown.items():
         counts = {int(n) for n in re.findall(r"[━─] (\d)/3 \|", output)}
         assert 0 in counts, (name, counts)
@@ -215,4 +215,4 @@ def test_too_many_workers_are_refused(environment: dict[str, str], tmp_path: Pat
     assert "workers = 1000" in output
     assert "CPUs needed" in output
     assert "GPUs needed" in output
-    assert not any(tmp_path.glob("*/study.json"))  # refused before anything began
+    assert not any(tmp_path.glob("*/study.json"))  # refused before anything was written

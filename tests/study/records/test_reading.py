@@ -31,7 +31,7 @@ from study.reports.html import build
 from study.reports.report_files import markdown_of
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
-from study.trial.run import read_anchors, relate
+from study.trial.run import read_anchors, relate_to_anchors
 
 RESULTS = Path(render.__file__).parent / "results" / "reproduction" / "mnist"
 SETTINGS: dict[str, Any] = {
@@ -57,10 +57,10 @@ def resume(folder: Path) -> None:
     settings = StudySettings(**SETTINGS, storage=str(folder.parent), name=folder.name)
     with contextlib.ExitStack() as held:
         study = open_study(settings, Console(file=io.StringIO()), held)
-        study.standing()
+        study.progress()
         assert study.ask() is not None
         rows = [row for rows in study.finished.values() for row in rows][:3]
-        relate(rows, read_anchors(study.records))
+        relate_to_anchors(rows, read_anchors(study.records))
         frontier_table(study.records.read(), 0.02)
 
 

@@ -1,4 +1,4 @@
-"""The live line's quality against the one computed from all records at once."""
+"""The quality from outcomes equals the one computed from all records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frontier on fresh seeds: other seeds, same settings, read back on resume; the comparison table."""
+"""The frontier on held-out seeds: same settings, other seeds, not repeated on resume; its table."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fresh_seeds_follow_those_of_the_search(root: Path) -> None:
-    searched, fresh = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
+    searched, held_out = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
     assert set(searched["seed"]) == {0, 1}
-    assert set(fresh["seed"]) == {2, 3}
-    assert not set(searched["episode_id"]) & set(fresh["episode_id"])
+    assert set(held_out["seed"]) == {2, 3}
+    assert not set(searched["episode_id"]) & set(held_out["episode_id"])
     front = pd.read_parquet(root / "s" / "frontier.parquet")
-    assert set(fresh["trial"]) == set(front["trial"]) | {"none", "label-only"}
+    assert set(held_out["trial"]) == set(front["trial"]) | {"none", "label-only"}
     knobs = ["trial", "defense", "defense.budget", "defense.decimals"]
-    both = searched[knobs].drop_duplicates().merge(fresh[knobs].drop_duplicates(), how="inner")
-    assert set(both["trial"]) == set(fresh["trial"])  # the same settings
+    both = searched[knobs].drop_duplicates().merge(held_out[knobs].drop_duplicates(), how="inner")
+    assert set(both["trial"]) == set(held_out["trial"])  # the same settings
 
 
 def test_the_comparison_is_a_function_of_both_sets_of_episodes(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""A study belongs to its images, not to the path that they were read from."""
+"""A study is identified by its images, not by their path."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the current folder and the user's home."""
+    """A copy of the folder, as the current folder and the user's home."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -80,7 +80,7 @@ def change_one_image(root: Path) -> None:
 
 
 def about(**changes: Any) -> None:
-    """Change ``study.json``; None takes an entry away."""
+    """Change ``study.json``; None removes an entry."""
     path = Path("out/s/study.json")
     stored = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in stored.items() if value is not None}))
@@ -119,7 +119,7 @@ def test_a_study_begun_earlier_is_known_by_its_records(here: Path) -> None:
     with pytest.raises(ConfigError, match="not those that study 's' was begun"):
         opened("folder:copy")
     shutil.rmtree("out/s/episodes")
-    assert not opened("folder:copy").finished  # nothing is kept that could be mixed up
+    assert not opened("folder:copy").finished  # there are no records that could be mixed
 
 
 def test_an_archive_of_faces_may_be_moved(here: Path) -> None:
@@ -182,7 +182,9 @@ def test_the_classifier_of_an_earlier_version_is_known_again(
     assert same.scenes()[0].victim_name == f"earlier_net:make@{earlier}"
     assert now.continuing(now.identity() | {"victim_digest": "0" * 16}) is now
     assert now.continuing(now.identity()) is now
-    monkeypatch.setattr("mipoison.scene.check_victim", lambda *_: None)  # it is not trained
+    monkeypatch.setattr(
+        "mipoison.scene.check_victim", lambda *_: None
+    )  # the victim is not trained, so the check would fail
     scene = same.scenes()[0]
     own_victim(scene, split_of(scene), torch.device("cpu"))
     with pytest.raises(ConfigError, match="is not the study's"):

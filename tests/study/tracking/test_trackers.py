@@ -1,4 +1,4 @@
-"""Copies of a study for other tools: they say what the records say, and do no harm when they fail."""
+"""Trackers: their copies equal the records, and a failing tracker does not affect the study."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def journal(root: Path) -> optuna.Study:
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three trials, the third by a resumed run, with every tracker that needs nothing else installed."""
+    """Three trials, the third in a resumed run, with all trackers that need no further package."""
     root = tmp_path_factory.mktemp("tracked")
     run(root, "--trials", "2", "--tensorboard")
     run(root, "--trials", "3", "--tensorboard", "--resume")

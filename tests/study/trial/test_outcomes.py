@@ -1,4 +1,4 @@
-"""What the search is told of a trial: alone or with others, against a slow loop."""
+"""The outcome of a trial, computed alone and together with others, against a slow loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEEDS = (0, 1, 2)
 
 
 def trial(rng: np.random.Generator, name: str) -> list[dict[str, Any]]:
-    """A trial's records: distortion and accuracy are a seed's, the attack's success differs."""
+    """A trial's records: distortion and accuracy depend on the seed only, the attack's success on both."""
     rows = []
     for seed in SEEDS:
         distortion, accuracy, drop = rng.random(), 0.9 + 0.1 * rng.random(), 0.02 * rng.random()
@@ -72,7 +72,7 @@ def test_many_at_once_are_told_as_each_alone() -> None:
         assert {k: together[name][k] for k in expected} == pytest.approx(expected, rel=1e-12)
     shared = slowly([r for r in trials["t1"] if r["seed"] != trials["t1"][4]["seed"]])
     assert {k: together["t1"][k] for k in shared} == pytest.approx(shared, rel=1e-12)
-    for name in ("t2", "t4"):  # the strongest attacker may be the one that says nothing
+    for name in ("t2", "t4"):  # the attacker that failed may be the strongest one
         assert together[name]["worst_attack_accuracy"] is None
         assert together[name]["worst_reconstruction_error"] is None
     assert together["t3"]["cut"] == 3

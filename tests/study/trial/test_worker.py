@@ -1,4 +1,4 @@
-"""A trial on one rank and on several: the same records; and failures that become records."""
+"""A trial gives the same records on one rank and on several, and failures become records."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from study.records.schema import to_table
 from study.trial import worker
 from study.trial.preparation import prepare_scene
 from study.trial.ranks import TorchGroup
-from study.trial.run import outcome_of, relate
+from study.trial.run import outcome_of, relate_to_anchors
 from study.trial.spec import TrialResult, TrialSpec
-from study.trial.worker import lost_trial, run_trial
+from study.trial.worker import failed_trial, run_trial
 
 SEEDS = (0, 1)
 TIMEOUT_S = 30
@@ -68,7 +68,7 @@ def spec_of(
 
 
 def measured(records: list[Record]) -> list[Record]:
-    """Records without what two runs cannot share."""
+    """Records without the columns that differ between runs."""
     cost = ("seconds_", "peak_memory_mb")
     return [
         {k: v for k, v in r.items() if not k.startswith(cost) and not k.endswith("_ms_per_sample")}
@@ -78,7 +78,7 @@ def measured(records: list[Record]) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage root with both seeds' victims, evaluators and substitutes, and no episode."""
+    """A storage root with both seeds' victims, evaluators and substitutes, without episodes."""
     root = tmp_path_factory.mktemp("prepared")
     for seed in SEEDS:
         prepare_scene(scene(seed), str(root), None)
@@ -92,7 +92,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialResult]:
-    """Two defenses, one of which is fitted and couples nothing, on one rank."""
+    """The results of several defenses on one rank."""
     root = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("alone") / "root"))
     return {name: run_trial(spec_of(root, name, knobs)) for name, knobs in DEFENDED.items()}
 
@@ -114,7 +114,7 @@ def expect_same(one: TrialResult, other: TrialResult) -> None:
 
 
 class Baton:
-    """Ranks in threads of which one runs at a time, from gather to gather: randomness is not thread safe."""
+    """Ranks as threads, one of which runs at a time, since global random state is not thread safe."""
 
     def __init__(self, size: int) -> None:
         self.size, self.values, self.turn = size, [[] for _ in range(size)], 0
@@ -130,7 +130,7 @@ class Baton:
                     out[rank] = work(_Rank(self, rank))
                 except BaseException as error:
                     out[rank] = error
-                    self.meeting.abort()  # the others would wait for it
+                    self.meeting.abort()  # otherwise the other ranks would wait for it
 
         threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.size)]
         for thread in threads:
@@ -152,7 +152,7 @@ class _Rank:
 
     def gather(self, value: Any) -> list[Any]:
         turn, self.gathers = self.gathers, self.gathers + 1
-        self.baton.values[self.rank].append(pickle.dumps(value))  # as it would travel
+        self.baton.values[self.rank].append(pickle.dumps(value))  # as between processes
         self.baton.running.release()
         try:
             self.baton.meeting.wait(TIMEOUT_S)
@@ -162,7 +162,7 @@ class _Rank:
 
 
 def gloo_rank(rank: int, size: int, folder: str, spec: TrialSpec) -> None:
-    """One process of a real process group; at top level, so that it can be spawned."""
+    """One process of a real process group; at module level, so that it can be spawned."""
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(f"{folder}/meet", size)
     timeout = timedelta(seconds=4 * TIMEOUT_S)
@@ -187,7 +187,9 @@ def test_records_are_in_the_order_of_the_episodes(alone: dict[str, TrialResult])
         assert {(p.shape, p.dtype) for p in result.pictures.values()} == {
             ((10, 1, 16, 16), np.dtype(np.uint8))
         }
-        to_table([r | {"study": "s", "trial": "t", "attempt": 0} for r in result.records])  # all have a place
+        to_table(
+            [r | {"study": "s", "trial": "t", "attempt": 0} for r in result.records]
+        )  # every column is in the schema
 
 
 @pytest.mark.parametrize("defense", DEFENDED)
@@ -319,7 +321,7 @@ def test_failing_poisoning_fails_all_its_episodes(root: Path, monkeypatch: pytes
 def test_a_fit_that_fails_on_one_rank_alone_fails_the_trial_on_all(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when one GPU of several has no memory left: the ranks must agree on what goes on."""
+    """An error on one rank only, such as a GPU without memory: the ranks must agree on the seeds that run."""
     fit, failing = TangentNoise.fit, threading.local()
 
     def fail(self: TangentNoise, view: Any, *, rng: Any) -> None:
@@ -355,7 +357,7 @@ def test_a_measurement_that_is_no_number_fails_the_episode(
     monkeypatch.setattr(worker, "attack_and_measure", measure)
     assert (
         run_trial(spec_of(root, scenes=(scene(0),))).records[0]["status"] == "ok"
-    )  # not kept as if it were finished
+    )  # a failed episode is not stored as finished
 
 
 def test_a_scene_that_cannot_be_prepared_fails_its_seed_alone(
@@ -380,7 +382,7 @@ def test_a_scene_that_cannot_be_prepared_fails_its_seed_alone(
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Kinds of the artifacts that are made from here on."""
+    """The kinds of the artifacts that are made from now on."""
     found: list[str] = []
     store = ArtifactStore._store
 
@@ -399,7 +401,7 @@ def test_a_second_run_reads_everything_back(
 ) -> None:
     spec = spec_of(root, "lpa", DEFENDED["lpa"])
     first = run_trial(spec)
-    assert sorted(made) == ["episode"] * 4  # the models are there
+    assert sorted(made) == ["episode"] * 4  # the models existed
     made.clear()
     scenes_module._remembered.cache_clear()
     monkeypatch.setattr(worker, "attack_and_measure", None)
@@ -409,7 +411,7 @@ def test_a_second_run_reads_everything_back(
     assert all(
         scenes_module.scene_for(SceneConfig(**s), str(root), None).store.made == 0 for s in spec.scenes
     )
-    assert second.records == first.records  # seconds and all
+    assert second.records == first.records  # including the seconds
     expect_same(second, first)
 
 
@@ -432,7 +434,7 @@ def test_a_lost_trial_keeps_what_it_had_finished(root: Path, monkeypatch: pytest
         break_attack(patch, "label-only", KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             run_trial(spec)
-    lost = lost_trial(spec, "WorkerCrashedError: killed")
+    lost = failed_trial(spec, "WorkerCrashedError: killed")
     assert [r["status"] for r in lost.records] == ["ok", "failed", "failed", "failed"]
     assert {r["error"] for r in lost.records[1:]} == {"LostError: WorkerCrashedError: killed"}
     assert [r["episode_id"] for r in lost.records] == [e.episode_id for e in spec.episodes()]
@@ -489,32 +491,32 @@ BARE = [made_up("none", a, s, 0.030 + 0.001 * s, confidence_distortion=0.0, atta
 
 def test_excess_is_over_the_floors_own_worst_attacker() -> None:
     records = [made_up("noise", "passive", 0, 0.030, 0.7), made_up("noise", "raw", 1, 0.066, 0.7)]
-    first, second = relate(records, [*FLOOR, *BARE])
+    first, second = relate_to_anchors(records, [*FLOOR, *BARE])
     assert first["excess_leakage"] == pytest.approx(1 - 0.030 / 0.040)
     assert first["excess_attack_accuracy"] == pytest.approx(0.7 - 0.6)
     assert second["excess_leakage"] == pytest.approx(1 - 0.066 / 0.060)
     assert second["excess_attack_accuracy"] == pytest.approx(0.7 - 0.8)
-    assert "excess_leakage" not in records[0]  # the given ones are left alone
-    floor = relate(FLOOR, [*FLOOR, *BARE])
+    assert "excess_leakage" not in records[0]  # the given records are not changed
+    floor = relate_to_anchors(FLOOR, [*FLOOR, *BARE])
     assert [r["excess_leakage"] for r in floor[:2]] == [0.0, 0.0]
     assert floor[2]["excess_leakage"] == pytest.approx(1 - 0.050 / 0.040)
 
 
 def test_a_floor_attacker_that_failed_on_a_seed_is_compared_on_the_others() -> None:
-    """Over seed 0 alone, which both have, raw is the worse one; it gives the floor of both seeds."""
+    """On seed 0, the only shared one, raw is the worse attacker, and so it is the reference of both seeds."""
     anchors = [
         made_up("label-only", "passive", 0, 0.055),
         made_up("label-only", "passive", 1, None, None),
         *FLOOR[2:],
     ]
-    rows = relate([made_up("noise", "raw", s, 0.04) for s in SEEDS], anchors)
+    rows = relate_to_anchors([made_up("noise", "raw", s, 0.04) for s in SEEDS], anchors)
     assert [r["excess_leakage"] for r in rows] == pytest.approx([1 - 0.04 / 0.050, 1 - 0.04 / 0.054])
 
 
 def test_without_a_floor_nothing_is_claimed() -> None:
     failed = [r | {"status": "failed", "reconstruction_error": None, "attack_accuracy": None} for r in FLOOR]
     for anchors in ([], BARE, [*failed, *BARE]):
-        (row,) = relate([made_up("noise", "passive", 0, 0.04)], anchors)
+        (row,) = relate_to_anchors([made_up("noise", "passive", 0, 0.04)], anchors)
         assert row.get("excess_leakage") is None
         assert row["check.below_label_only"] is None
 
@@ -527,7 +529,7 @@ def test_checks_are_filled() -> None:
         ),  # worse than the mean image, and than passive
         made_up("noise", "passive", 1, None, None),
     ]
-    fine, bad, failed = relate(records, [*FLOOR, *BARE])
+    fine, bad, failed = relate_to_anchors(records, [*FLOOR, *BARE])
     for row in (fine, bad, failed):
         assert {k for k in row if k.startswith("check.")} == {f"check.{name}" for name in CHECKS}
     assert not any(v for k, v in fine.items() if k.startswith("check."))
@@ -538,10 +540,10 @@ def test_checks_are_filled() -> None:
     assert {v for k, v in failed.items() if k.startswith("check.")} == {None}
     assert "excess_leakage" not in failed
 
-    (under_trained,) = relate([made_up("noise", "passive", 0, 0.043)], [*FLOOR, *BARE])
+    (under_trained,) = relate_to_anchors([made_up("noise", "passive", 0, 0.043)], [*FLOOR, *BARE])
     assert under_trained["check.below_label_only"] is True
     same = dict(confidence_distortion=0.0, attack_set_distortion=0.0)
-    zero = relate(
+    zero = relate_to_anchors(
         [made_up("noise", "passive", 0, 0.030, **same), made_up("noise", "raw", 0, 0.031, **same)],
         [*FLOOR, *BARE],
     )
@@ -589,7 +591,7 @@ def test_an_outcome_that_cannot_be_told_is_none() -> None:
 
 
 def test_an_attacker_that_failed_on_every_seed_is_not_left_out() -> None:
-    """Without its strongest attacker a setting would look protected, and the search would be told so."""
+    """Without its strongest attacker a setting would look protected, so its outcome has no objectives."""
     failed = [made_up("noise", "raw", s, None, None) for s in SEEDS]
     some = outcome_of([made_up("noise", "passive", s, 0.04) for s in SEEDS] + failed, 0.02)
     assert some["failed"] == 2
