@@ -118,7 +118,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             server = _http_server(settings, protected)
             held.callback(_stop, plan)
             held.callback(server.stop, DRAIN_S)
-            with interrupts.prevail(), Progress(console) as progress:
+            with interrupts.override_errors(), Progress(console) as progress:
                 for i, (text, step) in enumerate(steps := _steps(settings, plan, served, server)):
                     progress.note(text, i, len(steps))
                     step()

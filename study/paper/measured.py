@@ -16,7 +16,7 @@ from study.paper.run import FOLDER, records_for
 from study.records.finished import EPISODES, compact_episodes
 from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
-from study.records.store import ABOUT
+from study.records.store import STUDY_FILE
 from study.reports.cells import describe
 
 
@@ -60,12 +60,12 @@ def load(storage: str, faces: str) -> dict[str, Measured]:
     for run in RUNS:
         records = records_for(storage, folder_of(run, faces))
         try:
-            stored = fetch(records.storage, f"{records.study}/{ABOUT}", MAX_JSON_BYTES)
+            stored = fetch(records.storage, f"{records.study}/{STUDY_FILE}", MAX_JSON_BYTES)
             if stored is None:
                 continue
-            about = about_to_show(stored, f"{records.study}/{ABOUT}")
+            about = about_to_show(stored, f"{records.study}/{STUDY_FILE}")
         except Unreadable as error:
-            leave_out(f"{records.study}/{ABOUT}", error)
+            leave_out(f"{records.study}/{STUDY_FILE}", error)
             continue
         episodes = compact_episodes(records.storage, f"{records.study}/{EPISODES}")
         if episodes is None:
