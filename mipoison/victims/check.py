@@ -164,7 +164,7 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
         f"answer, class {int(torch.bincount(told_N).argmax())}, was given to {most}"
     )
     if n - int(counts.max()) < ENOUGH and p <= _HOPELESS:
-        log.warning("%s. With so few images this is not certain; the classifier is used all the same", found)
+        log.warning("%s. So few images do not decide this; the classifier is used all the same", found)
         return
     raise ConfigError(
         f"{found}. Is it trained, are its outputs in the order of the labels (sorted class names), and does "
