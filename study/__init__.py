@@ -42,7 +42,7 @@ redirect(
         "study.cut": {"cut_record": "pruned_record"},
         "study.driver": {"cut_share": "pruned_counts"},
         "study.group": {"Alone": "SingleRank"},
-        "study.tally": {"Tally": "ProgressActor", "tallied": "progress_actor"},
+        "study.tally": {"Tally": "ProgressActor", "tallied": "count_progress"},
         "study.tuning": {"Driver": "TuneSearcher", "Causes": "TrialErrors"},
         "study.worker": {"lost_trial": "failed_trial"},
     },

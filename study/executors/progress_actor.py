@@ -39,7 +39,7 @@ class ProgressActor:
 
 
 @contextlib.contextmanager
-def progress_actor(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
+def count_progress(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
     """Start a :class:`ProgressActor` and poll it from a thread; yields the actor's handle for the workers.
 
     The run does not depend on the actor: if its node is lost, only the progress bar stops.

@@ -22,7 +22,7 @@ from study.executors.base import Ask, Tell
 from study.executors.environment import RayPlan
 from study.executors.local_ray import keep_signal_handlers, start_local, stop_ray
 from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
-from study.executors.progress_actor import progress_actor
+from study.executors.progress_actor import count_progress
 from study.executors.tune import RETRY_WAIT_S, TrialErrors, TuneSearcher, trainable
 from study.executors.worker_group import WorkerGroup, anchor_loop
 from study.records.store import ProgressCallback, no_progress
@@ -160,7 +160,7 @@ class RayExecutor:
         of = len(scenes_of(specs)) + len(specs)
         for tries in range(1 + RETRIES):
             try:
-                with progress_actor(lambda n: on_progress(n, of), HEAD) as actor:
+                with count_progress(lambda n: on_progress(n, of), HEAD) as actor:
                     return self.worker_group.train(anchor_loop, config | {"progress_actor": actor}, "anchors")
             except TrainingFailedError as error:
                 if tries == RETRIES:

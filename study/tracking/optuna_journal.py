@@ -64,9 +64,7 @@ class OptunaJournal:
                     user_attrs={"trial": done.trial, "defense": done.defense, **dict(done.outcome)},
                 )
             )
-        except (
-            ValueError
-        ):  # an older version ran a setting outside the present space; only the records keep it
+        except ValueError:  # an older version's setting, outside the present space
             return
         if time.monotonic() - self._written > EVERY_S:
             self._write()

@@ -14,7 +14,7 @@ import pytest
         ("study.driver.cut_share", "study.session.driver.pruned_counts"),
         ("study.group.Alone", "study.trial.ranks.SingleRank"),
         ("study.tally.Tally", "study.executors.progress_actor.ProgressActor"),
-        ("study.tally.tallied", "study.executors.progress_actor.progress_actor"),
+        ("study.tally.tallied", "study.executors.progress_actor.count_progress"),
         ("study.trial.execute", "study.trial.run.run_and_record"),
         ("study.trial.relate", "study.trial.run.relate_to_anchors"),
         ("study.tuning.Causes", "study.executors.tune.TrialErrors"),
