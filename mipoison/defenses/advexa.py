@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig
@@ -47,6 +48,8 @@ class AdvExa(SubstituteDefense):
     The original's code is not public; order and step follow the paper's description. A sign step has the l2
     length ``step * budget``; the final projection makes a simplex of what rescaling left beside it.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: AdvExaConfig) -> None:
         self.config = config

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob, Plain
 from mipoison.defenses.base import AlignedConfig, AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
@@ -112,6 +113,8 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
 
 class LFP(AlignedDefense, SubstituteDefense):
     """Reverses the ranks of a few vectors, then aligns them: each by itself, or with the clean rest."""
+
+    uncertifiable = BENT
 
     keeps_label = False
 

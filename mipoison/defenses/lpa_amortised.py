@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import Engine, EngineName, angle_samples, make_engine, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
 from mipoison.defenses.lpa import unit_rows
@@ -78,6 +79,8 @@ class LPAAmortised(BaseDefense):
     gradient is taken at the released vector and handed to the network as it is (straight through), scaled to
     unit length, as LPA's own steps are.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: LPAAmortisedConfig) -> None:
         self.config = config

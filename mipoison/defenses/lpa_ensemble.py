@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, make_engine, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import BaseDefense, DescentConfig
 from mipoison.defenses.lpa import LPAConfig, descend, unit_rows
@@ -64,6 +65,8 @@ class LPAEnsemble(BaseDefense):
     Through log features a gradient is larger by 1/c than through raw ones: a mean of the gradients themselves
     would be the log substitutes' alone.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: LPAEnsembleConfig) -> None:
         self.config = config

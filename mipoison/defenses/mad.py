@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import angle_samples
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig, descend
@@ -40,6 +41,8 @@ class MAD(SubstituteDefense):
     is that of the substitute inversion model's reconstruction loss, and the maximum is sought by projected
     descent from LPA's random start (at d = 0 the gradient vanishes) instead of among the simplex's corners.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: MADConfig) -> None:
         self.config = config

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.lpa import unit_rows
@@ -33,6 +34,8 @@ class MemGuardConfig(Config):
         hidden: units of the classifier. steps: Adam steps. batch: vectors per step.
         public_data: the share of D_inv whose clean vectors are the non-members.
     """
+
+    uncertifiable = CONTINUUM
 
     SOURCE: ClassVar[str] = "Jia et al. 2019, adapted"
 

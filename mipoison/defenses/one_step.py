@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
@@ -28,6 +29,8 @@ class LPAOneStepConfig(Config):
         substitute_features, substitute_extra_blocks, substitute_data: see AlignedConfig.
         engine: see LPAConfig.
     """
+
+    uncertifiable = CONTINUUM
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 length of the step"),

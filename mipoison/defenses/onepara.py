@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import BENT
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
 from mipoison.randomness import QueryRandomness
@@ -64,6 +65,8 @@ class OnePara(BaseDefense):
     label can reach from a one-hot one (0.894 for five classes): its outputs were not normalised, or its
     metric differs. What an API answers has to be on the simplex, so this one normalises.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: OneParaConfig) -> None:
         self.config = config

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.state import State, module_state, part
@@ -32,6 +33,8 @@ class PurifierConfig(Config):
         hidden: units of the outer layers. steps: Adam steps. batch: vectors per step.
         public_data: the share of D_inv whose clean vectors it is trained on.
     """
+
+    uncertifiable = CONTINUUM
 
     SOURCE: ClassVar[str] = "Yang et al. 2020, adapted"
 

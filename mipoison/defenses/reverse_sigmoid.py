@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -25,6 +26,8 @@ class ReverseSigmoidConfig(Config):
             below zero.
         gamma: its slope in the logit, above 0 and at most 10.
     """
+
+    uncertifiable = CONTINUUM
 
     SOURCE: ClassVar[str] = "Lee et al. 2018"
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -22,6 +23,8 @@ class TemperatureConfig(Config):
     Attributes:
         temperature: T in ``c' = softmax(log c / T)``, 0.05 to 100. 1 changes nothing but rounding.
     """
+
+    uncertifiable = CONTINUUM
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "temperature": Knob(low=0.2, high=20.0, log=True, help="softmax temperature")

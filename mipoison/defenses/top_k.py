@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -21,6 +22,8 @@ class TopKConfig(Config):
     Attributes:
         k: scores released, at least 1. From K - 1 on (K classes) nothing changes: the last score is the rest.
     """
+
+    uncertifiable = CONTINUUM
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "k": Knob(low=1, high=20, log=True, integer=True, help="scores released; the others share the rest")

@@ -1,0 +1,1 @@
+"""What no attacker can beat: lower bounds on the reconstruction error that follow from the release's law."""
