@@ -63,6 +63,13 @@ class Observation:
     def __len__(self) -> int:
         return len(self.rows_ND)
 
+    def part(self, index_S: Tensor) -> Observation:
+        """What is observed of some of the images."""
+        noisy = self.gaussian
+        if noisy is not None:
+            noisy = Gaussian(noisy.means_NM[index_S], noisy.sigma, noisy.release)
+        return Observation(self.rows_ND[index_S], noisy)
+
 
 @dataclass(frozen=True)
 class Uncertifiable:
