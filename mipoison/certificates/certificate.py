@@ -5,7 +5,7 @@ Shape suffixes: N images, CHW image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,28 +121,6 @@ def by_pool_size(
     return out
 
 
-def certificate_columns(certificate: Certificate | Uncertifiable, suffix: str = "") -> dict[str, Any]:
-    """A record's columns on one pool; null, and ``certificate_none`` says why, where there is none.
-
-    Args:
-        suffix: ``""`` for private training images, ``"_test"`` for private test images.
-    """
-    if isinstance(certificate, Uncertifiable):
-        return {name + suffix: None for name in COLUMNS} | {f"certificate_none{suffix}": certificate.reason}
-    bound = certificate.bound
-    values: tuple[float | int | None, ...] = (
-        bound.error,
-        certificate.excess,
-        bound.identification,
-        bound.tolerance,
-        bound.smallest_cell,
-        bound.share_in_small_cells,
-        certificate.size,
-    )
-    named = {name + suffix: value for name, value in zip(COLUMNS, values, strict=True)}
-    return named | {f"certificate_none{suffix}": None}
-
-
 COLUMNS = (
     "certified_error",
     "certified_excess",
@@ -153,3 +131,29 @@ COLUMNS = (
     "pool_size",
 )
 """Of each pool; beside them stands ``certificate_none``, the reason where they are null."""
+
+
+def certificate_columns(certificates: Mapping[str, Certificate | Uncertifiable]) -> dict[str, Any]:
+    """A record's columns; null where there is no certificate, and ``certificate_none`` says why.
+
+    Args:
+        certificates: of each pool, by the suffix of its columns.
+    """
+    columns: dict[str, Any] = {"certificate_none": None}
+    for suffix, certificate in certificates.items():
+        if isinstance(certificate, Uncertifiable):
+            columns["certificate_none"] = certificate.reason
+            columns |= {name + suffix: None for name in COLUMNS}
+            continue
+        bound = certificate.bound
+        values = (
+            bound.error,
+            certificate.excess,
+            bound.identification,
+            bound.tolerance,
+            bound.smallest_cell,
+            bound.share_in_small_cells,
+            certificate.size,
+        )
+        columns |= {name + suffix: value for name, value in zip(COLUMNS, values, strict=True)}
+    return columns

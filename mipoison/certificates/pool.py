@@ -28,7 +28,7 @@ SMALL_CELL = 5
 """Images of a cell that counts as small: fewer than these."""
 DRAWS = 50_000
 """Draws of the noise at most, over all images together."""
-MULTIPLICATIONS = 1.5e10
+MULTIPLICATIONS = 3e10
 """What the draws may cost: a few seconds on one core. Fewer are drawn from pools where each costs more."""
 PAIRS = 2**21
 """Entries of a posterior that are in memory at once."""
