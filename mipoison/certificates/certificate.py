@@ -101,9 +101,7 @@ def by_pool_size(
     out = {}
     for size in sizes:
         if not 1 <= size <= len(observation):
-            raise ValueError(
-                f"size = {size}: the pool has {len(observation)} images, a part of 1 to that many"
-            )
+            raise ValueError(f"size = {size}: must be between 1 and the pool's {len(observation)} images")
         found = []
         for _ in range(repeats):
             part_S = torch.randperm(len(observation), generator=rng)[:size]

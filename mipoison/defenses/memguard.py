@@ -35,8 +35,6 @@ class MemGuardConfig(Config):
         public_data: the share of D_inv whose clean vectors are the non-members.
     """
 
-    uncertifiable = CONTINUUM
-
     SOURCE: ClassVar[str] = "Jia et al. 2019, adapted"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -69,6 +67,8 @@ class MemGuard(BaseDefense):
     more decided is taken back and halved. Unlike the original there is no coin that releases some vectors
     clean, and the distortion is bounded for each vector instead of in the mean.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: MemGuardConfig) -> None:
         self.config = config

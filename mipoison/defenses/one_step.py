@@ -30,8 +30,6 @@ class LPAOneStepConfig(Config):
         engine: see LPAConfig.
     """
 
-    uncertifiable = CONTINUUM
-
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 length of the step"),
         "substitute_features": Knob(choices=("log", "raw"), help="input features of the substitute"),
@@ -57,6 +55,8 @@ class LPAOneStep(AlignedDefense, SubstituteDefense):
     P is the projection on the simplex tangent. It is the best step to first order; where a score is almost
     zero, log features bend far within the budget and the first order says little.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: LPAOneStepConfig) -> None:
         self.config = config

@@ -34,8 +34,6 @@ class PurifierConfig(Config):
         public_data: the share of D_inv whose clean vectors it is trained on.
     """
 
-    uncertifiable = CONTINUUM
-
     SOURCE: ClassVar[str] = "Yang et al. 2020, adapted"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -84,6 +82,8 @@ class Purifier(BaseDefense):
     comes out like a public one. The output is projected to where the label is a maximum. Left out of the
     original: the conditional sampling and label swapping of its later version (AAAI 2023).
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: PurifierConfig) -> None:
         self.config = config

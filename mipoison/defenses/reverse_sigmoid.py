@@ -27,8 +27,6 @@ class ReverseSigmoidConfig(Config):
         gamma: its slope in the logit, above 0 and at most 10.
     """
 
-    uncertifiable = CONTINUUM
-
     SOURCE: ClassVar[str] = "Lee et al. 2018"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -61,6 +59,8 @@ def reverse_sigmoid(c_NK: Tensor, beta: float, gamma: float) -> Tensor:
 
 class ReverseSigmoid(BaseDefense):
     """The paper's formula, then the projection to the nearest vector on which the label is a maximum."""
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: ReverseSigmoidConfig) -> None:
         self.config = config

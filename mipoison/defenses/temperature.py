@@ -24,8 +24,6 @@ class TemperatureConfig(Config):
         temperature: T in ``c' = softmax(log c / T)``, 0.05 to 100. 1 changes nothing but rounding.
     """
 
-    uncertifiable = CONTINUUM
-
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "temperature": Knob(low=0.2, high=20.0, log=True, help="softmax temperature")
     }
@@ -41,6 +39,8 @@ class TemperatureConfig(Config):
 
 class Temperature(BaseDefense):
     """Powers of the scores, scaled to sum to one. Zero scores stay zero; the label keeps the maximum."""
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: TemperatureConfig) -> None:
         self.config = config

@@ -23,8 +23,6 @@ class TopKConfig(Config):
         k: scores released, at least 1. From K - 1 on (K classes) nothing changes: the last score is the rest.
     """
 
-    uncertifiable = CONTINUUM
-
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "k": Knob(low=1, high=20, log=True, integer=True, help="scores released; the others share the rest")
     }
@@ -40,6 +38,8 @@ class TopKConfig(Config):
 
 class TopK(BaseDefense):
     """Keeps the k largest scores (ties: lower index first); the others share the rest equally."""
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: TopKConfig) -> None:
         self.config = config
