@@ -26,10 +26,12 @@ RUN = 0.999
 """Share of runs in which the Bayes attacker's own realised error lies within the tolerance."""
 SMALL_CELL = 5
 """Images of a cell that counts as small: fewer than these."""
-DRAWS = 50_000
+DRAWS = 30_000
 """Draws of the noise at most, over all images together."""
 MULTIPLICATIONS = 3e10
 """What the draws may cost: a few seconds on one core. Fewer are drawn from pools where each costs more."""
+EXPONENTIAL = 50
+"""What an image's weight in a posterior costs, in multiplications."""
 PAIRS = 2**21
 """Entries of a posterior that are in memory at once."""
 COLUMNS = 128
@@ -108,7 +110,7 @@ def sampled(
     """
     n, d = x_ND.shape
     size_N = torch.bincount(cell_N)[cell_N].double()
-    each = float((size_N * size_N.clamp_max(d)).mean())
+    each = float((size_N * (size_N.clamp_max(d) + EXPONENTIAL)).mean())
     draws = max(100, min(draws, int(MULTIPLICATIONS / each)))
     times = draws // n
     if times >= 2:
