@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from mipoison.certificates import Certificate, Uncertifiable, certificate_columns, certify
 from mipoison.config import Config
 from mipoison.metrics import leakage, utility
 from mipoison.protocols import Defense
 from mipoison.randomness import generator, role_seed
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
+from mipoison.simplex import label_of
 from mipoison.victims.ask import undone
 
 PARTS = ("attack_train", "private_train", "private_test")
@@ -132,4 +134,23 @@ def _shared_columns(
     images = split.attack_train.x_NCHW[sample].to(scene.device)
     for name, answers in (("alignment_before", scene.clean), ("alignment_after", vectors)):
         columns[name] = deployment.defense.alignment(answers["attack_train"][sample].to(scene.device), images)
-    return columns
+    return columns | _certificates(deployment, vectors)
+
+
+def _certificates(deployment: Deployment, vectors: dict[str, Tensor]) -> dict[str, Any]:
+    """What nobody can beat on the private training images (``_test``: test images), from one answer to each.
+
+    It holds for attackers who never asked the API for the very image: the answer that it remembers would name
+    it, under keyed noise as well.
+    """
+    scene = deployment.scene
+
+    def of(part: str) -> Certificate | Uncertifiable:
+        return certify(
+            deployment.defense.observation(scene.clean[part], vectors[part]),
+            getattr(scene.split, part).x_NCHW,
+            label_of(scene.clean[part]),
+            rng=generator(scene.config.seed, "certificate", part),
+        )
+
+    return certificate_columns({"": of("private_train"), "_test": of("private_test")})

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import Observation, Uncertifiable
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.randomness import QueryRandomness
@@ -125,6 +126,14 @@ class Defense(Protocol):
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
         """Mean cosine of these vectors' gradients to the target gradient; None if there is no target."""
+        ...
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation | Uncertifiable:
+        """All that one release can tell of its image, for the certificate; or why there is none.
+
+        Args:
+            c_NK: clean vectors of a pool of images. released_NK: what the API answered to them.
+        """
         ...
 
 

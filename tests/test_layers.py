@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: dict[str, list[set[str]]] = {
     "mipoison": [
         {"_moved", "config", "process", "randomness", "simplex"},
-        {"storage", "training", "metrics"},
+        {"storage", "training", "metrics", "certificates"},
         {"data", "models"},
         {"victims", "alignment", "protocols"},
         {"service", "defenses"},

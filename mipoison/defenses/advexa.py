@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig
@@ -48,6 +49,8 @@ class AdvExa(SubstituteDefense):
     step has the l2 length ``step * budget``. Rescaling can leave the simplex; the final projection returns to
     it.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: AdvExaConfig) -> None:
         self.config = config

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import Engine, make_engine
+from mipoison.certificates.observation import COUPLED, RETRAINED, UNSTATED, Observation, Uncertifiable
 from mipoison.config import Config
 from mipoison.defenses.state import State, decoder_from, decoder_state, list_from, list_state
 from mipoison.models.inversion import InversionNet, SubstituteConfig
@@ -105,6 +106,8 @@ class BaseDefense:
     fresh: bool = False
     retrains: bool = False
     couples: bool = False
+    uncertifiable: str = UNSTATED
+    """Why there is no certificate, for defenses that do not state an observation of their own."""
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Does nothing."""
@@ -134,6 +137,12 @@ class BaseDefense:
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
         """Mean cosine of these vectors' gradients to the target gradient; None if there is no target."""
         return None
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation | Uncertifiable:
+        """All that one release can tell of its image; here: no certificate, and why."""
+        if self.retrains or self.couples:
+            return Uncertifiable(RETRAINED if self.retrains else COUPLED)
+        return Uncertifiable(self.uncertifiable)
 
 
 class SubstituteDefense(BaseDefense):

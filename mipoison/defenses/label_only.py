@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from mipoison.certificates.observation import Observation
 from mipoison.config import Config
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -26,3 +27,7 @@ class LabelOnly(BaseDefense):
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return F.one_hot(label_of(c_NK), c_NK.shape[1]).to(c_NK)
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation:
+        """The label alone: the row is a function of it."""
+        return Observation(released_NK)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob, Plain
 from mipoison.defenses.base import AlignedConfig, AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
@@ -117,6 +118,8 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
 
 class LFP(AlignedDefense, SubstituteDefense):
     """Reverses the ranks of a few vectors, then aligns each by itself, or together with the clean rest."""
+
+    uncertifiable = BENT
 
     keeps_label = False
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import Aligned, Engine, EngineName, parameter_gradient, parameters_of, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob, Plain
 from mipoison.defenses.base import AlignedConfig, AlignedDefense, DescentConfig, SubstituteDefense
 from mipoison.defenses.noise import random_direction
@@ -116,6 +117,8 @@ def descend(
 
 class LPA(AlignedDefense, SubstituteDefense):
     """Projected descent on ``1 - cos(t, g(c + d; x))`` from a random start of the budget's size."""
+
+    uncertifiable = BENT
 
     def __init__(self, config: LPAConfig) -> None:
         self.config = config

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import Engine, EngineName, angle_samples, make_engine, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
 from mipoison.defenses.lpa import unit_rows
@@ -78,6 +79,8 @@ class LPAAmortised(BaseDefense):
     the objective's gradient is computed at the released vector, scaled to unit length as LPA's steps are, and
     passed to the network as if there were no projection (straight through).
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: LPAAmortisedConfig) -> None:
         self.config = config

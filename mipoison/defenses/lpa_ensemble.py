@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, make_engine, target_gradient
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import BaseDefense, DescentConfig
 from mipoison.defenses.lpa import LPAConfig, descend, unit_rows
@@ -65,6 +66,8 @@ class LPAEnsemble(BaseDefense):
     A gradient through log features is larger by a factor 1/c than one through raw features. Without the
     scaling the substitutes with log features would decide the direction.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: LPAEnsembleConfig) -> None:
         self.config = config

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import angle_samples
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig, descend
@@ -41,6 +42,8 @@ class MAD(SubstituteDefense):
     from LPA's random start, since the gradient vanishes at d = 0, instead of among the corners of the
     simplex.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: MADConfig) -> None:
         self.config = config

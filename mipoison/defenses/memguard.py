@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.lpa import unit_rows
@@ -67,6 +68,8 @@ class MemGuard(BaseDefense):
     original, no vectors are released clean at random, and the distortion is bounded for each vector instead
     of in the mean.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: MemGuardConfig) -> None:
         self.config = config

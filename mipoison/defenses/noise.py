@@ -62,6 +62,8 @@ def random_direction(c_NK: Tensor, rng: QueryRandomness, stream: str) -> Tensor:
 class TangentNoise(BaseDefense):
     """``c' = project(c + budget * u)``, u uniform on the tangent's unit sphere; the label is kept."""
 
+    uncertifiable = "noise of a fixed length: the distance to the released vector tells the images apart"
+
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config
         self.draws = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -21,6 +22,8 @@ class NoneConfig(Config):
 
 class NoDefense(BaseDefense):
     """Releases a copy of the clean vector."""
+
+    uncertifiable = CONTINUUM
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return c_NK.clone()

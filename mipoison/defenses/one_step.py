@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import EngineName, target_gradient
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import AlignedDefense, SubstituteDefense
 from mipoison.defenses.lpa import unit_rows
@@ -54,6 +55,8 @@ class LPAOneStep(AlignedDefense, SubstituteDefense):
     P projects on the simplex tangent. This step is optimal to first order. Where a score is almost zero, log
     features change fast within the budget, and the first order is a poor approximation.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: LPAOneStepConfig) -> None:
         self.config = config

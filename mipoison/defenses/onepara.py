@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import BENT
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
 from mipoison.randomness import QueryRandomness
@@ -69,6 +70,8 @@ class OnePara(BaseDefense):
     outputs were not normalised, or its metric differs. An API answers with vectors on the simplex, so this
     normalises.
     """
+
+    uncertifiable = BENT
 
     def __init__(self, config: OneParaConfig) -> None:
         self.config = config

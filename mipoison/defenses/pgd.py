@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.lpa import LPAConfig, descend
@@ -43,6 +44,8 @@ def loss_gradient(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> Tensor
 
 class PGD(SubstituteDefense):
     """``max_d L(S; c + d, x)`` with |d| <= budget on the simplex: evasion, not poisoning."""
+
+    uncertifiable = BENT
 
     keeps_label = False
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.state import State, module_state, part
@@ -80,6 +81,8 @@ class Purifier(BaseDefense):
     vector look like a public one. The output is projected onto the vectors on which the label is a maximum.
     The conditional sampling and label swapping of the original's later version (AAAI 2023) are left out.
     """
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: PurifierConfig) -> None:
         self.config = config

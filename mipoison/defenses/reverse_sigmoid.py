@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -58,6 +59,8 @@ def reverse_sigmoid(c_NK: Tensor, beta: float, gamma: float) -> Tensor:
 
 class ReverseSigmoid(BaseDefense):
     """The paper's formula, then the projection to the nearest vector on which the label is a maximum."""
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: ReverseSigmoidConfig) -> None:
         self.config = config

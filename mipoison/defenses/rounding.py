@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import Observation
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -62,3 +63,7 @@ class Rounding(BaseDefense):
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return keep_label(apportion(c_NK, 10**self.config.decimals).to(c_NK), c_NK)
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation:
+        """The released rows: points of a finite grid, a function of the clean vector without a key."""
+        return Observation(released_NK)

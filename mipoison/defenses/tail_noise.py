@@ -59,6 +59,8 @@ class TailNoise(BaseDefense):
     label is kept. With two classes the tail is one number and nothing can move.
     """
 
+    uncertifiable = "the label's score stays exact, and it alone tells most images apart"
+
     def __init__(self, config: TailNoiseConfig) -> None:
         self.config = config
         self.draws = config.budget > 0

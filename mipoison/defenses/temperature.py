@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -38,6 +39,8 @@ class TemperatureConfig(Config):
 
 class Temperature(BaseDefense):
     """Powers of the scores, scaled to sum to one. Zero scores stay zero; the label keeps the maximum."""
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: TemperatureConfig) -> None:
         self.config = config

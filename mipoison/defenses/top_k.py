@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
@@ -38,6 +39,8 @@ class TopKConfig(Config):
 
 class TopK(BaseDefense):
     """Keeps the k largest scores (ties: lower index first); the others share the rest equally."""
+
+    uncertifiable = CONTINUUM
 
     def __init__(self, config: TopKConfig) -> None:
         self.config = config

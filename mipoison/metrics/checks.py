@@ -7,13 +7,10 @@ one record and at the records in its :class:`CheckContext`. It returns True (rai
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-Record = Mapping[str, Any]
+from mipoison.metrics.check_context import CELL, CheckContext, Record, errors, number, ok, same, settings
 
 REPEAT_TOLERANCE = 1e-6
 """Largest l2 distance between two answers to one query that rounding in float32 explains."""
@@ -50,45 +47,8 @@ JUDGE_TOLERANCE = 0.1
 SECOND_JUDGE_TOLERANCE = 0.25
 """Share by which the attack accuracies of the two evaluators may differ if both know the same classes."""
 
-CELL = ("dataset", "auxiliary", "split", "seed", "victim")
-"""Columns in which compared records agree, as well as in all settings below them (``victim.width``)."""
-
-
-@dataclass(frozen=True)
-class CheckContext:
-    """The records that a record is compared with; all have its dataset, split, seed and victim.
-
-    Records of failed runs among them are ignored.
-
-    Attributes:
-        suite: records of all attackers on the same defense with the same settings; the record itself may be
-            among them.
-        undefended: records without a defense, one for each attacker.
-        label_only: records of the label-only defense, one for each attacker.
-    """
-
-    suite: tuple[Record, ...] = ()
-    undefended: tuple[Record, ...] = ()
-    label_only: tuple[Record, ...] = ()
-
-    @classmethod
-    def of(
-        cls, record: Record, records: Iterable[Record], *, undefended: str, label_only: str
-    ) -> CheckContext:
-        """Select a record's context from a collection of records.
-
-        Args:
-            record: the record to be checked.
-            records: records of any datasets, victims, seeds, defenses and attackers.
-            undefended: value of the column ``defense`` in records without a defense.
-            label_only: value of that column in records of the label-only defense.
-        """
-        near = [other for other in records if _same(record, other, CELL)]
-        return cls(
-            suite=tuple(other for other in near if _same(record, other, ("defense",))),
-            undefended=tuple(other for other in near if other.get("defense") == undefended),
-            label_only=tuple(other for other in near if other.get("defense") == label_only),
-        )
+CERTIFICATE_ROUNDING = 1e-5
+"""Share of a certified error by which sums in single precision may lie below it."""
 
 
 @dataclass(frozen=True)
@@ -108,122 +68,84 @@ class Check:
     function: Callable[[Record, CheckContext], bool | None]
 
 
-def _missing(value: Any) -> bool:
-    """Whether a value is None, or NaN, which None becomes in a data frame."""
-    return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
-
-
-def _number(record: Record, key: str) -> float | None:
-    value = record.get(key)
-    if _missing(value):
-        return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"record has {key}={value!r}, which is not a finite number")
-    return float(value)
-
-
-def _settings(record: Record, name: str) -> dict[str, Any]:
-    """The column ``name`` and the settings below it (``name.x``), without missing values."""
-    return {
-        key: value
-        for key, value in record.items()
-        if (key == name or key.startswith(f"{name}.")) and not _missing(value)
-    }
-
-
-def _same(a: Record, b: Record, names: Iterable[str]) -> bool:
-    return all(_settings(a, name) == _settings(b, name) for name in names)
-
-
-def _ok(record: Record) -> bool:
-    if "status" not in record:
-        raise ValueError(f"record has no status; its keys are: {', '.join(sorted(record))}")
-    return record["status"] == "ok"
-
-
-def _errors(records: Iterable[Record]) -> list[float]:
-    found = (_number(record, "reconstruction_error") for record in records if _ok(record))
-    return [error for error in found if error is not None]
-
-
 def _repeated_queries_differ(record: Record, context: CheckContext) -> bool | None:
-    distance = _number(record, "repeat_query_distance")
+    distance = number(record, "repeat_query_distance")
     return None if distance is None else distance > REPEAT_TOLERANCE
 
 
 def _no_better_than_mean_image(record: Record, context: CheckContext) -> bool | None:
-    skill = _number(record, "reconstruction_skill")
+    skill = number(record, "reconstruction_skill")
     return None if skill is None else skill <= 0
 
 
 def _adaptive_weaker_than_passive(record: Record, context: CheckContext) -> bool | None:
-    error = _number(record, "reconstruction_error")
-    passive = _errors(other for other in context.suite if other.get("attack") == "passive")
+    error = number(record, "reconstruction_error")
+    passive = errors(other for other in context.suite if other.get("attack") == "passive")
     if record.get("attack") == "passive" or error is None or not passive:
         return None
     return error > min(passive) * (1 + WEAKER_TOLERANCE)
 
 
 def _zero_budget_differs(record: Record, context: CheckContext) -> bool | None:
-    error, distortion = _number(record, "reconstruction_error"), _number(record, "confidence_distortion")
+    error, distortion = number(record, "reconstruction_error"), number(record, "confidence_distortion")
     # Exactly 0: training amplifies differences of 1e-8, so only unchanged answers must give the same error.
     # The answers that the attacker trained on have to be unchanged too, as a defense may change only those.
-    if error is None or distortion != 0 or _number(record, "attack_set_distortion") not in (None, 0):
+    if error is None or distortion != 0 or number(record, "attack_set_distortion") not in (None, 0):
         return None
-    undefended = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
+    undefended = errors(other for other in context.undefended if same(record, other, ("attack",)))
     if not undefended:
         return None
     return any(abs(error - other) > ZERO_BUDGET_TOLERANCE for other in undefended)
 
 
 def _below_label_only(record: Record, context: CheckContext) -> bool | None:
-    error, agreement = _number(record, "reconstruction_error"), _number(record, "label_agreement")
+    error, agreement = number(record, "reconstruction_error"), number(record, "label_agreement")
     # A defense that changes labels in the attacker's own queries poisons the label-only view too.
-    flips = agreement != 1 or _number(record, "attack_set_label_agreement") not in (None, 1)
-    floor = _errors(context.label_only)
+    flips = agreement != 1 or number(record, "attack_set_label_agreement") not in (None, 1)
+    floor = errors(context.label_only)
     if error is None or flips or not floor:
         return None
-    worst = min([error, *_errors(context.suite)])
+    worst = min([error, *errors(context.suite)])
     return worst > min(floor) * (1 + LABEL_ONLY_TOLERANCE)
 
 
 def _asked_nothing(record: Record, context: CheckContext) -> bool | None:
-    queries = _number(record, "queries")
+    queries = number(record, "queries")
     return None if queries is None else queries == 0
 
 
 def _training_unaffected(record: Record, context: CheckContext) -> bool | None:
-    error, given = _number(record, "clean_reconstruction_error"), _number(record, "attack_set_distortion")
+    error, given = number(record, "clean_reconstruction_error"), number(record, "attack_set_distortion")
     if error is None or given is None or given <= GIVEN_TOLERANCE:
         return None
     if record.get("attack.view") in DISCARDING_VIEWS:
         return None
-    twins = _errors(
+    twins = errors(
         other
         for other in context.undefended
-        if _same(record, other, ("attack",)) and not _no_better_than_mean_image(other, context)
+        if same(record, other, ("attack",)) and not _no_better_than_mean_image(other, context)
     )
     return any(abs(error - other) <= SAME_TRAINING for other in twins) if twins else None
 
 
 def _label_recovered(record: Record, context: CheckContext) -> bool | None:
-    recovery, agreement = _number(record, "label_recovery"), _number(record, "label_agreement")
+    recovery, agreement = number(record, "label_recovery"), number(record, "label_agreement")
     if recovery is None or agreement is None:
         return None
     return recovery > agreement + RECOVERY_TOLERANCE
 
 
 def _leaks_more_than_undefended(record: Record, context: CheckContext) -> bool | None:
-    error, distortion = _number(record, "reconstruction_error"), _number(record, "confidence_distortion")
-    undefended = _errors(context.undefended)
+    error, distortion = number(record, "reconstruction_error"), number(record, "confidence_distortion")
+    undefended = errors(context.undefended)
     if error is None or not distortion or not undefended:
         return None
-    return min([error, *_errors(context.suite)]) < min(undefended) * (1 - WEAKER_TOLERANCE)
+    return min([error, *errors(context.suite)]) < min(undefended) * (1 - WEAKER_TOLERANCE)
 
 
 def _unfit_judge(record: Record, context: CheckContext) -> bool | None:
-    real, victim = _number(record, "evaluator_accuracy"), _number(record, "model_accuracy")
-    judged, second = _number(record, "attack_accuracy"), _number(record, "open_accuracy")
+    real, victim = number(record, "evaluator_accuracy"), number(record, "model_accuracy")
+    judged, second = number(record, "attack_accuracy"), number(record, "open_accuracy")
     if real is None or judged is None:
         return None
     poorer = victim is not None and real < victim - JUDGE_TOLERANCE
@@ -231,6 +153,18 @@ def _unfit_judge(record: Record, context: CheckContext) -> bool | None:
     comparable = record.get("auxiliary") == "same" and second is not None
     disagree = comparable and second is not None and judged - second > SECOND_JUDGE_TOLERANCE
     return poorer or judged > real + JUDGE_TOLERANCE or disagree
+
+
+def _beats_certificate(record: Record, context: CheckContext) -> bool | None:
+    found = []
+    for pool in ("", "_test"):
+        error, bound = (
+            number(record, f"{name}{pool}") for name in ("reconstruction_error", "certified_error")
+        )
+        if error is not None and bound is not None:
+            tolerance = number(record, f"certified_tolerance{pool}") or 0.0
+            found.append(error < bound * (1 - CERTIFICATE_ROUNDING) - tolerance)
+    return any(found) if found else None
 
 
 CHECKS: dict[str, Check] = {
@@ -310,6 +244,14 @@ CHECKS: dict[str, Check] = {
         "use the reconstruction error",
         _unfit_judge,
     ),
+    "beats_certificate": Check(
+        "beats_certificate",
+        "on private training or test images the error is below the certified one by more than its tolerance "
+        f"(where noise is sampled) and {CERTIFICATE_ROUNDING:g} of it",
+        "no attacker can do that with one answer to each image: something reached it that must not have, or "
+        "the defense answers otherwise than it states",
+        _beats_certificate,
+    ),
 }
 
 
@@ -323,19 +265,19 @@ def apply_checks(record: Record, context: CheckContext) -> dict[str, bool | None
         ValueError: a record has no status or a value that is not a number, or a record of the context has
             another dataset, split, seed or victim, or (in the suite) another defense.
     """
-    if not _ok(record):
+    if not ok(record):
         return {f"check.{name}": None for name in CHECKS}
     for role, records, names in (
         ("suite", context.suite, (*CELL, "defense")),
         ("undefended", context.undefended, CELL),
         ("label_only", context.label_only, CELL),
     ):
-        for other in filter(_ok, records):  # the record of a failed run may lack its split
+        for other in filter(ok, records):  # the record of a failed run may lack its split
             for name in names:
-                if not _same(record, other, (name,)):
+                if not same(record, other, (name,)):
                     raise ValueError(
-                        f"a {role} record belongs to another {name}: {_settings(other, name)} "
-                        f"beside {_settings(record, name)}"
+                        f"a {role} record belongs to another {name}: {settings(other, name)} "
+                        f"beside {settings(record, name)}"
                     )
     return {f"check.{name}": check.function(record, context) for name, check in CHECKS.items()}
 

@@ -9,9 +9,9 @@ its own images chooses the regression and its penalty; one choice is the mean im
 attacker it gets the metered oracle and images of its own.
 
 Printed for each setting: distortion and rank correlation on private test images; the excess leakage, the
-share by which its error lies below that of the labels' mean images; and for rounding the certificate, one
-minus the mean variance of images with equal answers over that of images with equal labels. No reconstruction
-from the answers can have a mean error on these images below the former variance, whatever it was built from.
+share by which its error lies below that of the labels' mean images; and, where there is one, the certificate
+(``mipoison.certificates``): the excess that no reconstruction can have on these images, whatever it was built
+from.
 
 Shape suffixes: N samples, K classes, F features, D pixels.
 """
@@ -155,17 +155,11 @@ def chosen(c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Reader:
     return Reader(min(CHOICES, key=error), c_NK, x_ND)
 
 
-def within(cell_N: Tensor, x_ND: Tensor) -> float:
-    """Mean squared distance per pixel of images to the mean image of their cell."""
-    size_C = torch.bincount(cell_N).clamp_min(1)
-    sum_CD = torch.zeros(len(size_C), x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, cell_N, x_ND)
-    return float((x_ND - (sum_CD / size_C[:, None])[cell_N]).square().mean())
-
-
 def read(scene: Scene, name: str, config: Config) -> dict[str, float]:
     """Cost and leakage of one setting on one seed."""
     deployment = deploy(scene, name, config)
-    vectors = release(deployment).vectors
+    answered = release(deployment)
+    vectors = answered.vectors
     oracle = MeteredOracle(deployment.service.session(), scene.split.n_classes)
     x_ND = scene.split.attack_train.x_NCHW.flatten(1).double()
     c_NK = oracle.query(scene.split.attack_train.x_NCHW)
@@ -180,9 +174,9 @@ def read(scene: Scene, name: str, config: Config) -> dict[str, float]:
         c, x = vectors[f"private_{part}"], getattr(scene.split, f"private_{part}").x_NCHW.flatten(1).double()
         errors = [float((f(c) - x).square().mean()) for f in (reader, floor)]
         out[f"excess, {part}"] = 1 - errors[0] / errors[1]
-        if name in ("rounding", "label-only"):
-            cell_N = torch.unique(c, dim=0, return_inverse=True)[1]
-            out[f"certified, {part}"] = 1 - within(cell_N, x) / within(label_of(c), x)
+        certified = answered.columns["certified_excess" + ("_test" if part == "test" else "")]
+        if certified is not None:
+            out[f"certified, {part}"] = certified
     return out
 
 

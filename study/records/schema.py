@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mipoison.attacks import ATTACKS
+from mipoison.certificates import COLUMNS
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import CHECKS
@@ -31,8 +32,19 @@ _TEXT = [
     "error",
     "device",
     "versions",
+    "certificate_none",
 ]
-_WHOLE = ["seed", "attempt", "queries", "n_classes", "stacked_members"]
+_WHOLE = [
+    "seed",
+    "attempt",
+    "queries",
+    "n_classes",
+    "stacked_members",
+    "smallest_cell",
+    "smallest_cell_test",
+    "pool_size",
+    "pool_size_test",
+]
 _REAL = [
     "model_accuracy",
     "protected_accuracy",
@@ -70,6 +82,7 @@ _REAL = [
     "seconds_evaluate",
     "peak_memory_mb",
     *PERCENTILE_COLUMNS,
+    *(name + suffix for suffix in ("", "_test") for name in COLUMNS if name + suffix not in _WHOLE),
 ]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

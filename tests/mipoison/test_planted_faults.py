@@ -15,8 +15,8 @@ from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.deployment import Deployment, deploy, release
-from mipoison.episode import EpisodeConfig, at_scale, attack_and_measure, attack_once
-from mipoison.protocols import DefenderView, Oracle
+from mipoison.episode import EpisodeConfig, Fitted, at_scale, attack_and_measure, attack_once
+from mipoison.protocols import DefenderView, Oracle, ThreatModel
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
@@ -244,3 +244,61 @@ def test_an_evaluator_trained_on_reconstructions(scene: Scene, anchors: list[Rec
     ridge = next(r for r in checked if r["attack"] == "ridge")
     assert ridge["attack_accuracy"] > 0.9
     assert "unfit_judge" in raised(ridge)
+
+
+# ---------------------------------------------------------------- what nobody can do with the answers alone
+
+
+class Thief:
+    """Answers the true private images, somewhat blurred with the mean: it was handed what no attacker has."""
+
+    def __init__(self, scene: Scene, truth: float) -> None:
+        self.scene, self.truth = scene, truth
+        self.mean_CHW = scene.split.attack_train.x_NCHW.mean(0)
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """It needs no answer."""
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        parts = (self.scene.split.private_train, self.scene.split.private_test)
+        x_NCHW = next(part.x_NCHW for part in parts if len(part.x_NCHW) == len(c_NK))
+        return self.truth * x_NCHW + (1 - self.truth) * self.mean_CHW
+
+
+@pytest.mark.parametrize(("truth", "caught"), [(0.0, False), (0.5, True), (1.0, True)])
+@pytest.mark.parametrize(("defense", "knobs"), [("label-only", {}), ("rounding", {"decimals": 1})])
+def test_an_attacker_that_was_handed_the_private_images(
+    scene: Scene, anchors: list[Record], defense: str, knobs: dict[str, Any], truth: float, caught: bool
+) -> None:
+    deployment = deploy(scene, defense, DEFENSES[defense](**knobs))
+    config = EpisodeConfig(
+        scene=scene.config,
+        defense=defense,
+        defense_config=deployment.config,
+        attack="ridge",
+        attack_config=ATTACKS["ridge"],
+    )
+    fitted = Fitted(Thief(scene, truth), 0.0, 100)
+    row, _ = attack_and_measure(config, deployment, release(deployment), fitted)
+    (record,) = relate_to_anchors([row], anchors)
+    assert record["certified_error"] > 0
+    assert ("beats_certificate" in raised(record)) is caught
+
+
+@pytest.mark.parametrize(("defense", "knobs"), [("label-only", {}), ("rounding", {"decimals": 1})])
+def test_no_attacker_of_ours_beats_a_certificate(
+    scene: Scene, anchors: list[Record], defense: str, knobs: dict[str, Any]
+) -> None:
+    deployment = deploy(scene, defense, DEFENSES[defense](**knobs))
+    for record in relate_to_anchors(run(scene, defense, deployment, (*CHEAP, "knn")), anchors):
+        assert record["check.beats_certificate"] is False
+        assert record["certified_error"] <= record["reconstruction_error"]
+        assert record["certified_error_test"] <= record["reconstruction_error_test"]
+        assert record["certificate_none"] is None
+
+
+def test_where_there_is_no_certificate_the_record_says_why(anchors: list[Record]) -> None:
+    for record in relate_to_anchors([r for r in anchors if r["defense"] == "none"], anchors):
+        assert record["certified_error"] is None
+        assert "hides nothing" in record["certificate_none"]
+        assert record["check.beats_certificate"] is None

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from mipoison.certificates.pool import within_variance
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.defenses.tail_noise import TailNoiseConfig
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
 from mipoison.simplex import label_of
-from study.examples.read_the_scores import Choice, Reader, chosen, read, within
+from study.examples.read_the_scores import Choice, Reader, chosen, read
 
 N = 300
 
@@ -58,12 +59,12 @@ def test_not_even_who_knows_the_images_beats_the_certificate(decimals: int) -> N
     c, x = answers(3)
     c = released(RoundingConfig(decimals=decimals), c)
     cell_N = torch.unique(c, dim=0, return_inverse=True)[1]
-    bound = within(cell_N, x)
+    bound = within_variance(cell_N, x)
     means = {k: x[cell_N == k].numpy().mean(0) for k in cell_N.tolist()}
     best = np.mean([(x[i].numpy() - means[int(cell_N[i])]) ** 2 for i in range(N)])
     assert bound == pytest.approx(best)
     assert float((Reader(Choice("kernel", 1e-3, 1e-3, 1.0), c, x)(c) - x).square().mean()) >= bound - 1e-12
-    assert bound <= within(label_of(c), x) + 1e-12
+    assert bound <= within_variance(label_of(c), x) + 1e-12
 
 
 def test_a_setting_s_line_has_its_certificate(tiny_scene: Scene) -> None:

@@ -29,24 +29,33 @@ AMOUNT = (0.0, 1e12)
 """Seconds, megabytes, errors on another pixel scale: the bound is beyond any real value."""
 NATS = (-ROUNDING, 1e3)
 COUNT = (1, 2**31)
+
+
+def _both(*names: str) -> tuple[str, ...]:
+    """The columns on private training images and those on test images."""
+    return (*names, *(f"{name}_test" for name in names))
+
+
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("model_accuracy", "protected_accuracy", "label_agreement", "label_recovery", "ece",
          "attack_set_label_agreement", "attack_accuracy", "attack_accuracy_test", "cycle_accuracy",
-         "open_accuracy", "evaluator_accuracy", "clean_attack_accuracy"), SHARE),
+         "open_accuracy", "evaluator_accuracy", "clean_attack_accuracy",
+         *_both("certified_identification", "share_in_small_cells")), SHARE),
     **dict.fromkeys(("rank_correlation", "ssim", "alignment_before", "alignment_after"), CORRELATION),
     "excess_attack_accuracy": DIFFERENCE,
     **dict.fromkeys(
         ("reconstruction_error", "reconstruction_error_test", "mean_image_error",
-         "clean_reconstruction_error", *PERCENTILE_COLUMNS), ERROR),
+         "clean_reconstruction_error", *_both("certified_error", "certified_tolerance"),
+         *PERCENTILE_COLUMNS), ERROR),
     **dict.fromkeys(("confidence_distortion", "attack_set_distortion", "repeat_query_distance"), DISTANCE),
-    **dict.fromkeys(("reconstruction_skill", "excess_leakage"), GAIN),
+    **dict.fromkeys(("reconstruction_skill", "excess_leakage", *_both("certified_excess")), GAIN),
     **dict.fromkeys(
         ("reconstruction_error_paper_scale", "poison_ms_per_sample", "inference_ms_per_sample",
          "seconds_prepare", "seconds_poison", "seconds_attack", "seconds_evaluate",
          "peak_memory_mb"), AMOUNT),
     "kl": NATS,
-    **dict.fromkeys(("n_classes", "stacked_members"), COUNT),
+    **dict.fromkeys(("n_classes", "stacked_members", *_both("smallest_cell", "pool_size")), COUNT),
     "queries": (0, 2**53),
     "seed": (0, 2**31 - 1),
     "attempt": (0, MAX_ATTEMPT - 1),

@@ -65,6 +65,7 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         "check.label_recovered": False,
         "check.leaks_more_than_undefended": False,
         "check.unfit_judge": False,
+        "check.beats_certificate": None,  # there is none
     }
     assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
     assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
@@ -86,10 +87,26 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         ("leaks_more_than_undefended", {"reconstruction_error": 0.0201 * 0.97}),
         ("unfit_judge", {"evaluator_accuracy": 0.85}),
         ("unfit_judge", {"attack_accuracy": 0.9, "open_accuracy": 0.6}),
+        ("beats_certificate", {"certified_error": 0.0263}),
+        ("beats_certificate", {"certified_error": 0.0273, "certified_tolerance": 0.001}),
+        ("beats_certificate", {"certified_error_test": 0.03, "reconstruction_error_test": 0.0299}),
     ],
 )
 def test_a_planted_fault_raises_its_check_alone(fault, changes):
     assert raised(apply_checks({**SUITE[0], **changes}, context())) == {fault}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"certified_error": 0.0262},  # the bound itself can be reached
+        {"certified_error": 0.0262 * (1 + 5e-6)},  # within rounding
+        {"certified_error": 0.0271, "certified_tolerance": 0.001},  # a lucky run, within its tolerance
+        {"certified_error": 0.0201, "certified_error_test": 0.03, "reconstruction_error_test": None},
+    ],
+)
+def test_what_a_certificate_allows_raises_nothing(changes):
+    assert apply_checks({**SUITE[0], **changes}, context())["check.beats_certificate"] is False
 
 
 def test_below_label_only_looks_at_the_whole_suite():

@@ -13,6 +13,9 @@ FINE = {
     "attack_accuracy": [0.0, None],
     "reconstruction_error": [0.04, 1.0],
     "seed": [0, 1],
+    "certified_excess": [-0.01, None],
+    "certified_identification_test": [1.0, None],
+    "smallest_cell": [1, None],
 }
 
 
@@ -35,6 +38,12 @@ def test_what_a_study_measures_is_within() -> None:
         ("error_percentile.000", 1e308),
         ("seed", -1),
         ("attempt", 2**40),
+        ("certified_error", 1.1),
+        ("certified_tolerance_test", -1e-9),
+        ("certified_excess", 1.1),
+        ("certified_identification", 1.01),
+        ("smallest_cell_test", 0),
+        ("pool_size", 0),
         ("a column of tomorrow", 1e308),
     ],
 )
