@@ -20,9 +20,9 @@ Randomness = Literal["keyed", "fresh"]
 """``keyed``: the same image gets the same noise (a secret keys it); ``fresh``: new noise each time."""
 
 Law = Literal["sphere", "gaussian"]
-"""How noise is drawn. ``sphere``: uniform directions, each as long as the budget. ``gaussian``: normal, its root
-mean square length the budget; what is released depends on the noisy vector and the label alone, so that a
-certificate can be computed (a fixed length has none: the length of a residual names the image)."""
+"""How noise is drawn. ``sphere``: uniform directions, each as long as the budget. ``gaussian``: normal, its
+root mean square length the budget; what is released depends on the noisy vector and the label alone, so that
+a certificate can be computed (a fixed length has none: the length of a residual names the image)."""
 
 
 @dataclass(frozen=True, kw_only=True)

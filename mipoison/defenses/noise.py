@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM, Gaussian, Observation, Uncertifiable
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Law, Randomness
 from mipoison.randomness import QueryRandomness
@@ -77,14 +78,16 @@ def settled(y_NK: Tensor, label_N: Tensor, dtype: torch.dtype) -> Tensor:
     return keep_label(z_NK, F.one_hot(label_N, y_NK.shape[1]).to(z_NK))
 
 
+FIXED_LENGTH = "noise of a fixed length: the distance to the released vector tells the images apart"
+"""Why the law ``sphere`` has no certificate."""
+
+
 class TangentNoise(BaseDefense):
     """``c' = project(c + noise)``, the noise on the simplex tangent; the label is kept.
 
     Law ``sphere``: noise = budget * u, u uniform on the unit sphere; c' lies within the budget of c. Law
     ``gaussian``: noise = sigma * g, see :meth:`sigma`; the projection shortens it, as c is on the simplex.
     """
-
-    uncertifiable = "noise of a fixed length: the distance to the released vector tells the images apart"
 
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config
@@ -103,3 +106,21 @@ class TangentNoise(BaseDefense):
             return c_NK.clone()
         g_NK = project_tangent(rng.normal(n_classes, "tangent noise").to(c_NK.device))
         return settled(c_NK.double() + self.sigma(n_classes) * g_NK, label_of(c_NK), c_NK.dtype)
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation | Uncertifiable:
+        """The label, and the vector with its noise before the projection.
+
+        The noise is stated in all K directions: along the ones it moves nothing, as a projection onto the
+        simplex takes out what all scores share.
+        """
+        if self.config.budget == 0:
+            return Uncertifiable(CONTINUUM)
+        if self.config.law == "sphere":
+            return Uncertifiable(FIXED_LENGTH)
+
+        def release(rows_ND: Tensor, y_NM: Tensor) -> Tensor:
+            return settled(y_NM, rows_ND[:, 0].long(), c_NK.dtype)
+
+        return Observation(
+            label_of(c_NK)[:, None], Gaussian(c_NK.double(), self.sigma(c_NK.shape[1]), release)
+        )

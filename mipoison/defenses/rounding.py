@@ -27,7 +27,7 @@ class RoundingConfig(Config):
     one digest, and it is kept as decimals, as older records have it. All other grids are kept as steps.
 
     Attributes:
-        decimals: digits after the point, 0 to 6, for a power of ten; None where ``steps`` says another number.
+        decimals: digits after the point, 0 to 6; None where ``steps`` is another number than a power of ten.
         steps: steps of the grid between 0 and 1, 1 to 1,000,000; None where ``decimals`` says it. 1 releases
             the label alone. Beside steps, the default of ``decimals`` gives way.
     """

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mipoison.certificates.observation import CONTINUUM, Gaussian, Observation, Uncertifiable
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Law, Randomness
+from mipoison.defenses.noise import FIXED_LENGTH
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import keep_label, label_of, project_simplex
 
@@ -100,11 +102,9 @@ class TailNoise(BaseDefense):
 
     Law ``sphere``: a tail score that rises above the label's shortens the row's whole step until it does not,
     so that the label is kept. With two classes the tail is one number and nothing can move. Law
-    ``gaussian``: such a tail is drawn towards the equal one instead, so that the release depends on the label, its score
-    and the noisy tail alone.
+    ``gaussian``: such a tail is drawn towards the equal one instead, so that the release depends on the
+    label, its score and the noisy tail alone.
     """
-
-    uncertifiable = "the label's score stays exact, and it alone tells most images apart"
 
     def __init__(self, config: TailNoiseConfig) -> None:
         self.config = config
@@ -137,17 +137,43 @@ class TailNoise(BaseDefense):
         mass_N1 = 1 - top_N1 if self.config.label_steps else tail_NK.sum(1, keepdim=True)
         if self.config.law == "gaussian" or still:
             noisy_NK = tail_NK + self.sigma(c_NK.shape[1]) * (0.0 if still else tail_normal(c_NK, rng))
-            on_NK = _tail_of(c_NK)
-            z_NK = below(_of_sum(mass_N1, noisy_NK, label_N1), top_N1, on_NK).to(c_NK)
-            z_NK = z_NK.scatter(1, label_N1, top_N1.to(c_NK))
-            return keep_label(z_NK, F.one_hot(label_N1[:, 0], c_NK.shape[1]).to(z_NK))
+            return settled_tail(label_N1, top_N1, mass_N1, noisy_NK, c_NK.dtype)
         moved_NK = tail_NK + self.config.budget * tail_direction(c_NK, rng)
         wish_NK = _of_sum(mass_N1, moved_NK, label_N1)
         rise_NK = wish_NK - tail_NK
         room_NK = torch.where(rise_NK > 0, (top_N1 - tail_NK) / rise_NK.clamp_min(1e-300), 1.0)
         share_N1 = room_NK.amin(1, keepdim=True).clamp(0.0, 1.0)
         z_NK = (tail_NK + share_N1 * rise_NK).clamp_min(0).to(c_NK).scatter(1, label_N1, top_N1.to(c_NK))
-        return keep_label(torch.where((mass_N1 > 0) | (top_N1 == 1), z_NK, c_NK), c_NK)
+        return keep_label(z_NK if self.config.label_steps else torch.where(mass_N1 > 0, z_NK, c_NK), c_NK)
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation | Uncertifiable:
+        """Label and grid score, and the noisy tail; of two classes the grid score is all."""
+        if self.config.label_steps == 0:
+            return Uncertifiable("the label's score stays exact, and it alone tells most images apart")
+        if c_NK.shape[1] < 3:
+            return Observation(released_NK)
+        if self.config.budget == 0:
+            return Uncertifiable(CONTINUUM)
+        if self.config.law == "sphere":
+            return Uncertifiable(FIXED_LENGTH)
+        top_N1, tail_NK = self.parts(c_NK)
+
+        def release(rows_ND: Tensor, y_NM: Tensor) -> Tensor:
+            label_N1, top_N1 = rows_ND[:, :1].long(), rows_ND[:, 1:]
+            return settled_tail(label_N1, top_N1, 1 - top_N1, y_NM, c_NK.dtype)
+
+        rows_ND = torch.cat([label_of(c_NK)[:, None].double(), top_N1], 1)
+        return Observation(rows_ND, Gaussian(tail_NK, self.sigma(c_NK.shape[1]), release))
+
+
+def settled_tail(
+    label_N1: Tensor, top_N1: Tensor, mass_N1: Tensor, y_NK: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """What may be released of noisy tails: a function of them, the label, its score and their sum."""
+    on_NK = torch.ones_like(y_NK).scatter(1, label_N1, 0.0)
+    z_NK = below(_of_sum(mass_N1, y_NK, label_N1), top_N1, on_NK).to(dtype)
+    z_NK = z_NK.scatter(1, label_N1, top_N1.to(dtype))
+    return keep_label(z_NK, F.one_hot(label_N1[:, 0], y_NK.shape[1]).to(z_NK))
 
 
 def _of_sum(mass_N1: Tensor, moved_NK: Tensor, label_N1: Tensor) -> Tensor:

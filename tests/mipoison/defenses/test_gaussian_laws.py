@@ -1,4 +1,4 @@
-"""Gaussian noise and the label's grid: what is released depends on what a certificate is computed for, alone."""
+"""Gaussian noise and the label's grid: a release depends on nothing but what its certificate is of."""
 
 import math
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mipoison.certificates.observation import Observation, Uncertifiable
 from mipoison.config import ConfigError
 from mipoison.defenses.noise import NoiseConfig, NoiseFreshConfig, TangentNoise
 from mipoison.defenses.tail_noise import TailNoise, TailNoiseConfig, label_grid, tail_normal
-from mipoison.randomness import QueryRandomness
+from mipoison.randomness import QueryRandomness, generator
 from mipoison.simplex import label_of, project_tangent
 from tests.mipoison.defenses.test_contract import ULP, assert_released, interior, pictures, protect, vectors
 
@@ -141,3 +142,47 @@ def test_tail_release_is_a_function_of_label_grid_and_noisy_tail() -> None:
     other = tail_normal(one, Given(g)) + (tail_one[same] - tail_two[same]) / defense.sigma(5)
     torch.testing.assert_close(release(defense, one, g), release(defense, two, other), rtol=0, atol=ULP)
     assert not torch.equal(release(defense, one, g), release(defense, two, g))
+
+
+LAWS = [
+    NoiseConfig(law="gaussian", budget=0.1),
+    NoiseFreshConfig(law="gaussian", budget=0.01),
+    TailNoiseConfig(law="gaussian", budget=0.1, label_steps=5),
+    TailNoiseConfig(law="gaussian", label_steps=1),
+]
+
+
+@pytest.mark.parametrize("config", LAWS, ids=str)
+def test_the_stated_law_is_that_of_the_release(config: NoiseConfig | TailNoiseConfig) -> None:
+    """The defense under many keys against its statement under other normal numbers: Kolmogorov-Smirnov."""
+    import scipy.stats
+
+    defense, n = config.make(), 10_000
+    for row in (vectors(1), vectors(1, seed=3, sharpness=6.0), torch.tensor([[0.2, 0.3, 0.3, 0.1, 0.1]])):
+        c = row.expand(n, 5).contiguous()
+        z = defense.protect(c, torch.empty(n), defense.pick(c), rng=QueryRandomness(torch.arange(n)))
+        stated = defense.observation(c, z)
+        assert isinstance(stated, Observation)
+        assert stated.gaussian is not None
+        g = torch.randn(stated.gaussian.means_NM.shape, generator=generator(1, "law"), dtype=torch.float64)
+        y = stated.gaussian.means_NM.double() + stated.gaussian.sigma * g
+        other = stated.gaussian.release(stated.rows_ND, y)
+        assert other.dtype == z.dtype
+        for j in range(5):
+            assert scipy.stats.ks_2samp(z[:, j].numpy(), other[:, j].numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (NoiseConfig(), "fixed length"),
+        (NoiseConfig(budget=0.0, law="gaussian"), "continuum"),
+        (TailNoiseConfig(law="gaussian"), "stays exact"),
+        (TailNoiseConfig(label_steps=5), "fixed length"),
+        (TailNoiseConfig(label_steps=5, law="gaussian", budget=0.0), "continuum"),
+    ],
+)
+def test_other_settings_have_no_certificate(config: NoiseConfig | TailNoiseConfig, reason: str) -> None:
+    stated = config.make().observation(vectors(4), vectors(4))
+    assert isinstance(stated, Uncertifiable)
+    assert reason in stated.reason
