@@ -211,7 +211,7 @@ class Codebook(BaseDefense):
         return keep_label(z_NK, F.one_hot(label_N, c_NK.shape[1]).to(z_NK))
 
     def _grid_cost(self, place_NK: Tensor, look_NR: Tensor) -> Tensor:
-        """Toll and push of grid points; infinite where the point is the label alone, as the median is that."""
+        """Toll and push of grid points; infinite for the label alone, which the median stands for."""
         toll_N = self.unseen_toll.expand(len(place_NK)).clone()
         if len(self.grid_GK) > 0:
             same_NG = (place_NK[:, None] == self.grid_GK[None]).all(2)
