@@ -100,7 +100,7 @@ class Config:
     KNOBS: ClassVar[Mapping[str, Knob]] = {}
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
     """Settings that a search tries first, as changes of the defaults."""
-    BEFORE: ClassVar[Mapping[str, Plain]] = {}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {}
     """Fields that older records lack -> the value that those records behaved by, which may differ from the
     default."""
     SOURCE: ClassVar[str] = ""
@@ -172,9 +172,21 @@ class Config:
         self.require(name, getattr(self, name) in options, "one of " + ", ".join(map(str, options)))
 
     def flat(self, prefix: str = "") -> dict[str, Plain | None]:
-        """The fields as ``{prefix.field: value}``: the inverse of :meth:`from_flat`."""
-        dot = f"{prefix}." if prefix else ""
-        return {f"{dot}{f.name}": getattr(self, f.name) for f in dataclasses.fields(self)}
+        """The fields as ``{prefix.field: value}``; inverse of :meth:`from_flat`.
+
+        A field that is younger than some records (see BEFORE) is left out at its default, where that is what
+        was done before: the settings of those records keep their identity.
+        """
+        dot, flat = f"{prefix}." if prefix else "", dict[str, Plain | None]()
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name not in self.BEFORE or not value == f.default == self.BEFORE[f.name]:
+                flat[f"{dot}{f.name}"] = value
+        return flat
+
+    def knobs(self) -> dict[str, Plain | None]:
+        """This setting's point in the space that a sweep explores: a value of each of ``KNOBS``."""
+        return {name: getattr(self, name) for name in self.KNOBS}
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], prefix: str = "") -> Self:

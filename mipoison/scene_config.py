@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mipoison.config import Config, Plain, choose, digest
 from mipoison.data.datasets import DATASETS, check_image_size, parse_name
@@ -38,6 +39,8 @@ class SceneConfig(Config):
         decoder_width, decoder_steps, decoder_batch, decoder_lr: size and training of all inversion models.
         threads: CPU threads of torch. It is a setting because sums depend on it in the last bits.
     """
+
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"victim_outputs": None}
 
     dataset: str = "digits"
     auxiliary: Literal["same", "disjoint"] = "same"
@@ -87,13 +90,6 @@ class SceneConfig(Config):
             return f"victim-{digest(self.flat())[:12]}"
         stated = f":{self.victim_outputs}" if self.victim_outputs == "probabilities" else ""
         return f"{short_name(self.victim)}@{self.victim_digest}{stated}"
-
-    def flat(self, prefix: str = "") -> dict[str, Plain | None]:
-        """The fields. ``victim_outputs`` is left out where it is None, as in records older than the field."""
-        values = super().flat(prefix)
-        if self.victim_outputs is None:
-            values.pop(f"{prefix}.victim_outputs" if prefix else "victim_outputs")
-        return values
 
     def classifier(self, architecture: Literal["victim", "evaluator"]) -> ClassifierConfig:
         """Configuration of the victim or of an evaluator."""

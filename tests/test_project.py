@@ -118,7 +118,10 @@ def test_every_defense_has_a_row_on_the_site(reference: ModuleType) -> None:
 
 def test_a_knob_s_range_is_on_the_site(reference: ModuleType) -> None:
     text = page(reference, "defenses.md")
-    assert "`decimals`: digits after the point (1 to 6, whole numbers)" in cells(text, "rounding")[2]
+    assert (
+        "`steps`: steps of the grid between 0 and 1 (2 to 1000, whole numbers, log scale)"
+        in cells(text, "rounding")[2]
+    )
     assert "`rounds`: alignment rounds (1 to 20, whole numbers, log scale)" in cells(text, "lpa")[2]
     assert "input features of the substitute (log, raw)" in cells(text, "lpa")[2]
 

@@ -40,6 +40,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert 'href="index.html#your-own-classifier"' in how_to
     defenses = (tmp_path / "site" / "defenses.html").read_text()
     assert "<!-- table:" not in defenses
-    assert "<code>decimals</code>: digits after the point" in defenses  # a row of the registry
+    assert "<code>steps</code>: steps of the grid" in defenses  # a row of the registry
     elsewhere = re.findall(r'<(?:script[^>]* src|link rel="stylesheet"[^>]* href)="(?:https?:)?//', home)
     assert elsewhere == []  # no page loads anything from other hosts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mipoison.config import Config
 from mipoison.defenses.advexa import AdvExaConfig
+from mipoison.defenses.codebook import CodebookConfig
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
@@ -34,6 +35,7 @@ DEFENSES: dict[str, type[Config]] = {
     "none": NoneConfig,
     "label-only": LabelOnlyConfig,
     "rounding": RoundingConfig,
+    "codebook": CodebookConfig,
     "noise": NoiseConfig,
     "lpa": LPAConfig,
     "lfp": LFPConfig,

@@ -19,6 +19,11 @@ from mipoison.randomness import QueryRandomness
 Randomness = Literal["keyed", "fresh"]
 """``keyed``: the same image gets the same noise, keyed by a secret. ``fresh``: new noise each time."""
 
+Law = Literal["sphere", "gaussian"]
+"""How noise is drawn. ``sphere``: uniform directions, each as long as the budget. ``gaussian``: normal, its
+root mean square length the budget; what is released depends on the noisy vector and the label alone, so that
+a certificate can be computed (a fixed length has none: the length of a residual names the image)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DescentConfig(Config):

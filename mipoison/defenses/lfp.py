@@ -56,7 +56,7 @@ class LFPConfig(AlignedConfig):
         "swap": Knob(choices=(False, True), help="keep the maximum fixed after exchanging the top two"),
     }
 
-    BEFORE: ClassVar[Mapping[str, Plain]] = {"picks": "request"}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"picks": "request"}
 
     ratio: float = 0.05
     threshold: float = 0.9

@@ -1,4 +1,4 @@
-"""Rounding to d decimals: the plainest post-processing, and often the one to beat."""
+"""Rounding to a grid: the plainest post-processing, and often the one to beat."""
 
 from __future__ import annotations
 
@@ -10,30 +10,70 @@ import torch
 from torch import Tensor
 
 from mipoison.certificates.observation import Observation
-from mipoison.config import Config, Knob
+from mipoison.config import Config, ConfigError, Knob, Plain
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import keep_label
 
+MAX_DECIMALS = 6
+"""A float32 near 1 has seven digits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingConfig(Config):
-    """Rounds to d decimals, on the simplex (largest remainders).
+    """Rounds to multiples of 1/steps, on the simplex (largest remainders).
+
+    ``decimals`` is the older name of the same number: ``decimals=2`` is ``steps=100``, one configuration with
+    one digest, and it is kept as decimals, as older records have it. All other grids are kept as steps.
 
     Attributes:
-        decimals: digits after the point, 0 to 6. 0 releases the label alone.
+        decimals: digits after the point, 0 to 6; None where ``steps`` is another number than a power of ten.
+        steps: steps of the grid between 0 and 1, 1 to 1,000,000; None where ``decimals`` says it. 1 releases
+            the label alone. Beside steps, the default of ``decimals`` gives way.
     """
 
     SOURCE: ClassVar[str] = "Fredrikson et al. 2015"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
-        "decimals": Knob(low=1, high=6, integer=True, help="digits after the point")
+        "steps": Knob(low=2, high=1000, log=True, integer=True, help="steps of the grid between 0 and 1")
     }
 
-    decimals: int = 2
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"steps": 5})
+
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"steps": None}
+
+    decimals: int | None = 2
+    steps: int | None = None
 
     def validate(self) -> None:
-        self.require("decimals", 0 <= self.decimals <= 6, "between 0 and 6")
+        self.require(
+            "decimals", self.decimals is None or 0 <= self.decimals <= MAX_DECIMALS, "between 0 and 6"
+        )
+        if self.steps is None:
+            self.require("decimals", self.decimals is not None, "between 0 and 6 where steps is None")
+            return
+        self.require("steps", 1 <= self.steps <= 10**MAX_DECIMALS, "between 1 and 1,000,000")
+        default = type(self).__dataclass_fields__["decimals"].default
+        if self.decimals not in (None, default) and 10**self.decimals != self.steps:
+            raise ConfigError(
+                f"RoundingConfig.steps = {self.steps} and decimals = {self.decimals} (steps = "
+                f"{10**self.decimals}) are two grids: give one of them"
+            )
+        digits = len(str(self.steps)) - 1
+        power = 10**digits == self.steps
+        object.__setattr__(self, "decimals", digits if power else None)
+        object.__setattr__(self, "steps", None if power else self.steps)
+
+    @property
+    def units(self) -> int:
+        """Steps of the grid, whichever of both names said it."""
+        if self.steps is not None:
+            return self.steps
+        assert self.decimals is not None
+        return 10**self.decimals
+
+    def knobs(self) -> dict[str, Plain | None]:
+        return {"steps": self.units}
 
     def make(self) -> Rounding:
         return Rounding(self)
@@ -56,13 +96,13 @@ def apportion(c_NK: Tensor, units: int) -> Tensor:
 
 
 class Rounding(BaseDefense):
-    """Scores with ``decimals`` digits that still sum to one; the label keeps the (strict) maximum."""
+    """Multiples of one over the grid's steps that still sum to one; the label keeps the (strict) maximum."""
 
     def __init__(self, config: RoundingConfig) -> None:
         self.config = config
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        return keep_label(apportion(c_NK, 10**self.config.decimals).to(c_NK), c_NK)
+        return keep_label(apportion(c_NK, self.config.units).to(c_NK), c_NK)
 
     def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation:
         """The released rows: points of a finite grid, a function of the clean vector without a key."""

@@ -58,14 +58,17 @@ def knob_dtype(column: str, values: pd.Series) -> str:
 
 
 def knobs_text(setting: Mapping[str, Any]) -> str:
-    """A setting's knobs as short text: those that a search varies, then others not at their default."""
+    """A setting's knobs in a few words: those a sweep explores, then others that are not at their default
+    (or that a sweep now knows by another name)."""
     known = {k.removeprefix(KNOB): v for k, v in setting.items() if k.startswith(KNOB) and not pd.isna(v)}
     config = DEFENSES.get(str(setting["defense"]))
     shown = sorted(known)
     if config is not None:
         default = config().flat()
         shown = [name for name in config.KNOBS if name in known]
-        shown += [n for n in default if n in known and n not in config.KNOBS and known[n] != default[n]]
+        renamed = bool(config.KNOBS) and not shown
+        others = [n for n in default if n in known and n not in config.KNOBS]
+        shown += [n for n in others if renamed or known[n] != default[n]]
     return " ".join(f"{name.replace('substitute_', 'sub_')}={_short(known[name])}" for name in shown)
 
 

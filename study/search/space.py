@@ -58,11 +58,13 @@ def _draw(trial: optuna.Trial, name: str, knob: Knob) -> Plain | None:
 
 
 def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]:
-    """A setting's parameters in the space (inverse of :func:`suggest`), without knobs outside the space."""
-    return {
-        FAMILY: family,
-        **{f"{family}.{name}": knobs[name] for name in DEFENSES[family].KNOBS if name in knobs},
-    }
+    """A setting's point in the space (inverse of :func:`suggest`); knobs outside the space are left out.
+
+    Raises:
+        ConfigError: no setting of the family.
+    """
+    point = DEFENSES[family].recorded(knobs).knobs()
+    return {FAMILY: family, **{f"{family}.{name}": value for name, value in point.items()}}
 
 
 def can_enqueue(families: list[str], family: str, knobs: Mapping[str, Plain | None]) -> bool:

@@ -70,14 +70,13 @@ def test_every_suggestion_is_valid_and_every_family_is_drawn(sampler: str) -> No
         cls = DEFENSES[proposal.defense]
         assert type(proposal.config) is cls  # constructing it has checked the values
         for name, knob in cls.KNOBS.items():
-            value = getattr(proposal.config, name)
+            value = proposal.config.knobs()[name]
             if knob.choices is not None:
                 assert value in knob.choices
             else:
                 assert knob.low <= value <= knob.high
                 assert type(value) is (int if knob.integer else float)
-        outside = {n: v for n, v in proposal.config.flat().items() if n not in cls.KNOBS}
-        assert outside == {n: v for n, v in cls().flat().items() if n not in cls.KNOBS}
+        assert proposal.config == cls(**proposal.config.knobs())  # everything else at its default
         drawn.add(proposal.defense)
         search.tell(proposal.number, fake_outcome(i))
     assert drawn == set(searchable())

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from mipoison import scene as scenes_module
 from mipoison.attacks.decoder import Decoder
-from mipoison.config import ConfigError
+from mipoison.config import ConfigError, Knob
 from mipoison.data.splits import make_split
+from mipoison.defenses.rounding import RoundingConfig
 from mipoison.scene import SceneConfig
 from study import pareto
 from study.analysis.frontier import frontier_table
@@ -349,11 +350,15 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     assert opened(root, name="s", trials=2, resume=True).unfinished == []
 
 
-def test_a_space_with_fewer_settings_than_trials_does_not_crash(root: Path) -> None:
-    """Rounding has only six settings; the study requests more."""
+def test_a_space_with_fewer_settings_than_trials_does_not_crash(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six settings; more were asked for."""
+    monkeypatch.setattr(RoundingConfig, "KNOBS", {"steps": Knob(low=2, high=7, integer=True)})
     study = opened(root, name="s", trials=8, defenses=("rounding",))
     run_study(study, LosingExecutor(lost := []))
-    assert {s.knobs["decimals"] for s in lost} == {1, 2, 3, 4, 5, 6}
+    assert {s.knobs["steps"] for s in lost if "steps" in s.knobs} == {2, 3, 4, 5, 6, 7}
+    assert [dict(s.knobs) for s in lost if "steps" not in s.knobs] == [{"decimals": 2}]  # the start
     assert not any(t.state.name == "RUNNING" for t in study.search.study.trials)
 
 

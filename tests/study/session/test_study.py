@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mipoison.config import Knob
+from mipoison.defenses.rounding import RoundingConfig
 from study.session import study as study_module
 from study.session.opening import open_study
 from study.session.study import Study, write_study_file
@@ -59,8 +61,11 @@ def test_a_trial_is_written_down_before_it_starts_and_known_once_told(tmp_path: 
     assert len(study.known) == 2
 
 
-def test_no_setting_is_asked_twice_and_an_exhausted_space_ends(tmp_path: Path) -> None:
-    """Rounding has six settings: running and known ones are not asked for again."""
+def test_no_setting_is_asked_twice_and_an_exhausted_space_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six settings: those under way and those that are known are not asked again."""
+    monkeypatch.setattr(RoundingConfig, "KNOBS", {"steps": Knob(low=96, high=101, integer=True)})
     study = opened(tmp_path, defenses=("rounding",), trials=9)
     running = [asked(study) for _ in range(3)]
     for spec in running[:2]:
@@ -68,8 +73,8 @@ def test_no_setting_is_asked_twice_and_an_exhausted_space_ends(tmp_path: Path) -
     more = []
     while (spec := study.ask()) is not None:
         more.append(spec)
-    decimals = [spec.knobs["decimals"] for spec in (*running, *more)]
-    assert sorted(decimals) == [1, 2, 3, 4, 5, 6]
+    steps = [RoundingConfig(**spec.knobs).units for spec in (*running, *more)]
+    assert sorted(steps) == [5, 96, 97, 98, 99, 100, 101]  # 5: a start outside the range
 
 
 def test_the_quality_is_computed_once_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,142 @@
+"""How a codebook is fitted: medians, principal directions, and the dual problem of its cells."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RANGES = (0.6, 0.8, 0.95)
+"""Upper ends of the ranges of the label's score that have a codeword of their own."""
+LEAST = 5
+"""Vectors that a codeword is a median of, at least."""
+PRIOR = 5.0
+"""Images at the label's mean that every cell is thought to hold: the mean of a small cell is shrunk to it."""
+HEATS = (0.1, 0.03, 0.01)
+"""Temperatures of the soft minimum, one after the other: with a hard one the dual is not smooth."""
+ROUNDS = 3
+"""Times that the sizes of the cells are counted again."""
+ITERATIONS = 60
+MOST_ROWS = 2000
+"""Images that principal directions are computed of, at most."""
+
+
+class Cells(NamedTuple):
+    """Of each of M cells: push (on R directions), toll, and how many images it was left with."""
+
+    push_MR: Tensor
+    toll_M: Tensor
+    size_M: Tensor
+
+
+def median(c_NK: Tensor) -> Tensor:
+    """The geometric median (least mean l2 distance), by Weiszfeld's iteration."""
+    m_K = c_NK.mean(0)
+    for _ in range(60):
+        weight_N = 1 / (c_NK - m_K).norm(dim=1).clamp_min(1e-6)
+        m_K = (c_NK * weight_N[:, None]).sum(0) / weight_N.sum()
+    return m_K
+
+
+def codewords(c_NK: Tensor, label_N: Tensor) -> Tensor:
+    """(L, J, K): of each label its median, then those of RANGES; too few vectors repeat the label's median.
+
+    A label without LEAST vectors has its one-hot vector. Of each codeword the label's score is the maximum.
+    """
+    n_classes = c_NK.shape[1]
+    top_N = c_NK.amax(1)
+    rows = []
+    for label in range(n_classes):
+        mine_N = label_N == label
+        main_K = torch.zeros_like(c_NK[0])
+        main_K[label] = 1.0
+        if int(mine_N.sum()) >= LEAST:
+            main_K = _led(median(c_NK[mine_N]), label)
+        row, low = [main_K], 0.0
+        for high in RANGES:
+            inside_N = mine_N & (top_N >= low) & (top_N < high)
+            row.append(_led(median(c_NK[inside_N]), label) if int(inside_N.sum()) >= LEAST else main_K)
+            low = high
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+def _led(z_K: Tensor, label: int) -> Tensor:
+    """The vector with its label's score raised to the greatest, if it is not, and its sum brought to one."""
+    raised_K = z_K.clamp_min(0).clone()
+    raised_K[label] = raised_K.amax()
+    return raised_K / raised_K.sum()
+
+
+def leading_directions(away_ND: Tensor, count: int) -> Tensor:
+    """The first principal components (D, R), R = ``count`` or as many as there are."""
+    rows = torch.linspace(0, len(away_ND) - 1, min(len(away_ND), MOST_ROWS)).round().long()
+    some_ND = away_ND[rows.to(away_ND.device)]
+    if some_ND.shape[1] <= len(some_ND):
+        values, vectors_DD = torch.linalg.eigh(some_ND.T @ some_ND)
+        axes_DR = vectors_DD
+    else:
+        values, vectors_NN = torch.linalg.eigh(some_ND @ some_ND.T)
+        axes_DR = some_ND.T @ vectors_NN / values.clamp_min(1e-300).sqrt()
+    real = values > 1e-12 * values[-1].clamp_min(1e-300)
+    return axes_DR[:, real].flip(1)[:, :count].contiguous()
+
+
+def fitted_cells(
+    cell_NU: Tensor, distance_NU: Tensor, look_NR: Tensor, n_cells: int,
+    *, rate: float, variance: float, crowding: float,
+) -> Cells:  # fmt: skip
+    """Solve the dual problem for the cells' mean deviations, then push and toll follow.
+
+    Args:
+        cell_NU: the cells that each image may go to. distance_NU: their distance, infinite where it may not.
+        look_NR: each image's deviation from its label's mean, on the R directions.
+        rate: what a unit of explained variance costs. variance: F, within labels.
+        crowding: times the variance that a cell explains by chance, one image's share of which is 1 / size.
+    """
+    allowed_NU = torch.isfinite(distance_NU)
+    cell_NU = torch.where(allowed_NU, cell_NU, cell_NU[:, :1])
+    pull = rate / max(variance, 1e-300)
+    mean_MR = look_NR.new_zeros(n_cells, look_NR.shape[1])
+    size_M = _sizes(distance_NU, cell_NU, n_cells)
+    for round_ in range(ROUNDS):
+        toll_M = rate * crowding / (1 + size_M)
+        base_NU = distance_NU + toll_M[cell_NU]
+        for heat in HEATS if round_ == 0 else HEATS[-1:]:
+            if rate > 0:
+                mean_MR = _ascend(mean_MR, cell_NU, base_NU, look_NR, pull, heat)
+        size_M = _sizes(base_NU + _lean(mean_MR, cell_NU, look_NR, pull), cell_NU, n_cells)
+    toll_M = rate * crowding / (1 + size_M) - pull * mean_MR.square().sum(1)
+    return Cells(2 * pull * mean_MR, toll_M, size_M)
+
+
+def _sizes(cost_NU: Tensor, cell_NU: Tensor, n_cells: int) -> Tensor:
+    chosen_N = cell_NU.gather(1, cost_NU.argmin(1, keepdim=True))[:, 0]
+    return torch.bincount(chosen_N, minlength=n_cells)
+
+
+def _lean(mean_MR: Tensor, cell_NU: Tensor, look_NR: Tensor, pull: float) -> Tensor:
+    """``pull (2 w . look - |w|^2)`` of each image and candidate."""
+    all_NM = 2 * look_NR @ mean_MR.T - mean_MR.square().sum(1)
+    return pull * all_NM.gather(1, cell_NU)
+
+
+def _ascend(
+    mean_MR: Tensor, cell_NU: Tensor, base_NU: Tensor, look_NR: Tensor, pull: float, heat: float
+) -> Tensor:
+    """Maximise the concave dual, its minimum softened, by L-BFGS."""
+    w_MR = mean_MR.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS([w_MR], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        cost_NU = base_NU + _lean(w_MR, cell_NU, look_NR, pull)
+        soft_N = -heat * torch.logsumexp(-cost_NU / heat, 1)
+        value = (PRIOR * pull * w_MR.square().sum() - soft_N.sum()) / len(look_NR)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    return w_MR.detach()
