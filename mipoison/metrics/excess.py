@@ -4,7 +4,8 @@ A setting's worst attacker is chosen by looking at the errors, and the least of 
 low: an interval that treats the chosen one as given sees leakage where there is none. Here it is chosen on
 resamples that leave out the seed on which it is then scored.
 
-Shape suffixes: S seeds, A attackers of the setting, B attackers on label-only, H half-samples.
+Shape suffixes: T settings, S seeds, A attackers of a setting, B attackers on label-only, H the mean over all
+images and those over half-samples, R resamples.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from numpy.typing import NDArray
 
@@ -59,7 +61,14 @@ class Excess:
 def excess_interval(
     error_SAH: Array, floor_SBH: Array, *, rng: np.random.Generator, level: float = LEVEL
 ) -> Excess:
-    """Excess leakage of one setting on one pool, and its two one-sided intervals.
+    """:func:`excess_intervals` of one setting."""
+    return excess_intervals(np.asarray(error_SAH)[None], floor_SBH, rng=rng, level=level)[0]
+
+
+def excess_intervals(
+    error_TSAH: Array, floor_SBH: Array, *, rng: np.random.Generator, level: float = LEVEL
+) -> list[Excess]:
+    """Excess leakage of settings on one pool of images a seed, and its two one-sided intervals.
 
     Seeds and images are resampled together: a resample is a draw of seeds with replacement and, for each of
     them, of one of its half-samples of images. In each resample the worst attacker is chosen, and scored on a
@@ -71,66 +80,82 @@ def excess_interval(
     gain, and label-only's without it: what is called safe has to be safe either way.
 
     Args:
-        error_SAH: mean errors of the setting's attackers; index 0 of H is the mean over all images, the
-            others are those of the pool's half-samples.
+        error_TSAH: mean errors of each setting's attackers; index 0 of H is the mean over all images, the
+            others are those of the pool's half-samples (none: images are not resampled).
         floor_SBH: the same for the attackers on label-only; same seeds, same pools.
-        rng: draws the resamples.
+        rng: draws the resamples, which all settings share.
         level: of each one-sided interval.
 
     Raises:
         ValueError: shapes that do not fit, errors that are not finite and above 0.
     """
-    error_SAH, floor_SBH = _checked(error_SAH, "error"), _checked(floor_SBH, "label-only error")
-    if (error_SAH.shape[0], error_SAH.shape[2]) != (floor_SBH.shape[0], floor_SBH.shape[2]):
+    error_TSAH = _checked(error_TSAH, 4, "errors must be (settings, seeds, attackers, 1 + half-samples)")
+    floor_SBH = _checked(floor_SBH, 3, "label-only errors must be (seeds, attackers, 1 + half-samples)")
+    n_settings, n, _, n_halves = error_TSAH.shape
+    if (n, n_halves) != (floor_SBH.shape[0], floor_SBH.shape[2]):
         raise ValueError(
             f"errors of the setting and of label-only differ in seeds or half-samples: "
-            f"{error_SAH.shape} and {floor_SBH.shape}"
+            f"{error_TSAH.shape[1:]} and {floor_SBH.shape}"
         )
-    n = len(error_SAH)
-    error_SA, floor_SB = error_SAH[:, :, 0], floor_SBH[:, :, 0]
-    mean = max(0.0, 1 - float(error_SA.mean(0).min() / floor_SB.mean(0).min()))
+    error_TSA, floor_SB = error_TSAH[..., 0], floor_SBH[..., 0]
+    mean_T = np.maximum(0.0, 1 - error_TSA.mean(1).min(1) / floor_SB.mean(0).min())
     if n < 2:
-        return Excess(mean, None, None, n, None, None)
-    out_S, in_S = np.empty((2, n))
-    chosen_SR, fixed_SR = np.empty((2, n, RESAMPLES), dtype=int)
+        return [Excess(float(mean), None, None, n, None, None) for mean in mean_T]
+    out_TS, in_TS = np.empty((2, n_settings, n))
+    chosen_TSR = np.empty((n_settings, n, RESAMPLES), dtype=int)
+    fixed_SR = np.empty((n, RESAMPLES), dtype=int)
     for s in range(n):
         seed_RS = rng.choice(np.delete(np.arange(n), s), (RESAMPLES, n - 1))
-        half_RS = rng.integers(0, error_SAH.shape[2], (RESAMPLES, n))
-        with_RS = np.concatenate([seed_RS, np.full((RESAMPLES, 1), s)], axis=1)
-        chosen_SR[s] = _means(error_SAH, seed_RS, half_RS[:, 1:]).argmin(1)
-        fixed_SR[s] = _means(floor_SBH, seed_RS, half_RS[:, 1:]).argmin(1)
-        worst_R = _means(error_SAH, with_RS, half_RS).argmin(1)
+        half_RS = rng.integers(0, n_halves, (RESAMPLES, n))
+        without = _weights(seed_RS, half_RS[:, 1:], n, n_halves)
+        own = _weights(np.full((RESAMPLES, 1), s), half_RS[:, :1], n, n_halves)
+        chosen_TSR[:, s] = _least(error_TSAH, without)
+        fixed_SR[s] = _least(floor_SBH[None], without)[0]
+        worst_TR = _least(error_TSAH, without * (n - 1) / n + own / n)
         floor_R = floor_SB[s, fixed_SR[s]]
-        out_S[s] = 1 - float((error_SA[s, chosen_SR[s]] / floor_R).mean())
-        in_S[s] = 1 - float((error_SA[s, worst_R] / floor_R).mean())
-    unlike = max(_disagreement(chosen_SR), _disagreement(fixed_SR))
-    inflation = math.sqrt(1 + n / (n - 1) * min(1.0, 2 * unlike))
-    quantile = float(scipy.stats.t.ppf(level, n - 1))
-    gain, spread = float(out_S.mean()), float(out_S.std(ddof=1))
-    error = max(inflation * spread / math.sqrt(n), ROUNDING)
-    high = max(float(in_S.mean()), mean) + quantile * float(in_S.std(ddof=1)) / math.sqrt(n)
-    p = float(scipy.stats.t.sf(gain / error, n - 1))
-    return Excess(mean, gain - quantile * error, high, n, spread, p)
+        for scores_TS, least_TR in ((out_TS, chosen_TSR[:, s]), (in_TS, worst_TR)):
+            scores_TS[:, s] = 1 - (np.take_along_axis(error_TSA[:, s], least_TR, 1) / floor_R).mean(1)
+    fixed_unlike = _disagreement(fixed_SR)
+    quantile, out = float(scipy.stats.t.ppf(level, n - 1)), []
+    for mean, chosen_SR, out_S, in_S in zip(mean_T, chosen_TSR, out_TS, in_TS, strict=True):
+        unlike = max(_disagreement(chosen_SR), fixed_unlike)
+        gain, spread = float(out_S.mean()), float(out_S.std(ddof=1))
+        inflated = spread * math.sqrt(1 + n / (n - 1) * min(1.0, 2 * unlike))
+        error = max(inflated / math.sqrt(n), ROUNDING)
+        high = max(float(in_S.mean()), mean) + quantile * float(in_S.std(ddof=1)) / math.sqrt(n)
+        p = float(scipy.special.stdtr(n - 1, -gain / error))
+        out.append(Excess(float(mean), gain - quantile * error, float(high), n, spread, p))
+    return out
+
+
+def _checked(values: Array, n_dim: int, shape: str) -> Array:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != n_dim or 0 in values.shape:
+        raise ValueError(f"{shape}, got {values.shape}")
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"{shape.partition(' must')[0]} must be finite and above 0")
+    return values
+
+
+def _weights(seed_RS: NDArray[np.int64], half_RS: NDArray[np.int64], n: int, n_halves: int) -> Array:
+    """What each resample takes of each seed's means: (R, n * n_halves), rows that sum to 1."""
+    weights = np.zeros((len(seed_RS), n * n_halves))
+    rows = np.repeat(np.arange(len(seed_RS)), seed_RS.shape[1])
+    np.add.at(weights, (rows, (seed_RS * n_halves + half_RS).ravel()), 1 / seed_RS.shape[1])
+    return weights
+
+
+def _least(error_TSAH: Array, weights: Array) -> NDArray[np.int64]:
+    """The attacker of least mean error in each resample (T, R); of equals, the first."""
+    t, s, a, h = error_TSAH.shape
+    flat = error_TSAH.transpose(1, 3, 0, 2).reshape(s * h, t * a)
+    return (weights @ flat).reshape(-1, t, a).argmin(2).T
 
 
 def _disagreement(chosen: NDArray[np.int64]) -> float:
     """Chance that two resamples choose different attackers."""
-    share = np.unique(chosen, return_counts=True)[1] / chosen.size
+    share = np.bincount(chosen.ravel()) / chosen.size
     return 1 - float(np.square(share).sum())
-
-
-def _checked(values: Array, name: str) -> Array:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 3 or 0 in values.shape:
-        raise ValueError(f"{name}s must be (seeds, attackers, 1 + half-samples), got shape {values.shape}")
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"{name}s must be finite and above 0")
-    return values
-
-
-def _means(error_SAH: Array, seed_RS: NDArray[np.int64], half_RS: NDArray[np.int64]) -> Array:
-    """Mean error (R, A) of each attacker in each resample."""
-    return error_SAH[seed_RS, :, half_RS].mean(axis=1)
 
 
 def verdict(

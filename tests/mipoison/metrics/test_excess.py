@@ -1,5 +1,6 @@
 """Excess leakage: intervals that pay for the choice of the attacker, verdicts, seeds needed."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,14 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from mipoison.metrics.excess import MOST_SEEDS, Excess, excess_interval, seeds_needed, verdict
+from mipoison.metrics.excess import (
+    MOST_SEEDS,
+    Excess,
+    excess_interval,
+    excess_intervals,
+    seeds_needed,
+    verdict,
+)
 
 
 def errors(level_SA: NDArray[np.float64], noise: float = 0.0, seed: int = 0) -> NDArray[np.float64]:
@@ -62,7 +70,7 @@ def test_it_is_never_below_zero_and_one_seed_has_no_interval() -> None:
 @pytest.mark.parametrize(
     ("setting", "floor", "message"),
     [
-        (np.ones((3, 2)), np.ones((3, 2, 1)), "seeds, attackers"),
+        (np.ones((3, 2)), np.ones((3, 2, 1)), "settings, seeds, attackers"),
         (np.ones((3, 2, 2)), np.ones((2, 2, 2)), "differ in seeds"),
         (np.full((2, 1, 1), np.nan), np.ones((2, 1, 1)), "finite and above 0"),
         (np.ones((2, 1, 1)), np.zeros((2, 1, 1)), "finite and above 0"),
@@ -106,3 +114,13 @@ def test_seeds_needed_gives_the_power_of_steins_rule() -> None:
         seeds_needed(0.1, 0.1, pilot=1)
     with pytest.raises(ValueError, match="effect = 0: must be above 0"):
         seeds_needed(0.1, 0, pilot=3)
+
+
+def test_many_settings_at_once_are_each_as_alone() -> None:
+    rng = np.random.default_rng(7)
+    settings = 1 + 0.05 * rng.standard_normal((4, 5, 3, 9))
+    floor = 1 + 0.05 * rng.standard_normal((5, 2, 9))
+    together = excess_intervals(settings, floor, rng=np.random.default_rng(1))
+    for setting, found in zip(settings, together, strict=True):
+        alone = excess_interval(setting, floor, rng=np.random.default_rng(1))
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(alone))
