@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mipoison.attacks.averaging import AveragingConfig
+from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
@@ -36,6 +37,7 @@ ATTACKS: dict[str, Config] = {
     "averaging-16": AveragingConfig(queries=16),
     "averaging-64": AveragingConfig(queries=64),
     "repeats-16": AveragingConfig(queries=16, pool="each"),
+    "class-mean": ClassMeanConfig(),
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
@@ -53,6 +55,9 @@ ATTACKS: dict[str, Config] = {
 
 PASSIVE = "passive"
 """The attacker of the paper: it trains a decoder on what the API answers and does not adapt to a defense."""
+
+FLOOR = "class-mean"
+"""The attacker of every suite: with it, no worst case is better than what the label alone gives away."""
 
 REPLICATION = ("data-D1", "diffusion-0", "diffusion-0.5", "diffusion-2")
 """Attackers that only the paper's tables use, as they do not raise the worst case: D1 is half of the data

@@ -1,0 +1,58 @@
+"""Class-mean attacker: answers every vector with the mean image of its label. The floor of every suite.
+
+It uses nothing but the label, so a defense that keeps labels cannot make it worse, and no suite that has it
+does worse than the label alone. Shape suffixes: N samples, K classes, D pixels, CHW image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mipoison.config import Config
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.simplex import label_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMeanConfig(Config):
+    """Answers with the mean of its own images of the same label: what the label alone is worth.
+
+    Attributes:
+        data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+    """
+
+    COST: ClassVar[int] = 0
+
+    data: Literal["all", "D1", "D2"] = "all"
+
+    def make(self) -> ClassMean:
+        return ClassMean()
+
+
+class ClassMean:
+    """Queries its images once; labels that it never saw get the mean of all its images."""
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query, and average the images by label. Draws nothing from ``rng``.
+
+        Raises:
+            ValueError: no images.
+        """
+        if len(x_NCHW) == 0:
+            raise ValueError("the class-mean attacker needs at least 1 image of its own, got 0")
+        self.shape = known.image_shape
+        label_N, x_ND = label_of(oracle.query(x_NCHW)), x_NCHW.cpu().double().flatten(1)
+        count_K = torch.bincount(label_N, minlength=oracle.n_classes)
+        total_KD = torch.zeros(oracle.n_classes, x_ND.shape[1], dtype=torch.float64)
+        total_KD.index_add_(0, label_N, x_ND)
+        self.mean_KD = torch.where(
+            count_K[:, None] > 0, total_KD / count_K[:, None].clamp_min(1), x_ND.mean(0)
+        )
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Images (N, C, H, W) of released vectors."""
+        return self.mean_KD[label_of(c_NK.cpu())].float().reshape(-1, *self.shape)

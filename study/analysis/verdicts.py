@@ -1,0 +1,143 @@
+"""What may be said of each setting: certified, safe, leaks or undecided, from the records alone.
+
+On private train and on private test images: a claim holds on both or not at all. Shape suffixes: T
+settings, S seeds, A attackers, H the mean over all images and those over half-samples.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mipoison.metrics import half_samples
+from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
+from study.records.status import CUT
+
+LABEL_ONLY = "label-only"
+POOLS = {
+    "": ("reconstruction_error", *half_samples.COLUMNS),
+    "_test": ("reconstruction_error_test", *half_samples.TEST_COLUMNS),
+}
+"""Ending of a pool's columns -> its mean error, and those over its half-samples."""
+CERTIFIED = ("certified_excess", "certified_excess_test")
+COLUMNS: dict[str, str] = {
+    "trial": "string",
+    "verdict": "string",
+    **{f"suite_excess{pool}{end}": "Float64" for pool in POOLS for end in ("", "_low", "_high")},
+    "suite_excess_worst": "Float64",
+    "certified_excess_worst": "Float64",
+    "seeds_to_decide": "Int64",
+}
+"""Columns of a verdict table and their types. ``suite_excess``: with the whole suite's best attacker, and its
+one-sided 95 % bounds; ``_worst``: the larger of train and test. ``certified_excess_worst``: the largest
+certificate over seeds and pools. ``seeds_to_decide``: how many more seeds would decide, of those
+undecided."""
+
+
+def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataFrame:
+    """One row per setting that was measured beside label-only on a common seed, sorted by trial.
+
+    The seeds are those on which every attacker of the setting and of label-only succeeded. Of a setting that
+    was cut short the attackers that ran count: it can be seen to leak, and is never safe. Where label-only is
+    missing there is a verdict only for what is certified.
+
+    Args:
+        episodes: records of one scene with the column ``trial``.
+        margin: excess leakage that is accepted, a share of label-only's error.
+    """
+    names = [name for pool in POOLS.values() for name in pool]
+    wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED]
+    rows = episodes.reindex(columns=wanted)
+    certified = _certified(rows)
+    anchor = rows[(rows["defense"] == LABEL_ONLY) & (rows["status"] == "ok")]
+    groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+    whole: dict[Any, bool] = {}
+    for trial, part in rows.groupby("trial", sort=True):
+        ok = part[part["status"] == "ok"]
+        gone = set(part.loc[part["status"] == CUT, "attack"])
+        seeds, attackers = _shared(ok[~ok["attack"].isin(gone)], set(part["attack"]) - gone)
+        whole[trial] = not gone
+        groups[(seeds, attackers)].append(trial)
+    indexed = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed", "attack"])
+    indexed = indexed.set_index(["trial", "seed", "attack"])[names].astype("Float64")
+    found: dict[Any, dict[str, Excess]] = defaultdict(dict)
+    floor_seeds, floor_attackers = _shared(anchor, set(anchor["attack"]))
+    floor_trial = anchor["trial"].iloc[0] if len(anchor) else None
+    for (seeds, attackers), trials in groups.items():
+        common = tuple(s for s in seeds if s in set(floor_seeds))
+        if not common or not attackers or floor_trial is None:
+            continue
+        for pool, columns in POOLS.items():
+            error = _errors(indexed, trials, common, attackers, columns)
+            floor = _errors(indexed, [floor_trial], common, floor_attackers, columns)[0]
+            known = ~np.isnan(error).any(axis=(1, 2, 3))
+            if np.isnan(floor).any() and not np.isnan(floor[..., 0]).any():  # records without half-samples
+                error, floor = error[..., :1], floor[..., :1]
+                known = ~np.isnan(error).any(axis=(1, 2, 3))
+            if np.isnan(floor).any() or not known.any() or not (floor > 0).all():
+                continue
+            excess = excess_intervals(error[known], floor, rng=np.random.default_rng(0))
+            for trial, value in zip(np.asarray(trials, dtype=object)[known], excess, strict=True):
+                found[trial][pool] = value
+    out = [_row(t, found.get(t, {}), certified.get(t), whole[t], margin) for t in whole]
+    return pd.DataFrame(out, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
+
+
+def _certified(rows: pd.DataFrame) -> dict[Any, float]:
+    """Trial -> largest certified excess over seeds and pools; absent where a pool has none on some seed."""
+    ok = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed"])
+    values = ok[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    largest = pd.Series(values.max(axis=1), index=ok["trial"]) if len(ok) else pd.Series(dtype=float)
+    return {trial: float(v.max()) for trial, v in largest.groupby(level=0) if not v.isna().any()}
+
+
+def _shared(ok: pd.DataFrame, attackers: Iterable[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Seeds on which all the attackers succeeded, and the attackers, sorted."""
+    names = tuple(sorted(attackers))
+    counts = ok.groupby("seed")["attack"].nunique()
+    return tuple(sorted(counts.index[counts == len(names)])), names
+
+
+def _errors(
+    indexed: pd.DataFrame, trials: list[Any], seeds: tuple[Any, ...], attackers: tuple[Any, ...],
+    columns: tuple[str, ...],
+) -> NDArray[np.float64]:  # fmt: skip
+    """Mean errors (T, S, A, H); NaN where one is missing."""
+    places = pd.MultiIndex.from_product([trials, seeds, attackers])
+    values = indexed[list(columns)].reindex(places).to_numpy(dtype=float, na_value=np.nan)
+    return values.reshape(len(trials), len(seeds), len(attackers), len(columns))
+
+
+def _row(
+    trial: Any, found: dict[str, Excess], certified: float | None, whole: bool, margin: float
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"trial": trial, "certified_excess_worst": certified}
+    for pool, excess in found.items():
+        name = f"suite_excess{pool}"
+        row |= {name: excess.mean, f"{name}_low": excess.low, f"{name}_high": excess.high if whole else None}
+    if found:
+        row["suite_excess_worst"] = max(excess.mean for excess in found.values())
+    train, test = found.get(""), found.get("_test")
+    if train is None:
+        row["verdict"] = "certified" if certified is not None and certified <= margin else None
+        return row
+    row["verdict"] = verdict(train, test if whole else None, certified_excess=certified, margin=margin)
+    if row["verdict"] == "undecided" and whole:
+        row["seeds_to_decide"] = _more_seeds(list(found.values()), margin)
+    return row
+
+
+def _more_seeds(pools: list[Excess], margin: float) -> int | None:
+    """How many more seeds would decide, if the means stay what they are: the setting leaks (the effect is its
+    excess) or is safe (the effect is what is left up to the margin), whichever is shown with fewer."""
+    spreads = [pool.spread for pool in pools if pool.spread is not None]
+    if len(spreads) < len(pools):
+        return None
+    mean, seeds = max(pool.mean for pool in pools), min(pool.seeds for pool in pools)
+    effect = max(mean, margin - mean)
+    return max(seeds_needed(max(spreads), effect, pilot=seeds) - seeds, 1)
