@@ -23,7 +23,7 @@ from mipoison.attacks.sizes import DEFAULT_SIZES, sized
 from mipoison.config import Config, ConfigError, Plain, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.deployment import SAMPLE, Deployment, Released, deploy, release
-from mipoison.metrics import leakage
+from mipoison.metrics import half_samples, leakage
 from mipoison.metrics.memory import peak_resident_mb
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Attack, ThreatModel
@@ -229,13 +229,12 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
     x, y = split.private_train.x_NCHW, split.private_train.y_N
     rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
     errors_N = leakage.reconstruction_errors(rec, x)
+    test_errors_N = leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW)
     error = float(errors_N.mean())
     judge = _judge(scene)
     return {
         "reconstruction_error": error,
-        "reconstruction_error_test": float(
-            leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW).mean()
-        ),
+        "reconstruction_error_test": float(test_errors_N.mean()),
         "reconstruction_error_paper_scale": None if split.pixel_scale is None else error * split.pixel_scale,
         "reconstruction_skill": leakage.reconstruction_skill(error, released.columns["mean_image_error"]),
         "attack_accuracy": judge(scene.evaluator, rec, y),
@@ -250,6 +249,8 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
         "clean_attack_accuracy": judge(scene.evaluator, reconstructions["clean"], y),
         "peak_memory_mb": peak_memory_mb(),
         **leakage.error_percentiles(errors_N),
+        **half_samples.half_sample_errors(errors_N),
+        **half_samples.half_sample_errors(test_errors_N, half_samples.TEST_COLUMNS),
     }
 
 

@@ -13,7 +13,7 @@ from mipoison.attacks import ATTACKS
 from mipoison.certificates import COLUMNS
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
-from mipoison.metrics import CHECKS
+from mipoison.metrics import CHECKS, half_samples
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.scene import SceneConfig
 from study.records.gathering import gather
@@ -82,6 +82,8 @@ _REAL = [
     "seconds_evaluate",
     "peak_memory_mb",
     *PERCENTILE_COLUMNS,
+    *half_samples.COLUMNS,
+    *half_samples.TEST_COLUMNS,
     *(name + suffix for suffix in ("", "_test") for name in COLUMNS if name + suffix not in _WHOLE),
 ]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}

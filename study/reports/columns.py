@@ -10,4 +10,5 @@ SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "dev
 
 def shown_in_reports(name: str) -> bool:
     """Whether a report needs a column of the records."""
-    return name in SHOWN or needed_to_check(name) or name.startswith(("check.", "error_percentile"))
+    parts = ("check.", "error_percentile", "error_half", "certif", "reconstruction_error_test")
+    return name in SHOWN or needed_to_check(name) or name.startswith(parts)

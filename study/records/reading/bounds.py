@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mipoison.metrics import half_samples
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from study.records.reading import Unreadable
 from study.records.reading.documents import MAX_ATTEMPT
@@ -47,7 +48,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("reconstruction_error", "reconstruction_error_test", "mean_image_error",
          "clean_reconstruction_error", *_both("certified_error", "certified_tolerance"),
-         *PERCENTILE_COLUMNS), ERROR),
+         *PERCENTILE_COLUMNS, *half_samples.COLUMNS, *half_samples.TEST_COLUMNS), ERROR),
     **dict.fromkeys(("confidence_distortion", "attack_set_distortion", "repeat_query_distance"), DISTANCE),
     **dict.fromkeys(("reconstruction_skill", "excess_leakage", *_both("certified_excess")), GAIN),
     **dict.fromkeys(
