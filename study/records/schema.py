@@ -13,7 +13,11 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import CHECKS
+from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS
+from mipoison.metrics.identification import IDENTIFICATION_COLUMNS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from mipoison.metrics.ranking import RANKING_COLUMNS
+from mipoison.metrics.scoring import SCORING_COLUMNS
 from mipoison.scene import SceneConfig
 from study.records.gathering import gather
 
@@ -70,6 +74,10 @@ _REAL = [
     "seconds_evaluate",
     "peak_memory_mb",
     *PERCENTILE_COLUMNS,
+    *RANKING_COLUMNS,
+    *SCORING_COLUMNS,
+    *ESTIMATED_LIMIT_COLUMNS,
+    *IDENTIFICATION_COLUMNS,
 ]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
