@@ -119,9 +119,11 @@ def _mean_of_nearest(z_BF: Tensor, own_B: Tensor, z_UF: Tensor, size_U: Tensor, 
     distance_BU = torch.cdist(z_BF, z_UF, compute_mode="donot_use_mm_for_euclid_dist")
     distance_BU[torch.arange(len(own_B)), own_B] = torch.inf
     nearest_BU = distance_BU <= distance_BU.min(dim=1, keepdim=True).values * (1 + TIED)
-    count_B = (nearest_BU * size_U).sum(dim=1).numpy()
-    summed_BD = csr_array(nearest_BU.numpy().astype(float)) @ sum_UD.numpy()
-    return torch.from_numpy(summed_BD / count_B[:, None])
+    row, cell = nearest_BU.nonzero(as_tuple=True)
+    count_B = torch.bincount(row, weights=size_U[cell].double())
+    ones = np.ones(len(row))  # sparse: hardly anyone has more than one nearest cell
+    chosen_BU = csr_array((ones, (row.numpy(), cell.numpy())), shape=nearest_BU.shape)
+    return torch.from_numpy(chosen_BU @ sum_UD.numpy()) / count_B[:, None]
 
 
 LIMIT_NAMES = ("estimated_limit", "estimated_limit_low", "estimated_limit_high")

@@ -77,10 +77,8 @@ def learning_curve(
         raise ValueError("errors must be finite and at least 0")
     limit, scale, exponent = _fit(sizes, errors.mean(axis=1))
     n = errors.shape[1]
-    limits = [
-        _fit(sizes, errors[:, rng.integers(0, n, n)].mean(axis=1))[0]
-        for _ in range(resamples if n > 1 else 1)
-    ]
+    draws = (rng.integers(0, n, n) for _ in range(resamples if n > 1 else 1))
+    limits = [_fit(sizes, errors[:, drawn].mean(axis=1))[0] for drawn in draws]
     low, high = np.quantile(limits, [(1 - level) / 2, (1 + level) / 2])
     return LearningCurve(limit, float(low), float(high), scale, exponent)
 

@@ -47,11 +47,11 @@ def test_the_fit_is_scipys_curve_fit() -> None:
 
 def test_the_interval_covers_the_limit() -> None:
     inside = 0
-    for seed in range(20):
-        found = learning_curve(SIZES, noisy(seed, 0.03), rng=np.random.default_rng(seed), resamples=100)
+    for seed in range(10):
+        found = learning_curve(SIZES, noisy(seed, 0.03), rng=np.random.default_rng(seed), resamples=60)
         assert found.low <= found.limit <= found.high
         inside += found.low <= 0.03 <= found.high
-    assert inside >= 16  # of 20; 19 expected
+    assert inside >= 8  # of 10
 
 
 def test_bounds_hold_where_no_law_does() -> None:
