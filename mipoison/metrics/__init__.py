@@ -1,7 +1,8 @@
 """Measurements: utility and leakage of released vectors, validity checks on records, statistics over seeds.
 
 Torch, NumPy and scikit-learn, and nothing of models, attacks or defenses: every function takes vectors,
-images or records.
+images or records. The functions that are called like their module (``estimated_limit``, ``identification``,
+``learning_curve``) are imported from there.
 """
 
 from mipoison.metrics.checks import CHECKS, Check, CheckContext, apply_checks, checks_table
@@ -15,6 +16,8 @@ from mipoison.metrics.leakage import (
     share_recognised,
     ssim,
 )
+from mipoison.metrics.ranking import tail_rank_correlation, top_agreement
+from mipoison.metrics.scoring import brier_score, log_loss
 from mipoison.metrics.statistics import Interval, PairedDifference, mean_interval, paired_difference
 from mipoison.metrics.utility import (
     accuracy,
@@ -35,6 +38,7 @@ __all__ = [
     "PairedDifference",
     "accuracy",
     "apply_checks",
+    "brier_score",
     "checks_table",
     "confidence_distortion",
     "defense_curve",
@@ -44,6 +48,7 @@ __all__ = [
     "kl_divergence",
     "label_agreement",
     "label_recovery",
+    "log_loss",
     "mean_image_error",
     "mean_interval",
     "paired_difference",
@@ -52,5 +57,7 @@ __all__ = [
     "reconstruction_skill",
     "share_recognised",
     "ssim",
+    "tail_rank_correlation",
+    "top_agreement",
     "utility_metrics",
 ]

@@ -26,6 +26,7 @@ ERROR = (0.0, 1 + ROUNDING)
 DISTANCE = (0.0, math.sqrt(2) + ROUNDING)
 """Between two confidence vectors."""
 SQUARED_DISTANCE = (0.0, 2 + ROUNDING)
+"""Between a confidence vector and a one-hot one: the Brier score."""
 GAIN = (-1e9, 1.0)
 """1 minus the ratio of two errors, the second of which may be small."""
 AMOUNT = (0.0, 1e12)
