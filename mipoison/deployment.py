@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from mipoison.certificates import Certificate, Uncertifiable, certificate_columns, certify
 from mipoison.config import Config
-from mipoison.metrics import leakage, utility
+from mipoison.metrics import estimated_limit, leakage, ranking, scoring, utility
 from mipoison.protocols import Defense
 from mipoison.randomness import generator, role_seed
 from mipoison.scene import Scene
@@ -101,12 +102,20 @@ def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: 
 def _shared_columns(
     deployment: Deployment, vectors: dict[str, Tensor], seconds_poison: float, seconds_inference: float
 ) -> dict[str, Any]:
-    """Utility on the private test images, cost, alignment, distance of repeated answers."""
+    """Utility on the private test images; the error that seems possible from the vectors; cost; alignment;
+    the distance between two answers to one query."""
     scene, split = deployment.scene, deployment.scene.split
     queries = max(1, sum(len(v) for v in vectors.values()))
-    columns: dict[str, Any] = dict(
-        utility.utility_metrics(scene.clean["private_test"], vectors["private_test"], split.private_test.y_N)
-    )
+    clean, released, y_N = scene.clean["private_test"], vectors["private_test"], split.private_test.y_N
+    columns: dict[str, Any] = {
+        **utility.utility_metrics(clean, released, y_N),
+        **ranking.ranking_metrics(clean, released),
+        **scoring.scoring_metrics(clean, released, y_N),
+    }
+    for part, suffix in (("private_train", ""), ("private_test", "_test")):
+        rng = np.random.default_rng(role_seed(scene.config.seed, "estimated limit", part))
+        images = getattr(split, part).x_NCHW
+        columns |= estimated_limit.limit_columns(vectors[part], images, rng=rng, suffix=suffix)
     n = min(REPEATS, len(vectors["private_train"]))
     again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
     columns.update(

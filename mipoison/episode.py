@@ -24,12 +24,14 @@ from mipoison.config import Config, ConfigError, Plain, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.deployment import SAMPLE, Deployment, Released, deploy, release
 from mipoison.metrics import half_samples, leakage
+from mipoison.metrics.identification import identification
 from mipoison.metrics.memory import peak_resident_mb
 from mipoison.models.classifier import confidence_vectors
 from mipoison.protocols import Attack, ThreatModel
 from mipoison.randomness import generator
 from mipoison.scene import PATHS, Scene, SceneConfig
 from mipoison.service import MeteredOracle
+from mipoison.simplex import label_of
 from mipoison.victims.ask import undone
 
 
@@ -232,6 +234,8 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
     test_errors_N = leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW)
     error = float(errors_N.mean())
     judge = _judge(scene)
+    label_N, label_test_N = (label_of(scene.clean[part]) for part in ("private_train", "private_test"))
+    from_clean = identification(reconstructions["clean"], x, label_N)
     return {
         "reconstruction_error": error,
         "reconstruction_error_test": float(test_errors_N.mean()),
@@ -247,6 +251,10 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
             leakage.reconstruction_errors(reconstructions["clean"], x).mean()
         ),
         "clean_attack_accuracy": judge(scene.evaluator, reconstructions["clean"], y),
+        **identification(rec, x, label_N).columns(),
+        **identification(rec_test, split.private_test.x_NCHW, label_test_N).columns("_test"),
+        "clean_identification_rate": from_clean.rate,
+        "clean_identification_auc": from_clean.auc,
         "peak_memory_mb": peak_memory_mb(),
         **leakage.error_percentiles(errors_N),
         **half_samples.half_sample_errors(errors_N),

@@ -1,6 +1,7 @@
 """Measurements: utility and leakage of released vectors, validity checks on records, statistics over seeds.
 
-The functions take vectors, images or records; they do not know models, attackers or defenses.
+The functions take vectors, images or records; they do not know models, attackers or defenses. Those that are
+called like their module (``estimated_limit``, ``identification``, ``learning_curve``) are imported from there.
 """
 
 from mipoison.metrics.checks import CHECKS, Check, CheckContext, apply_checks, checks_table
@@ -14,6 +15,8 @@ from mipoison.metrics.leakage import (
     share_recognised,
     ssim,
 )
+from mipoison.metrics.ranking import tail_rank_correlation, top_agreement
+from mipoison.metrics.scoring import brier_score, log_loss
 from mipoison.metrics.statistics import Interval, PairedDifference, mean_interval, paired_difference
 from mipoison.metrics.utility import (
     accuracy,
@@ -34,6 +37,7 @@ __all__ = [
     "PairedDifference",
     "accuracy",
     "apply_checks",
+    "brier_score",
     "checks_table",
     "confidence_distortion",
     "defense_curve",
@@ -43,6 +47,7 @@ __all__ = [
     "kl_divergence",
     "label_agreement",
     "label_recovery",
+    "log_loss",
     "mean_image_error",
     "mean_interval",
     "paired_difference",
@@ -51,5 +56,7 @@ __all__ = [
     "reconstruction_skill",
     "share_recognised",
     "ssim",
+    "tail_rank_correlation",
+    "top_agreement",
     "utility_metrics",
 ]

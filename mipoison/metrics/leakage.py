@@ -38,7 +38,7 @@ def _images(name: str, x_NCHW: Tensor) -> None:
         raise ValueError(f"{name} must have finite pixels in [0, 1], got values from {low:g} to {high:g}")
 
 
-def _image_pair(rec_NCHW: Tensor, x_NCHW: Tensor) -> None:
+def check_image_pair(rec_NCHW: Tensor, x_NCHW: Tensor) -> None:
     if rec_NCHW.shape != x_NCHW.shape:
         raise ValueError(
             f"reconstructions and images differ in shape: {tuple(rec_NCHW.shape)} and {tuple(x_NCHW.shape)}"
@@ -85,7 +85,7 @@ def reconstruction_errors(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 4096
     Returns:
         Errors (N,), float64, on the device of ``x_NCHW``.
     """
-    _image_pair(rec_NCHW, x_NCHW)
+    check_image_pair(rec_NCHW, x_NCHW)
     return torch.cat([(r - x).square().mean(dim=(1, 2, 3)) for r, x in _batches(rec_NCHW, x_NCHW, batch)])
 
 
@@ -147,7 +147,7 @@ def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
     # Imported here because it also loads torchvision, which is slow and which a study's driver never needs.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _image_pair(rec_NCHW, x_NCHW)
+    check_image_pair(rec_NCHW, x_NCHW)
     if min(x_NCHW.shape[2:]) <= SSIM_RADIUS:
         raise ValueError(f"ssim needs {SSIM_RADIUS + 1} pixels a side or more, got {tuple(x_NCHW.shape[2:])}")
     values = []  # in float64: float32 variances, differences of squares, shift flat regions by 1e-4

@@ -36,7 +36,7 @@ def _matrix(name: str, c_NK: Tensor) -> Tensor:
     return c_NK
 
 
-def _vectors(name: str, c_NK: Tensor) -> Tensor:
+def checked_vectors(name: str, c_NK: Tensor) -> Tensor:
     """:func:`_matrix` for confidence vectors: raises ValueError too if a row is off the simplex."""
     c_NK = _matrix(name, c_NK)
     lowest = float(c_NK.min())
@@ -49,15 +49,15 @@ def _vectors(name: str, c_NK: Tensor) -> Tensor:
     return c_NK
 
 
-def _pair(clean_NK: Tensor, released_NK: Tensor) -> tuple[Tensor, Tensor]:
+def checked_pair(clean_NK: Tensor, released_NK: Tensor) -> tuple[Tensor, Tensor]:
     if clean_NK.shape != released_NK.shape:
         raise ValueError(
             f"clean and released vectors differ in shape: {tuple(clean_NK.shape)}, {tuple(released_NK.shape)}"
         )
-    return _vectors("clean", clean_NK), _vectors("released", released_NK)
+    return checked_vectors("clean", clean_NK), checked_vectors("released", released_NK)
 
 
-def _labels(y_N: Tensor, n: int, k: int) -> Tensor:
+def checked_labels(y_N: Tensor, n: int, k: int) -> Tensor:
     """``y_N`` as int64 on the CPU; raises ValueError if it does not hold ``n`` labels in 0..k-1."""
     if y_N.shape != (n,):
         raise ValueError(f"labels must have shape ({n},) like the vectors' rows, got {tuple(y_N.shape)}")
@@ -89,8 +89,8 @@ def label_recovery(
     Raises:
         ValueError: shapes differ, or rows are off the simplex.
     """
-    clean_train_NK, released_train_NK = (v[:1000] for v in _pair(clean_train_NK, released_train_NK))
-    clean_NK, released_NK = _pair(clean_NK, released_NK)
+    clean_train_NK, released_train_NK = (v[:1000] for v in checked_pair(clean_train_NK, released_train_NK))
+    clean_NK, released_NK = checked_pair(clean_NK, released_NK)
     label_N = clean_NK.argmax(dim=1).numpy()
     found = [float((released_NK.argmax(dim=1).numpy() == label_N).mean())]
     known_N = clean_train_NK.argmax(dim=1).numpy()
@@ -117,13 +117,13 @@ def accuracy(c_NK: Tensor, y_N: Tensor) -> float:
         ValueError: shapes disagree, the input is empty or not finite, or a label is out of range.
     """
     scores_NK = _matrix("scores", c_NK)
-    y_N = _labels(y_N, *scores_NK.shape)
+    y_N = checked_labels(y_N, *scores_NK.shape)
     return float((scores_NK.argmax(dim=1) == y_N).double().mean())
 
 
 def confidence_distortion(clean_NK: Tensor, released_NK: Tensor) -> float:
     """Mean l2 norm of ``released - clean`` (the paper's distortion); in [0, sqrt(2)]."""
-    clean, released = _pair(clean_NK, released_NK)
+    clean, released = checked_pair(clean_NK, released_NK)
     return float((released - clean).norm(dim=1).mean())
 
 
@@ -133,7 +133,7 @@ def label_agreement(clean_NK: Tensor, released_NK: Tensor) -> float:
     The label is the index of the first maximum (the rule of ``torch.argmax``): a released vector that ties
     the top score with an earlier class counts as flipped.
     """
-    clean, released = _pair(clean_NK, released_NK)
+    clean, released = checked_pair(clean_NK, released_NK)
     return float((clean.argmax(dim=1) == released.argmax(dim=1)).double().mean())
 
 
@@ -145,7 +145,7 @@ def kl_divergence(clean_NK: Tensor, released_NK: Tensor) -> float:
     1e-12, so a score released as zero costs ``p * ln(p / 1e-12)``, at most 27.6 nats, and one-hot answers
     stay finite. Equal vectors give exactly 0; the floor lets a value fall below 0 by at most K * 1e-12.
     """
-    pair = (c.clamp_min(0) for c in _pair(clean_NK, released_NK))
+    pair = (c.clamp_min(0) for c in checked_pair(clean_NK, released_NK))
     clean, released = (c / c.sum(dim=1, keepdim=True) for c in pair)
     log_ratio = clean.clamp_min(KL_FLOOR).log() - released.clamp_min(KL_FLOOR).log()
     return float((clean * log_ratio).sum(dim=1).mean())
@@ -162,8 +162,8 @@ def expected_calibration_error(released_NK: Tensor, y_N: Tensor, bins: int = 15)
     """
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
-    released = _vectors("released", released_NK)
-    y_N = _labels(y_N, *released.shape)
+    released = checked_vectors("released", released_NK)
+    y_N = checked_labels(y_N, *released.shape)
     confidence_N, label_N = released.max(dim=1).values, released.argmax(dim=1)
     bin_N = ((confidence_N * bins).ceil().long() - 1).clamp(0, bins - 1)
     # share * |accuracy - confidence| of a bin is |sum of (hit - confidence)| / N
@@ -179,18 +179,21 @@ def _average_ranks(c_NK: Tensor) -> Tensor:
     return (below + not_above + 1).double() / 2
 
 
+def rank_correlations(a_NK: Tensor, b_NK: Tensor) -> Tensor:
+    """Spearman's rank correlation of each row (N,); 0 where the scores of either row are all equal."""
+    centre = (a_NK.shape[1] + 1) / 2  # the mean of 1..K, with ties too
+    a, b = _average_ranks(a_NK) - centre, _average_ranks(b_NK) - centre
+    scale = (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
+    return torch.where(scale > 0, (a * b).sum(dim=1) / scale.clamp_min(1e-300), 0.0)
+
+
 def rank_correlation(clean_NK: Tensor, released_NK: Tensor) -> float:
     """Mean over the rows of Spearman's rank correlation, in [-1, 1], ties at their average rank.
 
     Spearman's coefficient is undefined for a row whose scores are all equal. Such a row, clean or released,
     counts as 0 (it carries no order), also where both are constant.
     """
-    clean, released = _pair(clean_NK, released_NK)
-    centre = (clean.shape[1] + 1) / 2  # the mean of 1..K, with ties too
-    a, b = _average_ranks(clean) - centre, _average_ranks(released) - centre
-    scale = (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
-    rho_N = torch.where(scale > 0, (a * b).sum(dim=1) / scale.clamp_min(1e-300), 0.0)
-    return float(rho_N.mean())
+    return float(rank_correlations(*checked_pair(clean_NK, released_NK)).mean())
 
 
 def utility_metrics(clean_NK: Tensor, released_NK: Tensor, y_N: Tensor) -> dict[str, float]:

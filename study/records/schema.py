@@ -14,7 +14,11 @@ from mipoison.certificates import COLUMNS
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import CHECKS, half_samples
+from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS
+from mipoison.metrics.identification import IDENTIFICATION_COLUMNS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
+from mipoison.metrics.ranking import RANKING_COLUMNS
+from mipoison.metrics.scoring import SCORING_COLUMNS
 from mipoison.scene import SceneConfig
 from study.records.gathering import gather
 
@@ -85,6 +89,10 @@ _REAL = [
     *half_samples.COLUMNS,
     *half_samples.TEST_COLUMNS,
     *(name + suffix for suffix in ("", "_test") for name in COLUMNS if name + suffix not in _WHOLE),
+    *RANKING_COLUMNS,
+    *SCORING_COLUMNS,
+    *ESTIMATED_LIMIT_COLUMNS,
+    *IDENTIFICATION_COLUMNS,
 ]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

@@ -28,6 +28,10 @@ from mipoison.episode import (
     failed_record,
     run_episode,
 )
+from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS, SPACES, contributions
+from mipoison.metrics.identification import IDENTIFICATION_COLUMNS, identification
+from mipoison.metrics.ranking import tail_rank_correlation
+from mipoison.metrics.scoring import SCORING_COLUMNS, log_loss
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.scene import Scene, SceneConfig, prepare
 from mipoison.service import chunk_count
@@ -52,6 +56,11 @@ MEASURED = [
     "ssim",
     "clean_attack_accuracy",
     "clean_reconstruction_error",
+    "tail_rank_correlation",
+    "top2_agreement",
+    *SCORING_COLUMNS,
+    *ESTIMATED_LIMIT_COLUMNS,
+    *IDENTIFICATION_COLUMNS,
     "poison_ms_per_sample",
     "inference_ms_per_sample",
     "seconds_prepare",
@@ -60,7 +69,13 @@ MEASURED = [
     "seconds_evaluate",
     "peak_memory_mb",
 ]
-NULLABLE = ["reconstruction_error_paper_scale", "alignment_before", "alignment_after", "error"]
+NULLABLE = [
+    "reconstruction_error_paper_scale",
+    "top5_agreement",
+    "alignment_before",
+    "alignment_after",
+    "error",
+]
 IDENTITY = [
     "episode_id",
     "dataset",
@@ -358,6 +373,48 @@ def test_measurements_match_numpy(tiny_config: SceneConfig, tiny_scene: Scene) -
         ):
             hit = model(reconstructions["private_train"]).argmax(1) == split.private_train.y_N
             assert record[column] == hit.double().mean().item()
+
+
+def test_what_is_measured_is_of_the_named_images_and_vectors(
+    tiny_config: SceneConfig, tiny_scene: Scene
+) -> None:
+    """Train columns of train, test ones of test; released labels may flip, the victim's own are the pool."""
+    config = episode(tiny_config, "lfp", picks="request", ratio=0.3)
+    deployment = deploy(tiny_scene, "lfp", config.defense_config)
+    released = release(deployment)
+    record, reconstructions = attack_and_measure(config, deployment, released)
+    split, clean = tiny_scene.split, tiny_scene.clean
+    for part, suffix in (("private_train", ""), ("private_test", "_test")):
+        x = getattr(split, part).x_NCHW
+        found = identification(reconstructions[part], x, clean[part].argmax(1))
+        assert {c: record[c] for c in found.columns(suffix)} == found.columns(suffix)
+        c = released.vectors[part].double()
+        limits = [contributions(space(c), x.double().flatten(1)).mean() for space in SPACES.values()]
+        assert record[f"estimated_limit{suffix}"] == pytest.approx(min(limits), rel=1e-12)
+        low, high = record[f"estimated_limit_low{suffix}"], record[f"estimated_limit_high{suffix}"]
+        assert low <= record[f"estimated_limit{suffix}"] <= high
+    x = split.private_train.x_NCHW
+    found = identification(reconstructions["clean"], x, clean["private_train"].argmax(1))
+    assert record["clean_identification_rate"] == found.rate
+    assert record["clean_identification_auc"] == found.auc
+    y, out = split.private_test.y_N, released.vectors["private_test"]
+    assert record["log_loss"] == log_loss(out, y)
+    assert record["clean_log_loss"] == log_loss(clean["private_test"], y)
+    assert record["tail_rank_correlation"] == tail_rank_correlation(clean["private_test"], out)
+
+
+def test_under_label_only_identification_is_chance(records: dict[str, dict[str, Any]]) -> None:
+    record = records["label-only"]
+    for suffix in ("", "_test"):
+        assert record[f"identification_rate{suffix}"] == pytest.approx(
+            record[f"identification_chance{suffix}"]
+        )
+        assert record[f"identification_auc{suffix}"] == pytest.approx(0.5)
+    assert record["tail_rank_correlation"] == 0
+    assert record["top2_agreement"] == pytest.approx(1 / 4)
+    assert records["none"]["tail_rank_correlation"] == pytest.approx(1)
+    assert records["none"]["top2_agreement"] == 1
+    assert records["none"]["log_loss"] == records["none"]["clean_log_loss"]
 
 
 # ---------------------------------------------------------------------------------- release and its shards

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mipoison.metrics import half_samples
+from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS
+from mipoison.metrics.identification import IDENTIFICATION_COLUMNS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from study.records.reading import Unreadable
 from study.records.reading.documents import MAX_ATTEMPT
@@ -24,6 +26,8 @@ ERROR = (0.0, 1 + ROUNDING)
 """Mean squared difference of pixels in [0, 1]."""
 DISTANCE = (0.0, math.sqrt(2) + ROUNDING)
 """l2 distance of two confidence vectors."""
+SQUARED_DISTANCE = (0.0, 2 + ROUNDING)
+"""Squared l2 distance of a confidence vector and a one-hot vector: the Brier score."""
 GAIN = (-1e9, 1.0)
 """1 minus the ratio of two errors, of which the denominator may be small."""
 AMOUNT = (0.0, 1e12)
@@ -41,21 +45,26 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("model_accuracy", "protected_accuracy", "label_agreement", "label_recovery", "ece",
          "attack_set_label_agreement", "attack_accuracy", "attack_accuracy_test", "cycle_accuracy",
-         "open_accuracy", "evaluator_accuracy", "clean_attack_accuracy",
-         *_both("certified_identification", "share_in_small_cells")), SHARE),
-    **dict.fromkeys(("rank_correlation", "ssim", "alignment_before", "alignment_after"), CORRELATION),
+         "open_accuracy", "evaluator_accuracy", "clean_attack_accuracy", "top2_agreement", "top5_agreement",
+         "clean_ece", *IDENTIFICATION_COLUMNS, *_both("certified_identification", "share_in_small_cells")),
+        SHARE),
+    **dict.fromkeys(
+        ("rank_correlation", "tail_rank_correlation", "ssim", "alignment_before", "alignment_after"),
+        CORRELATION),
     "excess_attack_accuracy": DIFFERENCE,
     **dict.fromkeys(
         ("reconstruction_error", "reconstruction_error_test", "mean_image_error",
          "clean_reconstruction_error", *_both("certified_error", "certified_tolerance"),
-         *PERCENTILE_COLUMNS, *half_samples.COLUMNS, *half_samples.TEST_COLUMNS), ERROR),
+         *PERCENTILE_COLUMNS, *half_samples.COLUMNS, *half_samples.TEST_COLUMNS, *ESTIMATED_LIMIT_COLUMNS),
+        ERROR),
     **dict.fromkeys(("confidence_distortion", "attack_set_distortion", "repeat_query_distance"), DISTANCE),
     **dict.fromkeys(("reconstruction_skill", "excess_leakage", *_both("certified_excess")), GAIN),
     **dict.fromkeys(
         ("reconstruction_error_paper_scale", "poison_ms_per_sample", "inference_ms_per_sample",
          "seconds_prepare", "seconds_poison", "seconds_attack", "seconds_evaluate",
          "peak_memory_mb"), AMOUNT),
-    "kl": NATS,
+    **dict.fromkeys(("kl", "log_loss", "clean_log_loss"), NATS),
+    **dict.fromkeys(("brier_score", "clean_brier_score"), SQUARED_DISTANCE),
     **dict.fromkeys(("n_classes", "stacked_members", *_both("smallest_cell", "pool_size")), COUNT),
     "queries": (0, 2**53),
     "seed": (0, 2**31 - 1),
