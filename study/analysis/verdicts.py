@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mipoison.metrics import half_samples
 from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
-from study.records.status import CUT
+from study.records.status import PRUNED
 
 LABEL_ONLY = "label-only"
 POOLS = {
@@ -59,7 +59,7 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     whole: dict[Any, bool] = {}
     for trial, part in rows.groupby("trial", sort=True):
         ok = part[part["status"] == "ok"]
-        gone = set(part.loc[part["status"] == CUT, "attack"])
+        gone = set(part.loc[part["status"] == PRUNED, "attack"])
         seeds, attackers = _shared(ok[~ok["attack"].isin(gone)], set(part["attack"]) - gone)
         whole[trial] = not gone
         groups[(seeds, attackers)].append(trial)

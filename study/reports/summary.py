@@ -1,0 +1,226 @@
+"""The answer of a study in a few lines: what to deploy, its guarantee, its measured leakage, its costs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from study.analysis.verdicts import verdict_table
+from study.reports.cells import describe, setting_name
+from study.runtime.plain import NOTHING, number
+
+WIDTH, LABEL = 100, 17
+FACES: dict[str, tuple[str, ...]] = {
+    "distortion": ("confidence_distortion",),
+    "accuracy lost": ("accuracy_drop",),
+    "order below the top": ("tail_rank_correlation",),
+    "second class kept": ("top2_agreement",),
+    "five classes kept": ("top5_agreement",),
+    "log loss": ("log_loss", "clean_log_loss"),
+    "Brier score": ("brier_score", "clean_brier_score"),
+    "calibration error": ("ece", "clean_ece"),
+}
+"""Faces of utility -> their columns: of the released vectors, and of the clean ones to compare with."""
+MEASURED = (
+    *(name for names in FACES.values() for name in names if name != "accuracy_drop"),
+    *(f"identification_{name}{pool}" for name in ("rate", "auc", "chance") for pool in ("", "_test")),
+    *(f"certified_identification{pool}" for pool in ("", "_test")),
+    *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
+)
+"""Columns of the records that the summary takes means of."""
+LISTED = 3
+"""Settings that are named of those that are undecided."""
+
+
+class Choice(NamedTuple):
+    """What the study recommends.
+
+    Attributes:
+        deploy: the setting, None if none is certified or safe. runner_up: the next one, None if there is
+        none.
+        undecided: by distortion.
+    """
+
+    deploy: Mapping[str, Any] | None
+    runner_up: Mapping[str, Any] | None
+    undecided: pd.DataFrame
+
+
+def judged(episodes: pd.DataFrame, configurations: pd.DataFrame, *, margin: float) -> pd.DataFrame:
+    """The configurations with their verdicts and the means of MEASURED, one row each."""
+    ok = episodes[episodes["status"] == "ok"]
+    wanted = ok.reindex(columns=["trial", "attack", *MEASURED])
+    values = wanted[list(MEASURED)].astype("Float64").groupby([wanted["trial"], wanted["attack"]]).mean()
+    # The strongest attacker at telling images apart; what is measured once a setting is the same for all.
+    strongest = values.groupby(level=0).max().drop(columns=["confidence_distortion"]).reset_index()
+    table = configurations.merge(verdict_table(episodes, margin=margin), on="trial", how="left")
+    return table.merge(strongest, on="trial", how="left")
+
+
+def choose(table: pd.DataFrame) -> Choice:
+    """The recommendation: of the certified feasible settings the one of least distortion, else of the safe.
+
+    The runner-up is the cheapest safe setting with less distortion than a certified one that is deployed (a
+    weaker claim at a lower price), else the next one by distortion with the same claim.
+    """
+    usable = table[table["feasible"].fillna(False).astype(bool)].dropna(subset=["confidence_distortion"])
+    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
+    by_claim = {claim: usable[usable["verdict"] == claim] for claim in ("certified", "safe", "undecided")}
+    ranked = [row for claim in ("certified", "safe") for _, row in by_claim[claim].iterrows()]
+    if not ranked:
+        return Choice(None, None, by_claim["undecided"])
+    deploy, rest = ranked[0], ranked[1:]
+    cheaper = [row for row in rest if row["confidence_distortion"] < deploy["confidence_distortion"]]
+    return Choice(deploy, next(iter([*cheaper, *rest]), None), by_claim["undecided"])
+
+
+def summary(
+    episodes: pd.DataFrame,
+    configurations: pd.DataFrame,
+    *,
+    title_info: Mapping[str, object] | None = None,
+    margin: float,
+    max_accuracy_drop: float,
+) -> list[str]:
+    """The summary's lines, at most 25 of at most 100 columns.
+
+    Args:
+        episodes: the records of one study, with all columns.
+        configurations: their ``configuration_table``.
+        title_info: study and scale. margin: accepted excess leakage (share of label-only's error).
+        max_accuracy_drop: the study's constraint (share).
+    """
+    table = judged(episodes, configurations, margin=margin)
+    found = choose(table)
+    anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
+    lines = []
+    for label, text in _parts(table, found, anchors, margin, max_accuracy_drop):
+        indent = " " * LABEL
+        lines += textwrap.wrap(text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=indent)
+    return [*lines, *textwrap.wrap(describe(episodes, title_info), WIDTH)]
+
+
+def _parts(
+    table: pd.DataFrame, found: Choice, anchors: Mapping[str, Any], margin: float, max_accuracy_drop: float
+) -> Iterator[tuple[str, str]]:
+    deploy, none = found.deploy, anchors.get("none")
+    if deploy is None:
+        what = "nothing but label-only" if "label-only" in anchors else "no setting of this study"
+        yield "DEPLOY", f"{what}: no other feasible setting is certified or safe to a margin of {margin:g}"
+        deploy = anchors.get("label-only")
+    else:
+        yield "DEPLOY", f"{setting_name(deploy)} ({deploy['trial']}): {deploy['verdict']}"
+    if deploy is not None:
+        yield "guarantee", _guarantee(deploy)
+        yield "measured", _measured(deploy, none)
+        yield "identification", _identification(deploy, none)
+        limit = _interval(deploy, "estimated_limit", ".4f")
+        yield (
+            "estimated limit",
+            f"{limit} (nearest neighbours) of the error that any attacker can reach on train images; "
+            f"the suite reached {number(deploy['worst_reconstruction_error'])}",
+        )
+        yield "costs", _costs(deploy, anchors.get("label-only"))
+    if found.runner_up is not None:
+        r = found.runner_up
+        yield (
+            "runner-up",
+            f"{setting_name(r)} ({r['trial']}): {r['verdict']}, distortion "
+            f"{number(r['confidence_distortion'], '.3g')}, excess leakage at most "
+            f"{_largest(r, 'suite_excess', '_high')}",
+        )
+    yield "undecided", _undecided(found.undecided, len(table))
+    leaks = int((table["verdict"] == "leaks").sum())
+    drop = int((~table["feasible"].fillna(False).astype(bool)).sum())
+    yield (
+        "leaks",
+        f"{leaks} of {len(table)} settings are shown to leak; {drop} cost more than "
+        f"{max_accuracy_drop:g} of accuracy, or were not measured",
+    )
+    yield (
+        "words",
+        f"certified: no attacker whatsoever gains more than {margin:g} of label-only's error. safe: these "
+        f"attackers do not, at 95 % confidence, on train and test images. leaks: a gain above zero is shown.",
+    )
+
+
+def _guarantee(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["certified_excess_worst"]):
+        return "none: no certificate exists for this release; what follows speaks of these attackers alone"
+    text = f"no attacker gains more than {number(row['certified_excess_worst'], '.3f')} over the label alone"
+    named = max(_values(row, "certified_identification"), default=None)
+    if named is not None:
+        text += f", or names the image more often than {named:.3f} (any seed, train and test)"
+    return text
+
+
+def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
+    text = (
+        f"excess leakage {_interval(row, 'suite_excess')} on train, "
+        f"{_interval(row, 'suite_excess_test')} on test images; worst attacker "
+        f"{row['worst_reconstruction_error_attacker']}"
+    )
+    return text + ("" if none is None else f" (undefended {number(none['suite_excess_worst'], '.3f')})")
+
+
+def _identification(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
+    def of(setting: Mapping[str, Any]) -> str:
+        auc, rate = _values(setting, "identification_auc"), _values(setting, "identification_rate")
+        return f"AUC {max(auc, default=float('nan')):.3f}, nearest image right {_share(rate)}"
+
+    chance = _share(_values(row, "identification_chance"))
+    against = "" if none is None else f"; undefended {of(none)}"
+    return f"{of(row)} (chance: 0.5 and {chance}){against}"
+
+
+def _share(values: list[float]) -> str:
+    return f"{values[0]:.3f}" if values else NOTHING
+
+
+def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
+    parts = []
+    for face, columns in FACES.items():
+        if pd.isna(row[columns[0]]):
+            continue
+        text = f"{face} {number(row[columns[0]], '.3g')}"
+        if len(columns) == 2 and not pd.isna(row[columns[1]]):
+            text += f" (clean {number(row[columns[1]], '.3g')})"
+        if face == "distortion" and label_only is not None and label_only[columns[0]] > 0:
+            text += f" ({row[columns[0]] / label_only[columns[0]]:.0%} of label-only's)"
+        parts.append(text)
+    return ", ".join(parts)
+
+
+def _undecided(undecided: pd.DataFrame, n: int) -> str:
+    text = f"{len(undecided)} of {n} settings"
+    listed = []
+    for _, row in undecided.head(LISTED).iterrows():
+        more = row["seeds_to_decide"]
+        needs = "more seeds" if pd.isna(more) else f"{more} more seed{'' if more == 1 else 's'}"
+        listed.append(f"{setting_name(row)} ({row['trial']}) by {needs}")
+    if listed:
+        text += f"; to be decided: {'; '.join(listed)}"
+    rest = len(undecided) - len(listed)
+    return text + (f"; {rest} more" if rest else "")
+
+
+def _values(row: Mapping[str, Any], name: str) -> list[float]:
+    """Of train and test, those that are known."""
+    return [float(row[name + pool]) for pool in ("", "_test") if not pd.isna(row[name + pool])]
+
+
+def _largest(row: Mapping[str, Any], name: str, end: str) -> str:
+    values = [row[name + pool + end] for pool in ("", "_test")]
+    return number(max((float(v) for v in values if not pd.isna(v)), default=float("nan")), ".3f")
+
+
+def _interval(row: Mapping[str, Any], name: str, form: str = ".3f") -> str:
+    """Value and interval; bounds of ``suite_excess`` are one-sided 95 % limits."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(row[name]):
+        return NOTHING
+    bounds = "" if pd.isna(low) or pd.isna(high) else f" [{low:{form}}, {high:{form}}]"
+    return f"{row[name]:{form}}{bounds}"
