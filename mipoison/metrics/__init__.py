@@ -1,7 +1,7 @@
 """Measurements: utility and leakage of released vectors, validity checks on records, statistics over seeds.
 
-The functions take vectors, images or records; they do not know models, attackers or defenses. Those that are
-called like their module (``estimated_limit``, ``identification``, ``learning_curve``) are imported from there.
+The functions take vectors, images or records; they do not know models, attackers or defenses. Those called
+like their module (``estimated_limit``, ``identification``, ``learning_curve``) are imported from there.
 """
 
 from mipoison.metrics.checks import CHECKS, Check, CheckContext, apply_checks, checks_table

@@ -111,18 +111,25 @@ def _parts(
         what = "nothing but label-only" if "label-only" in anchors else "no setting of this study"
         yield "DEPLOY", f"{what}: no other feasible setting is certified or safe to a margin of {margin:g}"
         deploy = anchors.get("label-only")
+    elif deploy["verdict"] == "certified":
+        yield "DEPLOY", f"{setting_name(deploy)} ({deploy['trial']}): certified"
     else:
-        yield "DEPLOY", f"{setting_name(deploy)} ({deploy['trial']}): {deploy['verdict']}"
+        yield (
+            "DEPLOY",
+            f"nothing is certified; safe against these attackers alone: {setting_name(deploy)} "
+            f"({deploy['trial']})",
+        )
     if deploy is not None:
         yield "guarantee", _guarantee(deploy)
         yield "measured", _measured(deploy, none)
-        yield "identification", _identification(deploy, none)
-        limit = _interval(deploy, "estimated_limit", ".4f")
-        yield (
-            "estimated limit",
-            f"{limit} (nearest neighbours) of the error that any attacker can reach on train images; "
-            f"the suite reached {number(deploy['worst_reconstruction_error'])}",
-        )
+        if _values(deploy, "identification_auc"):  # records older than the column have none
+            yield "identification", _identification(deploy, none)
+        if not pd.isna(deploy["estimated_limit"]):
+            yield (
+                "estimated limit",
+                f"error {_interval(deploy, 'estimated_limit', '.4f')} seems possible on train images "
+                f"(nearest neighbours); the suite reached {number(deploy['worst_reconstruction_error'])}",
+            )
         yield "costs", _costs(deploy, anchors.get("label-only"))
     if found.runner_up is not None:
         r = found.runner_up

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
-from study.reports.figures import drawn, grid_figure
+from study.reports.figures import figure_bytes, grid_figure
 from study.reports.markdown import markdown, print_tables
 from study.runtime.plain import fenced, markdown_text, visible, visible_line
 from study.tracking.mlflow import check_address
@@ -103,7 +103,7 @@ def test_a_terminal_gets_no_code(hostile: pd.DataFrame) -> None:
 
 def test_figures_take_no_formula_from_a_name() -> None:
     images = np.zeros((2, 1, 8, 8))
-    assert drawn(lambda path: grid_figure([("$\\frac$", images), ("b", images)], path, "$\\frac$ x $"))
+    assert figure_bytes(lambda path: grid_figure([("$\\frac$", images), ("b", images)], path, "$\\frac$ x $"))
 
 
 SECRET = "wJalrXUtnFEMI"
