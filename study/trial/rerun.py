@@ -146,7 +146,7 @@ def rerun_spec(
     name = defense or str(source["defense"].iloc[0])
     choose("defense", name, DEFENSES)
     own = {} if stored is None or name != str(stored["defense"].iloc[0]) else knobs_of(stored.iloc[0])
-    config = _changed(DEFENSES[name], own, knobs)
+    config = changed(DEFENSES[name], own, knobs)
     same = stored is not None and not knobs and defense in (None, str(stored["defense"].iloc[0]))
     for attack in source["attack"]:
         choose("attacker", str(attack), ATTACKS)
@@ -172,7 +172,7 @@ def _anchor_rows(study: StoredStudy) -> pd.DataFrame:
     raise ConfigError("the study has no records")
 
 
-def _changed(cls: type[Config], own: Mapping[str, Any], texts: list[str]) -> Config:
+def changed(cls: type[Config], own: Mapping[str, Any], texts: list[str]) -> Config:
     """The configuration with ``name=value`` texts applied, parsed by the types of its fields."""
     kinds = cls.field_kinds()
     values = dict(own)
