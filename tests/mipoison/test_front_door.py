@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -34,16 +33,3 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded & {"torch", "ray", "matplotlib", "sklearn", "scipy", "pandas", "numpy"} == set()
-
-
-def test_a_moved_module_still_imports_and_says_where_it_is() -> None:
-    from mipoison import _moved
-
-    _moved.redirect({"mipoison.settings_of_old": "mipoison.config"})
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        from mipoison.settings_of_old import ConfigError  # type: ignore[import-not-found]
-    assert ConfigError is mipoison.ConfigError
-    assert [str(w.message) for w in said if w.category is DeprecationWarning] == [
-        "mipoison.settings_of_old is now mipoison.config"
-    ]

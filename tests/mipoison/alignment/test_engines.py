@@ -18,7 +18,7 @@ from tests.mipoison.alignment.test_gradients import (
     row_cosines,
     vectors,
 )
-from tests.mipoison.defenses.test_contract import fitted, protect, view_of
+from tests.mipoison.defenses.helpers import fitted, protect, view_of
 
 K = 4
 FAST = [name for name in ENGINES if not name.startswith("double-backward")]
