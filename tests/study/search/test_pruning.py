@@ -17,7 +17,7 @@ from study.search.pruning import dominated, stages, worst_point
 from study.session.driver import cut_share, failed_share
 from study.trial.run import outcome_of
 from study.trial.worker import run_trial
-from tests.study.analysis.test_frontier import record
+from tests.study.analysis.helpers import record
 from tests.study.trial.test_worker import SEEDS, Baton, expect_same, measured, prepared, root, spec_of
 
 __all__ = ["prepared", "root"]  # fixtures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -19,10 +18,8 @@ from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
-from study.settings.resources import Resources
 from study.settings.study_settings import (
     DEFAULT_ATTACKERS,
-    IDENTITY,
     SCENES,
     Arguments,
     StudySettings,
@@ -68,12 +65,6 @@ def test_numbers_out_of_bounds(name: str, value: float, bound: str) -> None:
     text = refused(**{name: value})
     assert f"{name} = {value}" in text
     assert bound in text
-
-
-@pytest.mark.parametrize("name", ["cpus_per_worker", "gpus_per_worker"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_resources_are_finite(name: str, value: float) -> None:
-    assert name in refused(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -258,18 +249,6 @@ def test_the_command_line_is_parsed_first_and_checked_then() -> None:
     assert fine == StudySettings(defenses=("noise", "lpa"), workers=0)
 
 
-def test_what_is_measured_is_apart_from_where_and_how_it_runs() -> None:
-    """Each field is in one group; nothing but the groups of IDENTITY, and digests, is compared on resume."""
-    groups = [c for c in Arguments.__mro__ if dataclasses.is_dataclass(c) and c is not Arguments]
-    names = [f.name for group in groups for f in dataclasses.fields(group)]
-    assert sorted(names) == sorted(f.name for f in dataclasses.fields(StudySettings))
-    assert len(set(names)) == len(names)
-    compared = {f.name for group in IDENTITY for f in dataclasses.fields(group)}
-    assert set(StudySettings().identity()) == compared | {"victim_digest"}
-    for name in ("executor", "workers", "address", "storage", "data_root", "dashboard", "trials", "name"):
-        assert name not in compared
-
-
 def test_the_papers_runs_share_the_scenes_alone() -> None:
     one, other = StudySettings(), StudySettings(attackers=("raw",), sampler="random", max_accuracy_drop=0.5)
     assert other.changes(one.identity(*SCENES), *SCENES) == []
@@ -294,10 +273,3 @@ def test_settings_stored_by_earlier_versions_are_understood(folder: str) -> None
     stored = json.loads((RESULTS / folder / "study.json").read_text())["settings"]
     known = {name: value for name, value in stored.items() if name != "victim_digest"}
     assert StudySettings(**known).changes(stored) == []
-
-
-def test_an_executor_takes_resources_alone() -> None:
-    Resources(workers=0, concurrent=2).check_resources()
-    assert isinstance(StudySettings(), Resources)
-    with pytest.raises(ConfigError, match="concurrent = 0"):
-        Resources(concurrent=0).check_resources()

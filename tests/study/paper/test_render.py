@@ -1,0 +1,77 @@
+"""Tables of the paper beside ours: from the records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mipoison.storage.files import Storage
+from study.paper import experiments
+from study.paper.experiments import FACES, TABLES, Row, table_rows
+from study.paper.render import Measured, load, table_frame, table_markdown, verdict
+
+RESULTS = Path(__file__).parents[2] / "study" / "results"
+
+
+def test_tables_say_what_the_records_say(run: Path) -> None:
+    episodes = pd.concat(pd.read_parquet(p) for p in (run / "reproduction" / "digits" / "episodes").iterdir())
+    frame = pd.read_csv(run / "reproduction" / "table_III.csv")
+    assert len(frame) == 6
+    assert (frame["seeds"] == 3).all()
+    for line, row in zip(frame.to_dict("records"), table_rows("III"), strict=True):
+        mine = episodes[(episodes["trial"] == row.trial) & (episodes["attack"] == row.attack)]
+        assert line["ours.reconstruction_error_unit"] == pytest.approx(
+            mine["reconstruction_error"].mean(), rel=1e-5
+        )
+        assert line["ours.cycle_accuracy"] == pytest.approx(mine["cycle_accuracy"].mean(), rel=1e-5)
+        assert line["paper.attack_accuracy"] == pytest.approx(dict(row.paper)["attack_accuracy"])
+    text = (run / "reproduction" / "table_III.md").read_text()
+    assert "facescrub (digits)" in text
+    assert "half of MNIST's classes 5-9" in text
+    assert "3 seeds (0, 1, 2)" in text
+    assert "undefended attacker" in text
+    assert "not run" not in text
+
+
+def _made(errors: dict[str, list[float]], tmp_path: Path) -> Measured:
+    rows = [
+        {
+            "trial": trial,
+            "attack": "passive",
+            "status": "ok",
+            "seed": s,
+            "reconstruction_error": v,
+        }
+        for trial, values in errors.items()
+        for s, v in enumerate(values)
+    ]
+    return Measured("mnist", {}, pd.DataFrame(rows), Storage(tmp_path), "mnist")
+
+
+def test_orderings_need_an_interval_without_zero(tmp_path: Path) -> None:
+    def row(defense: str, paper: float) -> Row:
+        return Row("I", "mnist", defense, (), "passive", paper=(("reconstruction_error", paper),))
+
+    none, mad = row("none", 0.5), row("mad", 0.6)
+    for values, expected in (
+        ([1.1, 2.11, 3.09], "holds"),
+        ([0.9, 1.91, 2.89], "reversed"),
+        ([1.5, 1.2, 3.1], "no difference shown"),
+        ([1.1, 2.1], "too few seeds"),
+    ):
+        measured = _made({none.trial: [1.0, 2.0, 3.0], mad.trial: values}, tmp_path)
+        assert verdict(mad, none, "reconstruction_error", measured) == expected
+    assert verdict(row("pgd", 0.6), none, "reconstruction_error", measured) == "not run"
+
+
+@pytest.mark.skipif(not (RESULTS / "reproduction").exists(), reason="no committed reproduction")
+@pytest.mark.parametrize("table", TABLES)
+def test_committed_tables_are_what_the_committed_records_give(table: str) -> None:
+    found = load(str(RESULTS), experiments.STAND_IN)
+    folder = RESULTS / "reproduction"
+    assert table_markdown(table, found) == (folder / f"table_{table}.md").read_text()
+    written = table_frame(table, found).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    assert written == (folder / f"table_{table}.csv").read_text()
+    assert FACES in written or table in ("V", "VII", "IX")
