@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from mipoison.metrics.leakage import ERROR_PERCENTS, error_percentiles
 from mipoison.storage.files import StorageError
 from study import reproduce
 from study.trial.failure import LostError
+from tests.study.paper.helpers import TINY
 
-TINY = "--dataset facescrub --faces digits --executor local --seeds 3"
 TINY += " --limit 120 --victim-steps 30 --decoder-steps 16"
 
 
@@ -49,10 +46,3 @@ def test_what_ends_a_run_is_said_in_a_line(
     assert reproduce.main(f"{TINY} --table II --storage {tmp_path}".split()) == 1
     error = capsys.readouterr().err
     assert error == f"error: {failure}; finished episodes are kept. Continue with --resume\n"
-
-
-def test_percentiles_are_numpys() -> None:
-    errors = torch.rand(137, generator=torch.Generator().manual_seed(0))
-    found = error_percentiles(errors)
-    expected = np.quantile(errors.double().numpy(), np.array(ERROR_PERCENTS) / 100)
-    np.testing.assert_allclose(list(found.values()), expected, rtol=1e-12)

@@ -20,6 +20,7 @@ from mipoison.metrics import (
     share_recognised,
     ssim,
 )
+from mipoison.metrics.leakage import ERROR_PERCENTS, error_percentiles
 
 
 def images(n: int, c: int, size: int, seed: int) -> torch.Tensor:
@@ -193,3 +194,10 @@ def test_defense_curve_needs_finite_thresholds():
     for bad in (torch.tensor([]), torch.tensor([math.nan]), torch.tensor(0.5)):
         with pytest.raises(ValueError, match="epsilons"):
             defense_curve(torch.tensor([0.5]), bad)
+
+
+def test_percentiles_are_numpys() -> None:
+    errors = torch.rand(137, generator=torch.Generator().manual_seed(0))
+    found = error_percentiles(errors)
+    expected = np.quantile(errors.double().numpy(), np.array(ERROR_PERCENTS) / 100)
+    np.testing.assert_allclose(list(found.values()), expected, rtol=1e-12)

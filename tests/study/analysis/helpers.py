@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tests.study.analysis.test_frontier import ATTACKS
+from study.analysis.frontier import (
+    settings_table,
+)
 
 
 def record(trial, defense, attack, seed, *, distortion=0.1, error=0.02, accuracy=0.8, drop=0.0, **more):
@@ -50,3 +52,22 @@ def make_episodes(n_lpa=6, seeds=3, rng_seed=0):
                     | {f"defense.{name}": value for name, value in knobs.items()}
                 )
     return pd.DataFrame(rows)
+
+
+ATTACKS = ("passive", "raw", "mismatched-architecture")
+
+
+def table(rows, max_accuracy_drop=0.02):
+    return settings_table(pd.DataFrame(rows), max_accuracy_drop=max_accuracy_drop)
+
+
+def one_each(points, **more):
+    """Settings with one attacker and seed and given (distortion, accuracy, error)."""
+    return [
+        record(f"t{i:03d}", "noise", "raw", 0, distortion=d, accuracy=a, error=e, **more)
+        for i, (d, a, e) in enumerate(points)
+    ]
+
+
+def row_of(settings, trial):
+    return settings.set_index("trial").loc[trial]

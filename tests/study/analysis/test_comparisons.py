@@ -8,7 +8,7 @@ import pytest
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.comparisons import equal_distortion, holm
 from study.analysis.frontier import settings_table
-from tests.study.analysis.test_frontier import make_episodes, record
+from tests.study.analysis.helpers import make_episodes, record
 
 
 def study_with_differences(differences, distortion=0.11):

@@ -20,25 +20,7 @@ from study.analysis.frontier import (
     reference_point,
     settings_table,
 )
-from tests.study.analysis.helpers import failed, make_episodes, record
-
-ATTACKS = ("passive", "raw", "mismatched-architecture")
-
-
-def table(rows, max_accuracy_drop=0.02):
-    return settings_table(pd.DataFrame(rows), max_accuracy_drop=max_accuracy_drop)
-
-
-def one_each(points, **more):
-    """Settings with one attacker and seed and given (distortion, accuracy, error)."""
-    return [
-        record(f"t{i:03d}", "noise", "raw", 0, distortion=d, accuracy=a, error=e, **more)
-        for i, (d, a, e) in enumerate(points)
-    ]
-
-
-def row_of(settings, trial):
-    return settings.set_index("trial").loc[trial]
+from tests.study.analysis.helpers import ATTACKS, failed, make_episodes, one_each, record, row_of, table
 
 
 def dominates(p, q):

@@ -11,8 +11,7 @@ from study.analysis.frontier import (
     settings_table,
 )
 from study.analysis.worst_case import worst_cases
-from tests.study.analysis.helpers import failed, make_episodes, record
-from tests.study.analysis.test_frontier import row_of, table
+from tests.study.analysis.helpers import failed, make_episodes, record, row_of, table
 
 
 def test_worst_case_over_the_suite():

@@ -13,12 +13,12 @@ from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES
 from study.paper.figures import PICTURES
 from study.paper.render import load, table_markdown
-from tests.study.test_reproduce import TINY
+from tests.study.paper.helpers import TINY
 
 
-def test_a_compact_copy_renders_the_same_tables(run: Path, tmp_path: Path) -> None:
-    found = load(str(run), "digits")
-    asked = f"{TINY} --render --table I --figure 5 7 --storage {run} --compact {tmp_path}"
+def test_a_compact_copy_renders_the_same_tables(reproduced: Path, tmp_path: Path) -> None:
+    found = load(str(reproduced), "digits")
+    asked = f"{TINY} --render --table I --figure 5 7 --storage {reproduced} --compact {tmp_path}"
     assert reproduce.main(asked.split()) == 0
     again = load(str(tmp_path), "digits")
     kept = {p.name for p in (tmp_path / "reproduction" / "digits").iterdir()}

@@ -36,8 +36,8 @@ def test_tracing_does_not_disturb_the_attack_and_measures_the_angle() -> None:
     assert all(p["cosine"] == pytest.approx(-1, abs=1e-6) for p in traced.trace)
 
 
-def test_diagnostics_hold_what_they_say(run: Path) -> None:
-    folder = run / "reproduction" / "digits"
+def test_diagnostics_hold_what_they_say(reproduced: Path) -> None:
+    folder = reproduced / "reproduction" / "digits"
     vectors, cosine = pd.read_parquet(folder / VECTORS), pd.read_parquet(folder / COSINE)
     assert list(vectors["defense"].unique()) == list(cosine["defense"].unique())
     scores = vectors.drop(columns="defense").to_numpy()

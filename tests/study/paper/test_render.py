@@ -15,9 +15,11 @@ from study.paper.render import Measured, load, table_frame, table_markdown, verd
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 
 
-def test_tables_say_what_the_records_say(run: Path) -> None:
-    episodes = pd.concat(pd.read_parquet(p) for p in (run / "reproduction" / "digits" / "episodes").iterdir())
-    frame = pd.read_csv(run / "reproduction" / "table_III.csv")
+def test_tables_say_what_the_records_say(reproduced: Path) -> None:
+    episodes = pd.concat(
+        pd.read_parquet(p) for p in (reproduced / "reproduction" / "digits" / "episodes").iterdir()
+    )
+    frame = pd.read_csv(reproduced / "reproduction" / "table_III.csv")
     assert len(frame) == 6
     assert (frame["seeds"] == 3).all()
     for line, row in zip(frame.to_dict("records"), table_rows("III"), strict=True):
@@ -27,7 +29,7 @@ def test_tables_say_what_the_records_say(run: Path) -> None:
         )
         assert line["ours.cycle_accuracy"] == pytest.approx(mine["cycle_accuracy"].mean(), rel=1e-5)
         assert line["paper.attack_accuracy"] == pytest.approx(dict(row.paper)["attack_accuracy"])
-    text = (run / "reproduction" / "table_III.md").read_text()
+    text = (reproduced / "reproduction" / "table_III.md").read_text()
     assert "facescrub (digits)" in text
     assert "half of MNIST's classes 5-9" in text
     assert "3 seeds (0, 1, 2)" in text

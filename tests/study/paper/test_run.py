@@ -11,14 +11,16 @@ from study import reproduce
 from study.paper import experiments
 from study.paper.experiments import NUMBERS, Row
 from study.paper.run import missing, records_for
-from tests.study.test_reproduce import TINY
+from tests.study.paper.helpers import TINY
 
 
-def test_records_are_neither_overwritten_nor_mixed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce.main(f"{TINY} --table II --storage {run}".split()) == 2
+def test_records_are_neither_overwritten_nor_mixed(
+    reproduced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce.main(f"{TINY} --table II --storage {reproduced}".split()) == 2
     assert "--resume" in capsys.readouterr().err
     other = TINY.replace("--decoder-steps 16", "--decoder-steps 21")
-    assert reproduce.main(f"{other} --table II --resume --storage {run}".split()) == 2
+    assert reproduce.main(f"{other} --table II --resume --storage {reproduced}".split()) == 2
     assert "decoder_steps: 16 -> 21" in capsys.readouterr().err
 
 

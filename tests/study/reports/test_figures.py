@@ -10,7 +10,7 @@ from PIL import Image
 from study.analysis.frontier import pareto_front, settings_table
 from study.reports.cells import describe
 from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
-from tests.study.analysis.test_frontier import failed, make_episodes, record
+from tests.study.analysis.helpers import failed, make_episodes, record
 
 
 def drawn(path):

@@ -11,7 +11,7 @@ from rich.console import Console
 from mipoison.metrics.checks import checks_table
 from study.analysis.frontier import family_table, pareto_front, settings_table
 from study.reports.tables import check_counts, print_report
-from tests.study.analysis.test_frontier import failed, make_episodes, record
+from tests.study.analysis.helpers import failed, make_episodes, record
 
 WIDTH = 100
 
@@ -21,15 +21,6 @@ def printed(episodes, **title_info):
     console = Console(record=True, width=WIDTH, file=open("/dev/null", "w"))  # noqa: SIM115
     print_report(episodes, settings, console=console, title_info=title_info)
     return console.export_text(), settings
-
-
-@pytest.fixture(scope="module")
-def episodes():
-    rows = make_episodes(seeds=4).to_dict("records")
-    lpa = [i for i, r in enumerate(rows) if r["trial"] == "t003-lpa"]
-    rows[lpa[0]] = failed(rows[lpa[0]], "RuntimeError: [/bold] CUDA out of memory")
-    rows[lpa[1]]["check.no_better_than_mean_image"] = True
-    return pd.DataFrame(rows)
 
 
 @pytest.fixture(scope="module")

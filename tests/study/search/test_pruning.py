@@ -18,7 +18,9 @@ from study.session.driver import cut_share, failed_share
 from study.trial.run import outcome_of
 from study.trial.worker import run_trial
 from tests.study.analysis.helpers import record
-from tests.study.trial.test_worker import SEEDS, Baton, expect_same, measured, prepared, root, spec_of
+from tests.study.trial.conftest import prepared, root
+from tests.study.trial.helpers import SEEDS, expect_same, measured, spec_of
+from tests.study.trial.test_worker import Baton
 
 __all__ = ["prepared", "root"]  # fixtures
 

@@ -29,7 +29,7 @@ from study.reports.html.heatmap import colour
 from study.reports.html.importance import CHANCE, LEAST, importances
 from study.reports.html.pictures import FACES, grid
 from study.reports.html.vectors import project, release_vectors
-from tests.study.analysis.test_frontier import failed, make_episodes
+from tests.study.analysis.helpers import failed, make_episodes
 
 RESULTS = Path(__file__).parents[4] / "study" / "results"
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from mipoison import scene as scenes_module
-from mipoison.scene import SceneConfig
 from mipoison.storage.artifacts import ArtifactStore
 from study.trial.preparation import prepare_scene
 from study.trial.run import execute
 from study.trial.spec import TrialSpec
 from study.trial.worker import run_trial
+from tests.study.trial import helpers
+from tests.study.trial.helpers import SEEDS, spec_of
 
 ROOT = Path(__file__).parents[3]
-SEEDS = (0, 1)
 PARTS = ("victim", "evaluator", "open-evaluator", "substitute")
 ARGUMENTS = [
     "--seeds", "2", "--limit", "60", "--victim-steps", "10", "--decoder-steps", "5", "--decoder-width", "2",
@@ -30,23 +30,16 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+SIZES = dict(limit=60, victim_width=4, victim_hidden=8, victim_steps=10, decoder_width=2, decoder_steps=5)
+
+
 def scene(seed: int) -> dict[str, Any]:
-    return SceneConfig(
-        seed=seed,
-        limit=60,
-        victim_width=4,
-        victim_hidden=8,
-        victim_steps=10,
-        decoder_width=2,
-        decoder_steps=5,
-    ).flat()
+    return helpers.scene(seed, **SIZES)
 
 
 def spec(root: Path, trial: str, defense: str, **knobs: Any) -> TrialSpec:
-    return TrialSpec(
-        study="s", max_accuracy_drop=0.02, trial=trial, attempt=0, defense=defense, knobs=knobs,
-        attackers=("passive",), scenes=tuple(scene(s) for s in SEEDS), root=str(root), data_root=None,
-    )  # fmt: skip
+    scenes = tuple(scene(s) for s in SEEDS)
+    return spec_of(root, defense, knobs, trial=trial, attackers=("passive",), scenes=scenes)
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""A small run of the paper's rows, as a command line."""
+
+from __future__ import annotations
+
+TINY = "--dataset facescrub --faces digits --executor local --seeds 3"
