@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from mipoison.metrics.statistics import mean_interval
+from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
 from study.analysis.comparisons import equal_distortion, holm
 from study.analysis.frontier import settings_table
 from tests.study.analysis.helpers import make_episodes, record
@@ -78,3 +79,20 @@ def test_only_near_distortions_are_compared():
     assert set(pairs["other"]) == {"noise", "rounding"}
     assert (pairs["other_confidence_distortion"] / pairs["confidence_distortion"]).between(1 / 1.5, 1.5).all()
     pd.testing.assert_frame_equal(pairs, compared(frame.sample(frac=1, random_state=1)))
+
+
+def test_many_intervals_and_comparisons_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 12, 60)
+    values = rng.normal(size=counts.sum())
+    mean, low, high = mean_intervals(values, counts)
+    for i, sample in enumerate(np.split(values, np.cumsum(counts)[:-1])):
+        one = mean_interval(sample) if len(sample) else None
+        expected = (None, None, None) if one is None else (one.mean, one.low, one.high)
+        assert expected == tuple(None if np.isnan(v) else v for v in (mean[i], low[i], high[i]))
+    for n in (1, 2, 3, 9):
+        a, b = rng.normal(size=(2, 300, n))
+        b[:20] = a[:20]  # constant differences, too
+        together = paired_differences(a, b, rng=np.random.default_rng(1))
+        alone = [paired_difference(x, y, rng=np.random.default_rng(1)) for x, y in zip(a, b, strict=True)]
+        assert together == alone

@@ -12,7 +12,7 @@ from study.paper import experiments
 from study.paper.experiments import FACES, TABLES, Row, table_rows
 from study.paper.render import Measured, load, table_frame, table_markdown, verdict
 
-RESULTS = Path(__file__).parents[2] / "study" / "results"
+RESULTS = Path(__file__).parents[3] / "study" / "results"
 
 
 def test_tables_say_what_the_records_say(reproduced: Path) -> None:

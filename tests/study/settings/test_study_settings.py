@@ -27,7 +27,7 @@ from study.settings.study_settings import (
     differences,
 )
 
-RESULTS = Path(__file__).parents[2] / "study" / "results"
+RESULTS = Path(__file__).parents[3] / "study" / "results"
 
 
 def refused(**values: Any) -> str:

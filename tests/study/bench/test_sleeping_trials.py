@@ -1,13 +1,9 @@
-"""Scheduling measured: the arithmetic by hand, one small cluster for real; storage costs that do not grow."""
+"""Scheduling measured: the arithmetic by hand, one small cluster for real."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-
 import pytest
 
-from study.bench import study_growth as costs
 from study.bench.sleeping_trials import measure, summary
 
 
@@ -45,13 +41,3 @@ def test_two_nodes_for_real() -> None:
     assert 0 <= found.gap_s < found.wall_s
     assert found.gcs_mb > 1
     assert found.nodes_mb > 1
-
-
-def test_a_trial_asks_as_much_of_the_storage_in_a_large_study_as_in_a_small_one(tmp_path: Path) -> None:
-    template = costs.Template()
-    few, many = (costs.measure(template, n) for n in (2, 12))
-    assert (few.trials, many.trials) == (2, 12)
-    assert many.episodes - few.episodes == 10 * 21
-    assert few.requests == many.requests
-    assert Counter(many.requests).keys() == {"read", "write"}  # no listing: it would grow with the study
-    assert many.compact_mb < many.small_mb

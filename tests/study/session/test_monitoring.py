@@ -23,7 +23,7 @@ from study.bench.simulated_cluster import Nodes, private_environment
 from study.records.store import Records
 from study.session import monitoring
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "clusters" / "grafana-dashboard.json"
 LIMIT_S = 240
 STUDY = "watched"
