@@ -10,7 +10,7 @@ from mipoison.alignment import ENGINES, OBJECTIVES, align_samples, default_engin
 from mipoison.alignment.memory import chunk_of, floats_per_sample, multiply_adds
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionNet
-from tests.mipoison.alignment.test_gradients import (
+from tests.mipoison.alignment.helpers import (
     REFERENCES,
     MakeDecoder,
     pictures,
