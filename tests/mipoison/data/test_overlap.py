@@ -20,7 +20,7 @@ def test_copies_are_counted_by_their_pixels() -> None:
     copied = dataclasses.replace(raw, images_NHWC=images)
     assert shared_images(copied, rows) == "2 of 10 attack images are private images too, pixel by pixel"
     images[8:15] = images[0]
-    with pytest.raises(DataError, match="7 of 10 attack images .*remove the copies"):
+    with pytest.raises(DataError, match=r"7 of 10 attack images .*remove the copies"):
         shared_images(copied, rows)
 
 
