@@ -1,4 +1,4 @@
-"""Imports run one way in both packages, from room to room, and never back.
+"""Imports run one way in both packages, from room to room, and never back; each module has its tests.
 
 A room is a sub-package, or a module beside them. LAYERS says which stands above which; the way is records ->
 search -> trial -> executors -> session -> reports -> entry scripts.
@@ -48,6 +48,13 @@ AT_ROOT = 12
 """Files at most at a package's root."""
 ARROWS = 90
 """Pairs of rooms of the study, of which one imports the other, are fewer than this."""
+
+WITHOUT_TESTS = {
+    "study.executors.base": "an interface: types alone",
+    "study.paper.notes": "texts that stand under the paper's tables",
+    "study.records.status": "one constant",
+}
+"""Modules that hold nothing to be tested, and why. A package's ``__init__`` is tested with what it offers."""
 
 
 def modules() -> dict[str, Path]:
@@ -138,6 +145,17 @@ def test_a_dozen_files_at_most_at_the_root(package: str) -> None:
 @pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("mipoison")])
 def test_the_library_never_imports_the_study_or_its_tools(name: str) -> None:
     assert not {i.split(".")[0] for i in imports_of(name)} & FORBIDDEN_OUTSIDE
+
+
+@pytest.mark.parametrize("name", [n for n, path in MODULES.items() if path.name != "__init__.py"])
+def test_a_module_has_a_test_file_of_its_name(name: str) -> None:
+    path = MODULES[name].relative_to(ROOT)
+    tests = ROOT / "tests" / path.with_name(f"test_{path.name}")
+    assert tests.exists() != (name in WITHOUT_TESTS), f"{tests.relative_to(ROOT)} is missing (or not needed)"
+
+
+def test_no_module_without_tests_is_gone() -> None:
+    assert set(WITHOUT_TESTS) <= set(MODULES)
 
 
 @pytest.mark.parametrize("package", LAYERS)

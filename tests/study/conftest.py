@@ -1,4 +1,4 @@
-"""A small finished study, and a small run of the paper's rows, that several files look at; in this process."""
+"""A small finished study and a small run of the paper's rows, that several files look at."""
 
 from __future__ import annotations
 
