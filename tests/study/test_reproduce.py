@@ -11,8 +11,6 @@ from study import reproduce
 from study.trial.failure import LostError
 from tests.study.paper.helpers import TINY
 
-TINY += " --limit 120 --victim-steps 30 --decoder-steps 16"
-
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -171,7 +171,7 @@ def test_old_names_of_a_layer_are_still_translated(tmp_path: Path) -> None:
         (lambda s: s | {"h.bias": s["h.bias"].numpy()}, "h.bias is a NumPy array"),
         (lambda s: s | {"h.bias": s["h.bias"].to("meta")}, "h.bias was saved without its values"),
         (lambda s: {k: v.numpy() for k, v in s.items()}, "'f.0.weight': a NumPy array"),
-        (lambda s: Net(), "a whole tests.mipoison.victims.test_weights.Net"),
+        (lambda s: Net(), "a whole tests.mipoison.victims.helpers.Net"),
         (lambda s: {"model": Net(), "epoch": 1}, "under 'model' a whole"),
         (lambda s: list(s.values()), "holds a list, no weights by name"),
         (lambda s: s["h.bias"], "holds a Tensor, no weights by name"),
@@ -183,7 +183,7 @@ def test_what_cannot_be_loaded_whole_is_refused(
     held: Callable[[dict[str, Tensor]], Any], told: str, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     text = refused(tmp_path, held(state))
-    assert told.replace("tests.mipoison.victims.test_weights", __name__) in text
+    assert told.replace("tests.mipoison.victims.helpers", __name__) in text
     if "whole" in told:
         assert "torch.save(model.state_dict()" in text
 
