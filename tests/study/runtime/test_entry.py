@@ -12,7 +12,7 @@ from study.runtime.entry import command, program
     [
         ("/opt/env/bin/mipoison", ("mipoison pareto", "mipoison pareto")),
         ("mipoison.exe", ("mipoison pareto", "mipoison pareto")),
-        ("/home/me/study/pareto.py", ("study/pareto.py", "python study/pareto.py")),
+        ("/srv/checkout/study/pareto.py", ("study/pareto.py", "python study/pareto.py")),
         ("", ("study/pareto.py", "python study/pareto.py")),
     ],
 )
