@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,14 +18,6 @@ from front_door import NPY, ONE, ask, healthy, mean, running, send, status
 
 from study.serving import front, guard
 from study.serving.request_parsing import byte_bound
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    interval = sys.getswitchinterval()
-    with running() as number:
-        yield number
-    sys.setswitchinterval(interval)
 
 
 def test_right_requests(port: int) -> None:

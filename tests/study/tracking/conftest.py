@@ -9,7 +9,7 @@ import pytest
 from tests.study.tracking.helpers import run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three trials, the third by a resumed run, with every tracker that needs nothing else installed."""
     root = tmp_path_factory.mktemp("tracked")
