@@ -1,9 +1,8 @@
-"""Pages of the site: those of ``pages/``, the repository's own Markdown and pictures in their own places, and
-one page a module.
+"""Collects the pages of the site: ``pages/``, the repository's Markdown and pictures, one page per module.
 
-Every page links to others by their paths in the repository, so that the links work where the repository is
-browsed, too. Here they become links of the site; a link to a file that is no page becomes its path. Tables of
-the registries are put in where a page asks for them (see reference_tables.py).
+Pages link to each other by paths in the repository, so that links also work where the repository is browsed.
+The hook turns them into links of the site, and a link to a file that is not a page into the file's path. It
+inserts the tables of the registries where a page asks for them (see reference_tables.py).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from reference_tables import MARK, with_tables  # this folder is on the path whi
 
 ROOT = Path(__file__).parents[1]
 OWN = ".docs/pages"
-"""The site's own pages: they stand at the site's root."""
+"""Folder of the pages that the site shows at its root."""
 PAGES = ("*.md", "clusters/*.md", "study/*.md", "study/results/**/*.md")
 ASSETS = ("study/results/**/*.png", "clusters/figures/*.png", "study/*.png")
 PACKAGES = ("mipoison", "study")
@@ -27,7 +26,7 @@ NO_API = re.compile(r"study\.(results|examples)\b|\.__main__$")
 
 
 def modules(package: str) -> list[str]:
-    """Dotted names of a package's modules with a docstring page."""
+    """Dotted names of a package's modules that get a page."""
     found = []
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -38,14 +37,14 @@ def modules(package: str) -> list[str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List the modules' pages in the navigation, a section for each package."""
+    """Add the modules' pages to the navigation, in a section for each package."""
     sections = [{package: [{n: f"api/{n}.md"} for n in modules(package)]} for package in PACKAGES]
     config.nav = [*(config.nav or []), {"API": ["api/index.md", *sections]}]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is generated."""
+    """Add the repository's pages and pictures, the modules' pages and their index."""
     for pattern in PAGES + ASSETS:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
@@ -62,10 +61,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put the tables in, and turn paths of the repository into links of the site."""
+    """Insert the tables, and turn paths of the repository into links of the site."""
     source = page.file.src_uri
     if MARK.search(markdown):
-        page.meta["hide"] = ["toc"]  # its column is room for the table
+        page.meta["hide"] = ["toc"]  # gives its width to the table
     known = {file.src_uri for file in files}
     in_repository = source if (ROOT / source).is_file() else join(OWN, source)
 
@@ -81,7 +80,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"{picture}[{text}]({relpath(place, dirname(source) or '.')}{hash_}{anchor})"
         return text if text.strip("`") == path.strip("/") else f"{text} (`{name}`)"
 
-    # Not in code blocks: `ATTACKS["x"](seed=1)` is no link.
+    # Skip code blocks: `ATTACKS["x"](seed=1)` is not a link.
     parts = re.split(r"(^(?: {4}[^\n]*\n?)+|^```.*?^```)", with_tables(markdown), flags=re.M | re.S)
     link = r"(!?)(?<![`\w])\[([^\[\]]+)\]\(([^)\s]+)\)"
     parts[::2] = [re.sub(link, mend, part) for part in parts[::2]]

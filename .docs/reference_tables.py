@@ -1,6 +1,6 @@
-"""Tables of the reference pages, made from the registries: there is no second list to keep in step.
+"""Tables of the reference pages, generated from the registries, so that no second list has to be maintained.
 
-A page holds a line ``<!-- table: NAME -->``, with a name of ``TABLES``; the site has the table in its place.
+A line ``<!-- table: NAME -->`` of a page, with a name of ``TABLES``, is replaced by the table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COSTS = {
     1: "one training of a decoder",
     2: "several trainings",
 }
-"""``Config.COST`` in words."""
+"""Value of ``Config.COST`` -> its meaning."""
 MARK = re.compile(r"^<!-- table: (\S+) -->$", flags=re.MULTILINE)
 
 
@@ -43,7 +43,7 @@ def span(knob: Knob) -> str:
 
 
 def defenses() -> str:
-    """Every defense: what it does, the knobs that a search turns, where it comes from."""
+    """A row per defense: what it does, the knobs that a search varies, its source."""
     rows = []
     for name, config in DEFENSES.items():
         knobs = [f"`{knob}`: {entry.help} ({span(entry)})" for knob, entry in config.KNOBS.items()]
@@ -52,7 +52,7 @@ def defenses() -> str:
 
 
 def attackers() -> str:
-    """Every attacker: what it does, the options that set it apart, its cost, whether it is in the suite."""
+    """A row per attacker: what it does, its options, its cost, whether it is in the suite."""
     rows = []
     for name, config in ATTACKS.items():
         options = "<br>".join(f"`{option}={value}`" for option, value in config.changed().items())
@@ -62,7 +62,7 @@ def attackers() -> str:
 
 
 def views() -> str:
-    """Every view: what an attacker does to released vectors first."""
+    """A row per view: how an attacker transforms released vectors first."""
     rows = []
     for name, view in VIEWS.items():
         rows.append((f"`{name}`", code(" ".join((view.__doc__ or "").partition("\n\n")[0].split()))))
@@ -70,7 +70,7 @@ def views() -> str:
 
 
 def checks() -> str:
-    """Every validity check: when it is raised, and what that means."""
+    """A row per validity check: when it is raised, and what that means."""
     rows = [(f"`{column.removeprefix('check.')}`", raised, means) for column, raised, means in checks_table()]
     return markdown(("check", "raised if", "means"), rows)
 
@@ -84,7 +84,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def with_tables(text: str) -> str:
-    """A page's Markdown with its tables in place.
+    """A page's Markdown with its tables inserted.
 
     Raises:
         KeyError: a mark names no table.

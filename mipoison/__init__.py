@@ -1,13 +1,15 @@
-"""mipoison: what a classifier's confidence vectors give away of its private images, and what defends them.
+"""mipoison measures what a classifier's confidence vectors reveal of its private images, and defends them.
 
     import mipoison
 
-    scene = mipoison.prepare("digits")                                # victim, evaluators, data; cached
-    record = mipoison.evaluate(scene, defense="rounding", knobs={"decimals": 1}, attack="ridge")
+    scene = mipoison.prepare("digits")                       # data, victim and evaluators; trained once,
+    cached record = mipoison.evaluate(scene, defense="rounding", knobs={"decimals": 1}, attack="ridge")
     print(record["confidence_distortion"], record["reconstruction_error"])
 
-A classifier of your own is protected by ``fit_unit(model, private=..., public=..., defense="rounding")``.
-Importing this package imports nothing heavy: each name below is loaded when it is first used.
+The record's fields are the Euclidean distance between released and clean vectors, which is what the defense
+costs, and the attacker's mean squared pixel error in [0, 1], which is what it protects.
+``fit_unit(model, private=..., public=..., defense="rounding")`` protects a classifier of your own.
+Importing this package is fast, since each name below is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from mipoison._moved import redirect
 
 __version__ = "0.1.0"
 
-_HOME = {  # type checkers read __init__.pyi
+_HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
     "ATTACKS": "mipoison.attacks",
     "ConfigError": "mipoison.config",
     "DEFENSES": "mipoison.defenses",
@@ -50,6 +52,8 @@ def __dir__() -> list[str]:
 
 redirect(
     {
+        "mipoison.alignment.own": "mipoison.alignment.gram",
+        "mipoison.alignment.patches": "mipoison.alignment.unfold",
         "mipoison.artifacts": "mipoison.storage.artifacts",
         "mipoison.datasets": "mipoison.data.datasets",
         "mipoison.export": "mipoison.serving.export",

@@ -1,4 +1,5 @@
-"""What :mod:`mipoison` offers, for type checkers; at run time each name is loaded when it is first used."""
+"""The public names of :mod:`mipoison`, for type checkers; ``__init__.py`` loads them when they are first
+used."""
 
 from mipoison.attacks import ATTACKS as ATTACKS
 from mipoison.config import ConfigError as ConfigError

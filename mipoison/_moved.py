@@ -1,4 +1,4 @@
-"""Module names of version 0.1 still import: each gives the present names, with a DeprecationWarning."""
+"""Keeps old module names importable: an old name gives the new module's contents and a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 
 class _Loader(importlib.abc.Loader):
-    """Fills an old module with the names of the one that took its place."""
+    """Fills a module of the old name with the contents of the new one."""
 
-    def __init__(self, new: str) -> None:
-        self.new = new
+    def __init__(self, new: str, renamed: Mapping[str, str]) -> None:
+        self.new, self.renamed = new, renamed
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
         return None
@@ -26,42 +26,49 @@ class _Loader(importlib.abc.Loader):
         warnings.warn(f"{module.__name__} is now {self.new}", DeprecationWarning, stacklevel=2)
         found = vars(importlib.import_module(self.new))
         vars(module).update({name: value for name, value in found.items() if not name.startswith("__")})
+        vars(module).update({old: found[new] for old, new in self.renamed.items()})
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of one package that have moved."""
+    """Finds the modules that have moved, when they are imported by their old names."""
 
-    def __init__(self, moved: Mapping[str, str]) -> None:
-        self.moved = moved
+    def __init__(self, moved: Mapping[str, str], renamed: Mapping[str, Mapping[str, str]]) -> None:
+        self.moved, self.renamed = moved, renamed
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         new = self.moved.get(name)
-        return None if new is None else importlib.util.spec_from_loader(name, _Loader(new))
+        if new is None:
+            return None
+        return importlib.util.spec_from_loader(name, _Loader(new, self.renamed.get(name, {})))
 
 
-def redirect(moved: Mapping[str, str]) -> None:
-    """Let old module names of a package import.
+def redirect(moved: Mapping[str, str], renamed: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """Make old module names importable.
 
     Args:
-        moved: old full name -> new full name. A name that is a module today must not be among them.
+        moved: old full name -> new full name. An old name must not be the name of a present module.
+        renamed: old full name of a module -> old name in it -> new name.
     """
-    sys.meta_path.append(_Finder(moved))
+    sys.meta_path.append(_Finder(moved, renamed or {}))
 
 
-def forward(package: str, module: str) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` that finds the names of the module which it was in version 0.1.
+def forward(package: str, module: str, renamed: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package that was a single module in version 0.1.
+
+    It finds the names of the old module in the module that defines them now.
 
     Args:
-        package: its name, for the error. module: full name of the module that has the names now.
+        package: the package's name, for the error. module: full name of the module that has the names now.
+        renamed: old name -> new name.
     """
 
     def find(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
-            return getattr(importlib.import_module(module), name)
+            return getattr(importlib.import_module(module), (renamed or {}).get(name, name))
         except AttributeError:
             raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
 

@@ -1,8 +1,9 @@
 """Configurations: frozen, keyword-only dataclasses of plain values that check themselves.
 
-A defense's or attacker's configuration subclasses :class:`Config`, validates in ``__post_init__`` with
-:meth:`Config.require` and friends, and round-trips through flat keys (``defense.budget``). The ranges that a
-sweep may explore stand beside the knob, in ``KNOBS``, as plain data: the library never imports the sweeper.
+The configuration of a defense or an attacker subclasses :class:`Config`, checks its values in
+:meth:`Config.validate`, and can be written to and read from flat keys (``defense.budget``). Its ``KNOBS``
+say, as plain data, which fields a search may change and in which ranges; the library never imports the
+search.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ import numpy as np
 
 Plain = bool | int | float | str
 _NUMPY: dict[type, tuple[type, ...]] = {int: (np.integer,), float: (np.integer, np.floating)}
-"""Numbers that fields of a type take beside Python's own: what comes out of an array."""
+"""Types of numpy that a field of a Python type accepts; the value is converted."""
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-_])")
-"""Of a terminal: colours and the like."""
+"""Escape sequences of a terminal, such as colours."""
 
 
 class ConfigError(ValueError):
-    """A value a user chose is not possible; the message names field, value, bound and choices in one line."""
+    """A user's value that is not possible. The message is one line with field, value and bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """What a sweep may try for one field: a float or integer interval, or a list of choices.
+    """The values that a search may try for one field: an interval of numbers, or a list of choices.
 
     Attributes:
         low, high: inclusive bounds (numbers), or None with ``choices``.
         log: whether the interval is explored on a log scale.
-        integer: whether only whole numbers are meant.
+        integer: whether the interval has whole numbers only.
         choices: the values, for a categorical knob.
         help: what the knob does, with its unit.
     """
@@ -65,21 +66,21 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
 
 @functools.cache
 def _kinds(cls: type[Config]) -> dict[str, tuple[type, bool]]:
-    """Evaluating annotations takes a millisecond, and tables of settings ask for every column."""
+    """:meth:`Config.field_kinds`, cached: it takes a millisecond, and tables call it for every column."""
     hints = typing.get_type_hints(cls)
     return {f.name: _kind_of(hints[f.name]) for f in dataclasses.fields(cls)}
 
 
 @functools.cache
 def _literals(cls: type[Config]) -> dict[str, tuple[Plain, ...]]:
-    """Fields that take one of a few values, and these; cached, as a configuration is made of every record."""
+    """Fields annotated as Literal -> their values. Cached, since every record makes a configuration."""
     hints = typing.get_type_hints(cls)
     literal = (f.name for f in dataclasses.fields(cls) if typing.get_origin(hints[f.name]) is typing.Literal)
     return {name: typing.get_args(hints[name]) for name in literal}
 
 
 def _kind_of(annotation: Any) -> tuple[type, bool]:
-    """(plain type, optional?) of a resolved field annotation; Literal and ``X | None`` are understood."""
+    """(plain type, whether None is allowed) of a field's annotation: a type, Literal or ``X | None``."""
     if typing.get_origin(annotation) is typing.Literal:
         return type(typing.get_args(annotation)[0]), False
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -90,21 +91,22 @@ def _kind_of(annotation: Any) -> tuple[type, bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Base of every configuration: validation helpers, flat keys, a stable digest.
+    """Base of all configurations: checks its values, converts to flat keys and back, has a stable digest.
 
     Raises:
-        ConfigError: by subclasses, in ``__post_init__``, for a value out of bounds or of the wrong type.
+        ConfigError: a value is out of bounds or of the wrong type.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {}
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({},)
-    """Settings that a sweep tries first, as changes of the defaults."""
+    """Settings that a search tries first, as changes of the defaults."""
     BEFORE: ClassVar[Mapping[str, Plain]] = {}
-    """Fields that are younger than some records, with what those records did: not always today's default."""
+    """Fields that older records lack -> the value that those records behaved by, which may differ from the
+    default."""
     SOURCE: ClassVar[str] = ""
-    """The paper or section that it comes from; empty for a control of ours."""
+    """The paper or section that it comes from; empty for our own controls."""
     COST: ClassVar[int] = 1
-    """An attacker's cost: 0 is seconds (closed form), 1 one training of a decoder, 2 several of them."""
+    """What an attacker costs: 0 seconds (closed form), 1 the training of one decoder, 2 of several."""
 
     def __post_init__(self) -> None:
         for name, (kind, optional) in self.field_kinds().items():
@@ -127,14 +129,14 @@ class Config:
 
     @classmethod
     def summary(cls) -> str:
-        """The first paragraph of the docstring on one line: what it configures, for tables."""
+        """The first paragraph of the docstring on one line, for tables."""
         return " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
 
     def changed(self, *, before: bool = False) -> dict[str, Plain | None]:
         """The fields that differ from their defaults.
 
         Args:
-            before: from what was done before a field existed (see :data:`BEFORE`), where that differs.
+            before: compare a field in :data:`BEFORE` with its value there, not with the default.
         """
         earlier = self.BEFORE if before else {}
         return {
@@ -144,13 +146,13 @@ class Config:
         }
 
     def validate(self) -> None:
-        """Checks beyond the types; subclasses override. Runs at construction."""
+        """Check values beyond their types. Subclasses override it; it runs at construction."""
 
     def make(self, *args: Any) -> Any:
-        """Build the object that this configures: a defense, an attacker (no arguments), a network (shapes).
+        """Build what this configures: a defense or an attacker (no arguments), or a network (shapes).
 
         Raises:
-            NotImplementedError: a configuration that builds nothing by itself, such as a scene's.
+            NotImplementedError: for a configuration that builds nothing by itself, such as a scene's.
         """
         raise NotImplementedError(f"{type(self).__name__} builds nothing by itself")
 
@@ -160,23 +162,23 @@ class Config:
         return dict(_kinds(cls))  # type: ignore[arg-type]
 
     def require(self, name: str, ok: bool, bound: str) -> None:
-        """Raise ConfigError naming field, value and bound unless ``ok``."""
+        """Raise a ConfigError that names field, value and bound, unless ``ok``."""
         if not ok:
             raise ConfigError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: must be {bound}")
 
     def one_of(self, name: str, choices: Iterable[Plain]) -> None:
-        """Raise ConfigError unless the field's value is among ``choices``."""
+        """Raise a ConfigError unless the field's value is one of ``choices``."""
         options = tuple(choices)
         self.require(name, getattr(self, name) in options, "one of " + ", ".join(map(str, options)))
 
     def flat(self, prefix: str = "") -> dict[str, Plain | None]:
-        """The fields as ``{prefix.field: value}``; inverse of :meth:`from_flat`."""
+        """The fields as ``{prefix.field: value}``: the inverse of :meth:`from_flat`."""
         dot = f"{prefix}." if prefix else ""
         return {f"{dot}{f.name}": getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
-        """Build from flat keys; those without the prefix are ignored, unknown ones raise ConfigError."""
+        """Build from flat keys. Keys without the prefix are ignored; unknown ones raise a ConfigError."""
         dot = f"{prefix}." if prefix else ""
         own = {k[len(dot) :]: v for k, v in values.items() if k.startswith(dot)}
         for key in own:
@@ -185,14 +187,14 @@ class Config:
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Self:
-        """Build from the flat keys of a record or a saved unit: what it lacks was as :data:`BEFORE` says."""
+        """Build from the flat keys of a record or a saved unit. Missing fields are as in :data:`BEFORE`."""
         return cls.from_flat({**cls.BEFORE, **values})
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify class and values.
 
-        Fields at their defaults (or at what was done before they existed, see BEFORE) are left out, so that a
-        new option changes neither the digests nor the random numbers of configurations that do not use it.
+        Fields at their defaults (or at their value in BEFORE) are left out. So a new field changes neither
+        the digest nor the random numbers of configurations that do not use it.
         """
         return digest({"class": type(self).__name__, **self.changed(before=True)})[:12]
 
@@ -203,6 +205,6 @@ def digest(value: Any) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error of somebody else's code as part of a message: kind and text, no line breaks, no colours."""
+    """An error of other code, as a part of our message: type and text, without line breaks and colours."""
     text = _ESCAPES.sub("", f"{type(error).__name__}: {error}")
     return " ".join(text.split())[:300]

@@ -1,4 +1,4 @@
-"""A defense behind the API in a scene, and what the API answers to an episode's three requests.
+"""Deploys a defense in a scene, and answers the three requests of an episode.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -20,16 +20,16 @@ from mipoison.service import DefendedService
 from mipoison.victims.ask import undone
 
 PARTS = ("attack_train", "private_train", "private_test")
-"""The requests of an episode: the attacker's own images, and the private images whose answers it inverts."""
+"""The three requests: the attacker's own images, and the private images whose answers it inverts."""
 REPEATS = 16
-"""Queries asked a second time to see whether the API answers alike."""
+"""Queries that are asked a second time, to measure how far the two answers differ."""
 SAMPLE = 128
-"""Vectors on which the alignment is measured, and images on which SSIM is (it costs as much as an attack)."""
+"""Vectors on which the alignment is measured, and images on which SSIM is: it costs as much as an attack."""
 
 
 @dataclass
 class Deployment:
-    """A defended service in its scene, with the seconds it took to fit."""
+    """A fitted defense and its service in a scene. ``seconds_prepare`` is the time that fitting took."""
 
     scene: Scene
     name: str
@@ -41,7 +41,7 @@ class Deployment:
 
 @undone()
 def deploy(scene: Scene, name: str, config: Config) -> Deployment:
-    """Fit the defense on the defender's view and put it behind the API."""
+    """Fit a defense on what the defender has, and put it behind the API."""
     start = time.perf_counter()
     defense: Defense = config.make()
     defense.fit(scene.view(), rng=generator(scene.config.seed, "defense", name))
@@ -57,11 +57,12 @@ def deploy(scene: Scene, name: str, config: Config) -> Deployment:
 
 @dataclass
 class Released:
-    """Answers of the API to the episode's three requests, and what poisoning cost.
+    """Answers of the API to the episode's three requests.
 
     Attributes:
         vectors: part name -> released vectors (N, K).
-        columns: the part of a record that all attackers share: utility, cost, alignment, repeated queries.
+        columns: columns of the record that do not depend on the attacker: utility, cost, alignment, distance
+            of repeated answers.
     """
 
     vectors: dict[str, Tensor]
@@ -70,7 +71,7 @@ class Released:
 
 @undone()
 def release(deployment: Deployment) -> Released:
-    """Answer all three requests here; see ``study.trial.worker`` for the sharded form."""
+    """Answer all three requests in this process. ``study.trial.worker`` divides them among several."""
     split = deployment.scene.split
     start = time.perf_counter()
     vectors = {part: deployment.service.release(getattr(split, part).x_NCHW) for part in PARTS}
@@ -79,7 +80,12 @@ def release(deployment: Deployment) -> Released:
 
 @undone()
 def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: float) -> Released:
-    """Let the API remember its answers and ask a few queries again."""
+    """Let the API remember its answers, and measure the columns that all attackers share.
+
+    Args:
+        vectors: part name -> released vectors.
+        seconds: time that computing them took, clean vectors included.
+    """
     scene, service = deployment.scene, deployment.service
     start = time.perf_counter()
     for part in PARTS:
@@ -93,7 +99,7 @@ def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: 
 def _shared_columns(
     deployment: Deployment, vectors: dict[str, Tensor], seconds_poison: float, seconds_inference: float
 ) -> dict[str, Any]:
-    """Utility on the private test images; cost; alignment; the distance between two answers to one query."""
+    """Utility on the private test images, cost, alignment, distance of repeated answers."""
     scene, split = deployment.scene, deployment.scene.split
     queries = max(1, sum(len(v) for v in vectors.values()))
     columns: dict[str, Any] = dict(

@@ -1,7 +1,9 @@
-"""One episode: a defended victim, one attacker, one flat record.
+"""One episode: an attacker is trained against a defended victim, and the results become one flat record.
 
-The pieces (release, attack, record) are separate so that a distributed study can shard them;
-:func:`run_episode` is all of them in a row. Shape suffixes: N samples, K classes, CHW image.
+Releasing vectors, attacking and recording are separate functions so that a study can distribute them over
+processes; :func:`run_episode` calls all of them.
+
+Shape suffixes: N samples, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -33,10 +35,17 @@ from mipoison.victims.ask import undone
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
-    """One episode: scene, defense and attacker by name and configuration.
+    """The settings of one episode.
+
+    Attributes:
+        scene: data, victim and evaluators.
+        defense: a name of DEFENSES. defense_config: its configuration.
+        attack: a name of ATTACKS. attack_config: its configuration; sizes left open (None) are filled in
+            from the scene.
 
     Raises:
-        ConfigError: unknown names, listing the valid ones, or a configuration of another defense.
+        ConfigError: an unknown name (the message lists the valid ones), a configuration of another class than
+            the name's, or a defense that retrains the victim when the victim is the user's own.
     """
 
     scene: SceneConfig
@@ -61,7 +70,7 @@ class EpisodeConfig:
         object.__setattr__(self, "attack_config", at_scale(self.attack_config, self.scene))
 
     def flat(self) -> dict[str, Any]:
-        """All settings as flat keys."""
+        """All settings under flat keys, e.g. ``defense.budget``."""
         return {
             **self.scene.flat("scene"),
             "defense": self.defense,
@@ -72,18 +81,26 @@ class EpisodeConfig:
 
     @property
     def episode_id(self) -> str:
-        """Sixteen hexadecimal digits: same settings, same id."""
+        """Sixteen hexadecimal digits that are equal for equal settings."""
         return digest(self.flat())[:16]
 
 
 def at_scale(config: Config, scene: SceneConfig) -> Config:
-    """The attacker's configuration with unset sizes (None) taken from the scene's decoder settings."""
+    """The attacker's configuration with sizes left open (None) set to those of the scene's decoders."""
     return sized(config, {name: getattr(scene, f"decoder_{name}") for name in DEFAULT_SIZES})
 
 
 @dataclass
-class Meeting:
-    """An attacker at the API, and all that it gets: oracle, images of its own, what is public, randomness."""
+class AttackInputs:
+    """An untrained attacker and everything that it may use: the arguments of its ``fit``.
+
+    Attributes:
+        attack: the attacker.
+        oracle: the defended API; counts the queries.
+        x_NCHW: the attacker's own images.
+        known: what is public about the defense.
+        rng: source of all randomness of the attacker.
+    """
 
     attack: Attack
     oracle: MeteredOracle
@@ -92,10 +109,14 @@ class Meeting:
     rng: torch.Generator
 
 
-def meet(deployment: Deployment, config: Config) -> Meeting:
-    """Build the attacker and what it gets; nothing is asked or trained yet."""
+def open_attack(deployment: Deployment, config: Config) -> AttackInputs:
+    """Build an attacker and its inputs; it has not sent a query or been trained yet.
+
+    Args:
+        deployment: the defended victim. config: the attacker's configuration.
+    """
     scene = deployment.scene
-    return Meeting(
+    return AttackInputs(
         attack=config.make(),
         oracle=MeteredOracle(deployment.service.session(), scene.split.n_classes),
         x_NCHW=scene.data_halves[getattr(config, "data", "all")].x_NCHW,
@@ -109,8 +130,10 @@ class Fitted:
     """A trained attacker.
 
     Attributes:
-        seconds: of preparation and training; of a training shared with others, its share.
-        queries: asked. members: attackers that were trained as one network with it, itself included.
+        attack: the attacker.
+        seconds: time of preparation and training; if several attackers were trained together, its share.
+        queries: number of queries that it sent.
+        members: number of attackers that were trained together with it as one network, itself included.
     """
 
     attack: Attack
@@ -121,22 +144,28 @@ class Fitted:
 
 @undone()
 def fit_attack(deployment: Deployment, config: Config) -> Fitted:
-    """Train one attacker against the API, by itself."""
+    """Train one attacker against the API, not together with others."""
     start = time.perf_counter()
-    m = meet(deployment, config)
-    m.attack.fit(m.oracle, m.x_NCHW, known=m.known, rng=m.rng)
-    return Fitted(m.attack, time.perf_counter() - start, m.oracle.queries)
+    inputs = open_attack(deployment, config)
+    inputs.attack.fit(inputs.oracle, inputs.x_NCHW, known=inputs.known, rng=inputs.rng)
+    return Fitted(inputs.attack, time.perf_counter() - start, inputs.oracle.queries)
 
 
 @undone()
 def attack_once(
     deployment: Deployment, released: Released, name: str, config: Config, fitted: Fitted | None = None
 ) -> tuple[Attack, dict[str, Tensor], float, int]:
-    """Train one attacker against the API (unless it is fitted) and let it reconstruct the private images.
+    """Train one attacker against the API and let it reconstruct the private images.
+
+    Args:
+        deployment: the defended victim. released: the vectors that it released.
+        name: the attacker's name. config: its configuration.
+        fitted: the attacker if it has been trained already.
 
     Returns:
-        The fitted attacker; reconstructions of the private train and test images from released vectors and
-        (``clean``) of the train images from clean ones; seconds of training; queries asked.
+        The trained attacker; its reconstructions of the private training and test images from released
+        vectors (``private_train``, ``private_test``), and of the training images from clean vectors
+        (``clean``); the seconds that training took; the number of queries sent.
     """
     scene = deployment.scene
     fitted = fitted or fit_attack(deployment, config)
@@ -150,14 +179,21 @@ def attack_once(
 
 
 def paths_of(config: EpisodeConfig) -> dict[str, Any]:
-    """What a record says of the places that data and classifier were read from: the same episode may have
-    been run before, by a study that read the same content elsewhere."""
+    """The record's columns that depend on where data and classifier were read from.
+
+    Another study may have run the same episode with the same files in other folders; a record taken over
+    from it gets these columns anew.
+    """
     places = {f"scene.{name}": getattr(config.scene, name) for name in PATHS}
     return {"episode_id": config.episode_id, "dataset": config.scene.dataset, **places}
 
 
 def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any]:
-    """What a record says before anything ran: identity, settings, versions."""
+    """The part of a record that is known before the episode runs: identity, settings, device and versions.
+
+    Args:
+        fingerprint: the split's; None if it is not known.
+    """
     scene = config.scene
     return {
         "episode_id": config.episode_id,
@@ -180,7 +216,15 @@ def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any
 
 @undone()
 def measure(deployment: Deployment, released: Released, reconstructions: dict[str, Tensor]) -> dict[str, Any]:
-    """Leakage on the private train images (``_test``: the test images); SSIM on the first ``SAMPLE``."""
+    """Measure the leakage: how close reconstructions are to the private images.
+
+    Args:
+        reconstructions: images (N, C, H, W) under the names that :func:`attack_once` returns.
+
+    Returns:
+        Columns of the record. They are about the private training images, those ending in ``_test`` about the
+        private test images. SSIM is computed on the first ``SAMPLE`` images.
+    """
     scene, split = deployment.scene, deployment.scene.split
     x, y = split.private_train.x_NCHW, split.private_train.y_N
     rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
@@ -210,6 +254,8 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
 
 
 def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
+    """A function (classifier, images, labels) -> share of the images that the classifier recognises."""
+
     def share(model: torch.nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
         c_NK = torch.cat(
             [
@@ -226,7 +272,14 @@ def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
 def attack_and_measure(
     config: EpisodeConfig, deployment: Deployment, released: Released, fitted: Fitted | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The attack (or a fitted attacker's rest of it) and its record; also the reconstructions."""
+    """Run the attack and measure it.
+
+    Args:
+        fitted: the attacker if it has been trained already.
+
+    Returns:
+        The episode's flat record, and the reconstructions (see :func:`attack_once`).
+    """
     _, reconstructions, seconds, queries = attack_once(
         deployment, released, config.attack, config.attack_config, fitted
     )
@@ -243,7 +296,8 @@ def run_episode(config: EpisodeConfig, scene: Scene) -> dict[str, Any]:
     """Run one episode in this process and return its flat record.
 
     Raises:
-        ConfigError: the episode names another scene than the prepared one: its record would be mislabelled.
+        ConfigError: the episode's scene differs from the prepared one, so that its record would carry wrong
+            settings.
     """
     if config.scene != scene.config:
         mine, other = config.scene.flat(), scene.config.flat()
@@ -263,18 +317,19 @@ def evaluate(
     knobs: Mapping[str, Plain] | None = None,
     options: Mapping[str, Plain] | None = None,
 ) -> dict[str, Any]:
-    """Measure one defense against one attacker, both by name: :func:`run_episode` in one call.
+    """Measure one defense against one attacker, given by name.
 
     Args:
-        scene: prepared data, victim and evaluators.
+        scene: prepared data, victim and evaluators, from :func:`mipoison.prepare`.
         defense: a name of DEFENSES. knobs: the fields of its configuration that differ from the defaults.
-        attack: a name of ATTACKS. options: the fields of its configuration that differ from the entry's.
+        attack: a name of ATTACKS. options: the fields of its configuration that differ from those of the
+            entry in ATTACKS.
 
     Returns:
-        The episode's flat record, e.g. ``confidence_distortion`` and ``reconstruction_error``.
+        The episode's flat record, with e.g. ``confidence_distortion`` and ``reconstruction_error``.
 
     Raises:
-        ConfigError: unknown names or fields, listing the valid ones, or values out of bounds.
+        ConfigError: an unknown name or field (the message lists the valid ones), or a value out of bounds.
     """
     choose("defense", defense, DEFENSES)
     choose("attacker", attack, ATTACKS)
@@ -290,24 +345,24 @@ def evaluate(
 
 
 def failed_record(config: EpisodeConfig, fingerprint: str | None, error: BaseException) -> dict[str, Any]:
-    """The record of an episode that raised: every measurement is missing, the error is named."""
+    """The record of an episode that raised: it has the error's first line and no measurements."""
     text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     return base_record(config, fingerprint) | {"status": "failed", "error": text}
 
 
 def peak_memory_mb() -> float:
-    """Peak memory: of the GPU where one is used, else of this process (its resident set)."""
+    """Peak memory in MiB: allocated on the GPU if there is one, else the resident set of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return peak_resident_mb()
 
 
 def device_name() -> str:
-    """The GPU's name, or the processor's architecture."""
+    """Name of the GPU if there is one, else the processor's architecture."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
 
 
 def versions() -> str:
-    """Versions that numbers depend on."""
+    """The versions of mipoison, torch and Python, since results may depend on them."""
     python = platform.python_version()
     return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}, python {python}"

@@ -1,7 +1,8 @@
-"""What belongs to the whole process (default dtype, random generators, threads): one thread at a time.
+"""Settings of the whole process (default dtype, random generators, threads), changed by one thread at a time.
 
-Whoever changes such a setting for a while holds :data:`ALONE` from before it is read until it is put back.
-Without, a second thread would read the changed value as the caller's own, and put that back.
+Code that changes such a setting for a while holds the lock :data:`ALONE`, from before it reads the old value
+until it has restored it. Otherwise a second thread could read the changed value as the original one, and
+later restore the changed value.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 ALONE = threading.RLock()
-"""Held by the thread that has process-wide settings changed, or that runs a user's code which may do so."""
+"""Lock of the thread that changes process-wide settings, or runs a user's code, which may change them."""
 KINDS = ("cpu", "cuda")
 _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
@@ -34,11 +35,11 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
         for kind in KINDS
     ),
 )
-"""Settings that somebody else's code may leave changed: how they are read, and put back."""
+"""Settings that a user's code may leave changed, as pairs of functions: one reads, one restores."""
 
 
 class _Callers(threading.local):
-    """Default dtype and device outside all of our scopes, of one thread; None outside of them."""
+    """Of one thread: default dtype and device before the outermost :func:`undone`; None outside of it."""
 
     defaults: tuple[torch.dtype, torch.device] | None = None
 
@@ -47,7 +48,7 @@ _callers = _Callers()
 
 
 def callers_defaults() -> tuple[torch.dtype, torch.device]:
-    """Default dtype and device of the user's program, inside :func:`undone` too."""
+    """Default dtype and device of the user's program, also when called inside :func:`undone`."""
     if _callers.defaults is not None:
         return _callers.defaults
     with ALONE:
@@ -56,11 +57,11 @@ def callers_defaults() -> tuple[torch.dtype, torch.device]:
 
 @contextlib.contextmanager
 def undone() -> Iterator[None]:
-    """A scope (or a decorator) in which the caller's autocast, inference mode, ``no_grad``, default dtype and
-    default device do not hold: what we compute is the same wherever it is called from.
+    """A scope or decorator that ignores the caller's autocast, inference mode, ``no_grad``, default dtype and
+    default device, so that our results do not depend on them.
 
-    All of them but the dtype are the thread's own; where the dtype is another than float32, other threads
-    wait until the scope ends.
+    All of these but the default dtype belong to the thread. Where the default dtype is not float32, other
+    threads wait until the scope ends.
     """
     with contextlib.ExitStack() as stack:
         outer = _callers.defaults
@@ -72,7 +73,7 @@ def undone() -> Iterator[None]:
         for kind in KINDS:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        with ALONE:  # nobody else has it changed now
+        with ALONE:  # no other thread has the dtype changed now
             if (dtype := torch.get_default_dtype()) != torch.float32:
                 stack.enter_context(ALONE)
                 stack.callback(torch.set_default_dtype, dtype)
@@ -84,10 +85,10 @@ def undone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept(device: torch.device | None) -> Iterator[None]:
-    """A scope after which the process is as before: its settings, and the generators of torch, numpy, Python.
+    """A scope that restores the process's settings and the random generators of torch, numpy and Python.
 
     Args:
-        device: a GPU whose generator is kept, too.
+        device: a GPU whose generator is restored, too; None or the CPU: none.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
     with ALONE, torch.random.fork_rng(devices=devices):
@@ -103,7 +104,7 @@ def kept(device: torch.device | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def other_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """A scope in which every global generator draws what ``seed`` says; afterwards all are as before."""
+    """A scope in which all global generators are seeded by ``seed``; afterwards they are restored."""
     with kept(device):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -1,8 +1,8 @@
-"""Who knows what: the interfaces between defender, attacker and the defended API.
+"""The interfaces between defender, attacker and the defended API.
 
-The signatures are the threat model. A defense sees the defender's side (:class:`DefenderView`) and each
-query; an attacker gets the metered :class:`Oracle`, images of its own and what is public
-(:class:`ThreatModel`), nothing else.
+Their signatures are the threat model: what is not an argument is not known. A defense is fitted on the
+defender's data (:class:`DefenderView`) and sees each query. An attacker gets the query-counting
+:class:`Oracle`, images of its own and what is public (:class:`ThreatModel`).
 
 Shape suffixes: N samples, K classes, C channels, H height, W width.
 """
@@ -21,34 +21,56 @@ from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.randomness import QueryRandomness
 
 CHUNK = 128
-"""Queries per forward pass and per ``protect`` call, whatever the request's size: so results do not depend on
-how a request is sharded."""
+"""Queries per forward pass and per call of ``protect``, however long the request is. So results do not depend
+on how the chunks of a request are divided among processes."""
 
-Trained = Callable[[str, Mapping[str, Any], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
-"""(kind, settings, make) -> a state dict: made once per scene and settings, or read from the store."""
+
+class Trained(Protocol):
+    """Trains a part, or loads it where it was trained before with the same settings."""
+
+    def __call__(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        make: Callable[[], dict[str, Tensor]],
+        like: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """A state dict.
+
+        Args:
+            kind: name of the part. settings: all that it depends on, beyond the scene.
+            make: trains the part and returns its state dict.
+            like: names, shapes and types that the state dict must have: a stored one with others is replaced.
+                None: any.
+        """
+        ...
 
 
 def train_anew(
-    kind: str, settings: Mapping[str, Any], make: Callable[[], dict[str, Tensor]]
+    kind: str,
+    settings: Mapping[str, Any],
+    make: Callable[[], dict[str, Tensor]],
+    like: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """A :data:`Trained` without a store."""
+    """A :class:`Trained` that stores nothing."""
     return make()
 
 
 @dataclass(frozen=True)
 class DefenderView:
-    """The defender's side, handed to :meth:`Defense.fit`.
+    """What the defender has, and :meth:`Defense.fit` may use.
 
     Attributes:
-        x_private_NCHW, c_private_NK: private training images (D_cla train), their clean vectors.
+        x_private_NCHW, c_private_NK: private training images (D_cla train) and their clean vectors.
         y_private_N: their labels, for defenses that retrain the victim.
-        substitute: builds (or loads) a substitute trained on clean pairs of the share of D_inv that its
-            configuration names; in eval mode, parameters not requiring gradients.
-        substitute_data: reads the public share that a substitute was trained on: images and clean vectors.
+        substitute: trains or loads a substitute inversion model, on clean (vector, image) pairs of the share
+            of public images (D_inv) that its configuration names. It is in eval mode and its parameters
+            require no gradients.
+        substitute_data: clean vectors and images of that share.
         n_classes: K.
         device: where to compute.
-        trained: makes or loads parts that :meth:`Defense.fit` trains. Everything that the part depends on
-            beyond the scene belongs into its settings; ``rng`` must not be used before it.
+        trained: trains or loads other parts. Their settings must name all that they depend on beyond the
+            scene. A loaded part draws nothing from ``rng``, so ``fit`` must not use ``rng`` before this call.
         victim: architecture and training of the victim, for defenses that retrain it.
     """
 
@@ -68,43 +90,46 @@ class Defense(Protocol):
 
     Attributes:
         keeps_label: whether the label (index of the first maximum) is kept for every query, by construction.
-        fresh: whether the same query draws new randomness each time it is asked.
-        retrains: whether it answers with another victim: then it is no post-processing unit.
+        draws: whether :meth:`protect` draws random numbers under these settings. If so, answers need a secret
+            that keys them, or are ``fresh``. A defense that draws without saying so gets an error.
+        fresh: whether a query that is asked again gets newly drawn random numbers.
+        retrains: whether it replaces the victim by a retrained one: then it is not a post-processing unit.
         couples: whether an answer depends on the other queries of the same request.
     """
 
     keeps_label: bool
+    draws: bool
     fresh: bool
     retrains: bool
     couples: bool
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Prepare with the defender's data; called once, before any query."""
+        """Train or compute what :meth:`protect` needs; called once, before any query."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """What :meth:`protect` needs of what :meth:`fit` left, by name."""
+        """The tensors that :meth:`fit` left and :meth:`protect` needs, by name. Never a secret."""
         ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`state` gave, in place of :meth:`fit`."""
+        """Take over what :meth:`state` returned, in place of :meth:`fit`."""
         ...
 
     def pick(self, c_NK: Tensor) -> Tensor:
-        """The picking strategy S of Eq. 3: bool (N,), which vectors of one request may be touched."""
+        """The picking strategy S of Eq. 3: bool (N,), which vectors of one request may be changed."""
         ...
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        """Released vectors of one chunk: rows on the simplex, same shape and dtype; inputs untouched."""
+        """Released vectors of one chunk, on the simplex, of the same shape and dtype. No input changes."""
         ...
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        """Mean cosine to the defense's target gradient here; None for defenses that align nothing."""
+        """Mean cosine of these vectors' gradients to the target gradient; None if there is no target."""
         ...
 
 
 class Oracle(Protocol):
-    """The defended API as an attacker sees it: images in, released vectors out, every query counted."""
+    """The defended API as an attacker sees it. It counts every query."""
 
     @property
     def n_classes(self) -> int: ...
@@ -122,8 +147,8 @@ class ThreatModel:
     """What an adaptive attacker knows besides its own queries.
 
     Attributes:
-        defense: name of the deployed defense, or None for an attacker that does not know it.
-        settings: the defense's public settings as flat keys; never its secret, substitute or data.
+        defense: name of the deployed defense; None for an attacker that does not know it.
+        settings: the defense's settings, which are public, as flat keys. Secret, substitute and data are not.
         image_shape: (C, H, W) of the images.
     """
 
@@ -144,7 +169,7 @@ class Attack(Protocol):
     """An inversion attacker."""
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Train on answers of the oracle to the attacker's own images."""
+        """Train on the oracle's answers to the attacker's own images."""
         ...
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Randomness is passed in: one generator per role, and numbers keyed by the content of a query.
+"""Random numbers: one generator for each role, and numbers that are keyed by the content of a query.
 
-Nothing in this package touches a global random state.
+They are passed in as arguments; nothing here uses a global random generator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIX2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def role_seed(seed: int, *role: str | int) -> int:
-    """A 63-bit seed that depends on ``seed`` and the role's name alone (SHA-256)."""
+    """A 63-bit seed that depends on ``seed`` and the role's name only (SHA-256)."""
     text = "\x1f".join(["mipoison", str(int(seed)), *map(str, role)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -30,12 +30,12 @@ def generator(seed: int, *role: str | int) -> torch.Generator:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch's is arithmetic)."""
+    """Logical right shift of int64 (torch's shift is arithmetic)."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _splitmix64(x: Tensor) -> Tensor:
-    """Steele, Lea & Flood 2014: a bijective mix of 64-bit counters (int64 wraps as uint64 does)."""
+    """A bijective mix of 64-bit counters (Steele, Lea & Flood 2014). int64 overflows as uint64 would."""
     x = x + _GOLDEN
     x = (x ^ _shift(x, 30)) * _MIX1
     x = (x ^ _shift(x, 27)) * _MIX2
@@ -45,16 +45,15 @@ def _splitmix64(x: Tensor) -> Tensor:
 def content_keys(x_NCHW: Tensor, secret: bytes, asked_N: list[int] | None = None) -> Tensor:
     """One 64-bit key per query: keyed BLAKE2b of the image at 8 bits, and of how often it was asked before.
 
-    The pixels are rounded to 1/255 first, so that an image and its 8-bit file draw the same noise, and no
-    change below half a step of an image on that grid draws anew. An image off the grid (resized, jittered)
-    has pixels near the edge of a step: there a change of 1e-4 of all pixels draws anew already. Nobody is
-    kept from drawing anew: one pixel moved by one step is another image. Without the secret the keys cannot
-    be predicted.
+    Pixels are rounded to 1/255 first. So an image and its 8-bit file have the same key, and so has an 8-bit
+    image of which no pixel is changed by as much as half a step. An image that was resized or jittered has
+    pixels near the middle between two steps, and a change of all pixels by 1e-4 gives it another key.
+    Anybody can get another key by changing one pixel by one step. Without the secret no key can be predicted.
 
     Args:
         x_NCHW: queries in [0, 1].
         secret: the defender's secret, at most 64 bytes.
-        asked_N: for answers that are fresh each time, the number of earlier askings; None for keyed answers.
+        asked_N: for fresh answers, how often each query was asked before; None for keyed answers.
 
     Returns:
         int64 tensor of shape (N,).
@@ -70,9 +69,9 @@ def content_keys(x_NCHW: Tensor, secret: bytes, asked_N: list[int] | None = None
 
 
 class QueryRandomness:
-    """Random numbers for a batch of queries: row i depends on key i, the stream's name and the column only.
+    """Random numbers for a batch of queries. Row i depends on key i, the stream's name and the column only.
 
-    So the same query gets the same numbers in every batch, order, process and shard.
+    So a query gets the same numbers whatever its batch, position and process.
 
     Args:
         keys_N: int64 keys, see :func:`content_keys`.

@@ -1,4 +1,4 @@
-"""The scene of an episode: split, victim, evaluators, substitutes; trained once, then read from the store.
+"""The scene of an episode: data split, victim and evaluators, trained once and then loaded from the store.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -6,7 +6,7 @@ Shape suffixes: N samples, K classes, CHW image.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,17 @@ from torch import Tensor, nn
 
 from mipoison.config import ConfigError
 from mipoison.data.splits import Part, Split, halves, make_split
+from mipoison.defenses.substitutes import Substitutes, fit_decoder
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet, SubstituteConfig
+from mipoison.process import undone
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
 from mipoison.scene_config import PATHS, SCALES, SceneConfig, scaled
-from mipoison.service import DefendedService
+from mipoison.service import clean_vectors
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
-from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
-from mipoison.victims.ask import Classifier, undone
+from mipoison.training import seeded, train
 from mipoison.victims.check import check_victim
 from mipoison.victims.fingerprints import refuse_other
 from mipoison.victims.own import OwnVictim, load_victim
@@ -49,13 +50,14 @@ __all__ = [
 
 @dataclass
 class Scene:
-    """A prepared scene: everything that the defender and the judge have, nothing of an attacker.
+    """A prepared scene: what the defender has, and the classifiers that judge reconstructions.
 
     Attributes:
         clean: part name -> clean vectors (N, K) of the victim.
-        evaluator: judges reconstructions over the private classes (0..m-1). open_evaluator: over private and
-            attack classes. Both are of another architecture and seed than the victim and never see a
-            reconstruction.
+        evaluator: classifies reconstructions into the private classes (0..m-1).
+        open_evaluator: classifies them into private and attack classes. Both evaluators have another
+            architecture and seed than the victim, and are trained on real images only.
+        data_halves: ``D1`` and ``D2``, halves of the attacker's training images, and ``all`` of them.
     """
 
     config: SceneConfig
@@ -69,79 +71,55 @@ class Scene:
     data_halves: dict[str, Part]
 
     def spec(self, **more: Any) -> dict[str, Any]:
-        """Key of an artifact of this scene: settings, the split's fingerprint and more."""
+        """What an artifact of this scene depends on: settings, the split's fingerprint, and ``more``."""
         return _spec(self.config, self.split, self.device, **more)
 
-    @undone()
+    def trained(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        make: Callable[[], dict[str, Tensor]],
+        like: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """A part trained for this scene, or loaded from its store: a :class:`mipoison.protocols.Trained`."""
+        return self.store.tensors(kind, self.spec(settings=dict(settings)), make, like)
+
     def substitute(self, config: SubstituteConfig) -> InversionNet:
-        """The defender's inversion model, trained on clean pairs of its share of D_inv; frozen, eval mode."""
-        architecture = config.architecture(self.config.decoder_width)
+        """A substitute of the defender, see :class:`mipoison.defenses.substitutes.Substitutes`."""
+        return self.substitutes().network(config)
 
-        def make() -> dict[str, Tensor]:
-            c, x = self.substitute_data(config)
-            rng = generator(self.config.seed, "substitute", config.digest())
-            with seeded(rng, self.device):
-                fresh = architecture.make(self.split.image_shape, self.split.n_classes)
-            loss = RECONSTRUCTION_LOSSES[config.loss]
-            fit_decoder(fresh.to(self.device), c.to(self.device), x.to(self.device), loss, self.config, rng)
-            return fresh.state_dict()
-
-        with torch.device("meta"):  # no initialisation: nothing drawn from the global generator
-            network = architecture.make(self.split.image_shape, self.split.n_classes)
-        state = self.store.tensors(
-            "substitute", self.spec(substitute=config.flat()), make, network.state_dict()
+    def substitutes(self) -> Substitutes:
+        """Trains the defender's substitutes, once for this scene, or loads them from the store."""
+        return Substitutes(
+            clean=lambda x: clean_vectors(self.victim, x, self.split.n_classes, self.device),
+            shares={name: part.x_NCHW for name, part in self.data_halves.items()},
+            c_all_NK=self.clean["attack_train"],
+            sizes=lambda: self.config,
+            seed=self.config.seed,
+            device=self.device,
+            trained=self.trained,
         )
-        network.load_state_dict(state, assign=True)
-        return network.requires_grad_(False).eval().to(self.device)
-
-    def substitute_data(self, config: SubstituteConfig) -> tuple[Tensor, Tensor]:
-        """Clean vectors and images that a substitute is trained on."""
-        part = self.data_halves[config.data]
-        if config.data == "all":
-            return self.clean["attack_train"], part.x_NCHW
-        return clean_vectors(self.victim, part.x_NCHW, self.split.n_classes, self.device), part.x_NCHW
 
     def view(self) -> DefenderView:
         """What a defense may be fitted on."""
+        substitutes = self.substitutes()
         return DefenderView(
             x_private_NCHW=self.split.private_train.x_NCHW,
             c_private_NK=self.clean["private_train"],
             y_private_N=self.split.private_train.y_N,
-            substitute=self.substitute,
-            substitute_data=self.substitute_data,
+            substitute=substitutes.network,
+            substitute_data=substitutes.data,
             n_classes=self.split.n_classes,
             device=self.device,
-            trained=lambda kind, settings, make: self.store.tensors(
-                kind, self.spec(settings=dict(settings)), make
-            ),
+            trained=self.trained,
             victim=self.config.classifier("victim"),
         )
 
 
-def fit_decoder(
-    model: nn.Module, c_NK: Tensor, x_NCHW: Tensor, loss: Loss, config: SceneConfig, rng: torch.Generator
-) -> nn.Module:
-    """Train an inversion model as Yang et al. do (Adam, betas 0.5 and 0.999, amsgrad), at the scene's
-    scale."""
-    return train(
-        model, c_NK, x_NCHW, loss,
-        steps=config.decoder_steps, batch=config.decoder_batch, lr=config.decoder_lr,
-        betas=(0.5, 0.999), amsgrad=True, rng=rng,
-    )  # fmt: skip
-
-
-def clean_vectors(
-    victim: nn.Module | Classifier, x_NCHW: Tensor, n_classes: int, device: torch.device
-) -> Tensor:
-    """Clean vectors (N, K) on the CPU, in the service's own chunks."""
-    from mipoison.defenses.none import NoDefense
-
-    return DefendedService(victim, NoDefense(), secret=b"", n_classes=n_classes, device=device).clean(x_NCHW)
-
-
 def _spec(config: SceneConfig, split: Split, device: torch.device, **more: Any) -> dict[str, Any]:
     settings = config.flat()
-    # The path of a user's file does not matter, its content does: fingerprint and digest stand for it.
+    # Artifacts depend on the content of a user's files, not on their paths. The split's fingerprint and the
+    # victim's digest stand for the content.
     for name in PATHS:
         settings.pop(name)
     return {
@@ -194,10 +172,10 @@ def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
 
 
 def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVictim:
-    """The user's classifier on the device, after it was seen to be the one meant and to fit the data.
+    """The user's classifier on the device, after checking its digest and its answers to the private images.
 
     Raises:
-        ConfigError: another classifier than the settings' digest says, or one that does not fit.
+        ConfigError: the classifier has another digest than the settings say, or does not fit the data.
     """
     assert config.victim is not None
     refuse_other(config.victim, config.victim_digest)
@@ -221,11 +199,11 @@ def prepare(
     device: torch.device | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Scene:
-    """Load the data and train, or load from the store, the victim and both evaluators.
+    """Load the data, and train the victim and both evaluators or load them from the store.
 
     Args:
-        config: the scene's settings, or a data set's name at the scale ``quick``.
-        store: keeps what is trained; a folder or ``s3://bucket/prefix`` names one.
+        config: the scene's settings; or the name of a data set, which is prepared at the scale ``quick``.
+        store: where trained parts are kept: a store, a folder or ``s3://bucket/prefix``.
         data_root: folder of the data sets; default: see :func:`mipoison.data.datasets.default_data_root`.
         device: where to compute; default: the GPU if there is one.
         progress: called with a line of text before each step.
@@ -283,6 +261,6 @@ def _remembered(config: SceneConfig, root: str, data_root: str | None, device: s
 
 
 def scene_for(config: SceneConfig, root: str, data_root: str | None, device: str | None = None) -> Scene:
-    """A prepared scene, remembered by this process (a worker serves many trials of the same scenes)."""
+    """A prepared scene. The process keeps the last eight: a worker runs many trials in the same scenes."""
     torch.set_num_threads(config.threads)
     return _remembered(config, root, data_root, device or default_device().type)

@@ -1,4 +1,4 @@
-"""The settings of a scene: what is attacked, on which data, trained how much."""
+"""The settings of a scene: data set, victim, and how long models are trained."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from mipoison.victims.outputs import OUTPUTS
 from mipoison.victims.own import check_source, short_name
 
 _OF_OWN = ("victim_state", "victim_digest", "victim_outputs")
-"""Settings that mean something with an own classifier alone."""
+"""Settings that apply only where the victim is the user's own classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig(Config):
-    """What is attacked, on which data, trained how much.
+    """Data set, victim, and how large and how long trained its models are.
 
     Attributes:
         dataset: a name of DATASETS (``faces:PATH`` and ``facescrub:PATH`` carry a folder).
-        auxiliary: ``same`` (the attacker holds other images of the private classes), ``disjoint`` (other
-            classes).
-        seed: of the split, the victim, the evaluators and everything random.
-        limit: at most so many training images a side; None takes all.
+        auxiliary: ``same``: the attacker has other images of the private classes. ``disjoint``: it has images
+            of other classes.
+        seed: seeds the split, the training of all models, and all random numbers.
+        limit: at most so many training images, private and attacker's each; None: all.
         image_size: side of the images of ``folder:PATH``; None: the data set's own.
-        victim, victim_state, victim_digest: the user's own classifier, see :mod:`mipoison.victims.own`, and
-            what it must be found to be; None trains one. It is used as it is: the seed does not change it.
-            With ``same`` all classes are private then.
-        victim_outputs: what the own classifier's outputs are stated to be, ``logits`` or ``probabilities``;
-            None: logits, refused where they look like probabilities.
-        victim_width, victim_hidden, victim_steps, victim_batch: the victim (and, but for the architecture,
-            the evaluators).
-        decoder_width, decoder_steps, decoder_batch, decoder_lr: all inversion models.
-        threads: CPU threads of torch. Sums are ordered by it, so it belongs to the settings.
+        victim, victim_state: the user's own classifier, see :mod:`mipoison.victims.own`; None: a victim is
+            trained. With an own classifier the seed does not change the victim, and with ``same`` all classes
+            are private.
+        victim_digest: the own classifier's digest. Another classifier is refused.
+        victim_outputs: what the own classifier returns, ``logits`` or ``probabilities``; None: logits, and an
+            error if they look like probabilities.
+        victim_width, victim_hidden, victim_steps, victim_batch: size and training of the victim, and of the
+            evaluators, which have another architecture.
+        decoder_width, decoder_steps, decoder_batch, decoder_lr: size and training of all inversion models.
+        threads: CPU threads of torch. It is a setting because sums depend on it in the last bits.
     """
 
     dataset: str = "digits"
@@ -81,14 +82,14 @@ class SceneConfig(Config):
 
     @property
     def victim_name(self) -> str:
-        """What records call the victim: it names the own one, or stands for all settings of a trained one."""
+        """The victim's name in records: an own classifier's name and digest, or a digest of the settings."""
         if self.victim is None:
             return f"victim-{digest(self.flat())[:12]}"
         stated = f":{self.victim_outputs}" if self.victim_outputs == "probabilities" else ""
         return f"{short_name(self.victim)}@{self.victim_digest}{stated}"
 
     def flat(self, prefix: str = "") -> dict[str, Plain | None]:
-        """The fields; ``victim_outputs`` only where it is stated: older records keep their identity."""
+        """The fields. ``victim_outputs`` is left out where it is None, as in records older than the field."""
         values = super().flat(prefix)
         if self.victim_outputs is None:
             values.pop(f"{prefix}.victim_outputs" if prefix else "victim_outputs")
@@ -106,7 +107,7 @@ class SceneConfig(Config):
 
 
 PATHS = ("dataset", "victim", "victim_state")
-"""Settings that may carry a path."""
+"""Settings that may contain a path."""
 
 _SMALL = dict(victim_width=16, victim_hidden=64, victim_steps=200, victim_batch=64)
 SCALES: dict[str, dict[int, dict[str, Any]]] = {
@@ -139,11 +140,11 @@ SCALES: dict[str, dict[int, dict[str, Any]]] = {
         for size, width in ((16, 64), (32, 128), (64, 128))
     },
 }  # fmt: skip
-"""``quick`` for a CPU, ``full`` for a GPU, by image size; a scale's numbers are fields of SceneConfig."""
+"""Scale (``quick`` for a CPU, ``full`` for a GPU) -> side of the images -> fields of SceneConfig."""
 
 
 def scaled(dataset: str, scale: str, **changes: Any) -> SceneConfig:
-    """A scene at a named scale; ``changes`` that are not None replace the scale's values."""
+    """A scene's settings at a named scale. ``changes`` that are not None replace the scale's values."""
     choose("scale", scale, SCALES)
     size = check_image_size(dataset, changes.get("image_size"))
     values = {**SCALES[scale][size], **{k: v for k, v in changes.items() if v is not None}}

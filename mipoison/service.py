@@ -1,4 +1,4 @@
-"""The defended API: victim, post-processing unit, query meter. The oracle is all that an attacker gets.
+"""The defended API: a victim behind a post-processing unit, and the query-counting oracle that attackers get.
 
 Shape suffixes: N queries, K classes, CHW image.
 """
@@ -14,20 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipoison.models.classifier import confidence_vectors
+from mipoison.defenses import pipeline
+from mipoison.defenses.pipeline import Pipeline, chunk_count
+from mipoison.process import undone
 from mipoison.protocols import CHUNK, Defense
-from mipoison.randomness import QueryRandomness, content_keys
-from mipoison.victims.ask import Classifier, classifier_of, undone
+from mipoison.victims.ask import Classifier, classifier_of
+
+__all__ = ["CHUNK", "DefendedService", "MeteredOracle", "Sliceable", "chunk_count", "clean_vectors"]
 
 WINDOW = 8 * CHUNK
-"""Queries of a stream that are one request: what the picking strategy sees, and all that is in memory."""
+"""Queries that a stream reads at a time. They are one request, and all of the stream that is in memory."""
 REMEMBERED = 2**17
-"""Answers that a service keeps besides those that it was told; the oldest go first."""
+"""Answers that a service keeps at most, besides those given to ``remember``; the oldest are dropped first."""
 
 
 @runtime_checkable
 class Sliceable(Protocol):
-    """Images that are read a slice at a time: a tensor, an array, a ``numpy.memmap``, an open HDF5 set."""
+    """Images that can be read slice by slice: a tensor, an array, a ``numpy.memmap``, an HDF5 data set."""
 
     def __len__(self) -> int: ...
 
@@ -37,18 +40,19 @@ class Sliceable(Protocol):
 class DefendedService:
     """Answers images with released vectors: ``c' = PU(T(x), x)``.
 
-    Answers are remembered once :meth:`remember` was told them, as an API with a cache would; a defense that
-    is ``fresh`` draws again each time a query is repeated. Of other answers it keeps the latest
-    ``remembered``; one that was forgotten is computed anew, which gives the same wherever a defense treats
-    each vector by itself. Where it couples the queries of a request, an answer is remembered with its whole
-    request: the same images in other requests are other queries. :meth:`release_stream` keeps nothing.
+    :meth:`release` computes answers anew. :meth:`answer` remembers them, as an API with a cache would: the
+    latest ``remembered`` of its own, and all that :meth:`remember` was given. An answer that was dropped is
+    computed again, with the same result unless the defense couples the queries of a request. Answers of such
+    a defense are remembered together with their whole request: the same image in another request is another
+    query. A ``fresh`` defense draws again each time a query is repeated. :meth:`release_stream` remembers
+    nothing.
 
     Args:
-        victim: classifier to logits; asked as :class:`mipoison.victims.ask.Classifier` does.
+        victim: images to logits; it is asked as :class:`mipoison.victims.ask.Classifier` says.
         defense: a fitted post-processing unit.
-        secret: the defender's secret for keyed randomness.
+        secret: the defender's secret, which keys the random numbers.
         n_classes: K. device: where victim and defense compute.
-        remembered: answers kept, besides those told.
+        remembered: how many answers are kept, besides those given to :meth:`remember`.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class DefendedService:
         device: torch.device,
         remembered: int = REMEMBERED,
     ) -> None:
-        self._victim = victim if isinstance(victim, Classifier) else classifier_of(victim, device=device)
+        self._pipeline = Pipeline(_asked(victim, device), defense, n_classes, device)
         self._defense, self._secret = defense, secret
         self.n_classes, self.device = n_classes, device
         self._told: dict[bytes, Tensor] = {}
@@ -71,12 +75,8 @@ class DefendedService:
 
     @undone()
     def clean(self, x_NCHW: Tensor) -> Tensor:
-        """Clean vectors (N, K) on the CPU; the defender's eyes only."""
-        parts = [
-            confidence_vectors(self._victim, x_NCHW[i : i + CHUNK].to(self.device), batch=CHUNK).cpu()
-            for i in range(0, len(x_NCHW), CHUNK)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0, self.n_classes)
+        """Clean vectors (N, K) on the CPU. The defender may see them; no attacker is given them."""
+        return self._pipeline.clean(x_NCHW)
 
     @undone()
     def release_chunks(
@@ -84,67 +84,61 @@ class DefendedService:
     ) -> dict[int, Tensor]:
         """Released vectors of some chunks of one request: ``{chunk index: (<=128, K) on the CPU}``.
 
-        The picking strategy sees the clean vectors of the whole request; each chunk is then protected alone.
-        """
-        c_NK = self.clean(x_NCHW)
-        picked_N = self._defense.pick(c_NK)
-        fresh = (asked_N or [0] * len(x_NCHW)) if self._defense.fresh else None
-        out = {}
-        for k in chunks:
-            rows = slice(k * CHUNK, (k + 1) * CHUNK)
-            x = x_NCHW[rows]
-            keys_N = content_keys(x, self._secret, fresh[rows] if fresh is not None else None)
-            out[k] = self._defense.protect(
-                c_NK[rows].to(self.device),
-                x.to(self.device),
-                picked_N[rows].to(self.device),
-                rng=QueryRandomness(keys_N),
-            ).cpu()
-        return out
-
-    def release(self, x_NCHW: Tensor, *, asked_N: list[int] | None = None) -> Tensor:
-        """Released vectors (N, K) of one request, computed anew."""
-        chunks = self.release_chunks(x_NCHW, range(chunk_count(len(x_NCHW))), asked_N=asked_N)
-        return torch.cat([chunks[k] for k in sorted(chunks)]) if chunks else torch.empty(0, self.n_classes)
-
-    def release_stream(self, x: Sliceable | Iterable[Any], *, window: int = WINDOW) -> Iterator[Tensor]:
-        """Released vectors of any number of queries, in memory that does not grow with it.
-
-        Same vectors as :meth:`release` of everything at once, but for the picking strategy of ``lfp`` with
-        ``picks="request"``: a share of the vectors and a balance of classes are kept within each window, not
-        over the whole stream.
+        The defense picks among the clean vectors of the whole request, and protects each chunk by itself. So
+        several processes can each compute some of the chunks.
 
         Args:
-            x: queries in [0, 1]: what can be sliced (tensor, array, memmap), or an iterable of batches
-                (n, C, H, W) of any sizes, which are put together to windows. uint8 stands for x / 255.
-            window: queries of a window, a multiple of CHUNK (so that chunks are those of one request).
+            asked_N: how often each query was asked before: a ``fresh`` defense then draws other numbers.
+        """
+        return self._pipeline.release_chunks(x_NCHW, chunks, secret=self._secret, asked_N=asked_N)
+
+    @undone()
+    def release(self, x_NCHW: Tensor, *, asked_N: list[int] | None = None) -> Tensor:
+        """Released vectors (N, K) of one request, computed anew."""
+        return self._pipeline.release(x_NCHW, secret=self._secret, asked_N=asked_N)
+
+    def release_stream(self, x: Sliceable | Iterable[Any], *, window: int = WINDOW) -> Iterator[Tensor]:
+        """Released vectors of any number of queries, in memory that does not grow with their number.
+
+        The vectors are those that :meth:`release` gives for all queries at once, unless the defense couples
+        queries. Then each window is a request of its own: ``lfp`` with ``picks="request"`` poisons its share
+        of each window.
+
+        Args:
+            x: queries in [0, 1]: something that can be sliced (tensor, array, memmap), or an iterable of
+                batches (n, C, H, W) of any sizes, which are joined to windows. uint8 stands for x / 255.
+            window: number of queries that are computed at a time, a multiple of CHUNK.
 
         Yields:
-            Released vectors (<= window, K), float32, on the CPU, in the queries' order. Nothing is read ahead
-            of what is asked for, and nothing is remembered.
+            Released vectors (<= window, K), float32, on the CPU, in the queries' order. A window is read when
+            its vectors are asked for, not earlier.
 
         Raises:
-            ValueError: a window that is no multiple of CHUNK, or queries that are no batch of images.
+            ValueError: a window that is no multiple of CHUNK, or queries that are not batches of images.
         """
         if window < 1 or window % CHUNK:
             raise ValueError(f"window = {window}: must be a multiple of {CHUNK} queries, at least {CHUNK}")
         return (self.release(x_NCHW) for x_NCHW in _windows(x, window))
 
     def remember(self, x_NCHW: Tensor, released_NK: Tensor) -> None:
-        """Keep answers that were computed elsewhere (other ranks): each is what the first asking gets."""
+        """Keep answers that were computed elsewhere, by other ranks, for the first time each is asked."""
         for name, row in zip(self._names(x_NCHW), released_NK.clone(), strict=True):
             self._told[name + b"0"] = row
 
     def session(self) -> Callable[[Tensor], Tensor]:
-        """An :meth:`answer` with its own count of askings: what a client sees does not depend on others."""
+        """:meth:`answer` for one client, with a count of its own: the queries of others change no answer."""
         asked: Counter[bytes] = Counter()
         return lambda x_NCHW: self.answer(x_NCHW, asked=asked)
 
     def answer(self, x_NCHW: Tensor, *, asked: Counter[bytes] | None = None) -> Tensor:
-        """What the API answers: remembered if asked before (or, if fresh, on the first asking), else new.
+        """What the API answers: the remembered vector of a query if there is one, else a new one.
+
+        A fresh defense answers a repeated query with another vector, which is remembered under the number of
+        the repetition.
 
         Args:
-            x_NCHW: queries. asked: how often each query was asked before; None for the service's own count.
+            x_NCHW: queries.
+            asked: how often each query was asked before, updated here; None: the service's own count.
 
         Raises:
             ValueError: queries that are not a batch of images.
@@ -155,7 +149,7 @@ class DefendedService:
         names = self._names(x_NCHW)
         here: Counter[bytes] = Counter()
         earlier = [0] * len(names)
-        if self._defense.fresh:  # else nothing depends on it, and nothing is counted
+        if self._defense.fresh:  # other defenses answer alike each time: nothing to count
             for i, name in enumerate(names):
                 earlier[i] = counts[name] + here[name]
                 here[name] += 1
@@ -166,10 +160,10 @@ class DefendedService:
             fresh = self.release(x_NCHW[missing], asked_N=[earlier[i] for i in missing])
             for i, row in zip(missing, fresh, strict=True):
                 found.setdefault(keys[i], row)
-        counts.update(here)  # not before there is an answer
+        counts.update(here)  # a query that raised above was not answered and does not count
         out = torch.stack([found[k] for k in keys]) if keys else torch.empty(0, self.n_classes)
         for i in missing[-self._remembered :] if self._remembered else []:
-            # A copy: a row is a view that would keep the whole answer.
+            # A copy, because a row is a view that would keep the whole answer in memory.
             self._memory.setdefault(keys[i], found[keys[i]].clone())
         while len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
@@ -185,14 +179,20 @@ class DefendedService:
         return self._memory.get(key) if told is None else told
 
 
-def chunk_count(n: int) -> int:
-    """Number of chunks of a request of n queries."""
-    return -(-n // CHUNK)
+def clean_vectors(
+    victim: nn.Module | Classifier, x_NCHW: Tensor, n_classes: int, device: torch.device
+) -> Tensor:
+    """Clean vectors (N, K) on the CPU, computed as a :class:`DefendedService` computes them."""
+    return pipeline.clean_vectors(_asked(victim, device), x_NCHW, n_classes, device)
+
+
+def _asked(victim: nn.Module | Classifier, device: torch.device) -> Classifier:
+    return victim if isinstance(victim, Classifier) else classifier_of(victim, device=device)
 
 
 def _windows(x: Sliceable | Iterable[Any], window: int) -> Iterator[Tensor]:
-    """Images (window, C, H, W), fewer in the last, of what :meth:`DefendedService.release_stream` takes."""
-    if isinstance(x, Sliceable) and not isinstance(x, Sequence):  # a list holds batches
+    """The queries of a stream as tensors (window, C, H, W); the last one may be shorter."""
+    if isinstance(x, Sliceable) and not isinstance(x, Sequence):  # a list can be sliced, but holds batches
         for start in range(0, len(x), window):
             yield _images(x[start : start + window])
         return
@@ -212,10 +212,9 @@ def _windows(x: Sliceable | Iterable[Any], window: int) -> Iterator[Tensor]:
 
 
 def _images(batch: Any) -> Tensor:
-    """A batch as float32 images; uint8 counts in 1/255."""
-    x_NCHW = torch.as_tensor(
-        np.array(batch) if isinstance(batch, np.ndarray) else batch
-    )  # a memmap is copied
+    """A batch as float32 images; uint8 stands for x / 255."""
+    # An array may be a memmap: np.array reads it into memory.
+    x_NCHW = torch.as_tensor(np.array(batch) if isinstance(batch, np.ndarray) else batch)
     if x_NCHW.ndim != 4:
         raise ValueError(f"queries must be images of shape (N, C, H, W), got {tuple(x_NCHW.shape)}")
     return x_NCHW.float() / 255 if x_NCHW.dtype == torch.uint8 else x_NCHW.float()
@@ -230,7 +229,7 @@ def _names(x_NCHW: Tensor) -> list[bytes]:
 class MeteredOracle:
     """The attacker's side of the service: images in, released vectors out, queries counted.
 
-    It holds one function and a counter; victim, defense, secret and private data are no attributes.
+    It holds one function and a counter. Victim, defense, secret and private data are no attributes of it.
 
     Args:
         answer: usually a :meth:`DefendedService.session`.
@@ -249,7 +248,7 @@ class MeteredOracle:
 
     @property
     def queries(self) -> int:
-        """Images asked so far."""
+        """Number of images asked so far."""
         return self.__count
 
     def query(self, x_NCHW: Tensor) -> Tensor:

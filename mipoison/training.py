@@ -1,4 +1,4 @@
-"""The one training loop: seeded without touching the global state, data resident on the device.
+"""The training loop of all models here. It takes its own random generator, and data on the device.
 
 Shape suffixes: N samples, B batch.
 """
@@ -21,9 +21,9 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 @contextlib.contextmanager
 def seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
-    """A scope in which torch's global generators follow ``rng``; restored afterwards.
+    """A scope in which torch's global generators are seeded from ``rng``; afterwards they are restored.
 
-    They belong to the process: other threads that need them, or ask a classifier, wait.
+    The generators belong to the process: other threads that seed them, or ask a classifier, wait meanwhile.
     """
     devices = [device] if device.type == "cuda" else []
     with ALONE, torch.random.fork_rng(devices=devices):
@@ -46,7 +46,11 @@ RECONSTRUCTION_LOSSES: dict[str, Loss] = {"mse": mse, "psnr": negative_psnr}
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out pairs for early stopping: the best state is kept, patience counts checks without progress."""
+    """Held-out pairs for early stopping. The state with the lowest held-out loss is kept.
+
+    Attributes:
+        every: number of steps between checks. patience: checks without progress after which training stops.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -56,9 +60,9 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training, ready to run: what :func:`train` takes, as a value.
+    """The arguments of one call of :func:`train`.
 
-    So that the trainings of several attackers can be collected and run together, see
+    The jobs of several attackers can be collected and trained together, see
     :func:`mipoison.attacks.stacked.train_many`.
     """
 
@@ -81,7 +85,7 @@ class Job:
         return {name: getattr(self, name) for name in names}
 
     def run(self) -> nn.Module:
-        """Train by itself."""
+        """Train this model alone."""
         return train(self.model, self.inputs, self.targets, self.loss, **self.options())
 
 
@@ -100,11 +104,11 @@ def train(
     augment: Augment | None = None,
     validation: Validation | None = None,
 ) -> nn.Module:
-    """Train with Adam (one cycle: 30 % of the steps warm up, then cosine decay) and return the model in eval
-    mode.
+    """Train with Adam and return the model in eval mode.
 
-    Batches are drawn epoch by epoch without replacement; a last incomplete batch is dropped unless it is the
-    only one.
+    The learning rate rises during the first 30 % of the steps, then decays (one cosine cycle). Batches are
+    drawn epoch by epoch without replacement. The last batch of an epoch is dropped if it is incomplete,
+    unless it is the only one.
 
     Args:
         model: on the device of ``inputs``; trained in place.
@@ -112,8 +116,8 @@ def train(
         targets: of the same pairs.
         steps: number of Adam steps. batch: samples per step. lr: peak learning rate.
         rng: CPU generator for the order of the samples and for dropout.
-        augment: optional change of each input batch (fresh noise), given a generator.
-        validation: optional early stopping.
+        augment: changes each batch of inputs, e.g. by adding noise drawn from the generator; None: unchanged.
+        validation: held-out pairs for early stopping; None: all steps are done.
 
     Raises:
         ValueError: for fewer than two samples (batch statistics need two), or lengths that differ.

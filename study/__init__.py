@@ -1,10 +1,11 @@
-"""The experiments: trials on Ray or in this process, their records, and what is read from them."""
+"""The experiments: run trials on Ray or in this process, store their records, and analyse them."""
 
 from mipoison._moved import redirect
 
 redirect(
     {
         "study.again": "study.trial.rerun",
+        "study.bench.rows": "study.bench.measurement",
         "study.cluster": "study.executors.ray_executor",
         "study.crew": "study.executors.worker_group",
         "study.cut": "study.search.pruning",
@@ -20,12 +21,13 @@ redirect(
         "study.monitoring": "study.session.monitoring",
         "study.opening": "study.session.opening",
         "study.page": "study.reports.html",
+        "study.paper.render": "study.paper.tables",
         "study.pictures": "study.records.images",
         "study.preparation": "study.trial.preparation",
         "study.progress": "study.runtime.progress",
         "study.quality": "study.session.quality",
         "study.rayenv": "study.executors.environment",
-        "study.reporting": "study.reports.markdown",
+        "study.reporting": "study.reports.report_files",
         "study.simulation": "study.bench.simulated_cluster",
         "study.space": "study.search.space",
         "study.spec": "study.trial.spec",
@@ -34,5 +36,14 @@ redirect(
         "study.together": "study.trial.joint_training",
         "study.tuning": "study.executors.tune",
         "study.worker": "study.trial.worker",
-    }
+    },
+    renamed={
+        "study.crew": {"Crew": "WorkerGroup"},
+        "study.cut": {"cut_record": "pruned_record"},
+        "study.driver": {"cut_share": "pruned_counts"},
+        "study.group": {"Alone": "SingleRank"},
+        "study.tally": {"Tally": "ProgressActor", "tallied": "count_progress"},
+        "study.tuning": {"Driver": "TuneSearcher", "Causes": "TrialErrors"},
+        "study.worker": {"lost_trial": "failed_trial"},
+    },
 )

@@ -1,4 +1,4 @@
-"""Speed, cost and scale on the device at hand, each as a ratio measured in the same run.
+"""Measure speed, cost and scale on this device, each as a ratio within the same run.
 
 ``python study/benchmark.py --help`` explains every setting.
 """
@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import os
 import sys
@@ -27,7 +27,7 @@ from mipoison.config import ConfigError, choose
 from mipoison.episode import device_name, versions
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
-from study.bench.rows import Row, markdown, to_frame
+from study.bench.measurement import Measurement, markdown, to_frame
 from study.runtime.entry import program
 from study.runtime.plain import markdown_text
 from study.runtime.progress import Progress
@@ -52,7 +52,7 @@ class Arguments:
     """where to write: a folder, or s3://bucket/prefix"""
 
     def checked(self) -> Arguments:
-        """Itself; ConfigError names what is wrong."""
+        """Returns itself; raises ConfigError for an invalid argument."""
         for name in self.only:
             choose("benchmark", name, BENCHMARKS)
         if self.threads is not None and self.threads < 1:
@@ -62,7 +62,7 @@ class Arguments:
 
 
 def header(quick: bool) -> str:
-    """Title and what the numbers were measured on."""
+    """The report's title, and the hardware and versions of the measurements."""
     lines = [
         "# Benchmark" + (" (--quick: sizes too small to say anything)" if quick else ""),
         "",
@@ -76,7 +76,7 @@ def header(quick: bool) -> str:
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """The name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -87,7 +87,11 @@ def processor() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; 0: done, 1: one of them failed, 2: bad input, 128 + number: a signal."""
+    """Run the benchmarks.
+
+    Returns:
+        The exit code: 0 success, 1 a benchmark failed, 2 invalid input, 128 + the number of a signal.
+    """
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -102,7 +106,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return USAGE
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    storage, rows, failed = Storage(settings.out), list[Row](), list[str]()
+    storage, rows, failed = Storage(settings.out), list[Measurement](), list[str]()
     names = settings.only or tuple(BENCHMARKS)
     threads = torch.get_num_threads()
     try:
@@ -111,13 +115,13 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 progress.note(f"benchmark {i + 1} of {len(names)}: {name}", i, len(names))
                 try:
                     for row in BENCHMARKS[name]()(quick=settings.quick):
-                        rows.append(row if isinstance(row, Row) else Row(**row))
+                        rows.append(row if isinstance(row, Measurement) else Measurement(**row))
                 except Exception as error:  # the others go on; the exit code says it
                     failed.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
                 torch.set_num_threads(threads)
-                _write(storage, rows, failed, settings.quick)  # what was measured is kept, whatever comes
+                _write(storage, rows, failed, settings.quick)  # after each one, so that nothing is lost
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; what was measured is in {settings.out}", markup=False)
+        errors.print(f"{interrupts.reason}; what was measured is in {settings.out}", markup=False)
         return interrupts.exit_code
     console.print(Markdown(_text(rows, failed, settings.quick)))
     console.print(f"{settings.out}/benchmark.md, {settings.out}/benchmark.parquet", markup=False)
@@ -126,12 +130,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     return FAILED if failed else 0
 
 
-def _text(rows: list[Row], failed: list[str], quick: bool) -> str:
+def _text(rows: list[Measurement], failed: list[str], quick: bool) -> str:
     lost = "".join(f"\n\n**failed:** {markdown_text(text)}" for text in failed)
     return markdown(rows, header(quick) + lost)
 
 
-def _write(storage: Storage, rows: list[Row], failed: list[str], quick: bool) -> None:
+def _write(storage: Storage, rows: list[Measurement], failed: list[str], quick: bool) -> None:
     frame = to_frame(rows).assign(
         device=device_name(), processor=processor(), versions=versions(), quick=quick
     )

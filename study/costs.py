@@ -1,15 +1,15 @@
-"""What a study costs driver and storage as it grows: ``python study/costs.py --trials 100 1000 10000``.
-10000``.
+"""Measure what a growing study costs its driver and storage.
 
-Prints one JSON object a line: see :mod:`study.bench.study_growth`.
+``python study/costs.py --trials 100 1000 10000`` prints one JSON object per size, see
+:mod:`study.bench.study_growth`.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from study.bench.json_lines import tell
+from study.bench.json_lines import print_measurement
 from study.bench.study_growth import Template, measure
 from study.runtime.entry import DONE, program
 from study.runtime.progress import Progress
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every size.
 
     Returns:
-        The exit code: 128 + the signal's number where a signal ended it.
+        The exit code: 0 success, 128 + the number of a signal.
     """
     with interruptible() as interrupts:
         try:
             _measure_all(arguments)
         except KeyboardInterrupt:
-            print(interrupts.what, file=sys.stderr)
+            print(interrupts.reason, file=sys.stderr)
             return interrupts.exit_code
     return DONE
 
@@ -56,7 +56,7 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
     with Progress(Console(stderr=True)) as progress:
         for i, trials in enumerate(chosen.trials):
             progress.brief(f"a study of {trials} trials", i, len(chosen.trials))
-            tell(measure(template, trials), chosen.out)
+            print_measurement(measure(template, trials), chosen.out)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Evaluate one setting: a recorded trial once more, or any setting on a study's scenes and attackers.
+"""Evaluate one setting: repeat a recorded trial, or run any setting on a study's scenes and attackers.
 
-``python study/evaluate.py --like results/digits-same --trial t0007-lpa`` runs that trial again from nothing
-and says whether the numbers are the stored ones; ``--defense lpa --knob budget=0.01`` tries another setting.
+``python study/evaluate.py --like results/digits-same --trial t0007-lpa`` runs that trial again, trains
+everything anew, and compares the numbers with the stored ones. ``--defense lpa --knob budget=0.01`` evaluates
+another setting.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import contextlib
 import sys
@@ -27,14 +28,14 @@ from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.episode import device_name, versions
 from study.records.finished import StoredStudy, load
-from study.records.reading import saying
-from study.records.status import CUT
+from study.records.reading import announce_left_out
+from study.records.status import PRUNED
 from study.reports.tables import attackers_table
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
-from study.runtime.scratch import kept, scratch_folder
+from study.runtime.scratch import scratch_folder, temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.trial.rerun import Given, differences, largest, rows_of, run_again, specification
+from study.trial.rerun import GivenVictim, differences, largest_difference, rerun, rerun_spec, trial_rows
 
 USAGE, DIFFERENT = 2, 1
 
@@ -58,8 +59,8 @@ class Arguments:
     data_root: Path | None = None
     """data folder; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
     victim: str | None = None
-    """the classifier, where the records are of somebody's own: module:factory or file.pt2, as for pareto.py.
-    Both run code; what the records name is never loaded"""
+    """the classifier, if the study is of a user's own: module:factory or file.pt2, as for pareto.py. Both run
+    code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
     storage: str | None = None
@@ -68,7 +69,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate; returns the exit code: see :class:`Arguments`, or 128 + a signal's number."""
+    """Evaluate; returns the exit code, see :class:`Arguments`, or 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -79,8 +80,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(kept())
-            stack.enter_context(saying(lambda text: errors.print(text, markup=False)))
+            stack.enter_context(temporary_run_folder())
+            stack.enter_context(announce_left_out(lambda text: errors.print(text, markup=False)))
             root = chosen.storage or stack.enter_context(scratch_folder("evaluate"))
             return evaluate(chosen, root, console)
     except (ConfigError, DataError, OSError) as error:
@@ -88,22 +89,22 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return USAGE
     except KeyboardInterrupt:
         records = f"finished episodes are kept in {chosen.storage}" if chosen.storage else "nothing is kept"
-        errors.print(f"{interrupts.what}; {records}", markup=False)
+        errors.print(f"{interrupts.reason}; {records}", markup=False)
         return interrupts.exit_code
 
 
 def evaluate(chosen: Arguments, root: str, console: Console) -> int:
-    """Run it, print what came out beside what is stored."""
+    """Run the setting, and print its numbers beside the stored ones."""
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
-    spec = specification(
+    spec = rerun_spec(
         study,
         chosen.trial,
         chosen.defense,
         list(chosen.knob),
         root,
         data,
-        Given(chosen.victim, chosen.victim_state),
+        GivenVictim(chosen.victim, chosen.victim_state),
     )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)
@@ -118,8 +119,8 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     )  # fmt: skip
     with bar:
         task = bar.add_task("scenes and episodes", total=None)
-        measured = run_again(study, spec, lambda n, of: bar.update(task, completed=n, total=of))
-    stored = None if chosen.trial != spec.trial else rows_of(study, spec.trial)
+        measured = rerun(study, spec, lambda n, of: bar.update(task, completed=n, total=of))
+    stored = None if chosen.trial != spec.trial else trial_rows(study, spec.trial)
     console.print(attackers_table(measured, stored))
     for error in sorted(set(measured.loc[measured["status"] != "ok", "error"].dropna())):
         console.print(visible_line(error), markup=False)
@@ -131,15 +132,15 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
 
 
 def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
-    """Say whether the numbers are the stored ones."""
+    """Print whether the measured numbers equal the stored ones; returns the exit code."""
     n, found = differences(stored, measured)
     episodes = len(stored)
-    cut = int((stored["status"] == CUT).sum())
-    shortened = f" ({cut} of them cut, then as now)" if cut else ""
+    pruned = int((stored["status"] == PRUNED).sum())
+    shortened = f" ({pruned} of them pruned, then as now)" if pruned else ""
     if not found:
         console.print(f"equal: {n} stored numbers of {episodes} episodes{shortened}, all of them exactly")
         return 0
-    most = largest(found)
+    most = largest_difference(found)
     console.print(
         f"different: {len(found)} of {n} stored numbers; the largest difference is {most.size:.2%} "
         f"({most.column}, attacker {most.attack}, seed {most.seed}: {most.stored} stored, "

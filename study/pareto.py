@@ -1,4 +1,4 @@
-"""The main job: search the defenses' knobs against adaptive attackers and build the Pareto frontier.
+"""The main program: search the defenses' knobs against adaptive attackers and build the Pareto frontier.
 
 ``python study/pareto.py --help`` explains every setting.
 """
@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import logging
 import shlex
@@ -26,16 +26,16 @@ from mipoison.storage.files import storage_failure
 from study.executors.base import Executor
 from study.executors.environment import plan_ray
 from study.records.finished import load
-from study.records.reading import saying
+from study.records.reading import announce_left_out
 from study.reports.html import PAGE, write_page
-from study.reports.markdown import write_report
+from study.reports.report_files import write_report
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
-from study.runtime.scratch import kept
+from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
-from study.session.driver import cut_share, failed_share, run_study, write_frontier
+from study.session.driver import failed_share, pruned_counts, run_study, write_frontier
 from study.session.monitoring import RayMonitor
 from study.session.opening import open_study
 from study.session.reevaluation import reevaluate
@@ -46,18 +46,19 @@ from study.tracking import make_trackers
 from study.trial.failure import LostError
 
 TABLE_WIDTH = 100
-"""Columns that the tables need: a narrower terminal wraps them."""
+"""Width that the tables need, in characters; in a narrower terminal their lines wrap."""
 USAGE, FAILED = 2, 1
 RESUME_HINT = "finished episodes are kept. Continue with the same settings and --resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the main job; returns the exit code.
+    """Run a study.
 
-    0: done. 1: more than half of the episodes failed, the anchors were lost, or the storage failed. 2: bad
-    input, or a study that another driver runs, before any work. 128 + the number of the signal that
-    ended it, as shells say it: 130 Ctrl-C, 143 SIGTERM (batch systems, Kubernetes, spot machines), 129 SIGHUP
-    (the terminal went).
+    Returns:
+        The exit code. 0: success. 1: more than half of the episodes failed, the anchors were lost, or the
+        storage failed. 2: invalid input, or another driver runs the study; found before any work. 128 + the
+        number of the signal that ended it, as shells report it: 130 Ctrl-C, 143 SIGTERM (batch systems,
+        Kubernetes, spot machines), 129 SIGHUP (the terminal was closed).
     """
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
@@ -72,28 +73,28 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         with ExitStack() as held:
-            held.enter_context(kept())
+            held.enter_context(temporary_run_folder())
             study = open_study(settings, console, held)
             name = f" --name {study.records.study}"
             try:
-                with interrupts.prevail():
+                with interrupts.override_errors():
                     return _run(study, console, sys.argv[1:] if arguments is None else arguments)
             except KeyboardInterrupt:
-                study.check()  # not by a person: the lease is lost
+                study.check()  # if the lease was lost, this interrupt came from the lease: StorageError
                 raise
     except (ConfigError, DataError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; {RESUME_HINT}{name}", markup=False)
+        errors.print(f"{interrupts.reason}; {RESUME_HINT}{name}", markup=False)
         return interrupts.exit_code
     except Exception as error:
         failure = storage_failure(error) or (str(error) if isinstance(error, LostError) else None)
         if failure is None:
             raise
         errors.print(
-            f"error: {visible_line(failure)}; finished episodes are kept. Once that is mended, continue with "
-            f"the same settings and --resume{name}",
+            f"error: {visible_line(failure)}; finished episodes are kept. When the cause is repaired, "
+            f"continue with the same settings and --resume{name}",
             style="bold red",
             markup=False,
         )
@@ -101,7 +102,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _run(study: Study, console: Console, command: Sequence[str]) -> int:
-    """From the first anchor to the report."""
+    """Run the study from the first anchor to the report; returns the exit code."""
     began = time.monotonic()
     settings, progress = study.settings, Progress(console)
     with progress:
@@ -120,22 +121,22 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         finally:
             trackers.close()
         front = write_frontier(study, episodes)
-        fresh = None
+        held_out = None
         if settings.fresh_seeds:
-            fresh = reevaluate(study, front, executor, settings.fresh_seeds, [line])
+            held_out = reevaluate(study, front, executor, settings.fresh_seeds, [line])
     finally:
         executor.close()
     folder = study.records.study
     remote = "://" in settings.storage
     place = study.records.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
-    with progress, saying(lambda text: console.print(text, markup=False, soft_wrap=True)):
+    with progress, announce_left_out(lambda text: console.print(text, markup=False, soft_wrap=True)):
         progress.brief("writing tables and figures", 0, 2)
         write_report(
             study.records,
             episodes,
             front,
             console,
-            fresh=fresh,
+            fresh=held_out,
             max_accuracy_drop=settings.max_accuracy_drop,
             scale=settings.scale,
         )
@@ -153,9 +154,9 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         markup=False,
     )
     share = failed_share(episodes)
-    n_cut, saved = cut_share(episodes)
-    if n_cut:
-        console.print(f"{n_cut} settings cut short (label-only dominated them), {saved} episodes saved")
+    n_pruned, saved = pruned_counts(episodes)
+    if n_pruned:
+        console.print(f"{n_pruned} settings pruned (label-only dominated them), {saved} episodes saved")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
     return FAILED if share > 0.5 else 0
 
@@ -163,7 +164,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
 def make_executor(
     resources: Resources, display: Display, console: Console, progress: Progress | None = None
 ) -> Executor:
-    """The executor on what the settings ask for; a local Ray is started."""
+    """Create the executor that the settings ask for; starts a local Ray if there is no cluster."""
     show = (lambda *_: None) if progress is None else progress.brief
     if resources.executor == "local":
         from study.executors.local import LocalExecutor

@@ -1,15 +1,15 @@
-"""Tables and figure of a finished study from its records alone: nothing is run.
+"""Write the tables and the figure of a finished study from its records, without running anything.
 
-``python study/render.py results/digits-same`` renders a study's folder; ``--compact OUT`` writes a small copy
-of the records (two Parquet files and the settings) that renders to the same page.
+``python study/render.py results/digits-same`` renders a study's folder; ``--compact OUT`` also writes a small
+copy of the records (two Parquet files and the settings), from which the same tables can be rendered.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import sys
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from study.records.finished import load, write_compact
-from study.records.reading import saying
-from study.reports.columns import shown
-from study.reports.rendering import write_tables_and_figure
+from study.records.reading import announce_left_out
+from study.reports.columns import shown_in_reports
+from study.reports.report_files import write_tables_and_figure
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
@@ -44,7 +44,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render; 0 if done, 2 for bad input, 128 + number: a signal."""
+    """Render; returns the exit code: 0 success, 2 invalid input, 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -56,9 +56,9 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     out = chosen.out or chosen.folder
     try:
-        with Progress(console) as progress, saying(lambda text: errors.print(text, markup=False)):
+        with Progress(console) as progress, announce_left_out(lambda text: errors.print(text, markup=False)):
             progress.brief("reading the records", 0, parts)
-            study = load(chosen.folder, wanted=None if chosen.compact else shown)
+            study = load(chosen.folder, wanted=None if chosen.compact else shown_in_reports)
             progress.brief("writing tables and figure", 1, parts)
             write_tables_and_figure(study, out)
             if chosen.compact is not None:
@@ -69,7 +69,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; what is written is whole", markup=False)
+        errors.print(f"{interrupts.reason}; files that were written are complete", markup=False)
         return interrupts.exit_code
     console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
     return 0

@@ -1,11 +1,11 @@
-"""One self-contained HTML page of a study, from its records: ``python study/report.py results/STUDY``."""
+"""Write a self-contained HTML page of a study from its records: ``python study/report.py results/STUDY``."""
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import sys
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.storage.files import Storage
 from study.records.finished import load
-from study.records.reading import saying
-from study.reports.columns import shown
+from study.records.reading import announce_left_out
+from study.reports.columns import shown_in_reports
 from study.reports.html import PAGE, build
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.trial.rerun import Given
+from study.trial.rerun import GivenVictim
 
 USAGE = 2
 
@@ -43,8 +43,8 @@ class Arguments:
     vectors: Literal["auto", "yes", "no"] = "auto"
     """clean against released vectors: auto (if trained parts are there), yes (trains what is missing), no"""
     victim: str | None = None
-    """for the vectors, where the records are of somebody's own classifier: module:factory or file.pt2, as for
-    pareto.py. Both run code; what the records name is never loaded"""
+    """for the vectors, if the study is of a user's own classifier: module:factory or file.pt2, as for
+    pareto.py. Both run code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
     data_root: Path | None = None
@@ -52,7 +52,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; 0 if done, 2 for bad input, 128 + number: a signal."""
+    """Write the page; returns the exit code: 0 success, 2 invalid input, 128 + the number of a signal."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -62,15 +62,15 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]
-    given = Given(chosen.victim, chosen.victim_state)
+    given = GivenVictim(chosen.victim, chosen.victim_state)
     root = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=errors, transient=True, disable=not errors.is_terminal,
     )  # fmt: skip
     try:
-        with saying(lambda text: errors.print(text, markup=False)), bar:
-            study = load(chosen.study, wanted=shown)
+        with announce_left_out(lambda text: errors.print(text, markup=False)), bar:
+            study = load(chosen.study, wanted=shown_in_reports)
             task = bar.add_task("reading", total=None)
             page = build(
                 study, chosen.study, with_vectors=wanted, data_root=root, given=given,
@@ -84,7 +84,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; nothing is written", markup=False)
+        errors.print(f"{interrupts.reason}; nothing is written", markup=False)
         return interrupts.exit_code
     where = chosen.out or study.storage.where(f"{study.folder}/{PAGE}")
     console.print(f"written: {where} ({len(page) / 1e3:.0f} kB, needs no network)", markup=False)

@@ -1,11 +1,11 @@
-"""The paper's tables and figures beside ours: ``python study/reproduce.py --help``."""
+"""Run the paper's experiments and show its tables and figures beside ours: ``study/reproduce.py --help``."""
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import dataclasses
 import logging
@@ -34,19 +34,20 @@ from study.paper.experiments import (
     RUNS,
     STAND_IN,
     TABLES,
-    Row,
+    PaperRow,
     folder_of,
     planned,
     runs_on,
 )
 from study.paper.figures import write_figures
-from study.paper.render import failed_share, load, write_tables
+from study.paper.measured import failed_share, load
 from study.paper.run import check_settings, missing, records_for, run_rows
+from study.paper.tables import write_tables
 from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
-from study.records.reading import saying
+from study.records.reading import announce_left_out
 from study.runtime.entry import program
 from study.runtime.plain import visible_line
-from study.runtime.scratch import kept
+from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.lease import Lease
 from study.settings.resources import Resources
@@ -89,10 +90,10 @@ class Arguments(Display, Resources, Place, Sizes):
     """add to (or finish) the records that are there; what is finished is not run again"""
 
     def tables(self) -> tuple[str, ...]:
-        """The tables asked for.
+        """The requested tables.
 
         Raises:
-            ConfigError: none at all, or one that the paper does not have.
+            ConfigError: no table or figure was requested, or one that the paper does not have.
         """
         if self.all:
             return TABLES
@@ -101,11 +102,11 @@ class Arguments(Display, Resources, Place, Sizes):
         return tuple(dict.fromkeys(choose("table", t.upper(), TABLES) for t in self.table))
 
     def figures(self) -> tuple[str, ...]:
-        """The figures asked for."""
+        """The requested figures."""
         given = FIGURES if self.all else self.figure
         return tuple(dict.fromkeys(choose("figure", f, FIGURES) for f in given))
 
-    def runs(self, rows: list[Row]) -> list[str]:
+    def runs(self, rows: list[PaperRow]) -> list[str]:
         """What to run: what the rows need, or the chosen data sets among that."""
         used = [run for run in RUNS if any(row.run == run for row in rows)] or list(DATASETS[:2])
         chosen = [choose("dataset", {self.faces: FACES}.get(d, d), DATASETS) for d in self.dataset]
@@ -116,7 +117,7 @@ class Arguments(Display, Resources, Place, Sizes):
         return found
 
     def settings(self, run: str) -> StudySettings:
-        """The study's settings of one of RUNS."""
+        """The study settings of one of RUNS."""
         shared = [f.name for group in (Sizes, Place, Resources, Display) for f in dataclasses.fields(group)]
         given: dict[str, Any] = {name: getattr(self, name) for name in shared}
         given |= {"dataset": runs_on(run, self.faces), "auxiliary": "disjoint", "trials": 0}
@@ -126,7 +127,7 @@ class Arguments(Display, Resources, Place, Sizes):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run and render; the exit codes are those of ``pareto.py``."""
+    """Run and render; returns an exit code with the meaning that ``pareto.py`` gives it."""
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
@@ -142,10 +143,10 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         rows = planned(tables, figures)
         runs = chosen.runs(rows)
         if not chosen.render:
-            with interrupts.prevail(), ExitStack() as held:
-                held.enter_context(kept())
+            with interrupts.override_errors(), ExitStack() as held:
+                held.enter_context(temporary_run_folder())
                 _run(chosen, rows, runs, console, held)
-        with saying(lambda text: errors.print(text, markup=False)):
+        with announce_left_out(lambda text: errors.print(text, markup=False)):
             return _render(chosen, tables, figures, console)
     except (ConfigError, DataError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
@@ -155,14 +156,14 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(text, style="bold red", markup=False)
         return FAILED
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.what}; {RESUME_HINT}")
+        errors.print(f"{interrupts.reason}; {RESUME_HINT}")
         return interrupts.exit_code
 
 
-def _run(chosen: Arguments, rows: list[Row], runs: list[str], console: Console, held: ExitStack) -> None:
+def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Console, held: ExitStack) -> None:
     settings = {run: chosen.settings(run) for run in runs}
     records = {run: records_for(chosen.storage, folder_of(run, chosen.faces)) for run in runs}
-    for run in sorted(runs):  # one order, or two drivers could wait for each other
+    for run in sorted(runs):  # always in the same order: otherwise two drivers could wait for each other
         held.enter_context(Lease(records[run].storage, records[run].study))
     for run in runs:
         check_settings(settings[run], records[run], chosen.resume)

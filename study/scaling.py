@@ -1,14 +1,15 @@
-"""How well a cluster is kept busy, on simulated nodes: ``python study/scaling.py --nodes 16 --length 10``.
+"""Measure how well a study keeps a cluster busy, on simulated nodes.
 
-Prints one measurement a line, as JSON: see :mod:`study.bench.sleeping_trials`.
+``python study/scaling.py --nodes 16 --length 10`` prints one measurement per line as JSON, see
+:mod:`study.bench.sleeping_trials`.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import itertools
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from study.bench.json_lines import tell
+from study.bench.json_lines import print_measurement
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.bench.sleeping_trials import on
 from study.runtime.entry import DONE, program
@@ -42,16 +43,16 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every combination; a cluster is started once for each number of nodes.
+    """Measure every combination; starts one simulated cluster for each number of nodes.
 
     Returns:
-        The exit code: 128 + the signal's number where a signal ended it.
+        The exit code: 0 success, 128 + the number of a signal.
     """
     with interruptible() as interrupts:
         try:
             _measure_all(arguments)
         except KeyboardInterrupt:
-            print(interrupts.what, file=sys.stderr)
+            print(interrupts.reason, file=sys.stderr)
             return interrupts.exit_code
     return DONE
 
@@ -64,7 +65,7 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
             with private_environment() as environment, Nodes(environment, nodes) as cluster:
                 for length in chosen.length:
                     progress.brief(f"{nodes} nodes, trials of {length:g} s", next(done), of)
-                    tell(on(cluster, environment, nodes * chosen.per_node, length), chosen.out)
+                    print_measurement(on(cluster, environment, nodes * chosen.per_node, length), chosen.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Serve a protected classifier over HTTP: released vectors in place of confidence vectors.
+"""Serve a protected classifier over HTTP: it answers with released vectors instead of confidence vectors.
 
 ``python study/serve.py --unit FOLDER --victim module:factory``; ``--help`` explains every setting.
 """
@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from study.runtime.signals import hear_early
+    from study.runtime.signals import exit_on_signal
 
-    hear_early()
+    exit_on_signal()
 
 import contextlib
 import logging
@@ -31,20 +31,20 @@ from mipoison.config import ConfigError
 from mipoison.storage.files import StorageError
 from study.executors.environment import RayPlan, check_privacy, plan_ray
 from study.runtime.entry import program
-from study.runtime.scratch import kept
+from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
 
 if TYPE_CHECKING:
     from mipoison.serving.wrap import ProtectedClassifier
-    from study.serving.front import Front
+    from study.serving.http_server import HttpServer
 
 USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 APP = "mipoison"
 """Name of the application in Ray Serve."""
 DRAIN_S = 15
-"""How long requests under way are waited for when the server stops."""
+"""How many seconds a stopping server waits for requests in progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Arguments:
     """show Ray's logs and one line a request"""
 
     def check(self) -> None:
-        """ConfigError for values out of bounds, and for a port that is taken."""
+        """Raise ConfigError for a value that is out of bounds, or a port that is in use."""
         for name, low, high in (("port", 1, 65535), ("replicas", 1, 1000), ("threads", 1, 1024)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be between {low} and {high}")
@@ -92,16 +92,18 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; returns the exit code.
+    """Serve until interrupted.
 
-    0: stopped by Ctrl-C, SIGTERM or SIGHUP, which is how a server ends. 1: it did not start. 2: bad input.
+    Returns:
+        The exit code. 0: stopped by Ctrl-C, SIGTERM or SIGHUP, the normal end of a server. 1: it did not
+        start. 2: invalid input.
     """
     with interruptible() as interrupts:
         return _main(arguments, interrupts)
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    # Not above: the processes that read bodies import this file, too, and do without torch.
+    # Imported here, because the processes that read request bodies import this file and need no torch.
     from study.runtime.progress import Progress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
@@ -109,26 +111,26 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     with ExitStack() as held:
         try:
             settings.check()
-            held.enter_context(kept())
+            held.enter_context(temporary_run_folder())
             plan = plan_ray("local")  # Ray reads its environment when it is imported
             served = _served(settings)
             protected = served.load()  # here first: what is wrong is said before anything starts
-            front = _front(settings, protected)
+            server = _http_server(settings, protected)
             held.callback(_stop, plan)
-            held.callback(front.stop, DRAIN_S)
-            with interrupts.prevail(), Progress(console) as progress:
-                for i, (text, step) in enumerate(steps := _steps(settings, plan, served, front)):
+            held.callback(server.stop, DRAIN_S)
+            with interrupts.override_errors(), Progress(console) as progress:
+                for i, (text, step) in enumerate(steps := _steps(settings, plan, served, server)):
                     progress.note(text, i, len(steps))
                     step()
             if settings.host not in LOOPBACK:
                 console.print(
-                    f"{settings.host} may be reached by others: no TLS, no authentication of its own"
+                    f"other machines may reach {settings.host}: the server has no TLS and no authentication"
                 )
             for heard in _beyond_loopback(settings.port):
-                console.print(f"{heard}: listens beyond this machine, guarded by Ray's token", soft_wrap=True)
+                console.print(f"{heard}: reachable from other machines, needs Ray's token", soft_wrap=True)
             console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
             console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
-            while interrupts.heard is None:  # somebody's clean-up code may swallow the interrupt
+            while interrupts.received is None:  # other code may have caught the KeyboardInterrupt
                 time.sleep(1)
             console.print("stopping")
         except (ConfigError, StorageError) as error:
@@ -143,7 +145,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _served(settings: Arguments) -> Any:
-    """What the replicas load; ConfigError where Ray Serve is not installed."""
+    """What the replicas load; raises ConfigError if Ray Serve is not installed."""
     try:
         from study.serving.endpoint import Served
     except ImportError as error:
@@ -157,22 +159,22 @@ def _served(settings: Arguments) -> Any:
     )
 
 
-def _front(settings: Arguments, protected: ProtectedClassifier) -> Front:
+def _http_server(settings: Arguments, protected: ProtectedClassifier) -> HttpServer:
     """The HTTP door; its port is taken from now on."""
-    from study.serving.front import Front
+    from study.serving.http_server import HttpServer
 
-    return Front(
+    return HttpServer(
         settings.host,
         settings.port,
         image_shape=protected.image_shape,
         n_classes=protected.n_classes,
         couples=protected.couples,
-        at_once=settings.replicas,
+        max_batches=settings.replicas,
     )
 
 
 def _beyond_loopback(port: int) -> list[str]:
-    """Ports of this process and all that it started, but for the endpoint's own, that others may reach."""
+    """Ports of this process and its children, other than the endpoint's, that other machines may reach."""
     return [
         f"{heard.process} {heard.address}:{heard.port}"
         for heard in listeners(os.getpid())
@@ -181,17 +183,17 @@ def _beyond_loopback(port: int) -> list[str]:
 
 
 def _steps(
-    settings: Arguments, plan: RayPlan, served: Any, front: Front
+    settings: Arguments, plan: RayPlan, served: Any, server: HttpServer
 ) -> list[tuple[str, Callable[[], Any]]]:
-    """What starts a Ray on loopback with a token, and the deployment on it; with a name each, in order.
+    """The named steps that start a local Ray, the deployment and the HTTP server, in order.
 
-    The last returns when the deployment answers.
+    When the last step returns, the server answers requests.
     """
     from ray import serve
     from ray.serve.config import ProxyLocation
 
     from study.executors.local_ray import start_local
-    from study.serving.endpoint import Endpoint, answering, fault
+    from study.serving.endpoint import Endpoint, answer_through, fault_of
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     level = logging.INFO if settings.verbose else logging.ERROR
@@ -214,7 +216,7 @@ def _steps(
         check_privacy(plan.scratch)
 
     def http() -> None:
-        front.start(answering(serve.get_app_handle(APP)), partial(fault, APP))
+        server.start(answer_through(serve.get_app_handle(APP)), partial(fault_of, APP))
 
     return [
         ("starting Ray", ray_),
@@ -224,7 +226,7 @@ def _steps(
 
 
 def _stop(plan: RayPlan) -> None:
-    """Requests under way are answered, for a while; then the local Ray ends."""
+    """Wait for requests in progress, at most ``DRAIN_S`` seconds, then stop the local Ray."""
     import ray
 
     from study.executors.local_ray import stop_ray
@@ -239,8 +241,8 @@ def _stop(plan: RayPlan) -> None:
 def _drain() -> None:
     from ray import serve
 
-    # Not serve.shutdown: its controller reports its own end as a failed task, on everybody's screen.
-    with contextlib.suppress(Exception):  # interrupted before Serve was there, or it does not answer: it ends
+    # Not serve.shutdown, whose controller prints the end of its own process as a failed task.
+    with contextlib.suppress(Exception):  # Serve may not have started, or not answer; Ray is stopped anyway
         serve.delete(APP)
 
 

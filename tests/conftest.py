@@ -13,7 +13,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from mipoison.training import seeded
 
-torch.set_num_threads(1)  # sums are ordered by the number of threads
+torch.set_num_threads(1)  # the number of threads changes the order of sums
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ MakeDecoder = Callable[..., InversionNet]
 
 @pytest.fixture(scope="session")
 def tiny_config() -> SceneConfig:
-    """A scene that is trained in a second: 100 images a side, 150 steps of the victim, 60 of a decoder."""
+    """A scene that trains in a second: 100 images a side, 150 steps of the victim, 60 of a decoder."""
     return SceneConfig(
         limit=100,
         victim_width=8,

@@ -1,4 +1,4 @@
-"""The dependency audit tells apart: nothing found, vulnerable, not reachable, nothing known, broken."""
+"""The dependency audit distinguishes clean, vulnerable, service unreachable, no data, and failed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def package(name: str, *vulnerabilities: str, skipped: bool = False) -> dict[str
 
 
 def audit(folder: Path, stdout: str, stderr: str, code: int, ignore: str = "") -> tuple[int, str]:
-    """The script beside a file of exceptions, with a pip-audit that says this."""
+    """Run the audit script with a file of exceptions and a fake pip-audit with this output and exit code."""
     shutil.copy(ROOT / ".ci/audit", folder / "audit")
     (folder / "audit-ignore").write_text(ignore)
     module = f"import sys\nprint({stdout!r})\nprint({stderr!r}, file=sys.stderr)\nsys.exit({code})\n"

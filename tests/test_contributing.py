@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md do what its text says: a defense, an attacker, a data set."""
+"""The examples in CONTRIBUTING.md work as its text says: a defense, an attacker, a data set."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Load = Callable[[str], ModuleType]
 
 
 def block(start: str) -> str:
-    """The one piece of code that begins so."""
+    """The one code block that starts with this text."""
     (found,) = [text for text in BLOCKS if text.startswith(start)]
     return found
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Imports a piece of code as a module of its own: dataclasses look their annotations up in it."""
+    """Import a code block as a module of its own, in which dataclasses look up their annotations."""
 
     def load(start: str) -> ModuleType:
         name = "contributed"
@@ -68,7 +68,7 @@ def test_the_defense(load: Load) -> None:
 
 
 class Api:
-    """Two scores that tell how bright an image is."""
+    """Two scores that depend on the brightness of an image."""
 
     n_classes = 2
     queries = 0
@@ -100,18 +100,21 @@ def test_the_attacker(load: Load) -> None:
         config().make().fit(api, x_NCHW[:3], known=known, rng=generator(0, "attack"))
 
 
-def test_the_data_set(tmp_path: Path) -> None:
-    names = dict(vars(datasets))
-    exec(compile(block("def _load_kmnist"), "CONTRIBUTING.md", "exec"), names)
-    source = datasets.Source(name="kmnist", root=tmp_path, path=tmp_path, download=False)
+def test_the_data_set(load: Load, tmp_path: Path) -> None:
+    load_kmnist = load('"""Kuzushiji').load_kmnist
+    entry = block("DATASETS: dict").replace("    ...\n", "")
+    names = {**vars(datasets), "load_kmnist": load_kmnist}
+    exec(compile(entry, "CONTRIBUTING.md", "exec"), names)
+    spec = names["DATASETS"]["kmnist"]
+    source = datasets.Source(name="kmnist", spec=spec, root=tmp_path, path=tmp_path, download=False)
     with pytest.raises(datasets.DataError, match=r"kmnist: put kmnist-train-imgs\.npz"):
-        names["_load_kmnist"](source)
+        spec.loader(source)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, 28, 28), dtype=np.uint8)
     for part, rows in (("train", slice(0, 4)), ("test", slice(4, 6))):
         np.savez(tmp_path / f"kmnist-{part}-imgs.npz", images[rows])
         np.savez(tmp_path / f"kmnist-{part}-labels.npz", np.arange(6, dtype=np.uint8)[rows])
-    loaded, labels, is_test = names["_load_kmnist"](source)
+    loaded, labels, is_test, *_ = spec.loader(source)
     assert loaded.shape == (6, 32, 32, 1)
     assert np.array_equal(loaded[:, 2:-2, 2:-2, 0], images)
     assert loaded.sum() == images.sum()

@@ -1,10 +1,11 @@
 """Imports run one way in both packages, from room to room, and never back; each module has its tests.
 
-A room is a sub-package, or a module beside them. LAYERS says which stands above which; the way is records ->
-search -> trial -> executors -> session -> reports -> entry scripts.
+A room is a sub-package, or a module beside them. LAYERS says which room may import which: in the study,
+records -> search -> trial -> executors -> session -> reports -> entry scripts.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -40,14 +41,14 @@ LAYERS: dict[str, list[set[str]]] = {
         {"reproduce", "examples"},
     ],
 }
-"""Rooms of each package, lowest first: imports stay in a layer or go to earlier ones."""
+"""Rooms of each package, lowest layer first. A room imports rooms of its own or of lower layers."""
 
 FORBIDDEN_OUTSIDE = {"ray", "optuna", "study", "tyro", "rich"}
-"""What the library never imports."""
+"""Packages that the library never imports."""
 AT_ROOT = 12
-"""Files at most at a package's root."""
+"""Most Python files at a package's root."""
 ARROWS = 90
-"""Pairs of rooms of the study, of which one imports the other, are fewer than this."""
+"""Bound of the pairs of rooms of the study of which one imports the other."""
 
 WITHOUT_TESTS = {
     "study.executors.base": "an interface: types alone",
@@ -58,7 +59,7 @@ WITHOUT_TESTS = {
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name -> file of everything in both packages."""
+    """Dotted name -> file of every module of both packages."""
     out = {}
     for path in sorted(p for package in LAYERS for p in (ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -70,7 +71,7 @@ MODULES = modules()
 
 
 def imports_of(name: str, source: str | None = None) -> set[str]:
-    """Dotted names that a module imports anywhere in it, functions and type checking included."""
+    """Dotted names that a module imports, including imports in functions and for type checking."""
     path = MODULES[name]
     is_package = path.name == "__init__.py"
     found: set[str] = set()
@@ -93,7 +94,7 @@ def imports_of(name: str, source: str | None = None) -> set[str]:
 
 
 def room_of(name: str) -> tuple[str, str] | None:
-    """Package and room of a module; None for others and for the packages themselves."""
+    """Package and room of a module; None for other modules and for the packages themselves."""
     pieces = name.split(".")
     return (pieces[0], pieces[1]) if pieces[0] in LAYERS and len(pieces) > 1 else None
 
@@ -103,7 +104,7 @@ def rooms_imported(name: str) -> set[tuple[str, str]]:
 
 
 def arrows(package: str) -> set[tuple[str, str]]:
-    """(room, room that it imports), each once."""
+    """All pairs (room, room that it imports)."""
     return {
         (own[1], room[1])
         for name in MODULES
@@ -114,7 +115,7 @@ def arrows(package: str) -> set[tuple[str, str]]:
 
 
 def closure(name: str) -> set[str]:
-    """All library modules that importing a module loads, packages' ``__init__`` included."""
+    """All modules of both packages that importing a module loads, including each package's ``__init__``."""
     seen: set[str] = set()
     queue = [name]
     while queue:
@@ -135,6 +136,31 @@ def test_every_room_has_a_layer(package: str) -> None:
     assert rooms - named == set(), "give the new room a layer above"
     assert named - rooms == set(), "a layer names a room that is gone"
     assert sum(map(len, LAYERS[package])) == len(named)
+
+
+def rooms_on_the_page(package: str, text: str) -> list[str]:
+    """Rooms in the first column of a package's table on the architecture page, from top to bottom."""
+    section = text.partition(f"## `{package}`")[2].partition("\n## ")[0]
+    first_cells = re.findall(r"^\| ([^|]+) \|", section, flags=re.MULTILINE)
+    return [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_the_architecture_page_lists_every_room_from_the_ground_up(package: str) -> None:
+    depth = {room: i for i, layer in enumerate(LAYERS[package]) for room in layer if room != "_moved"}
+    listed = rooms_on_the_page(package, (ROOT / ".docs/pages/architecture.md").read_text())
+    assert sorted(listed) == sorted(depth)
+    assert [depth[room] for room in listed] == sorted(depth.values())
+
+
+def test_every_module_on_the_architecture_page_exists() -> None:
+    """Dotted names in backticks: a module of a package, or a name that is defined in one."""
+    text = (ROOT / ".docs/pages/architecture.md").read_text().partition("## The way of a trial")[2]
+    for name in re.findall(r"`((?:\w+\.)+\w+)`", text):
+        full = name if name.startswith("mipoison.") else f"study.{name}"
+        module, _, defined = full.rpartition(".")
+        if full not in MODULES and not name.endswith((".py", ".parquet")):
+            assert re.search(rf"^(?:def|class) {defined}\b", MODULES[module].read_text(), re.MULTILINE), name
 
 
 @pytest.mark.parametrize("package", LAYERS)
@@ -166,7 +192,7 @@ def test_imports_run_one_way(package: str) -> None:
 
 @pytest.mark.parametrize("package", LAYERS)
 def test_there_is_no_circle_of_rooms(package: str) -> None:
-    """Within a layer, too: a circle would make the order of imports matter."""
+    """Not within a layer either: in a circle the order of imports would matter."""
     left = arrows(package)
     while left:
         bottom = {b for _, b in left} - {a for a, _ in left}
@@ -190,7 +216,7 @@ def test_the_study_has_few_arrows() -> None:
     ],
 )
 def test_what_a_room_can_never_reach(room: str, never: set[str]) -> None:
-    """Also through what it imports: an attacker's module cannot get at the victim."""
+    """Directly or indirectly: an attacker's module, for example, cannot reach the victim."""
     own = [n for n in MODULES if room_of(n) == ("mipoison", room)]
     assert own
     for name in own:

@@ -1,4 +1,4 @@
-"""The project around the code: packaging, the site's tables, what is tracked, the CI script."""
+"""The project around the code: packaging, the site's tables, tracked files, the CI script."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ from mipoison.metrics import checks_table
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 2**20
 DEVELOPERS_PATH = re.compile(rb"(?<![\w.:~-])/(?:work|Users/\w+|home/(?!ubuntu\b|ray\b)\w+)/(?=[\w.])")
-"""An absolute path that only one machine has; home folders of cloud images are not one person's."""
+"""An absolute path that exists on one person's machine only; home folders of cloud images are allowed."""
 
 
 def git(*arguments: str) -> str:
@@ -36,7 +36,7 @@ def git(*arguments: str) -> str:
 
 
 def tracked() -> list[Path]:
-    """Tracked files that are there."""
+    """Tracked files that exist in the working tree."""
     return [ROOT / name for name in git("ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -45,7 +45,7 @@ def project() -> dict[str, Any]:
 
 
 def table_names(text: str) -> list[set[str]]:
-    """Of every Markdown table, the names in backticks in the first column."""
+    """The names in backticks in the first column of every Markdown table."""
     tables = re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)
     return [set(re.findall(r"^\|\s*`([^`]+)`\s*\|", table, flags=re.MULTILINE)) for table in tables]
 
@@ -75,20 +75,20 @@ def assert_one_table_lists(valid: Iterable[str], text: str) -> None:
 
 
 def cells(text: str, name: str) -> list[str]:
-    """The cells of the one row that a name in backticks begins."""
+    """The cells of the one row that begins with a name in backticks."""
     (row,) = re.findall(rf"^\| `{re.escape(name)}` \|.*$", text, flags=re.MULTILINE)
     return [cell.strip() for cell in row.strip("|").split(" | ")]
 
 
 def assert_says_something(summary: str) -> None:
-    """A sentence of at least four words that does more than name the thing (``A decoder attacker.``)."""
+    """Assert a sentence of at least four words that says more than a name (not ``A decoder attacker.``)."""
     assert len(summary.split()) >= 4, summary
     assert summary.endswith("."), summary
     assert not re.fullmatch(r"(A|An|The) [\w-]+( [\w-]+)? (attacker|defense|view)\.", summary), summary
 
 
 def test_packages_are_the_folders_with_code() -> None:
-    """Those that are found for a wheel: a folder with code and no ``__init__`` would be missing there."""
+    """Package discovery finds every folder with code; without ``__init__`` a wheel would lack it."""
     folders = {
         p.parent.relative_to(ROOT) for top in ("mipoison", "study") for p in (ROOT / top).rglob("*.py")
     }

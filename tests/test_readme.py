@@ -49,7 +49,7 @@ pytestmark = [pytest.mark.timeout(400)]
 
 
 def documents() -> list[Path]:
-    """The README and the site's own pages, in the order of its navigation, which has to list them all."""
+    """The README and the site's own pages, in the order of the navigation, which must list them all."""
     folder = ROOT / ".docs" / "pages"
     listed = re.findall(r": ([\w-]+\.md)$", (ROOT / ".docs" / "mkdocs.yml").read_text(), flags=re.MULTILINE)
     own = [folder / name for name in listed if not (ROOT / name).exists()]
@@ -75,7 +75,7 @@ def blocks() -> list[str]:
 
 
 def commands() -> list[str]:
-    """Shell commands, continued lines joined, comments and ``&&`` apart, in order."""
+    """Shell commands in order: continued lines joined, split at ``&&``, without comments."""
     out = []
     for block in blocks():
         if re.match(r"(from|import) ", block):
@@ -91,7 +91,7 @@ def commands() -> list[str]:
 
 
 def pieces() -> list[str]:
-    """The documents' Python, block by block."""
+    """The documents' Python code, block by block."""
     return [block for block in blocks() if re.match(r"(from|import) ", block)]
 
 
@@ -108,7 +108,7 @@ ELSEWHERE = {
     "optuna-dashboard results/digits-same/optuna.log": "tests/study/tracking/test_trackers.py opens one",
     'pip install -e ".[serve]"': ".ci/run (the extra test holds serve)",
 }
-CHECKED = (  # clusters, GPUs, S3: the settings are parsed and checked, as the command does before any work
+CHECKED = (  # they need clusters, GPUs or S3: only their settings are parsed and validated
     "mipoison pareto --dataset lfw",
     "ray job submit -- python study/pareto.py",
 )
@@ -133,7 +133,7 @@ MORE: dict[str, list[str]] = {
         ]
     ),
 }
-"""Options that make a command small, by the longest beginning that fits; given twice, the last counts."""
+"""Options that make a command small, chosen by the longest prefix; of repeated options the last counts."""
 
 
 def small(command: str) -> list[str]:
@@ -143,7 +143,7 @@ def small(command: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like the checkout, where commands may leave results; DATA in torchvision's layout."""
+    """A folder like the checkout, in which commands may write results, with DATA in torchvision's layout."""
     root = tmp_path_factory.mktemp("readme")
     for name in ("mipoison", "clusters", "pyproject.toml"):
         (root / name).symlink_to(ROOT / name)
@@ -163,7 +163,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def program(command: str) -> list[str]:
-    """A command's words, run by this Python: ``mipoison`` may not be on the path."""
+    """A command's words with this Python in front, as ``mipoison`` may not be on the path."""
     words = [w for w in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=.*", w)]
     start = ["-m", "study.runtime.command"] if words[0] == "mipoison" else []
     return [sys.executable, *start, *words[1:]]
@@ -320,7 +320,7 @@ def test_the_serve_command_answers(checkout: Path) -> None:
 
 
 def asked_by(command: str, image: bytes, port: int) -> urllib.request.Request:
-    """The request that the pages' curl command makes, at another port."""
+    """Make the request of the pages' curl command, at another port."""
     words = shlex.split(command)
     assert words[1:4] == ["--data-binary", "@image.png", "--header"]
     header, _, value = words[4].partition(": ")

@@ -31,10 +31,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, output[-3000:]
     assert "WARNING" not in output
     page = (tmp_path / "site" / "api" / "mipoison.defenses.lpa.html").read_text()
-    assert "l2 bound on" in page  # a docstring's words
+    assert "l2 bound on" in page  # text of a docstring
     home = (tmp_path / "site" / "index.html").read_text()
     assert 'href="study/FINDINGS.html"' in home
-    # The README links to .docs/pages/measurements.md, that page's neighbour to ../../README.md.
+    # The README links to .docs/pages/measurements.md, and own-classifier.md to ../../README.md.
     assert 'href="measurements.html#what-the-certificate-says"' in home
     how_to = (tmp_path / "site" / "own-classifier.html").read_text()
     assert 'href="index.html#your-own-classifier"' in how_to
@@ -42,4 +42,4 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "<!-- table:" not in defenses
     assert "<code>decimals</code>: digits after the point" in defenses  # a row of the registry
     elsewhere = re.findall(r'<(?:script[^>]* src|link rel="stylesheet"[^>]* href)="(?:https?:)?//', home)
-    assert elsewhere == []  # nothing is fetched from other hosts
+    assert elsewhere == []  # no page loads anything from other hosts

@@ -1,4 +1,4 @@
-"""The wheel, installed away from the checkout: the console command, a tiny study, its report."""
+"""The wheel works outside the checkout: the console command, a tiny study, its report."""
 
 from __future__ import annotations
 

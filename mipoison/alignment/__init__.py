@@ -1,7 +1,9 @@
-"""Gradient alignment: the target gradient, and how the cosine to it changes with the confidence vector.
+"""Gradient alignment, the objective of data poisoning after Witches' Brew (Geiping et al. 2021).
 
-``make_engine`` picks from ``ENGINES``, which all compute the same gradient in different ways; see
-study/PERFORMANCE.md for what each costs.
+A defense perturbs a confidence vector so that an inversion model trained on it gets a gradient that points in
+the direction of a target gradient, which makes that model worse. This package computes the target, and the
+gradient of the alignment in the confidence vector. ``make_engine`` picks one of ``ENGINES``, which compute
+the same gradient in different ways; study/PERFORMANCE.md says what each costs.
 """
 
 from mipoison.alignment.double_backward import align_batch, align_samples, align_samples_loop, angle_samples

@@ -1,7 +1,9 @@
-"""An engine's gradient, traced once for a number of rows and compiled: fewer, larger kernels.
+"""Compiles another engine's gradient with ``torch.compile``, so that fewer and larger kernels run.
 
-``torch.compile`` generates code, on a GPU as CUDA graphs, and on a CPU needs a C++ compiler. It takes tens of
-seconds, so it pays for hours of poisoning. Shape suffixes: N samples, K classes, CHW image.
+The gradient is traced once for each number of rows. On a GPU the code runs as CUDA graphs; on a CPU a C++
+compiler is needed. Compiling takes tens of seconds, so it is worth while for hours of poisoning only.
+
+Shape suffixes: N samples, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -16,25 +18,27 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from mipoison.alignment.engines import SUFFIX, Engine
+from mipoison.alignment.engine import Engine
 from mipoison.alignment.gradients import Aligned
 from mipoison.alignment.memory import chunk_of
 from mipoison.config import ConfigError
 
+SUFFIX = "-compiled"
+"""Appended to an engine's name for its compiled version."""
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
-"""Environment variable: where torch keeps generated code."""
+"""Environment variable: the folder in which torch keeps generated code."""
 ROWS = 128
-"""Rows of a compiled gradient in sample scope: those of the service's chunks; fewer are filled up."""
+"""Rows of a compiled gradient in sample scope, the service's chunk size; fewer rows are padded to it."""
 
 
 class Compiled(Engine):
-    """The gradient of another engine, compiled at its first use; ``align``, which only measures, is not.
+    """Compiles the gradient of another engine when it is first used; ``align`` is not compiled.
 
     Args:
-        inner: any engine without autograd in it.
+        inner: an engine that does not use autograd.
 
     Raises:
-        ConfigError: at the first gradient, where torch cannot compile (no C++ compiler, say).
+        ConfigError: at the first gradient, if torch cannot compile, e.g. without a C++ compiler.
     """
 
     def __init__(self, inner: Engine) -> None:
@@ -51,10 +55,10 @@ class Compiled(Engine):
         n = len(c_NK)
         if n == 0:
             return self.inner.gradient(c_NK, x_NCHW)
-        if self.scope == "batch":  # rows that fill up would take part in the batch's alignment
+        if self.scope == "batch":  # padding rows would take part in the batch's alignment
             return self._run(c_NK, x_NCHW)
         rows = min(ROWS, chunk_of(self.decoder, self.inner.live, c_NK.device))
-        # The last row again and again: no row depends on another, and each shape compiles anew.
+        # Pad by repeating the last row: rows do not affect each other, and every new shape compiles again.
         order = torch.arange(-(-n // rows) * rows, device=c_NK.device).clamp_max(n - 1)
         parts = [self._run(c_NK[chunk], x_NCHW[chunk]) for chunk in order.split(rows)]
         return torch.cat(parts)[:n]
@@ -63,34 +67,38 @@ class Compiled(Engine):
         if c_NK.shape not in self._made:
             try:
                 self._made[c_NK.shape] = self._compile(c_NK, x_NCHW)
-            except Exception as error:  # whatever the code generator finds missing
+            except Exception as error:  # the code generator raises many types
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ConfigError(
                     f"engine {self.name!r} cannot be compiled here ({reason}); take {self.inner.name!r}"
                 ) from error
-        return self._made[c_NK.shape](c_NK, x_NCHW).clone()  # a CUDA graph writes to the same memory again
+        return self._made[c_NK.shape](
+            c_NK, x_NCHW
+        ).clone()  # the next CUDA graph replay overwrites the result
 
     def _compile(self, c_NK: Tensor, x_NCHW: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        # A graph of its own each, weights included: torch.compile of a method counts its instances, and gives
-        # up after eight.
-        self.inner.gradient(c_NK, x_NCHW)  # makes what the passes keep between calls: constants of the graph
+        # Each engine has a graph of its own that includes the weights: torch.compile of a method counts the
+        # objects it was called on, and falls back to uncompiled code after eight of them.
+        self.inner.gradient(
+            c_NK, x_NCHW
+        )  # fills the caches of the passes, which become constants of the graph
         graph = make_fx(lambda c, x: self.inner.gradient(c, x))(c_NK, x_NCHW)
         mode = "reduce-overhead" if c_NK.device.type == "cuda" else None
-        keep_code_at_home()
+        use_private_code_cache()
         compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(graph, dynamic=False, mode=mode)
         compiled(c_NK, x_NCHW)
         return compiled
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the code, which belongs to this process."""
+        """Leave out the compiled code, which is valid in this process only."""
         return self.__dict__ | {"_made": {}}
 
 
-def keep_code_at_home() -> None:
-    """Generated code is kept, and run again, from the home folder, unless the user chose another place.
+def use_private_code_cache() -> None:
+    """Make torch keep generated code below the home folder, unless the user chose another place.
 
-    torch's default is a folder in the shared temporary one, which it takes over from whoever made it first:
-    another account could plant code there.
+    torch's default is a folder below the shared temporary one, and torch runs the code that it finds there:
+    another account on the machine could create that folder first and plant code.
     """
     shared = os.path.join(tempfile.gettempdir(), "torchinductor_")
     if (os.environ.get(CACHE) or shared).startswith(shared):

@@ -1,4 +1,4 @@
-"""The reference engine: double backward through the alignment objective, as Witches' Brew does it.
+"""The reference: double backward through the alignment objective with autograd, as in Witches' Brew.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -18,7 +18,12 @@ from mipoison.models.inversion import InversionNet, features
 def align_batch(
     decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine"
 ) -> Aligned:
-    """One alignment for the batch (the paper's wording): g is the mean loss's gradient. Double backward."""
+    """Align the gradient of the batch's mean loss (as the paper words it), by double backward.
+
+    Args:
+        decoder: the substitute, in eval mode. target: its target gradient, in the order of its parameters.
+        c_NK: confidence vectors. x_NCHW: their images. objective: see OBJECTIVES.
+    """
     parameters = parameters_of(decoder)
     c = c_NK.detach().requires_grad_(True)
     with gradients_of(parameters):
@@ -34,11 +39,13 @@ def align_batch(
 def align_samples(
     decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine"
 ) -> Aligned:
-    """Each sample aligned alone, all of them in one double backward.
+    """Align each sample's own gradient, for all samples in one double backward.
 
-    Per-sample gradients are never formed where that costs more: <t, g_i> needs one pass through the layer
-    with t as its weight, and |g_i|^2 the product of two Gram matrices (the "ghost norm" of Goodfellow 2015
-    and Li et al. 2022).
+    Per-sample gradients are not formed if that costs more: <t, g_i> takes one pass through the layer with t
+    as its weight, and |g_i|^2 the product of two Gram matrices (the "ghost norm" of Goodfellow 2015,
+    arXiv 1510.01799, and Li et al. 2022, arXiv 2110.05679).
+
+    Args: see :func:`align_batch`.
     """
     c = c_NK.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -57,7 +64,8 @@ def align_samples(
 def align_samples_loop(
     decoder: InversionNet, target: list[Tensor], c_NK: Tensor, x_NCHW: Tensor, objective: str = "cosine"
 ) -> Aligned:
-    """Each sample aligned alone, one double backward a sample: the plain way, for benchmarks and tests."""
+    """As :func:`align_samples`, with one double backward a sample: simple and slow, for benchmarks and
+    tests."""
     parts = [
         align_batch(decoder, target, c_NK[i : i + 1], x_NCHW[i : i + 1], objective) for i in range(len(c_NK))
     ]
@@ -84,10 +92,10 @@ def _trace(decoder: InversionNet, c_NK: Tensor) -> list[_Step]:
 
 
 def angle_samples(decoder: InversionNet, c_NK: Tensor, reference_NK: Tensor, x_NCHW: Tensor) -> Aligned:
-    """Each sample's own cosine between ``g(c; x)`` and ``g(reference; x)``, and its gradient in c.
+    """The cosine between each sample's ``g(c; x)`` and ``g(reference; x)``, and its gradient in c.
 
-    What MAD minimises (Orekondy et al. 2020): every sample has its own target. At c = reference the cosine is
-    1, its maximum, and the gradient 0.
+    This is the objective that MAD minimises (Orekondy et al. 2020, arXiv 1906.10908): every sample has a
+    target of its own. At c = reference the cosine is 1, its maximum, and the gradient is 0.
     """
     c = c_NK.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -109,7 +117,7 @@ def angle_samples(decoder: InversionNet, c_NK: Tensor, reference_NK: Tensor, x_N
 def _backward(
     decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, create_graph: bool
 ) -> list[tuple[nn.Module, Tensor, Tensor]]:
-    """Layers with parameters, each with its input and the gradient of the summed losses in its output."""
+    """Each layer with parameters, its input, and the gradient of the summed losses in its output."""
     trace = _trace(decoder, c_NK)
     error = (torch.sigmoid(trace[-1].output) - x_NCHW).square().flatten(1).mean(1).sum()
     layers = [s for s in trace if not isinstance(s.layer, nn.Tanh)]

@@ -1,7 +1,7 @@
-"""Engines: ways to compute the alignment objective's gradient in the vectors. One table, ``ENGINES``.
+"""The engines: different ways to compute the gradient of the alignment objective. ``ENGINES`` lists them.
 
-All agree within their stated tolerance; they differ in time and memory. An engine is made for one decoder and
-target, prepares what all rounds share, and then answers ``align`` and ``gradient``.
+They agree within their stated tolerance and differ in time and memory. An engine is made for one decoder and
+one target and prepares what all descent steps share; see :class:`mipoison.alignment.engine.Engine`.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import finite_difference
+from mipoison.alignment.compiled import SUFFIX, Compiled
 from mipoison.alignment.double_backward import align_batch, align_samples, align_samples_loop
+from mipoison.alignment.engine import SCOPES, Engine
 from mipoison.alignment.forward_over_reverse import Folded, SampleTerms, parameter_gradients, tangent
-from mipoison.alignment.gradients import OBJECTIVES, Aligned, norm_of, parameter_gradient, weights_of
+from mipoison.alignment.gradients import Aligned, norm_of, parameter_gradient, weights_of
 from mipoison.alignment.memory import chunk_of, has_fast_bf16, multiply_adds
 from mipoison.alignment.network import Network, fit_for_bf16
 from mipoison.config import choose
 from mipoison.models.inversion import InversionNet
 
-SCOPES = ("sample", "batch")
 LARGE = 2_000_000
-"""Multiplications of a decoder's pass from which bfloat16 is the default: quick scale stays below."""
+"""Multiplications in a decoder's forward pass from which bfloat16 is the default; those of the scale
+``quick`` have fewer."""
 
 EngineName = Literal[
     "auto",
@@ -36,74 +38,17 @@ EngineName = Literal[
     "forward-over-reverse-compiled",
     "forward-over-reverse-bf16-compiled",
 ]
-"""A configuration's field: an engine, or ``auto``, the fastest that is correct (:func:`default_engine`).
+"""Type of a configuration's field: an engine, or ``auto`` for the fastest correct one
+(:func:`default_engine`).
 
-``-compiled``: the engine through torch.compile, see compiled.py.
+An engine whose name ends in ``-compiled`` runs through torch.compile, see compiled.py.
 """
-SUFFIX = "-compiled"
 COMPILED = {name + SUFFIX: name for name in ("forward-over-reverse", "forward-over-reverse-bf16")}
-"""Those of ENGINES that can be compiled."""
-
-
-class Engine:
-    """Gradients of one objective for one decoder and target.
-
-    Args:
-        decoder: the substitute, in eval mode. target: its target gradient, in the order of its parameters.
-        scope: ``sample`` (each query aligned alone) or ``batch`` (one alignment for all rows).
-        objective: see OBJECTIVES.
-
-    Attributes:
-        tolerance: cosine of each row of a gradient to the float64 double backward's, at least, where that is
-            not zero.
-        live: working memory of a sample, in copies of the decoder's activations (see memory.py).
-    """
-
-    name: ClassVar[str]
-    tolerance: ClassVar[float] = 0.999
-    live: ClassVar[float] = 12.0
-
-    def __init__(
-        self, decoder: InversionNet, target: list[Tensor], *, scope: str = "sample", objective: str = "cosine"
-    ) -> None:
-        choose("alignment objective", objective, OBJECTIVES)
-        choose("scope", scope, SCOPES)
-        self.decoder, self.target, self.scope, self.objective = decoder, target, scope, objective
-        self.dtype = next(decoder.parameters()).dtype
-
-    def serves(self, decoder: InversionNet, target: list[Tensor]) -> bool:
-        """Whether it was made for these very objects, in this precision."""
-        return (
-            self.decoder is decoder
-            and self.target is target
-            and self.dtype == next(decoder.parameters()).dtype
-        )
-
-    def align(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
-        """Cosines to the target and the objective's gradient in the vectors."""
-        if len(c_NK) == 0:
-            return Aligned(c_NK.new_zeros(0), torch.zeros_like(c_NK))
-        if self.scope == "batch":
-            return self._batch(c_NK, x_NCHW)
-        size = chunk_of(self.decoder, self.live, c_NK.device)
-        if len(c_NK) <= size:
-            return self._samples(c_NK, x_NCHW)
-        parts = [self._samples(c_NK[i : i + size], x_NCHW[i : i + size]) for i in range(0, len(c_NK), size)]
-        return Aligned(torch.cat([p.cosine_N for p in parts]), torch.cat([p.gradient_NK for p in parts]))
-
-    def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
-        """The gradient alone (N, K): what a descent needs."""
-        return self.align(c_NK, x_NCHW).gradient_NK
-
-    def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
-        raise NotImplementedError
-
-    def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
-        raise NotImplementedError
+"""Name of a compiled engine -> the engine that it compiles."""
 
 
 class DoubleBackward(Engine):
-    """The reference: autograd through the gradient; per-sample norms by Gram matrices."""
+    """The reference: autograd differentiates the gradient; Gram matrices give the per-sample norms."""
 
     name = "double-backward"
     live = 16.0
@@ -116,7 +61,7 @@ class DoubleBackward(Engine):
 
 
 class DoubleBackwardLoop(DoubleBackward):
-    """The reference written plainly: one double backward a sample. For tests and benchmarks."""
+    """One double backward a sample: simple and slow, for tests and benchmarks."""
 
     name = "double-backward-loop"
 
@@ -125,7 +70,8 @@ class DoubleBackwardLoop(DoubleBackward):
 
 
 class FiniteDifference(Engine):
-    """First-order passes through decoders at theta +- h v; per-sample decoders in sample scope."""
+    """Central differences of first-order gradients at theta +- h v; in sample scope each sample has its own
+    v."""
 
     name = "finite-difference"
     live = 24.0
@@ -158,7 +104,7 @@ class FiniteDifference(Engine):
 
 
 class ForwardOverReverse(Engine):
-    """A hand-written tangent pass over one forward and one backward pass, in the decoder's precision."""
+    """A hand-written forward-mode derivative of one forward and one backward pass, in the decoder's dtype."""
 
     name = "forward-over-reverse"
     precision: ClassVar[torch.dtype | None] = None
@@ -195,7 +141,7 @@ class ForwardOverReverse(Engine):
             total = [a + b for a, b in zip(total, own, strict=True)]
         v, cosine = direction_of(self.objective, self.target, [g / n for g in total])
         folded = Folded(self.net, self.net.fold(v))
-        if len(rows) > 1:  # passes are repeated rather than kept: memory stays that of one chunk
+        if len(rows) > 1:  # run the passes again instead of storing them, so that memory is that of one chunk
             states.clear()
         parts = [
             tangent(self.net, states[0] if states else self.net.primal(c_NK[r], x_NCHW[r]), folded)
@@ -217,9 +163,9 @@ class ForwardOverReverse(Engine):
 
 
 class ForwardOverReverseBF16(ForwardOverReverse):
-    """The same with maps in bfloat16; features, logits and sums keep the decoder's precision.
+    """As ForwardOverReverse with activations in bfloat16; features, logits and sums keep the decoder's dtype.
 
-    A decoder with a batch-norm channel that is nearly switched off keeps its precision (fit_for_bf16).
+    The activations keep it too if a batch-norm channel has a scale close to zero, see ``fit_for_bf16``.
     """
 
     name = "forward-over-reverse-bf16"
@@ -238,7 +184,7 @@ ENGINES: dict[str, type[Engine]] = {cls.name: cls for cls in _ENGINES}
 
 
 def direction_of(objective: str, target: list[Tensor], g: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """(v, cosine) of one gradient g, v = beta t - alpha g (see weights_of)."""
+    """(v, cosine) of one gradient g, where v = beta t - alpha g with the weights of ``weights_of``."""
     dot = sum(((t * a).sum() for t, a in zip(target, g, strict=True)), g[0].new_zeros(()))
     square = sum((a.square().sum() for a in g), g[0].new_zeros(()))
     beta, alpha, cosine = weights_of(objective, dot, square, norm_of(target))
@@ -252,17 +198,17 @@ def _column(v_N: Tensor, like: Tensor) -> Tensor:
 def default_engine(
     device: torch.device | str, scope: str, features: str = "log", multiplications: int = 0
 ) -> str:
-    """The engine that ``auto`` stands for, decided by what study/PERFORMANCE.md measured.
+    """The engine that ``auto`` stands for, chosen from the measurements in study/PERFORMANCE.md.
 
-    Forward over reverse in the decoder's precision; its maps in bfloat16 where that pays (a CPU with AMX, a
-    decoder of LARGE multiplications a pass) and no answer depends on it: on raw features, and in batch scope,
-    where answers depend on their company anyway. Through log features eight bits end in other optima, as
-    good ones on average; but one query, asked alone or among others, would get answers that differ by parts
-    of the budget.
+    It is forward over reverse in the decoder's dtype. Activations are in bfloat16 if that is faster (a CPU
+    with AMX, and a decoder with at least LARGE multiplications a pass) and does not make answers depend on
+    the other rows of a request: on raw features, and in batch scope, where they depend on them anyway. On
+    log features, eight bits of precision lead to other optima. These are as good on average, but the same
+    query asked alone and among others would get answers that differ by a noticeable part of the budget.
 
     Args:
-        device: where it runs. scope: sample or batch. features: of the decoder. multiplications: of one of
-            its passes, see memory.multiply_adds.
+        device: where the engine runs. scope: see SCOPES. features: the decoder's input, ``log`` or ``raw``.
+        multiplications: of one forward pass of the decoder, see memory.multiply_adds.
     """
     choose("scope", scope, SCOPES)
     steady = features == "raw" or scope == "batch"
@@ -279,7 +225,11 @@ def make_engine(
     scope: str = "sample",
     objective: str = "cosine",
 ) -> Engine:
-    """An engine by name, ``auto`` resolved for the target's device; ``engine.name`` says what runs.
+    """Make an engine by name.
+
+    Args:
+        name: a key of ENGINES or COMPILED, or ``auto``; ``engine.name`` then says which engine was chosen.
+        decoder, target, scope, objective: see :class:`~mipoison.alignment.engine.Engine`.
 
     Raises:
         ConfigError: an unknown engine, scope or objective.
@@ -288,8 +238,4 @@ def make_engine(
         name = default_engine(target[0].device, scope, decoder.kind, multiply_adds(decoder))
     choose("engine", name, [*ENGINES, *COMPILED, "auto"])
     engine = ENGINES[COMPILED.get(name, name)](decoder, target, scope=scope, objective=objective)
-    if name not in COMPILED:
-        return engine
-    from mipoison.alignment.compiled import Compiled  # it is one of these, made of another
-
-    return Compiled(engine)
+    return Compiled(engine) if name in COMPILED else engine

@@ -1,10 +1,10 @@
-"""Finite differences: the input gradient's derivative along v, from first-order passes at theta +- h v.
+"""Finite differences: the derivative of the input gradient along a direction v in the parameters.
 
-``grad_c <v, g(c)> ~ (grad_c L(c; theta + h v) - grad_c L(c; theta - h v)) / 2h``. Plain autograd and
-torch.func: shares no code with the hand-written passes.
+``grad_c <v, g(c)> ~ (grad_c L(c; theta + h v) - grad_c L(c; theta - h v)) / 2h``. The passes use autograd and
+torch.func and share no code with the hand-written ones, so that each can test the other.
 
-The passes at theta +- h v run in float64: in float32 no h served log features, whose first layer moves by h
-times 50 (curvature) while the difference of two gradients keeps few digits (rounding).
+The passes run in float64. In float32 no step length h works for log features: their values of about 50 make
+the first layer move by 50 h, which asks for a small h, and then rounding leaves few digits of the difference.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -23,19 +23,22 @@ from mipoison.models.inversion import InversionNet
 
 
 def step_length(parameters: Sequence[Tensor], v_norm: Tensor) -> Tensor:
-    """h with ``h |v| = eta |theta|``: eta balances rounding (eps/h) against curvature (h^2), eps^(1/3)."""
+    """The step h with ``h |v| = eta |theta|``.
+
+    ``eta = eps^(1/3)`` balances the rounding error, of order eps/h, against the truncation error h^2.
+    """
     eta = torch.finfo(parameters[0].dtype).eps ** (1 / 3)
     return eta * norm_of(list(parameters)) / v_norm.clamp_min(torch.finfo(v_norm.dtype).tiny)
 
 
 def loss(decoder: InversionNet, parameters: dict[str, Tensor], c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
-    """Summed losses of the decoder with other parameters."""
+    """Sum over the samples of the decoder's mean squared error, with the parameters given."""
     y_NCHW = functional_call(decoder, parameters, (c_NK,))
     return (y_NCHW - x_NCHW).square().flatten(1).mean(1).sum()
 
 
 def along_shared(decoder: InversionNet, v: list[Tensor], c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
-    """``grad_c <v, g>`` of the summed losses for one direction that all samples share: (N, K)."""
+    """``grad_c <v, g>`` of the summed losses, (N, K), for one direction v that all samples share."""
     decoder, c_NK, x_NCHW, v = _wide(decoder, c_NK, x_NCHW, v)
     names = [name for name, _ in decoder.named_parameters()]
     theta = [p.detach() for p in decoder.parameters()]
@@ -48,7 +51,7 @@ def along_shared(decoder: InversionNet, v: list[Tensor], c_NK: Tensor, x_NCHW: T
 
 
 def own_gradients(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> list[Tensor]:
-    """Each sample's gradient in the parameters, formed: a list of (N, ...) in the order of the target."""
+    """Each sample's gradient in the parameters: a list of tensors (N, ...) in the order of the target."""
     theta = {n: p.detach() for n, p in decoder.named_parameters()}
 
     def one(c_K: Tensor, x_CHW: Tensor) -> dict[str, Tensor]:
@@ -58,7 +61,8 @@ def own_gradients(decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor) -> list[T
 
 
 def along_samples(decoder: InversionNet, v: list[Tensor], c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
-    """``grad_c <v_i, g_i>``, each sample along a direction of its own; v: a list of (N, ...)."""
+    """``grad_c <v_i, g_i>``, (N, K), where each sample has its own direction; v is a list of tensors (N,
+    ...)."""
     decoder, c_NK, x_NCHW, v = _wide(decoder, c_NK, x_NCHW, v)
     names = [name for name, _ in decoder.named_parameters()]
     theta = [p.detach() for p in decoder.parameters()]
@@ -78,7 +82,7 @@ def along_samples(decoder: InversionNet, v: list[Tensor], c_NK: Tensor, x_NCHW: 
 def _wide(
     decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, v: list[Tensor]
 ) -> tuple[InversionNet, Tensor, Tensor, list[Tensor]]:
-    """All of it in float64; scores that float32 features clamp stay clamped."""
+    """Copies of all arguments in float64; scores that the log features clamp in float32 stay clamped."""
     if c_NK.dtype == torch.float32:
         tiny = torch.finfo(torch.float32).tiny
         c_NK = torch.where(c_NK >= tiny, c_NK, 0.0)

@@ -1,7 +1,8 @@
-"""Forward over reverse: the input gradient's derivative along a direction in the parameters, by hand.
+"""Forward over reverse: the derivative of the input gradient along a direction v in the parameters, by hand.
 
-``grad_c <v, g(c)> = d/de grad_c L(c; theta + e v)`` at e = 0: a tangent pass over the forward and backward
-pass that Primal holds. No graph, and gradients in the parameters only where the direction itself needs them.
+``grad_c <v, g(c)> = d/de grad_c L(c; theta + e v)`` at e = 0. It is computed by a forward-mode (tangent) pass
+over the forward and backward pass that a Primal stores. No autograd graph is built, and gradients in the
+parameters are computed only if v depends on them.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -11,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mipoison.alignment.gram import BlockGradients
 from mipoison.alignment.network import Direction, Network, Primal, first_matrix
-from mipoison.alignment.own import Own
 
 
 class Folded:
-    """A direction ready for tangent passes: cast once, used in every round."""
+    """A direction cast to the precision of the passes once, for use in every descent step."""
 
     def __init__(self, net: Network, direction: Direction) -> None:
         self.first = first_matrix(direction.weights[0])
@@ -26,7 +27,7 @@ class Folded:
 
 
 def tangent(net: Network, state: Primal, v: Folded) -> Tensor:
-    """``grad_c <v, g>`` of the summed losses, for one direction v that all samples share: (N, K)."""
+    """``grad_c <v, g>`` of the summed losses, (N, K), for one direction v that all samples share."""
     last = len(net.blocks) - 1
     moved: list[Tensor] = []
     a_dot = state.f[:0]
@@ -55,7 +56,7 @@ def _through_tanh(state: Primal, i: int, e_dot: Tensor, n_dot: Tensor) -> Tensor
 
 
 def parameter_gradients(net: Network, state: Primal) -> list[Tensor]:
-    """The summed losses' gradient in the parameters, in the order of the target."""
+    """Gradient of the summed losses in the parameters, in the order of the target."""
     out: list[Tensor] = []
     for i, block in enumerate(net.blocks):
         delta = state.deltas[i]
@@ -78,13 +79,13 @@ def parameter_gradients(net: Network, state: Primal) -> list[Tensor]:
 
 
 class SampleTerms:
-    """Each sample's own gradient g_i, block by block (see Own), and tangent passes along it.
+    """Each sample's own gradient g_i, block by block (see BlockGradients), and tangent passes along it.
 
     Args:
-        net: the unrolled decoder.
-        state: its passes.
-        target: the target's tensors.
-        along: its convolution weights, folded (:meth:`Network.fold_weights`).
+        net: the decoder, prepared for hand-written passes.
+        state: its forward and backward pass.
+        target: the target gradient's tensors.
+        along: the target's convolution weights, folded (:meth:`Network.fold_weights`).
 
     Attributes:
         dot_N: <t, g_i>. square_N: |g_i|^2.
@@ -94,10 +95,10 @@ class SampleTerms:
         self.net, self.state, self.along = net, state, along
         self.dot_N, self.square_N = state.f.new_zeros(len(state.f)), state.f.new_zeros(len(state.f))
         self.moves: list[Tensor] = []  # the target's weights applied to each block's input
-        self.owns: list[Own] = []
+        self.owns: list[BlockGradients] = []
         rest = iter(target)
         for i, block in enumerate(net.blocks):
-            own = Own(net, state, i, [next(rest) for _ in range(block.n_parameters)])
+            own = BlockGradients(net, state, i, [next(rest) for _ in range(block.n_parameters)])
             if i == 0:
                 move = net.cast_map(net.first_forward(state.f, along.first, None))
             else:
@@ -108,7 +109,7 @@ class SampleTerms:
             self.square_N += own.square_N
 
     def tangent(self, beta_N: Tensor, alpha_N: Tensor) -> Tensor:
-        """``grad_c <beta_i t - alpha_i g_i, g_i>`` with the left side held fixed: (N, K)."""
+        """``grad_c <beta_i t - alpha_i g_i, g_i>``, (N, K), where the left factor counts as constant."""
         net, state, last = self.net, self.state, len(self.net.blocks) - 1
         b4 = beta_N[:, None, None, None].to(net.precision)
         moved: list[Tensor] = []

@@ -1,9 +1,10 @@
-"""Target gradients, and the objectives that an engine's gradient descends on.
+"""Target gradients, and the alignment objectives that a defense minimises.
 
-For a substitute inversion model with parameters theta, loss L(c; x) = mean squared error of I(c) against x
-and g(c; x) = grad_theta L(c; x), the poisoned vector minimises ``1 - cos(t, g(c + d; x))`` (Eq. 7 of Zhou et
-al., after Witches' Brew, Geiping et al. 2021), with the target ``t = grad_theta[-L]`` over the private data.
-Batch-norm is in eval mode: samples do not couple.
+A substitute inversion model I has parameters theta, the loss L(c; x) = mean squared error of I(c) against the
+image x, and the gradient g(c; x) = grad_theta L(c; x). A poisoned vector c + d minimises
+``1 - cos(t, g(c + d; x))`` (Eq. 7 of Zhou et al., after Witches' Brew, Geiping et al. 2021, arXiv
+2009.02276), with the target ``t = grad_theta[-L]`` over the private data. Batch-norm is in eval mode, so that
+samples do not affect each other.
 
 Shape suffixes: N samples, K classes, CHW image, P parameters.
 """
@@ -20,15 +21,19 @@ from torch import Tensor
 from mipoison.models.inversion import InversionNet
 
 OBJECTIVES = ("cosine", "distance", "frozen")
-"""``cosine``: 1 - cos(t, g). ``distance``: ||t - g||^2 (the paper's Poi_MSE). ``frozen``: minus the length of
-g along t, -<t, g> / |t|: the cosine's gradient without its second term, so that v does not depend on the
-sample."""
+"""``cosine``: 1 - cos(t, g). ``distance``: ||t - g||^2 (the paper's Poi_MSE). ``frozen``: -<t, g> / |t|,
+minus the length of g along t; its gradient lacks the cosine's second term, so that the direction in the
+parameters is the same for all samples and cheaper to differentiate along."""
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Cosine and its gradient. cosine_N: one per sample (scope sample) or the batch's, repeated. gradient_NK:
-    of the objective (to be minimised) in the confidence vectors."""
+    """How well gradients align with their target, and how that changes with the confidence vectors.
+
+    Attributes:
+        cosine_N: cosine between target and gradient, [-1, 1]; in batch scope the batch's, repeated.
+        gradient_NK: gradient, in the confidence vectors, of the objective that is minimised.
+    """
 
     cosine_N: Tensor
     gradient_NK: Tensor
@@ -41,8 +46,10 @@ def parameters_of(decoder: InversionNet) -> list[Tensor]:
 
 @contextlib.contextmanager
 def gradients_of(parameters: list[Tensor]) -> Iterator[None]:
-    """A scope in which gradients reach the parameters, even of a frozen decoder or under no_grad; restored
-    afterwards."""
+    """A context in which the parameters require gradients, even those of a frozen decoder or under no_grad.
+
+    Afterwards the parameters are as before.
+    """
     required = [p.requires_grad for p in parameters]
     try:
         for p in parameters:
@@ -57,7 +64,8 @@ def gradients_of(parameters: list[Tensor]) -> Iterator[None]:
 def parameter_gradient(
     decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, chunk: int = 512
 ) -> list[Tensor]:
-    """grad_theta of the mean loss over all N pairs, accumulated in chunks."""
+    """Gradient in the parameters of the mean loss over all N pairs, accumulated in chunks of ``chunk``
+    pairs."""
     parameters = parameters_of(decoder)
     total = [torch.zeros_like(p) for p in parameters]
     with gradients_of(parameters):
@@ -99,8 +107,11 @@ def objective_of(name: str, dot: Tensor, square: Tensor, target_norm: Tensor) ->
 
 
 def weights_of(name: str, dot: Tensor, square: Tensor, target_norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(beta, alpha, cosine): the objective's gradient in c is that of ``<alpha g - beta t, g(c)>`` with the
-    left side held fixed, which is what engines without a double backward differentiate."""
+    """(beta, alpha, cosine) from <t, g>, |g|^2 and |t|; ValueError for an unknown objective.
+
+    The objective's gradient in c equals that of ``<alpha g - beta t, g(c)>`` where the left factor counts as
+    constant. Engines without a double backward differentiate this product.
+    """
     tiny = torch.finfo(square.dtype).tiny
     length = torch.sqrt(square.clamp_min(tiny))
     cosine = dot / (target_norm * length).clamp_min(tiny)

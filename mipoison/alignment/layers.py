@@ -1,7 +1,9 @@
-"""Per-sample products of parameter gradients, layer by layer, without forming those gradients.
+"""Inner products of per-sample parameter gradients, layer by layer, without forming those gradients.
 
-<t, g_i> needs one pass through the layer with t as its weight; |g_i|^2 the product of two Gram matrices (the
-"ghost norm" of Goodfellow 2015 and Li et al. 2022). Shape suffixes: N samples.
+<t, g_i> takes one pass through the layer with t as its weight; |g_i|^2 takes the product of two Gram matrices
+(the "ghost norm" of Goodfellow 2015, arXiv 1510.01799, and Li et al. 2022, arXiv 2110.05679).
+
+Shape suffixes: N samples, C channels.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ from torch import Tensor, nn
 
 
 def layer_inner(layer: nn.Module, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
-    """Per sample: <g, g0> of one layer's parameters, for inputs a, a0 and output gradients b, b0."""
+    """<g, g0> (N,) over one layer's parameters, of gradients g and g0 given by inputs a, a0 and output
+    gradients b, b0 of the layer.
+
+    Raises:
+        TypeError: a layer other than ConvTranspose2d and BatchNorm2d.
+    """
     if isinstance(layer, nn.BatchNorm2d):
         weight, bias = norm_gradient(layer, a, b)
         weight0, bias0 = norm_gradient(layer, a0, b0)
@@ -32,7 +39,14 @@ def layer_inner(layer: nn.Module, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) 
 
 
 def layer_products(layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Per sample: <t_layer, g_layer> and |g_layer|^2, for input a and output gradient b of one layer."""
+    """<t, g> (N,) and |g|^2 (N,) over one layer's parameters, for its input a and output gradient b.
+
+    Args:
+        target: the target gradient's tensors; those of this layer are taken from it.
+
+    Raises:
+        TypeError: a layer other than ConvTranspose2d and BatchNorm2d.
+    """
     if isinstance(layer, nn.BatchNorm2d):
         weight, bias = norm_gradient(layer, a, b)
         t_weight, t_bias = next(target), next(target)
@@ -55,7 +69,7 @@ def layer_products(layer: nn.Module, a: Tensor, b: Tensor, target: Iterator[Tens
 
 
 def norm_gradient(layer: nn.BatchNorm2d, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Per sample (N, C): gradients of a batch-norm layer's weight and bias, in eval mode."""
+    """Per-sample gradients (N, C) in the weight and the bias of a batch-norm layer in eval mode."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     scale = torch.rsqrt(layer.running_var + layer.eps)[:, None, None]
@@ -63,16 +77,18 @@ def norm_gradient(layer: nn.BatchNorm2d, a: Tensor, b: Tensor) -> tuple[Tensor, 
 
 
 def unfolded(layer: nn.ConvTranspose2d, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, Cin, HW) inputs and (N, Cout k k, HW) output gradients: the weight's gradient is their product."""
+    """Inputs (N, Cin, HW) and unfolded output gradients (N, Cout k k, HW), whose product is the gradient in
+    the weight."""
     padding = layer.padding
     assert isinstance(padding, tuple)
     return a.flatten(2), F.unfold(b, layer.kernel_size, padding=padding, stride=layer.stride)
 
 
 def gram_is_smaller(rows: Tensor, columns: Tensor) -> bool:
-    """Whether Gram matrices over places cost less than per-sample gradients."""
+    """Whether Gram matrices over the positions HW cost less than the per-sample gradients."""
     return rows.shape[2] * (rows.shape[1] + columns.shape[1]) < rows.shape[1] * columns.shape[1]
 
 
 def no_gradient(layer: nn.Module) -> str:
+    """The error message for an unsupported layer."""
     return f"no per-sample gradient for {type(layer).__name__}: expected ConvTranspose2d, BatchNorm2d or Tanh"

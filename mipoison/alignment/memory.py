@@ -1,7 +1,4 @@
-"""How many samples fit: an estimate from the layers' shapes and the memory that is free.
-
-Shape suffixes: none.
-"""
+"""Estimates how many samples fit into memory, from the shapes of the layers and the memory that is free."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from torch import nn
 from mipoison.models.inversion import InversionNet
 
 SHARE = 0.25
-"""Of the free memory, at most this much for one chunk: other processes and the caller need theirs."""
+"""Share of the free memory that one chunk may use; other processes and the caller need memory too."""
 MOST = {"cpu": 256, "cuda": 2048}
-"""Samples a chunk at most: more were not faster on a CPU (on a GPU this is a guess)."""
+"""Largest chunk, in samples. On a CPU larger ones were not faster; for a GPU the number is a guess."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be had on a device."""
+    """Free memory of a device in bytes; 2 GiB if the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -30,7 +27,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def floats_per_sample(decoder: InversionNet) -> int:
-    """Numbers in all maps of one sample: outputs of the convolutions, or half their patches where larger."""
+    """Numbers in all activations of one sample.
+
+    A layer counts with its output, or with half of its unfolded patches if these are more.
+    """
     return _floats(tuple(_shape(layer) for layer in decoder.layers if isinstance(layer, nn.ConvTranspose2d)))
 
 
@@ -46,7 +46,7 @@ def multiply_adds(decoder: InversionNet) -> int:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 was measured to pay: on CPUs with AMX. GPUs were not measured."""
+    """Whether bfloat16 is faster, which was measured on CPUs with AMX; GPUs were not measured."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return device.type == "cpu" and supported is not None and bool(supported())
 
@@ -68,10 +68,10 @@ def _floats(shapes: tuple[tuple[int, int, int, int], ...]) -> int:
 
 
 def chunk_of(decoder: InversionNet, live: float, device: torch.device) -> int:
-    """Samples a chunk: what fits into a quarter of the free memory, at least 1 and at most MOST.
+    """Samples that fit into a quarter of the free memory: at least 1, at most MOST.
 
     Args:
-        live: how many copies of all maps an engine holds at its peak, in units of float32.
+        live: how many copies of all activations an engine holds at its peak, in the decoder's dtype.
     """
     width = next(decoder.parameters()).element_size()
     per_sample = live * width * floats_per_sample(decoder)

@@ -1,9 +1,9 @@
-"""A decoder unrolled for hand-written passes: batch-norm folded into the convolutions, input gradients only.
+"""A decoder prepared for hand-written passes: batch-norm is folded into the convolutions.
 
 In eval mode batch-norm is affine, so a block is ``a' = tanh(W' * a + b')`` with ``W' = gamma s W``,
-``b' = beta - gamma s mu`` and ``s = 1 / sqrt(var + eps)``. All maps are channels-last; the first convolution
-(one pixel in) is a matrix product in the decoder's own precision, since log features are too large for
-bfloat16, and the others run in the precision asked for.
+``b' = beta - gamma s mu`` and ``s = 1 / sqrt(var + eps)``. Activations are channels-last. The first
+convolution has one input pixel and is a matrix product in the decoder's own dtype, since log features are too
+large for bfloat16; the others run in the precision asked for.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -16,23 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mipoison.alignment.patches import channels_last, spread
+from mipoison.alignment.unfold import channels_last, fold_columns
 from mipoison.models.inversion import InversionNet, features
 
 FEW = 4
-"""Output channels up to which a transposed convolution on a CPU is faster as a matrix product."""
+"""Largest number of output channels for which a transposed convolution on a CPU is a matrix product, which is
+then faster."""
 
 
 @dataclass
 class Block:
-    """One transposed convolution with what follows it. Vectors are of length C (its output channels).
+    """One transposed convolution and the batch-norm after it, if any. Vectors have length C, the output
+    channels.
 
     Attributes:
-        weight: W' (Cin, C, k, k). bias: b'. scale: q = gamma s, by which W became W'.
-        raw: W. gamma, beta: of the batch-norm. shift: mu. inverse: s. Without a batch-norm: 1, b, 0, 1.
-        norm: whether there is a batch-norm. conv_bias: whether the convolution has a bias.
+        weight: W', (Cin, C, k, k). bias: b'. scale: gamma s, the factor from W to W'.
+        raw: W. gamma, beta, shift, inverse: gamma, beta, mu and s of the batch-norm; without one 1, the
+            convolution's bias, 0 and 1.
+        norm: whether there is a batch-norm.
         stride, padding, kernel: of the convolution.
-        n_parameters: how many tensors of the target belong to it.
+        n_parameters: how many tensors of the target gradient belong to the block.
     """
 
     weight: Tensor
@@ -55,27 +58,30 @@ class Block:
         return self.kernel, self.stride, self.padding
 
     def forward(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution with another weight."""
+        """The transposed convolution of a, with a weight and a bias other than the block's."""
         if weight.shape[1] <= FEW and a.device.type == "cpu":
             columns = a.permute(0, 2, 3, 1).flatten(1, 2) @ first_matrix(weight)
-            out = spread(columns, (a.shape[2], a.shape[3]), *self.geometry)
+            out = fold_columns(columns, (a.shape[2], a.shape[3]), *self.geometry)
             return out if bias is None else out + bias[:, None, None]
         return F.conv_transpose2d(a, weight, bias, self.stride, self.padding)
 
     def adjoint(self, b: Tensor, weight: Tensor) -> Tensor:
-        """The gradient in the input for a gradient b in the output."""
+        """The gradient in the input, for a gradient b in the output of the convolution."""
         return F.conv2d(b, weight, None, self.stride, self.padding)
 
 
 @dataclass
 class Primal:
-    """What one forward and one backward pass leave behind, a list entry a block (see Block).
+    """The intermediate values of one forward and one backward pass; lists have one entry a block.
 
     Attributes:
-        f: features (N, K). inputs: a, the input maps (the first: f as one pixel). outputs: n, before tanh
-            (the last: logits, in the decoder's precision). slopes: 1 - a'^2. deltas: gradients of the summed
-            losses in n. curve: derivative of the last delta in the logits. jacobian: df/dc (N, K).
-        gradient: of the summed losses in f (N, K).
+        f: features (N, K). jacobian: df/dc, (N, K), as each feature depends on one score.
+        inputs: a, the input of each block; the first is f as an image of one pixel.
+        outputs: n, the output of each block before tanh; the last are the logits, in the decoder's dtype.
+        slopes: 1 - a'^2, the derivative of each tanh.
+        deltas: gradients of the summed losses in n.
+        curve: derivative of the last delta in the logits.
+        gradient: gradient of the summed losses in f, (N, K).
     """
 
     f: Tensor
@@ -90,18 +96,21 @@ class Primal:
 
 @dataclass
 class Direction:
-    """A direction in the decoder's parameters, folded as the blocks are: weights V' and biases v'."""
+    """A direction in the decoder's parameters with batch-norm folded in, as in Block: weights and biases."""
 
     weights: list[Tensor]
     biases: list[Tensor]
 
 
 class Network:
-    """A decoder's blocks and the passes through them.
+    """A decoder's blocks, and the passes through them.
 
     Args:
-        decoder: in eval mode; its layers are ConvTranspose2d, BatchNorm2d and Tanh (else TypeError).
-        precision: of all maps but the first convolution's input; None is the decoder's own.
+        decoder: in eval mode.
+        precision: dtype of all activations except the first convolution's input; None means the decoder's.
+
+    Raises:
+        TypeError: layers other than ConvTranspose2d, BatchNorm2d and Tanh, or in an unexpected order.
     """
 
     def __init__(self, decoder: InversionNet, precision: torch.dtype | None = None) -> None:
@@ -114,15 +123,15 @@ class Network:
         self.first = first_matrix(self.blocks[0].weight)
 
     def cast(self, w: Tensor) -> Tensor:
-        """A weight or vector in the precision of the maps."""
+        """A weight or vector in the dtype of the activations."""
         return channels_last(w.to(self.precision))
 
     def cast_map(self, a: Tensor) -> Tensor:
-        """A map in the precision of the passes, channels-last."""
+        """An activation in the dtype of the passes, channels-last."""
         return channels_last(a.to(self.precision))
 
     def fold_weights(self, vectors: list[Tensor]) -> Direction:
-        """As :meth:`fold`, the convolutions' weights alone."""
+        """As :meth:`fold`, for the weights of the convolutions alone; all other parts count as zero."""
         weights = []
         rest = iter(vectors)
         for block in self.blocks:
@@ -131,7 +140,11 @@ class Network:
         return Direction(weights, [torch.zeros_like(b.bias) for b in self.blocks])
 
     def fold(self, vectors: list[Tensor]) -> Direction:
-        """A direction in the parameters (in the order of the target) as it acts on the folded blocks."""
+        """The effect of a direction in the parameters on the folded weights and biases.
+
+        Args:
+            vectors: the direction, in the order of the target.
+        """
         weights, biases = [], []
         rest = iter(vectors)
         for block in self.blocks:
@@ -147,7 +160,7 @@ class Network:
         return Direction(weights, biases)
 
     def first_forward(self, f: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        """The first block's convolution of one pixel, in the decoder's precision."""
+        """The first block's convolution of one pixel, as a matrix product in the decoder's dtype."""
         n = (f @ matrix).unflatten(1, (self.blocks[0].kernel, self.blocks[0].kernel, -1))
         if bias is not None:
             n = n + bias
@@ -158,7 +171,7 @@ class Network:
         return b.to(self.own).permute(0, 2, 3, 1).flatten(1) @ matrix.mT
 
     def primal(self, c_NK: Tensor, x_NCHW: Tensor) -> Primal:
-        """One forward and one backward pass, without autograd and without weight gradients."""
+        """Run one forward and one backward pass, without autograd and without gradients in the weights."""
         f, jacobian = features_with_slope(c_NK.to(self.own), self.kind)
         state = Primal(f, jacobian)
         a = f[:, :, None, None]
@@ -171,7 +184,7 @@ class Network:
                 n = block.forward(a, self.weights[i], self.biases[i])
             state.outputs.append(n)
             if i < last:
-                # In bfloat16 tanh is slower on a CPU than the way through float32, and less exact.
+                # On a CPU, tanh in bfloat16 is slower and less exact than through float32.
                 a = torch.tanh(n.float()).to(n.dtype) if n.dtype == torch.bfloat16 else torch.tanh(n)
         logits = state.outputs[-1] = state.outputs[-1].to(self.own)
         p = torch.sigmoid(logits)
@@ -195,14 +208,18 @@ class Network:
 def fit_for_bf16(decoder: InversionNet) -> bool:
     """Whether every batch-norm channel has a gamma of at least 1/32 of the layer's largest.
 
-    Below that the passes, which read ``(n - beta) / gamma`` off the map n, lose too many of its eight bits.
+    The passes compute ``(n - beta) / gamma`` from the activation n. If gamma is smaller, too few of the eight
+    bits of precision are left.
     """
     gammas = [layer.weight.detach().abs() for layer in decoder.layers if isinstance(layer, nn.BatchNorm2d)]
     return all(bool((g >= g.amax() / 32).all()) for g in gammas)
 
 
 def features_with_slope(c_NK: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """The decoder's input and its derivative in each score: 1 (raw), 1/c or, where it is clamped, 0 (log)."""
+    """The decoder's input f and its derivative in each score.
+
+    The derivative is 1 for raw features; for log features it is 1/c, or 0 where the feature is clamped.
+    """
     f = features(c_NK, kind)
     if kind == "raw":
         return f, torch.ones_like(f)
@@ -211,7 +228,8 @@ def features_with_slope(c_NK: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def first_matrix(weight: Tensor) -> Tensor:
-    """(K, k k C) of a first convolution's weight: its product with the features is a channels-last map."""
+    """A first convolution's weight as a matrix (K, k k C): features times it are a channels-last
+    activation."""
     return weight.permute(0, 2, 3, 1).flatten(1).contiguous()
 
 
@@ -267,6 +285,9 @@ def _block(convolution: nn.ConvTranspose2d, norm: nn.BatchNorm2d | None) -> Bloc
 
 
 def _away_from_zero(gamma: Tensor) -> Tensor:
-    """The passes divide by gamma: a channel below 1e-4 of the largest is lifted to that, within tolerance."""
+    """Raise each |gamma| to at least 1e-4 of the largest, since the passes divide by it.
+
+    The effect on the gradient stays within the engines' tolerance.
+    """
     floor = 1e-4 * gamma.abs().amax().clamp_min(1e-4)
     return torch.where(gamma.abs() >= floor, gamma, torch.where(gamma < 0, -floor, floor))

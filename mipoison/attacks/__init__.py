@@ -1,7 +1,7 @@
-"""Inversion attackers. ``ATTACKS`` maps a name to a configuration; there is no other table.
+"""Inversion attackers. ``ATTACKS`` maps the name of each to its configuration and is the only registry.
 
-To add one: write a file with a configuration (a ``make()``) and a class, and add a line here. An entry is a
-named member of the suite: the same attacker with other options is another line.
+To add one, write a module with the attacker's class and a configuration whose ``make()`` builds it, and add
+an entry here. The same attacker with other options is another entry.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ ATTACKS: dict[str, Config] = {
 }
 
 PASSIVE = "passive"
-"""The attacker of the paper: trains on what the API answers, knows of no defense."""
+"""The attacker of the paper: it trains a decoder on what the API answers and does not adapt to a defense."""
 
 REPLICATION = ("data-D1", "diffusion-0", "diffusion-0.5", "diffusion-2")
-"""Only for the paper's tables. D1 is half of what ``passive`` has; a diffusion model draws a sample where the
-error is least for the mean, and costs ten decoders."""
+"""Attackers that only the paper's tables use, as they do not raise the worst case: D1 is half of the data
+that ``passive`` has, and a diffusion model draws samples, which have a larger mean squared error than the
+mean image that a decoder predicts, at the cost of ten decoders."""
 
 
 def by_cost(names: Iterable[str]) -> tuple[str, ...]:
-    """Attackers in the order in which a candidate faces them: cheap ones first."""
+    """Attackers sorted by cost, cheapest first, which is the order in which a study runs them."""
     return tuple(sorted(names, key=lambda name: ATTACKS[name].COST))
 
 
 SUITE = by_cost(name for name in ATTACKS if name not in REPLICATION)
-"""Every attacker that a claim has to survive."""
+"""All attackers over which the worst case of a defense is taken."""

@@ -1,9 +1,11 @@
-"""Averaging attacker: asks each of its own images several times.
+"""Averaging attacker: queries each of its own images several times.
 
-Against fresh noise the mean of q answers has noise smaller by sqrt(q); against noise keyed by the query all q
-answers are the same and nothing is won but a larger bill. What it inverts later, the vector released for a
-private image, was released once and keeps its noise: so ``pool="each"`` trains on every answer as a pair of
-its own, which teaches the decoder the noise that it will meet. Shape suffixes: N samples, K classes.
+If a defense draws fresh noise for each query, the mean of q answers has noise smaller by a factor sqrt(q). If
+the noise is a function of the query, all q answers are equal and the attacker only pays for more queries. The
+vectors that it inverts later, those of private images, were released once and have all of their noise. With
+``pool="each"`` it therefore trains on every answer separately, so that the decoder learns to cope with noise.
+
+Shape suffixes: N samples, K classes.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from mipoison.protocols import Oracle, ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class AveragingConfig(DecoderConfig):
-    """A decoder that asks each of its images several times and trains on the mean answer, or on every one:
+    """A decoder that queries each of its images several times and trains on the mean answer, or on every one:
     undoes noise drawn afresh, not noise keyed by the query.
 
     Attributes:
-        queries: how often each of its own images is asked, q from 1 to 1024 (the oracle counts every one).
+        queries: number of queries q for each of its own images, 1 to 1024 (the oracle counts every one).
         pool: ``mean`` trains on the mean of the q answers, ``each`` on q pairs an image.
     """
 
@@ -35,7 +37,7 @@ class AveragingConfig(DecoderConfig):
     def validate(self) -> None:
         super().validate()
         self.require("queries", 1 <= self.queries <= 1024, "between 1 and 1024")
-        # Pairs of one image on both sides of the split would make memorising look like learning.
+        # With pairs of one image on both sides of the split, memorising would look like generalising.
         self.require("validation", self.pool == "mean" or self.validation == 0, "0 with pool='each'")
 
     def make(self) -> Averaging:
@@ -43,17 +45,17 @@ class AveragingConfig(DecoderConfig):
 
 
 class Averaging(Decoder):
-    """Averages (or pools) the answers before anything learns from them; the view comes after the mean."""
+    """Averages or pools the answers and then trains a decoder; the view is applied after the mean."""
 
     config: AveragingConfig
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         q = self.config.queries
         if self.config.pool == "each":
-            answers = [self.look(oracle.query(x_NCHW)) for _ in range(q)]
+            answers = [self.apply_view(oracle.query(x_NCHW)) for _ in range(q)]
             return torch.cat(answers), x_NCHW.repeat(q, 1, 1, 1)
         first_NK = oracle.query(x_NCHW)
         total_NK = first_NK.double()
         for _ in range(q - 1):
             total_NK = total_NK + oracle.query(x_NCHW)
-        return self.look((total_NK / q).to(first_NK)), x_NCHW
+        return self.apply_view((total_NK / q).to(first_NK)), x_NCHW

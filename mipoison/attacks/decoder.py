@@ -21,19 +21,20 @@ class DecoderConfig(Config):
     """Trains a decoder (Yang et al. 2019, arXiv 1902.08552) on the answers to its own images.
 
     Attributes:
-        features: input features, ``log`` or ``raw``.
-        extra_blocks: TCNN blocks beyond the standard number, 0 to 3 (mismatched architecture).
-        loss: ``mse`` or ``psnr`` (mismatched loss).
-        data: the images handed to the attacker: ``all`` of D_inv train, or a stratified half ``D1`` or
-            ``D2``. Substitutes are trained on D1 unless told otherwise, so D2 is the half that the defender
-            did not use.
-        view: what happens to released vectors first: one of VIEWS. strength: the view's parameter (l2 length
-            of the noise, inverse temperature of the softmax, decimals of the rounding, k); None adapts it to
-            the defense's public budget where it has one (:func:`mipoison.attacks.views.adapted_strength`).
-        validation: share of the attacker's images kept for early stopping, [0, 0.5]; 0 trains to the end.
-        patience: checks (ten a run) without progress before it stops.
-        width, steps, batch, lr: size and training (Adam, betas 0.5 and 0.999, amsgrad); None takes the
-            scene's in an episode, else :data:`mipoison.attacks.sizes.DEFAULT_SIZES`.
+        features: input features, ``log`` or ``raw``, see :class:`mipoison.models.inversion.InversionConfig`.
+        extra_blocks: blocks in addition to the standard number, 0 to 3 (mismatched architecture).
+        loss: training loss, ``mse`` or ``psnr`` (mismatched loss).
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``. By
+            default substitutes are trained on D1, so D2 is the half that the defender did not use.
+        view: the transformation of released vectors before training and inversion, one of VIEWS.
+        strength: the view's parameter (l2 length of the noise, inverse temperature of the softmax, decimals
+            of the rounding, k), at least 0. None adapts it to the defense's public budget, see
+            :func:`mipoison.attacks.views.adapted_strength`.
+        validation: share of the attacker's images held out for early stopping, [0, 0.5]; 0 disables it.
+        patience: number of checks without progress, of ten in a training, after which training stops.
+        width, steps, batch, lr: network size and training (Adam, betas 0.5 and 0.999, amsgrad). In an
+            episode, None means the value of the scene; elsewhere that of
+            :data:`mipoison.attacks.sizes.DEFAULT_SIZES`.
     """
 
     features: Literal["log", "raw"] = "log"
@@ -64,11 +65,11 @@ class DecoderConfig(Config):
 
 
 class Decoder:
-    """Queries its images once, trains the decoder, reconstructs in one pass.
+    """An attacker that queries its images once and trains an inversion model on the answers.
 
-    Variants override what they change: :meth:`pairs` (what is trained on), :meth:`look` (what is done to
-    vectors to be inverted), :meth:`loss` and :meth:`augment` (how it is trained). One that overrides
-    :meth:`fit` itself is never trained together with others, see :func:`trains_in_one_job`.
+    Variants override :meth:`pairs` (the training data), :meth:`apply_view` (the transformation of released
+    vectors), :meth:`loss` or :meth:`augment`. A variant that overrides :meth:`fit` is not trained together
+    with others, see :func:`trains_in_one_job`.
     """
 
     def __init__(self, config: DecoderConfig, device: torch.device | None = None) -> None:
@@ -76,19 +77,24 @@ class Decoder:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query and train. Every random choice comes from ``rng``.
+        """Query the API and train. All randomness comes from ``rng``.
+
+        Args:
+            oracle: the defended API. x_NCHW: the attacker's own images. known: what is public.
 
         Raises:
-            ValueError: for fewer than four images.
+            ValueError: fewer than four images.
         """
         job = self.prepare(oracle, x_NCHW, known=known, rng=rng)
         train(job.model, job.inputs, job.targets, job.loss, **job.options())
         self.finish()
 
     def prepare(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> Job:
-        """All of :meth:`fit` before the training: query, build the pairs, initialise the network.
+        """The part of :meth:`fit` before training: query the API, build the pairs, initialise the network.
 
-        Between this and :meth:`finish` the job is run, here or together with others of its kind.
+        Returns:
+            The training as a job. The caller runs it, alone or together with others, and then calls
+            :meth:`finish`.
         """
         cfg = self.config
         if len(x_NCHW) < 4:
@@ -117,7 +123,8 @@ class Decoder:
             model=self.model,
             inputs=c_NK,
             targets=x_NCHW,
-            # Functions, not methods, where a variant overrides nothing: jobs with the same one share it.
+            # If a variant does not override the loss, pass the plain function: jobs that share a loss are
+            # computed together, and bound methods of two attackers would never be equal.
             loss=RECONSTRUCTION_LOSSES[cfg.loss] if type(self).loss is Decoder.loss else self.loss,
             steps=cfg.steps or 1,
             batch=cfg.batch or 1,
@@ -130,11 +137,11 @@ class Decoder:
         )
 
     def finish(self) -> None:
-        """The end of :meth:`fit`, after the training."""
+        """The part of :meth:`fit` after training: draws the seed of :meth:`reconstruct`."""
         self.later = int(torch.randint(0, 2**62, (1,), generator=self.rng))
 
     def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
-        """Change of the vectors of each training batch."""
+        """Change the confidence vectors (N, K) of a training batch; by default nothing."""
         return c_NK
 
     def loss(self, output_NCHW: Tensor, x_NCHW: Tensor) -> Tensor:
@@ -142,19 +149,23 @@ class Decoder:
         return RECONSTRUCTION_LOSSES[self.config.loss](output_NCHW, x_NCHW)
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
-        """Vectors and images to train on: by default the answer to each of its own images, once."""
-        return self.look(oracle.query(x_NCHW)), x_NCHW
+        """Query the API, and return the vectors and images to train on; by default each image is queried
+        once."""
+        return self.apply_view(oracle.query(x_NCHW)), x_NCHW
 
-    def look(self, c_NK: Tensor) -> Tensor:
-        """The attacker's view of released vectors."""
+    def apply_view(self, c_NK: Tensor) -> Tensor:
+        """Transform released vectors (N, K) before training or inversion."""
         return VIEWS[self.config.view](c_NK, self.strength, self.rng)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
-        """Images of released vectors; the same ones for the same vectors, a noise view included."""
+        """Reconstruct images (N, C, H, W) from released vectors; equal vectors give equal images.
+
+        This holds for a view that adds noise too, as each call starts from the same seed.
+        """
         self.rng = torch.Generator().manual_seed(self.later)
-        return apply(self.model, self.look(c_NK).to(self.device)).cpu()
+        return apply(self.model, self.apply_view(c_NK).to(self.device)).cpu()
 
 
 def trains_in_one_job(attack: object) -> bool:
-    """Whether the attacker's training is one job that may run together with others."""
+    """Whether the attacker's training is a single job, which may run together with others."""
     return isinstance(attack, Decoder) and type(attack).fit is Decoder.fit

@@ -16,7 +16,7 @@ from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import seeded, train
 
 CHUNK = 256
-"""Images sampled at once."""
+"""Number of images that are sampled at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,14 @@ class DiffusionConfig(Config):
 
     Attributes:
         guidance: w of classifier-free guidance, [0, 20]; 0 is the conditional model alone.
-        features: of the released vectors, ``log`` or ``raw``, standardised by the attacker's own answers.
-        data: the images handed to the attacker: ``all`` of D_inv train, or a half.
-        timesteps: T. sampling_steps: DDIM steps, at most T. drop: chance of a dropped condition in training.
-        lr: peak learning rate. width, steps, batch: None takes the scale's (of a decoder).
-        longer: training steps as a multiple of the scale's; noise prediction learns more slowly.
+        features: features of the released vectors, ``log`` or ``raw``; they are standardised with the mean
+            and deviation over the attacker's own answers.
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+        timesteps: T, the number of noise steps, 2 to 10000. sampling_steps: DDIM steps, 1 to T.
+        drop: probability that a training row is trained without its condition, [0, 1).
+        lr: peak learning rate, above 0.
+        width, steps, batch: as in DecoderConfig.
+        longer: factor by which ``steps`` is multiplied, because predicting noise takes longer to learn.
     """
 
     COST: ClassVar[int] = 2
@@ -61,17 +64,17 @@ class DiffusionConfig(Config):
 
 
 class Diffusion:
-    """Trains the noise predictor on its own pairs; reconstructs by deterministic sampling."""
+    """Trains a noise predictor on its own pairs; reconstructs by deterministic DDIM sampling."""
 
     def __init__(self, config: DiffusionConfig, device: torch.device | None = None) -> None:
         self.config = config
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query once and train.
+        """Query the API once and train. All randomness comes from ``rng``.
 
         Raises:
-            ValueError: for fewer than four images.
+            ValueError: fewer than four images.
         """
         cfg = self.config
         if len(x_NCHW) < 4:
@@ -94,11 +97,11 @@ class Diffusion:
         self.start_CHW = torch.randn(known.image_shape, generator=rng)
 
     def _standard(self, f_NK: Tensor) -> Tensor:
-        """Standardised by the training answers; five deviations are far enough."""
+        """Standardise features with the training answers' statistics, clamped at 5 standard deviations."""
         return ((f_NK - self.mean_K) / self.scale_K).clamp(-5, 5)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
-        """One image a vector, the same for the same vector."""
+        """Sample one image (C, H, W) for each released vector; equal vectors give equal images."""
         cfg = self.config
         f_NK = self._standard(features(c_NK, cfg.features)).to(self.device)
         assert isinstance(self.net, DiffusionNet)

@@ -1,7 +1,8 @@
-"""Distilled re-labelling: a student of the API answers in its place, smoothly, for the attacker's own images.
+"""Distillation attacker: trains a decoder on the answers of a student classifier instead of the API's.
 
-The student is trained on (image, released vector), so that whatever the defense drew per query averages out
-over similar images; the decoder then learns from the student's vectors, which nothing poisoned one by one.
+The student is trained on pairs of image and released vector. What the defense adds to each answer averages
+out over similar images, because the student is a smooth function of the image.
+
 Shape suffixes: N samples, K classes.
 """
 
@@ -25,7 +26,7 @@ class DistilledConfig(DecoderConfig):
     """Trains a student of the API, then a decoder on the student's answers, which no defense
     perturbed one by one.
 
-    The student shares the decoder's width, steps and batch.
+    The student has the decoder's width, steps and batch.
 
     Attributes:
         student_lr: peak learning rate of the student, above 0.
@@ -44,7 +45,7 @@ class DistilledConfig(DecoderConfig):
 
 
 class Distilled(Decoder):
-    """Trains on the student's vectors; inverts released vectors as they are."""
+    """Trains on the student's vectors; inverts released vectors without changing them."""
 
     config: DistilledConfig
 
@@ -65,4 +66,4 @@ class Distilled(Decoder):
             lr=cfg.student_lr,
             rng=self.rng,
         )
-        return self.look(confidence_vectors(student, x_NCHW.to(self.device)).cpu()), x_NCHW
+        return self.apply_view(confidence_vectors(student, x_NCHW.to(self.device)).cpu()), x_NCHW

@@ -1,7 +1,8 @@
-"""Nearest neighbours: the mean image of the k released vectors nearest to the one to be inverted.
+"""Nearest-neighbour attacker: reconstructs the mean image of the k nearest of its own released vectors.
 
-No training at all, so nothing to poison but the distances themselves. Shape suffixes: N vectors to invert,
-M own answers, K classes, F features, D pixels, CHW image.
+It trains nothing by gradients, so a defense can only affect it through the distances between vectors.
+
+Shape suffixes: N vectors to invert, M own answers, K classes, F features, D pixels, CHW image.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
-"""Values of k tried."""
+"""Values of k that are tried."""
 CHUNK = 512
-"""Vectors inverted at once: distances to all own answers are held for so many."""
+"""Number of vectors inverted at once, which bounds the memory for their distances to all own answers."""
 JUDGED = 256
-"""At most so many held-out images a fold judge the settings."""
+"""Largest number of held-out images in a fold on which the settings are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,11 @@ class KNNConfig(Config):
     """Answers with the mean image of the nearest released vectors: trains nothing.
 
     Attributes:
-        inputs: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), standardised; or ``tuned``:
-            the best of the three on its own validation data.
-        folds: cross-validation folds, 2 to 20. Kind of features and k are those of the least held-out error;
-            the neighbours are searched in each fold's training part, and the means averaged.
-        data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+        inputs: features, standardised: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or
+            ``tuned`` for the best of the three on the attacker's own held-out images.
+        folds: number of cross-validation folds, 2 to 20. The features and k with the least held-out error
+            are used. A reconstruction is the mean over the folds, each of which searches its training part.
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
 
     COST: ClassVar[int] = 0
@@ -50,15 +51,18 @@ class KNNConfig(Config):
 
 
 def distances(z_NF: Tensor, own_MF: Tensor) -> Tensor:
-    """Euclidean distances (N, M), exact: equal vectors have equal distances (matrix products would not)."""
+    """Euclidean distances (N, M), computed so that equal vectors have equal distances.
+
+    Computing them by a matrix product is faster, but rounds equal distances differently.
+    """
     return torch.cdist(z_NF, own_MF, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def neighbour_weights(d_NM: Tensor, k: int) -> Tensor:
-    """Rows (N, M) that sum to 1: equal shares for the k nearest, and for all as near as the k-th.
+    """Weights of the neighbours: rows (N, M) that sum to 1, equal for the k nearest and 0 for the others.
 
-    Counting ties in full keeps the answer from depending on an order: under rounding or label-only whole
-    classes are equally near.
+    All neighbours at the distance of the k-th are included, so that the result does not depend on their
+    order. Such ties are common: if vectors are rounded or one-hot, whole classes are at the same distance.
     """
     kth_N1 = d_NM.kthvalue(min(k, d_NM.shape[1]), dim=1, keepdim=True).values
     near_NM = (d_NM <= kth_N1).to(d_NM)
@@ -66,16 +70,16 @@ def neighbour_weights(d_NM: Tensor, k: int) -> Tensor:
 
 
 class KNN:
-    """Queries its images once and remembers answers and images."""
+    """Queries its images once and stores answers and images."""
 
     def __init__(self, config: KNNConfig) -> None:
         self.config = config
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query, and choose features and k; ``rng`` draws the folds.
+        """Query the API, and choose features and k; ``rng`` draws the folds.
 
         Raises:
-            ValueError: for fewer than four images.
+            ValueError: fewer than four images.
         """
         if len(x_NCHW) < 4:
             raise ValueError(
@@ -87,8 +91,8 @@ class KNN:
         kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
         best = torch.inf
         for kind in kinds:
-            look = Standardised(c_MK, kind)
-            z_MF = look(c_MK)
+            standardise = Standardised(c_MK, kind)
+            z_MF = standardise(c_MK)
             error_k = torch.zeros(len(NEIGHBOURS), dtype=torch.float64)
             for fold in range(int(self.fold_M.max()) + 1):
                 held = (self.fold_M == fold).nonzero()[:JUDGED, 0]
@@ -99,11 +103,12 @@ class KNN:
                     error_k[i] += (x_ND - self.x_MD[held]).double().square().sum()
             i = int(error_k.argmin())
             if float(error_k[i]) < best:
-                best, self.look, self.z_MF, self.k = float(error_k[i]), look, z_MF, NEIGHBOURS[i]
+                best, self.k = float(error_k[i]), NEIGHBOURS[i]
+                self.standardise, self.z_MF = standardise, z_MF
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
-        """Images (N, C, H, W) of released vectors."""
-        z_NF = self.look(c_NK)
+        """Reconstruct images (N, C, H, W) from released vectors."""
+        z_NF = self.standardise(c_NK)
         parts = [self._mean_images(z_NF[i : i + CHUNK]) for i in range(0, len(z_NF), CHUNK)]
         x_ND = torch.cat(parts) if parts else self.x_MD[:0]
         return x_ND.clamp(0, 1).reshape(-1, *self.shape)

@@ -19,7 +19,7 @@ from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import Validation, apply, mse, seeded, train
 
 HIDDEN_PER_WIDTH = 16
-"""Units of the two hidden layers for every channel of the scale's decoders."""
+"""Units in each of the two hidden layers, as a multiple of ``width``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,12 @@ class MLPConfig(Config):
     split.
 
     Attributes:
-        inputs: ``log`` or ``raw`` scores, or ``all`` (both and the label's one-hot), standardised.
-        validation: share of its images kept for early stopping, (0, 0.5]. patience: checks (twenty a run)
-            without progress before it stops.
-        data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
-        width: hidden units are 16 times this. steps, batch, lr: training with Adam. None takes the scale's.
+        inputs: features, standardised: ``log`` or ``raw`` scores, or ``all`` (both and the label's one-hot).
+        validation: share of its images held out for early stopping, (0, 0.5].
+        patience: number of checks without progress, of twenty in a training, after which training stops.
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+        width: each hidden layer has 16 times as many units. steps, batch, lr: training with Adam. None as in
+            DecoderConfig.
     """
 
     COST: ClassVar[int] = 0
@@ -58,24 +59,24 @@ class MLPConfig(Config):
 
 
 class MLP:
-    """Queries its images once, trains two hidden layers, reconstructs in one pass."""
+    """Queries its images once and trains a network with two hidden layers on the answers."""
 
     def __init__(self, config: MLPConfig, device: torch.device | None = None) -> None:
         self.config = config
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query and train. Every random choice comes from ``rng``.
+        """Query the API and train. All randomness comes from ``rng``.
 
         Raises:
-            ValueError: for fewer than four images.
+            ValueError: fewer than four images.
         """
         cfg = self.config
         if len(x_NCHW) < 4:
             raise ValueError(f"the MLP attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.shape = known.image_shape
         c_NK = oracle.query(x_NCHW)
-        self.look = Standardised(c_NK, cfg.inputs)
+        self.standardise = Standardised(c_NK, cfg.inputs)
         z_NF, x_NP = self._inputs(c_NK), x_NCHW.to(self.device).float().flatten(1)
         order = torch.randperm(len(z_NF), generator=rng).to(self.device)
         held = max(1, round(cfg.validation * len(order)))
@@ -104,8 +105,8 @@ class MLP:
         )
 
     def _inputs(self, c_NK: Tensor) -> Tensor:
-        return self.look(c_NK).float().to(self.device)
+        return self.standardise(c_NK).float().to(self.device)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
-        """Images (N, C, H, W) of released vectors."""
+        """Reconstruct images (N, C, H, W) from released vectors."""
         return apply(self.model, self._inputs(c_NK)).cpu().reshape(-1, *self.shape)

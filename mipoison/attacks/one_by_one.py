@@ -1,7 +1,9 @@
-"""One by one: asks the API for one image per request, as a client of a web service does.
+"""One-by-one attacker: sends one image per request, as a client of a web service does.
 
-A defense that treats the queries of a request together may have nothing to treat in a request of one: what it
-would have poisoned in a batch is then answered cleanly. Against any other defense this is the MLP attacker.
+A defense that chooses which queries of a request it perturbs may choose none in a request of one, and then
+answers with clean vectors. Against all other defenses this is the MLP attacker.
+
+Shape suffixes: N samples, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class OneByOneConfig(MLPConfig):
 
 
 class SingleRequests:
-    """An oracle that passes every image on as a request of its own; the oracle behind it counts each."""
+    """An oracle that sends every image to another oracle as a separate request; that oracle counts each."""
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
@@ -43,12 +45,12 @@ class SingleRequests:
         return self._oracle.queries
 
     def query(self, x_NCHW: Tensor) -> Tensor:
-        """Released vectors (N, K), each the answer to a request of one."""
+        """Released vectors (N, K), one request for each image."""
         return torch.cat([self._oracle.query(x[None]) for x in x_NCHW])
 
 
 class OneByOne(MLP):
-    """Asks image by image, then learns as the MLP does."""
+    """Queries image by image, then trains as the MLP attacker."""
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
         super().fit(SingleRequests(oracle), x_NCHW, known=known, rng=rng)

@@ -1,12 +1,12 @@
-"""Restorer: learns to undo the defense in a world of its own, c' -> c, before it inverts anything.
+"""Restorer: learns on a shadow victim to undo the defense, then inverts the restored vectors.
 
-It has no victim, but images of its own and the labels that the API gives them. So it splits its images: on
-one half, labelled by the API, it trains a shadow victim (the shadow world's private data); the other half is
-the shadow world's D_inv. There it puts the public defense, with the public settings and a substitute and a
-secret of its own, in front of the shadow victim, sees clean and released vectors side by side, and learns the
-way back.
+It has no access to the victim, but to images of its own and the labels that the API gives them. It trains a
+shadow victim on one half of its images, labelled by the API; the other half serves as the shadow world's
+D_inv. It deploys the public defense in front of the shadow victim, with the public settings but a substitute
+and a secret of its own. There it sees clean and released vectors side by side, and trains a network that maps
+released vectors back to clean ones.
 
-Shape suffixes: N samples, K classes, CHW image.
+Shape suffixes: N samples, K classes, F features, CHW image.
 """
 
 from __future__ import annotations
@@ -23,19 +23,17 @@ from mipoison.attacks.selection import Standardised
 from mipoison.attacks.sizes import sized
 from mipoison.config import choose
 from mipoison.defenses import DEFENSES
+from mipoison.defenses.pipeline import protect_chunks
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
-from mipoison.randomness import QueryRandomness, content_keys
 from mipoison.simplex import label_of
 from mipoison.training import Job, apply, mse, seeded, train
 
-CHUNK = 128
-"""Queries protected at once, as the API does."""
 LOG_FLOOR = -16.0
-"""Scores below e^-16, about 1e-7, count as that: what is smaller is float32 noise of the shadow victim."""
+"""Scores below e^-16, about 1e-7, count as e^-16: smaller ones are rounding errors of float32."""
 LEARNING_RATE = 2e-3
-"""Of the shadow victim and the restoring network; the decoder and the substitute take the scale's."""
+"""Learning rate of the shadow victim and the restoring network; decoder and substitute use ``lr``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ class RestorerConfig(DecoderConfig):
     """Puts the public defense in front of a shadow victim of its own, learns to undo it, and inverts the
     restored vectors.
 
-    Shadow victim, substitute and decoder share width, steps and batch.
+    Shadow victim, substitute and decoder have the same width, steps and batch.
 
     Attributes:
         hidden: units of the restoring network's two hidden layers, at least 1.
@@ -61,8 +59,12 @@ class RestorerConfig(DecoderConfig):
         return Restorer(sized(self))
 
 
-class Restoring(nn.Module):
-    """From standardised features and log scores to restored log scores; begins as the identity."""
+class RestoringNet(nn.Module):
+    """Maps standardised features and log scores to restored log scores; untrained, it is the identity.
+
+    Args:
+        n_features: F. n_classes: K. hidden: units of each of the two hidden layers.
+    """
 
     def __init__(self, n_features: int, n_classes: int, hidden: int) -> None:
         super().__init__()
@@ -82,21 +84,21 @@ class Restoring(nn.Module):
 class Restorer(Decoder):
     """Restores released vectors, then inverts them as a decoder does.
 
-    Against no defense, or one it knows nothing of, there is nothing to undo: vectors stay as they are.
+    If there is no defense, or none is publicly known, vectors are inverted without being changed.
     """
 
     config: RestorerConfig
 
     def prepare(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> Job:
-        """Query, learn to restore, make the decoder's training ready.
+        """Query the API, train the restoring network, and prepare the decoder's training.
 
         Raises:
-            ValueError: for fewer than eight images (four a half), or a defense that is not in DEFENSES: its
-                code is not public then, and an attacker without it is another attacker.
+            ValueError: fewer than eight images (four in each half), or a defense that is not in DEFENSES,
+                since this attacker needs the defense's code.
         """
         if len(x_NCHW) < 8:
             raise ValueError(f"the restorer needs at least 8 images of its own, got {len(x_NCHW)}")
-        self.restoring: Restoring | None = None
+        self.restoring: RestoringNet | None = None
         return super().prepare(oracle, x_NCHW, known=known, rng=rng)
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
@@ -104,16 +106,16 @@ class Restorer(Decoder):
         if known.defense not in (None, "none"):
             clean_NK, released_NK = self._shadow_world(c_NK, x_NCHW, known)
             self._learn(released_NK, clean_NK)
-        return self.look(c_NK), x_NCHW
+        return self.apply_view(c_NK), x_NCHW
 
-    def look(self, c_NK: Tensor) -> Tensor:
-        """Restored vectors, then the view."""
+    def apply_view(self, c_NK: Tensor) -> Tensor:
+        """Restore released vectors (N, K), then apply the view."""
         if self.restoring is not None and len(c_NK):
             c_NK = apply(self.restoring, self._inputs(c_NK)).exp().cpu()
-        return super().look(c_NK)
+        return super().apply_view(c_NK)
 
     def _shadow_world(self, c_NK: Tensor, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
-        """Clean and released vectors of a shadow victim, for both halves of its own images."""
+        """Clean and released vectors of a shadow victim, for both halves of the attacker's images."""
         cfg, rng, n_classes = self.config, self.rng, c_NK.shape[1]
         name = choose("defense (the restorer needs its code)", str(known.defense), DEFENSES)
         order = torch.randperm(len(x_NCHW), generator=rng)
@@ -139,13 +141,14 @@ class Restorer(Decoder):
         defense.fit(self._view(private, public, clean, label_N, known), rng=rng)
         secret = int(torch.randint(0, 2**62, (1,), generator=rng)).to_bytes(8, "big")
         released = [
-            protected(defense, clean[part], x, secret, self.device)
+            z_NK
             for part, x in (("private", private), ("public", public))
+            for z_NK in protect_chunks(defense, clean[part], x, secret=secret, device=self.device).values()
         ]
         return torch.cat([clean["private"], clean["public"]]), torch.cat(released)
 
     def _victim(self) -> ClassifierConfig:
-        """The attacker's guess at the victim's size and training."""
+        """Size and training of the shadow victim, since the attacker does not know the victim's."""
         cfg = self.config
         return ClassifierConfig(
             width=cfg.width or 1,
@@ -163,7 +166,7 @@ class Restorer(Decoder):
         label_N: Tensor,
         known: ThreatModel,
     ) -> DefenderView:
-        """The defender's side of the shadow world."""
+        """What the defender of the shadow victim would know."""
         cfg, rng, device = self.config, self.rng, self.device
         half = len(public) // 2
         rows = {"D1": slice(0, half), "D2": slice(half, None), "all": slice(None)}
@@ -197,13 +200,13 @@ class Restorer(Decoder):
         )
 
     def _learn(self, released_NK: Tensor, clean_NK: Tensor) -> None:
-        """Least squares in log space, from released to clean vectors of the shadow victim."""
+        """Train the restoring network: least squares on log scores, from released to clean vectors."""
         cfg, rng = self.config, self.rng
         self.features = Standardised(released_NK, "all")
         inputs = self._inputs(released_NK)
         n_classes = clean_NK.shape[1]
         with seeded(rng, self.device):
-            restoring = Restoring(inputs.shape[1] - n_classes, n_classes, cfg.hidden).to(self.device)
+            restoring = RestoringNet(inputs.shape[1] - n_classes, n_classes, cfg.hidden).to(self.device)
         train(
             restoring, inputs, clean_NK.log().clamp_min(LOG_FLOOR).to(self.device), mse,
             steps=cfg.steps or 1, batch=cfg.batch or 1, lr=LEARNING_RATE, rng=rng,
@@ -213,18 +216,3 @@ class Restorer(Decoder):
     def _inputs(self, c_NK: Tensor) -> Tensor:
         log_NK = c_NK.cpu().log().clamp_min(LOG_FLOOR)
         return torch.cat([self.features(c_NK).float(), log_NK], 1).to(self.device)
-
-
-def protected(defense: Any, c_NK: Tensor, x_NCHW: Tensor, secret: bytes, device: torch.device) -> Tensor:
-    """Released vectors (N, K) on the CPU of one request, chunk by chunk, as the API would answer once."""
-    picked_N = defense.pick(c_NK)
-    parts = []
-    for i in range(0, len(c_NK), CHUNK):
-        rows = slice(i, i + CHUNK)
-        x = x_NCHW[rows].cpu()
-        keys_N = content_keys(x, secret, [0] * len(x) if defense.fresh else None)
-        z_NK = defense.protect(
-            c_NK[rows].to(device), x.to(device), picked_N[rows].to(device), rng=QueryRandomness(keys_N)
-        )
-        parts.append(z_NK.detach().cpu())
-    return torch.cat(parts)

@@ -1,7 +1,9 @@
 """Ridge attacker: linear regression of the pixels on the scores, in closed form.
 
-Nothing is trained by gradients, so that there is no gradient to poison: an answer off by a little moves the
-normal equations by a little. Shape suffixes: N samples, K classes, F features, D pixels, CHW image.
+It trains nothing by gradients, so there is no gradient that a defense could steer: a small change of an
+answer changes the normal equations by a small amount.
+
+Shape suffixes: N samples, K classes, F features, D pixels, P penalties, CHW image.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Ridge strengths tried, per sample: the weight of the squared coefficients is N times this."""
+"""Ridge penalties that are tried, per sample: the squared coefficients are weighted with N times this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +27,11 @@ class RidgeConfig(Config):
     """Linear regression of the pixels on the scores, in closed form: no gradient to poison.
 
     Attributes:
-        inputs: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or ``tuned``: the best of
-            the three on its own validation data.
-        folds: cross-validation folds, 2 to 20. Kind of features and ridge strength are those of the least
-            held-out error; the solutions of the folds are averaged.
-        data: the images handed over: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+        inputs: features, standardised: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or
+            ``tuned`` for the best of the three on the attacker's own held-out images.
+        folds: number of cross-validation folds, 2 to 20. The features and the penalty with the least
+            held-out error are used; the solutions of the folds are averaged.
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
 
     COST: ClassVar[int] = 0
@@ -46,9 +48,15 @@ class RidgeConfig(Config):
 
 
 def ridge_path(z_NF: Tensor, x_ND: Tensor, penalties: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Minimisers of ``|x - b - z w|^2 + N p |w|^2`` for every p: coefficients (F, D), intercepts (D,).
+    """Minimise ``|x - b - z w|^2 + N p |w|^2`` for every penalty p.
 
-    Exact, by one eigendecomposition of the centred normal matrix in float64.
+    One eigendecomposition of the centred normal matrix gives all solutions exactly.
+
+    Args:
+        z_NF: features, float64. x_ND: pixels, float64. penalties: values of p.
+
+    Returns:
+        For each p, the coefficients w (F, D) and the intercepts b (D,).
     """
     mean_F, mean_D = z_NF.mean(0), x_ND.mean(0)
     z_NF, x_ND = z_NF - mean_F, x_ND - mean_D
@@ -68,10 +76,10 @@ class Ridge:
         self.config = config
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query and solve, in float64; ``rng`` draws the folds.
+        """Query the API and solve the linear systems in float64; ``rng`` draws the folds.
 
         Raises:
-            ValueError: for fewer than four images.
+            ValueError: fewer than four images.
         """
         if len(x_NCHW) < 4:
             raise ValueError(f"the ridge attacker needs at least 4 images of its own, got {len(x_NCHW)}")
@@ -81,8 +89,8 @@ class Ridge:
         kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
         best = torch.inf
         for kind in kinds:
-            look = Standardised(c_NK, kind)
-            z_NF = look(c_NK)
+            standardise = Standardised(c_NK, kind)
+            z_NF = standardise(c_NK)
             paths, error_P = [], torch.zeros(len(PENALTIES), dtype=torch.float64)
             for k in range(int(fold_N.max()) + 1):
                 path = ridge_path(z_NF[fold_N != k], x_ND[fold_N != k], PENALTIES)
@@ -91,11 +99,11 @@ class Ridge:
                 paths.append(path)
             p = int(error_P.argmin())
             if float(error_P[p]) < best:
-                best, self.look, self.penalty = float(error_P[p]), look, PENALTIES[p]
+                best, self.standardise, self.penalty = float(error_P[p]), standardise, PENALTIES[p]
                 self.w_FD = torch.stack([path[p][0] for path in paths]).mean(0)
                 self.b_D = torch.stack([path[p][1] for path in paths]).mean(0)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
-        """Images (N, C, H, W) of released vectors."""
-        x_ND = self.look(c_NK) @ self.w_FD + self.b_D
+        """Reconstruct images (N, C, H, W) from released vectors."""
+        x_ND = self.standardise(c_NK) @ self.w_FD + self.b_D
         return x_ND.clamp(0, 1).float().reshape(-1, *self.shape)

@@ -1,7 +1,9 @@
-"""Robust training: fresh noise of the defense's size in every batch, and a loss that outliers cannot drive.
+"""Robust attacker: trains with noise of the defense's size in every batch and with the Huber loss.
 
-A poisoned answer steers training through its own gradient; noise of the same size drowns a direction that
-holds at one point only, and the Huber loss bounds the pull of every pixel.
+A poisoned answer affects training through the gradient at that very vector. Noise of the same size averages
+the gradient over a neighbourhood, and the Huber loss bounds the gradient of every pixel.
+
+Shape suffixes: N samples, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ class RobustConfig(DecoderConfig):
     ``loss`` applies where ``huber`` is 0.
 
     Attributes:
-        noise: l2 length of the tangent noise added to every vector of every training batch, at least 0; None
-            takes the defense's public budget, and no noise where there is none: on vectors that nothing
-            perturbed it only hides the tail (digits, undefended: 0.066 with noise of 0.01, 0.038 without).
-        huber: half-width of the quadratic part of the Huber loss, in pixel values; 0 keeps ``loss``.
+        noise: l2 length of the noise, tangent to the simplex, that is added to every vector of every training
+            batch, at least 0. None means the defense's public budget, and no noise if it has none: on clean
+            vectors noise only hides small scores (error on digits without a defense: 0.066 with noise of
+            0.01, 0.038 without).
+        huber: the Huber loss is quadratic up to this difference in pixel values, at least 0; 0 means that
+            ``loss`` is used instead.
     """
 
     noise: float | None = None
@@ -44,7 +48,7 @@ class RobustConfig(DecoderConfig):
 
 
 class Robust(Decoder):
-    """Noise in training only: released vectors are inverted as they are."""
+    """Adds noise in training only; released vectors are inverted without changing them."""
 
     config: RobustConfig
 

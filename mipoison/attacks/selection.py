@@ -1,6 +1,6 @@
-"""What attackers share that choose settings on data of their own: features of vectors, and folds.
+"""Features and cross-validation folds for attackers that choose settings on their own data.
 
-Shape suffixes: N samples, K classes, F features, G folds.
+Shape suffixes: N samples, K classes, F features.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ KINDS: tuple[Kind, ...] = ("log", "raw", "all")
 
 
 def score_features(c_NK: Tensor, kind: Kind) -> Tensor:
-    """Features (N, F) in float64 on the CPU: ``log`` or ``raw`` scores (F = K), or ``all``: both and the
-    label's one-hot (F = 3 K), which is what no argmax-preserving defense can touch."""
+    """Features (N, F) of confidence vectors, float64, on the CPU.
+
+    Args:
+        kind: ``log`` or ``raw`` scores (F = K), or ``all``, which is both and the label's one-hot (F = 3 K).
+            A defense that keeps the label cannot change the one-hot part.
+    """
     c_NK = c_NK.cpu().double()
     if kind != "all":
         return features(c_NK, kind)
@@ -29,17 +33,20 @@ def score_features(c_NK: Tensor, kind: Kind) -> Tensor:
 
 
 class Standardised:
-    """Features with mean 0 and standard deviation 1 over the attacker's own answers.
+    """Maps confidence vectors to features with mean 0 and standard deviation 1 over the attacker's answers.
 
-    Clipped to the range seen there: of a vector beyond it (a score of exactly 0 where none was) nothing is
-    known, and a linear decoder would extrapolate. Features that do not vary become 0.
+    Features are first clamped to their range in those answers, because a linear decoder would extrapolate
+    beyond it, e.g. at a score of exactly 0. Features that do not vary become 0.
+
+    Args:
+        c_NK: the attacker's answers. kind: see :func:`score_features`.
     """
 
     def __init__(self, c_NK: Tensor, kind: Kind) -> None:
         self.kind = kind
         z_NF = score_features(c_NK, kind)
         self.mean_F, self.scale_F = z_NF.mean(0), z_NF.std(0, correction=0)
-        # Rounding leaves 1e-16 where a feature is constant: that is no variation.
+        # A constant feature has a deviation of about 1e-16 because of rounding; it counts as 0.
         self.scale_F[self.scale_F <= 1e-12 * (1 + self.mean_F.abs())] = torch.inf
         self.low_F, self.high_F = z_NF.amin(0), z_NF.amax(0)
 
@@ -50,7 +57,8 @@ class Standardised:
 
 
 def folds(n: int, count: int, rng: torch.Generator) -> Tensor:
-    """Fold of each of n samples, int64 (n,): ``count`` folds (fewer if n is smaller) as equal as can be."""
+    """The fold of each of n samples, int64 (n,): ``count`` folds, or n if that is smaller, of nearly equal
+    size."""
     fold_N = torch.empty(n, dtype=torch.int64)
     fold_N[torch.randperm(n, generator=rng)] = torch.arange(n) % min(count, n)
     return fold_N

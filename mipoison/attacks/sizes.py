@@ -1,4 +1,4 @@
-"""Sizes of trained attackers: those that a configuration leaves open are the scene's, or these defaults."""
+"""Default sizes of trained attackers, for configurations that leave them open outside a scene."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mipoison.config import Config, Plain
 C = TypeVar("C", bound=Config)
 
 DEFAULT_SIZES: Mapping[str, Plain] = {"width": 16, "steps": 400, "batch": 32, "lr": 5e-3}
-"""Channels before the decoder's last block, training steps, images a step and learning rate of an attacker
-that is built outside a scene: those of the scale ``quick`` for images of 16x16 pixels."""
+"""Channels before the decoder's last block, training steps, images a step, and learning rate: those of the
+scale ``quick`` for images of 16x16 pixels."""
 
 
 def sized(config: C, sizes: Mapping[str, Plain] = DEFAULT_SIZES) -> C:
-    """The configuration with every size that it leaves open (None) filled in.
+    """Fill in the sizes that a configuration leaves open (None).
 
     Args:
-        config: any attacker's; one without sizes is returned unchanged.
-        sizes: field name -> value, of width, steps, batch and lr.
+        config: an attacker's configuration; one without sizes is returned unchanged.
+        sizes: name -> value of the fields width, steps, batch and lr.
     """
     unset = {name: value for name, value in sizes.items() if getattr(config, name, 0) is None}
     return dataclasses.replace(config, **unset)

@@ -1,10 +1,11 @@
-"""Many decoders trained as one stacked network: the members share every kernel, and nothing else.
+"""Trains many decoders as one stacked network, so that one kernel call computes a layer of all members.
 
-Transposed convolutions of M members are one grouped convolution, their batch-norm layers one layer of M times
-the channels: both are exact, a channel never sees another member's. Adam works element by element, so one
-optimiser over the stacked parameters is M optimisers. Each member keeps its own initialisation, data, loss,
-generator (the same batches in the same order as alone) and early stopping. What differs from training alone
-is the order in which a kernel sums, so results agree within rounding that training amplifies, not bit by bit.
+The transposed convolutions of M members become one grouped convolution, and their batch-norm layers become
+one layer with M times the channels. Both are exact, as no channel depends on another member's. Adam works
+element by element, so one optimiser for the stacked parameters is equivalent to M optimisers. Each member
+keeps its own initialisation, data, loss, generator (with the same batches in the same order as alone) and
+early stopping. Kernels may sum in another order than when a member is trained alone, so results agree up to
+rounding, which training amplifies, but not bit by bit.
 
 Shape suffixes: N samples, K classes, B batch, M members, C channels, H height, W width.
 """
@@ -25,16 +26,17 @@ from mipoison.training import Job, Loss, Validation, held_out_loss
 log = logging.getLogger(__name__)
 
 MOST = 32
-"""Members of one stack: more are trained in several, so that the activations' memory stays bounded."""
+"""Largest number of members in one stack, which bounds the memory of the activations."""
 
 _STACKABLE = (nn.ConvTranspose2d, nn.BatchNorm2d, nn.Tanh)
 
 
 def signature(job: Job) -> tuple[object, ...] | None:
-    """What jobs must share to be trained as one; None for a job that is always trained alone.
+    """A key that is equal for jobs that can be trained as one stack; None if a job must be trained alone.
 
-    The features (log or raw) need not be shared: they are taken before the network. Nor the loss, the number
-    of pairs, augmentation and early stopping.
+    Jobs in a stack have the same architecture, device, steps, batch and optimiser. They may differ in
+    features (log or raw, which are computed before the network), loss, number of pairs, augmentation and
+    early stopping.
     """
     model = job.model
     if type(model) is not InversionNet or any(type(layer) not in _STACKABLE for layer in model.layers):
@@ -43,14 +45,15 @@ def signature(job: Job) -> tuple[object, ...] | None:
         return None
     n = len(job.inputs)
     if n != len(job.targets) or n < 2 or not job.inputs.is_floating_point():
-        return None  # alone, it raises what it should
+        return None  # when it is trained alone, it raises the appropriate error
     layers = tuple((repr(layer), *(tuple(p.shape) for p in layer.parameters())) for layer in model.layers)
     data = (job.inputs.device, job.inputs.dtype, tuple(job.inputs.shape[1:]), tuple(job.targets.shape[1:]))
     return (layers, data, job.steps, min(job.batch, n), job.lr, job.betas, job.amsgrad)
 
 
 def grouped(jobs: Sequence[Job], most: int = MOST) -> list[list[int]]:
-    """Indices of the jobs: a list (of at most ``most``) for each stack, in the order of first members."""
+    """The indices of the jobs in each stack, at most ``most`` a stack; stacks are ordered by their first
+    job."""
     together: dict[object, list[int]] = {}
     for i, job in enumerate(jobs):
         together.setdefault(signature(job) or ("alone", i), []).append(i)
@@ -58,11 +61,12 @@ def grouped(jobs: Sequence[Job], most: int = MOST) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """How one job went.
+class JobResult:
+    """How one job ended.
 
     Attributes:
-        error: what it raised, or None. members: jobs that were trained together with it, itself included.
+        error: the exception that it raised, or None.
+        members: number of jobs that were trained together with it, itself included.
         seconds: its share of the time that they took.
     """
 
@@ -71,17 +75,20 @@ class Ran:
     seconds: float
 
 
-def train_many(jobs: Sequence[Job], most: int = MOST) -> list[Ran]:
-    """Run all jobs, those of one kind as a stack; each job's model ends as ``job.run()`` would leave it.
+def train_many(jobs: Sequence[Job], most: int = MOST) -> list[JobResult]:
+    """Run all jobs, in stacks where possible; each job's model is then trained as after ``job.run()``.
 
-    A stack that fails (one member's augmentation raises, memory runs out) is split in halves that start over,
-    down to a member by itself: whoever is at fault fails alone. A member whose numbers are not finite keeps
-    them to itself.
+    If a stack fails (a member's augmentation raises, or memory runs out), it is split into halves that start
+    over, repeatedly if needed, so that only the job that causes the failure fails. Values that are not finite
+    in one member do not affect the others.
+
+    Args:
+        jobs: the jobs. most: largest number of jobs in a stack.
 
     Returns:
-        How each job went, in their order.
+        How each job ended, in the order of ``jobs``.
     """
-    ran: dict[int, Ran] = {}
+    ran: dict[int, JobResult] = {}
     waiting = grouped(jobs, most)
     while waiting:
         rows = waiting.pop(0)
@@ -101,14 +108,17 @@ def train_many(jobs: Sequence[Job], most: int = MOST) -> list[Ran]:
                 continue
             failure = error
         share = (time.perf_counter() - start) / len(rows)
-        ran |= {i: Ran(failure, len(rows), share) for i in rows}
+        ran |= {i: JobResult(failure, len(rows), share) for i in rows}
     return [ran[i] for i in range(len(jobs))]
 
 
 class Stack(nn.Module):
-    """M inversion networks of one architecture as one: (B, M, K) inputs to (B, M, C, H, W) images.
+    """M inversion networks of one architecture as one network: (B, M, K) inputs to (B, M, C, H, W) images.
 
-    Inputs are features already, see :func:`mipoison.models.inversion.features`.
+    The inputs are features, see :func:`mipoison.models.inversion.features`.
+
+    Args:
+        models: the members; their weights are copied.
     """
 
     def __init__(self, models: Sequence[InversionNet]) -> None:
@@ -130,7 +140,7 @@ class Stack(nn.Module):
 
     @torch.no_grad()
     def state_of(self, member: int) -> dict[str, Tensor]:
-        """A copy of one member's state, as its own network's ``layers`` has it."""
+        """A copy of one member's state, in the form of its own network's ``layers.state_dict()``."""
         return {
             k: v.clone() if v.ndim == 0 else v.detach().chunk(self.members)[member].clone()
             for k, v in self.layers.state_dict().items()
@@ -154,11 +164,12 @@ def _stacked_layer(layer: nn.Module, members: int) -> nn.Module:
 
 
 class _Member:
-    """What one member does by itself: drawing batches, early stopping."""
+    """The parts of the training loop that each member has for itself: drawing batches, early stopping."""
 
     def __init__(self, job: Job, size: int) -> None:
         self.job, self.size, self.n = job, size, len(job.inputs)
-        # Alone, the generator also seeds the global one (for dropout, of which a decoder has none).
+        # train() draws one number to seed the global generator (for dropout); draw it here too, so that the
+        # batches are those of a member trained alone.
         torch.randint(0, 2**62, (1,), generator=job.rng)
         self.order = torch.empty(0, dtype=torch.int64)
         self.rows = self.order
@@ -166,7 +177,7 @@ class _Member:
         self.stale, self.stopped = 0, False
 
     def draw(self) -> Tensor:
-        """Rows of the next batch; the last ones again once it has stopped, and nothing drawn."""
+        """Rows of the next batch; a member that has stopped repeats its last batch and draws nothing."""
         if not self.stopped:
             if len(self.order) < self.size:
                 self.order = torch.randperm(self.n, generator=self.job.rng)
@@ -174,7 +185,7 @@ class _Member:
         return self.rows
 
     def check(self, validation: Validation, state: dict[str, Tensor]) -> None:
-        """Keep the state if it is the best so far on the held-out pairs; out of patience, stop."""
+        """Keep the state if it is the best so far on the held-out pairs; stop when patience is exhausted."""
         self.job.model.layers.load_state_dict(state)  # type: ignore[union-attr]
         error = held_out_loss(self.job.model, self.job.loss, validation)
         if self.best is None or error < self.best[0]:
@@ -185,9 +196,9 @@ class _Member:
 
 
 def _train_stack(jobs: Sequence[Job]) -> None:
-    """The loop of :func:`mipoison.training.train` for a stack of jobs with one signature."""
+    """The training loop of :func:`mipoison.training.train` for a stack of jobs with equal signatures."""
     order = sorted(range(len(jobs)), key=lambda i: [j.loss for j in jobs].index(jobs[i].loss))
-    jobs = [jobs[i] for i in order]  # those with the same loss side by side
+    jobs = [jobs[i] for i in order]  # jobs with the same loss are adjacent, and their losses are one call
     first, device = jobs[0], jobs[0].inputs.device
     members = [_Member(job, min(job.batch, len(job.inputs))) for job in jobs]
     stack = Stack([job.model for job in jobs])  # type: ignore[misc]
@@ -225,9 +236,9 @@ def _train_stack(jobs: Sequence[Job]) -> None:
 
 
 class _Data:
-    """All members' pairs on the device, a batch of every member in two reads.
+    """The pairs of all members on the device, so that two index operations give a batch of every member.
 
-    Images that several members share (the same tensor) are there once.
+    A tensor of images that several members share is stored once.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -246,7 +257,11 @@ class _Data:
         self.target_start_M = starts[torch.tensor([names.index(key) for key in keys])]
 
     def batch(self, rows_BM: Tensor, live_M: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        """Features (B, M, K) and images (B, M, C, H, W) of each member's own rows."""
+        """Features (B, M, K) and images (B, M, C, H, W).
+
+        Args:
+            rows_BM: rows in each member's own pairs. live_M: members that have not stopped.
+        """
         z_BMK = self.inputs[(rows_BM + self.input_start_M).to(self.device)]
         for i in [i for i in self.changed if live_M[i]]:
             job, rows = self.jobs[i], rows_BM[:, i].to(self.device)
@@ -260,7 +275,7 @@ def _starts(lengths: Sequence[int]) -> Tensor:
 
 
 def _runs(losses: Sequence[Loss]) -> list[tuple[Loss, int, int]]:
-    """Neighbouring members with the same loss: (loss, first, one past the last)."""
+    """Groups of adjacent members with the same loss: (loss, first member, one past the last)."""
     runs: list[tuple[Loss, int, int]] = []
     for i, loss in enumerate(losses):
         if runs and runs[-1][0] == loss:
@@ -271,7 +286,7 @@ def _runs(losses: Sequence[Loss]) -> list[tuple[Loss, int, int]]:
 
 
 def _total_loss(output: Tensor, target: Tensor, runs: Sequence[tuple[Loss, int, int]]) -> Tensor:
-    """Sum over the members, whose gradients it therefore leaves apart."""
+    """Sum of the members' losses; each member's gradient is that of its own loss."""
     parts = []
     for loss, start, end in runs:
         out, x = output[:, start:end], target[:, start:end]

@@ -1,8 +1,10 @@
 """Tuned attacker: tries several decoders on its own validation split, then trains the best on all its images.
 
-What suits one defense does not suit another: raw features ignore a small budget, log features use the tail
-where nothing touched it. An attacker who knows that tries both. Each answer is asked for once, and no private
-image or vector takes part in the choice.
+No single decoder is best against all defenses: raw features are hardly affected by a small budget, and log
+features use small scores if the defense leaves these unchanged. Each image is queried once for all attempts,
+and no private image or vector takes part in the choice.
+
+Shape suffixes: N samples, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ CANDIDATES: tuple[Mapping[str, Any], ...] = (
     {"view": "top-k"},
     {"view": "noise"},
 )
-"""Changes of the settings, in the order in which a budget buys them; ``steps`` and ``lr`` are factors."""
+"""Changes of the settings, in the order in which they are tried; ``steps`` and ``lr`` are factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,8 @@ class TunedConfig(DecoderConfig):
     """Tries six decoders on its own validation split and trains the best on all of its images.
 
     Attributes:
-        tune: how many of CANDIDATES are tried, the stated tuning budget: 1 to 12.
-        judge: share of its images that judges them, [0.05, 0.5].
+        tune: number of CANDIDATES that are tried, 1 to 12.
+        judge: share of its images on which they are compared, [0.05, 0.5].
     """
 
     COST: ClassVar[int] = 2
@@ -58,7 +60,7 @@ class TunedConfig(DecoderConfig):
         return Tuned(sized(self))
 
     def candidates(self) -> list[DecoderConfig]:
-        """The decoders that the budget buys."""
+        """Configurations of the decoders that are tried."""
         base = DecoderConfig(**{f.name: getattr(self, f.name) for f in fields(DecoderConfig)})
         out = []
         for changes in CANDIDATES[: self.tune]:
@@ -71,30 +73,47 @@ class TunedConfig(DecoderConfig):
         return out
 
 
-class Answered:
-    """Answers already paid for, in place of the oracle: asking again would be another bill."""
+class RecordedAnswers:
+    """An oracle that returns stored answers, so that trying several decoders costs no further queries.
+
+    Args:
+        c_NK: the stored answers.
+    """
 
     def __init__(self, c_NK: Tensor) -> None:
         self.c_NK = c_NK
         self.n_classes, self.queries = c_NK.shape[1], 0
 
     def query(self, x_NCHW: Tensor) -> Tensor:
-        """The answers to the images that they belong to, in their order."""
+        """The stored answers.
+
+        Args:
+            x_NCHW: the images that they are the answers to, in the same order.
+
+        Raises:
+            ValueError: another number of images.
+        """
         if len(x_NCHW) != len(self.c_NK):
             raise ValueError(f"{len(self.c_NK)} images were answered, asked for {len(x_NCHW)}")
         return self.c_NK.clone()
 
 
 class Tuned(Decoder):
-    """Holds the best candidate; ``errors`` has each candidate's error on the judging images."""
+    """Trains the candidates and keeps the best.
+
+    Attributes:
+        errors: after :meth:`fit`, each candidate's mean squared error on the held-out images.
+        best: configuration of the candidate with the least error.
+        decoder: that candidate, trained on all images.
+    """
 
     config: TunedConfig
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query once, try the candidates, train the best one anew on everything.
+        """Query the API once, try the candidates, and train the best one again on all images.
 
         Raises:
-            ValueError: for fewer than eight images: half of them must be enough for a decoder.
+            ValueError: fewer than eight images, since a decoder needs four and up to half are held out.
         """
         if len(x_NCHW) < 8:
             raise ValueError(f"the tuned attacker needs at least 8 images of its own, got {len(x_NCHW)}")
@@ -105,13 +124,13 @@ class Tuned(Decoder):
         candidates, self.errors = self.config.candidates(), []
         for candidate in candidates:
             attempt = candidate.make()
-            attempt.fit(Answered(c_NK[rest]), x_NCHW[rest], known=known, rng=rng)
+            attempt.fit(RecordedAnswers(c_NK[rest]), x_NCHW[rest], known=known, rng=rng)
             difference = attempt.reconstruct(c_NK[judge]) - x_NCHW[judge].cpu()
             self.errors.append(float(difference.square().mean()))
         self.best = candidates[self.errors.index(min(self.errors))]
         self.decoder = self.best.make()
-        self.decoder.fit(Answered(c_NK), x_NCHW, known=known, rng=rng)
+        self.decoder.fit(RecordedAnswers(c_NK), x_NCHW, known=known, rng=rng)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
-        """Images (N, C, H, W) of released vectors."""
+        """Reconstruct images (N, C, H, W) from released vectors."""
         return self.decoder.reconstruct(c_NK)

@@ -1,6 +1,8 @@
-"""Views: what an attacker does to released vectors before anything else learns from them.
+"""Views: transformations that an attacker applies to released vectors before training and inversion.
 
-Each view is a function of (vectors, strength, generator); ``VIEWS`` is the one table.
+Each view is a function of vectors (N, K), strength and generator; ``VIEWS`` is the registry.
+
+Shape suffixes: N samples, K classes.
 """
 
 from __future__ import annotations
@@ -18,36 +20,39 @@ from mipoison.simplex import keep_label, label_of, project_simplex, project_tang
 
 
 def identity(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """The released vectors as they are."""
+    """The released vectors, unchanged."""
     return c_NK
 
 
 def noise(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """Gaussian tangent noise of l2 length ``strength``, back on the simplex (the paper's noise attacker)."""
+    """Add Gaussian noise that sums to zero, scaled to l2 length ``strength``, and project onto the simplex.
+
+    This is the paper's noise attacker.
+    """
     d_NK = project_tangent(torch.randn(c_NK.shape, generator=rng, dtype=torch.float64)).to(c_NK.device)
     d_NK = strength * d_NK / d_NK.norm(dim=1, keepdim=True).clamp_min(1e-300)
     return project_simplex(c_NK.double() + d_NK).to(c_NK)
 
 
 def softmax(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """Softmax once more, ``softmax(strength * c)`` (the paper's softmax attacker, strength 1)."""
+    """A second softmax, ``softmax(strength * c)`` (the paper's softmax attacker has strength 1)."""
     return torch.softmax(strength * c_NK, 1)
 
 
 def rounding(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """Rounded to ``strength`` decimals, so that a perturbation smaller than a unit disappears."""
+    """Round to ``strength`` decimals, which removes smaller perturbations."""
     return apportion(c_NK, 10 ** int(strength)).to(c_NK)
 
 
 def label_only(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """One-hot of the label: throws away everything that an argmax-preserving defense could have perturbed."""
+    """One-hot vectors of the labels, which contain nothing that a label-preserving defense can change."""
     return F.one_hot(label_of(c_NK), c_NK.shape[1]).to(c_NK)
 
 
 def top_k(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """The ``strength`` largest scores; the others share what remains equally. Label and sum are kept.
+    """Keep the ``strength`` largest scores and replace the others by their mean; label and sum are kept.
 
-    Of equal scores the first counts as larger, as for the label.
+    Among equal scores the first counts as the larger one, as for the label.
     """
     k = max(1, int(strength))
     if k >= c_NK.shape[1]:
@@ -55,7 +60,7 @@ def top_k(c_NK: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     order_NK = c_NK.sort(dim=1, descending=True, stable=True).indices
     keep_NK = torch.zeros_like(c_NK, dtype=torch.bool).scatter(1, order_NK[:, :k], True)
     share_N1 = c_NK.double().masked_fill(keep_NK, 0.0).sum(1, keepdim=True) / (c_NK.shape[1] - k)
-    # A mean is at most the largest of its terms, but rounded it may tie with the label.
+    # The mean is at most the largest of its terms, but after rounding it may equal the label's score.
     return keep_label(torch.where(keep_NK, c_NK, share_N1.to(c_NK)), c_NK)
 
 
@@ -70,9 +75,11 @@ VIEWS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 
 
 def adapted_strength(view: str, known: ThreatModel) -> float:
-    """A view's strength against a known defense: noise of its budget, rounding just coarser than twice that.
+    """The strength of a view if the attacker's configuration does not set it.
 
-    Without a public budget: noise 0.01, two decimals. Always: softmax at temperature 1, the three top scores.
+    With a public budget b, the noise has length b, and rounding uses the most decimals whose unit is at least
+    2 b. Without one, the noise has length 0.01 and rounding uses two decimals. The softmax always has
+    strength 1, and top-k keeps three scores.
     """
     budget = known.settings.get("budget")
     if view == "rounding":

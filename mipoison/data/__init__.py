@@ -1,1 +1,1 @@
-"""Data sets, image folders and the four-way split."""
+"""Data sets, image folders, and the split of the images between victim and attacker."""

@@ -1,14 +1,16 @@
-"""The user's own images: ``<root>/<class>/<image>``, torchvision's ImageFolder layout, any number of classes.
+"""Reads the user's own images from ``<root>/<class>/<image>``, the layout of torchvision's ImageFolder.
 
-Rule for sizes: the central square of each image (upright by its EXIF mark), resized to the side asked for,
-bilinear with antialiasing. One channel if every image is grey, else RGB.
+Each image is turned upright by its EXIF orientation, cropped to its central square and resized (bilinear,
+antialiased). The images have one channel if all of them are grey, and are RGB otherwise.
 
-Two folders side by side, ``train/`` (or ``private/``) and ``attack/`` (or ``public/``), in capitals or not,
-each in that layout, are an explicit split: the first holds what the classifier was trained on, the second
-what the attacker and the defender's substitutes may use. What else might be a split is refused: whose the
-images of ``val/`` or ``test/`` are, only the user knows.
+The user states the split with two folders in that layout, side by side: ``train/`` (or ``private/``) has the
+images that the classifier was trained on, ``attack/`` (or ``public/``) those that the attacker and the
+defender's substitutes may use. Upper and lower case do not matter. Any other set of folders that may be a
+split (``val/``, ``test/``) is refused, because only the user knows whose images those are.
 
-Every file is either read, or refused, or named as not read (see :func:`class_files`).
+No file is skipped silently: each one is read, or causes an error, or is named in the notes as not read.
+
+Shape suffixes: N images, H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ from mipoison.data.images import (
     shown,
     some,
 )
+from mipoison.data.sources import Loaded, Source
 
 PRIVATE_NAMES, PUBLIC_NAMES = ("train", "private"), ("attack", "public")
 _OTHER_SIDES = ("test", "testing", "val", "valid", "validation", "training", "dev", "holdout")
 _IMAGE_LIKE = (".heic", ".heif", ".avif", ".jxl", ".raw", ".dng", ".nef", ".cr2", ".arw", ".svg", ".npy")
-"""Of pictures that even Pillow does not know."""
+"""Suffixes of image formats that Pillow cannot read; a list of unread files names such files first."""
 _LITTER = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "__pycache__")
-"""Folders that operating systems and archives leave: no classes."""
+"""Folders that operating systems and archives create; they are not taken for classes."""
 _SPLIT = (
     "an explicit split is exactly two folders, train/ (or private/) and attack/ (or public/), each with one "
     "folder a class: put what the classifier was trained on into the first, what the attacker and the "
@@ -48,14 +51,14 @@ _SPLIT = (
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """What was read.
+    """The images of a folder.
 
     Attributes:
-        images_NHWC: uint8. labels_N: int64, counts the class names in their sorted order.
-        public_N: bool, true in the public folder of an explicit split; None where there is no such split.
-        class_names: sorted; of both sides together.
+        images_NHWC: uint8, 0 to 255. labels_N: int64, index into the class names.
+        public_N: bool, true for images of the public folder; None if the user stated no split.
+        class_names: the classes of both folders together, sorted.
         notes: one line that counts and names the files that were not read, and those that were read from
-            subfolders of a class; '' where there are none.
+            subfolders of a class; '' if there are none.
     """
 
     images_NHWC: np.ndarray
@@ -65,12 +68,27 @@ class ImageFolder:
     notes: str
 
 
+def load_image_folder(source: Source) -> Loaded:
+    """The loader of ``folder:PATH``."""
+    found = read_image_folder(source.path, source.side)
+    return Loaded(
+        found.images_NHWC,
+        found.labels_N,
+        public_N=found.public_N,
+        class_names=found.class_names,
+        notes=found.notes,
+    )
+
+
 def read_image_folder(root: Path, side: int) -> ImageFolder:
-    """Read a folder of classes, or an explicit split of two.
+    """Read a folder of classes, or the private and the public folder of a split that the user stated.
+
+    Args:
+        root: the folder. side: height and width of the resized images, in pixels.
 
     Raises:
-        DataError: no folder, fewer than two classes, a class without images, unreadable images, folders that
-            may be another split; one line.
+        DataError: the folder does not exist, has fewer than two classes or a class without images, an image
+            cannot be read, or the folders may be another kind of split; one line.
     """
     if not root.is_dir():
         fault = "is not a folder" if root.exists() else "does not exist"
@@ -94,7 +112,7 @@ def read_image_folder(root: Path, side: int) -> ImageFolder:
     )
     images_NHWC = grey_if_all_are(read_squares("folder", root, paths, "RGB", side))
     below = [path for found in files for name in found for path in found[name] if path.parent.name != name]
-    notes = [told(unread, root)] if unread else []
+    notes = [describe_unread(unread, root)] if unread else []
     if below:
         folders = some(sorted({f"{shown(path.parent, root)}/" for path in below}))
         notes.append(f"{len(below)} images in subfolders count to the class above them: {folders}")
@@ -104,17 +122,22 @@ def read_image_folder(root: Path, side: int) -> ImageFolder:
 def class_files(
     name: str, root: Path, *, nested: bool = True, links: _Links | None = None
 ) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Class name -> its image files, both sorted; and all files below the root that are none of these.
+    """The image files of each class, and all other files below the root.
 
-    Hidden files and folders, and what operating systems leave, are never images. Links are followed.
+    Hidden files and folders, and those that operating systems create, never count as images. Links are
+    followed.
 
     Args:
-        name: of the data set, for messages. nested: whether subfolders of a class count to it.
-        links: of the whole data set, where the root is one of its sides.
+        name: name of the data set, for messages. root: the folder with one folder a class.
+        nested: whether images in subfolders of a class belong to the class.
+        links: the checker of links shared by both folders of a split; None if the root is the whole data set.
+
+    Returns:
+        Class name -> its image files, both sorted; and the files that are none of these.
 
     Raises:
-        DataError: a folder that cannot be listed, a link in a circle or from a class to another folder of the
-            data set, a link to nothing among the classes.
+        DataError: a folder cannot be listed; a link is broken, leads in a circle, or leads from a class to
+            another folder of the data set.
     """
     links = links or _Links(name, [root, *_folders(root)])
     files: dict[str, list[Path]] = {}
@@ -129,14 +152,14 @@ def class_files(
             files[entry.name] = sorted(images)
             unread += sorted(set(found) - set(images))
         elif entry.is_symlink() and not entry.exists() and not _hidden(entry):
-            raise DataError(f"{name}: {shown(entry, root)} in {root} is a link to nothing; mend or remove it")
+            raise DataError(f"{name}: {shown(entry, root)} in {root} is a broken link; repair or remove it")
         else:
             unread.append(entry)
     return files, unread
 
 
-def told(unread: Iterable[Path], root: Path) -> str:
-    """Files that were not read, counted and named in a line, those that may be images first."""
+def describe_unread(unread: Iterable[Path], root: Path) -> str:
+    """Count and name the files that were not read, in one line; those that may be images come first."""
     known = {*Image.registered_extensions(), *_IMAGE_LIKE}
 
     def order(path: Path) -> tuple[bool, bool, Path]:
@@ -157,13 +180,13 @@ def _is_image(path: Path, folder: Path) -> bool:
 
 
 class _Links:
-    """Where a link inside a class may lead: out of the data set, to folders that no other link leads to.
+    """Checks the links inside classes, so that no image is read twice or counted to the wrong class.
 
-    Else images would be read twice, or those of one class would count to another.
+    A link may lead to a folder outside the data set, unless another link leads there too.
 
     Args:
-        name: of the data set, for messages. own: the data set's own folders: the root and the classes, each
-            of which may itself be a link.
+        name: name of the data set, for messages. own: the data set's own folders, which are the root and the
+            classes; each may itself be a link.
     """
 
     def __init__(self, name: str, own: Iterable[Path]) -> None:
@@ -171,20 +194,20 @@ class _Links:
         self._reached: dict[tuple[int, int], Path] = {}
 
     def check(self, root: Path, folder: Path) -> bool:
-        """Whether a folder below a class is there by way of a link.
+        """Whether a folder below a class is a link, or is reached through one.
 
         Raises:
-            DataError: it is, and should not be.
+            DataError: the link leads in a circle, into the data set, or where another link leads.
         """
         real, above = folder.resolve(), folder.parent.resolve()
-        told = f"{self._name}: {shown(folder, root)} in {root}"
+        subject = f"{self._name}: {shown(folder, root)} in {root}"
         if folder.is_symlink():
             if above.is_relative_to(real):
-                raise DataError(f"{told} is a link in a circle; remove it")
+                raise DataError(f"{subject} is a link in a circle; remove it")
             if any(real.is_relative_to(own) or own.is_relative_to(real) for own in self._own):
                 raise DataError(
-                    f"{told} is a link to {printable(real)}, another folder of the same data set: its images "
-                    "would be read twice; remove it"
+                    f"{subject} is a link to {printable(real)}, another folder of the same data set: its "
+                    "images would be read twice; remove it"
                 )
         elif (status := above.stat()) and (status.st_dev, status.st_ino) not in self._reached:
             return False
@@ -192,7 +215,7 @@ class _Links:
         first = self._reached.setdefault((status.st_dev, status.st_ino), folder)
         if first != folder:
             raise DataError(
-                f"{told} leads to {printable(real)}, as {printable(first)} does: its images would be "
+                f"{subject} leads to {printable(real)}, as {printable(first)} does: its images would be "
                 "read twice; remove one of the links"
             )
         return True
@@ -203,8 +226,11 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _walk(name: str, root: Path, folder: Path, links: _Links | None = None) -> list[Path]:
-    """Every file below a folder, and every folder that is named like an image; a folder that cannot be
-    listed, or is reached by a link that it should not be, is an error."""
+    """Every file below a folder, and every folder that has an image's suffix, sorted.
+
+    Raises:
+        DataError: a folder cannot be listed, or a link leads where it must not (see :class:`_Links`).
+    """
     links = links or _Links(name, [folder])
 
     def fail(error: OSError) -> None:
@@ -216,7 +242,7 @@ def _walk(name: str, root: Path, folder: Path, links: _Links | None = None) -> l
         here = Path(at)
         for inner in list(folders):
             if any(_hidden(Path(part)) for part in (here / inner).relative_to(folder.parent).parts):
-                if (here / inner).is_symlink():  # of a repository or an environment: no images of ours
+                if (here / inner).is_symlink():  # e.g. of a repository or an environment: not searched
                     folders.remove(inner)
             else:
                 links.check(root, here / inner)
@@ -226,7 +252,14 @@ def _walk(name: str, root: Path, folder: Path, links: _Links | None = None) -> l
 
 
 def _sides(root: Path) -> tuple[list[Path], list[Path]]:
-    """The private and the public folder of an explicit split, or the one folder of classes; unread files."""
+    """Find out whether the user stated a split.
+
+    Returns:
+        The private and the public folder, or the root alone; and the files beside them, which are not read.
+
+    Raises:
+        DataError: the names of the folders suggest another kind of split.
+    """
     folders = _folders(root)
     private, public, other = (
         [path for path in folders if path.name.lower() in names]
@@ -234,7 +267,7 @@ def _sides(root: Path) -> tuple[list[Path], list[Path]]:
     )
     named = [*private, *public, *other]
     if not named or not (len(named) == len(folders) or any(map(_has_classes, named))):
-        return [root], []  # a class may have any name
+        return [root], []  # one folder of classes; a class may be named "train" or "test", too
     if len(private) == len(public) == 1:
         rest = [path for path in folders if path not in (private[0], public[0])]
         below = {path: _walk("folder", root, path) for path in rest}
@@ -255,8 +288,10 @@ def _has_classes(folder: Path) -> bool:
 
 
 def _check_unnamed_sides(root: Path, files: dict[str, list[Path]]) -> None:
-    """Refuse two folders, whatever their names, with the same folders of images and nothing else below both:
-    no two classes, but a split of which only the user knows the sides."""
+    """Refuse two folders that contain the same folders of images and nothing else, whatever their names.
+
+    Such folders are not two classes but a split, and only the user knows which of them is private.
+    """
     below = [{path.relative_to(root / name).parts[:-1][:1] for path in files[name]} for name in files]
     if len(below) != 2 or below[0] != below[1] or len(below[0]) < 2 or () in below[0]:
         return
@@ -286,7 +321,7 @@ def _check_classes(root: Path, files: dict[str, list[Path]]) -> None:
 
 
 def _held(folder: Path) -> str:
-    """A class without images, and what is in its folder instead."""
+    """The name of a class without images, and the kinds of files that its folder contains instead."""
     kinds = Counter(path.suffix.lower() or "no suffix" for path in _walk("folder", folder.parent, folder))
     held = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
     return f"{folder.name!r} (holds {held})" if held else repr(folder.name)

@@ -1,4 +1,4 @@
-"""Image files of other people, read with care: bounds before anything is decoded, every fault one line.
+"""Reads image files that may come from anybody: sizes are checked before decoding, errors are one line.
 
 Shape suffixes: N images, H height, W width, C channels.
 """
@@ -18,27 +18,31 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MAX_MEGAPIXELS = 64
+"""Images with more pixels are refused, since decoding them could exhaust the memory."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
-"""Of files that are read as images, in capitals too: those that torchvision reads."""
+"""Suffixes of the files that are read as images, in upper or lower case; the same that torchvision reads."""
 READ_ERRORS = (OSError, ValueError, EOFError, SyntaxError, MemoryError, struct.error, zlib.error,
                zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # keeps a renamed .eps or .pdf away from its interpreter
+"""What NumPy, Pillow and the standard library raise for damaged or unsuitable files."""
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+"""Decoders of Pillow that may see any file. A .eps or .pdf with another suffix never reaches its
+interpreter."""
 FILE_FORMATS = (*FORMATS, "TIFF")
-"""Formats of a user's own files: TIFF's decoders are for nobody else's bytes."""
+"""Decoders for the user's own files. TIFF's have a larger attack surface, so other bytes never reach them."""
 
 Mode = Literal["L", "RGB"]
 
 
 class DataError(ValueError):
-    """Data or a data setting that the user has to mend. The message is one line."""
+    """Data, or a setting about data, that the user has to correct. The message is one line."""
 
 
 class TooLargeError(ValueError):
-    """An image of more pixels than allowed; nothing of it was decoded."""
+    """An image has more pixels than allowed; none of it was decoded."""
 
 
 class MeaninglessError(ValueError):
-    """An image of which it is not said what its numbers, or which of its pages, mean."""
+    """A file does not say which picture is meant (several pages) or which pixel value is white."""
 
 
 def open_image(
@@ -48,17 +52,20 @@ def open_image(
     max_pixels: int = MAX_MEGAPIXELS * 10**6,
     formats: tuple[str, ...] = FORMATS,
 ) -> Image.Image:
-    """An image upright and in one mode; its size is judged before anything is decoded.
+    """Open an image, turn it upright by its EXIF orientation and convert it.
 
     Args:
-        formats: the only decoders of Pillow that are asked.
+        source: file or bytes. mode: ``L`` (grey) or ``RGB``, 8 bits a channel.
+        max_pixels: largest width times height; checked before anything is decoded.
+        formats: the decoders of Pillow that may be used.
 
     Raises:
         TooLargeError: more than ``max_pixels``.
-        one of READ_ERRORS: no image, or a damaged one.
+        MeaninglessError: several pictures in one file, or 32 bits a channel.
+        one of READ_ERRORS: not an image, or a damaged one.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is the tighter one
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the tighter bound
         with Image.open(source, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise TooLargeError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
@@ -70,20 +77,22 @@ def open_image(
 
 
 def _check_meaning(image: Image.Image) -> None:
-    """Refuse several pictures in one file (but in a JPEG: what cameras add to it are previews), and numbers
-    without a known white."""
+    """Refuse several pictures in one file, and 32-bit pixels, whose value for white is not defined.
+
+    A JPEG may hold several pictures: those that cameras add are previews of the first.
+    """
     word = {"TIFF": "pages", "PNG": "frames", "WEBP": "frames"}.get(image.format or "")
     if word and (n := getattr(image, "n_frames", 1)) > 1:
         raise MeaninglessError(f"{n} {word}" + ": save one by itself" * (word == "frames"))
-    if image.mode == "F" or (
-        image.mode == "I" and image.format == "TIFF"
-    ):  # 32 bits: which of their values is white stands nowhere
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise MeaninglessError("32 bits a pixel and channel: save 8 or 16")
 
 
 def to_square(image: Image.Image, side: int) -> np.ndarray:
-    """The central square as uint8 [side, side, C], bilinear; Pillow widens its filter when it shrinks: that
-    is the antialiasing."""
+    """The central square of an image, resized bilinearly to uint8 [side, side, C].
+
+    Pillow widens the filter when it shrinks an image, which is the antialiasing.
+    """
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
     square = image.crop((left, top, left + short, top + short))
@@ -92,16 +101,20 @@ def to_square(image: Image.Image, side: int) -> np.ndarray:
 
 
 def read_squares(name: str, root: Path, paths: Iterable[Path], mode: Mode, side: int) -> np.ndarray:
-    """Image files as uint8 [N, side, side, C].
+    """Read image files as squares, uint8 [N, side, side, C].
+
+    Args:
+        name: name of the data set, for messages. root: folder of the files, for messages.
+        mode: ``L`` (C = 1) or ``RGB`` (C = 3).
 
     Raises:
-        DataError: some cannot be read; one line that counts and names them.
+        DataError: some files cannot be read; one line that counts and names them.
     """
     images, bad = [], []
     for path in paths:
         try:
-            if not path.is_file():  # opening another thing (a pipe) could wait for ever
-                raise MeaninglessError("no regular file" if path.exists() else "a link to nothing")
+            if not path.is_file():  # opening a pipe could block for ever
+                raise MeaninglessError("no regular file" if path.exists() else "a broken link")
             images.append(to_square(open_image(path, mode, formats=FILE_FORMATS), side))
         except READ_ERRORS as error:
             fault = "unreadable"
@@ -112,26 +125,27 @@ def read_squares(name: str, root: Path, paths: Iterable[Path], mode: Mode, side:
             bad.append(f"{shown(path, root)} ({fault})")
     if bad:
         share = f"{len(bad)} of {len(images) + len(bad)} image files"
-        raise DataError(f"{name}: mend or remove {share} in {root}: {some(bad)}")
+        raise DataError(f"{name}: repair or remove {share} in {root}: {some(bad)}")
     return np.stack(images)
 
 
 def grey_if_all_are(images_NHWC: np.ndarray) -> np.ndarray:
-    """One channel where the three agree in every image."""
+    """The images with one channel (N, H, W, 1) if all channels are equal in every image, else unchanged."""
     grey_NHWC = images_NHWC[..., :1]
     return np.ascontiguousarray(grey_NHWC) if (images_NHWC == grey_NHWC).all() else images_NHWC
 
 
 def some(items: list[str]) -> str:
-    """The first five, for an error message."""
+    """The first five items in one line, for an error message."""
     return ", ".join(items[:5]) + ", ..." * (len(items) > 5) if items else "none"
 
 
 def shown(path: Path, root: Path) -> str:
-    """A file's name below a folder, for a message: what cannot be printed in a line is escaped."""
+    """A file's path relative to a folder, for a one-line message (see :func:`printable`)."""
     return printable(path.relative_to(root))
 
 
 def printable(path: Path) -> str:
+    """A path as text in which line breaks and other unprintable characters are escaped."""
     text = path.as_posix()
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,4 +1,7 @@
-"""The same images on both sides of a split, found by their pixels: files of other names, copies, links."""
+"""Finds images that both the victim and the attacker have, by comparing pixels.
+
+Copies under other file names are found too.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mipoison.data.datasets import DataError, RawImages
+from mipoison.data.images import DataError
+from mipoison.data.sources import RawImages
 
 
 def shared_images(raw: RawImages, rows: Mapping[str, np.ndarray]) -> str:
-    """How many of the attacker's images show the same pixels as a private one; '' for none.
+    """Describe in one line how many of the attacker's images equal a private one; '' if none does.
 
-    Of an explicit split all images of both folders are compared, of another what its parts hold.
+    If the user stated the split with two folders, all images of both are compared; else the chosen parts.
 
     Args:
-        rows: name of the part -> row numbers in the raw arrays.
+        raw: the data set. rows: name of the part (``private_train``, ...) -> row numbers in the raw arrays.
 
     Raises:
-        DataError: more than half: an attacker who trains on the private images measures nothing.
+        DataError: more than half of the attacker's images are private ones. An attacker trained on the
+            private images themselves says nothing about what the API leaks.
     """
     if raw.public_N is not None:
         private, attack = np.flatnonzero(~raw.public_N), np.flatnonzero(raw.public_N)

@@ -1,9 +1,9 @@
-"""The four-way split: private train and test, the attacker's train and test.
+"""Splits a data set into four parts: the victim's images for training and testing, and the attacker's.
 
-A split is a pure function of the data set's content, `auxiliary`, `seed` and `limit`, not of the path that it
-came from. Its fingerprint goes into every record.
+A split is a function of the data set's content and of `auxiliary`, `seed` and `limit`; the path that the
+files were read from has no influence. The split's fingerprint is written into every record.
 
-Shape suffixes: N images, C channels, H height, W width; m private classes.
+Shape suffixes: N images, C channels, H height, W width, K labels; m is the number of private classes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipoison.data.datasets import DATASETS, DataError, RawImages, load_dataset, parse_name
-from mipoison.data.images import some
+from mipoison.data.datasets import DATASETS, load_dataset, parse_name
+from mipoison.data.drawing import Groups, choose_rows, halve_classes
+from mipoison.data.images import DataError, some
 from mipoison.data.overlap import shared_images
+from mipoison.data.sources import RawImages
 from mipoison.randomness import role_seed
 
 Auxiliary = Literal["same", "disjoint"]
 AUXILIARY = ("same", "disjoint")
+"""Which images the attacker has: other images of the private classes, or images of other classes."""
 PARTS = ("private_train", "private_test", "attack_train", "attack_test")
-
-Groups = list[np.ndarray]  # one array of row numbers a class
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images and labels of one part.
+    """Images and labels of one part of a split.
 
     Attributes:
-        x_NCHW: float32 in [0, 1].
-        y_N: int64.
+        x_NCHW: images, float32 in [0, 1].
+        y_N: labels, int64.
+
+    Raises:
+        ValueError: another type or shape.
     """
 
     x_NCHW: Tensor
@@ -58,14 +62,17 @@ class Split:
     """One data set in four parts that share no image file.
 
     Attributes:
-        dataset: the name as given, with its path; `auxiliary`, `seed`: likewise.
-        private_train, private_test: D_cla; labels 0 to m-1.
-        attack_train, attack_test: D_inv; labels m to n_open_classes-1 (`disjoint`) or 0 to m-1 (`same`).
-        n_classes: m.
-        n_open_classes: private and attack classes together.
-        fingerprint: 16 hexadecimal digits, SHA-256 of the four parts' pixels and labels and of the settings.
-        pixel_scale: the paper's reconstruction error over MSE in [0, 1], or None.
-        content: see `RawImages`. notes: likewise, and how many of the attacker's images are private ones too.
+        dataset: the name as the user gave it, with its path. auxiliary, seed: see :func:`make_split`.
+        private_train, private_test: the victim's images (the paper's D_cla); labels 0 to m-1.
+        attack_train, attack_test: the attacker's images (the paper's D_inv); labels m to n_open_classes-1
+            (`disjoint`) or 0 to m-1 (`same`).
+        n_classes: m, the number of private classes.
+        n_open_classes: number of private and attack classes together.
+        fingerprint: 16 hexadecimal digits of the SHA-256 of the four parts' pixels and labels and of the
+            settings.
+        pixel_scale: see `DatasetSpec`.
+        content: see `RawImages`.
+        notes: see `RawImages`; they also say how many of the attacker's images are private ones.
     """
 
     dataset: str
@@ -91,11 +98,12 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which image goes where, before any pixel is converted.
+    """Which image belongs to which part; the images themselves are not copied yet.
 
     Attributes:
         rows: name of the part (`PARTS`) -> row numbers in the raw arrays, in random order.
-        private_ids, attack_ids: raw labels of the private and the attacker's classes; new labels count them.
+        private_ids, attack_ids: raw labels of the private and of the attacker's classes, sorted; a class's
+            new label is its position there (plus m for the attacker's under `disjoint`).
     """
 
     rows: dict[str, np.ndarray]
@@ -118,16 +126,17 @@ def make_split(
 
     Args:
         dataset: a name of `mipoison.data.datasets.DATASETS`.
-        auxiliary: `disjoint`: the attacker's images show other classes than the private ones (the paper);
-            `same`: other images of the private classes (Yang et al. 2019).
-        seed: draws the private identities, the 80/20 splits, the order, and what a limit keeps.
+        auxiliary: `disjoint`: the attacker's images are of other classes than the private ones (the paper);
+            `same`: they are other images of the private classes (Yang et al. 2019).
+        seed: draws the private identities, the 80/20 splits, the order, and which images a limit keeps.
         data_root: see `load_dataset`.
         download: see `load_dataset`.
-        limit: at most so many training images, private and attacker's each, as even over the classes as their
-            sizes allow, and in each test part a quarter of it, rounded up. A smaller limit keeps a subset of
-            what a larger one keeps. None: all.
+        limit: largest number of training images, for the victim and for the attacker each; each test part
+            has at most a quarter of it, rounded up. The images are spread over the classes as evenly as
+            their sizes allow, and a smaller limit keeps a subset of those of a larger one. None keeps all.
         image_size: see `load_dataset`.
-        all_private: with `same`, every class is private instead of the first half. Of a `folder` that is so.
+        all_private: with `same`, all classes are private instead of the first half. For the kind `folder`
+            they always are.
 
     Raises:
         DataError: a setting or the data cannot be used; one line.
@@ -178,10 +187,12 @@ def plan_split(
     limit: int | None = None,
     all_private: bool = False,
 ) -> Plan:
-    """Decide which image goes where: `make_split` without the pixels.
+    """Decide which image belongs to which part; :func:`make_split` then copies the images.
 
-    An explicit split (`RawImages.public_N`) decides the sides; else classes (`disjoint`) or halves of each
-    class (`same`) do.
+    If the user stated the split with two folders (`RawImages.public_N`), it is followed. Otherwise the
+    attacker gets other classes (`disjoint`) or half of the images of each private class (`same`).
+
+    Args: see :func:`make_split`.
 
     Raises:
         DataError: a setting cannot be used, or a class has too few images for all its parts.
@@ -194,7 +205,7 @@ def plan_split(
     private_ids, other_ids = np.sort(order[:n_private]), np.sort(order[n_private:])
 
     def by_label(side_N: np.ndarray) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """Rows of each label on one side, for training and for testing."""
+        """Label -> its rows on one side of the split, for training and for testing."""
         train: dict[int, np.ndarray] = {}
         test: dict[int, np.ndarray] = {}
         for label in range(n_labels):
@@ -221,7 +232,7 @@ def plan_split(
         for kind, rows_of in zip(("train", "test"), by_label(np.ones(len(raw.labels_N), bool)), strict=True):
             private = [rows_of[int(label)] for label in private_ids]
             if auxiliary == "same":
-                private, attack = _deal(private)
+                private, attack = halve_classes(private)
             else:
                 attack = [rows_of[int(label)] for label in other_ids]
             groups |= {f"private_{kind}": private, f"attack_{kind}": attack}
@@ -231,22 +242,25 @@ def plan_split(
     chosen = {}
     for part in PARTS:
         part_rng = _rng(seed, raw.name, auxiliary, "split", part)
-        chosen[part] = _choose(groups[part], quota[part.partition("_")[2]], part_rng)
+        chosen[part] = choose_rows(groups[part], quota[part.partition("_")[2]], part_rng)
     return Plan(chosen, private_ids, attack_ids)
 
 
 def halves(part: Part, *, seed: int) -> tuple[Part, Part]:
-    """Two disjoint halves, D1 and D2, of a part: sizes differ by one at most, in total and in each class."""
+    """Split a part into two disjoint halves, D1 and D2, drawn by seed.
+
+    Their sizes differ by one at most, in total and in each class.
+    """
     rng = _rng(seed, "halves")
     labels_N = part.y_N.cpu().numpy()
     groups = [rng.permutation(np.flatnonzero(labels_N == label)) for label in np.unique(labels_N)]
-    rows = [torch.from_numpy(_choose(half, None, rng)) for half in _deal(groups)]
+    rows = [torch.from_numpy(choose_rows(half, None, rng)) for half in halve_classes(groups)]
     first, second = (Part(part.x_NCHW[r], part.y_N[r]) for r in rows)
     return first, second
 
 
 def describe(split: Split) -> str:
-    """One line for tables and logs."""
+    """The split in one line, for tables and logs."""
     classes = f"{split.n_classes} private"
     if split.auxiliary == "disjoint":
         classes += f" + {split.n_open_classes - split.n_classes} attack"
@@ -260,7 +274,11 @@ def describe(split: Split) -> str:
 
 
 def _explicit_sides(raw: RawImages, auxiliary: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the private and of the public folder; `same` wants them equal, `disjoint` without overlap."""
+    """Labels of the private and of the public folder.
+
+    Raises:
+        DataError: they differ (with `same`) or overlap (with `disjoint`).
+    """
     assert raw.public_N is not None
     private_ids, public_ids = np.unique(raw.labels_N[~raw.public_N]), np.unique(raw.labels_N[raw.public_N])
     if auxiliary == "same":
@@ -308,31 +326,6 @@ def _check_sizes(raw: RawImages, groups: dict[str, Groups], auxiliary: str, limi
 
 def _rng(seed: int, *role: str) -> np.random.Generator:
     return np.random.default_rng(role_seed(seed, *role))
-
-
-def _deal(groups: Groups) -> tuple[Groups, Groups]:
-    """Each class in two halves; odd images go to either side in turn, so that the totals stay level."""
-    first, second, turn = [], [], 0
-    for rows in groups:
-        first.append(rows[turn::2])
-        second.append(rows[1 - turn :: 2])
-        turn = (turn + len(rows)) % 2
-    return first, second
-
-
-def _choose(groups: Groups, quota: int | None, rng: np.random.Generator) -> np.ndarray:
-    """At most `quota` rows (None: all), as even over the classes as their sizes allow, in random order."""
-    if not groups:
-        return np.empty(0, np.int64)
-    sizes = np.array([len(rows) for rows in groups])
-    turn = rng.permutation(len(groups))  # who comes first where the quota does not divide
-    goal = int(sizes.sum()) if quota is None else min(quota, int(sizes.sum()))
-    taken = np.zeros_like(sizes)
-    while left := goal - int(taken.sum()):
-        waiting = turn[taken[turn] < sizes[turn]]
-        waiting = waiting if left >= len(waiting) else waiting[:left]
-        taken[waiting] += np.minimum(left // len(waiting), sizes[waiting] - taken[waiting])
-    return rng.permutation(np.concatenate([rows[:n] for rows, n in zip(groups, taken, strict=True)]))
 
 
 def _to_float(pixels_NHWC: np.ndarray) -> Tensor:

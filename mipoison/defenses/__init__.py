@@ -1,7 +1,7 @@
 """Post-processing defenses. ``DEFENSES`` maps a name to its configuration class; there is no other table.
 
-To add one: write a file with a configuration (a ``make()``, ``KNOBS`` for the sweep) and a class, and add a
-line here.
+To add a defense, write a file with its configuration (``make()``, and ``KNOBS`` for the search) and its
+class, and add a line here.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ DEFENSES: dict[str, type[Config]] = {
 }
 
 ANCHORS = ("label-only", "none")
-"""Always evaluated, never searched: the floor, and no defense at all."""
+"""Defenses that every study evaluates and no search tunes: the label alone, and no defense at all."""
 
 
 def retraining() -> list[str]:
-    """Defenses that replace the victim: no post-processing units, and nothing for a victim that is given."""
+    """Names of the defenses that retrain the victim. They cannot protect a classifier that is given."""
     return [name for name, config in DEFENSES.items() if config().make().retrains]

@@ -23,7 +23,7 @@ from mipoison.simplex import label_of, project_release, project_tangent
 class AdvExaConfig(AlignedConfig):
     """Signed ascent on the reconstruction loss with a label modifier.
 
-    Attributes: see AlignedConfig. ``randomness`` has no effect: nothing is drawn.
+    Attributes: see AlignedConfig. ``randomness`` has no effect, because this defense draws nothing.
     """
 
     SOURCE: ClassVar[str] = "Wen et al. 2021, as described"
@@ -35,17 +35,18 @@ class AdvExaConfig(AlignedConfig):
 
 
 def restore_label(z_NK: Tensor, label_N: Tensor) -> Tensor:
-    """The label modifier: where another score has become the largest, it changes places with the label's."""
+    """The label modifier: if another score has become the largest, it is swapped with the label's score."""
     top_N1, own_N1 = z_NK.argmax(1, keepdim=True), label_N[:, None]
     largest, own = z_NK.gather(1, top_N1), z_NK.gather(1, own_N1)
     return z_NK.scatter(1, top_N1, own).scatter(1, own_N1, largest)
 
 
 class AdvExa(SubstituteDefense):
-    """A signed step, the label modifier, rescaling to the budget; repeated, then projected once.
+    """Repeats a signed step, the label modifier and rescaling to the budget; then projects once.
 
-    The original's code is not public; order and step follow the paper's description. A sign step has the l2
-    length ``step * budget``; the final projection makes a simplex of what rescaling left beside it.
+    The original's code is not public. Order and length of the steps follow the paper's description. A signed
+    step has the l2 length ``step * budget``. Rescaling can leave the simplex; the final projection returns to
+    it.
     """
 
     def __init__(self, config: AdvExaConfig) -> None:
@@ -62,7 +63,7 @@ class AdvExa(SubstituteDefense):
         label_N, clean_NK = label_of(c_NK), c_NK.double()
         z_NK = clean_NK
         for _ in range(cfg.rounds):
-            inside_NK = z_NK.clamp_min(0).to(c_NK)  # log features need scores
+            inside_NK = z_NK.clamp_min(0).to(c_NK)  # log features need scores of 0 or more
             sign_NK = project_tangent(loss_gradient(self.substitute, inside_NK, x_NCHW).double().sign())
             length_N1 = sign_NK.norm(dim=1, keepdim=True).clamp_min(1e-300)
             z_NK = restore_label(z_NK + cfg.step * cfg.budget * sign_NK / length_N1, label_N)

@@ -1,4 +1,4 @@
-"""What most defenses share: touch every vector, keep no state, draw keyed randomness."""
+"""Base classes and settings that most defenses share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 
 Randomness = Literal["keyed", "fresh"]
-"""``keyed``: the same image gets the same noise (a secret keys it); ``fresh``: new noise each time."""
+"""``keyed``: the same image gets the same noise, keyed by a secret. ``fresh``: new noise each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,9 @@ class AlignedConfig(DescentConfig):
 
     Attributes:
         budget, rounds, step, randomness: see DescentConfig.
-        substitute_features, substitute_extra_blocks, substitute_data: the substitute inversion model (``log``
-            or ``raw``; TCNN blocks beyond the standard; trained on ``D1``, ``D2`` or ``all`` of D_inv).
+        substitute_features: input of the substitute inversion model, ``log`` or ``raw`` scores.
+        substitute_extra_blocks: its TCNN blocks beyond the standard number, 0 to 3.
+        substitute_data: what it is trained on: ``D1``, ``D2`` (halves) or ``all`` of D_inv.
     """
 
     substitute_features: Literal["log", "raw"] = "log"
@@ -69,20 +70,23 @@ class AlignedConfig(DescentConfig):
 
 
 class AlignedDefense:
-    """Keeps the engine that a defense was made with for as long as substitute and target stay the same."""
+    """A defense with a substitute, a target gradient, and an engine that aligns with it.
+
+    The engine is kept for as long as substitute and target stay the same objects.
+    """
 
     substitute: InversionNet
     target: list[Tensor]
     _engine: Engine | None = None
 
     def engine_for(self, name: str, scope: str = "sample", objective: str = "cosine") -> Engine:
-        """The engine, made at first use; its ``name`` says what ``auto`` stands for here."""
+        """The engine, made at first use. Its ``name`` says which one ``auto`` chose."""
         if self._engine is None or not self._engine.serves(self.substitute, self.target):
             self._engine = make_engine(name, self.substitute, self.target, scope=scope, objective=objective)
         return self._engine
 
     def mean_cosine(self, c_NK: Tensor, x_NCHW: Tensor, scope: str = "sample") -> float | None:
-        """Mean cosine to the target, always measured by the reference engine; None for no vectors."""
+        """Mean cosine to the target, always computed by the reference engine; None for no vectors."""
         if len(c_NK) == 0:
             return None
         engine = make_engine("double-backward", self.substitute, self.target, scope=scope)
@@ -90,29 +94,37 @@ class AlignedDefense:
 
 
 class BaseDefense:
-    """A defense without fitting that touches every vector; subclasses implement :meth:`protect`."""
+    """A defense that needs no fitting, may change every vector and draws nothing.
+
+    Subclasses implement :meth:`protect`, and override what differs. The attributes are those of
+    :class:`mipoison.protocols.Defense`.
+    """
 
     keeps_label: bool = True
+    draws: bool = False
     fresh: bool = False
     retrains: bool = False
     couples: bool = False
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Nothing to prepare."""
+        """Does nothing."""
 
     def state(self) -> dict[str, Tensor]:
-        """What :meth:`protect` needs of what :meth:`fit` left, by name. Never a secret."""
+        """The tensors that :meth:`fit` left and :meth:`protect` needs, by name. Never a secret."""
         return {}
 
     def load_state(self, state: State) -> None:
-        """Put back what :meth:`state` gave (tensors on the device to compute on), in place of :meth:`fit`.
+        """Take over what :meth:`state` returned, in place of :meth:`fit`.
+
+        Args:
+            state: tensors on the device to compute on.
 
         Raises:
-            KeyError, ValueError, RuntimeError: tensors of something else.
+            KeyError, ValueError, RuntimeError: these are not this defense's tensors.
         """
 
     def pick(self, c_NK: Tensor) -> Tensor:
-        """All of them (S(x) = 1 in Eq. 3)."""
+        """All vectors (S(x) = 1 in Eq. 3)."""
         return torch.ones(len(c_NK), dtype=torch.bool, device=c_NK.device)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
@@ -120,12 +132,12 @@ class BaseDefense:
         raise NotImplementedError
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        """Mean cosine to the defense's target gradient here; None for defenses that align nothing."""
+        """Mean cosine of these vectors' gradients to the target gradient; None if there is no target."""
         return None
 
 
 class SubstituteDefense(BaseDefense):
-    """A defense that keeps one substitute, and perhaps a target gradient in its parameters."""
+    """A defense that keeps one substitute, and possibly a target gradient (one tensor a parameter)."""
 
     substitute: InversionNet
     target: list[Tensor]

@@ -1,4 +1,4 @@
-"""Label-only: one-hot vectors. The floor: what the label gives away, no perturbation can hide."""
+"""Label-only: one-hot vectors. No defense that keeps the label can leak less than the label does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mipoison.simplex import label_of
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOnlyConfig(Config):
-    """One-hot vector of the label; the floor under every label-preserving defense."""
+    """One-hot vector of the label: the least leakage that a label-preserving defense can have."""
 
     def make(self) -> LabelOnly:
         return LabelOnly()

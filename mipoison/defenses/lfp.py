@@ -1,8 +1,10 @@
 """LFP: label-flipping poisoning of a few vectors (Zhou et al., Section V-C).
 
-The paper picks a share of a batch. A server answers single requests, and of one query a small share is none:
-who asks one image at a time would be answered cleanly. So each query is picked by itself, by a coin that the
-secret keys; the paper's choice is a switch. Shape suffixes: N queries, K classes, CHW image.
+The paper picks a share of a batch. A server answers single requests, and a small share of one query is no
+query: an attacker who asks one image at a time would get clean vectors. So by default each query is picked by
+itself, by a coin toss that the secret keys. The paper's choice is ``picks="request"``.
+
+Shape suffixes: N queries, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ class LFPConfig(AlignedConfig):
     Attributes:
         ratio: share of the vectors that are poisoned, in (0, 1).
         threshold: candidates have a maximum below it, in (0, 1].
-        picks: ``query``: every candidate by its own keyed coin, so often that of the defender's public images
-            the share ``ratio`` is poisoned (fewer where there are fewer candidates); its answer depends on no
-            other query. ``request``: the paper's, the share ``ratio`` of each request, balanced over classes
-            and aligned together: a request of one image is answered cleanly.
-        swap: exchange the two top scores, keep the maximum there, reverse the rest (else reverse all).
+        picks: ``query``: each candidate is picked by its own keyed coin toss, with the probability that
+            poisons the share ``ratio`` of the defender's public images (fewer if there are fewer candidates).
+            Its answer depends on no other query. ``request``, as in the paper: the share ``ratio`` of each
+            request is picked, balanced over classes and aligned together. A request of one image is answered
+            with its clean vector.
+        swap: exchange the two largest scores, keep the maximum there, and reverse the ranks of the rest. If
+            false, all ranks are reversed.
         budget: l2 bound of the fine-tuning around the reversed vector, [0, 1.5].
         rounds: alignment rounds of the fine-tuning (0: none). step: length of a step relative to the budget.
         engine: see LPAConfig. randomness, substitute_...: see AlignedConfig.
@@ -73,8 +77,8 @@ class LFPConfig(AlignedConfig):
 def pick_candidates(c_NK: Tensor, ratio: float, threshold: float) -> Tensor:
     """Bool (N,): ``round(ratio N)`` vectors below the threshold, class-balanced, least confident first.
 
-    Each label's vectors are ranked from the least confident; picks go round the labels rank by rank. Vectors
-    above the threshold top up where candidates are too few.
+    Each label's vectors are ranked from the least confident on. The first of every label are picked, then the
+    second, and so on. Vectors above the threshold are picked only if there are too few below it.
     """
     n = len(c_NK)
     wanted = round(ratio * n)
@@ -93,17 +97,18 @@ def pick_candidates(c_NK: Tensor, ratio: float, threshold: float) -> Tensor:
 
 
 def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
-    """The same scores with ranks reversed: the largest goes to the least class, and so on.
+    """The same scores with ranks reversed: the class with the least score gets the largest one, and so on.
 
-    With ``swap`` the largest goes to the second class and stays there, and the others are reversed.
+    With ``swap`` the class with the second score gets the largest one, and the ranks of the others are
+    reversed.
     """
     if c_NK.shape[1] < 2:
         return c_NK.clone()
     scores_NK, classes_NK = c_NK.sort(dim=1, descending=True, stable=True)
     if swap:
         first, second, rest = classes_NK[:, :1], classes_NK[:, 1:2], classes_NK[:, 2:]
-        # After the exchange class `second` holds the maximum; the others, `first` (now second) downwards,
-        # reverse.
+        # After the exchange class `second` has the maximum. The ranks of the others, from `first` (now
+        # second) on, are reversed.
         classes_NK = torch.cat([second, torch.cat([first, rest], 1).flip(1)], 1)
     else:
         classes_NK = classes_NK.flip(1)
@@ -111,7 +116,7 @@ def reverse_ranks(c_NK: Tensor, swap: bool) -> Tensor:
 
 
 class LFP(AlignedDefense, SubstituteDefense):
-    """Reverses the ranks of a few vectors, then aligns them: each by itself, or with the clean rest."""
+    """Reverses the ranks of a few vectors, then aligns each by itself, or together with the clean rest."""
 
     keeps_label = False
 
@@ -119,10 +124,11 @@ class LFP(AlignedDefense, SubstituteDefense):
         self.config = config
         self.fresh = config.randomness == "fresh"
         self.couples = config.picks == "request"
+        self.draws = not self.couples or (config.budget > 0 and config.rounds > 0)
         self.scope = "batch" if self.couples else "sample"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Train or load the substitute, compute the target gradient over D_cla train and weigh the coin."""
+        """Train or load the substitute, and compute the target gradient and the coin's probability."""
         cfg = self.config
         self.substitute = view.substitute(cfg.substitute())
         self.target = target_gradient(
@@ -131,7 +137,7 @@ class LFP(AlignedDefense, SubstituteDefense):
         if not self.couples:
             c_NK, _ = view.substitute_data(cfg.substitute())
             share = float((c_NK.max(1).values < cfg.threshold).double().mean())
-            # Not all candidates lie among the public images: where none does, all that come are poisoned.
+            # If less than the share `ratio` of the public images are candidates, all are poisoned.
             self.coin = torch.tensor(cfg.ratio / max(share, cfg.ratio), dtype=torch.float64)
 
     def state(self) -> dict[str, Tensor]:
@@ -143,7 +149,7 @@ class LFP(AlignedDefense, SubstituteDefense):
             self.coin = state["coin"]
 
     def pick(self, c_NK: Tensor) -> Tensor:
-        """The vectors of one request that are poisoned; with ``picks="query"`` those that may be."""
+        """The vectors of one request that are poisoned; with ``picks="query"``, the candidates."""
         cfg = self.config
         if self.couples:
             return pick_candidates(c_NK, cfg.ratio, cfg.threshold)

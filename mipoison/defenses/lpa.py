@@ -25,20 +25,21 @@ class LPAConfig(AlignedConfig):
 
     Attributes:
         budget: l2 bound on c' - c, [0, 1.5]; 0 releases the clean vector.
-        rounds: optimisation rounds R, at least 0 (0 leaves the random start d0: matched noise).
+        rounds: optimisation rounds R, at least 0. With 0 the random start d0 is released: noise of the same
+            length.
         step: length of a step relative to the budget, alpha in (0, 2].
-        scope: ``sample`` aligns each query alone (a server must not couple users), ``batch`` one chunk of 128
-            together (the paper's wording).
+        scope: ``sample`` aligns each query by itself, so that no user's answer depends on another's query.
+            ``batch`` aligns a chunk of 128 together, as the paper words it.
         objective: ``cosine`` (Eq. 7), ``distance`` (||t - g||^2, the paper's Poi_MSE) or ``frozen`` (the
-            cosine's gradient without its second term: cheaper, see study/PERFORMANCE.md).
-        target: ``private`` (t = grad of -L over D_cla train), ``flipped`` (its negative) or ``random`` (a
-            Gaussian direction): the two controls show what the direction itself is worth.
-        loss: the defender's L, ``mse`` or ``psnr``: what the substitute is trained on. The target does not
-            depend on it: over a set the gradient of -PSNR is a positive multiple of that of MSE, so that
-            with the same substitute every cosine is equal.
-        refresh: rounds that one gradient serves, 1 to 1000. 1 is Algorithm 1, 2 halves the cost: a variant of
-            the method, see study/PERFORMANCE.md for what it reaches.
-        keep_label: project into the cone where the label keeps its maximum.
+            cosine's gradient without its second term, which is cheaper; see study/PERFORMANCE.md).
+        target: ``private`` (t = grad of -L over D_cla train). ``flipped`` (its negative) and ``random`` (a
+            Gaussian direction) are controls that show whether the direction matters.
+        loss: the defender's L, ``mse`` or ``psnr``, on which the substitute is trained. The target's
+            direction does not depend on it: the gradient of -PSNR over a set is a positive multiple of that
+            of MSE.
+        refresh: number of rounds that use one gradient, 1 to 1000. 1 is Algorithm 1. 2 halves the cost; see
+            study/PERFORMANCE.md for its effect.
+        keep_label: project onto the vectors whose maximum is the clean label.
         engine: how gradients are computed (see mipoison.alignment.ENGINES); ``auto``: the fastest here.
         randomness, substitute_...: see AlignedConfig.
     """
@@ -71,10 +72,10 @@ class LPAConfig(AlignedConfig):
 
 
 def unit_rows(g_NK: Tensor) -> Tensor:
-    """Rows scaled to length one in float64, zero rows left zero.
+    """Rows scaled to length one, in float64. Rows of zeros stay zero.
 
-    Divided by the largest entry first: through log features a score of 1e-20 has a gradient whose square
-    overflows.
+    Rows are divided by their largest entry first, because the square of a gradient overflows where log
+    features have a score of 1e-20.
     """
     g_NK = torch.nan_to_num(g_NK.double(), nan=0.0, posinf=1e300, neginf=-1e300)
     g_NK = g_NK / g_NK.abs().amax(1, keepdim=True).clamp_min(1e-300)
@@ -94,10 +95,11 @@ def descend(
 
     Args:
         config: budget, rounds, step.
-        c_NK: clean vectors. rng: draws the start, the same one for all defenses that descend.
-        gradient: of the objective in the released vectors (N, K); its tangential direction alone counts.
-        keep_label: project into the cone where the label keeps its maximum.
-        refresh: rounds that one gradient serves, at least 1.
+        c_NK: clean vectors.
+        rng: draws the start, which is the same for all defenses that descend.
+        gradient: of the objective in the released vectors (N, K). Only its direction on the simplex counts.
+        keep_label: project onto the vectors whose maximum is the clean label.
+        refresh: number of rounds that use one gradient, at least 1.
     """
     if config.budget == 0 or len(c_NK) == 0:
         return c_NK.clone()
@@ -118,6 +120,7 @@ class LPA(AlignedDefense, SubstituteDefense):
     def __init__(self, config: LPAConfig) -> None:
         self.config = config
         self.keeps_label = config.keep_label
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
         self.couples = config.scope == "batch"
 

@@ -1,4 +1,4 @@
-"""Amortised LPA: a variational encoder-decoder, one forward pass a query (Zhou et al., Section VIII)."""
+"""Amortised LPA: a variational encoder-decoder answers with one forward pass (Zhou et al., Section VIII)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class LPAAmortisedConfig(Config):
 
     Attributes:
         budget: l2 length of the perturbation before the simplex and the label cut it, [0, 1.5].
-        target: ``own`` turns each query's training gradient against its own clean one (the paper's VAE, with
-            the sign of LPA's target, which is a gradient of -L; with the other sign its optimum would be to
-            change nothing). ``private`` aligns with LPA's target over D_cla train.
+        target: ``own``: each query's training gradient is turned against that of its clean vector. This is
+            the paper's VAE with the sign of LPA's target, a gradient of -L; with the other sign the best it
+            could do is to change nothing. ``private``: aligned with LPA's target over D_cla train.
         substitute_features, substitute_data: the substitute inversion model, see AlignedConfig.
         hidden, latent: units of the network. steps, batch, lr: its training. kl: weight of the divergence.
         randomness: ``keyed`` or ``fresh`` draw of the latent code.
@@ -74,17 +74,18 @@ class LPAAmortisedConfig(Config):
 class LPAAmortised(BaseDefense):
     """``c' = project(c + budget * G(c, z))``, G trained on the alignment of what it releases.
 
-    Trained on the defender's public share. The projection is exact and not differentiable: the objective's
-    gradient is taken at the released vector and handed to the network as it is (straight through), scaled to
-    unit length, as LPA's own steps are.
+    G is trained on the defender's share of public images. The projection is exact and not differentiable. So
+    the objective's gradient is computed at the released vector, scaled to unit length as LPA's steps are, and
+    passed to the network as if there were no projection (straight through).
     """
 
     def __init__(self, config: LPAAmortisedConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def _gradient(self, z_NK: Tensor, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
-        """Of what is minimised: cos(g(z), g(c)) for ``own``, 1 - cos(t, g(z)) for ``private``."""
+        """Gradient of the objective: cos(g(z), g(c)) for ``own``, 1 - cos(t, g(z)) for ``private``."""
         if self.config.target == "own":
             return angle_samples(self.substitute, z_NK, c_NK, x_NCHW).gradient_NK
         return self._engine(self.config.engine).gradient(z_NK, x_NCHW)
@@ -126,7 +127,7 @@ class LPAAmortised(BaseDefense):
         self.generator = net.requires_grad_(False).eval().to(device)
 
     def state(self) -> dict[str, Tensor]:
-        """The generator alone: substitute and target have done their work in training."""
+        """The generator only: substitute and target are needed in training and not afterwards."""
         return module_state("generator", self.generator)
 
     def load_state(self, state: State) -> None:
@@ -146,8 +147,11 @@ class LPAAmortised(BaseDefense):
         return project_release(c_NK.double() + self.config.budget * d_NK, c_NK, self.config.budget)
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
-        """Mean cosine to the private target; None for ``own``, whose targets are the clean answers' own, and
-        once loaded from a state."""
+        """Mean cosine to the private target.
+
+        None for ``own``, which has no such target, and for a defense that was loaded from a state, which does
+        not contain the target.
+        """
         if self.config.target == "own" or len(c_NK) == 0 or not hasattr(self, "aim"):
             return None
         return float(self._engine("double-backward").align(c_NK, x_NCHW).cosine_N.mean())

@@ -1,7 +1,7 @@
-"""Controls of LPA: the same code, budget and random start, with the one thing changed that should matter.
+"""Controls of LPA: the same code, budget and random start, but another target gradient or image.
 
-If LPA owes something to the direction of its target gradient, it has to beat these at equal distortion. They
-are families of their own, so that a sweep tunes them as it tunes LPA.
+If the direction of LPA's target gradient matters, LPA beats these at equal distortion. They are defenses of
+their own, so that a search tunes them as it tunes LPA.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mipoison.randomness import QueryRandomness
 class LPAFlippedConfig(LPAConfig):
     """Control: LPA with its target gradient negated.
 
-    LPA away from its target: towards what helps the attacker's training, by the substitute's account.
+    LPA away from its target, towards what helps an attacker's training as far as the substitute can tell.
 
     Attributes:
-        target: ``flipped``, nothing else. The others: see LPAConfig.
+        target: always ``flipped``. The others: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = ""
@@ -42,7 +42,7 @@ class LPARandomConfig(LPAConfig):
     LPA towards a Gaussian direction in the substitute's parameters, one for all queries.
 
     Attributes:
-        target: ``random``, nothing else. The others: see LPAConfig.
+        target: always ``random``. The others: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = ""
@@ -70,10 +70,10 @@ class LPAShuffledConfig(LPAConfig):
 
 
 def partners(rng: QueryRandomness) -> Tensor:
-    """For each query the index of another one of the chunk: its successor in an order drawn by the keys.
+    """For each query the index of another query of the chunk: its successor in an order drawn by the keys.
 
-    A cyclic shift leaves none in place (a chunk of one excepted) and does not depend on the order of the
-    chunk, but does on which queries are in it.
+    No query is its own partner, unless the chunk has only one. Partners depend on which queries are in the
+    chunk, and not on their order in it.
     """
     order_N = rng.uniform(1, "lpa shuffle")[:, 0].argsort(stable=True)
     return torch.empty_like(order_N).scatter_(0, order_N, order_N.roll(-1))
@@ -82,14 +82,14 @@ def partners(rng: QueryRandomness) -> Tensor:
 class LPAShuffled(LPA):
     """LPA with shuffled images: ``g(c_i + d; x_j)``, j another query. Its start d0 is that of LPA.
 
-    Answers depend on the chunk (a control, nothing to deploy): a query asked again among others is aligned
-    with another image. A batch of one is shuffled to itself, which is LPA. :meth:`alignment` is measured on
-    the true pairs.
+    This is a control and not meant to be deployed: answers depend on the other queries of the chunk, and a
+    query alone is answered as LPA does. :meth:`alignment` is measured with each query's own image.
     """
 
     def __init__(self, config: LPAConfig) -> None:
         super().__init__(config)
         self.couples = True
+        self.draws = True  # the order of the partners, even with a budget of 0
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return super().protect(c_NK, x_NCHW[partners(rng).to(x_NCHW.device)], picked_N, rng=rng)

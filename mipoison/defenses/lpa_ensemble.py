@@ -26,9 +26,10 @@ class LPAEnsembleConfig(DescentConfig):
 
     Attributes:
         budget, rounds, step, randomness: see DescentConfig.
-        members: ``features`` (log and raw), ``architectures`` (standard and one block more, log features) or
-            ``all`` (both kinds of features with both architectures: four substitutes, four times the cost).
-        substitute_data: the share of D_inv that all are trained on. engine: see LPAConfig.
+        members: ``features`` (log and raw), ``architectures`` (standard and one block more, with log
+            features) or ``all`` (both features with both architectures: four substitutes at four times the
+            cost).
+        substitute_data: the share of D_inv that all substitutes are trained on. engine: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = "Zhou et al., future work"
@@ -59,14 +60,15 @@ class LPAEnsembleConfig(DescentConfig):
 
 
 class LPAEnsemble(BaseDefense):
-    """LPA along the mean of the substitutes' unit gradients: each has one vote, whatever its scale.
+    """LPA along the mean of the substitutes' gradients, each scaled to unit length.
 
-    Through log features a gradient is larger by 1/c than through raw ones: a mean of the gradients themselves
-    would be the log substitutes' alone.
+    A gradient through log features is larger by a factor 1/c than one through raw features. Without the
+    scaling the substitutes with log features would decide the direction.
     """
 
     def __init__(self, config: LPAEnsembleConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:

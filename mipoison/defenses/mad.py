@@ -22,7 +22,7 @@ from mipoison.randomness import QueryRandomness
 class MADConfig(AlignedConfig):
     """Turns each query's training gradient away from the clean one, through a substitute inversion model.
 
-    Attributes: see AlignedConfig; ``rounds=0`` leaves the random start, matched noise.
+    Attributes: see AlignedConfig; with ``rounds=0`` the random start is released, noise of the same length.
     """
 
     SOURCE: ClassVar[str] = "Orekondy et al. 2020, adapted"
@@ -36,13 +36,15 @@ class MADConfig(AlignedConfig):
 class MAD(SubstituteDefense):
     """Turns each query's training gradient as far as the budget allows: ``min_d cos(g(c + d; x), g(c; x))``.
 
-    Two things differ from the paper, whose attacker trains a classifier on the released vectors: the gradient
-    is that of the substitute inversion model's reconstruction loss, and the maximum is sought by projected
-    descent from LPA's random start (at d = 0 the gradient vanishes) instead of among the simplex's corners.
+    The paper's attacker trains a classifier on the released vectors. Here two things differ. The gradient is
+    that of a substitute inversion model's reconstruction loss. The optimum is sought by projected descent
+    from LPA's random start, since the gradient vanishes at d = 0, instead of among the corners of the
+    simplex.
     """
 
     def __init__(self, config: MADConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:

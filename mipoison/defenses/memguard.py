@@ -25,13 +25,13 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class MemGuardConfig(Config):
-    """MemGuard-style: least noise that leaves a membership classifier (private or public?) undecided.
+    """MemGuard-style: the least noise that leaves a classifier of private and public vectors undecided.
 
     Attributes:
         budget: l2 bound on c' - c, [0, 1.5].
         rounds: steps towards the membership classifier's boundary, 0 to 1000.
         hidden: units of the classifier. steps: Adam steps. batch: vectors per step.
-        public_data: the share of D_inv whose clean vectors are the non-members.
+        public_data: the share of D_inv whose clean vectors stand for non-members.
     """
 
     SOURCE: ClassVar[str] = "Jia et al. 2019, adapted"
@@ -59,19 +59,20 @@ class MemGuardConfig(Config):
 
 
 class MemGuard(BaseDefense):
-    """The least noise, by Newton's steps on the tangent, that leaves a membership classifier undecided.
+    """The least noise that leaves a membership classifier undecided, found by Newton steps on the simplex.
 
-    The defender's classifier h tells private vectors (members) from public ones; each vector moves along
-    ``-h P grad h / |P grad h|^2`` towards ``h = 0``, inside budget, simplex and label. A step that makes it
-    more decided is taken back and halved. Unlike the original there is no coin that releases some vectors
-    clean, and the distortion is bounded for each vector instead of in the mean.
+    The defender's classifier h separates private vectors (members) from public ones. Each vector moves along
+    ``-h P grad h / |P grad h|^2`` towards ``h = 0``, within the budget and on the simplex, and keeps its
+    label. A step after which |h| is not smaller is undone, and the next one is half as long. Unlike in the
+    original, no vectors are released clean at random, and the distortion is bounded for each vector instead
+    of in the mean.
     """
 
     def __init__(self, config: MemGuardConfig) -> None:
         self.config = config
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Train the membership classifier; both sides count alike, whatever their sizes."""
+        """Train the membership classifier, with weights that balance the two sides."""
         cfg = self.config
         public_NK = view.substitute_data(SubstituteConfig(data=cfg.public_data))[0].to(view.device)
         private_NK = view.c_private_NK.to(view.device)
@@ -88,7 +89,7 @@ class MemGuard(BaseDefense):
         self.classifier = net.requires_grad_(False)
 
     def _network(self, c_NK: Tensor) -> nn.Sequential:
-        """An untrained classifier that standardises as ``c_NK`` asks."""
+        """An untrained classifier that standardises its inputs by the statistics of ``c_NK``."""
         hidden = self.config.hidden
         return nn.Sequential(
             LogScores(c_NK), nn.Linear(c_NK.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 1)

@@ -21,12 +21,12 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class MIDConfig(Config):
-    """Another victim, retrained with a variational information bottleneck.
+    """The victim is replaced by one that is retrained with a variational information bottleneck.
 
     Attributes:
-        beta: weight of the bottleneck, [0, 10]; the paper's 0.01 (CIFAR-10 0.001).
-        sampling: the bottleneck is stochastic when it serves too: ``keyed`` (one draw per image, keyed by the
-            secret: asked again, the same answer), ``fresh`` (a new draw each time) or ``mean`` (no draw).
+        beta: weight of the bottleneck, [0, 10]. The paper uses 0.01, and 0.001 for CIFAR-10.
+        sampling: of the bottleneck when queries are answered: ``keyed`` (a draw that image and secret
+            determine, the same each time), ``fresh`` (a new draw each time) or ``mean`` (no draw).
     """
 
     SOURCE: ClassVar[str] = "Wang et al. 2020"
@@ -49,8 +49,8 @@ class MIDConfig(Config):
 class MID(BaseDefense):
     """Answers with another classifier, trained on ``CE + beta KL(N(mu, sigma^2) || N(0, I))``.
 
-    No post-processing: the clean vector is ignored, and its distance to the answer is the distance between
-    two classifiers.
+    This is not post-processing. The clean vector is ignored, and the distortion is the distance between two
+    classifiers' answers.
     """
 
     keeps_label = False
@@ -58,10 +58,11 @@ class MID(BaseDefense):
 
     def __init__(self, config: MIDConfig) -> None:
         self.config = config
+        self.draws = config.sampling != "mean"
         self.fresh = config.sampling == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Retrain on the private images, or load the network that was."""
+        """Retrain on the private images, or load the retrained network."""
         cfg, victim = self.config, view.victim
         shape = view.x_private_NCHW.shape[1:]
         image_shape = (int(shape[0]), int(shape[1]), int(shape[2]))
@@ -77,7 +78,7 @@ class MID(BaseDefense):
             train(net, x, y, loss, steps=victim.steps, batch=victim.batch, lr=victim.lr, rng=rng)
             return net.state_dict()
 
-        # Sampling is how it serves, not how it was trained: one network for all three.
+        # Training does not depend on `sampling`: one stored network serves all three kinds.
         state = view.trained("mid", {"beta": cfg.beta, "victim": victim.flat()}, make)
         with torch.device("meta"):
             net = BottleneckNet(victim, image_shape, view.n_classes)
@@ -88,8 +89,6 @@ class MID(BaseDefense):
         if len(c_NK) == 0:
             return c_NK.clone()
         width = self.network.head.in_features
-        noise_NH = rng.normal(width, "mid").to(x_NCHW)
-        if self.config.sampling == "mean":
-            noise_NH = torch.zeros_like(noise_NH)
+        noise_NH = rng.normal(width, "mid").to(x_NCHW) if self.draws else x_NCHW.new_zeros(len(x_NCHW), width)
         with torch.no_grad():
             return torch.softmax(self.network.logits(x_NCHW, noise_NH), 1).to(c_NK)

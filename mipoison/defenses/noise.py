@@ -64,6 +64,7 @@ class TangentNoise(BaseDefense):
 
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config
+        self.draws = True
         self.fresh = config.randomness == "fresh"
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:

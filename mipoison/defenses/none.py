@@ -1,4 +1,4 @@
-"""No defense: the clean vector is released. The anchor at zero distortion."""
+"""No defense: releases the clean vector. Every study evaluates it, as the point at zero distortion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class NoneConfig(Config):
-    """Releases the clean vector: the anchor at zero distortion."""
+    """Releases the clean vector: the point at zero distortion."""
 
     def make(self) -> NoDefense:
         return NoDefense()

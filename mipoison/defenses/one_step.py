@@ -1,4 +1,4 @@
-"""One-step LPA: the alignment's first-order solution in closed form. No random start, no rounds."""
+"""One-step LPA: the first-order solution of the alignment in closed form, without random start and rounds."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class LPAOneStepConfig(Config):
 
 
 class LPAOneStep(AlignedDefense, SubstituteDefense):
-    """``d = budget * P u / |P u|``, u minus the gradient of ``1 - cos(t, g(c + d; x))`` at d = 0.
+    """``d = budget * P u / |P u|``, where u is minus the gradient of ``1 - cos(t, g(c + d; x))`` at d = 0.
 
-    P is the projection on the simplex tangent. It is the best step to first order; where a score is almost
-    zero, log features bend far within the budget and the first order says little.
+    P projects on the simplex tangent. This step is optimal to first order. Where a score is almost zero, log
+    features change fast within the budget, and the first order is a poor approximation.
     """
 
     def __init__(self, config: LPAOneStepConfig) -> None:

@@ -21,7 +21,8 @@ class OneParaConfig(Config):
     """OnePara-style: exponential mechanism between neighbours in rank, normalised.
 
     Attributes:
-        epsilon: privacy parameter, [1e-3, 1e9]; small draws evenly between the neighbours, large stays at c.
+        epsilon: privacy parameter, [1e-3, 1e9]. With a small value scores are drawn almost uniformly between
+            their neighbours, with a large one close to the clean score.
         randomness: ``keyed`` or ``fresh`` draws.
     """
 
@@ -45,7 +46,8 @@ class OneParaConfig(Config):
 def truncated_laplace(u: Tensor, centre: Tensor, low: Tensor, high: Tensor, rate: float) -> Tensor:
     """Inverse CDF at u in (0, 1) of the density proportional to ``exp(-rate |y - centre|)`` on [low, high].
 
-    ``centre`` lies in [low, high]; all float64 of one shape. An interval without length gives its point.
+    ``centre`` lies in [low, high]. All tensors are float64 and have one shape. If ``low == high``, that value
+    is returned.
     """
     left, right = -torch.expm1(-rate * (centre - low)), -torch.expm1(-rate * (high - centre))  # masses * rate
     mass = u * (left + right)
@@ -56,17 +58,21 @@ def truncated_laplace(u: Tensor, centre: Tensor, low: Tensor, high: Tensor, rate
 
 
 class OnePara(BaseDefense):
-    """Every score is drawn between the mid-points to its neighbours in rank, then the row is normalised.
+    """Draws each score between the mid-points to its neighbours in rank, then normalises the row.
 
-    The mechanism's utility is minus the distance to the score, its sensitivity 1: density proportional to
-    ``exp(-epsilon |y - c_k| / 2)``. Ends: 1 above the largest, 0 below the least. The original's details are
-    not public. The paper reports distortions (0.991, 0.973) beyond what a normalised vector that keeps the
-    label can reach from a one-hot one (0.894 for five classes): its outputs were not normalised, or its
-    metric differs. What an API answers has to be on the simplex, so this one normalises.
+    The mechanism's utility is minus the distance to the score, with sensitivity 1. So the density is
+    proportional to ``exp(-epsilon |y - c_k| / 2)``. The interval of the largest score ends at 1, that of the
+    least at 0.
+
+    The original's details are not public. The paper reports distortions (0.991, 0.973) above the largest that
+    a normalised vector with the same label can have from a one-hot one (0.894 for five classes), so its
+    outputs were not normalised, or its metric differs. An API answers with vectors on the simplex, so this
+    normalises.
     """
 
     def __init__(self, config: OneParaConfig) -> None:
         self.config = config
+        self.draws = True
         self.fresh = config.randomness == "fresh"
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:

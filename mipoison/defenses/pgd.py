@@ -19,9 +19,9 @@ from mipoison.randomness import QueryRandomness
 
 @dataclass(frozen=True, kw_only=True)
 class PGDConfig(AlignedConfig):
-    """Ascent on the substitute's reconstruction loss, label free.
+    """Ascent on the substitute's reconstruction loss; the label may change.
 
-    Attributes: see AlignedConfig; ``rounds=0`` leaves the random start.
+    Attributes: see AlignedConfig; with ``rounds=0`` the random start is released.
     """
 
     SOURCE: ClassVar[str] = "Zhou et al., baseline"
@@ -48,6 +48,7 @@ class PGD(SubstituteDefense):
 
     def __init__(self, config: PGDConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:

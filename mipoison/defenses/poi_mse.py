@@ -12,12 +12,11 @@ from mipoison.defenses.lpa import LPAConfig
 class PoiMSEConfig(LPAConfig):
     """LPA with ``||t - g||^2`` in place of the cosine.
 
-    Only the direction of a step counts, so the objective's scale does not matter. The target is a mean over
-    the private data and much shorter than one query's gradient: most of the objective is |g|^2, that is, it
-    seeks vectors that the substitute already inverts well.
+    The target is a mean over the private data and much shorter than one query's gradient g. So the objective
+    is mostly |g|^2, and the descent moves towards vectors that the substitute already inverts well.
 
     Attributes:
-        objective: ``distance``, nothing else. The others: see LPAConfig.
+        objective: always ``distance``. The others: see LPAConfig.
     """
 
     SOURCE: ClassVar[str] = "Zhou et al., baseline"

@@ -23,8 +23,7 @@ from mipoison.training import seeded, train
 
 @dataclass(frozen=True, kw_only=True)
 class PurifierConfig(Config):
-    """Purifier-style: an autoencoder with a bottleneck, trained on public vectors; label kept by
-    projection.
+    """Purifier-style: an autoencoder with a bottleneck, trained on public vectors; label kept by projection.
 
     Attributes:
         bottleneck: units in the middle, at least 1; no more than K - 1 are used.
@@ -59,7 +58,7 @@ class PurifierConfig(Config):
 
 
 class LogScores(nn.Module):
-    """Log scores, each class shifted and scaled by what ``c_NK`` shows (zero mean, unit variance)."""
+    """Log scores, standardised for each class by mean and standard deviation over ``c_NK``."""
 
     mean: Tensor
     scale: Tensor
@@ -77,9 +76,9 @@ class LogScores(nn.Module):
 class Purifier(BaseDefense):
     """``c' = softmax(G(log c))``, G an autoencoder with a bottleneck, trained to give c back.
 
-    Trained on ``|c' - c|^2 + label_weight * CE(c', label)`` over public vectors, so that a private vector
-    comes out like a public one. The output is projected to where the label is a maximum. Left out of the
-    original: the conditional sampling and label swapping of its later version (AAAI 2023).
+    It is trained on ``|c' - c|^2 + label_weight * CE(c', label)`` over public vectors, to make a private
+    vector look like a public one. The output is projected onto the vectors on which the label is a maximum.
+    The conditional sampling and label swapping of the original's later version (AAAI 2023) are left out.
     """
 
     def __init__(self, config: PurifierConfig) -> None:
@@ -100,7 +99,7 @@ class Purifier(BaseDefense):
         self.autoencoder: nn.Module = net.requires_grad_(False)
 
     def _network(self, c_NK: Tensor) -> nn.Sequential:
-        """An untrained autoencoder that standardises as ``c_NK`` asks."""
+        """An untrained autoencoder that standardises its inputs by the statistics of ``c_NK``."""
         k, hidden = c_NK.shape[1], self.config.hidden
         middle = min(self.config.bottleneck, max(k - 1, 1))
         return nn.Sequential(

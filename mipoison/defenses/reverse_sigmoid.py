@@ -21,8 +21,8 @@ class ReverseSigmoidConfig(Config):
     """``c - beta (sigmoid(gamma logit c) - 1/2)``, normalised, label kept by projection.
 
     Attributes:
-        beta: size of the perturbation, [0, 1]; 0 changes nothing but rounding. Above 1 scores could fall
-            below zero.
+        beta: size of the perturbation, [0, 1]. With 0 scores change in their last bits only. Above 1 they
+            could fall below zero.
         gamma: its slope in the logit, above 0 and at most 10.
     """
 
@@ -47,8 +47,8 @@ class ReverseSigmoidConfig(Config):
 def reverse_sigmoid(c_NK: Tensor, beta: float, gamma: float) -> Tensor:
     """``c - beta (sigmoid(gamma logit(c)) - 1/2)``, divided by its sum; float64.
 
-    A score in [0, 1] becomes one in [0, 1]: below 1/2 it rises, above it falls by beta/2 at most. So it does
-    not have to keep the order: two scores close to the steep ends of the sigmoid may change places.
+    A score below 1/2 rises and one above falls, by beta/2 at most, and stays in [0, 1]. The order is not
+    always kept: two scores near the steep ends of the sigmoid may change places.
     """
     p_NK = c_NK.double().clamp(0, 1)
     logit_NK = p_NK.log() - torch.log1p(-p_NK)  # infinite at 0 and 1, where the sigmoid is 0 and 1

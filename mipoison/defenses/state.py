@@ -1,6 +1,6 @@
-"""What a fitted defense keeps, as named tensors: the explicit form in which a post-processing unit is saved.
+"""What a fitted defense keeps, as named tensors. Units are saved in this form, and nothing is pickled.
 
-Names are ``part.rest``: a module's own names below the part's, a list's positions. Nothing here pickles.
+Names are ``part.rest``, where rest is a name in a module's state dict, or a position in a list.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ State = Mapping[str, Tensor]
 
 
 def module_state(name: str, module: nn.Module) -> dict[str, Tensor]:
-    """A module's state dict below a name."""
+    """A module's state dict, its names prefixed by ``name``."""
     return {f"{name}.{key}": value for key, value in module.state_dict().items()}
 
 
 def list_state(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """A list of tensors below a name."""
+    """A list of tensors as ``name.0``, ``name.1`` and so on."""
     return {f"{name}.{i}": value for i, value in enumerate(tensors)}
 
 
 def part(state: State, name: str) -> dict[str, Tensor]:
-    """The tensors below a name, without it."""
+    """The tensors whose names have the prefix ``name``, without it."""
     return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
@@ -37,7 +37,7 @@ def list_from(state: State, name: str) -> list[Tensor]:
 
 
 def decoder_state(name: str, decoder: InversionNet) -> dict[str, Tensor]:
-    """An inversion model, with a flag for what shapes do not say: whether its input is logarithmic."""
+    """An inversion model's state dict, and whether its input is logarithmic, which shapes do not show."""
     return module_state(name, decoder) | {f"{name}.log": torch.tensor(decoder.kind == "log")}
 
 
@@ -45,7 +45,7 @@ def decoder_from(state: State, name: str) -> InversionNet:
     """Inverse of :func:`decoder_state`: the architecture follows from the weights' shapes.
 
     Raises:
-        KeyError, ValueError, RuntimeError: the tensors are no inversion model's.
+        KeyError, ValueError, RuntimeError: the tensors are not those of an inversion model.
     """
     tensors = part(state, name)
     log = bool(tensors.pop("log"))

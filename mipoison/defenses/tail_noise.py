@@ -61,6 +61,7 @@ class TailNoise(BaseDefense):
 
     def __init__(self, config: TailNoiseConfig) -> None:
         self.config = config
+        self.draws = config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:

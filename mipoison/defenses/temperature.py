@@ -20,7 +20,7 @@ class TemperatureConfig(Config):
     """``softmax(log c / T)``; zero scores stay zero.
 
     Attributes:
-        temperature: T in ``c' = softmax(log c / T)``, 0.05 to 100. 1 changes nothing but rounding.
+        temperature: T in ``c' = softmax(log c / T)``, 0.05 to 100. With 1 nothing but last bits changes.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {

@@ -1,4 +1,4 @@
-"""Top-k: the k largest scores, and nothing about the others but their sum."""
+"""Top-k: releases the k largest scores; of the others only their sum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class TopKConfig(Config):
     """Keeps the k largest scores, the others share the rest equally.
 
     Attributes:
-        k: scores released, at least 1. From K - 1 on (K classes) nothing changes: the last score is the rest.
+        k: number of scores released, at least 1. From K - 1 on (K classes) nothing changes, since the scores
+            sum to one.
     """
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
@@ -49,5 +50,5 @@ class TopK(BaseDefense):
         rest_NK = order_NK[:, k:]
         share_N1 = c_NK.double().gather(1, rest_NK).mean(1, keepdim=True).to(c_NK)
         z_NK = c_NK.scatter(1, rest_NK, share_N1.expand(-1, n_classes - k))
-        # The mean of the rest is at most the least score kept, so that nothing but ties can touch the label.
+        # The mean of the rest is at most the least score kept. So the label can only change by a tie.
         return keep_label(z_NK, c_NK)

@@ -1,7 +1,6 @@
 """Measurements: utility and leakage of released vectors, validity checks on records, statistics over seeds.
 
-Torch, NumPy and scikit-learn, and nothing of models, attacks or defenses: every function takes vectors,
-images or records.
+The functions take vectors, images or records; they do not know models, attackers or defenses.
 """
 
 from mipoison.metrics.checks import CHECKS, Check, CheckContext, apply_checks, checks_table

@@ -1,8 +1,8 @@
-"""Validity checks: columns that say when a record cannot be taken at face value.
+"""Validity checks: columns that say when a record cannot be trusted.
 
-A record is a flat mapping, one per victim x defense x attacker x seed. A check looks at one record and its
-:class:`CheckContext` and answers True (raised), False (looked, nothing found) or None (not applicable: a
-number is missing, the run failed, or there is nothing to compare with).
+A record is a flat mapping, one for each combination of victim, defense, attacker and seed. A check looks at
+one record and at the records in its :class:`CheckContext`. It returns True (raised), False (passed) or None
+(not applicable: a number is missing, the run failed, or there is no record to compare with).
 """
 
 from __future__ import annotations
@@ -16,54 +16,55 @@ from typing import Any
 Record = Mapping[str, Any]
 
 REPEAT_TOLERANCE = 1e-6
-"""l2 distance between two answers to one query that float32 rounding explains."""
+"""Largest l2 distance between two answers to one query that rounding in float32 explains."""
 
 WEAKER_TOLERANCE = 0.02
-"""Share by which an adaptive attacker's error may exceed the passive one's."""
+"""Share by which an adaptive attacker's error may exceed the passive attacker's."""
 
 ZERO_BUDGET_TOLERANCE = 1e-6
-"""Largest difference in reconstruction error that counts as none."""
+"""Largest difference between two reconstruction errors that counts as equal."""
 
 LABEL_ONLY_TOLERANCE = 0.005
-"""Share by which the worst-case error may exceed the label-only floor. Of 214 label-keeping settings x seeds
-of the committed studies 45 exceed it at all, 31 by more than 0.1 %, 24 by more than 0.5 %, one by more than
-2 %: with 2 % the check was blind to differences of the size that settings are compared by. What is above the
-floor and below this tolerance is the attackers' failure all the same, and no protection."""
+"""Share by which the worst-case error may exceed the error on label-only answers. Of 214 combinations of seed
+and label-keeping setting in the committed studies, 45 exceed it at all, 31 by more than 0.1 %, 24 by more
+than 0.5 % and one by more than 2 %. With a tolerance of 2 % the check missed differences as large as those by
+which settings are compared. A smaller excess still shows that the attackers failed, not that the defense
+protects."""
 
 GIVEN_TOLERANCE = 1e-4
-"""Mean l2 distance from the clean answers that an attacker cannot fail to notice in its training data."""
+"""Mean l2 distance of the attacker's training vectors from clean ones that must change what it learns."""
 
 SAME_TRAINING = 1e-9
-"""Largest difference in error between two runs of one training: on a CPU they are equal to the bit. Where
-sums do not repeat (some GPU kernels) the check stays silent rather than accuse."""
+"""Largest difference in error that identifies two runs of the same training, which are equal bit by bit on a
+CPU. On GPU kernels whose sums do not repeat, the check therefore does not find anything."""
 
 DISCARDING_VIEWS = ("label-only", "rounding", "top-k")
-"""Views that may throw away all that a defense changed: training may then rightly be what it was."""
+"""Views that may remove everything that a defense changed, so that training is legitimately the same."""
 
 RECOVERY_TOLERANCE = 0.05
-"""Share of labels that a reader may recover beyond those that the first maximum tells."""
+"""Share of labels that may be recovered in addition to those that the first maximum shows."""
 
 JUDGE_TOLERANCE = 0.1
-"""Share by which the evaluator may be poorer on real images than the victim, or than on reconstructions."""
+"""Share by which the evaluator may be worse on real images than the victim, or than on reconstructions."""
 
 SECOND_JUDGE_TOLERANCE = 0.25
-"""Share by which the attack accuracies of the two evaluators may differ where both know the same classes."""
+"""Share by which the attack accuracies of the two evaluators may differ if both know the same classes."""
 
 CELL = ("dataset", "auxiliary", "split", "seed", "victim")
-"""What compared records have in common; settings under these names (``victim.width``) included."""
+"""Columns in which compared records agree, as well as in all settings below them (``victim.width``)."""
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """The records that a record is compared with: same dataset, split, seed and victim.
+    """The records that a record is compared with; all have its dataset, split, seed and victim.
 
-    Failed ones among them are ignored.
+    Records of failed runs among them are ignored.
 
     Attributes:
-        suite: every attacker's record on the same defense with the same settings; the record itself may be
+        suite: records of all attackers on the same defense with the same settings; the record itself may be
             among them.
-        undefended: records without a defense, one per attacker.
-        label_only: records of the label-only defense, one per attacker.
+        undefended: records without a defense, one for each attacker.
+        label_only: records of the label-only defense, one for each attacker.
     """
 
     suite: tuple[Record, ...] = ()
@@ -74,13 +75,13 @@ class CheckContext:
     def of(
         cls, record: Record, records: Iterable[Record], *, undefended: str, label_only: str
     ) -> CheckContext:
-        """Pick a record's context out of any collection of records.
+        """Select a record's context from a collection of records.
 
         Args:
             record: the record to be checked.
-            records: records of any cells, defenses and attackers.
-            undefended: that anchor's name in the column ``defense``.
-            label_only: that anchor's name there.
+            records: records of any datasets, victims, seeds, defenses and attackers.
+            undefended: value of the column ``defense`` in records without a defense.
+            label_only: value of that column in records of the label-only defense.
         """
         near = [other for other in records if _same(record, other, CELL)]
         return cls(
@@ -98,7 +99,7 @@ class Check:
         name: column name without the prefix ``check.``.
         raised_if: the condition, in words.
         means: what a raised check says about the record.
-        function: (record, context) -> raised, or None where it does not apply.
+        function: (record, context) -> whether it is raised, or None if it does not apply.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Check:
 
 
 def _missing(value: Any) -> bool:
-    """None, or NaN: what None becomes in a data frame."""
+    """Whether a value is None, or NaN, which None becomes in a data frame."""
     return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
 
 
@@ -122,7 +123,7 @@ def _number(record: Record, key: str) -> float | None:
 
 
 def _settings(record: Record, name: str) -> dict[str, Any]:
-    """The column ``name`` and the flat settings under it (``name.x``); missing ones left out."""
+    """The column ``name`` and the settings below it (``name.x``), without missing values."""
     return {
         key: value
         for key, value in record.items()
@@ -165,8 +166,8 @@ def _adaptive_weaker_than_passive(record: Record, context: CheckContext) -> bool
 
 def _zero_budget_differs(record: Record, context: CheckContext) -> bool | None:
     error, distortion = _number(record, "reconstruction_error"), _number(record, "confidence_distortion")
-    # Exactly 0: training amplifies even 1e-8, so only unchanged answers can be held to the undefended error.
-    # The answers that the attacker trained on count too: a defense may touch those alone.
+    # Exactly 0: training amplifies differences of 1e-8, so only unchanged answers must give the same error.
+    # The answers that the attacker trained on have to be unchanged too, as a defense may change only those.
     if error is None or distortion != 0 or _number(record, "attack_set_distortion") not in (None, 0):
         return None
     undefended = _errors(other for other in context.undefended if _same(record, other, ("attack",)))
@@ -177,7 +178,7 @@ def _zero_budget_differs(record: Record, context: CheckContext) -> bool | None:
 
 def _below_label_only(record: Record, context: CheckContext) -> bool | None:
     error, agreement = _number(record, "reconstruction_error"), _number(record, "label_agreement")
-    # A defense that flips labels of the attacker's own queries alone poisons the label-only view as well.
+    # A defense that changes labels in the attacker's own queries poisons the label-only view too.
     flips = agreement != 1 or _number(record, "attack_set_label_agreement") not in (None, 1)
     floor = _errors(context.label_only)
     if error is None or flips or not floor:
@@ -226,7 +227,7 @@ def _unfit_judge(record: Record, context: CheckContext) -> bool | None:
     if real is None or judged is None:
         return None
     poorer = victim is not None and real < victim - JUDGE_TOLERANCE
-    # On disjoint data the open evaluator has other classes to choose from: it may rightly differ.
+    # With disjoint data the second evaluator knows more classes, so its accuracy may differ legitimately.
     comparable = record.get("auxiliary") == "same" and second is not None
     disagree = comparable and second is not None and judged - second > SECOND_JUDGE_TOLERANCE
     return poorer or judged > real + JUDGE_TOLERANCE or disagree
@@ -313,11 +314,14 @@ CHECKS: dict[str, Check] = {
 
 
 def apply_checks(record: Record, context: CheckContext) -> dict[str, bool | None]:
-    """Columns ``check.<name>`` for one record; all None if its status is not ``ok``.
+    """Run all checks on one record.
+
+    Returns:
+        Columns ``check.<name>``; all are None if the record's status is not ``ok``.
 
     Raises:
-        ValueError: a record has no status, or something else where a number belongs, or a context record
-            comes from another dataset, split, seed or victim (or, in the suite, another defense).
+        ValueError: a record has no status or a value that is not a number, or a record of the context has
+            another dataset, split, seed or victim, or (in the suite) another defense.
     """
     if not _ok(record):
         return {f"check.{name}": None for name in CHECKS}
@@ -326,7 +330,7 @@ def apply_checks(record: Record, context: CheckContext) -> dict[str, bool | None
         ("undefended", context.undefended, CELL),
         ("label_only", context.label_only, CELL),
     ):
-        for other in filter(_ok, records):  # a failed one may not know its split
+        for other in filter(_ok, records):  # the record of a failed run may lack its split
             for name in names:
                 if not _same(record, other, (name,)):
                     raise ValueError(

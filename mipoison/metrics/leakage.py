@@ -1,4 +1,4 @@
-"""What a defense still gives away: how close reconstructions come to private images.
+"""Leakage: how close an attacker's reconstructions come to the private images.
 
 Images are (N, C, H, W) with pixels in [0, 1]; an error is a mean squared error per pixel on that scale.
 Invalid input raises ValueError with the offending values.
@@ -90,7 +90,7 @@ def reconstruction_errors(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 4096
 
 
 def mean_image_error(x_train_NCHW: Tensor, x_NCHW: Tensor) -> float:
-    """Error of answering every private image with the attack set's mean image: what comes for nothing.
+    """Error of an attacker that answers every vector with the mean image of its own data.
 
     Args:
         x_train_NCHW: the attacker's training images (D_inv train).
@@ -144,7 +144,7 @@ def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
     Returns:
         SSIM (N,), float64, on the device of ``x_NCHW``.
     """
-    # Here, since it loads half of torchvision: a study's driver would wait for it and never use it.
+    # Imported here because it also loads torchvision, which is slow and which a study's driver never needs.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     _image_pair(rec_NCHW, x_NCHW)
@@ -152,7 +152,7 @@ def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
         raise ValueError(f"ssim needs {SSIM_RADIUS + 1} pixels a side or more, got {tuple(x_NCHW.shape[2:])}")
     values = []  # in float64: float32 variances, differences of squares, shift flat regions by 1e-4
     for rec, x in _batches(rec_NCHW, x_NCHW, batch):
-        # The full map, averaged here: so that the treatment of borders is ours.
+        # Average the full map here, since torchmetrics' own average crops the borders.
         _, map_NCHW = structural_similarity_index_measure(
             rec, x, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True
         )
@@ -198,11 +198,11 @@ def error_percentiles(errors_N: Tensor) -> dict[str, float]:
 
 
 def excess_leakage(worst_error: float, label_only_error: float) -> float:
-    """``1 - worst_error / label_only_error``: what the best attacker gains over knowing the label alone.
+    """``1 - worst_error / label_only_error``: how much the best attacker gains beyond the label.
 
-    0 means that nothing leaks beyond the label; above 0, the scores give something away; below 0, the
-    attackers make less of the scores than of the label and are under-trained (an attacker can always discard
-    the scores).
+    At 0 the attackers gain nothing beyond the label. Above 0 the scores leak. Below 0 the attackers do worse
+    with the scores than with the label alone, which shows that they are under-trained, because an attacker
+    can always discard the scores.
 
     Args:
         worst_error: least mean error over the attackers on this defense.

@@ -1,4 +1,4 @@
-"""How much memory this program has had at most."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 def peak_resident_mb() -> float:
-    """Peak of this program's resident set in MiB.
+    """Largest resident set of this process so far, in MiB.
 
-    Linux's ``getrusage`` counts what the process was before it became this program, too: a child of a large
-    process looks as large as its parent. ``/proc`` does not; elsewhere it has to do.
+    On Linux it is read from ``/proc``, because ``getrusage`` includes the time before the process executed
+    this program: a child of a large process then looks as large as its parent. Other systems use
+    ``getrusage``.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

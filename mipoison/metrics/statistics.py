@@ -1,4 +1,4 @@
-"""Intervals over seeds, and paired comparisons of two defenses on the same seeds."""
+"""Confidence intervals over seeds, and paired comparisons of two defenses on the same seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 ROUNDING = 1e-12
-"""Differences below this share of the compared values are rounding, and count as 0."""
+"""Differences smaller than this share of the compared values are rounding errors and count as 0."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Interval:
 
     Attributes:
         mean: arithmetic mean.
-        low, high: bounds of the interval; None for a single value, since one seed has no interval.
+        low, high: bounds of the interval; None for a single value, which has no interval.
         n: number of values.
     """
 
@@ -37,7 +37,7 @@ class PairedDifference:
         mean: arithmetic mean of the differences.
         low, high: bounds of the bootstrap interval; None with fewer than three pairs.
         n: number of pairs.
-        significant: whether zero is outside the bootstrap interval and outside the Student-t interval.
+        significant: whether zero lies outside both the bootstrap interval and the Student-t interval.
     """
 
     mean: float
@@ -66,7 +66,8 @@ def _check_level(level: float) -> None:
 
 @functools.cache
 def _quantile(level: float, n: int) -> float:
-    """Of Student's t for a two-sided interval of n values; kept, as scipy takes longer than all the rest."""
+    """Quantile of Student's t for a two-sided interval of n values; cached, as scipy is slow to compute
+    it."""
     return float(scipy.stats.t.ppf((1 + level) / 2, n - 1))
 
 
@@ -97,17 +98,20 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def mean_intervals(
     values: ArrayLike, counts: ArrayLike, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """:func:`mean_interval` of many samples at once, to the bit.
+    """:func:`mean_interval` of many samples at once, with results that are equal bit by bit.
 
     Args:
-        values: the samples, one after the other, finite. counts: how many values each of them has.
+        values: the values of all samples, concatenated; finite.
+        counts: number of values in each sample.
         level: coverage in (0, 1).
 
     Returns:
-        Means, lower and upper bounds, one a sample; NaN where there is none (no value; no interval of one).
+        Means, lower bounds and upper bounds, one for each sample. All are NaN for a sample without values,
+        and the bounds are NaN for a sample with one.
 
     Raises:
-        ValueError: a non-finite value, an impossible level, or counts that are not those of the values.
+        ValueError: a non-finite value, an impossible level, or counts that do not add up to the number of
+            values.
     """
     _check_level(level)
     sizes = np.asarray(counts, dtype=int)
@@ -131,22 +135,22 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of ``a - b`` with a percentile bootstrap interval over the pairs.
 
-    Percentiles rather than scipy's BCa, which is undefined when the differences are constant. The bootstrap
-    resamples the seeds that were run, so with few of them its interval is too narrow: for normal differences
-    without any true effect, a 95 % interval excludes zero in about 26 % of the cases with 3 pairs, 16 % with
-    5 and 10 % with 10. ``significant`` therefore also requires the Student-t interval to exclude zero, which
-    holds the rate at 5 %.
+    Percentiles are used instead of scipy's BCa method, which is undefined for constant differences. The
+    bootstrap interval is too narrow if there are few seeds: for normal differences without a true effect, a
+    95 % interval excludes zero in about 26 % of the cases with 3 pairs, 16 % with 5 and 10 % with 10.
+    ``significant`` therefore also requires that the Student-t interval excludes zero, which keeps the rate of
+    false positives at 5 %.
 
     Args:
-        a: values of a setting, one a seed.
-        b: those of another on the same seeds, in the same order.
+        a: values of one setting, one for each seed.
+        b: values of another setting on the same seeds, in the same order.
         level: coverage in (0, 1).
         rng: draws the resamples; the only source of randomness.
-        resamples: number of bootstrap means.
+        resamples: number of bootstrap means, at least 1.
 
     Returns:
-        With fewer than three pairs, no interval and ``significant`` False. Constant differences have an
-        interval of width zero and are significant unless they are 0.
+        The difference. With fewer than three pairs it has no interval and ``significant`` is False. Constant
+        differences have an interval of width zero and are significant unless they are 0.
 
     Raises:
         ValueError: sizes differ, no pairs, a non-finite value, or an impossible level or number of resamples.
@@ -160,7 +164,7 @@ def paired_difference(
 
 
 TOGETHER = 256
-"""Comparisons that are resampled at once: more only take memory."""
+"""Number of comparisons that are resampled at once, which bounds memory."""
 
 
 def paired_differences(
@@ -171,10 +175,11 @@ def paired_differences(
     rng: np.random.Generator,
     resamples: int = 2000,
 ) -> list[PairedDifference]:
-    """:func:`paired_difference` of many comparisons on equally many pairs: all with the same resamples.
+    """:func:`paired_difference` of many comparisons with the same number of pairs and the same resamples.
 
     Args:
-        a, b: finite values, one row a comparison, one column a pair. level, rng, resamples: see there.
+        a, b: finite values, one row for each comparison and one column for each pair.
+        level, rng, resamples: see :func:`paired_difference`.
 
     Raises:
         ValueError: an impossible level or number of resamples.

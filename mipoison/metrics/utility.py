@@ -1,4 +1,4 @@
-"""What a defense costs its users: accuracy, distortion and calibration of the released vectors.
+"""Utility: accuracy, distortion and calibration of released vectors, which are what a defense costs.
 
 Torch tensors in, plain Python floats out. Everything is computed in float64 on the CPU, so that a number does
 not depend on the device or the precision that produced the vectors. Clean and released vectors are rows on
@@ -141,10 +141,9 @@ def kl_divergence(clean_NK: Tensor, released_NK: Tensor) -> float:
     """Mean KL(clean || released) in nats.
 
     Both vectors are first divided by their sum: float32 rows miss 1 by about 1e-7, which at budgets of 1e-4
-        is as
-    large as the divergence itself. Inside the logarithms every probability is at least ``KL_FLOOR`` = 1e-12,
-    so a score released as zero costs ``p * ln(p / 1e-12)``, at most 27.6 nats, and one-hot answers stay
-    finite. Equal vectors give exactly 0; the floor lets a value fall below 0 by at most K * 1e-12.
+    is as large as the divergence itself. Inside the logarithms every probability is at least ``KL_FLOOR`` =
+    1e-12, so a score released as zero costs ``p * ln(p / 1e-12)``, at most 27.6 nats, and one-hot answers
+    stay finite. Equal vectors give exactly 0; the floor lets a value fall below 0 by at most K * 1e-12.
     """
     pair = (c.clamp_min(0) for c in _pair(clean_NK, released_NK))
     clean, released = (c / c.sum(dim=1, keepdim=True) for c in pair)

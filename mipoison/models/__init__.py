@@ -1,1 +1,1 @@
-"""Networks: classifiers (victim, evaluator) and inversion models."""
+"""Networks: classifiers (victim, evaluator), inversion models, and what defenses and attackers train."""

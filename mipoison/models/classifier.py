@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mipoison.config import Config
 
 _POOLINGS = {16: 2, 32: 3, 64: 4}
+"""Number of blocks, each of which halves the image, by height and width in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class ClassifierConfig(Config):
             the paper's) or ``evaluator`` (strided 5x5 convolutions with GroupNorm and global pooling).
         width: channels of the first block (ndf).
         hidden: units between the victim's two linear layers.
-        steps: Adam steps. batch: images per step. lr: peak learning rate (one cosine decay to zero).
+        steps: Adam steps. batch: images a step. lr: peak learning rate, see :func:`mipoison.training.train`.
     """
 
     architecture: Literal["victim", "evaluator"] = "victim"
@@ -49,14 +50,21 @@ class ClassifierConfig(Config):
 
 
 def blocks_for(size: int, table: dict[int, int]) -> int:
-    """Number of blocks for square images of ``size`` pixels; ValueError naming the supported sizes."""
+    """Number of blocks for square images of ``size`` pixels a side.
+
+    Raises:
+        ValueError: the size is not in the table; the message lists those that are.
+    """
     if size not in table:
         raise ValueError(f"image size {size} is not supported; choose from: {', '.join(map(str, table))}")
     return table[size]
 
 
 class VictimNet(nn.Module):
-    """Two (16x16), three (32x32) or four (64x64) Conv-BN-MaxPool-ReLU blocks, two linear layers (VII-A2)."""
+    """The paper's classifier (Zhou et al., VII-A2): Conv-BatchNorm-MaxPool-ReLU blocks and two linear layers.
+
+    It has two blocks for 16x16 pixels, three for 32x32 and four for 64x64.
+    """
 
     def __init__(self, config: ClassifierConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__()
@@ -84,7 +92,10 @@ class VictimNet(nn.Module):
 
 
 class EvaluatorNet(nn.Module):
-    """Strided 5x5 convolutions, GroupNorm, SiLU, global average pooling: nothing shared with the victim."""
+    """The evaluator: strided 5x5 convolutions, GroupNorm, SiLU, global average and maximum pooling.
+
+    Its architecture differs from the victim's, so that it does not share the victim's errors.
+    """
 
     def __init__(self, config: ClassifierConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__()
@@ -109,10 +120,16 @@ class EvaluatorNet(nn.Module):
 
 @torch.no_grad()
 def confidence_vectors(model: Callable[[Tensor], Tensor], x_NCHW: Tensor, *, batch: int = 128) -> Tensor:
-    """Softmax outputs (N, K) in eval mode, in fixed chunks so that sharding changes nothing.
+    """Softmax outputs (N, K) of a classifier in eval mode.
+
+    They are computed in chunks of a fixed size: the size affects rounding, so results would otherwise depend
+    on how the images are distributed over processes.
 
     Args:
-        model: images to float32 logits: a network of ours, or a :class:`mipoison.victims.ask.Classifier`.
+        model: maps images to float32 logits: a network of this package, or a
+            :class:`mipoison.victims.ask.Classifier`.
+        x_NCHW: images in [0, 1].
+        batch: images in a chunk.
     """
     if isinstance(model, nn.Module):
         model.eval()

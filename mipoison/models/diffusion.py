@@ -1,7 +1,7 @@
 """A small conditional diffusion model: eps-prediction U-Net, classifier-free guidance, deterministic DDIM.
 
-Our own rather than ``diffusers``': conditioning on a K-vector and one sampler are all that is needed, and the
-library would bring its hub client and pipelines along.
+The package ``diffusers`` is not used: only conditioning on a vector and one sampler are needed, and it would
+bring a download client and pipelines as dependencies.
 
 Shape suffixes: N samples, K classes, E embedding, C channels, H height, W width.
 """
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from mipoison.models.classifier import blocks_for
 
 LEVELS = {16: 2, 32: 3, 64: 4}
-"""Resolutions of the U-Net by image size: the coarsest is 8 x 8."""
+"""Number of the U-Net's resolutions by height and width in pixels; the coarsest resolution is 8 x 8."""
 
 
 def cosine_alpha_bar(timesteps: int) -> Tensor:
-    """Share of signal left after each of T steps, float64 (T,), decreasing in (0, 1).
+    """Squared weight of the image after each of T noise steps, float64 (T,), decreasing in (0, 1).
 
     The cosine schedule of Nichol and Dhariwal 2021 (arXiv 2102.09672, Eq. 17), betas clipped at 0.999.
     """
@@ -40,7 +40,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class _Block(nn.Module):
-    """Two convolutions with a residual; the embedding scales and shifts between them."""
+    """Two convolutions and a residual connection; the embedding scales and shifts what is between them."""
 
     def __init__(self, ins: int, outs: int, embedding: int) -> None:
         super().__init__()
@@ -56,15 +56,16 @@ class _Block(nn.Module):
 
 
 class DiffusionNet(nn.Module):
-    """Predicts the noise in an image, given the time and standardised features of a confidence vector.
+    """Predicts the noise in an image, given the noise step and standardised features of a confidence vector.
 
-    :meth:`forward` is the training objective, so that the one training loop can train it: it takes rows of
-    features and pixels side by side and gives each row's squared error of the predicted noise.
+    :meth:`forward` computes the training loss, so that :func:`mipoison.training.train` can train this network
+    like any other: it takes rows of features and pixels side by side and returns each row's squared error of
+    the predicted noise.
 
     Args:
-        image_shape: (C, H, W), 16, 32 or 64 pixels a side. n_features: K. width: channels of the finest
-            level.
-        timesteps: T. drop: chance that a training row loses its condition.
+        image_shape: (C, H, W), 16, 32 or 64 pixels a side.
+        n_features: K. width: channels of the finest resolution. timesteps: T.
+        drop: probability that a training row is trained without its condition.
     """
 
     alpha_bar: Tensor
@@ -93,14 +94,15 @@ class DiffusionNet(nn.Module):
         self.register_buffer("alpha_bar", cosine_alpha_bar(timesteps))
 
     def embed(self, t_N: Tensor, f_NK: Tensor, kept_N: Tensor) -> Tensor:
-        """Embedding (N, E) of times 0..T-1 and features; rows that are not kept have no condition."""
+        """Embedding (N, E) of noise steps 0..T-1 and features; rows where ``kept_N`` is false get no
+        condition."""
         rate = torch.exp(-math.log(1e4) * torch.arange(self.width, device=t_N.device) / self.width)
         angle = t_N[:, None].float() * rate
         time = self.time(torch.cat([angle.sin(), angle.cos()], 1))
         return time + torch.where(kept_N[:, None], self.condition(f_NK), self.nothing)
 
     def noise(self, x_NCHW: Tensor, e_NE: Tensor) -> Tensor:
-        """The predicted noise in images scaled to [-1, 1]."""
+        """The predicted noise (N, C, H, W) in noisy images whose pixels were scaled to [-1, 1]."""
         h = self.stem(x_NCHW)
         seen = []
         for i, block in enumerate(self.down):
@@ -114,7 +116,11 @@ class DiffusionNet(nn.Module):
         return self.head(h)
 
     def forward(self, row_NP: Tensor) -> Tensor:
-        """Squared errors (N,) of the noise predicted in ``sqrt(ab_t) x + sqrt(1 - ab_t) eps``."""
+        """Squared errors (N,) of the noise predicted in ``sqrt(ab_t) x + sqrt(1 - ab_t) eps``.
+
+        Args:
+            row_NP: K features and then the pixels of an image in [0, 1], flattened.
+        """
         f_NK, x_NCHW = (
             row_NP[:, : self.n_features],
             row_NP[:, self.n_features :].unflatten(1, self.image_shape),
@@ -127,7 +133,7 @@ class DiffusionNet(nn.Module):
 
 
 def diffuse(x_NCHW: Tensor, eps_NCHW: Tensor, alpha_bar_N: Tensor) -> Tensor:
-    """``sqrt(ab) x + sqrt(1 - ab) eps``: the image after some steps."""
+    """``sqrt(ab) x + sqrt(1 - ab) eps``: the image after as many noise steps as ``ab`` stands for."""
     ab = alpha_bar_N.to(x_NCHW)[:, None, None, None]
     return ab.sqrt() * x_NCHW + (1 - ab).sqrt() * eps_NCHW
 
@@ -137,9 +143,11 @@ def sample(net: DiffusionNet, f_NK: Tensor, start_CHW: Tensor, *, guidance: floa
     """Images (N, C, H, W) in [0, 1] by deterministic DDIM (Song et al. 2021, arXiv 2010.02502, eta 0).
 
     Args:
-        net: trained. f_NK: standardised features.
-        start_CHW: the noise that every row starts from: an image depends on its vector alone.
-        guidance: w of :func:`guided`; 0 needs one pass a step instead of two. steps: at most T.
+        net: the trained network. f_NK: standardised features of the confidence vectors.
+        start_CHW: the noise that every image starts from; it is the same for all, so that an image depends on
+            its vector alone.
+        guidance: w of :func:`guided`; with 0, a step takes one pass instead of two.
+        steps: number of DDIM steps, at most T.
     """
     net.eval()
     n, ab = len(f_NK), net.alpha_bar
@@ -154,6 +162,6 @@ def sample(net: DiffusionNet, f_NK: Tensor, start_CHW: Tensor, *, guidance: floa
         now = float(ab[t])
         later = float(ab[times[i + 1]]) if i + 1 < len(times) else 1.0
         clean = ((x - math.sqrt(1 - now) * eps) / math.sqrt(now)).clamp(-1, 1)
-        eps = (x - math.sqrt(now) * clean) / math.sqrt(1 - now)  # of the clamped image
+        eps = (x - math.sqrt(now) * clean) / math.sqrt(1 - now)  # the noise that fits the clamped image
         x = math.sqrt(later) * clean + math.sqrt(1 - later) * eps
     return ((x + 1) / 2).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Variational encoder-decoder from a confidence vector to the direction of its perturbation.
+"""A variational encoder-decoder that maps a confidence vector to the direction of its perturbation.
 
 Shape suffixes: N samples, K classes, Z latent units.
 """
@@ -13,14 +13,16 @@ from mipoison.models.inversion import features
 
 
 class GeneratorNet(nn.Module):
-    """``c -> (mu, sigma) -> z -> d``; d has the unit length and rows that sum to zero.
+    """``c -> (mu, sigma) -> z -> d``, where each row of d has length 1 and sums to zero.
 
-    In training mode :meth:`forward` draws z from torch's generator and appends the KL divergence to N(0, I).
+    In training mode, :meth:`forward` draws z from torch's global generator and returns (N, K + 1): the
+    directions and each row's KL divergence to N(0, I). In eval mode it returns the directions (N, K) for the
+    mean of z.
 
     Args:
-        mean_K: mean log scores, to standardise them.
-        scale_K: their standard deviations.
-        hidden: units of the hidden layers.
+        mean_K: means of the log scores, by which they are standardised.
+        scale_K: standard deviations of the log scores.
+        hidden: units of each hidden layer.
         latent: Z.
     """
 
@@ -37,17 +39,18 @@ class GeneratorNet(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(latent + 2 * k, hidden), nn.SiLU(), nn.Linear(hidden, k))
 
     def inputs(self, c_NK: Tensor) -> Tensor:
-        """Scores and standardised log scores side by side."""
+        """Inputs (N, 2 K): scores, and standardised log scores."""
         log_NK = (features(c_NK, "log") - self.mean_K) / self.scale_K
         return torch.cat([c_NK, log_NK.clamp(-5, 5)], 1)
 
     def moments(self, c_NK: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and sigma (N, Z)."""
+        """Mean and standard deviation of z, each (N, Z)."""
         mu_NZ, raw_NZ = self.encoder(self.inputs(c_NK)).chunk(2, 1)
         return mu_NZ, nn.functional.softplus(raw_NZ) + 1e-6
 
     def direction(self, c_NK: Tensor, noise_NZ: Tensor) -> Tensor:
-        """Unit directions on the simplex tangent for standard normal noise; zeros give the mean's."""
+        """Directions (N, K) of length 1 that sum to zero, for standard normal noise; with zeros, z is its
+        mean."""
         mu_NZ, sigma_NZ = self.moments(c_NK)
         d_NK = self.decoder(torch.cat([mu_NZ + sigma_NZ * noise_NZ, self.inputs(c_NK)], 1))
         d_NK = d_NK - d_NK.mean(1, keepdim=True)

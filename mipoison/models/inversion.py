@@ -15,8 +15,9 @@ from mipoison.config import Config
 from mipoison.models.classifier import blocks_for
 
 STANDARD_BLOCKS = {16: 3, 32: 4, 64: 5}
+"""Number of blocks by height and width in pixels."""
 LOG_SHIFT = 50.0
-"""Yang et al. feed ``log c + 50``, clamped at 0: a score below e^-50 counts as e^-50."""
+"""Yang et al. use ``log c + 50`` clamped at 0 as input, so that a score below e^-50 counts as e^-50."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,10 @@ class InversionConfig(Config):
     """Architecture of an inversion model.
 
     Attributes:
-        features: ``log`` (log c + 50, clamped at 0; Yang et al.) or ``raw`` (c itself).
-        extra_blocks: stride-1 blocks beyond the standard 3 (16x16), 4 (32x32), 5 (64x64): TCNN-6 is 5 + 1.
-        width: channels before the last block (ngf); each earlier block doubles them.
+        features: the input, ``log`` (log c + 50, clamped at 0; Yang et al.) or ``raw`` (c itself).
+        extra_blocks: blocks of stride 1 in addition to the standard 3 (16x16), 4 (32x32) or 5 (64x64); the
+            paper's TCNN-6 has 5 and 1 extra. 0 to 3.
+        width: channels before the last block (ngf); each earlier block has twice as many.
     """
 
     features: Literal["log", "raw"] = "log"
@@ -44,13 +46,15 @@ class InversionConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SubstituteConfig(Config):
-    """A defender's stand-in for the attacker's model, as wide and as long trained as the scene's decoders.
+    """A substitute: the inversion model that a defender trains in order to predict an attacker's.
+
+    It is as wide as the scene's decoders and trained as long.
 
     Attributes:
         features, extra_blocks: see InversionConfig.
-        loss: what it is trained on, ``mse`` or ``psnr`` (negative PSNR).
-        data: ``D1`` or ``D2`` (stratified halves of D_inv) or ``all``. With D1 an attacker that trains on D2
-            alone has data that the defender did not use.
+        loss: training loss, ``mse`` or ``psnr`` (negative PSNR).
+        data: training data, ``D1`` or ``D2`` (stratified halves of D_inv) or ``all`` of D_inv. With D1, an
+            attacker that trains on D2 alone has data that the defender did not use.
     """
 
     features: Literal["log", "raw"] = "log"
@@ -64,7 +68,7 @@ class SubstituteConfig(Config):
 
 
 def features(c_NK: Tensor, kind: str) -> Tensor:
-    """The decoder's input: ``raw`` scores, or ``log`` scores shifted to be at least 0 (0: a zero score)."""
+    """The inversion model's input (N, K): ``raw`` scores, or ``log`` scores plus 50, clamped at 0."""
     if kind == "raw":
         return c_NK
     floor = torch.finfo(c_NK.dtype).tiny
@@ -72,10 +76,13 @@ def features(c_NK: Tensor, kind: str) -> Tensor:
 
 
 class InversionNet(nn.Module):
-    """ConvTranspose blocks with BatchNorm and Tanh between, sigmoid at the end.
+    """Transposed convolutions with BatchNorm and Tanh between them and a sigmoid at the end.
 
-    ``layers`` is a flat sequence of ConvTranspose2d, BatchNorm2d and Tanh modules, so that the alignment
-    engines can walk through it (see ``mipoison.alignment``).
+    ``layers`` is a flat sequence of ConvTranspose2d, BatchNorm2d and Tanh modules, because the alignment
+    engines process it layer by layer (see ``mipoison.alignment``).
+
+    Args:
+        config: sizes. image_shape: (C, H, W). n_classes: K.
     """
 
     def __init__(self, config: InversionConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Images, labels and devices as people hand them over: taken, or refused with the remedy in one line.
+"""Checks of the images, labels and devices that users pass. An error says in one line what to pass instead.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 from mipoison.config import ConfigError
 
 FEWEST = 4
-"""Images that a set needs."""
+"""Images that a set must have at least."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def device_from(device: str | torch.device | None) -> torch.device:
-    """The device meant; None: the GPU if there is one.
+    """The device that a user named; None: the GPU if there is one.
 
     Raises:
         ConfigError: no such device here.
@@ -43,10 +43,11 @@ def images_and_labels(name: str, given: Any) -> tuple[Tensor, Tensor | None]:
     """Images (N, C, H, W), float32 on the CPU, and their labels (N,), int64, or None.
 
     Args:
-        name: for messages. given: a tensor of images in [0, 1], or the tuple (images, labels).
+        name: for messages.
+        given: a tensor of images in [0, 1], or the tuple (images, labels).
 
     Raises:
-        ConfigError: anything else; it says what to do.
+        ConfigError: anything else.
     """
     if isinstance(given, list) and len(given) == 2 and not _is_image(given[0]):
         raise ConfigError(f"{name} is a list of two: give the tuple (images, labels)")
@@ -63,7 +64,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _check_values(name: str, what: str, tensor: Tensor) -> None:
-    """Refuse tensors whose values do not lie there one by one."""
+    """Refuse tensors that are not dense: nested, sparse, quantised, or without values."""
     if tensor.is_nested:
         raise ConfigError(f"{name}: {what} are a nested tensor: give torch.stack(list({what}))")
     if tensor.layout != torch.strided:
@@ -76,14 +77,14 @@ def _check_values(name: str, what: str, tensor: Tensor) -> None:
 
 
 def _from_numpy(what: str, array: np.ndarray, dtype: str) -> str:
-    """The call that makes a tensor of an array: torch takes neither every type nor strides below zero."""
+    """The call that makes a tensor of an array. torch takes neither all types nor negative strides."""
     if array.dtype.kind == "O" and array.ndim == 1 and dtype == "float32":
         return f"torch.from_numpy(numpy.stack({what}).astype({dtype!r}))"
     try:
         torch.from_numpy(np.empty(0, array.dtype))
     except TypeError:
         return f"torch.from_numpy({what}.astype({dtype!r}))"
-    except ValueError:  # another order of bytes than this machine's
+    except ValueError:  # its byte order is not this machine's
         return f"torch.from_numpy({what}.astype({array.dtype.newbyteorder('=').name!r}))"
     copied = ".copy()" * (min(array.strides, default=0) < 0)
     return f"torch.from_numpy({what}{copied})"
@@ -171,10 +172,10 @@ def _labels(name: str, y: Any, n: int) -> Tensor:
 
 
 def check_labels(name: str, y_N: Tensor | None, n_classes: int) -> None:
-    """Whether labels count a classifier's outputs.
+    """Check that the classifier has an output for every label.
 
     Raises:
-        ConfigError: a label that it has no output for.
+        ConfigError: a label is too large.
     """
     if y_N is None or int(y_N.max()) < n_classes:
         return

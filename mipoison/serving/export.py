@@ -1,6 +1,6 @@
-"""The amortised defense as one exported program: a forward pass from clean to released vectors.
+"""Exports the amortised defense with ``torch.export``, as one program from clean to released vectors.
 
-Written with ``torch.export``: the file runs without this package (``torch.export.load``).
+The exported file runs without this package (``torch.export.load``).
 
 Shape suffixes: N queries, K classes, Z latent units.
 """
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 
 from mipoison.defenses.lpa_amortised import LPAAmortised
 from mipoison.models.generator import GeneratorNet
+from mipoison.process import undone
 from mipoison.simplex import project_release_inside
-from mipoison.victims.ask import undone
 
 
 class AmortisedForward(nn.Module):
-    """``(c (N, K), noise (N, Z)) -> c' (N, K)``, float32; one pass, the same operations for every input.
+    """``(c (N, K), noise (N, Z)) -> c' (N, K)``, float32, with the same operations for every input.
 
-    Equal to ``LPAAmortised.protect`` for the same noise: the generator's step has the budget's length, so
-    that the projection needs no search (see ``project_release_inside``).
+    It gives what ``LPAAmortised.protect`` gives for the same noise. The generator's step has the budget's
+    length, so the projection needs no search (see ``project_release_inside``) and can be exported.
 
     Args:
-        generator: trained, in eval mode. budget: l2 bound, above 0.
+        generator: trained, in eval mode.
+        budget: l2 bound, above 0.
     """
 
     def __init__(self, generator: GeneratorNet, budget: float) -> None:
@@ -37,25 +38,25 @@ class AmortisedForward(nn.Module):
         self.generator, self.budget = generator, budget
 
     def forward(self, c_NK: Tensor, noise_NZ: Tensor) -> Tensor:
-        """Released vectors; zeros for the noise give the generator's mean."""
+        """Released vectors; with noise of zeros, those of the generator's mean."""
         d_NK = self.generator.direction(c_NK, noise_NZ).double()
         return project_release_inside(c_NK.double() + self.budget * d_NK, c_NK)
 
 
 @undone()
 def export_amortised(defense: LPAAmortised, path: str | Path | None = None) -> torch.export.ExportedProgram:
-    """Export a fitted amortised defense, on the device it was fitted on; any number of queries from 1 on.
+    """Export a fitted amortised defense for any number of queries, on the device it was fitted on.
 
     Args:
         defense: fitted, with a budget above 0.
-        path: where to save the program (``.pt2``), None: nowhere.
+        path: where to save the program (``.pt2``); None: it is not saved.
 
     Returns:
-        The program; ``program.module()(c, noise)`` releases vectors. ``noise`` is standard normal, keyed by
-        query and secret in a service (``QueryRandomness.normal(latent, "amortised")``).
+        The program; ``program.module()(c, noise)`` releases vectors. ``noise`` is standard normal. A service
+        draws it with ``QueryRandomness.normal(latent, "amortised")``, keyed by query and secret.
 
     Raises:
-        ValueError: a budget of 0, for which there is nothing to export.
+        ValueError: a budget of 0, with which the clean vector is released.
     """
     module = AmortisedForward(defense.generator, defense.config.budget).eval()
     parameter = next(module.parameters())

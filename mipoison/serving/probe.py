@@ -1,7 +1,8 @@
-"""What a classifier answered when its unit was fitted: weights do not show what ``forward`` makes of them.
+"""A few public images, with the classifier's answers when the unit was fitted.
 
-A temperature in a plain attribute, a hook, weights in a closure: a classifier that differs in such a thing
-has the same digest and other answers. So a unit keeps a few public images with the answers, and asks again.
+A classifier can differ in things that are not in its state dict: a temperature in a plain attribute, a hook,
+weights in a closure. Then it has the same digest of weights and other answers. So a unit also keeps answers
+to compare with.
 
 Shape suffixes: N images, K classes, CHW image.
 """
@@ -20,16 +21,18 @@ from mipoison.victims.check import answers, rounding, spread
 from mipoison.victims.outputs import signs_of_probabilities
 
 IMAGES = 16
-"""Public images that a unit keeps, at most."""
+"""Public images that a unit keeps at most."""
 PREFIX = "probe."
-"""Of its entries in a unit's file: images ``x``, confidences ``c``, and ``off``, what is rounding."""
+"""Start of the names of the probe's tensors in a unit's file: ``x``, ``c`` and ``off``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Attributes:
-    x_NCHW: public images in [0, 1], float32, on the CPU. c_NK: the classifier's confidences, float64.
-    off: by how much they may differ by rounding, as it was computed at fitting.
+    """Public images, and how the classifier answered them when the unit was fitted.
+
+    Attributes:
+        x_NCHW: images in [0, 1], float32, on the CPU. c_NK: the classifier's confidences, float64.
+        off: by how much confidences may differ through rounding, on the device where the unit was fitted.
     """
 
     x_NCHW: Tensor
@@ -38,7 +41,7 @@ class Probe:
 
     @classmethod
     def of(cls, asked: Classifier, x_NCHW: Tensor, y_N: Tensor, c_NK: Tensor) -> Probe:
-        """Ask the images, the classes in turn, of which the classifier is least sure: they show most.
+        """Of each class in turn, the images of which the classifier is least sure: there a change shows most.
 
         Args:
             x_NCHW, y_N, c_NK: public images, their labels, and the classifier's confidences.
@@ -49,13 +52,15 @@ class Probe:
         return cls(x_probe, torch.softmax(z_NK.double(), 1), rounding(z_NK, asked.device))
 
     def check(self, asked: Classifier, *, stated: bool, same: bool) -> None:
-        """Whether a classifier answers as the one that the unit was fitted for.
+        """Check that a classifier answers as the one that the unit was fitted for.
 
         Args:
-            stated: somebody says what its outputs are. same: it has to be the same classifier.
+            stated: whether the user stated what its outputs are.
+            same: whether it has to be the same classifier.
 
         Raises:
-            ConfigError: it gives probabilities that nobody stated, or, where it has to be the same, others.
+            ConfigError: its outputs look like probabilities and the user did not state so; or it has to be
+                the same classifier, and its confidences differ by more than rounding.
         """
         z_NK = answers(asked, self.x_NCHW)
         if not stated and (what := signs_of_probabilities(z_NK)):
@@ -67,13 +72,13 @@ class Probe:
         off = float((torch.softmax(z_NK.double(), 1) - self.c_NK).abs().max())
         if same and off > (bound := max(self.off, rounding(z_NK, asked.device))):
             raise ConfigError(
-                f"classifier {asked.name} answers the unit's probe images otherwise (confidences differ by "
-                f"up to {off:.2g}, at most {bound:.2g} is rounding): another classifier, or other weights; "
+                f"classifier {asked.name} gives other answers to the unit's probe images (confidences differ "
+                f"by up to {off:.2g}, {bound:.2g} may be rounding): another classifier, or other weights; "
                 "fit a unit for this one"
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Entries of a unit's file; images of 8 bits take 8 bits."""
+        """The tensors for a unit's file. Images that were 8-bit are stored as bytes."""
         bytes_NCHW = (self.x_NCHW * 255).round().to(torch.uint8)
         exact = torch.equal(bytes_NCHW.float() / 255, self.x_NCHW)
         x_NCHW = bytes_NCHW if exact else self.x_NCHW
@@ -82,10 +87,10 @@ class Probe:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Probe | None:
-        """Of a unit's entries; None where an earlier version saved none.
+        """Inverse of :meth:`state`; None for a unit that an earlier version saved without a probe.
 
         Raises:
-            KeyError, ValueError: some of them are missing, or none that belong together.
+            KeyError, ValueError: some tensors are missing, or do not belong together.
         """
         if not any(name.startswith(PREFIX) for name in state):
             return None

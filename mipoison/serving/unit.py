@@ -1,10 +1,12 @@
-"""A fitted post-processing unit on its own: saved as numbers and plain settings, never as code.
+"""A fitted post-processing unit: saved as tensors and plain settings, never as code.
 
-A folder with ``unit.json`` (settings, shapes, digests) and ``unit.safetensors`` (what the defense keeps, and
-a few public images with the classifier's answers, see :mod:`mipoison.serving.probe`). The first holds the
-SHA-256 of both, so that what was truncated or altered is refused. That finds damage; it proves no author:
-who can rewrite the folder can rewrite the digests. Substitute and target gradient come from the defender's
-data: keep a unit as confidential as the classifier. Its secret is never in it.
+A unit is a folder with ``unit.json`` (settings, shapes, digests) and ``unit.safetensors`` (the tensors of the
+defense, and a few public images with the classifier's answers, see :mod:`mipoison.serving.probe`).
+``unit.json`` contains the SHA-256 of both files, and a unit that was truncated or altered is refused. This
+finds damage. It does not prove who wrote the unit: whoever can rewrite the folder can rewrite the digests.
+
+Substitute and target gradient are computed from the defender's data, so a unit is as confidential as the
+classifier. The secret is never saved with it.
 
 Shape suffixes: N queries, K classes, CHW image.
 """
@@ -26,12 +28,13 @@ from torch import nn
 
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
+from mipoison.process import undone
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
 from mipoison.serving.probe import PREFIX, Probe
 from mipoison.serving.wrap import ProtectedClassifier, check_secret
 from mipoison.storage.files import Storage
-from mipoison.victims.ask import classifier_of, undone
+from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import earlier_state_digest, state_digest
 from mipoison.victims.own import OwnVictim
 
@@ -40,7 +43,7 @@ SETTINGS, TENSORS = "unit.json", "unit.safetensors"
 
 
 class UnitError(ConfigError):
-    """A saved unit that cannot be used; one line."""
+    """A saved unit that cannot be used. The message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +52,12 @@ class Unit:
 
     Attributes:
         name, config: key of DEFENSES and settings. defense: fitted, on ``device``.
-        image_shape, n_classes: of the queries and answers.
-        keyed: whether it draws randomness that a secret keys.
+        image_shape: (C, H, W) of the queries. n_classes: K of the answers.
+        keyed: whether it draws random numbers that a secret keys; then :meth:`wrap` needs a secret.
         victim: digest of the weights of the classifier that it was fitted for.
-        running: names of its buffers that change whenever it is asked: no part of the digest.
+        running: names of its buffers that change whenever it is asked, which the digest leaves out.
         about: how it was fitted (plain values).
-        probe: public images and its answers to them; None for a unit that was saved without.
+        probe: public images and the classifier's answers to them; None for a unit that was saved without.
     """
 
     name: str
@@ -81,14 +84,14 @@ class Unit:
         """The classifier behind this unit.
 
         Args:
-            model: images to logits, or to what it was fitted for; it is not changed. secret: 16 to 64 bytes
-                that only the defender knows.
-            any_model: do not ask that it is the classifier the unit was fitted for.
+            model: the classifier that the unit was fitted for; it is not changed.
+            secret: 16 to 64 bytes that only the defender knows.
+            any_model: accept another classifier than the one that the unit was fitted for.
             outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
 
         Raises:
-            ConfigError: another classifier, by its weights or its answers to the probe images, one with other
-                outputs, or a secret that is missing or unfit.
+            ConfigError: another classifier (by its weights or by its answers to the probe images), other
+                outputs, or a secret that is missing, too short or too long.
         """
         fitted = self.about.get("outputs")
         if outputs is not None and not any_model and outputs != (fitted or "logits"):
@@ -104,7 +107,7 @@ class Unit:
                 "fit one for this classifier"
             )
         if self.probe is not None:
-            here = classifier_of(model, outputs=outputs).outputs  # stated for this classifier
+            here = classifier_of(model, outputs=outputs).outputs  # as stated now or to load_victim
             stated = here is not None or fitted == "probabilities" or (fitted is not None and not any_model)
             self.probe.check(asked, stated=stated, same=not any_model)
         return ProtectedClassifier(
@@ -113,7 +116,7 @@ class Unit:
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files; a folder or ``s3://bucket/prefix``. An older unit there is replaced.
+        """Write the two files to a folder or ``s3://bucket/prefix``. A unit that is there is replaced.
 
         Raises:
             ConfigError: a folder that cannot be written.
@@ -150,7 +153,7 @@ def _storage(folder: str | Path) -> Storage:
 
 
 def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
-    """Digest of a classifier's weights, alike for the module, its export, its loaded and its wrapped form.
+    """Digest of a classifier's weights: the same for the module, its export and the victim loaded from it.
 
     Args:
         without: see :func:`mipoison.victims.identity.state_digest`.
@@ -159,7 +162,7 @@ def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
 
 
 def earlier_weights_digest(model: nn.Module) -> str | None:
-    """:func:`weights_digest` of version 0.1.0: a unit saved with that is still this classifier's."""
+    """The digest of the weights that version 0.1.0 computed, and saved with its units."""
     return earlier_state_digest(_own(model))
 
 
@@ -175,7 +178,8 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
         device: where it computes; default: the GPU if there is one.
 
     Raises:
-        UnitError: no unit there, one of another version, truncated, altered, or of an unknown defense.
+        UnitError: there is no unit, or one of another format version, or it was truncated or altered.
+        ConfigError: a unit of an unknown defense, or a device that is not there.
     """
     storage = _storage(folder)
     target = device_from(device)
@@ -190,7 +194,8 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     try:
         kept = tensors_from_bytes(payload)
         probe = Probe.from_state(kept)
-        state = {k: v.to(target, copy=True) for k, v in kept.items() if not k.startswith(PREFIX)}  # aligned
+        # Copies are aligned in memory; the last bits of a product depend on that.
+        state = {k: v.to(target, copy=True) for k, v in kept.items() if not k.startswith(PREFIX)}
         defense.load_state(state)
         fits = set(defense.state()) == set(state)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -205,7 +210,7 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
 
 
 def _settings(storage: Storage) -> dict[str, Any]:
-    """``unit.json``, checked."""
+    """The contents of ``unit.json``, after checking format, version and digest."""
     data = storage.read(SETTINGS)
     if data is None:
         raise UnitError(f"{storage.root}: no {SETTINGS}; expected a folder that Unit.save wrote")
@@ -214,7 +219,7 @@ def _settings(storage: Storage) -> dict[str, Any]:
         kind, version = about["format"], about["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise UnitError(
-            f"{storage.root}: {SETTINGS} is damaged, or no unit's; save the unit again"
+            f"{storage.root}: {SETTINGS} is damaged or not a unit's; save the unit again"
         ) from error
     if kind != FORMAT or version != VERSION:
         raise UnitError(

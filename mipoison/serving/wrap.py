@@ -16,41 +16,33 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from mipoison.config import ConfigError
-from mipoison.models.classifier import confidence_vectors
+from mipoison.defenses.pipeline import Pipeline
+from mipoison.process import undone
 from mipoison.protocols import Defense
-from mipoison.randomness import QueryRandomness, content_keys
-from mipoison.service import CHUNK
 from mipoison.serving.arguments import device_from
-from mipoison.victims.ask import Classifier, classifier_of, undone
+from mipoison.victims.ask import Classifier, classifier_of
 
 SECRET_BYTES = (16, 64)
-"""Fewest and most bytes of a secret: it keys BLAKE2b."""
+"""Fewest and most bytes of a secret. It keys BLAKE2b, which takes 64 at most."""
 
 _RECORDED = (
-    "a protected classifier cannot be traced, scripted or exported: what it draws for these images would be "
-    "baked in for all; export the classifier, save the unit (unit.save), and wrap it where both are loaded"
+    "a protected classifier cannot be traced, scripted or exported: the random numbers of these images would "
+    "be used for all; export the classifier, save the unit (unit.save), and wrap it where both are loaded"
 )
-
-
-class _Undrawn(QueryRandomness):
-    """For a defense that draws nothing: it would draw what anybody can draw."""
-
-    def uniform(self, width: int, stream: str) -> Tensor:
-        raise ConfigError("the defense draws keyed randomness: give a secret")
 
 
 def check_secret(secret: bytes | str | None, keyed: bool) -> bytes | None:
     """The secret as bytes; None where none is needed and none was given.
 
     Raises:
-        ConfigError: missing, too short or too long. The message never holds it.
+        ConfigError: missing, too short or too long. The message does not contain the secret.
     """
     low, high = SECRET_BYTES
     if secret is None:
         if keyed:
             raise ConfigError(
-                f"this unit draws randomness that a secret keys: give one of {low} to {high} bytes (the same "
-                "each time); it is never saved with the unit"
+                f"this unit draws random numbers that a secret keys: give one of {low} to {high} bytes (the "
+                "same each time); it is never saved with the unit"
             )
         return None
     if not isinstance(secret, bytes | bytearray | str):
@@ -66,18 +58,18 @@ def check_secret(secret: bytes | str | None, keyed: bool) -> bytes | None:
 class ProtectedClassifier(nn.Module):
     """Images (N, C, H, W) in [0, 1] to released vectors (N, K): ``c' = PU(T(x), x)``.
 
-    Keyed randomness follows secret and image: the same image gets the same answer, up to the rounding of
-    float32 in batches of another size or layout. ``fresh`` defenses draw anew each time, from the system's
-    entropy. No answer depends on the images of other requests, nor, but for defenses that couple a request
-    (LFP that picks by request, LPA with scope ``batch``), on the other images of its own. It keeps no memory
-    of queries.
+    Keyed random numbers depend on secret and image: the same image gets the same answer, up to float32
+    rounding in batches of another size or memory layout. ``fresh`` defenses draw anew at every query, from
+    the operating system's entropy. No answer depends on the images of other requests. Only a defense that
+    couples a request (LFP that picks by request, LPA with scope ``batch``) lets an answer depend on the other
+    images of its own. Queries are not stored.
 
-    It computes in float32, whatever context it is called in, and answers alike in training mode.
-    ``to(device)`` moves unit and classifier (a copy: the user's own stays where it is); other number formats
-    are refused.
+    It computes in float32 and in eval mode, whatever the caller's autocast, grad or training mode is.
+    ``to(device)`` moves the unit and a copy of the classifier; the user's own module stays where it is. Other
+    number formats are refused.
 
     Args:
-        asked: the classifier, on ``device``, its number of classes known; it is asked once, on grey images.
+        asked: the classifier, on ``device``, its number of classes known. It is asked once, on grey images.
         defense: fitted, on ``device``. image_shape: (C, H, W).
         secret: None for a defense that draws nothing keyed.
 
@@ -94,15 +86,16 @@ class ProtectedClassifier(nn.Module):
         self.model = asked.module
         self.image_shape, self.n_classes, self.device = image_shape, asked.n_classes, device
         self.training = False
-        self._asked, self._defense, self._secret = asked, defense, secret
+        self._asked, self._secret = asked, secret
+        self._pipeline = Pipeline(asked, defense, asked.n_classes, device)
         asked(torch.full((2, *image_shape), 0.5, device=device))
 
     def __getstate__(self) -> dict[str, object]:
-        """A pickle or a copy would carry the secret away."""
+        """Refused: a pickle or a deep copy would contain the secret."""
         raise TypeError("a protected classifier holds a secret: save the unit and wrap the model anew")
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: the weights are the user's own module's.
+        """Refused, because it would change the weights of the user's own module.
 
         Raises:
             ConfigError: always.
@@ -114,11 +107,11 @@ class ProtectedClassifier(nn.Module):
         )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """What a module that holds this one calls when it loads weights."""
+        """Refused: a module that contains this one calls it when it loads weights."""
         self.load_state_dict()
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """What ``torch.jit.script`` calls.
+        """Refused: ``torch.jit.script`` calls it.
 
         Raises:
             ConfigError: always.
@@ -126,7 +119,7 @@ class ProtectedClassifier(nn.Module):
         raise ConfigError(_RECORDED)
 
     def train(self, mode: bool = True) -> ProtectedClassifier:
-        """Nothing changes: answers are those of eval mode, and the user's module keeps its own mode."""
+        """Does nothing: answers are always those of eval mode, and the user's module keeps its own mode."""
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> ProtectedClassifier:
@@ -142,45 +135,47 @@ class ProtectedClassifier(nn.Module):
 
     @undone()
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProtectedClassifier:
-        """What ``to``, ``cuda``, ``half`` and the like call: another device is moved to, in copies.
+        """Move copies to another device. ``to``, ``cuda``, ``half`` and the like call this.
 
         Raises:
-            ConfigError: another number format.
+            ConfigError: a device that is not there, or another number format.
         """
         try:
             probe = fn(torch.zeros(1, device=self.device))
-        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+        except (RuntimeError, AssertionError) as error:  # torch's errors for a device that is not there
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ConfigError(f"a protected classifier cannot be moved: {said}") from error
         if probe.dtype != torch.float32:
             raise ConfigError(
                 f"a protected classifier answers in float32, not {str(probe.dtype)[6:]}: convert the "
-                f"classifier "
-                "(model.half()) and fit a unit for that, or convert the answers (protected(x).half())"
+                "classifier (model.half()) and fit a unit for that, or convert the answers "
+                "(protected(x).half())"
             )
         device = device_from(probe.device)
         if device != self.device:
             self._asked = classifier_of(
                 self.model, outputs=self._asked.outputs, device=device, n_classes=self.n_classes
             )
-            self._defense = copy.copy(self._defense)
-            self._defense.load_state({k: v.to(device) for k, v in self._defense.state().items()})
+            defense = copy.copy(self._pipeline.defense)
+            defense.load_state({k: v.to(device) for k, v in defense.state().items()})
+            self._pipeline = Pipeline(self._asked, defense, self.n_classes, device)
             self.model, self.device = self._asked.module, device
         return self
 
     @property
     def couples(self) -> bool:
         """Whether an answer depends on the other images of its request."""
-        return self._defense.couples
+        return self._pipeline.defense.couples
 
     def extra_repr(self) -> str:
-        return f"{type(self._defense).__name__}, image_shape={self.image_shape}, n_classes={self.n_classes}"
+        defense = type(self._pipeline.defense).__name__
+        return f"{defense}, image_shape={self.image_shape}, n_classes={self.n_classes}"
 
     def check(self, x_NCHW: Tensor) -> None:
-        """Whether these are images that the classifier is for.
+        """Check that these are images for this classifier.
 
         Raises:
-            ValueError: another shape, numbers that are not finite or not in [0, 1].
+            ValueError: another shape, or numbers that are not finite or not in [0, 1].
         """
         expected = "x".join(map(str, self.image_shape))
         if not isinstance(x_NCHW, Tensor):
@@ -189,7 +184,7 @@ class ProtectedClassifier(nn.Module):
             raise ValueError(f"expected images (N, {expected}), got {tuple(x_NCHW.shape)}")
         if not x_NCHW.is_floating_point():
             raise ValueError(f"expected images of float in [0, 1], got {x_NCHW.dtype}")
-        if len(x_NCHW) and not bool(((x_NCHW >= 0) & (x_NCHW <= 1)).all()):  # false for NaN as well
+        if len(x_NCHW) and not bool(((x_NCHW >= 0) & (x_NCHW <= 1)).all()):  # NaN compares false
             raise ValueError("expected pixels in [0, 1], all of them finite")
 
     @undone()
@@ -202,7 +197,7 @@ class ProtectedClassifier(nn.Module):
 
         Raises:
             ValueError: see :meth:`check`.
-            ConfigError: it is being traced or exported.
+            ConfigError: the call is being traced or exported.
         """
         x = x_NCHW
         if isinstance(x, list | tuple) and all(isinstance(image, Tensor | np.ndarray) for image in x):
@@ -220,11 +215,11 @@ class ProtectedClassifier(nn.Module):
     @undone()
     @torch.no_grad()
     def answer(self, requests: Sequence[Tensor]) -> list[Tensor]:
-        """Several requests in one go: each one's released vectors (n, K), on this module's device.
+        """Released vectors (n, K) of each of several requests, computed together, on this module's device.
 
         Raises:
             ValueError: see :meth:`check`.
-            ConfigError: it is being traced or exported.
+            ConfigError: the call is being traced or exported.
         """
         for x_NCHW in requests:
             if _recorded(x_NCHW):
@@ -234,28 +229,16 @@ class ProtectedClassifier(nn.Module):
         if not sum(sizes):
             return [torch.empty(0, self.n_classes, device=self.device) for _ in requests]
         x_NCHW = torch.cat([x.to(self.device, torch.float32) for x in requests])
-        parts = x_NCHW.split(CHUNK)
-        c_NK = torch.cat([confidence_vectors(self._asked, part, batch=CHUNK) for part in parts])
-        picked_N = torch.cat([self._defense.pick(c) for c in c_NK.split(sizes)])
-        # Who is answered in one go is nobody's business: coupling defenses see one request at a time.
-        groups = sizes if self._defense.couples else [len(x_NCHW)]
-        rows = [part for group in torch.arange(len(x_NCHW)).split(groups) for part in group.split(CHUNK)]
-        out_NK = torch.cat([self._protect(c_NK[r], x_NCHW[r], picked_N[r]) for r in rows if len(r)])
-        return list(out_NK.split(sizes))
-
-    def _protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor) -> Tensor:
-        rng: QueryRandomness
-        if self._defense.fresh:
-            rng = QueryRandomness(content_keys(x_NCHW, os.urandom(32), list(range(len(x_NCHW)))))
-        elif self._secret is not None:
-            rng = QueryRandomness(content_keys(x_NCHW, self._secret))
-        else:
-            rng = _Undrawn(torch.zeros(len(x_NCHW), dtype=torch.int64))
-        return self._defense.protect(c_NK, x_NCHW, picked_N, rng=rng)
+        secret, asked_N = self._secret, None
+        if self._pipeline.defense.fresh:
+            # A new secret for each call, and another count for each image: two equal images draw differently.
+            secret, asked_N = os.urandom(32), range(len(x_NCHW))
+        released_NK = self._pipeline.release(x_NCHW, secret=secret, asked_N=asked_N, sizes=sizes)
+        return list(released_NK.to(self.device).split(sizes))
 
 
 def _recorded(x: object) -> bool:
-    """Whether somebody notes down what is computed for ``x``, to run it on other images."""
+    """Whether torch is recording the operations on ``x``, to run them on other images later."""
     return (
         isinstance(x, torch.fx.Proxy)
         or get_proxy_mode() is not None

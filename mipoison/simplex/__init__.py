@@ -1,6 +1,6 @@
-"""The probability simplex: labels, and projections that a defense may release.
+"""The probability simplex: labels of confidence vectors, and projections onto what a defense may release.
 
-See :mod:`mipoison.simplex.projections` for the conventions that hold everywhere in the project.
+:mod:`mipoison.simplex.projections` states the conventions for labels and distortion of the whole project.
 """
 
 from mipoison.simplex.checks import MAX_SIZE, SIMPLEX_TOLERANCE

@@ -2,9 +2,9 @@
 
 Shape suffixes: N rows (queries), K classes. `_N1` is a column that broadcasts over the classes.
 
-All functions are vectorised over rows, leave their inputs alone, compute in float64 and return the dtype
-they were given (float32 or float64). The device must have float64, which CPU and CUDA do. Rows that are not
-a float32 or float64 matrix with a column at least, or not finite (`label_of` aside), raise ValueError.
+All functions are vectorised over rows, do not change their inputs, compute in float64 and return the dtype of
+the input (float32 or float64). The device must support float64, as CPU and CUDA do. An input that is not a
+float32 or float64 matrix with at least one column, or (except in `label_of`) not finite, raises ValueError.
 
 Two conventions hold everywhere in the project:
     label       the index of the first maximum of a confidence vector (`label_of`), the one tie rule
@@ -50,7 +50,7 @@ def project_tangent(v_NK: Tensor) -> Tensor:
         v_NK: any finite rows.
 
     Returns:
-        `v_NK` less the mean of each row.
+        `v_NK` minus the mean of each row.
     """
     check_finite("v_NK", v_NK)
     return _tangent(v_NK.double()).to(v_NK.dtype)
@@ -148,18 +148,18 @@ def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_
     `project_labelled_simplex` and scale the step towards c: less than the nearest point, but feasible too.
 
     Args:
-        y_NK: the rows wished for, finite. Better in float64, whatever `c_NK` is: one entry rounded to float32
-            leaves a sum off by 1e-8 or so, which the projection spreads over the tail of the row.
-        c_NK: clean confidence vectors, on the simplex within 1e-3 (sum and sign). A row that misses it
-            (float32: by 1e-8 or so) stands for itself divided by its sum, and `y_NK` is moved along with it.
+        y_NK: the rows to be projected, finite. Use float64, whatever the dtype of `c_NK`: entries rounded to
+            float32 make the sum miss 1 by about 1e-8, which the projection spreads over the small scores.
+        c_NK: clean confidence vectors, on the simplex within 1e-3 (sum and sign). A row that misses it (in
+            float32 by about 1e-8) is divided by its sum, and `y_NK` is shifted by the same difference.
         budget: bound on the distortion, at least 0; one number or one per row, shape (N,).
         keep_label: keep `label_of(c_NK)`, ties and rounding included.
 
     Returns:
-        Released rows in the dtype of `c_NK`: non-negative; summing to 1, and no further from `c_NK` than the
-        budget, within 2.4e-7 in float32 (2 ulp of 1) and 1e-12 in float64 (up to 1,000 classes or so, then
-        growing with K). To the distance comes what `c_NK` itself misses the simplex by. Where the budget is
-        0, the row of `c_NK` bit for bit.
+        Released rows in the dtype of `c_NK`: non-negative, with sum 1, and no further from `c_NK` than the
+        budget. Sum and distance hold within 2.4e-7 in float32 (2 ulp of 1) and 1e-12 in float64 (up to about
+        1,000 classes, then growing with K); the distance may be larger by what `c_NK` itself misses the
+        simplex by. If the budget is 0, the row of `c_NK` is returned bit by bit.
 
     Raises:
         ValueError: if the shapes differ, `c_NK` is not on the simplex, or a budget is negative, NaN or
@@ -172,8 +172,8 @@ def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_
     budget_N1 = budget_column(budget, c_NK)
     with torch.no_grad():
         label_N1 = label_of(c_NK)[:, None] if keep_label else None
-        # Division keeps order, ties, zeros and the ratios in the tail. Projecting instead would add the same
-        # 1e-8 to every entry of a float32 row, and so wipe out a tail that the budget allows to stay.
+        # Division keeps order, ties, zeros and the ratios of small scores. Projecting instead would add the
+        # same 1e-8 to every entry of a float32 row, which erases small scores that the budget allows to keep.
         centre_NK = c_NK.double().clamp(min=0.0)
         centre_NK = centre_NK / centre_NK.sum(dim=1, keepdim=True)
         wish_NK = y_NK.double() + (centre_NK - c_NK)
@@ -188,14 +188,14 @@ def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_
 
 
 def project_release_inside(y_NK: Tensor, c_NK: Tensor, *, keep_label: bool = True) -> Tensor:
-    """`project_release` for wishes that lie within the budget, as a fixed list of tensor operations.
+    """`project_release` for rows that lie within the budget, as a fixed sequence of tensor operations.
 
-    A projection onto a convex set moves no two points apart, and the clean vector lies in the set: what is no
-    further from it than the budget stays so, and nothing has to be searched for. No data decide what is
-    computed and nothing is checked, so that programs can be traced and exported.
+    A projection onto a convex set does not increase distances, and the clean vector lies in the set. A row
+    within the budget therefore stays within it, and no search is needed. The operations do not depend on the
+    data and nothing is checked, so that the function can be traced and exported.
 
     Args:
-        y_NK: the rows wished for, finite, each no further from its clean vector than the budget.
+        y_NK: the rows to be projected, finite, each no further from its clean vector than the budget.
         c_NK: clean confidence vectors, on the simplex within 1e-3.
         keep_label: keep `label_of(c_NK)`, ties and rounding included.
 
@@ -212,10 +212,11 @@ def project_release_inside(y_NK: Tensor, c_NK: Tensor, *, keep_label: bool = Tru
 def keep_label(z_NK: Tensor, c_NK: Tensor) -> Tensor:
     """Makes the clean vector's label the only maximum of a released vector, in the dtype of the release.
 
-    The last step after a projection onto the argmax cone and a cast, since both may leave ties and a tie is
-    decided by position. Entries that tie with or beat the label's entry drop to the next number below it.
-    After such a projection they can only tie, so nothing moves by more than one ulp: the sum falls and the
-    distortion grows by at most one ulp of 1 (float32: 1.2e-7). Rows bitwise equal to the clean row stay.
+    This is the last step after a projection onto the argmax cone and a cast, since both may leave ties, and
+    the position decides a tie. Entries equal to or larger than the label's entry are lowered to the next
+    number below it. After such a projection they can only be equal, so no entry changes by more than one ulp:
+    the sum falls and the distortion grows by at most one ulp of 1 (float32: 1.2e-7). Rows that equal the
+    clean row bit by bit are not changed.
 
     Args:
         z_NK: released vectors from `project_labelled_simplex` or similar, rounded to the dtype of `c_NK`.
@@ -242,7 +243,7 @@ def keep_label(z_NK: Tensor, c_NK: Tensor) -> Tensor:
     return _lower_rivals(z_NK, c_NK, label_N1)
 
 
-# The parts, float64 in and out (`_lower_rivals` aside), arguments already checked.
+# Implementation. Inputs and outputs are float64 (except in `_lower_rivals`); arguments have been checked.
 
 
 def _tangent(v_NK: Tensor) -> Tensor:
@@ -259,8 +260,9 @@ def _direction(v_NK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _simplex(y_NK: Tensor) -> Tensor:
-    # Only entries less than 1 below the maximum can stay positive. Moving the maximum to 0 and cutting at -1
-    # changes nothing then, and keeps the sums small: at 1e30 one ulp is 1e14 and the "- 1" would be lost.
+    # Only entries less than 1 below the maximum can stay positive, so shifting the maximum to 0 and clamping
+    # at -1 does not change the result. It keeps the sums small: at 1e30 one ulp is 1e14 and "- 1" has no
+    # effect.
     y_NK = (y_NK - y_NK.amax(dim=1, keepdim=True)).clamp(min=-1.0)
     total_NK = y_NK.sort(dim=1, descending=True).values.cumsum(dim=1)
     # Every k largest entries sum to at most 1 after the cut, and the support's to 1: tau is the maximum.
@@ -269,8 +271,8 @@ def _simplex(y_NK: Tensor) -> Tensor:
 
 
 def _cone(y_NK: Tensor, label_N1: Tensor) -> Tensor:
-    # The mean of the label's entry and the k largest others grows with k while the next one exceeds it, and
-    # falls from there on: the pooled value is the maximum over k.
+    # The mean of the label's entry and the k largest others grows with k as long as the next entry exceeds
+    # it, and then falls, so the pooled value is its maximum over k.
     others_NK = y_NK.scatter(1, label_N1, torch.inf).sort(dim=1, descending=True).values
     own_N1 = y_NK.gather(1, label_N1)
     total_NK = torch.cat([own_N1, others_NK[:, 1:]], dim=1).cumsum(dim=1)
@@ -291,23 +293,23 @@ def _shorten(
 ) -> Tensor:
     """Finds the point at distance `budget` on the curve z(r) = P_S(c + r u), u the unit vector to the wish.
 
-    `outside_NK` is the far end of the curve, the projected wish, beyond the budget; all budgets are above 0.
-    r is bracketed by `budget` (a projection does not lengthen the step) and the length of the wish, 1e30
-    perhaps, and so halved on a logarithmic scale. In between, a chord is tried: z(r) is piecewise linear, so
-    once both ends lie on one piece the sphere meets their chord at the answer itself. A few rounds suffice as
-    a rule; every second one is a bisection, which bounds them.
+    The wish is the row to be projected. `outside_NK` is its projection, which lies beyond the budget; all
+    budgets are above 0. r lies between `budget`, since a projection does not lengthen a step, and the length
+    of the wish. As that may be 1e30, the bracket is bisected on a logarithmic scale. In every other round a
+    secant step is taken instead: z(r) is piecewise linear, so if both ends lie on one piece, the chord
+    between them intersects the sphere at the solution. Usually a few rounds are enough.
     """
-    # S lies in a plane of constant sum: only the tangential part of the wish counts.
+    # All points of S have the same sum, so only the part of the wish tangent to that plane matters.
     u_NK, length_N1 = _direction(_tangent(wish_NK - c_NK))
     low_N1, high_N1 = budget_N1, torch.maximum(length_N1, budget_N1)
     inside_NK = c_NK
     tolerance_N1 = 1e-13 * budget_N1 + 1e-15 * c_NK.shape[1] ** 0.5  # the latter: rounding of z itself
-    r_N1 = low_N1  # away from the faces z(r) = c + r u, and this is the answer at once
+    r_N1 = low_N1  # in the interior of S, z(r) = c + r u, and this is the solution
     for turn in range(2 * _BISECTIONS):
         z_NK = _feasible(c_NK + r_N1 * u_NK, label_N1)
         distance_N1 = torch.linalg.vector_norm(z_NK - c_NK, dim=1, keepdim=True)
         done_N1 = (distance_N1 - budget_N1).abs() <= tolerance_N1
-        # r = low is inside by theory, so rounding there must not close the bracket.
+        # r = low is inside by theory, so rounding errors there must not close the bracket.
         within_N1 = (distance_N1 <= budget_N1) | done_N1 | (r_N1 <= low_N1)
         low_N1, inside_NK = torch.where(within_N1, r_N1, low_N1), torch.where(within_N1, z_NK, inside_NK)
         high_N1, outside_NK = torch.where(within_N1, high_N1, r_N1), torch.where(within_N1, outside_NK, z_NK)
@@ -317,10 +319,10 @@ def _shorten(
             next_N1 = low_N1.sqrt() * high_N1.sqrt()
         else:
             next_N1 = _chord(low_N1, high_N1, inside_NK - c_NK, outside_NK - inside_NK, budget_N1)
-        # A row that is done stays done: it is asked again at the same r.
+        # A row that is done stays done, as it is evaluated again at the same r.
         r_N1 = torch.where(done_N1, r_N1, next_N1)
-    # Not scaled back by what the tolerance let through: that would leave 1e-18 where the projection says 0,
-    # and an attacker who takes logarithms sees the difference.
+    # The excess that the tolerance allows is not removed by scaling: that would turn some zeros into 1e-18,
+    # and an attacker who takes logarithms would see the difference.
     return inside_NK
 
 
@@ -338,8 +340,5 @@ def _lower_rivals(z_NK: Tensor, c_NK: Tensor, label_N1: Tensor) -> Tensor:
     top_N1 = z_NK.gather(1, label_N1)
     below_N1 = torch.nextafter(top_N1, torch.zeros_like(top_N1))
     strict_NK = torch.minimum(z_NK, below_N1).scatter(1, label_N1, top_N1)
-    # A clean row may hold a tie that its label already won; releasing it untouched gives nothing away.
+    # A clean row may have a tie that its label won by position; it is released as it is.
     return torch.where((z_NK == c_NK).all(dim=1, keepdim=True), z_NK, strict_NK)
-
-
-# Checks. Each error names the argument, the value and the bound.

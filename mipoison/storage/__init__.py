@@ -1,4 +1,4 @@
-"""Where results are kept: a folder or an object store, and a cache of trained parts in it."""
+"""Storage of results in a folder or an object store, and a cache of trained networks in it."""
 
 from mipoison.storage.files import Storage, StorageError, storage_failure
 

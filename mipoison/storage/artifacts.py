@@ -1,8 +1,8 @@
-"""Content-addressed cache of trained parts: trained once, reused by every trial, process and node.
+"""Content-addressed cache of trained networks: each is trained once and reused by all trials and machines.
 
-A file's name is the digest of everything that its content depends on (kind, settings, the split's
-fingerprint, this package's source); its first line is the SHA-256 of the rest. What does not match, or is
-neither safetensors nor JSON inside, is rebuilt, never loaded: nothing in these files can run code.
+A file's name is a digest of everything that its content depends on (kind, settings, the split's fingerprint,
+this package's source). Its first line is the SHA-256 of the rest, which is safetensors or JSON, so that
+loading a file never runs code. A file that does not match its hash or has another format is made again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def source_fingerprint() -> str:
-    """Digest of this package's source files: other code, other artifacts."""
+    """Sixteen hexadecimal digits of the SHA-256 of this package's source files.
+
+    It is part of every artifact's name, so that changed code does not load artifacts of earlier code.
+    """
     h = hashlib.sha256()
     package = Path(mipoison.__file__).parent
     for path in sorted(package.rglob("*.py")):
@@ -37,10 +40,10 @@ def source_fingerprint() -> str:
 
 
 class ArtifactStore:
-    """Artifacts below ``artifacts/`` of a storage root.
+    """The artifacts in the folder ``artifacts/`` of a storage.
 
     Attributes:
-        made, reused: how many artifacts this process built and loaded.
+        made, reused: number of artifacts that this object made and loaded.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -59,10 +62,13 @@ class ArtifactStore:
         make: Callable[[], dict[str, Tensor]],
         like: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Load a state dict (safetensors), or make and store it. Order and bits are kept.
+        """Load a state dict (safetensors), or make and store it. The order of its entries is kept.
 
         Args:
-            like: names, shapes and types that it must have; what has others is rebuilt. None: not judged.
+            kind: kind of artifact, part of the file's name. spec: the settings that it depends on.
+            make: makes the state dict if it is not stored.
+            like: a state dict of the same names, shapes and dtypes; a stored one that differs is made again.
+                None accepts any.
         """
         payload = self._load(kind, spec)
         if payload is not None:
@@ -80,7 +86,7 @@ class ArtifactStore:
         return value
 
     def find_json(self, kind: str, spec: dict[str, Any]) -> Any | None:
-        """A stored plain value, or None."""
+        """Load a stored JSON value; None if there is none."""
         payload = self._load(kind, spec)
         if payload is None:
             return None
@@ -93,7 +99,7 @@ class ArtifactStore:
         return value
 
     def put_json(self, kind: str, spec: dict[str, Any], value: Any) -> None:
-        """Store a plain value."""
+        """Store a JSON value; ValueError for one with NaN or infinity."""
         self._store(kind, spec, json.dumps(value, allow_nan=False).encode())
 
     def _load(self, kind: str, spec: dict[str, Any]) -> bytes | None:
@@ -126,7 +132,10 @@ def _form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
 
 
 def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """A state dict as safetensors, which sorts: the order goes into the metadata. Shared memory is copied."""
+    """A state dict as safetensors. That format sorts the names, so their order is stored in the metadata.
+
+    Tensors are copied, because safetensors refuses those that share memory.
+    """
     copies = {k: v.contiguous().clone() for k, v in tensors.items()}
     return safetensors.torch.save(copies, metadata={"order": json.dumps(list(tensors))})
 

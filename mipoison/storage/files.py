@@ -1,8 +1,9 @@
-"""Files on a local disk, over NFS or in an object store, by one small interface over pyarrow's file systems.
+"""Files on a local disk, on NFS or in an object store, through pyarrow's file systems.
 
-A reader sees a whole file or none. Local writes go to a unique temporary name, are flushed to the disk and
-renamed into place; an object appears once it has been uploaded. A storage that is full or away for a while is
-waited for (see :data:`PATIENCE`); any other failure is a :class:`StorageError` of one line, at once.
+A reader sees a whole file or none: local files are written under a unique temporary name, flushed to the disk
+and renamed, and an object becomes visible when it has been uploaded completely. If a storage is full or
+unreachable, operations are retried for some time (see :data:`PATIENCE`). Other failures raise a one-line
+:class:`StorageError` at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import logging
 import math
 import os
 import random
-import re
 import time
 import uuid
 from collections.abc import Callable
@@ -24,8 +24,10 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from mipoison.config import ConfigError
-from mipoison.storage.local import StorageError as StorageError
-from mipoison.storage.local import UnfitError as UnfitError
+from mipoison.storage.failures import StorageError as StorageError
+from mipoison.storage.failures import UnfitError as UnfitError
+from mipoison.storage.failures import may_be_temporary
+from mipoison.storage.failures import storage_failure as storage_failure
 from mipoison.storage.local import check_size, read_file, write_file
 from mipoison.storage.s3 import line, open_s3, refuse_credentials, shown
 
@@ -33,38 +35,36 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE = "MIPOISON_STORAGE_PATIENCE_S"
-"""Environment variable: seconds for which an operation on a full or unreachable storage is repeated."""
+"""Environment variable: seconds for which an operation on a full or unreachable storage is retried."""
 DEFAULT_PATIENCE_S = 180.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
-_PASSING_ERRNO = {
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET,
-    errno.ECONNREFUSED,
-    errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.EAGAIN,
-    errno.EINTR, errno.EBUSY, errno.ENOTCONN,
-}  # fmt: skip
-_PASSING_AWS = re.compile(
-    r"NETWORK_CONNECTION|SLOW_DOWN|THROTTL|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|INTERNAL_FAILURE"
-    r"|HTTP status (408|429|5\d\d)"
-)
-
-
 MAX_BYTES = 2**32
-"""Of a file that is read whole: a file may say that it has any size, and take no room on the disk."""
+"""Largest file that is read. A sparse file can have any size without taking room on the disk, and reading it
+would exhaust the memory."""
 
 
 class Storage:
-    """A root folder: a local path, or a URI of a file system that pyarrow knows (``s3://bucket/prefix``).
+    """The files below a root: a local folder, or a URI that pyarrow understands (``s3://bucket/prefix``).
 
-    ``s3://bucket/prefix?endpoint_override=localhost:9000&scheme=http&region=us-east-1`` names another server
-    than Amazon's, as $AWS_ENDPOINT_URL does. Credentials come from the environment, a profile or the
-    machine's role; in the URI they are refused, since they would land in records and logs.
+    ``s3://bucket/prefix?endpoint_override=localhost:9000&scheme=http&region=us-east-1`` selects another
+    server than Amazon's, as does $AWS_ENDPOINT_URL. Credentials come from the environment, a profile or the
+    machine's role. A URI with credentials is refused, because records and logs contain it.
+
+    All methods take names, which are relative paths below the root separated by ``/``.
+
+    Args:
+        root: local path or URI. patience_s: see :data:`PATIENCE`; None means the environment variable, or
+            180 s.
 
     Attributes:
-        root: the root as another process or machine can open it: an absolute path, or a URI with endpoint and
-            region. local: whether it is a folder of this machine. patience_s: see :data:`PATIENCE`.
+        root: the root in a form that other processes and machines can open: an absolute path, or a URI with
+            endpoint and region.
+        local: whether the root is a folder of this machine.
+        patience_s: seconds for which operations are retried.
 
     Raises:
-        ConfigError: if the URI is not understood or holds credentials, or a name would leave the root.
+        ConfigError: the URI is malformed or contains credentials, or (in methods) a name leads out of the
+            root.
     """
 
     def __init__(self, root: str | Path, patience_s: float | None = None) -> None:
@@ -90,19 +90,21 @@ class Storage:
         self.local = isinstance(self._fs, fs.LocalFileSystem)
 
     def below(self, folder: str) -> Storage:
-        """The storage whose root is a folder of this one."""
+        """A storage whose root is a folder of this one."""
         return Storage(self.where(folder), self.patience_s)
 
     def where(self, name: str) -> str:
-        """A name's absolute path or URI: for people, and for other tools."""
+        """The absolute path or URI of a name, for people and other tools."""
         self.path(name)
         base, mark, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
         return f"{base.rstrip('/')}/{name}{mark}{query}"
 
     def path(self, name: str) -> str:
-        """Full path of a name under the root; neither names nor links of the file system lead out of it.
+        """Full path of a name, as pyarrow's file system takes it.
 
-        Nor does a link lead from one of the folders directly below the root into another.
+        Raises:
+            ConfigError: the name, or a link on its path, leads out of the root, or from one folder directly
+                below the root (e.g. one study's) into another.
         """
         parts = name.split("/")
         if (
@@ -123,13 +125,13 @@ class Storage:
         return path
 
     def _top(self, name: str) -> str:
-        """The topmost folder of a name: a study's, whose files are its own and no other's."""
+        """The topmost folder of a name, e.g. that of a study; its files must not lead to those of another."""
         return os.path.join(self._path, name.split("/")[0]) if "/" in name else self._path
 
     def _path_to_write(self, name: str) -> str:
-        """As :meth:`path`; no folder on the way is a link, not even to another place below the root.
+        """As :meth:`path`, but no folder on the path may be a link, not even to a place below the root.
 
-        A file that is a link, or has other names (hard links), is replaced: what it led to stays as it is.
+        If the file itself is a link, or has hard links, writing replaces it and leaves the target unchanged.
         """
         path = self.path(name)
         folder = Path(path).parent
@@ -147,7 +149,7 @@ class Storage:
         """Write a whole file atomically, replacing an older one.
 
         Raises:
-            ConfigError: a folder on the way is a link. StorageError: not within the patience.
+            ConfigError: a folder on the path is a link. StorageError: writing failed, after retries.
         """
         path = self._path_to_write(name)
         self._patiently(f"write {name}", lambda: self._write(path, data))
@@ -160,10 +162,13 @@ class Storage:
         write_file(Path(path), data, Path(self._path))
 
     def read(self, name: str, most: int = MAX_BYTES) -> bytes | None:
-        """The file's bytes, or None if there is none.
+        """The file's bytes, or None if there is no such file.
+
+        Args:
+            most: largest number of bytes.
 
         Raises:
-            UnfitError: it is no file, or has more than so many bytes.
+            UnfitError: it is not a regular file, or larger. StorageError: reading failed, after retries.
         """
         path = self.path(name)
         return self._patiently(f"read {name}", lambda: self._read(path, most))
@@ -175,10 +180,10 @@ class Storage:
             return None
 
     def _read_object(self, path: str, most: int) -> bytes:
-        """The whole object in one request, and again if it was replaced since its size was asked.
+        """Read a whole object in one request, and again if it was replaced after its size was determined.
 
-        Reading it as a stream takes several requests, each answered from what is there by then; and where an
-        object became shorter, pyarrow hands out memory that was never written.
+        Reading it as a stream takes several requests, which may return parts of different versions. If an
+        object has become shorter, pyarrow returns uninitialised memory for the rest.
         """
         while True:
             with self._fs.open_input_file(path) as file:
@@ -190,7 +195,7 @@ class Storage:
                     return bytes(data)
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         path = self.path(name)
 
         def delete() -> None:
@@ -200,10 +205,10 @@ class Storage:
         self._patiently(f"delete {name}", delete)
 
     def touch(self, name: str) -> None:
-        """Renew a file's time of modification, by the storage's own clock; needs no room on a disk.
+        """Set a file's time of modification to now, by the storage's clock; takes no room on a disk.
 
         Raises:
-            StorageError: at once; FileNotFoundError is one, too, if there is no such file.
+            FileNotFoundError: there is no such file. StorageError: it failed; it is not retried.
         """
         path = self.path(name)
         try:
@@ -220,17 +225,18 @@ class Storage:
             raise StorageError(f"storage {self.root!r}: cannot touch {name}: {line(error)}") from error
 
     def modified(self, folder: str) -> dict[str, float]:
-        """Name -> time of modification (seconds since 1970, by the storage's clock) of a folder's files."""
+        """Times of modification of the files in a folder, by name: seconds since 1970 by the storage's
+        clock."""
         return {
             f"{folder}/{i.base_name}": i.mtime.timestamp() for i in self._files(folder) if i.mtime is not None
         }
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names (below the root) of the finished files directly in a folder, no temporary ones."""
+        """Sorted names (relative to the root) of the files directly in a folder, without temporary ones."""
         return sorted(f"{folder}/{i.base_name}" for i in self._files(folder))
 
     def _files(self, folder: str) -> list[Any]:
-        """Files directly in a folder; neither hidden ones (temporary names) nor links that lead outside."""
+        """Files directly in a folder, without hidden (temporary) ones and links that lead out of the root."""
         selector = fs.FileSelector(self.path(folder), allow_not_found=True)
         try:
             found = self._patiently(f"list {folder}", lambda: self._fs.get_file_info(selector))
@@ -256,7 +262,11 @@ class Storage:
         return True
 
     def check_writable(self) -> None:
-        """Write, read back and delete a probe; ConfigError naming the path if that fails within seconds."""
+        """Check that a file can be written, read back and deleted; failures are retried for 3 s at most.
+
+        Raises:
+            ConfigError: one of these failed; the message names the root.
+        """
         name, probe = f"probe-{uuid.uuid4().hex}", copy.copy(self)
         probe.patience_s = min(self.patience_s, 3.0)
         try:
@@ -269,7 +279,11 @@ class Storage:
             raise ConfigError(f"storage {self.root!r} does not return what was written to it")
 
     def _patiently(self, what: str, operation: Callable[[], T]) -> T:
-        """Run an operation; what may pass (full disk, lost connection) is tried again with growing waits."""
+        """Run an operation; retry it with growing waits after errors that may be temporary.
+
+        Raises:
+            StorageError: another error, or the retries took longer than ``patience_s``.
+        """
         began = waited = 0.0
         wait = FIRST_WAIT_S
         while True:
@@ -281,40 +295,18 @@ class Storage:
                 now = time.monotonic()
                 if not waited:
                     began = now
-                reason, passing = line(error), may_pass(error)
+                reason, temporary = line(error), may_be_temporary(error)
                 left = self.patience_s - (now - began)
-                if not passing or left <= 0:
-                    lasted = f" (for {now - began:.0f} s)" if passing and waited else ""
+                if not temporary or left <= 0:
+                    lasted = f" (for {now - began:.0f} s)" if temporary and waited else ""
                     raise StorageError(f"storage {self.root!r}: cannot {what}{lasted}: {reason}") from error
                 if not waited:
-                    # An error, not a warning: a person who watches should know why nothing moves.
+                    # Logged as an error, because nothing else tells a person why the program has stopped.
                     log.error("storage: cannot %s: %s; trying again for %.0f s", what, reason, left)
                 pause = min(wait * random.SystemRandom().uniform(0.75, 1.25), left)
                 time.sleep(pause)
                 waited += pause
                 wait = min(2 * wait, LONGEST_WAIT_S)
-
-
-def storage_failure(error: BaseException | None) -> str | None:
-    """The storage's message if a storage failure is behind an error, of this process or of a worker's."""
-    seen: list[BaseException] = []
-    queue = [error]
-    while queue:
-        e = queue.pop()
-        if e is None or e in seen:
-            continue
-        seen.append(e)
-        if isinstance(e, StorageError):
-            # What a worker raised is wrapped with its trace; the last line is the message.
-            return str(e).strip().splitlines()[-1].partition("StorageError: ")[2] or str(e)
-        queue += [e.__cause__, getattr(e, "cause", None)]
-        queue += list(dict(getattr(e, "worker_failures", None) or {}).values())
-    return None
-
-
-def may_pass(error: OSError) -> bool:
-    """Whether an error may go away by itself: a full disk, a lost connection, a server that is busy."""
-    return error.errno in _PASSING_ERRNO or bool(_PASSING_AWS.search(str(error)))
 
 
 def _patience() -> float:

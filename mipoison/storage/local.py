@@ -1,4 +1,4 @@
-"""Whole files of a local disk: read only where they are files, written beside their place and renamed."""
+"""Reads and writes whole files on a local disk: only regular files are read, and writes are atomic."""
 
 from __future__ import annotations
 
@@ -10,35 +10,32 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
+from mipoison.storage.failures import UnfitError
+
 log = logging.getLogger(__name__)
 
 
-class StorageError(OSError):
-    """A storage failed for good, or for longer than it is waited for; the message is one line."""
-
-
-class UnfitError(StorageError):
-    """What bears a name is no file (a pipe, a device), or a larger one than its reader takes."""
-
-
 def check_size(size: int, most: int) -> None:
+    """Raise UnfitError if a file of ``size`` bytes is larger than ``most``."""
     if size > most:
         raise UnfitError(f"{size} bytes, at most {most} are read")
 
 
 def read_file(path: str, most: int) -> bytes | None:
-    """A file's bytes; None for a folder. Opening a pipe would wait for whoever writes to it.
+    """A file's bytes; None for a folder.
+
+    It is opened without blocking, since opening a pipe would otherwise wait for a writer.
 
     Args:
-        path: links in it have been judged, and are resolved. most: bytes.
+        path: the file; the caller has checked where its links lead. most: largest number of bytes.
 
     Raises:
-        UnfitError: it is no file, or larger.
+        UnfitError: it is not a regular file, or larger.
     """
     try:
         held = os.open(os.path.realpath(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV, errno.ELOOP):  # a socket, a device, a link since
+        if error.errno in (errno.ENXIO, errno.ENODEV, errno.ELOOP):  # a socket, a device, a new link
             raise UnfitError("not a file") from error
         raise
     try:
@@ -55,7 +52,11 @@ def read_file(path: str, most: int) -> bytes | None:
 
 
 def write_file(target: Path, data: bytes, root: Path) -> None:
-    """Write a whole file atomically; what is in its way below the root is moved aside."""
+    """Write a whole file atomically.
+
+    Below ``root``, a folder in the place of the file, or a file in the place of a folder, is renamed to a
+    hidden name, with a warning in the log.
+    """
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         _make_room(target, root)
@@ -70,7 +71,7 @@ def write_file(target: Path, data: bytes, root: Path) -> None:
 
 
 def _create(path: Path) -> BinaryIO:
-    """A new file and its folders, even if another process just removes an empty one of them."""
+    """Open a new file and make its folders, again if another process removes an empty one meanwhile."""
     for _ in range(10):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -81,7 +82,7 @@ def _create(path: Path) -> BinaryIO:
 
 
 def _make_room(target: Path, root: Path) -> None:
-    """Move a folder that stands where a file belongs, or a file where a folder does, aside."""
+    """Rename a folder in the place of the file, or a file in the place of one of its folders."""
     for place in (target, *target.parents):
         if place == root or place == place.parent:
             return
@@ -93,7 +94,10 @@ def _make_room(target: Path, root: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut; some file systems know no fsync of a folder."""
+    """Flush a folder to the disk, so that a rename in it survives a power failure.
+
+    Some file systems cannot flush folders; there it does nothing.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

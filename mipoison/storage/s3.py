@@ -1,4 +1,5 @@
-"""Where an s3:// root leads: server, region and path, from the URI and the environment, credentials never."""
+"""Opens an ``s3://`` root: server, region and path from the URI and the environment. Credentials in the URI
+are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pyarrow import fs
 from mipoison.config import ConfigError
 
 OPTIONS = ("endpoint_override", "region", "scheme")
-"""What the query of an s3:// URI may say."""
+"""Parameters that the query of an ``s3://`` URI may have."""
 _HOST = re.compile(r"[\w.-]+(:\d+)?(/[\w./-]*)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
 _FORMS = {"endpoint_override": "a host, or host:port, and no user or key", "region": "a region's name"}
@@ -20,13 +21,13 @@ _SECRET = re.compile(r"key|secret|token|passw|credential|sas|signature", re.IGNO
 
 
 def line(error: BaseException | None) -> str:
-    """An error's first line, without the identifiers of the request."""
+    """The first line of an error's message, without the identifiers of the request."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return re.sub(r" \((Request ID|Host ID): [^)]*\)", "", text)
 
 
 def shown(uri: str) -> str:
-    """Scheme, host and path of a URI: what messages repeat; no user, password, query or fragment."""
+    """The parts of a URI that a message may contain: scheme, host and path, no user, password or query."""
     try:
         split = urllib.parse.urlsplit(uri)
     except ValueError:
@@ -35,15 +36,15 @@ def shown(uri: str) -> str:
 
 
 def _harmless(text: str) -> str:
-    """A word, or a host and its port, to be repeated in a message; dots for all that may be a secret."""
+    """The text if it is a short word or a host with its port; ``...`` for everything that may be a secret."""
     return text if re.fullmatch(r"[a-z._-]{0,20}(:\d{1,5})?", text) else "..."
 
 
 def holds_credentials(uri: str) -> bool:
-    """Whether user information or a query parameter looks like a credential.
+    """Whether the user part or a query parameter of a URI looks like a credential.
 
     Raises:
-        ConfigError: no URI; nothing of it is repeated, as a part may be a secret.
+        ConfigError: the URI is malformed; the message does not contain it, because it may have a secret.
     """
     try:
         split = urllib.parse.urlsplit(uri)
@@ -56,7 +57,7 @@ def holds_credentials(uri: str) -> bool:
 
 
 def refuse_credentials(uri: str) -> None:
-    """ConfigError if :func:`holds_credentials`; they are not repeated."""
+    """Raise ConfigError, without repeating them, if a URI contains credentials."""
     if holds_credentials(uri):
         split = urllib.parse.urlsplit(uri)
         raise ConfigError(
@@ -66,7 +67,14 @@ def refuse_credentials(uri: str) -> None:
 
 
 def open_s3(uri: str) -> tuple[fs.FileSystem, str, str]:
-    """File system, path and complete URI of an s3:// root."""
+    """Open an ``s3://`` root.
+
+    Returns:
+        pyarrow's file system, the path in it, and the URI with endpoint and region filled in.
+
+    Raises:
+        ConfigError: the URI is malformed, contains credentials, or has an unknown parameter.
+    """
     refuse_credentials(uri)
     split = urllib.parse.urlsplit(uri)
     given = urllib.parse.parse_qsl(split.query, keep_blank_values=True)
@@ -107,7 +115,11 @@ def open_s3(uri: str) -> tuple[fs.FileSystem, str, str]:
 
 @functools.lru_cache(maxsize=16)
 def _region(bucket: str, elsewhere: bool, uri: str) -> str:
-    """The bucket's region: of another server than Amazon's what the environment says, else Amazon knows."""
+    """The bucket's region: from the environment for another server than Amazon's, else as Amazon answers.
+
+    Args:
+        bucket: its name. elsewhere: whether the server is not Amazon's. uri: for messages.
+    """
     if elsewhere:
         return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     try:
@@ -118,9 +130,10 @@ def _region(bucket: str, elsewhere: bool, uri: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _s3_system(options: tuple[tuple[str, str], ...]) -> fs.S3FileSystem:
-    """One client per server: every trial opens its storage anew.
+    """The client of a server; it is cached because every trial opens its storage again.
 
-    Timeouts are for silence, not for a whole transfer. Small files are sent in one request, on closing.
+    The timeouts, in seconds, are for a connection without data, not for a whole transfer. Small files are
+    sent in one request when they are closed.
     """
     return fs.S3FileSystem(
         **dict(options),

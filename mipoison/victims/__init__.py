@@ -1,1 +1,1 @@
-"""The user's own classifier: loaded, identified, judged, and asked without being trusted."""
+"""The user's own classifier: loading it, identifying it, checking it, and calling it without trusting it."""

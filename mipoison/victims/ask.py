@@ -1,7 +1,8 @@
-"""How a user's classifier is asked: one way, for fitting, wrapping, serving and studies alike.
+"""Calls a user's classifier, in the same way for fitting, wrapping, serving and studies.
 
-Its answers are measured as they are: it gets a copy of the images, runs in eval mode outside every context of
-the caller's, and leaves neither itself nor the process changed. What comes back is float32 logits of ours.
+The classifier gets a copy of the images and runs in eval mode, without the caller's contexts (autocast,
+inference mode, default dtype and device). Afterwards the classifier and the process are as before. The
+result is a new tensor of float32 logits.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -24,30 +25,36 @@ from mipoison.victims.outputs import OUTPUTS, log_probabilities, logits_of
 DYNAMIC = (
     "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
 )
-"""How a classifier is exported for batches of any size."""
+"""The call that exports a classifier for batches of any size; error messages quote it."""
 __all__ = ["DYNAMIC", "Classifier", "classifier_of", "on_device", "undone"]
 
 
 class Classifier:
-    """A user's classifier as it is asked here: images (N, C, H, W) in [0, 1] to logits (N, K), float32.
+    """Adapter of a user's classifier: maps images (N, C, H, W) in [0, 1] to logits (N, K), float32.
 
-    The module is given a copy of the images (it may change them in place), in float32 or, where it fails on
-    that, in its own weights' dtype. It answers in eval mode and without gradients; its training flags, the
-    global random generators (torch's, numpy's, Python's), default dtype and device, threads and autocast are
-    afterwards as before, so that one thread at a time asks. A module that was left in training mode is not
-    switched: a copy in eval mode answers in its place. Logits are a copy. They may be of any floating
-    dtype and come as a tensor, as the first (N, K) of a tuple or
-    list, under one of :data:`KEYS`, or as ``.logits`` of an object.
+    The module gets a copy of the images, because it may change them in place. They are float32, or have the
+    dtype of the module's weights if it fails on float32. The module runs in eval mode and without gradients.
+    If it was left in training mode, a copy in eval mode runs in its place. Its training flags, the global
+    random generators of torch, numpy and Python, default dtype and device, thread count and autocast are
+    restored after each call; for this reason only one thread calls at a time.
+
+    The module may return logits of any floating dtype as a tensor, as one of several tensors in a tuple or
+    list, under one of :data:`~mipoison.victims.outputs.KEYS` in a dictionary, or as the attribute ``logits``.
 
     Args:
-        module: the user's; it is never moved. If it is on another device, a copy of it on ``device`` is used.
-        name: for messages. outputs: ``probabilities`` are divided by their sum, and their logarithm stands
-            for the logits (float64, at least :data:`FLOOR`); None means logits that are checked to be none.
-        device: where to compute; None: where the module is.
-        n_classes: K, if it is known: tells logits from other outputs of a tuple.
+        module: the user's module. It is never moved; if it is on another device, a copy on ``device`` is
+            used.
+        name: the classifier's name in messages; None means the name of its class.
+        outputs: what the module returns. ``probabilities`` are divided by their sum and clamped at
+            :data:`~mipoison.victims.outputs.FLOOR`; their logarithms serve as logits. ``logits`` or None mean
+            logits; with None, :func:`~mipoison.victims.check.check_victim` refuses what looks like
+            probabilities.
+        device: where to compute; None means where the module is.
+        n_classes: K if it is known; distinguishes the logits from other outputs in a tuple.
 
     Raises:
-        ConfigError: it is no module, cannot be copied, fails, or gives no such logits.
+        ConfigError: when called, if the module fails or returns no logits of that shape; when made, if it
+            cannot be copied to ``device``.
     """
 
     def __init__(
@@ -69,12 +76,16 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the module's weights are; the CPU where it has none."""
+        """The device of the module's weights; the CPU if it has none."""
         return _home(self.module) or torch.device("cpu")
 
     @undone()
     def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """Logits (N, K) of ours, on the device of the images."""
+        """Logits (N, K), float32, on the device of the images.
+
+        Raises:
+            ConfigError: the module fails, or its outputs are not finite or not logits (N, K).
+        """
         try:
             with ALONE, kept(_home(self.module)), self._in_eval_mode() as module, self._own_defaults():
                 answer = self._answer(module, x_NCHW)
@@ -111,21 +122,21 @@ class Classifier:
                 answer = module(x_NCHW.detach().to(home, own, copy=True))
             except (RuntimeError, TypeError):
                 answer = None
-            if answer is None:  # not the dtype, then: what it said first is what counts
+            if answer is None:  # it fails on its own dtype too, so the first error is the informative one
                 raise
             self._dtype = own
         return answer
 
     @contextlib.contextmanager
     def _in_eval_mode(self) -> Iterator[nn.Module]:
-        """The module, or what answers for it in eval mode; its own flags are afterwards as before."""
+        """The module in eval mode, or a copy of it; the module's training flags are restored afterwards."""
         flags = [(m, m.training) for m in self.module.modules()]
         try:
             module = self.module
             if any(flag for _, flag in flags):
-                with contextlib.suppress(Exception):  # what cannot be copied is switched, and back
+                with contextlib.suppress(Exception):  # if it cannot be copied, its own flags are switched
                     module = copy.deepcopy(module)
-                with contextlib.suppress(NotImplementedError):  # an exported program has one mode
+                with contextlib.suppress(NotImplementedError):  # an exported program has no modes
                     module.eval()
             yield module
         finally:
@@ -137,7 +148,8 @@ class Classifier:
 
     @contextlib.contextmanager
     def _own_defaults(self) -> Iterator[None]:
-        """Default dtype and device as they were where the classifier was handed over."""
+        """A context with the default dtype and device of the user's program when it handed the module
+        over."""
         dtype, device = self.theirs
         with contextlib.ExitStack() as stack:
             if dtype != torch.float32:
@@ -154,7 +166,7 @@ class Classifier:
             remedy = f"if it was exported for another batch, export it with a dynamic one: {DYNAMIC}"
         else:
             remedy = (
-                "what it needs beyond belongs into the module: another size (for 224x224 first "
+                "put preprocessing into the module: resizing (to 224x224: "
                 "x = torch.nn.functional.interpolate(x, 224)), normalising, grey to RGB "
                 "(x.expand(-1, 3, -1, -1))"
             )
@@ -172,14 +184,14 @@ def classifier_of(
     device: torch.device | None = None,
     n_classes: int | None = None,
 ) -> Classifier:
-    """The adapter of whatever a user hands over as a classifier.
+    """Make the adapter of a classifier that the user passed.
 
     Args:
-        model: a module, or one of ``load_victim``, which brings name and outputs.
+        model: a torch module, or the result of ``load_victim``, which knows its name and outputs.
         outputs, device, n_classes: see :class:`Classifier`.
 
     Raises:
-        ConfigError: it is no classifier, or one stated to give other outputs.
+        ConfigError: ``model`` is no module, or ``outputs`` contradicts what ``load_victim`` was told.
     """
     if not isinstance(model, nn.Module):
         if isinstance(model, type) and issubclass(model, nn.Module):
@@ -203,7 +215,13 @@ def classifier_of(
 
 
 def on_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
-    """The module itself if it is there, spread over several devices, or has no weights; else a copy there."""
+    """The module, or a copy of it on ``device`` if all of its weights are on another one.
+
+    A module without weights, or with weights on several devices, is returned as it is.
+
+    Raises:
+        ConfigError: the module cannot be copied.
+    """
     homes = {t.device for t in _tensors(module)}
     here = all(h.type == device.type and device.index in (None, h.index) for h in homes)
     if len(homes) != 1 or here:

@@ -1,4 +1,4 @@
-"""Whether a user's classifier can be attacked at all: a few images are asked, and the answers judged.
+"""Checks a user's classifier before a study: it classifies some images, and its answers are tested.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -20,20 +20,22 @@ from mipoison.victims.ask import Classifier, undone
 from mipoison.victims.outputs import signs_of_probabilities
 
 PROBE = 256
-"""Private training images, spread over the classes, that a classifier is tried on."""
+"""Number of private training images, balanced over the classes, that a classifier is checked on."""
 MORE = 4096
-"""As many where it was not seen on the first ones to recognise anything: fair to weak classifiers."""
+"""Number of images if the first ones did not show that a weak classifier is better than chance."""
 ERROR = 1e-3
-"""Probability with which a classifier that answers without regard to the image passes a look, at most."""
+"""Largest probability that a classifier whose answers do not depend on the image passes the check."""
 ENOUGH = 100
-"""Images outside the commonest class from which on a classifier that is not told from chance is refused."""
+"""With this many images outside the most frequent class, a classifier no better than chance is refused."""
 _HOPELESS = 0.9
-"""With fewer it is refused where so large a share of permuted answers is right as often; else only named."""
+"""With fewer images it is refused only if the p-value exceeds this; otherwise a warning is logged."""
 _PERMUTATIONS = 9999
+"""Random orders of the answers in the permutation test."""
 _SAME_ANSWER, _SAME_IN_HALF, _SAME_IN_TF32 = 1e-4, 0.05, 0.01
-"""Confidences that differ by more between two batches are no rounding: of float32, 16 bits, a GPU's TF32."""
+"""Largest difference between two answers to one image that rounding explains: in float32, with 16 bits, and
+in a GPU's TF32."""
 _LONE, _OTHER_CHUNK = 8, 37
-"""Images that are asked alone, and how many at a time in another order."""
+"""Number of images that are sent one at a time, and size of the batches in which all are sent again."""
 _APART = (
     "it answers an image differently among others (batch statistics): use it, or export it, in eval mode, "
     "with layers that keep running statistics (track_running_stats=True), and compute nothing over the batch"
@@ -44,19 +46,23 @@ log = logging.getLogger(__name__)
 
 @undone()
 def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_classes: int) -> None:
-    """Ask some images and judge the answers.
+    """Run a classifier on some of its training images and check the answers.
 
     Args:
-        x_NCHW: private training images, at least two; their device does not matter.
-        y_N: their labels, 0 to K-1; None: unknown, then only an answer that never changes is found.
-        n_classes: K, the private classes.
+        classifier: the user's classifier.
+        x_NCHW: private training images, at least two, on any device.
+        y_N: their labels, 0 to K-1. None means unknown; then of the checks against chance only one is made,
+            whether all answers are the same.
+        n_classes: K, the number of private classes.
 
     Raises:
-        ConfigError: it fails on such images; gives another number of outputs, probabilities that nobody
-            stated, or numbers that are not finite; answers differently when asked again or among other
-            images; or recognises its training images no better than chance (of fewer than :data:`ENOUGH`
-            outside the commonest class: is right no more often than most random orders of its answers; else
-            a warning).
+        ConfigError: the classifier
+
+            - fails on such images, or returns another number of outputs or numbers that are not finite;
+            - returns probabilities, though the user did not say so;
+            - answers an image differently when it is asked again, or in another batch;
+            - recognises its training images no better than chance. With fewer than :data:`ENOUGH` images
+              outside the most frequent class this is an error only if it is clearly so, else a warning.
     """
     rows = spread(y_N, PROBE) if y_N is not None else torch.arange(min(len(x_NCHW), PROBE))
     name, x_probe = classifier.name, x_NCHW[rows]
@@ -74,7 +80,7 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
         )
     c_NK = torch.softmax(z_NK.double(), 1)
     first = x_probe[:CHUNK]
-    with other_numbers(1, classifier.device):  # other random numbers than before
+    with other_numbers(1, classifier.device):  # a classifier that draws random numbers now draws other ones
         again_NK = torch.softmax(answers(classifier, first).double(), 1)
     if float((again_NK - c_NK[:CHUNK]).abs().max()) > _SAME_ANSWER:
         raise ConfigError(
@@ -86,7 +92,10 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
 
 
 def _check_alone(classifier: Classifier, x_NCHW: Tensor, z_NK: Tensor) -> None:
-    """Whether an answer depends on the other images: all are asked in another order, some alone."""
+    """Refuse a classifier whose answers depend on the rest of the batch.
+
+    All images are sent again in another order and in smaller batches, and some of them alone.
+    """
     order = torch.randperm(len(x_NCHW), generator=generator(1, "another order"))
     lone = order[:_LONE]
     try:
@@ -104,16 +113,22 @@ def _check_alone(classifier: Classifier, x_NCHW: Tensor, z_NK: Tensor) -> None:
 
 
 def rounding(z_NK: Tensor, device: torch.device) -> float:
-    """How much confidences may differ between two batches, kernels or devices: of numbers that large."""
+    """Largest difference between the confidences of two runs on one image that rounding explains.
+
+    The runs may differ in batch, kernels or device. Larger logits have larger rounding errors.
+    """
     if any(bool((z_NK.to(kind).float() == z_NK).all()) for kind in (torch.float16, torch.bfloat16)):
-        return _SAME_IN_HALF  # computed with 16 bits, whatever their type is now
+        return _SAME_IN_HALF  # the logits were computed with 16 bits, whatever their dtype is now
     if device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
         return _SAME_IN_TF32
     return _SAME_ANSWER + 32 * torch.finfo(torch.float32).eps * float(z_NK.abs().max())
 
 
 def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Tensor, z_NK: Tensor) -> None:
-    """Whether it recognises its training images; more of them are asked before it is refused."""
+    """Refuse a classifier that recognises its training images no better than chance.
+
+    Before that, it is run on more images.
+    """
     name, n_classes = classifier.name, z_NK.shape[1]
     told_N = z_NK.argmax(1)
     if y_N is None:
@@ -133,8 +148,8 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
             f"one class; "
             f"give images of at least two of {n_classes}"
         )
-    p = by_chance(told_N, y_rows)
-    if p <= ERROR / 2:  # two counts are looked at
+    p = permutation_p_value(told_N, y_rows)
+    if p <= ERROR / 2:  # half, because the p-value is the smaller one of two tests
         return
     wider = spread(y_N, MORE)
     if len(wider) > len(rows):
@@ -149,7 +164,7 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
         f"answer, class {int(torch.bincount(told_N).argmax())}, was given to {most}"
     )
     if n - int(counts.max()) < ENOUGH and p <= _HOPELESS:
-        log.warning("%s. So few images do not decide it: it is measured all the same", found)
+        log.warning("%s. So few images do not decide this; the classifier is used all the same", found)
         return
     raise ConfigError(
         f"{found}. Is it trained, are its outputs in the order of the labels (sorted class names), and does "
@@ -158,15 +173,18 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
     )
 
 
-def by_chance(told_N: Tensor, y_N: Tensor) -> float:
-    """How often answers in random order are right as often as they are: a permutation test's p-value.
+def permutation_p_value(told_N: Tensor, y_N: Tensor) -> float:
+    """P-value of a permutation test of the null hypothesis that answers do not depend on the labels.
 
-    Of two counts, all right answers, and those of each class divided by its size: the less likely of the two
-    counts. The first sees a classifier that knows the frequent classes alone, the second one that knows rare
-    ones. Both depend on which answers go together with which labels, and not on how uneven either is.
+    The test has two statistics: the number of right answers, and the sum of the shares of right answers in
+    each class. The first detects a classifier that knows only frequent classes, the second one that knows
+    only rare ones. How uneven labels or answers are does not matter, since permuting keeps both.
 
     Args:
-        told_N: the answers. y_N: the labels.
+        told_N: the classes that the classifier answered. y_N: the labels.
+
+    Returns:
+        The smaller one of the two p-values, in (0, 1].
     """
     told, y = told_N.cpu().numpy(), y_N.cpu().numpy()
     each_N = 1 / np.bincount(y)[y]
@@ -181,19 +199,19 @@ def by_chance(told_N: Tensor, y_N: Tensor) -> float:
 
 
 def _batches(n: int) -> Iterator[int]:
-    """How many orders of ``n`` answers are drawn at a time, in tens of MB."""
+    """Numbers of permutations of ``n`` answers that are drawn at once, which bounds memory to tens of MB."""
     most = max(1, 2**21 // n)
     for done in range(0, _PERMUTATIONS, most):
         yield min(most, _PERMUTATIONS - done)
 
 
 def answers(classifier: Classifier, x_NCHW: Tensor) -> Tensor:
-    """Logits (N, K), asked as a service asks."""
+    """Logits (N, K) on the CPU, computed in the same chunks as by a service."""
     return torch.cat([classifier(x).cpu() for x in x_NCHW.split(CHUNK)])
 
 
 def spread(y_N: Tensor, n: int) -> Tensor:
-    """At most ``n`` rows, the classes in turn, in order: as even as their sizes allow, rare ones whole."""
+    """At most ``n`` row numbers, sorted, balanced over the classes: rare classes are taken completely."""
     y_N = y_N.cpu()
     rank_N = torch.empty_like(y_N)
     for k in y_N.unique():

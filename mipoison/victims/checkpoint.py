@@ -1,7 +1,7 @@
-"""Reading a file of weights: tensors and plain values, never code.
+"""Reads a file of weights without running code from it: only tensors and plain values are loaded.
 
-What else a checkpoint holds (a NumPy number, an optimizer's or a framework's own objects) is not built: an
-inert stand-in takes its place, so that the weights beside it can be read.
+Other objects in a checkpoint (NumPy numbers, an optimizer's or a framework's own classes) are not created. A
+:class:`Placeholder` takes the place of each, so that the weights beside them can be read.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mipoison.data.images import some
 SAVE = "save weights with torch.save(model.state_dict(), 'weights.pt'), or as safetensors"
 _GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not|whose module)")
 _HEADER = 100_000_000
-"""The longest header of a safetensors file that safetensors itself reads, in bytes."""
+"""Largest header, in bytes, that the safetensors library accepts."""
 
 
-class Unread:
-    """In place of an object that was not built.
+class Placeholder:
+    """Stands in a checkpoint for an object that was not created.
 
     Attributes:
-        origin: the name of its class or function.
+        origin: full name of the object's class, or of the function that would have made it.
     """
 
     origin = "object"
@@ -40,10 +40,10 @@ class Unread:
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes what the object was made of, and forgets it."""
+        """Ignore the object's constructor arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Nothing is kept of it."""
+        """Ignore the object's state."""
 
 
 def _dictionary(*_: Any) -> dict[Any, Any]:
@@ -55,16 +55,21 @@ def _list(*_: Any) -> list[Any]:
 
 
 _PLAIN: dict[str, Any] = {"collections.defaultdict": _dictionary, "collections.deque": _list}
-"""Containers whose entries are kept, as the plain kind."""
+"""Containers that become a plain dictionary or list instead of a placeholder, so that their entries are
+read."""
 
 
 def read_checkpoint(file: str) -> tuple[Any, dict[str, str]]:
-    """What a file of weights holds, and of safetensors the names that were dropped -> the one that was kept.
+    """Read a file of weights, of torch.save or safetensors.
 
-    The kind of the file is told from its first bytes, not from its name.
+    The first bytes of the file decide which of the two it is, not its name alone.
+
+    Returns:
+        The file's contents, and aliases: safetensors stores a tensor that has several names once, so each
+        dropped name is mapped to the kept one.
 
     Raises:
-        ConfigError: no such kind, damaged, or a file for another purpose; one line.
+        ConfigError: another kind of file, or a damaged one; one line.
     """
     path, what = Path(file).expanduser(), f"--victim-state {file!r}"
     if path.is_dir():
@@ -102,14 +107,14 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def _torch(path: Path, what: str) -> Any:
-    """A file of ``torch.save``, of either format, by torch's restricted unpickler."""
+    """Read a file of ``torch.save``, in the zip or the legacy format, by torch's restricted unpickler."""
     unknown = _unknown(path, what)
     stand_ins: list[Any] = [
-        (_PLAIN.get(name) or type("Unread", (Unread,), {"origin": name}), name) for name in unknown
+        (_PLAIN.get(name) or type("Placeholder", (Placeholder,), {"origin": name}), name) for name in unknown
     ]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-            warnings.simplefilter("ignore")  # of other pickle protocols: what cannot be read raises
+            warnings.simplefilter("ignore")  # torch warns of other pickle protocols; unreadable ones raise
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _GLOBAL.search(str(error))
@@ -123,16 +128,16 @@ def _torch(path: Path, what: str) -> Any:
 
 
 def _unknown(path: Path, what: str) -> list[str]:
-    """The classes and functions that a file names and that are no part of tensors.
+    """Names of the classes and functions in a file that torch's restricted unpickler does not allow.
 
     Raises:
-        ConfigError: an archive that is truncated, or of another kind.
+        ConfigError: an archive of another kind. EOFError: a truncated one.
     """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as stream:
             if stream.read(2) == b"PK":
                 raise EOFError("no directory at the end of the archive")
-        return []  # the legacy format: torch names the first that it meets
+        return []  # in the legacy format they cannot be listed; torch's error names the first of them
     with zipfile.ZipFile(path) as archive:
         names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.namelist()}
     if "constants.pkl" in names:
@@ -143,7 +148,7 @@ def _unknown(path: Path, what: str) -> list[str]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, in our words where torch's name its own insides."""
+    """Why a file cannot be read; replaces those messages of torch that only describe its internals."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     text = one_line(error)

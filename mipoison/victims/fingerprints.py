@@ -1,4 +1,5 @@
-"""What identifies a file that runs code when it is loaded: its bytes, compared before anything is loaded."""
+"""Identifies ``.pt2`` files by their bytes. Loading one can run code, so the bytes are compared before
+that."""
 
 from __future__ import annotations
 
@@ -9,15 +10,15 @@ from mipoison.config import ConfigError
 
 
 def is_exported(source: str) -> bool:
-    """Whether a victim's name is that of a ``.pt2`` file, in any spelling."""
+    """Whether a victim's source is a ``.pt2`` file, in upper or lower case."""
     return source.lower().endswith(".pt2")
 
 
 def exported_digest(source: str) -> str:
-    """Sixteen hexadecimal digits of a ``.pt2`` file's name and bytes; it is read, not loaded.
+    """Sixteen hexadecimal digits of the SHA-256 of a ``.pt2`` file's name and bytes; nothing is loaded.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the file cannot be read.
     """
     path = Path(source).expanduser()
     h = hashlib.sha256(path.name.encode())
@@ -31,13 +32,16 @@ def exported_digest(source: str) -> str:
 
 
 def refuse_other(source: str, expected: str | None) -> None:
-    """Refuse a ``.pt2`` file of other bytes than expected, before ``torch.export.load`` unpickles it.
+    """Refuse a ``.pt2`` file with another digest, before ``torch.export.load`` unpickles it.
 
-    A ``module:factory`` cannot be judged so: its digest is of code, structure and weights together, and the
-    structure is known once the factory has run. Its digest is compared when it is there.
+    For ``module:factory`` nothing is checked here: its digest includes the module's structure, which is known
+    only after the factory has run. The caller compares it then.
+
+    Args:
+        source: the victim's source. expected: the digest of the study's victim.
 
     Raises:
-        ConfigError: other bytes; the file was not loaded.
+        ConfigError: the digests differ; the file was not loaded.
     """
     if is_exported(source) and (found := exported_digest(source)) != expected:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""What identifies a classifier: weights and structure, whatever wraps it and however often it was asked.
+"""Identifies a classifier by a digest of its weights and structure.
 
-Wrappers that only pass calls on (DataParallel, compiled modules and the like) and numbers that only count
-calls are no part of it.
+Wrappers that only forward calls (DataParallel, compiled modules and others) and buffers that only count calls
+do not change the digest.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ WRAPPERS = {
     "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
     "_checkpoint_wrapped_module": ("CheckpointWrapper",),
 }
-"""The name under which a wrapper holds what it wraps -> the classes that do so."""
+"""Attribute in which a wrapper keeps the wrapped module -> names of the wrapper classes that use it."""
 COUNTERS = ("num_batches_tracked",)
-"""Last part of the names of buffers that count calls and decide nothing."""
+"""Last part of the names of buffers that count calls and do not affect outputs."""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def canonical(name: str) -> str:
-    """The name of a module or of an entry, without the parts that wrappers add at any place."""
+    """The name of a module or state-dict entry without the parts that wrappers add, at any position."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
@@ -42,11 +42,12 @@ def counts_calls(name: str) -> bool:
 
 
 def entry_digests(module: nn.Module) -> dict[str, str]:
-    """Canonical name -> SHA-256 of an entry of the state dict, but for counters. Non-persistent buffers are
-    not in it.
+    """SHA-256 of each entry of the state dict, by canonical name; counters are left out.
+
+    Non-persistent buffers are not part of a state dict.
 
     Raises:
-        ConfigError: parameters that have no values yet.
+        ConfigError: parameters of a lazy layer that have no values yet.
     """
     found: dict[str, str] = {}
     state = module.state_dict()
@@ -60,10 +61,10 @@ def entry_digests(module: nn.Module) -> dict[str, str]:
 
 
 def state_digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
-    """SHA-256 (16 hexadecimal digits) of a state dict: names, dtypes, shapes, bytes.
+    """Sixteen hexadecimal digits of the SHA-256 of a state dict: names, dtypes, shapes and bytes.
 
     Args:
-        without: canonical names of buffers that change whenever the classifier is asked.
+        without: canonical names of entries to leave out: those that change whenever the classifier is called.
     """
     h = hashlib.sha256()
     for name, value in sorted(entry_digests(module).items()):
@@ -73,13 +74,13 @@ def state_digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
 
 
 def running_entries(module: nn.Module, before: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of what changed in a classifier while it was only asked: buffers, and a layer's extra state.
+    """Names of the buffers and extra states that changed while a classifier was called.
 
     Args:
-        before: its :func:`entry_digests` before that.
+        before: the module's :func:`entry_digests` before the calls.
 
     Raises:
-        ConfigError: weights changed.
+        ConfigError: parameters changed too.
     """
     after = entry_digests(module)
     changed = sorted(name for name in before if after.get(name) != before[name])
@@ -99,7 +100,7 @@ def running_entries(module: nn.Module, before: Mapping[str, str]) -> tuple[str, 
 
 
 def structure(module: nn.Module) -> str:
-    """Names, classes and settings of a module and all its parts, without wrappers and memory addresses."""
+    """Names, classes and settings of a module and its submodules as text, without wrappers and addresses."""
     lines = []
     for name, part in module.named_modules(remove_duplicate=False):
         if type(part).__name__ not in {kind for kinds in WRAPPERS.values() for kind in kinds}:
@@ -108,8 +109,11 @@ def structure(module: nn.Module) -> str:
 
 
 def earlier_state_digest(module: nn.Module) -> str | None:
-    """:func:`state_digest` as version 0.1.0 computed it, for units and studies made with that; None where it
-    could not."""
+    """:func:`state_digest` as version 0.1.0 computed it, to recognise units and studies made by that version.
+
+    Returns:
+        The digest, or None for state dicts that version 0.1.0 could not handle.
+    """
     h = hashlib.sha256()
     try:
         for name, value in sorted(module.state_dict().items()):
@@ -122,7 +126,7 @@ def earlier_state_digest(module: nn.Module) -> str | None:
 
 
 def _hash(h: Any, value: Any, name: str) -> None:
-    """Add a value: a tensor of any kind, or the plain values and containers that layers keep beside them."""
+    """Add a state-dict value to a hash: a tensor of any kind, a container, or another plain value."""
     if isinstance(value, Tensor):
         _hash_tensor(h, value, name)
     elif isinstance(value, dict):

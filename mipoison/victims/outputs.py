@@ -1,4 +1,4 @@
-"""What a user's classifier returns, read as logits: where they stand, and whether they are probabilities.
+"""Finds the logits in what a user's classifier returns, and detects outputs that are probabilities.
 
 Shape suffixes: N samples, K classes.
 """
@@ -14,27 +14,28 @@ from torch import Tensor
 from mipoison.config import ConfigError
 
 OUTPUTS = ("logits", "probabilities")
-"""What a classifier's outputs can be stated to be."""
+"""What the user can say that a classifier returns."""
 KEYS = ("logits", "output", "outputs", "out")
-"""Where logits are looked for in a dictionary, in this order."""
+"""Keys under which logits are looked for in a dictionary, in this order."""
 FLOOR = 1e-12
-"""Least probability, before its logarithm is taken: what half precision rounds to 0."""
+"""Smallest probability before a logarithm is taken; half precision rounds small ones to 0."""
 _TINY = 0.01
-"""Share of the largest entry by which probabilities may miss 0 and 1: subtracted constants, rounding."""
+"""How far probabilities may lie outside [0, 1], as a share of the largest entry, because of rounding."""
 
 
 def logits_of(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
-    """The logits (N, K) in what a module returned for ``n`` images.
+    """Find the logits (N, K) in what a module returned.
 
-    They may be the answer itself, its attribute ``logits``, under one of :data:`KEYS` of a dictionary, or in
-    a tuple or list: the first with one row an image, if all such have equally many columns, or the one that
-    has a column for each class.
+    They may be the returned tensor, its attribute ``logits``, or the entry under one of :data:`KEYS` in a
+    dictionary. In a tuple or list they are the first matrix with one row an image and K columns, or, if
+    there is none, the first matrix with one row an image, provided all such have equally many columns.
 
     Args:
-        name: the classifier's, for messages. n_classes: K, if it is known.
+        answer: what the module returned. name: the classifier's name, for messages.
+        n: number of images. n_classes: K if it is known.
 
     Raises:
-        ConfigError: none are there, or another number of them; it says what to return.
+        ConfigError: no logits, or of another shape; the message says what the module should return.
     """
     found = _logits_in(answer, name, n, n_classes)
     if found.layout is not torch.strided or found.is_quantized or found.is_meta:
@@ -87,8 +88,12 @@ def _logits_in(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
 def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
     """Logits (N, K), float32, whose softmax is ``p_NK`` divided by its row sums.
 
+    Args:
+        p_NK: probabilities, or probabilities times a constant such as 100.
+        name: the classifier's name, for messages.
+
     Raises:
-        ConfigError: numbers that are no probabilities, nor these times a constant.
+        ConfigError: the numbers are neither.
     """
     p_NK = p_NK.double()
     low, high, sums_N = float(p_NK.amin()), float(p_NK.amax()), p_NK.sum(1)
@@ -105,13 +110,13 @@ def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
 
 
 def signs_of_probabilities(z_NK: Tensor) -> str | None:
-    """What shows that outputs may be probabilities, or None.
+    """Describe why outputs look like probabilities; None if they do not.
 
-    Nothing is negative (beyond a hundredth of the largest entry), and either everything is at most 1, as of a
-    softmax, of a sigmoid per class, or of some classes of either; or the row sums are one constant, as of
-    probabilities times 100, 255 or 1000, rounded or not: they vary a tenth at most, and a tenth at most of
-    what free entries' sums would. Genuine logits that are so (a last layer of small scale behind a ReLU) have
-    to be stated. Not recognised are sums that vary and exceed 1: per-class scores times 100.
+    They do if no entry is negative and either all are at most 1 (after a softmax, or a sigmoid for each
+    class), or all rows have the same sum (probabilities times 100, 255 or 1000, perhaps rounded). Sums count
+    as the same if they vary by a tenth at most, and by at most a tenth of what the sums of independent
+    entries would. The user has to state ``outputs='logits'`` for logits that look like this, e.g. small ones
+    after a ReLU. Sigmoid outputs times 100 are not detected.
     """
     z_NK = z_NK.double()
     low, high = float(z_NK.amin()), float(z_NK.amax())

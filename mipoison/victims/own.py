@@ -1,4 +1,4 @@
-"""The user's own classifier: where it comes from, what it is, and whether it can be attacked at all.
+"""Loads the user's own classifier from ``module:factory`` or a ``.pt2`` file, and identifies it.
 
 Shape suffixes: N samples, K classes, CHW image.
 """
@@ -26,18 +26,19 @@ from mipoison.victims.weights import load_state
 
 CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
 MOST = 128
-"""Images asked at a time, by a service as by a study (see ``mipoison.service.CHUNK``)."""
+"""Largest batch that a classifier gets, from a service or a study (see ``mipoison.service.CHUNK``)."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class OwnVictim(nn.Module):
-    """A classifier that the user brought: images (N, C, H, W) in [0, 1] to logits (N, K), float32. Frozen,
-    eval mode, without gradients.
+    """The user's classifier, frozen: maps images (N, C, H, W) in [0, 1] to logits (N, K), float32.
 
     Attributes:
-        name: of the factory, or of the file without its folder. digest: see :func:`load_victim`.
-        earlier: the digest that version 0.1.0 gave it: studies begun with that are continued.
-        asked: how it is asked, see :class:`mipoison.victims.ask.Classifier`.
+        name: the factory's name, or the file's name without its folder.
+        digest: identifies the classifier, see :func:`load_victim`.
+        earlier: the digest that version 0.1.0 computed, by which studies of that version are continued.
+        module: the user's module.
+        asked: the adapter that calls it, see :class:`mipoison.victims.ask.Classifier`.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class OwnVictim(nn.Module):
         self.training = False
 
     def train(self, mode: bool = True) -> OwnVictim:
-        """Nothing changes: an exported program has one mode, and a victim is never trained here."""
+        """Do nothing: a victim is never trained here, and an exported program has no training mode."""
         return self
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -58,10 +59,11 @@ class OwnVictim(nn.Module):
 
 
 def check_source(source: str, state: str | None) -> None:
-    """Whether the two strings can name a classifier; nothing is imported.
+    """Check that two strings can name a classifier and its weights, without importing anything.
 
     Raises:
-        ConfigError: no such form, a file that is not there, or weights for a file that has its own.
+        ConfigError: a string of another form, a file that does not exist, or weights for a ``.pt2`` file,
+            which contains its own.
     """
     exported = is_exported(source)
     if not exported and (".py:" in source or not _FACTORY.fullmatch(source)):
@@ -77,7 +79,7 @@ def check_source(source: str, state: str | None) -> None:
 
 
 def short_name(source: str) -> str:
-    """The name that records show: the factory's, or the file's without its folder."""
+    """The name shown in records: the factory's, or the file's name without its folder."""
     return Path(source).name if is_exported(source) else source
 
 
@@ -87,20 +89,23 @@ def load_victim(
 ) -> OwnVictim:
     """Load a classifier onto the CPU.
 
-    Its digest identifies name, weights (dtypes, shapes, bytes) and code (the factory's source file and the
-    module's structure; of a ``.pt2`` the whole file), so that records of two classifiers never mix. It is
-    taken of a copy that nobody has asked, without wrappers: see :mod:`mipoison.victims.identity`. Modules are
-    looked for in the current folder first.
+    Its digest covers name, weights (dtypes, shapes, bytes) and code (the factory's source file and the
+    module's structure; for ``.pt2`` the whole file), so that records of two classifiers are never mixed. It
+    is computed before the classifier is called, and does not depend on wrappers, see
+    :mod:`mipoison.victims.identity`.
 
     Args:
-        source: ``module:factory``, or a ``.pt2`` file of ``torch.export.save``. Both run code: use your own.
-        state: weights for the factory's module: a safetensors file, or one of ``torch.save`` with a state
-            dict in it, of which no code is run: see :mod:`mipoison.victims.weights`.
-        outputs: ``logits`` or ``probabilities``; None: logits, refused later where they look like the others.
+        source: ``module:factory``, where the module is importable and the current folder is searched first,
+            or a ``.pt2`` file written by ``torch.export.save``. Loading either runs code, so load only files
+            that you trust.
+        state: weights for the factory's module, a safetensors file or one of ``torch.save`` with a state
+            dict. No code in it is run, see :mod:`mipoison.victims.weights`.
+        outputs: what the classifier returns, ``logits`` or ``probabilities``. None means logits, and outputs
+            that look like probabilities are refused when the classifier is checked.
 
     Raises:
-        ConfigError: it cannot be imported, built or loaded, or was exported for batches of some sizes alone;
-            one line.
+        ConfigError: the classifier cannot be imported, built or loaded, or was exported for a fixed batch
+            size; one line.
     """
     source, state = _text("source", source), None if state is None else _text("state", state)
     check_source(source, state)
@@ -132,10 +137,10 @@ def _text(name: str, given: object) -> str:
 
 
 def repeatable_digest(source: str | Path, state: str | Path | None) -> str:
-    """The digest, after loading twice.
+    """The digest of a classifier, which is loaded twice to make sure that it is the same each time.
 
     Raises:
-        ConfigError: the factory draws other weights each time; or see :func:`load_victim`.
+        ConfigError: the factory returns other weights each time; or see :func:`load_victim`.
     """
     first, second = load_victim(source, state).digest, load_victim(source, state).digest
     if first != second:
@@ -147,7 +152,11 @@ def repeatable_digest(source: str | Path, state: str | Path | None) -> str:
 
 
 def _build(source: str) -> tuple[nn.Module, bytes]:
-    """The factory's module, and the bytes of the source file that the factory stands in."""
+    """Import and call the factory.
+
+    Returns:
+        Its module, and the bytes of the source file that defines the factory (b'' if there is none).
+    """
     name, _, attribute = source.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -169,17 +178,17 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
         raise ConfigError(f"victim {source!r}: the factory failed: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"victim {source!r} returned a {type(module).__name__}: expected an nn.Module")
-    with contextlib.suppress(Exception):  # what cannot be copied is used as it is
-        module = copy.deepcopy(module)  # of the importing program's own: its buffers may count our calls
+    with contextlib.suppress(Exception):  # a module that cannot be copied is used itself
+        module = copy.deepcopy(module)  # calls may change buffers, and the module may belong to the program
     try:
         code = Path(inspect.getsourcefile(inspect.unwrap(found)) or "").read_bytes()
-    except (TypeError, OSError):  # built in, or an object without a file
+    except (TypeError, OSError):  # a built-in, or an object without a source file
         code = b""
     return module, code
 
 
 def _check_batch(program: torch.export.ExportedProgram, source: str) -> None:
-    """Refuse a program that was exported for some batches alone: 1 to 128 images are asked at a time."""
+    """Refuse a program that was exported for a fixed batch size, since batches have 1 to 128 images."""
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta.get("val") for node in program.graph.nodes if node.name in inputs]
     for images in (v for v in values if isinstance(v, Tensor) and v.ndim == 4):

@@ -1,7 +1,7 @@
-"""The weights of a user's classifier: a file as training scripts leave it, loaded whole or refused.
+"""Loads weights into a user's classifier from a checkpoint as training scripts write them.
 
-What identifies weights stands in :mod:`mipoison.victims.identity`; how a file is read in
-:mod:`mipoison.victims.checkpoint`.
+Either all weights are found and loaded, or the file is refused. :mod:`mipoison.victims.checkpoint` reads the
+file; this module finds the weights in it, under the names that wrappers and frameworks give them.
 """
 
 from __future__ import annotations
@@ -19,27 +19,30 @@ from torch.nn.parameter import is_lazy
 
 from mipoison.config import ConfigError, one_line
 from mipoison.data.images import some
-from mipoison.victims.checkpoint import Unread, read_checkpoint
+from mipoison.victims.checkpoint import Placeholder, read_checkpoint
 from mipoison.victims.identity import canonical, counts_calls
 
 log = logging.getLogger(__name__)
 
 _DEPTH = 6
-"""Containers within containers that are looked into."""
+"""Levels of nested containers that are searched."""
 _CLASSIFIERS = ("model", "net", "network", "classifier")
-"""What training frameworks call the classifier among other parts of a training program (a loss, metrics)."""
+"""Names that training frameworks give the classifier beside other parts, such as a loss or metrics."""
 _STEPS = ("n_averaged",)
-"""Beside averaged weights (``torch.optim.swa_utils``): a count, no weight."""
+"""A counter that ``torch.optim.swa_utils`` stores beside averaged weights."""
 _REMEDY = "save the classifier's own: torch.save(model.state_dict(), 'weights.pt')"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A mapping of a checkpoint in which the module's weights stand, and the prefix of their names there.
+    """A mapping in a checkpoint that has weights of the module, and the prefix of their names there.
 
     Attributes:
-        path: keys that lead to the mapping. prefix: without the wrappers' parts. found: the module's name of
-            each entry -> its value. others: tensors of the mapping that are not under the prefix.
+        path: the keys that lead to the mapping.
+        prefix: the prefix, without parts that wrappers add.
+        found: the module's name of each entry -> its value.
+        others: names of tensors in the mapping that do not have the prefix.
+        metadata: versions of the layers that wrote the entries, as in a state dict; None if there are none.
     """
 
     path: tuple[str, ...]
@@ -54,24 +57,25 @@ class _Place:
 
 
 def load_state(module: nn.Module, source: str, state: str) -> None:
-    """Load weights into a module: all of them, from wherever in the file they stand, or none.
+    """Load all weights of a module from a file, or raise.
 
-    Prefixes of wrappers (``module.``, ``_orig_mod.`` and the like, on either side and in any nesting) do not
-    count; containers (``state_dict``, ``model``, a framework's ``model.`` before each name) are looked into.
+    Prefixes of wrappers (``module.``, ``_orig_mod.`` and others) are ignored in the names of the module and
+    of the file. Nested containers (``state_dict``, ``model``) are searched, and names may have a common
+    prefix (``model.``).
 
     Args:
-        module: the factory's. source: its name, for messages. state: the file.
+        module: the factory's module. source: its name, for messages. state: path of the file.
 
     Raises:
-        ConfigError: a file that cannot be read; weights that are missing, left over, of other shapes, or
-            there more than once. One line.
+        ConfigError: the file cannot be read, or weights are missing, left over, of other shapes, or in the
+            file more than once with different values. One line.
     """
     what = f"--victim-state {state!r}"
     held, dropped = read_checkpoint(state)
     _refuse_whole(what, held)
     own = module.state_dict()
     places = list(_places(held, own))
-    if stem := _stem(own):  # a module that holds one other, whose weights these may be
+    if stem := _stem(own):  # the module only wraps another one, and the file may have the weights of that
         others = _places(held, own, stem)
         places += [place for place in others if place.prefix.removesuffix(".") in ("", *_CLASSIFIERS)]
     place = _choose(what, source, own, places, held)
@@ -99,8 +103,8 @@ def load_state(module: nn.Module, source: str, state: str) -> None:
 
 
 def _refuse_whole(what: str, held: Any, path: str = "") -> None:
-    """A pickled module (or anything else with code of its own) in place of weights."""
-    if isinstance(held, Unread):
+    """Refuse a pickled module, or anything else that is not a mapping from names to values."""
+    if isinstance(held, Placeholder):
         at = f"under {path} " if path else ""
         raise ConfigError(f"{what} holds {at}a whole {held.origin}, whose code is not run here; {_REMEDY}")
     if not isinstance(held, Mapping):
@@ -108,7 +112,7 @@ def _refuse_whole(what: str, held: Any, path: str = "") -> None:
 
 
 def _mappings(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Every mapping of a checkpoint that has tensors by name."""
+    """Every mapping in a checkpoint that has tensors under names, with the keys that lead to it."""
     if not isinstance(held, Mapping) or len(path) > _DEPTH:
         return
     if any(isinstance(key, str) and isinstance(value, Tensor) for key, value in held.items()):
@@ -119,15 +123,16 @@ def _mappings(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def _places(held: Any, own: Mapping[str, Any], stem: str = "") -> Iterator[_Place]:
-    """Where names of the module stand, each mapping under each prefix that leads to any of them.
+    """Every place in a checkpoint with names of the module: each mapping, with each prefix that fits.
 
     Args:
-        stem: what all names of the module begin with, to be left out: it holds one classifier and no more.
+        held: the checkpoint. own: the module's state dict.
+        stem: a common prefix of the module's names that the file's names lack.
     """
     names: dict[str, str] = {}
     for name in own:
         names.setdefault(canonical(name).removeprefix(stem), name)
-    exact = len(names) == len(own)  # else wrappers' names are the module's own, too: taken literally
+    exact = len(names) == len(own)  # else the module itself uses a wrapper's name: compare names literally
     key_of = canonical if exact else str
     if not exact:
         names = {name.removeprefix(stem): name for name in own}
@@ -154,14 +159,14 @@ def _places(held: Any, own: Mapping[str, Any], stem: str = "") -> Iterator[_Plac
 
 
 def _stem(own: Mapping[str, Any]) -> str:
-    """The modules' names that all entries begin with, with a full stop; '' where there are none."""
+    """The prefix of submodule names that all entries share, with a full stop at the end; '' if none."""
     folders = [canonical(name).split(".")[:-1] for name in own]
     shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
     return "".join(f"{parts[0]}." for parts in shared)
 
 
 def _versions(mapping: Mapping[str, Any], prefix: str, own: Any) -> dict[str, Any] | None:
-    """Which version of its layer each entry was written by, under the module's names."""
+    """The layer versions stored with a state dict, under the module's names; None if there are none."""
     written = getattr(mapping, "_metadata", None)
     if not isinstance(written, Mapping):
         return None
@@ -177,10 +182,15 @@ def _versions(mapping: Mapping[str, Any], prefix: str, own: Any) -> dict[str, An
 def _choose(
     what: str, source: str, own: Mapping[str, Any], places: list[_Place], held: Mapping[str, Any]
 ) -> _Place:
-    """The one place that has all of the module's weights; else the nearest, for the message."""
+    """The place that has all of the module's weights; if none has, the one that lacks the fewest.
+
+    Raises:
+        ConfigError: no tensors at all, several places with different weights, or weights among other tensors
+            under a name that does not identify the classifier.
+    """
     if not places:
         for key in ("model", "net", "state_dict"):
-            if isinstance(held.get(key), Unread):
+            if isinstance(held.get(key), Placeholder):
                 _refuse_whole(what, held[key], repr(key))
         entries = some([f"{key!r}: {_what(value)}" for key, value in held.items()])
         raise ConfigError(f"{what} holds no tensors by name (but {entries}); {_REMEDY}")
@@ -200,7 +210,8 @@ def _choose(
             f"{what} holds weights for {source} more than once: {'; '.join(map(str, whole_ones))}; save the "
             "ones meant alone, with torch.save"
         )
-    # Of equals the nearest to the top; weights of another classifier are told by what they lack.
+    # Among several places with equal weights, take the first. If none is complete, the later check of what is
+    # missing raises an error about the most complete one.
     best = whole_ones[0] if whole_ones else min(places, key=lambda place: (lacks(place), len(place.path)))
     known = best.prefix.partition(".")[0] in _CLASSIFIERS
     if whole_ones and best.prefix and best.others and not known:
@@ -224,7 +235,7 @@ def _same(first: _Place, second: _Place, own: Mapping[str, Any]) -> bool:
 
 
 def _tied(own: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Name -> the other names of the same tensor (tied weights), where there are any."""
+    """Name -> the other names of the same tensor, for tied weights."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, value in own.items():
         if (
@@ -242,7 +253,11 @@ def _tied(own: Mapping[str, Any]) -> dict[str, list[str]]:
 def _completed(
     what: str, module: nn.Module, place: _Place, dropped: Mapping[str, str]
 ) -> OrderedDict[str, Any]:
-    """The values to load, with the names that safetensors dropped because another holds the same tensor."""
+    """The values to load, including the names that safetensors dropped because another has the same tensor.
+
+    Raises:
+        ConfigError: one tensor of the module has different values under its names in the file.
+    """
     own = module.state_dict()
     values: OrderedDict[str, Any] = OrderedDict(place.found)
     if place.metadata is not None:
@@ -269,8 +284,11 @@ def _completed(
 
 
 def _check(what: str, source: str, own: Mapping[str, Any], values: OrderedDict[str, Any]) -> None:
-    """Judge each entry by the module's, and make sparse and quantized ones dense; nothing is rounded silently
-    into another kind of number."""
+    """Compare each value with the module's entry; make sparse and quantized values dense, in place.
+
+    Raises:
+        ConfigError: another shape or another kind of number, since converting it would lose information.
+    """
     wrong, shapes = [], []
     for name, want in own.items():
         value = values.get(name)
@@ -305,7 +323,7 @@ def _check(what: str, source: str, own: Mapping[str, Any], values: OrderedDict[s
 
 
 def _what(value: Any) -> str:
-    name = value.origin if isinstance(value, Unread) else type(value).__name__
+    name = value.origin if isinstance(value, Placeholder) else type(value).__name__
     return "a NumPy array or number" if name.startswith("numpy") else f"of {name}"
 
 

@@ -1,1 +1,1 @@
-"""What records say: each setting's worst attackers, intervals, the Pareto frontier, comparisons."""
+"""Statistics of a study's records: worst attackers, intervals, the Pareto frontier, comparisons."""

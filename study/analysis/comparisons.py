@@ -1,4 +1,4 @@
-"""Defenses against controls of equal distortion: seed by seed, with tests adjusted for their number."""
+"""Compares defenses with controls of equal distortion: paired by seed, p-values adjusted by Holm's method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEAR = 1.5
 """Two settings have equal distortion if the larger is at most this factor above the smaller."""
 NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few seeds"
 CONTROLS = ("noise", "tail-noise", "rounding")
-"""What a defense has to beat at equal distortion before its idea is worth anything."""
+"""Defenses without an idea: one that does not protect better at equal distortion adds nothing."""
 PAIRS = {
     "trial": "string",
     "defense": "string",
@@ -36,26 +36,28 @@ PAIRS = {
 
 
 def equal_distortion(
-    episodes: pd.DataFrame, settings: pd.DataFrame, controls: tuple[str, ...] = CONTROLS
+    episodes: pd.DataFrame, configurations: pd.DataFrame, controls: tuple[str, ...] = CONTROLS
 ) -> pd.DataFrame:
-    """Each setting against the setting of each control that is nearest in log distortion (within NEAR).
+    """Compare each setting with the setting of each control that is nearest in log distortion (within NEAR).
 
-    Every family but the controls themselves and the anchors is compared. Settings cut short are left out.
+    All defenses but the controls and the anchors are compared. Settings cut short are left out.
 
     Returns:
-        One row per setting and control with such a neighbour, by family and distortion: both trials and
-        distortions; mean over paired seeds of the setting's worst-case error minus the control's, its 95 %
-        Student-t interval; a verdict. ``A beats B`` needs three seeds or more, and the Student-t and the
-        bootstrap interval (see ``paired_difference``) both to exclude zero. ``p_holm``: the paired t-test's
-        p, adjusted by Holm (1979) for the number of comparisons in the table.
+        One row per setting and control within NEAR, ordered by defense and distortion: both trials and
+        distortions; the mean over paired seeds of the setting's worst-case error minus the control's, with
+        its 95 % Student-t interval; a verdict. ``A beats B`` needs three seeds or more, and the Student-t and
+        the bootstrap interval (see ``paired_difference``) both to exclude zero. ``p_holm``: the paired
+        t-test's p, adjusted by Holm (1979) for the number of comparisons in the table.
     """
     worst = find_worst(prepare(episodes))
     seeds, seed = np.unique(worst.seed, return_inverse=True)
     errors = np.full((len(worst.trials), len(seeds)), np.nan)
     errors[worst.trial, seed] = worst.error
     known = worst.trials[worst.counts > 0]
-    whole = ~settings["cut"].fillna(False).astype(bool)
-    usable = settings[whole & settings["trial"].isin(known)].dropna(subset=["confidence_distortion"])
+    whole = ~configurations["cut"].fillna(False).astype(bool)
+    usable = configurations[whole & configurations["trial"].isin(known)].dropna(
+        subset=["confidence_distortion"]
+    )
     usable = usable[usable["confidence_distortion"] > 0]
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)
     pairs = _neighbours(usable, controls)
@@ -102,7 +104,7 @@ def equal_distortion(
 
 
 def _neighbours(usable: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame:
-    """Places of each setting (``own``) and of each control's nearest one (``near``), within NEAR."""
+    """Row numbers of each setting (``own``) and of each control's nearest setting (``near``), within NEAR."""
     logs = np.log(usable["confidence_distortion"].to_numpy(dtype=float))
     of_control = [np.flatnonzero((usable["defense"] == other).to_numpy(dtype=bool)) for other in controls]
     compared = usable[~usable["defense"].isin([*controls, *ANCHORS])]
@@ -116,7 +118,7 @@ def _neighbours(usable: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame
 
 
 def _paired_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row of differences: the paired t-test's p; of constant ones 1 if they are 0, else 0."""
+    """The paired t-test's p of each row of differences. A constant row gets 1 if it is zero, else 0."""
     constant = np.ptp(differences, axis=1) <= ROUNDING * np.abs(differences).max(axis=1)
     p = (~differences.any(axis=1)).astype(float)
     if not constant.all():
@@ -125,7 +127,7 @@ def _paired_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p-values adjusted for their number (Holm 1979); missing ones stay missing and do not count."""
+    """Adjust p-values for their number (Holm 1979). Missing ones stay missing and do not count."""
     found = p.dropna().astype(float).sort_values(kind="stable")
     n = len(found)
     adjusted = np.minimum(np.maximum.accumulate(found.to_numpy() * (n - np.arange(n))), 1.0)

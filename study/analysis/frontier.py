@@ -1,8 +1,8 @@
-"""The frontier of a study: what each defense setting costs, what it leaks at worst, which ones nothing beats.
+"""The Pareto frontier of a study: what each setting costs, what it leaks at worst, which ones are dominated.
 
-Everything here is a pure function of episode records (a data frame, one row per setting x attacker x seed):
-neither the order of rows nor that of files matters. Missing is null (``pd.NA``), never 0. A *setting* is one
-trial: a defense family with its knobs. The *suite* is every attacker with a successful episode in the frame.
+Every function here is pure: its input is episode records (a data frame, one row per setting, attacker and
+seed), and the order of rows does not matter. Missing is null (``pd.NA``), never 0. A *setting* is one trial:
+a defense with values for its knobs. The *suite* is every attacker with a successful episode in the frame.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from study.analysis.worst_case import SEED, TRIAL, Worst, check_one_scene, find_
 
 LABEL_ONLY, UNDEFENDED = "label-only", "none"
 REFERENCE_MARGIN = 1.1
-"""The reference point lies this factor beyond the label-only distortion, so that label-only itself counts."""
+"""The reference point has this many times label-only's distortion, so that label-only itself counts."""
 REFERENCE_ACCURACY = 1.05
-"""Beyond 1, so that settings count under which the label alone gives every class away (the usual case)."""
+"""Attack accuracy of the reference point. It is above 1, so that settings with an accuracy of 1 count: the
+usual case, as the label alone gives every class away."""
 MARGIN = 0.02
-"""Excess leakage (share) up to which a setting is *within the margin*, if its bound says so."""
+"""A setting is *within the margin* if the bound of its excess leakage (share) is at most this."""
 DROP_TOLERANCE = 1e-9
-"""0.96 - 0.95 is 0.01 and a little: rounding must not make a setting infeasible."""
+"""In floating point 0.96 - 0.95 exceeds 0.01: rounding must not make a setting infeasible."""
 WORST = ("worst_attack_accuracy", "worst_reconstruction_error")
 MEASURES = (*WORST, "excess_leakage", "excess_attack_accuracy")
-"""What has an interval: ``<name>`` is the mean over seeds, ``<name>_low`` and ``_high`` its 95 % bounds."""
+"""Columns with an interval: ``<name>`` is the mean over seeds, ``<name>_low`` and ``_high`` bound it."""
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("trial", "defense"), "string"),
     **dict.fromkeys(("n_seeds", "n_shared_seeds", "n_pairs", "n_failed"), "Int64"),
@@ -42,11 +43,11 @@ COLUMNS: dict[str, str] = {
     "mean_image_error": "Float64",
     "dominated_by": "Int64",
 }
-"""Columns of a settings table and their types; the knobs (``defense.budget``, sorted) follow them."""
+"""Columns of a :func:`configuration_table` and their types; the knobs' columns (sorted) follow them."""
 
 
 class Objective(NamedTuple):
-    """A column of the settings table and its better direction."""
+    """A column of the :func:`configuration_table` and its better direction."""
 
     column: str
     maximise: bool
@@ -61,33 +62,34 @@ OBJECTIVES = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Corners that scale the hypervolume, in the order of OBJECTIVES: nothing counts beyond ``worst``."""
+    """The corners of the box whose dominated share is the hypervolume, in the order of OBJECTIVES."""
 
     worst: tuple[float, float, float]
     ideal: tuple[float, float, float]
 
 
-def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.DataFrame:
-    """One row per setting: its cost, its worst case, what it leaks beyond the label, what dominates it.
+def configuration_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.DataFrame:
+    """One row per setting: cost, worst case, leakage beyond the label, number of settings that dominate it.
 
     Distortion and accuracy drop are means over seeds, each seed once. Worst-case attack accuracy is that of
     the attacker with the highest mean over seeds, worst-case error that of the one with the lowest, both over
     the seeds on which the whole suite succeeded (cost is taken on the same seeds; if there are none, on every
-    successful one). Excess leakage sets the worst attacker by error against label-only's, per seed
+    successful one). Excess leakage compares the worst attacker by error with label-only's, per seed
     ``1 - error / label-only error``. ``excess_leakage_bound`` is the upper end of its one-sided 95 %
-    Student-t interval: what these attackers get is at most that. ``within_margin`` (non-inferiority): the
-    bound is at most MARGIN, and not below zero, where the attackers do worse than one who reads labels alone
-    and so say nothing. A wide interval fails; null with one seed. It says nothing of other attackers.
+    Student-t interval: an upper bound for these attackers, not for others. ``within_margin`` is a test of
+    non-inferiority: the bound lies between 0 and MARGIN. A bound below zero fails, since attackers that do
+    worse than one who reads labels alone are no evidence. A wide interval fails; null with one seed.
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
         max_accuracy_drop: share of accuracy in [0, 1]; a setting that costs more is not feasible.
 
     Returns:
-        COLUMNS and the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
+        COLUMNS, then the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
         worst case where it cannot be computed, excess leakage without a label-only anchor. ``complete``: no
-        episode failed, is missing or was cut. ``cut``: the label-only anchor dominated the setting before the
-        whole suite had run, so its worst case is a bound (at least so bad) and it is never on the frontier.
+        episode failed, is missing or was cut. ``cut``: the search stopped the setting's trial,
+        as label-only dominated it before all attackers had run. Its worst case is a bound (all attackers
+        together can only do better), and it is never on the frontier.
         ``dominated_by``: how many feasible settings dominate it.
 
     Raises:
@@ -136,9 +138,9 @@ def settings_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.Da
 
 
 def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
-    """Distortion, mean image's error and accuracy drop: means over seeds, each once; NaN where unknown.
+    """Distortion, error of the mean image and accuracy drop: means over seeds, NaN where unknown.
 
-    On the seeds of the worst case; without one, on every seed with a successful episode.
+    The seeds are those of the worst case; without one, all with a successful episode.
     """
     ok = (~rows["_failed"] & ~rows["_cut"] & (rows[SEED] >= 0)).to_numpy()
     shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
@@ -158,12 +160,12 @@ def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
 def _spread(
     name: str, by_seed: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Mean and 95 % Student-t interval over seeds as columns; NaN without values."""
+    """Columns of mean and 95 % Student-t interval over seeds; NaN without values."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), mean_intervals(by_seed, counts), strict=True))
 
 
 def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """What each worst case gains over the label-only floor (the first with a worst case), paired by seed."""
+    """Excess of each worst case over the label-only anchor (the first with a worst case), paired by seed."""
     n = len(worst.trials)
     found = np.flatnonzero(floors & (worst.counts > 0))
     if not len(found):
@@ -174,34 +176,34 @@ def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         for by_seed in (floor.error_by_seed[floor.error_by_seed > 0], floor.accuracy_by_seed)
     )
     ratio, gain = worst.error / error, worst.accuracy - accuracy
-    told = ~np.isnan(ratio), ~np.isnan(gain)
-    pairs, gains = (np.bincount(worst.trial[t], minlength=n) for t in told)
-    columns = _spread("excess_leakage", 1 - ratio[told[0]], pairs)
+    known = ~np.isnan(ratio), ~np.isnan(gain)
+    pairs, gains = (np.bincount(worst.trial[t], minlength=n) for t in known)
+    columns = _spread("excess_leakage", 1 - ratio[known[0]], pairs)
     # The upper end of a two-sided 90 % interval is a one-sided 95 % bound; the floor is its own measure.
-    bound = mean_intervals(1 - ratio[told[0]], pairs, level=0.90)[2]
+    bound = mean_intervals(1 - ratio[known[0]], pairs, level=0.90)[2]
     bound[found[0]] = 0.0
     within = ((bound >= -ROUNDING) & (bound <= MARGIN)).astype(object)
     within[np.isnan(bound)] = None
-    return columns | _spread("excess_attack_accuracy", gain[told[1]], gains) | {
+    return columns | _spread("excess_attack_accuracy", gain[known[1]], gains) | {
         "n_pairs": pairs, "excess_leakage_bound": bound, "within_margin": within,
     }  # fmt: skip
 
 
-def _points(settings: pd.DataFrame) -> NDArray[np.float64]:
-    return settings[[o.column for o in OBJECTIVES]].to_numpy(dtype=float, na_value=np.nan)
+def _points(configurations: pd.DataFrame) -> NDArray[np.float64]:
+    return configurations[[o.column for o in OBJECTIVES]].to_numpy(dtype=float, na_value=np.nan)
 
 
-def _eligible(settings: pd.DataFrame) -> NDArray[np.bool_]:
-    """Feasible, every objective known, faced the whole suite."""
-    feasible: NDArray[np.bool_] = settings["feasible"].fillna(False).to_numpy(dtype=bool)
-    feasible = feasible & ~settings["cut"].fillna(False).to_numpy(dtype=bool)
-    return feasible & np.isfinite(_points(settings)).all(axis=1)
+def _eligible(configurations: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each setting may be on the frontier: feasible, every objective known, not cut short."""
+    feasible: NDArray[np.bool_] = configurations["feasible"].fillna(False).to_numpy(dtype=bool)
+    feasible = feasible & ~configurations["cut"].fillna(False).to_numpy(dtype=bool)
+    return feasible & np.isfinite(_points(configurations)).all(axis=1)
 
 
-def _dominated_by(settings: pd.DataFrame) -> pd.Series:
+def _dominated_by(configurations: pd.DataFrame) -> pd.Series:
     """How many feasible settings are nowhere worse and somewhere better; null if an objective is unknown."""
-    points = _points(settings) * np.array([-1.0 if o.maximise else 1.0 for o in OBJECTIVES])
-    rivals = points[_eligible(settings)]
+    points = _points(configurations) * np.array([-1.0 if o.maximise else 1.0 for o in OBJECTIVES])
+    rivals = points[_eligible(configurations)]
     known = np.isfinite(points).all(axis=1)
     columns = np.ascontiguousarray(rivals.T)
     no_worse = [int(np.logical_and.reduce([r <= v for r, v in zip(columns, p, strict=True)]).sum())
@@ -212,12 +214,15 @@ def _dominated_by(settings: pd.DataFrame) -> pd.Series:
     counts[known] = [
         n - twins.get(tuple(p), 0) for n, p in zip(no_worse, points[known].tolist(), strict=True)
     ]
-    return pd.Series(pd.array(counts, dtype="Int64"), index=settings.index)
+    return pd.Series(pd.array(counts, dtype="Int64"), index=configurations.index)
 
 
-def pareto_front(settings: pd.DataFrame) -> pd.DataFrame:
-    """Feasible settings, anchors too, that none dominates; by distortion, then trial; equals all stay."""
-    candidates = settings[_eligible(settings)]
+def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
+    """The feasible settings, anchors included, that no other dominates, by distortion, then trial.
+
+    Settings with equal objectives all stay.
+    """
+    candidates = configurations[_eligible(configurations)]
     if len(candidates):
         maximise = [o.maximise for o in OBJECTIVES]
         kept = moocore.is_nondominated(_points(candidates), maximise=maximise, keep_weakly=True)
@@ -226,12 +231,12 @@ def pareto_front(settings: pd.DataFrame) -> pd.DataFrame:
 
 
 def frontier_table(episodes: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
-    """What ``frontier.parquet`` holds: a function of the rows alone, with fixed column order and types."""
-    return pareto_front(settings_table(episodes, max_accuracy_drop=max_accuracy_drop))
+    """The content of ``frontier.parquet``: the Pareto front, with fixed column order and types."""
+    return pareto_front(configuration_table(episodes, max_accuracy_drop=max_accuracy_drop))
 
 
 def reference_point(episodes: pd.DataFrame) -> Reference | None:
-    """The fixed corners of the hypervolume, known as soon as the label-only anchor is measured.
+    """The fixed corners of the hypervolume's box, known as soon as the label-only anchor is measured.
 
     Worst: 1.1 times the label-only distortion, attack accuracy 1.05, error 0. Ideal: distortion 0, attack
     accuracy 1 / ``n_classes`` (a column; 0 if unknown), the error of the attack set's mean image.
@@ -252,60 +257,64 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
 
 
 def _per_seed(rows: pd.DataFrame, values: pd.Series) -> float | None:
-    """Mean over seeds of a value that all attackers of a seed share; None if there is none."""
+    """Mean over seeds of a value that is the same for all attackers of a seed; None without values."""
     per_seed = values.groupby(rows["seed"]).mean().dropna()
     return float(per_seed.mean()) if len(per_seed) else None
 
 
-def hypervolume(settings: pd.DataFrame, reference: Reference) -> float:
+def hypervolume(configurations: pd.DataFrame, reference: Reference) -> float:
     """Share in [0, 1] of the box between the reference corners that the feasible settings dominate.
 
-    Better than ideal counts as ideal, worse than the worst corner not at all. The anchors count, so that an
-    undefended victim alone may have a hypervolume above 0.
+    Objectives better than the ideal corner count as ideal; a setting beyond the worst corner adds nothing.
+    Anchors count, so that the undefended victim alone may have a hypervolume above 0.
     """
     worst, ideal = np.array(reference.worst), np.array(reference.ideal)
-    scaled = (_points(settings)[_eligible(settings)] - ideal) / (worst - ideal)  # 0 ideal, 1 worst: minimised
+    scaled = (_points(configurations)[_eligible(configurations)] - ideal) / (
+        worst - ideal
+    )  # 0 ideal, 1 worst: minimised
     return float(moocore.hypervolume(np.clip(scaled, 0, 1), ref=[1.0, 1.0, 1.0])) if len(scaled) else 0.0
 
 
-def family_table(settings: pd.DataFrame) -> pd.DataFrame:
-    """Per family: how many settings, and the feasible one of least distortion ``within_margin``.
+def defense_table(configurations: pd.DataFrame) -> pd.DataFrame:
+    """One row per defense: number of settings, and the cheapest feasible one that is within the margin.
 
     Columns: defense, n_settings, and of that setting its knobs (short text), trial, distortion, n_pairs,
-    excess leakage with its interval and bound and the worst attackers; null if there is none. By distortion,
-    then name.
+    excess leakage with its interval and bound, and the worst attackers; null if no setting is within the
+    margin. Ordered by distortion, then name.
     """
     kept = [c for c in COLUMNS if c.startswith("excess_leakage") or c.endswith("_attacker")]
     kept = ["trial", "confidence_distortion", "n_pairs", *kept]
-    families = []
-    for defense, group in settings.groupby("defense", sort=True):
+    defenses = []
+    for defense, group in configurations.groupby("defense", sort=True):
         within = group[_eligible(group) & group["within_margin"].fillna(False).to_numpy(dtype=bool)]
         row: dict[str, Any] = {"defense": defense, "n_settings": len(group)}
         if len(within):
             best = within.sort_values(["confidence_distortion", "trial"], kind="stable").iloc[0]
             row |= {"knobs": knobs_text(best), **best[kept]}
-        families.append(row)
+        defenses.append(row)
     types = {"defense": "string", "n_settings": "Int64", "knobs": "string", **{c: COLUMNS[c] for c in kept}}
-    table = pd.DataFrame(families, columns=list(types), dtype=object).astype(types)
+    table = pd.DataFrame(defenses, columns=list(types), dtype=object).astype(types)
     return table.sort_values(["confidence_distortion", "defense"], kind="stable").reset_index(drop=True)
 
 
 BIAS = ("worst_reconstruction_error", "worst_attack_accuracy", "excess_leakage")
-"""What is compared between the seeds of the search and fresh ones."""
+"""Measures that :func:`selection_bias` compares between the seeds of the search and fresh ones."""
 
 
-def selection_bias(settings: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
-    """One row per re-evaluated setting, by distortion: each measure on the search's seeds and on fresh ones.
+def selection_bias(
+    configurations: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float
+) -> pd.DataFrame:
+    """One row per re-evaluated setting: each measure on the seeds of the search and on fresh ones.
 
     Columns: trial, defense, knobs, confidence_distortion, then ``<measure>`` and ``<measure>_fresh`` for each
     of BIAS, with ``_low`` and ``_high`` of the excess leakage.
 
     Args:
-        settings: the search's settings table. fresh: episodes on the fresh seeds.
+        configurations: the search's ``configuration_table``. fresh: episodes on the fresh seeds.
     """
     measures = [*BIAS, "excess_leakage_low", "excess_leakage_high"]
-    after = settings_table(fresh, max_accuracy_drop=max_accuracy_drop)[["trial", *measures]]
-    merged = settings.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
+    after = configuration_table(fresh, max_accuracy_drop=max_accuracy_drop)[["trial", *measures]]
+    merged = configurations.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
     knobs = [c for c in merged if c.startswith("defense.")]
     kept = ["trial", "defense", *knobs, "confidence_distortion"]
     columns = [*kept, *(name + end for name in measures for end in ("", "_fresh"))]

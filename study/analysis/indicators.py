@@ -1,8 +1,8 @@
 """Indicators of a whole front: knee, attainment over seeds, hypervolume with its spread.
 
-Pure functions of episode records and settings tables (see ``study.analysis.frontier``). Two objectives here:
-confidence distortion (least) and worst-case reconstruction error (most); worst-case attack accuracy is 1 for
-most settings of a victim whose classes the label alone gives away, and would only add ties.
+The knee and the attainment use two objectives: confidence distortion (to be minimised) and worst-case
+reconstruction error (to be maximised). Worst-case attack accuracy is left out: where the label alone gives
+the class away it is 1 for most settings, and would only add ties.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.statistics import Interval, mean_interval
-from study.analysis.frontier import Reference, hypervolume, settings_table
+from study.analysis.frontier import Reference, configuration_table, hypervolume
 from study.analysis.worst_case import NEEDED, find_worst, prepare
 
 DISTORTION, ERROR = "confidence_distortion", "worst_reconstruction_error"
 LEVELS = (25.0, 50.0, 75.0)
-"""Percentiles of seeds: what at least so many per cent of them attain."""
+"""Percentiles of the attainment function: what at least so many per cent of the seeds attain."""
 
 
-def usable(settings: pd.DataFrame) -> pd.DataFrame:
-    """Settings that may be on a front: feasible, measured against every attacker."""
-    kept = settings["feasible"].fillna(False).astype(bool) & ~settings["cut"].fillna(False).astype(bool)
-    return settings[kept].dropna(subset=[DISTORTION, ERROR])
+def usable(configurations: pd.DataFrame) -> pd.DataFrame:
+    """The settings that may be on a front: feasible and measured against every attacker."""
+    kept = configurations["feasible"].fillna(False).astype(bool) & ~configurations["cut"].fillna(
+        False
+    ).astype(bool)
+    return configurations[kept].dropna(subset=[DISTORTION, ERROR])
 
 
-def knee(settings: pd.DataFrame) -> str | None:
+def knee(configurations: pd.DataFrame) -> str | None:
     """The trial at the knee of the front of distortion and worst-case error.
 
-    The point farthest above the chord between the front's ends, both objectives scaled to [0, 1] between
-    those ends (Das 1999, "On characterizing the knee of the Pareto curve based on normal-boundary
+    The knee is the point farthest above the chord between the front's ends, both objectives scaled to [0, 1]
+    between those ends (Das 1999, "On characterizing the knee of the Pareto curve based on normal-boundary
     intersection"): beyond it, more distortion buys the least.
 
     Returns:
         None with fewer than three points on the front, or if none lies above the chord.
     """
-    rows = usable(settings)
+    rows = usable(configurations)
     points = rows[[DISTORTION, ERROR]].to_numpy(dtype=float)
     if len(points) < 3:
         return None
@@ -52,12 +54,12 @@ def knee(settings: pd.DataFrame) -> str | None:
     return str(front["trial"].iloc[int(above.argmax())]) if above.max() > 0 else None
 
 
-def seed_points(episodes: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:
+def seed_points(episodes: pd.DataFrame, configurations: pd.DataFrame) -> pd.DataFrame:
     """Per setting and seed: distortion and the error of the setting's worst attacker.
 
     Columns: trial, defense, seed, distortion, error. Only settings that may be on a front.
     """
-    kept = usable(settings).set_index("trial")["defense"]
+    kept = usable(configurations).set_index("trial")["defense"]
     ok = episodes.loc[episodes["status"] == "ok", ["trial", "seed", DISTORTION]]
     distortion = ok.groupby(["trial", "seed"])[DISTORTION].mean()
     worst = find_worst(prepare(episodes))
@@ -74,12 +76,12 @@ def attainment(points: pd.DataFrame, levels: tuple[float, ...] = LEVELS) -> pd.D
     """Empirical attainment function over seeds (Grunert da Fonseca et al. 2001), by ``moocore.eaf``.
 
     Args:
-        points: see :func:`seed_points`; every seed is one set.
+        points: see :func:`seed_points`; every seed is one run of the optimiser, in the function's terms.
         levels: percentiles in (0, 100].
 
     Returns:
-        Columns level, distortion, error, by level and distortion: a seed front of ``level`` per cent of the
-        seeds has, at no more than that distortion, at least that error. Empty without points.
+        Columns level, distortion, error, ordered by level and distortion. A row says: on ``level`` per cent
+        of the seeds some setting has at most that distortion and at least that error. Empty without points.
     """
     columns = ["level", "distortion", "error"]
     if points.empty:
@@ -93,28 +95,31 @@ def attainment(points: pd.DataFrame, levels: tuple[float, ...] = LEVELS) -> pd.D
 
 
 def attained_at(table: pd.DataFrame, level: float, distortion: float) -> float | None:
-    """The error that ``level`` per cent of the seeds attain at no more than a distortion; None if none."""
+    """The error that ``level`` per cent of the seeds attain at no more than a distortion; None if none do."""
     rows = table[np.isclose(table["level"], level) & (table["distortion"] <= distortion)]
     return float(rows["error"].max()) if len(rows) else None
 
 
 def hypervolume_by_seed(episodes: pd.DataFrame, reference: Reference, max_accuracy_drop: float) -> Interval:
-    """Hypervolume of every seed's own front within the study's fixed corners: mean and 95 % interval."""
-    episodes = episodes.reindex(columns=[*NEEDED])  # the rest is the same, and would be copied for each seed
+    """Hypervolume of each seed's own front, within the study's fixed corners: mean and 95 % interval."""
+    episodes = episodes.reindex(
+        columns=[*NEEDED]
+    )  # other columns are not needed, and would be copied for each seed
     values: NDArray[np.float64] = np.array(
         [
-            hypervolume(settings_table(rows, max_accuracy_drop=max_accuracy_drop), reference)
+            hypervolume(configuration_table(rows, max_accuracy_drop=max_accuracy_drop), reference)
             for _, rows in episodes.groupby("seed")
         ]
     )
     return mean_interval(values)
 
 
-def hypervolume_by_family(settings: pd.DataFrame, reference: Reference) -> dict[str, float]:
-    """Family -> hypervolume of its settings with the anchors; ``anchors`` has these alone."""
-    anchors = settings["defense"].isin(ANCHORS)
-    families = sorted(settings.loc[~anchors, "defense"].unique())
-    volumes = {"anchors": hypervolume(settings[anchors], reference)}
+def hypervolume_by_defense(configurations: pd.DataFrame, reference: Reference) -> dict[str, float]:
+    """Defense -> hypervolume of its settings and the anchors; ``anchors`` -> that of the anchors alone."""
+    anchors = configurations["defense"].isin(ANCHORS)
+    defenses = sorted(configurations.loc[~anchors, "defense"].unique())
+    volumes = {"anchors": hypervolume(configurations[anchors], reference)}
     return volumes | {
-        f: hypervolume(settings[anchors | (settings["defense"] == f)], reference) for f in families
+        f: hypervolume(configurations[anchors | (configurations["defense"] == f)], reference)
+        for f in defenses
     }

@@ -1,4 +1,4 @@
-"""Knobs of settings: each trial's from its records, their types, and what is said of them in a few words."""
+"""The knobs of each trial, read from its records: values, pandas types and a short text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mipoison.defenses import DEFENSES
 from study.analysis.worst_case import PLACE, TRIAL
 
 KNOB = "defense."
-"""Begins the names of their columns."""
+"""Prefix of the knobs' columns in records and configuration tables."""
 
 
 def knobs_by_trial(
@@ -39,13 +39,16 @@ def knobs_by_trial(
     if mixed:
         place = min(mixed)
         values = episodes[mixed[place]].iloc[rows.loc[rows[TRIAL] == place, PLACE].to_numpy()].dropna()
-        told = f"several values of {mixed[place]}: {list(values.unique())}"
-        raise ValueError(f"trial {trials[place]!r} has {told}")
+        message = f"several values of {mixed[place]}: {list(values.unique())}"
+        raise ValueError(f"trial {trials[place]!r} has {message}")
     return knobs
 
 
 def knob_dtype(column: str, values: pd.Series) -> str:
-    """By the field's type in the configurations, so that it is stable; for unknown knobs by the values."""
+    """The pandas type of a knob's column: that of the field in the defenses' configurations.
+
+    For knobs that no defense of this version has, the values decide.
+    """
     name = column.removeprefix(KNOB)
     kinds: set[type] = {c.field_kinds()[name][0] for c in DEFENSES.values() if name in c.field_kinds()}
     if not kinds:
@@ -55,7 +58,7 @@ def knob_dtype(column: str, values: pd.Series) -> str:
 
 
 def knobs_text(setting: Mapping[str, Any]) -> str:
-    """A setting's knobs in a few words: those a sweep explores, then others that are not at their default."""
+    """A setting's knobs as short text: those that a search varies, then others not at their default."""
     known = {k.removeprefix(KNOB): v for k, v in setting.items() if k.startswith(KNOB) and not pd.isna(v)}
     config = DEFENSES.get(str(setting["defense"]))
     shown = sorted(known)

@@ -1,4 +1,4 @@
-"""Each setting's worst attackers, seed by seed: episode records put in order, all settings at once."""
+"""Finds the worst attackers of each setting, seed by seed, in the records of all settings at once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.scene_config import PATHS
-from study.records.status import CUT
+from study.records.status import PRUNED
 
 ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
 IDENTITY = ("trial", "episode_id", "attempt", "seed", "defense", "attack", "status")
 SHARED = ("confidence_distortion", "model_accuracy", "protected_accuracy", "mean_image_error")
 """Measured once per setting and seed, and repeated in the record of every attacker."""
 NEEDED = (*IDENTITY, ACCURACY, ERROR, *SHARED)
-"""What a settings table is made of, but for knobs and what tells data and scales apart."""
+"""Columns that a ``configuration_table`` is computed from, besides those of knobs and scene."""
 PLACE, TRIAL, SEED = "_place", "_trial", "_seed"
-"""Of a prepared row: where it stood; the places of its trial and seed among all, in order."""
+"""Columns of prepared rows: the row's original position; the indices of its trial and of its seed."""
 
 
 class WorstCase(NamedTuple):
@@ -33,11 +33,11 @@ class WorstCase(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Records in order, one row per (trial, attack, seed).
+    """Sorted records, one row per (trial, attack, seed).
 
     Attributes:
-        rows: NEEDED, ``n_classes``, ``_cut``, ``_failed`` and the places, sorted by trial, attack and seed.
-        trials, seeds: the names and numbers that the places stand for, sorted.
+        rows: NEEDED, ``n_classes``, ``_cut``, ``_failed`` and the indices, sorted by trial, attack and seed.
+        trials, seeds: the names and numbers that the indices refer to, sorted.
     """
 
     rows: pd.DataFrame
@@ -47,13 +47,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Worst:
-    """Worst cases of all trials that have one (the others have a count of 0).
+    """The worst cases of all trials; a trial without one has a count of 0.
 
     Attributes:
-        trials: names, sorted. counts: seeds on which the trial's whole suite succeeded.
-        accuracy_attacker, error_attacker: of each trial, None without a worst case.
-        trial, seed: of each such seed, trial by trial: the trial's place, the seed. accuracy, error: of the
-            trial's worst attackers there.
+        trials: names, sorted. counts: of each trial, the seeds on which its whole suite succeeded.
+        accuracy_attacker, error_attacker: the worst attacker of each trial, None without a worst case.
+        trial, seed: one entry per trial and such seed, trial by trial: the trial's index, and the seed.
+        accuracy, error: what the trial's worst attackers reach on that seed.
     """
 
     trials: NDArray[Any]
@@ -66,7 +66,7 @@ class Worst:
     error: NDArray[np.float64]
 
     def case(self, place: int) -> WorstCase:
-        """One trial's, with its values by seed."""
+        """The worst case of one trial (by index), with its values by seed."""
         start = int(self.counts[:place].sum())
         part = slice(start, start + int(self.counts[place]))
         index = pd.Index(self.seed[part], name="seed")
@@ -80,8 +80,11 @@ class Worst:
 
 
 def check_one_scene(episodes: pd.DataFrame) -> None:
-    """ValueError where the rows mix data or scales, which cannot be compared."""
-    places = {"scene.seed", *(f"scene.{name}" for name in PATHS)}  # content counts, not where it was read
+    """Raise ValueError if the rows mix data or scales, which cannot be compared."""
+    places = {
+        "scene.seed",
+        *(f"scene.{name}" for name in PATHS),
+    }  # paths may differ: what counts is the content
     for column in episodes.columns:
         if column in ("dataset", "auxiliary") or (column.startswith("scene.") and column not in places):
             found = map(str, episodes[column].dropna().unique())
@@ -93,17 +96,20 @@ def check_one_scene(episodes: pd.DataFrame) -> None:
 
 
 def prepare(episodes: pd.DataFrame) -> Prepared:
-    """One row per (trial, attack, seed), sorted; of several a successful one, then the first attempt."""
+    """Reduce records to one row per (trial, attack, seed), sorted.
+
+    Of several rows the successful one is kept; of several successful ones, the first attempt.
+    """
     columns = [*NEEDED, *(["n_classes"] if "n_classes" in episodes else [])]
     rows = episodes.reindex(columns=columns).reset_index(drop=True)
     rows[PLACE] = np.arange(len(rows))
     for column in (ACCURACY, ERROR, *SHARED):
         rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    rows["_cut"] = (rows["status"] == CUT).fillna(False).astype(bool)
+    rows["_cut"] = (rows["status"] == PRUNED).fillna(False).astype(bool)
     rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_cut"]
     rows = rows[rows["trial"].notna()]
     key = ["trial", "attack", "seed"]
-    # The measured values at the end only order attempts that nothing else tells apart.
+    # The measured values come last: they only order rows that are equal in everything before.
     rest = ["_failed", "attempt", "episode_id", ERROR, ACCURACY] if rows.duplicated(key).any() else []
     rows = rows.sort_values([*key, *rest], kind="stable").drop_duplicates(key).reset_index(drop=True)
     rows[TRIAL], trials = pd.factorize(rows["trial"])
@@ -112,10 +118,10 @@ def prepare(episodes: pd.DataFrame) -> Prepared:
 
 
 def find_worst(prepared: Prepared) -> Worst:
-    """The worst attackers: highest mean accuracy and lowest mean error over a trial's shared seeds.
+    """Find the worst attackers: highest mean accuracy and lowest mean error over a trial's shared seeds.
 
-    A missing attacker would make a setting look protected, so a seed counts only if all attackers succeeded;
-    of a trial that was cut short, all that ran: it is at least so bad.
+    A missing attacker would make a setting look protected, so a seed counts only if all attackers succeeded.
+    In a trial that was cut short, only attackers that ran are asked for: its worst case is a bound.
     """
     rows, n_trials, n_seeds = prepared.rows, len(prepared.trials), len(prepared.seeds)
     usable = ~rows["_failed"] & ~rows["_cut"] & rows[ERROR].notna() & rows[ACCURACY].notna()
@@ -138,13 +144,13 @@ def find_worst(prepared: Prepared) -> Worst:
         (np.where(np.isnan(high), -np.inf, high), np.argmax, accuracy),
     )
     trial, seed = np.nonzero(shared)
-    told = []
+    found_worst = []
     for means, pick, values in chosen:  # of equals, the first by name
         best = pick(means, axis=1) if len(attackers) else np.zeros(n_trials, dtype=int)
         named = np.full(n_trials, None, dtype=object)
         named[counts > 0] = attackers[best[counts > 0]]
-        told.append((named, values[trial, seed, best[trial]]))
-    (error_attacker, worst_error), (accuracy_attacker, worst_accuracy) = told
+        found_worst.append((named, values[trial, seed, best[trial]]))
+    (error_attacker, worst_error), (accuracy_attacker, worst_accuracy) = found_worst
     return Worst(
         prepared.trials, counts, accuracy_attacker, error_attacker, trial, prepared.seeds[seed],
         worst_accuracy, worst_error,
@@ -154,14 +160,14 @@ def find_worst(prepared: Prepared) -> Worst:
 def _mean(
     values: NDArray[np.float64], shared: NDArray[np.bool_], counts: NDArray[np.int64], gone: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Of each trial and attacker over the trial's shared seeds; NaN for those that were cut."""
+    """The mean of each trial and attacker over the trial's shared seeds; NaN for attackers that were cut."""
     total = np.where(shared[:, :, None], values, 0.0).sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.where(gone, np.nan, total / np.maximum(counts, 1)[:, None])
 
 
 def worst_cases(episodes: pd.DataFrame) -> dict[str, WorstCase]:
-    """Trial -> its worst attackers, seed by seed; trials that never faced the whole suite are absent.
+    """Trial -> its worst attackers, seed by seed; trials without a seed on which all succeeded are absent.
 
     A missing attacker would make a setting look protected, so a seed counts only if all attackers succeeded.
     """

@@ -1,6 +1,6 @@
-"""The parts of ``study/benchmark.py``: each measures one thing and returns rows.
+"""The benchmarks of ``study/benchmark.py``. Each yields measurements.
 
-``BENCHMARKS`` names them. An entry imports its module when it is asked for: some start Ray.
+``BENCHMARKS`` lists them. An entry imports its module only when it is called, since some start Ray.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "streaming": _late("streaming", "streaming"),
     "scheduling": _late("scheduling", "scheduling"),
 }
-"""Name -> how to get the function, called with ``quick=...``; it yields
-:class:`study.bench.rows.Row` or dictionaries of its fields."""
+"""Name -> a call that returns the benchmark's function. That function is called with ``quick=...`` and yields
+:class:`study.bench.measurement.Measurement` objects or dictionaries of their fields."""

@@ -1,7 +1,7 @@
-"""Alignment engines against double backward: time of LPA's rounds, and memory, as ratios of one run.
+"""Compares alignment engines with double backward: time of LPA's rounds, and memory.
 
-Rows are plain dicts whose keys are those of ``study.bench.rows.Row``. Decoders are untrained: what a gradient
-costs does not depend on training. What an objective reaches on trained ones: ``study.bench.objectives``.
+Measurements are dictionaries of the fields of ``study.bench.measurement.Measurement``. Decoders are
+untrained, as the cost of a gradient does not depend on training; ``study.bench.objectives`` measures quality.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import default_device
 from mipoison.training import seeded
-from study.bench.rows import seconds_of
+from study.bench.measurement import seconds_of
 
 BASELINES = {"sample": "double-backward-loop", "batch": "double-backward"}
 BARS = {"sample": 20.0, "batch": 2.5}
 Case = tuple[str, str, int]
-"""Engine, objective, rounds that a gradient serves."""
+"""Engine, objective, number of rounds for which a gradient is reused."""
 CASES: dict[str, list[Case]] = {
     "sample": [
         ("double-backward-loop", "cosine", 1),
@@ -56,11 +56,11 @@ COMPILED: dict[str, list[Case]] = {
     ],
     "batch": [("forward-over-reverse-compiled", "cosine", 1)],
 }
-"""Through torch.compile, where there is something to compile with: tens of seconds before the first one."""
+"""Engines through torch.compile, if it works here. Compiling takes tens of seconds."""
 
 
 def can_compile() -> bool:
-    """Whether torch.compile finds what it needs: a GPU, or a C++ compiler."""
+    """Whether torch.compile can work here: with a GPU, or a C++ compiler."""
     found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     return default_device().type == "cuda" or found is not None
 
@@ -88,7 +88,7 @@ def rounds_of_lpa(
     repeats: int = 5,
     compiled: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """LPA's descent (projections included) by each engine, against double backward; cases take turns.
+    """Time LPA's descent (projections included) with each engine against double backward, cases interleaved.
 
     Args:
         scope: ``sample`` (baseline: one double backward a sample) or ``batch`` (one for the batch).
@@ -96,8 +96,8 @@ def rounds_of_lpa(
         width: of the decoder.
         n: vectors.
         rounds: R.
-        repeats: of a case (the loop: at most 3).
-        compiled: the engines through torch.compile, too, where that is possible.
+        repeats: repetitions of a case (of the loop over samples at most 3).
+        compiled: also measure the engines through torch.compile, if it works here.
     """
     decoder, target, c_NK, x_NCHW = subject(size, width, n)
     config, rng = LPAConfig(budget=0.01, rounds=rounds), QueryRandomness(torch.arange(n))
@@ -137,7 +137,7 @@ torch.set_num_threads(1)
 decoder, target, c, x = subject({size}, {width}, {n})
 engine = make_engine({name!r}, decoder, target, scope={scope!r})
 engine.gradient(c[:2], x[:2])
-Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+Path("/proc/self/clear_refs").write_text("5")  # reset the peak
 peak = lambda: next(
     int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
 )
@@ -148,7 +148,7 @@ print(peak() - before)
 
 
 def peak_megabytes(name: str, scope: str, *, size: int = 32, width: int = 32, n: int = 128) -> float:
-    """What one gradient adds to the peak resident memory of a fresh process; Linux alone (/proc)."""
+    """MB that one gradient adds to the peak resident memory of a fresh process (Linux only: /proc)."""
     text = _PEAK.format(name=name, scope=scope, size=size, width=width, n=n)
     done = subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=300
@@ -157,7 +157,7 @@ def peak_megabytes(name: str, scope: str, *, size: int = 32, width: int = 32, n:
 
 
 def memory(*, quick: bool = False, n: int = 128) -> Iterator[dict[str, Any]]:
-    """Peak memory of one gradient, against double backward in the same scope."""
+    """Peak memory of one gradient against double backward in the same scope."""
     n = 8 if quick else n
     for scope in ("batch", "sample"):
         baseline = peak_megabytes("double-backward", scope, n=n)
@@ -171,7 +171,7 @@ def memory(*, quick: bool = False, n: int = 128) -> Iterator[dict[str, Any]]:
 
 
 def engines(*, quick: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of both scopes, 32x32 and 64x64, R = 1, 10 and 50 (where the loop over samples ends in time)."""
+    """Measure both scopes, 32x32 and 64x64, R = 1, 10 and 50 (at 64x64 the loop is too slow for 50)."""
     if quick:
         for scope in CASES:
             yield from rounds_of_lpa(scope, size=16, width=4, n=16, rounds=1, repeats=1)
@@ -184,7 +184,7 @@ def engines(*, quick: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Print all rows."""
+    """Print all measurements."""
     for scope in CASES:
         for row in rounds_of_lpa(scope):
             print(

@@ -1,4 +1,4 @@
-"""A measurement as one line of JSON: on the screen, and at the end of a file that collects them."""
+"""Prints measurements as lines of JSON, and appends them to a file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-def tell(found: Any, out: Path | None) -> None:
-    """Print a measurement (a dataclass) as a line, and append the line to ``out`` if that is given."""
+def print_measurement(found: Any, out: Path | None) -> None:
+    """Print a measurement (a dataclass) as a line of JSON; append it to ``out`` unless that is None."""
     line = json.dumps(dataclasses.asdict(found))
     print(line, flush=True)
     if out is not None:

@@ -1,6 +1,6 @@
-"""What an objective or an engine reaches on trained substitutes: final cosine at equal distortion.
+"""Measures the final cosine that objectives and engines reach on trained substitutes at equal distortion.
 
-The cosine is always the reference engine's. Rows are plain dicts, one a setting.
+The reference engine computes all cosines. A result is a dictionary per setting.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def outcome(defense: LPA, c_NK: Tensor, x_NCHW: Tensor) -> tuple[float, float]:
-    """(mean cosine to the target, by the reference; mean l2 distortion) of what a defense releases."""
+    """Mean cosine to the target (by the reference engine) and mean l2 distortion of the released vectors."""
     rng = QueryRandomness(content_keys(x_NCHW, b"benchmark"))
     z_NK = defense.protect(c_NK, x_NCHW, defense.pick(c_NK), rng=rng)
     cosine = defense.alignment(z_NK, x_NCHW)
@@ -54,12 +54,12 @@ def final_alignment(
     rounds: int = 10,
     variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
 ) -> list[dict[str, Any]]:
-    """A row a budget: cosine of clean vectors, after the random start alone, and after each variant's rounds.
+    """One row per budget: cosine of clean vectors, after the random start, and after each variant's rounds.
 
     Args:
         scene: a prepared scene; its substitute is trained or read from the store.
-        features: of the substitute. scope: of LPA. n: queries of D_inv. rounds: R.
-        variants: name -> what of LPA's configuration it changes.
+        features: the substitute's input features. scope: LPA's scope. n: number of attack images. rounds: R.
+        variants: name -> the fields of LPA's configuration that it changes.
     """
     x = scene.split.attack_train.x_NCHW[:n].to(scene.device)
     c = scene.clean["attack_train"][:n].to(scene.device)
@@ -82,13 +82,13 @@ def final_alignment(
 
 
 def change_of_gain(rows: Sequence[Mapping[str, Any]], variant: str) -> tuple[float, float, float]:
-    """What a variant reaches more than ``exact``, as a share of exact's gain over the start.
+    """A variant's advantage over ``exact``, as a share of the gain of ``exact`` over the random start.
 
     Each run (dataset, seed) counts once, by its mean over budgets.
 
     Args:
-        rows: of :func:`final_alignment`, of one scope; two runs at least.
-        variant: a column of theirs.
+        rows: from :func:`final_alignment`, with one scope and at least two runs.
+        variant: one of their columns.
 
     Returns:
         Mean and 95 % Student-t bounds over the runs.
@@ -109,23 +109,23 @@ class Arguments:
     """Final cosine of objectives and engines on trained substitutes, at equal distortion."""
 
     datasets: tuple[str, ...] = ("digits", "mnist")
-    """data of the scenes (quick scale)"""
+    """data sets, at the quick scale"""
     seeds: int = 3
-    """seeds of each, from the first"""
+    """number of seeds per data set"""
     first_seed: int = 0
-    """the first"""
+    """first seed"""
     features: tuple[str, ...] = ("log", "raw")
-    """of the substitute"""
+    """input features of the substitute"""
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """which; exact is always one of them"""
+    """variants to measure; exact is always included"""
     data_root: str | None = None
-    """where torchvision's files are"""
+    """data folder, in torchvision's layout"""
     store: Path = Path("results/objectives")
-    """where trained parts are kept, and objectives.parquet is written"""
+    """folder for artifacts and objectives.parquet"""
 
 
 def main() -> None:
-    """Rows of every scene, a line of Markdown each, and how much each variant changes the gain."""
+    """Measure all scenes; print a line of Markdown per row, then how much each variant changes the gain."""
     import tyro
 
     chosen = tyro.cli(Arguments, prog="study/bench/objectives.py")

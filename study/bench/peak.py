@@ -1,4 +1,4 @@
-"""Share of the device's peak that the poison loop reaches: operations counted, not guessed."""
+"""Measures the share of the device's peak speed that the poison loop reaches, with counted operations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mipoison.scene import default_device
-from study.bench.rows import Row, interleaved
+from study.bench.measurement import Measurement, interleaved
 from study.bench.subject import Size, fitted, pairs, protect
 
 
-def peak_share(*, quick: bool = False) -> Iterator[Row]:
-    """Operations per second of LPA's poison loop beside those of a large matrix product, in the same run."""
+def peak_share(*, quick: bool = False) -> Iterator[Measurement]:
+    """Compare operations per second of LPA's poison loop with those of a large matrix product."""
     size, n, rounds = (Size(width=8), 32, 1) if quick else (Size(), 1024, 10)
     lpa = fitted("lpa", size, rounds=rounds)
     c_NK, x_NCHW = pairs(size, n)
@@ -28,7 +28,7 @@ def peak_share(*, quick: bool = False) -> Iterator[Row]:
     speeds = {name: done[name] / taken[name][0] for name in cases}
     share = speeds["poison loop"] / speeds["matrix product"]
     for name, speed in speeds.items():
-        yield Row(
+        yield Measurement(
             benchmark="share of the device's peak",
             case=name,
             value=speed / 1e9,

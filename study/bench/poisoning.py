@@ -1,4 +1,4 @@
-"""Latency and throughput of poisoning, optimised against amortised, and how the cost grows."""
+"""Measures latency and throughput of poisoning, optimised and amortised, and how the cost grows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from mipoison.serving.export import export_amortised
-from study.bench.rows import Row, against, at_most, interleaved
+from study.bench.measurement import Measurement, against, at_most, interleaved
 from study.bench.subject import Size, fitted, pairs, protect, randomness
 
 ROUNDS = 10
 BATCHES = (1, 128, 1024)
 GPU_BARS = {"lpa": (0.02, 5.0), "exported": (0.002, 0.5)}
-"""On a data-centre GPU, ms per sample at the largest batch and of a single query: optimised, amortised."""
+"""Required ms per sample on a data-centre GPU, at the largest batch and for a single query."""
 
 
-def latency(*, quick: bool = False) -> Iterator[Row]:
-    """ms of a request and per sample at batch 1, 128, 1024: LPA, its amortised form, that one exported."""
+def latency(*, quick: bool = False) -> Iterator[Measurement]:
+    """ms per sample at batch sizes 1, 128 and 1024 of LPA, its amortised form, and that form exported."""
     size = Size(width=8) if quick else Size()
     lpa = fitted("lpa", size, rounds=ROUNDS)
     amortised: Any = fitted("lpa-amortised", size, steps=2)
@@ -33,7 +33,7 @@ def latency(*, quick: bool = False) -> Iterator[Row]:
         }
         taken = interleaved(cases, repeats=3 if quick else 15, limit_s=30)
         for name, (seconds, repeats) in taken.items():
-            row = Row(
+            row = Measurement(
                 benchmark="poisoning: latency and throughput",
                 case=f"{name}, batch {n}",
                 value=1e3 * seconds / n,
@@ -48,8 +48,8 @@ def latency(*, quick: bool = False) -> Iterator[Row]:
             yield row
 
 
-def growth(*, quick: bool = False) -> Iterator[Row]:
-    """ms per sample of LPA as N, R, the classes and the image grow, each against the first of its kind."""
+def growth(*, quick: bool = False) -> Iterator[Measurement]:
+    """ms per sample of LPA as N, R, the classes or the image grow, each against the smallest size."""
     base = Size(width=8) if quick else Size()
     counts, rounds, classes, sides = (
         ((128, 256), (1, 2), (5, 10), (16, 32))
@@ -73,7 +73,7 @@ def growth(*, quick: bool = False) -> Iterator[Row]:
         first = 1e3 * taken[first_name][0] / first_n
         for name, _, n, _ in cases:
             seconds, repeats = taken[name]
-            row = Row(
+            row = Measurement(
                 benchmark=f"poisoning: growth with {kind}",
                 case=name,
                 value=1e3 * seconds / n,

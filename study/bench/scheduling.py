@@ -1,22 +1,22 @@
-"""Scheduling efficiency: trials of a known length on simulated nodes of this machine."""
+"""Measures scheduling efficiency with trials of known length on nodes simulated on this machine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
-from study.bench.rows import Row
+from study.bench.measurement import Measurement
 from study.bench.sleeping_trials import measure
 
 NODES = (1, 4, 16)
 LENGTH_S = 30.0
-"""Half of what a trial of the default study takes on one core."""
+"""Half the time of a trial of the default study on one core."""
 TRIALS_PER_NODE = 8
 BAR = 0.9
 
 
-def scheduling(*, quick: bool = False) -> Iterator[Row]:
-    """Share of the lanes' time that is spent in trials: in the whole search, and after its start."""
+def scheduling(*, quick: bool = False) -> Iterator[Measurement]:
+    """Share of the nodes' time that is spent in trials, over the whole search and after its start."""
     length, each = (1.0, 2) if quick else (LENGTH_S, TRIALS_PER_NODE)
     for nodes in NODES[: 1 if quick else None]:
         found = measure(nodes, each, length)
@@ -25,7 +25,7 @@ def scheduling(*, quick: bool = False) -> Iterator[Row]:
             if share is None:
                 continue
             asked = nodes == max(NODES) and name == "whole search"
-            yield Row(
+            yield Measurement(
                 benchmark="scheduling efficiency",
                 case=f"{nodes} nodes, {name}",
                 value=share,

@@ -1,7 +1,7 @@
-"""A Ray cluster simulated on this machine's loopback, in a process of its own: for measurements and tests.
+"""Simulates a Ray cluster on this machine's loopback interface, for tests and benchmarks.
 
-Every node is a raylet of its own with the CPUs (and GPUs, in name) that it is given; the head has none. Home,
-temporary files and token are private, so that neither a Ray of the user nor its files are touched.
+Every node is a raylet with the given number of CPUs (and of GPUs, which need not exist); the head has none.
+Home, temporary files and token are private, so that no other Ray of the user is affected.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from study.runtime.scratch import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 END_S = 60
-"""A cluster that takes longer to end is killed."""
+"""A cluster that takes longer to shut down is killed."""
 
 
 @contextlib.contextmanager
 def private_environment(**more: str) -> Iterator[dict[str, str]]:
-    """Environment with home, temporary folder and token of its own below /tmp; the folder goes at the end.
+    """Environment variables with a private home, temporary folder and token; the folder is removed at exit.
 
-    The path is short, since Ray's sockets lie below it (at most 107 bytes). What the killed left is swept.
+    The path is short, since Ray puts sockets below it (at most 107 bytes). Folders of killed processes are
+    removed as well.
     """
     run = make_run(Path(os.path.realpath("/tmp")) / f"mipoison-{os.getuid()}")
     folder, token = str(run.path), run.path / "token"
@@ -43,7 +44,7 @@ def private_environment(**more: str) -> Iterator[dict[str, str]]:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # nodes that keep to 127.0.0.1
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray then binds to 127.0.0.1
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             **more,
@@ -56,10 +57,9 @@ class Nodes:
     """A running simulated cluster.
 
     Args:
-        environment: of :func:`private_environment`.
-        nodes: nodes besides the head, at least 0.
-        cpus: of each node.
-        gpus: of each node.
+        environment: from :func:`private_environment`.
+        nodes: number of nodes besides the head.
+        cpus, gpus: of each node.
         dashboard: whether the head serves the dashboard and its job server.
 
     Attributes:
@@ -94,11 +94,11 @@ class Nodes:
         self.address, self.dashboard = str(answer["address"]), str(answer["dashboard"])
 
     def add(self) -> None:
-        """One more node."""
+        """Add a node."""
         self._say("add")
 
     def kill(self, index: int = 0) -> None:
-        """The node of that index (0: the oldest) is gone at once, with its workers, as a lost machine."""
+        """Kill a node (0: the oldest) and its workers at once, as if the machine were lost."""
         self._say(f"kill {index}")
 
     def _say(self, command: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Nodes:
         raise RuntimeError(f"the simulated cluster ended with exit code {self.process.wait()}: {log}")
 
     def close(self) -> None:
-        """End it, and its nodes with it."""
+        """Shut down the cluster and its nodes."""
         if self.process.poll() is None:
             assert self.process.stdin is not None
             self.process.stdin.close()
@@ -133,7 +133,7 @@ class Nodes:
 
 
 def main() -> None:
-    """The cluster's process: a line of JSON at its start and for each command; ends when its input closes."""
+    """Run the cluster: print a line of JSON at the start and after each command; end when stdin closes."""
     from ray.cluster_utils import Cluster
 
     options = json.loads(sys.argv[1])
@@ -144,10 +144,10 @@ def main() -> None:
         "object_store_memory": 80 * 2**20,
         "include_dashboard": options["dashboard"],
         "dashboard_host": "127.0.0.1",
-        "dashboard_agent_listen_port": 0,  # the fixed default may be another cluster's: no job would start
+        "dashboard_agent_listen_port": 0,  # jobs fail where the default port is taken
     }
     if options["dashboard"]:
-        with socket.create_server(("127.0.0.1", 0)) as server:  # the usual port may be another cluster's
+        with socket.create_server(("127.0.0.1", 0)) as server:  # the default port may be taken
             head["dashboard_port"] = server.getsockname()[1]
     cluster = Cluster(initialize_head=True, head_node_args=head)
     gpus = {"num_gpus": options["gpus"]} if options["gpus"] else {}
@@ -158,7 +158,7 @@ def main() -> None:
         **gpus,
     }
     nodes = [cluster.add_node(**node) for _ in range(options["nodes"])]
-    check_privacy(options["scratch"])  # Ray changes modes
+    check_privacy(options["scratch"])  # Ray changes file modes
     url = getattr(cluster.head_node, "webui_url", None) if options["dashboard"] else None
     print(json.dumps({"address": cluster.address, "dashboard": url or ""}), flush=True)
     for line in sys.stdin:

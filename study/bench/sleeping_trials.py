@@ -1,10 +1,8 @@
-"""How well a cluster is kept busy: trials of known length, by the study's own executor, on simulated nodes.
+"""Measures how busy the study's executor keeps a cluster, with trials of known length on simulated nodes.
 
-Trials sleep, so that 16 nodes can share two cores; all else is what a study does: Tune, our searcher, reused
-actors, placement groups. What the machine does for 16 nodes at once (starting 16 Python processes, say) it
-does on its own few cores, so that start-up is slower here than on 16 machines.
-
-Memory is read in /proc (Linux).
+Trials sleep, so that 16 nodes can share two cores; all else is as in a study: Tune, our searcher, reused
+actors, placement groups. Start-up is slower than on 16 machines, as two cores start 16 Python processes.
+Memory is read from /proc (Linux only).
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from study.bench.simulated_cluster import Nodes, private_environment
 from study.trial.failure import TrialFailure
 
 TIMEOUT_S = 900
-"""No measurement takes longer; it is ended then."""
+"""A measurement that takes longer is killed."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,12 @@ class Scheduling:
 
     Attributes:
         nodes: simulated nodes of one CPU; as many trials run at once.
-        trials: how many ran. length_s: what each slept.
+        trials: number of trials. length_s: seconds that each slept.
         wall_s: seconds of the whole search, start and end of Tune included.
         efficiency: trials x length / (nodes x wall_s).
         start_s: from the search's start until half of the nodes had begun their first trial.
-        steady: trials x length / (nodes x seconds) from the moment when the last node began to the moment
-            when the first had nothing left to do, with the trials' parts in that window; None if a node had
-            fewer than two trials.
+        steady: the efficiency between two moments: when the last node began its first trial, and when the
+            first node ran out of trials. None if a node had fewer than two trials.
         gap_s, gap_95_s: median and 95th percentile of the pause of a node between two trials.
         driver_cpu_s: CPU seconds of the driver's process per trial.
         driver_mb: growth of the driver's peak memory during the search, in MB.
@@ -65,7 +62,7 @@ class Scheduling:
 
 
 def measure(nodes: int, trials_per_node: int, length_s: float) -> Scheduling:
-    """Start a simulated cluster of one-CPU nodes, run trials of a known length on it, end it.
+    """Start a simulated cluster of one-CPU nodes, run trials of known length on it, and shut it down.
 
     Raises:
         RuntimeError: the cluster or the search failed, with the end of what it printed.
@@ -75,7 +72,7 @@ def measure(nodes: int, trials_per_node: int, length_s: float) -> Scheduling:
 
 
 def on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float) -> Scheduling:
-    """The same on a cluster that runs already."""
+    """Like :func:`measure`, on a running cluster."""
     order = {"address": cluster.address, "trials": trials, "length_s": length_s}
     done = subprocess.run(
         [sys.executable, "-c", "from study.bench.sleeping_trials import drive; drive()", json.dumps(order)],
@@ -95,7 +92,7 @@ def on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float
 
 
 def drive() -> None:
-    """The driver's process: connect, search, print a measurement as JSON."""
+    """Run the driver: connect to the cluster, search, print a measurement as JSON."""
     from study.executors.environment import plan_ray
     from study.settings.resources import Resources
 
@@ -119,7 +116,7 @@ def drive() -> None:
 
 
 def sleep_trial(config: dict[str, Any]) -> dict[str, Any]:
-    """A Tune trial of known length, in the place of an episode."""
+    """A Tune trainable that sleeps for a known time instead of running episodes."""
     began = time.time()
     time.sleep(config["spec"]["knobs"]["seconds"])
     span = {"node": float(os.getpid()), "began": began, "ended": time.time()}
@@ -153,9 +150,9 @@ def _checked(end: Any) -> dict[str, float]:
 
 
 def summary(
-    spans: list[dict[str, float]], lanes: int, length_s: float, began: float, wall_s: float
+    spans: list[dict[str, float]], nodes: int, length_s: float, began: float, wall_s: float
 ) -> dict[str, Any]:
-    """Efficiency and pauses from the trials' beginnings and ends (seconds since the epoch) by node."""
+    """Efficiency and pauses, from the trials' start and end times (seconds since the epoch) by node."""
     by_node: dict[float, list[tuple[float, float]]] = defaultdict(list)
     for span in spans:
         by_node[span["node"]].append((span["began"], span["ended"]))
@@ -169,20 +166,20 @@ def summary(
     inside = sum(max(0.0, min(s["ended"], closed) - max(s["began"], opened)) for s in spans)
     gaps.sort()
     return {
-        "nodes": lanes,
+        "nodes": nodes,
         "trials": len(spans),
         "length_s": length_s,
         "wall_s": wall_s,
-        "efficiency": len(spans) * length_s / (lanes * wall_s),
+        "efficiency": len(spans) * length_s / (nodes * wall_s),
         "start_s": sorted(firsts)[len(firsts) // 2] - began,
-        "steady": inside / (lanes * (closed - opened)) if closed > opened and gaps else None,
+        "steady": inside / (nodes * (closed - opened)) if closed > opened and gaps else None,
         "gap_s": gaps[len(gaps) // 2] if gaps else None,
         "gap_95_s": gaps[min(len(gaps) - 1, int(0.95 * len(gaps)))] if gaps else None,
     }
 
 
 def memory_of(pid: int) -> list[tuple[str, float]]:
-    """(command, proportional memory in MB) of a process and those below it; empty without /proc."""
+    """(command, proportional memory in MB) of a process and its descendants; empty without /proc."""
     children: dict[int, list[int]] = defaultdict(list)
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

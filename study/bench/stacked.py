@@ -1,4 +1,4 @@
-"""Sixteen attackers of one architecture trained as a stack, against one by one."""
+"""Times the training of sixteen attackers of one architecture as a stack, against one by one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TINY = (Size("tiny", 16, 4, 16, 5),)
 
 
 def jobs(size: Size, device: torch.device, n: int = 512) -> list[Job]:
-    """Sixteen trainings as attackers have them: log and raw features, both losses, vectors of their own."""
+    """Sixteen trainings like those of attackers: log and raw features, both losses, different vectors."""
     x_NCHW = torch.rand(n, 1, size.image, size.image, generator=generator(0, "images")).to(device)
     out = []
     for member in range(MEMBERS):
@@ -60,7 +60,7 @@ def jobs(size: Size, device: torch.device, n: int = 512) -> list[Job]:
 
 
 def _seconds(size: Size, device: torch.device, most: int) -> float:
-    """Seconds of training all; on a CPU seconds of this process, which neighbours do not change as much."""
+    """Seconds of training all jobs: wall time on a GPU, CPU time otherwise (less sensitive to other load)."""
     members = jobs(size, device)
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -77,7 +77,7 @@ def _seconds(size: Size, device: torch.device, most: int) -> float:
 
 
 def stacked(*, quick: bool = False, repeats: int = 5) -> Iterator[dict[str, Any]]:
-    """Rows, a size each: seconds of the stack, its ratio to one by one, taking turns; medians."""
+    """One measurement per size: median seconds of the stack and its ratio to one by one, interleaved."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     for size in TINY if quick else SIZES:

@@ -1,4 +1,4 @@
-"""What a trial costs besides its work: the artefact cache, peak memory per stage, Ray's start of a trial."""
+"""Measures overheads of a trial: the artifact cache, peak memory per stage, and Ray's start of a trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mipoison.metrics.memory import peak_resident_mb
 from mipoison.scene import SceneConfig, prepare, scaled
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
-from study.bench.rows import Row, against, seconds_of
+from study.bench.measurement import Measurement, against, seconds_of
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 400
@@ -38,8 +38,8 @@ def _scene(quick: bool) -> SceneConfig:
     return scaled("digits", "quick", seed=0)
 
 
-def cache(*, quick: bool = False) -> Iterator[Row]:
-    """Seconds to prepare a scene and fit LPA on it: with an empty artefact store and with a full one."""
+def cache(*, quick: bool = False) -> Iterator[Measurement]:
+    """Seconds to prepare a scene and fit LPA on it, with an empty artifact store and with a filled one."""
     config, knobs = _scene(quick), DEFENSES["lpa"]()
 
     def trial(root: str) -> ArtifactStore:
@@ -63,8 +63,8 @@ def cache(*, quick: bool = False) -> Iterator[Row]:
         "conditions": f"digits, {config.victim_steps} and {config.decoder_steps} training steps; LPA fitted",
         "note": f"Victims, evaluators and substitutes trained by the second trial: {made}.",
     }
-    yield Row(case="first trial (empty store)", value=statistics.median(empty), **common)
-    second = Row(case="second trial (store has them)", value=statistics.median(full), **common)
+    yield Measurement(case="first trial (empty store)", value=statistics.median(empty), **common)
+    second = Measurement(case="second trial (store has them)", value=statistics.median(full), **common)
     yield against(second, "first trial (empty store)", statistics.median(empty))
 
 
@@ -75,12 +75,12 @@ print("PEAKS" + json.dumps(stages_here(sys.argv[1] == "quick")))
 """
 
 
-def memory(*, quick: bool = False) -> Iterator[Row]:
-    """Peak memory of each stage of an episode, in a process of its own (on a GPU: of the GPU)."""
+def memory(*, quick: bool = False) -> Iterator[Measurement]:
+    """Peak memory of each stage of an episode, in a fresh process (with a GPU: the GPU's memory)."""
     output = run([sys.executable, "-c", _STAGES, "quick" if quick else "full"])
     peaks = json.loads(output.rpartition("PEAKS")[2])
     for stage, mib in peaks.items():
-        yield Row(
+        yield Measurement(
             benchmark="memory per stage",
             case=stage,
             value=mib,
@@ -90,7 +90,7 @@ def memory(*, quick: bool = False) -> Iterator[Row]:
 
 
 def peak_source() -> str:
-    """What is read as peak memory here."""
+    """What the measured peak memory is, as text."""
     return "peak of the GPU's memory" if torch.cuda.is_available() else "peak resident set, imports included"
 
 
@@ -126,7 +126,7 @@ def _reset_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     else:
-        # "5" lets the kernel forget the peak (proc(5)); elsewhere the peaks of earlier stages stay in it.
+        # "5" resets the peak (proc(5)); on other systems the peaks of earlier stages remain.
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
@@ -139,8 +139,8 @@ def _peak() -> float:
     return peak_resident_mb()
 
 
-def overhead(*, quick: bool = False) -> Iterator[Row]:
-    """Share of a trial's wall time that is none of its work, in the trial itself and as a Ray Train run."""
+def overhead(*, quick: bool = False) -> Iterator[Measurement]:
+    """Overhead of a trial: its wall time beyond its work, inside a Tune trial and as a Ray Train run."""
     sizes = ["--limit", "100", "--victim-steps", "30", "--decoder-steps", "20", "--decoder-width", "4"]
     trials = 2 if quick else 6
     for workers in (0,) if quick else (0, 1):
@@ -154,14 +154,14 @@ def overhead(*, quick: bool = False) -> Iterator[Row]:
             yield from _overhead_rows(Path(folder) / "s", workers)
 
 
-def _overhead_rows(study: Path, workers: int) -> Iterator[Row]:
-    """From the files: a trial begins when it is written down and ends with its records."""
+def _overhead_rows(study: Path, workers: int) -> Iterator[Measurement]:
+    """Overheads from the files' times: a trial begins with its description and ends with its records."""
     walls, shares = [], []
     for records in sorted((study / "episodes").glob("t*.parquet")):
         begun = study / "trials" / f"{records.name.split('.a')[0]}.json"
         wall = records.stat().st_mtime - begun.stat().st_mtime
         table = pq.read_table(records).to_pandas()
-        # Preparing and poisoning are shared by a seed's attackers.
+        # A seed's attackers share preparation and poisoning.
         once = table.groupby("seed")[["seconds_prepare", "seconds_poison"]].first().sum().sum()
         work = once + table[["seconds_attack", "seconds_evaluate"]].sum().sum()
         walls.append(wall)
@@ -172,7 +172,7 @@ def _overhead_rows(study: Path, workers: int) -> Iterator[Row]:
         if not walls[picked]:
             continue
         wall, share = statistics.median(walls[picked]), statistics.median(shares[picked])
-        yield Row(
+        yield Measurement(
             benchmark="trial overhead (Ray Tune, Ray Train)",
             case=f"{name}, {how}",
             value=wall * share,
@@ -184,7 +184,7 @@ def _overhead_rows(study: Path, workers: int) -> Iterator[Row]:
 
 
 def run(command: list[str], **environment: str) -> str:
-    """Standard output of a command in this checkout; an error with its last words if it fails."""
+    """Run a command in this checkout; return its stdout, or raise RuntimeError with the end of its stderr."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"} | environment
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=ROOT)
     if done.returncode:

@@ -1,7 +1,7 @@
-"""Cost in N: a stream of queries through the defended service, its time per query and peak memory.
+"""Measures time per query and peak memory of long and short streams of queries through the defended service.
 
-Each stream runs in a process of its own (``python -m study.bench.streaming DEFENSE QUERIES``), since peak
-memory is of a whole process. Networks are untrained: what a query costs does not depend on the weights.
+Each stream runs in a fresh process (``python -m study.bench.streaming DEFENSE QUERIES``), since peak memory
+is a property of a process. Networks are untrained: the cost of a query does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KNOBS: dict[str, dict[str, Any]] = {"rounding": {}, "lpa": {"rounds": 1, "budget
 STREAMS = {"rounding": (10_000, 1_000_000), "lpa": (10_000, 100_000)}
 QUICK = {"rounding": (2_000, 8_000), "lpa": (1_000, 3_000)}
 EXTRA_MIB, SLOWER = 32.0, 1.5
-"""What the longer stream may need more: peak memory, and time per query (a factor)."""
+"""Bounds of the longer stream against the short one: MiB of peak memory more, factor of time per query."""
 
 
 def service(defense: str) -> DefendedService:
@@ -54,18 +54,18 @@ def service(defense: str) -> DefendedService:
 
 
 def queries(n: int) -> Iterator[Tensor]:
-    """n random images in batches, made when they are asked for."""
+    """Yield n random images in batches."""
     rng = generator(n, "queries")
     for start in range(0, n, BATCH):
         yield torch.rand(min(BATCH, n - start), *SHAPE, generator=rng)
 
 
 def stream(defense: str, n: int) -> dict[str, float]:
-    """Pass n queries through; CPU seconds of this process and its peak memory in MiB."""
+    """Pass n queries through the service; return CPU seconds and peak memory (MiB) of this process."""
     torch.set_num_threads(1)
     api = service(defense)
     for _ in api.release_stream(queries(2 * BATCH)):
-        pass  # warm: allocators and kernels
+        pass  # warm up allocators and kernels
     start, count = time.process_time(), 0
     for released_NK in api.release_stream(queries(n)):
         count += len(released_NK)
@@ -75,7 +75,7 @@ def stream(defense: str, n: int) -> dict[str, float]:
 
 
 def streaming(*, quick: bool = False, timeout_s: float = 3600.0) -> Iterator[dict[str, Any]]:
-    """Rows: microseconds per query and peak memory of a long stream beside those of a short one."""
+    """Compare microseconds per query and peak memory of a long stream with those of a short one."""
     for defense, (few, many) in (QUICK if quick else STREAMS).items():
         short, long = (_in_process(defense, n, timeout_s) for n in (few, many))
         common: dict[str, Any] = {

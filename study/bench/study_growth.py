@@ -1,7 +1,7 @@
-"""What a study costs its driver and its storage as it grows: seconds per trial, files, requests.
+"""Measures what a growing study costs its driver and its storage: seconds per trial, files, requests.
 
-The records of ``study/results/digits-search`` (real ones, under other names) are cloned into studies of those
-sizes in a temporary folder, and measured there; nothing is trained.
+Real records, those of ``study/results/digits-search``, are copied under new names into studies of the given
+sizes in a temporary folder. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ REPEATS = 7
 
 @dataclass(frozen=True)
 class Cost:
-    """One size of study; seconds are of CPU, which a busy machine disturbs little; medians of several.
+    """The costs of a study of one size. Seconds are CPU time, which other load affects little, and medians.
 
     Attributes:
-        trials: finished trials. episodes: theirs and the anchors'.
-        resume_s: reading it all back when the study is resumed.
-        ask_s, done_s: the driver's time for one more trial, before and after it runs: suggestion, files,
+        trials: finished trials. episodes: all, including the anchors'.
+        resume_s: time to resume the study, reading all records.
+        ask_s, done_s: the driver's time for one more trial before and after it runs: suggestion, files,
             records, live line, metrics.
-        requests: storage calls of that one trial in the driver: reads, writes, listings.
-        driver_kb: memory of the driver per trial, from the growth while resuming.
-        small_s, small_mb: reading all episodes from one Parquet file a trial, and their size.
-        compact_s, compact_mb: the same from one compacted file.
+        requests: reads, writes and listings of the storage by the driver for that trial.
+        driver_kb: the driver's memory per trial, from its growth while resuming.
+        small_s, small_mb: time to read all episodes from one Parquet file per trial, and the files' size.
+        compact_s, compact_mb: the same for a compact copy in one file.
     """
 
     trials: int
@@ -74,7 +74,7 @@ class Cost:
 
 
 class Template:
-    """Real records to clone: the anchors', and one trial's."""
+    """Real records to copy: those of the anchors and of one trial."""
 
     def __init__(self) -> None:
         study = load(SOURCE)
@@ -87,7 +87,7 @@ class Template:
         self.trial = next(n for n in names if "noise" in n and Counter(names)[n] == full)
 
     def bytes(self, trial: str, attempt: int = 0, source: str | None = None) -> bytes:
-        """A trial's Parquet file, cloned from the source (by default the template's trial)."""
+        """A Parquet file for a trial, with the records of ``source`` (default: the template's trial)."""
         rows = self.table.filter(pa.compute.equal(self.table["trial"], source or self.trial))
         new = {"trial": trial, "study": "s", "attempt": attempt}
         for name, value in new.items():
@@ -103,7 +103,7 @@ class Template:
         return sink.getvalue()
 
     def fill(self, folder: Path, trials: int, seed: int = 0) -> None:
-        """A study of so many finished trials of the noise defense."""
+        """Write a study with this number of finished trials of the noise defense."""
         rng = random.Random(seed)
         (folder / "s" / "episodes").mkdir(parents=True)
         (folder / "s" / "trials").mkdir()
@@ -123,7 +123,7 @@ class Template:
 
 
 def measure(template: Template, trials: int) -> Cost:
-    """Costs of a study of so many trials."""
+    """Measure the costs of a study with this number of trials."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         template.fill(folder, trials)
@@ -133,14 +133,14 @@ def measure(template: Template, trials: int) -> Cost:
         memory, began = _rss_kb(), time.process_time()
         with contextlib.ExitStack() as held:
             study = open_study(settings, Console(file=io.StringIO()), held)
-            study.standing()
+            study.progress()
             resume = time.process_time() - began
             memory = _rss_kb() - memory
             line = LiveLine(Progress(Console(file=io.StringIO())))
-            line.on_trials_started(study.standing(), 1)
+            line.on_trials_started(study.progress(), 1)
             loop = TrialLoop(LocalExecutor(), [line], study.lease)
             asks, dones = [], []
-            for _ in starting_points(study.search.families):  # what comes after them is the sampler's
+            for _ in starting_points(study.search.families):  # after them the sampler suggests
                 _one(loop, study, template, folder)
             with counted() as calls:
                 for _ in range(REPEATS):
@@ -172,7 +172,7 @@ def measure(template: Template, trials: int) -> Cost:
 
 
 def _one(loop: TrialLoop, study: Study, template: Template, folder: Path) -> tuple[float, float]:
-    """Seconds of asking for a trial, and of taking in its end; its records appear in between."""
+    """Seconds of asking for a trial and of telling its outcome; its records are written in between."""
     began = time.process_time()
     spec = loop.ask(study)
     asked = time.process_time() - began
@@ -192,14 +192,14 @@ def _one(loop: TrialLoop, study: Study, template: Template, folder: Path) -> tup
 
 @contextlib.contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """Counts calls of the storage by this thread: read, write, list."""
+    """Count this thread's calls of the storage: read, write, list."""
     calls: Counter[str] = Counter()
     here = threading.get_ident()
     kept = {name: getattr(Storage, name) for name in ("read", "write", "_files")}
 
     def counting(name: str) -> Any:
         def call(self: Storage, *given: Any) -> Any:
-            if threading.get_ident() == here:  # the lease renews itself in a thread of its own
+            if threading.get_ident() == here:  # another thread renews the lease
                 calls[name.replace("_files", "list")] += 1
             return kept[name](self, *given)
 
@@ -215,7 +215,7 @@ def counted() -> Iterator[Counter[str]]:
 
 
 def _rss_kb() -> float:
-    """Memory of this process; 0 without /proc."""
+    """Resident memory of this process in kB; 0 without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

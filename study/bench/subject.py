@@ -1,7 +1,7 @@
-"""What is benchmarked: decoders, vectors and fitted defenses of a given size, untrained and seeded.
+"""Builds what is benchmarked: seeded, untrained decoders, vectors and fitted defenses of a given size.
 
-How long a gradient takes does not depend on whether the decoder was trained; how good it is does, and is
-measured on trained ones elsewhere (``study.bench.engines``).
+The time of a gradient does not depend on training. Its quality does; ``study.bench.objectives`` measures it
+on trained decoders.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mipoison.training import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of one benchmark: image side, channels, classes K, decoder width (ngf)."""
+    """Sizes of a benchmark: image side, channels, classes K, decoder width (ngf)."""
 
     side: int = 32
     channels: int = 1
@@ -48,7 +48,7 @@ def decoder(size: Size, kind: str = "log") -> InversionNet:
 
 
 def pairs(size: Size, n: int) -> tuple[Tensor, Tensor]:
-    """n confidence vectors (sharp ones, as of a trained victim) and images, on the device."""
+    """n confidence vectors (with high top scores, as of a trained victim) and images, on the device."""
     rng = generator(0, "benchmark pairs", n)
     c_NK = torch.softmax(4 * torch.randn(n, size.classes, generator=rng), 1)
     x_NCHW = torch.rand(n, size.channels, size.side, size.side, generator=rng)
@@ -56,7 +56,7 @@ def pairs(size: Size, n: int) -> tuple[Tensor, Tensor]:
 
 
 def randomness(n: int) -> QueryRandomness:
-    """Keys of n queries."""
+    """Query randomness with n distinct keys."""
     return QueryRandomness(torch.arange(n, dtype=torch.int64))
 
 
@@ -80,7 +80,7 @@ def fitted(name: str, size: Size, **knobs: Any) -> Defense:
 
 
 def protect(defense: Defense, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
-    """Released vectors of one request, in the service's chunks."""
+    """The released vectors of one request, computed in chunks as the service does."""
     picked_N = defense.pick(c_NK)
     rng = randomness(len(c_NK))
     chunks = [slice(i, i + 128) for i in range(0, len(c_NK), 128)]

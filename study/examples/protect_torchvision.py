@@ -1,10 +1,10 @@
-"""Protect a torchvision classifier of one's own, from its image folder to released vectors.
+"""Protect your own torchvision classifier, from an image folder to released vectors.
 
     python study/examples/protect_torchvision.py --out protected-digits
 
-1. an image folder with an explicit split: train/ (private), attack/ (public); here of scikit-learn's digits
+1. an image folder with an explicit split, train/ (private) and attack/ (public), of scikit-learn's digits
 2. a classifier trained on train/: torchvision's resnet18, no pretrained weights
-3. a short study of it: which defense protects at what cost
+3. a short study of it: which defense protects, at what cost
 4. a post-processing unit fitted and saved; the classifier behind it answers; the command that serves it
 
 Takes below a minute on two CPU cores. The study here is a demonstration (one setting, one seed): take the
@@ -40,7 +40,7 @@ PER_CLASS = 120
 
 
 class GreyResNet(nn.Module):
-    """resnet18 for grey images in [0, 1]; three channels and centring, which it needs, are its own affair."""
+    """resnet18 for grey images in [0, 1]; it adds channels and centres pixels itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class GreyResNet(nn.Module):
 
 
 def classifier() -> nn.Module:
-    """The factory that ``--victim`` names; its trained weights come with ``--victim-state``."""
+    """The factory that ``--victim`` names; ``--victim-state`` names the file of its trained weights."""
     return GreyResNet()
 
 
 def write_folder(root: Path) -> None:
-    """``train/<digit>/*.png`` and ``attack/<digit>/*.png``, scans of the ten digits."""
+    """Write scans of digits to ``train/<digit>/*.png`` and ``attack/<digit>/*.png``."""
     digits = load_digits()
     count = dict.fromkeys(range(10), 0)
     for pixels, label in zip(digits.images, digits.target.tolist(), strict=True):
@@ -69,7 +69,7 @@ def write_folder(root: Path) -> None:
 
 
 def train(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, steps: int = 50, batch: int = 32) -> float:
-    """Adam on cross-entropy; returns the share of training images that it recognises."""
+    """Train with Adam on cross-entropy; return the accuracy on the training images."""
     rng = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     model.train()
@@ -92,7 +92,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; returns the exit code of its study."""
+    """Run the example; return the exit code of its study."""
     out = tyro.cli(Arguments, args=arguments, prog="study/examples/protect_torchvision.py").out
     folder, weights = out / "images", out / "resnet18.safetensors"
     write_folder(folder)

@@ -1,12 +1,12 @@
-"""The attacker that the recommendation of tail noise did not survive, in closed form.
+"""The closed-form attacker that refuted our recommendation of tail noise.
 
     python study/examples/read_the_scores.py
     python study/examples/read_the_scores.py --dataset fashion-mnist --data-root DATA --seeds 2
 
-It answers the mean image of the label plus what a regression makes of the released scores: on
-``log(1 - max c)`` or on ``log(max(c, f))``, by a line per label or by a Gaussian kernel. Which of them and
-how strongly regularised is decided on its own images, by cross-validation; nothing beyond the mean image is
-among the choices. Like every attacker it gets the metered oracle and images of its own.
+It reconstructs an image as the mean image of the label plus a regression on the released scores: on
+``log(1 - max c)`` or on ``log(max(c, f))``, linear per label or with a Gaussian kernel. Cross-validation on
+its own images chooses the regression and its penalty; one choice is the mean image alone. Like every
+attacker it gets the metered oracle and images of its own.
 
 Printed for each setting: distortion and rank correlation on private test images; the excess leakage, the
 share by which its error lies below that of the labels' mean images; and for rounding the certificate, one
@@ -57,7 +57,7 @@ SETTINGS: dict[str, tuple[str, Config]] = {
     "label-only": ("label-only", LabelOnlyConfig()),
 }
 FLOORS = (1e-5, 1e-3)
-"""Scores below count as the floor: how much of the noise among tiny scores is heard, the attacker chooses."""
+"""Floors f to choose from: scores below f count as f, which hides noise among tiny scores."""
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 WIDTHS = (1.0, 3.0)
 FOLDS = 5
@@ -72,13 +72,13 @@ class Arguments:
     data_root: Path | None = None
     """data folder"""
     seeds: int = 3
-    """victims and splits"""
+    """number of seeds; each has its own victim and split"""
     limit: int | None = None
-    """at most so many training images a side; default: the quick scale's"""
+    """most training images a side; default: that of the quick scale"""
 
 
 class Choice(NamedTuple):
-    """A regression: ``mean`` (none), ``line`` (per label) or ``kernel``; floor None: log(1 - max c) alone."""
+    """A regression: ``mean`` (none), ``line`` (per label), ``kernel``; without a floor on log(1 - max c)."""
 
     how: str
     floor: float | None = None
@@ -94,7 +94,7 @@ CHOICES = (
 
 
 class Reader:
-    """One choice, fitted to answers and images."""
+    """A regression fitted to released vectors and images."""
 
     def __init__(self, choice: Choice, c_NK: Tensor, x_ND: Tensor) -> None:
         self.choice, label_N, k = choice, label_of(c_NK), c_NK.shape[1]
@@ -124,7 +124,7 @@ class Reader:
         return (self._raw(c_NK) - self.centre_F) / self.scale_F
 
     def _one_hot(self, label_N: Tensor) -> Tensor:
-        """Apart enough that images of other labels say little of one."""
+        """Scaled so that images of other labels have little weight in the kernel."""
         return 5 * torch.nn.functional.one_hot(label_N, len(self.mean_KD)).double()
 
     def _kernel(self, z_NF: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class Reader:
 
 
 def chosen(c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Reader:
-    """The choice of least cross-validated error, fitted to all of the attacker's pairs."""
+    """The regression of least cross-validated error, fitted to all of the attacker's pairs."""
     fold_N = folds(len(x_ND), FOLDS, rng)
 
     def error(choice: Choice) -> float:
@@ -156,14 +156,14 @@ def chosen(c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Reader:
 
 
 def within(cell_N: Tensor, x_ND: Tensor) -> float:
-    """Mean squared distance per pixel to the mean image of one's cell."""
+    """Mean squared distance per pixel of images to the mean image of their cell."""
     size_C = torch.bincount(cell_N).clamp_min(1)
     sum_CD = torch.zeros(len(size_C), x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, cell_N, x_ND)
     return float((x_ND - (sum_CD / size_C[:, None])[cell_N]).square().mean())
 
 
 def read(scene: Scene, name: str, config: Config) -> dict[str, float]:
-    """What one setting costs and gives away on one seed."""
+    """Cost and leakage of one setting on one seed."""
     deployment = deploy(scene, name, config)
     vectors = release(deployment).vectors
     oracle = MeteredOracle(deployment.service.session(), scene.split.n_classes)
@@ -187,7 +187,7 @@ def read(scene: Scene, name: str, config: Config) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it and print a line per setting."""
+    """Run the attacker and print a line per setting."""
     chosen_arguments = tyro.cli(Arguments, args=arguments, prog="study/examples/read_the_scores.py")
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory(prefix="mipoison-") as root:

@@ -1,1 +1,1 @@
-"""Where trials run: in this process, as Ray Tune trials, or as groups of Ray Train workers."""
+"""Executors run trials: in this process, as Ray Tune trials, or in Ray Train worker groups."""

@@ -1,8 +1,8 @@
-"""Spot machines with an on-demand fallback, for ``clusters/aws.yaml``.
+"""A Ray node provider for AWS that launches on-demand machines when no spot machines are available.
 
-Ray's autoscaler (2.60) turns to another node type only when a machine that was granted does not come up. A
-launch that AWS refuses for want of spot capacity is repeated with the same type for ever, whatever other
-types and priorities a file lists. So the fallback sits where the machine is asked for.
+Ray's autoscaler (2.60) tries another node type only when a machine that AWS granted does not start. When AWS
+refuses a launch for lack of spot capacity, the autoscaler repeats the same request without end. This node
+provider therefore falls back to on-demand machines itself. ``clusters/aws.yaml`` uses it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 from mipoison.config import ConfigError
 
 SPOT = "InstanceMarketOptions"
-NO_SPOT = frozenset(
+SPOT_UNAVAILABLE = frozenset(
     {
         "InsufficientInstanceCapacity",
         "InsufficientCapacity",
@@ -25,15 +25,15 @@ NO_SPOT = frozenset(
         "UnfulfillableCapacity",
     }
 )
-"""EC2's error codes that say: not as spot, now. Others (permissions, a wrong AMI) no money mends."""
+"""EC2 error codes for missing spot capacity. After any other error (permissions, a wrong AMI) an on-demand
+launch would fail as well."""
 
 
 class SpotFirst(AWSNodeProvider):
-    """Ray's AWS provider; a type with ``InstanceMarketOptions`` is launched without them where spot is out.
+    """Ray's AWS node provider, which repeats a spot launch on demand when AWS has no spot capacity.
 
-    Named in a cluster file as ``provider: {type: external, module: study.executors.aws_spot.SpotFirst}``. One
-    more key there, ``max_on_demand``: so many workers at most run on demand at a time (default 0, like Ray's
-    own).
+    A cluster file selects it with ``provider: {type: external, module: study.executors.aws_spot.SpotFirst}``.
+    The additional key ``max_on_demand`` limits how many on-demand workers run at a time (default 0: none).
     """
 
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
@@ -44,20 +44,20 @@ class SpotFirst(AWSNodeProvider):
         self.max_on_demand = most
 
     def on_demand_workers(self) -> int:
-        """Workers of this cluster that run, or are about to, without being spot."""
+        """The number of this cluster's workers, running or pending, that are not spot instances."""
         nodes = self.non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_WORKER})
         return sum(self.cached_nodes[node].instance_lifecycle != "spot" for node in nodes)
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
-        """Launch up to ``count`` machines, as spot if the type says so and AWS has them, else on demand.
+        """Launch up to ``count`` machines: as the type says, or on demand if AWS has no spot capacity.
 
         Raises:
-            NodeLaunchException: AWS refuses for another reason, or ``max_on_demand`` are running.
+            NodeLaunchException: AWS refused for another reason, or ``max_on_demand`` workers already run.
         """
         try:
             return dict(super().create_node(node_config, tags, count))
         except NodeLaunchException as refused:
-            if SPOT not in node_config or refused.category not in NO_SPOT:
+            if SPOT not in node_config or refused.category not in SPOT_UNAVAILABLE:
                 raise
             left = self.max_on_demand - self.on_demand_workers()
             if left <= 0:

@@ -1,4 +1,4 @@
-"""The interface of what runs trials: in this process, on a local Ray, or on a cluster."""
+"""The interface that every executor implements."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from study.trial.run import Outcome
 from study.trial.spec import TrialResult, TrialSpec
 
 Ask = Callable[[], TrialSpec | None]
-"""The next trial, None where there is none."""
+"""Returns the next trial to run, or None if there are no more."""
 Tell = Callable[[TrialSpec, Outcome | TrialFailure], None]
-"""Takes in what came of a trial."""
+"""Receives a trial's outcome, or the reason why it has none."""
 
 
 class Executor(Protocol):
-    """Where trials run.
+    """Runs trials.
 
     Attributes:
-        max_concurrent: trials at once.
+        max_concurrent: how many trials run at the same time.
     """
 
     max_concurrent: int
@@ -28,23 +28,26 @@ class Executor(Protocol):
     def anchors(
         self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
     ) -> list[TrialResult]:
-        """Prepare the specs' scenes (trained parts go into the artifact store), then run the trials.
+        """Train what the specs' scenes need, then run the trials. Writes artifacts but no records.
 
-        Nothing is written but artifacts; results in order. ``on_progress`` is told how many parts are done
-        of how many, where that is known.
+        Args:
+            on_progress: called with the number of finished scenes and trials, and their total.
+
+        Returns:
+            The results, in the order of the specs.
 
         Raises:
-            LostError: their processes were lost more often than they are started again.
+            LostError: worker processes died more often than they are restarted.
         """
         ...
 
     def search(self, n: int, ask: Ask, tell: Tell) -> None:
-        """Ask for n trials, execute each, tell what came of it: its outcome, or why it has none.
+        """Run n trials: get each from ``ask``, run it, pass its outcome or failure to ``tell``.
 
-        Ends early where there is nothing left to ask for (None).
+        Ends early when ``ask`` returns None.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what was started for the study."""
+        """Release what the executor started, for instance a local Ray."""
         ...

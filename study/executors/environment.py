@@ -1,4 +1,4 @@
-"""What is decided before Ray is imported: which Ray to use, and the environment that it reads then."""
+"""Choose the Ray to use and set the environment variables that Ray reads when it is imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from typing import Any
 
 from mipoison.config import ConfigError
 from study.runtime.plain import visible_line
-from study.runtime.scratch import NAMED, WITHIN, check_private, check_secret, read_own, run_folder
+from study.runtime.scratch import (
+    BASE_VARIABLE,
+    DRIVER_VARIABLE,
+    check_private,
+    check_secret,
+    read_own,
+    run_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,29 +40,30 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_task_oom_retries": "3",  # of the anchors; Ray's default is to try for ever
-    # Tune's own handler returns from fit() as if all trials were done; without it Ctrl-C interrupts.
+    "RAY_task_oom_retries": "3",  # for the anchors' tasks; Ray's default is to retry without limit
+    # With Tune's own SIGINT handler, fit() returns on Ctrl-C as if all trials had finished.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 AUTOSCALING = Path("~/ray_bootstrap_config.yaml")
-"""What `ray up` leaves on a head node: resources may appear later."""
+"""`ray up` writes this file on a head node. Where it exists, the autoscaler may add machines later."""
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""The longest socket below Ray's folder."""
+"""The longest path of a socket below Ray's folder."""
 GROWS_TO = "MIPOISON_GROWS_TO"
-"""Environment variable that says it where no such file is (Kubernetes): ``{"CPU": 70, "GPU": 10}``."""
+"""Environment variable with the resources that an autoscaling cluster may reach, where ``ray up`` wrote no
+file (Kubernetes): ``{"CPU": 70, "GPU": 10}``."""
 
 
 @dataclass(frozen=True)
 class RayPlan:
-    """Which Ray.
+    """The Ray that a run uses.
 
     Attributes:
-        local: start a Ray of our own on loopback, with its sockets and logs in ``scratch``: this run's alone.
-        address: for ``ray.init`` where it is not local.
-        token: path of the token that was made for it, '' if there was one already.
-        growing: the cluster scales itself, so that resources may appear later.
-        most: resources that it may grow to, by name; empty where that is not known.
+        local: start a Ray on loopback for this run only, with its sockets and logs in ``scratch``.
+        address: the address for ``ray.init`` if the Ray is not local.
+        token: path of the token file made for the local Ray; '' if the user configured a token.
+        growing: the cluster has an autoscaler, so that resources may be added later.
+        most: the resources that the autoscaler may reach, by name; empty if that is not known.
     """
 
     local: bool
@@ -70,10 +78,10 @@ class RayPlan:
 
 
 def plan_ray(address: str | None) -> RayPlan:
-    """Choose the named cluster, else this machine's, else a local Ray; set the environment accordingly.
+    """Choose the named cluster, else the cluster of this machine, else a local Ray; set Ray's environment.
 
-    Must run before Ray is imported. ``ray.init(address="auto")`` is not used to find out: it attaches to any
-    Ray on the machine, and hangs where a cluster left its address behind and died.
+    Call it before Ray is imported. ``ray.init(address="auto")`` would not do: it connects to any Ray on the
+    machine, and hangs if a cluster has died and left its address file.
 
     Raises:
         ConfigError: nothing answers at the named address.
@@ -82,7 +90,7 @@ def plan_ray(address: str | None) -> RayPlan:
         os.environ.setdefault(name, value)
     most = autoscaling_limit()
     growing = most is not None
-    if growing:  # machines take minutes to come; Train gives up on its workers after one
+    if growing:  # machines take minutes to start; by default Train waits one minute for its workers
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3600")
     named = address or os.environ.get("RAY_ADDRESS", "")
     if named in ("", "auto"):
@@ -106,15 +114,15 @@ def plan_ray(address: str | None) -> RayPlan:
 
 def _cluster_at(address: str, growing: bool, most: Mapping[str, float] | None) -> RayPlan:
     if Path("~/.ray/auth_token").expanduser().exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray does so by itself only without an address
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray sets it by itself only if no address is given
     return RayPlan(local=False, address=address, growing=growing, most=most or {})
 
 
 def autoscaling_limit() -> dict[str, float] | None:
-    """Resources that this machine's cluster may grow to: of all its workers, were all launched.
+    """The resources that the autoscaler of this machine's cluster may reach, with every worker launched.
 
     Returns:
-        None where nothing says that the cluster grows; an empty dict where it grows to an unknown size.
+        None if the cluster has no autoscaler; an empty dict if it has one with an unknown limit.
 
     Raises:
         ConfigError: the environment variable is not a JSON object of numbers.
@@ -124,7 +132,7 @@ def autoscaling_limit() -> dict[str, float] | None:
             return {str(name): float(amount) for name, amount in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f'{GROWS_TO} = {text!r}: must be JSON like {{"CPU": 70, "GPU": 10}}') from error
-    try:  # JSON, whatever its name says
+    try:  # the file holds JSON in spite of its name
         config: dict[str, Any] = json.loads(AUTOSCALING.expanduser().read_text())
     except FileNotFoundError:
         return None
@@ -142,10 +150,11 @@ def autoscaling_limit() -> dict[str, float] | None:
 
 
 def _address_left_here() -> str:
-    """Where the node answers that `ray start` (or `ray up`) runs here, '' if none does.
+    """The address of the Ray node that `ray start` or `ray up` started on this machine; '' if none answers.
 
-    Whoever writes the file chooses which Ray runs our code and reads our images; so it counts only if we or
-    root wrote it. The address is handed on as it was judged: Ray would read the file again.
+    The author of the address file decides which Ray runs our code and reads our images. The file is therefore
+    used only if this account or root wrote it. The address itself is returned, because Ray would read the
+    file again and another account might have replaced it by then.
     """
     path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
@@ -154,7 +163,7 @@ def _address_left_here() -> str:
         return ""
     except (ConfigError, OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        # An error, not a warning: who relies on that cluster should know why it is not used.
+        # Logged as an error, so that a user who expects this cluster learns why it is not used.
         log.error("%s is ignored (%s); name the cluster with --address host:port", path, visible_line(why))
         return ""
     return address if _listens(address) else ""
@@ -166,24 +175,26 @@ def _listens(address: str) -> bool:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
             return True
-    except (OSError, ValueError, OverflowError):  # ValueError: no number, or no host name
+    except (OSError, ValueError, OverflowError):  # ValueError: the port or the host name is malformed
         return False
 
 
 def _local_environment() -> tuple[str, str]:
-    """Loopback and a token for a Ray of our own: its servers would listen on every interface, to anybody.
+    """Restrict the local Ray to loopback and to callers that have its token.
+
+    By default Ray's servers listen on every interface and accept anybody.
 
     Returns:
-        A folder for Ray's sockets and logs in this process's private one, and the path of a new token beside
-        it, '' if there was one. Ray opens its own folder to everybody; the private one keeps others out.
+        The folder for Ray's sockets and logs, and the path of a new token file ('' if the user configured a
+        token). Both lie in this process's private folder, because Ray makes its own folder world-readable.
 
     Raises:
-        ConfigError: the private folder cannot be had.
+        ConfigError: the private folder cannot be created, or other accounts can enter it.
     """
     folder = run_folder()
     check_private(folder)
-    os.environ[WITHIN] = str(folder)
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a node that keeps to 127.0.0.1
+    os.environ[DRIVER_VARIABLE] = str(folder)
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the node binds to 127.0.0.1 only
     token = ""
     if "RAY_AUTH_MODE" not in os.environ:
         token = str(folder / f"token-{uuid.uuid4().hex}")
@@ -194,33 +205,35 @@ def _local_environment() -> tuple[str, str]:
 
 
 def check_length(scratch: str) -> None:
-    """ConfigError where the paths of Ray's sockets would be longer than the system allows."""
+    """Raise ConfigError if the paths of Ray's sockets would exceed the operating system's limit."""
     spare = SOCKET_BYTES - len(os.fsencode(scratch)) - len(SOCKET)
     if spare < 0:
         base = str(Path(scratch).parents[1])
         bytes_ = len(os.fsencode(base))
         raise ConfigError(
             f"{base} has {bytes_} bytes, at most {bytes_ + spare} leave room for the paths of Ray's sockets "
-            f"({SOCKET_BYTES} bytes): set {NAMED} to a shorter path of your own"
+            f"({SOCKET_BYTES} bytes): set {BASE_VARIABLE} to a shorter path of your own"
         )
 
 
 def write_token(path: str | Path) -> None:
-    """A new token, for nobody but us."""
+    """Write a new random token to a file that only this account can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o600)  # whatever the umask
+        os.fchmod(descriptor, 0o600)  # the umask may have removed more
         file.write(secrets.token_hex(32))
 
 
 def check_privacy(scratch: str | Path) -> None:
-    """After Ray has started, since it changes modes: whoever reads or replaces its token runs code as we.
+    """Check that no other account can reach Ray's folder or token, and so run code as this account.
+
+    Call it after Ray has started, because Ray changes file modes when it starts.
 
     Args:
-        scratch: Ray's folder, which it opens to everybody; the one around it must keep others out.
+        scratch: Ray's folder. Ray makes it world-readable; its parent must keep other accounts out.
 
     Raises:
-        ConfigError: another account can enter the folder around it, or read or replace the token.
+        ConfigError: another account can enter the parent folder, or can read or replace the token.
     """
     check_private(Path(scratch).parent)
     if os.environ.get("RAY_AUTH_MODE") != "token" or "RAY_AUTH_TOKEN" in os.environ:

@@ -1,4 +1,4 @@
-"""Trials one after the other in this process: for debugging, and where there is no Ray. Same records."""
+"""Runs trials one after the other in this process, without Ray: for debugging. The records are the same."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from mipoison.storage.files import StorageError
 from study.executors.base import Ask, Tell
 from study.records.store import ProgressCallback, no_progress
 from study.trial.failure import TrialFailure
-from study.trial.preparation import after, prepare_scene, scenes_of
-from study.trial.run import execute
+from study.trial.preparation import count_preparation, prepare_scene, scenes_of
+from study.trial.run import run_and_record
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
 
 
 class LocalExecutor:
-    """No Ray, one trial at a time. An error of ours is raised as it is, to be debugged."""
+    """Runs one trial at a time in this process. Programming errors are raised unchanged, for a debugger."""
 
     max_concurrent = 1
 
@@ -29,7 +29,7 @@ class LocalExecutor:
         for i, spec in enumerate(specs):
             on_progress(len(scenes) + i, parts)
             results.append(run_trial(spec))
-        return after(prepared, results)
+        return count_preparation(prepared, results)
 
     def close(self) -> None:
         pass
@@ -40,7 +40,7 @@ class LocalExecutor:
             if spec is None:
                 return
             try:
-                outcome = execute(spec)
+                outcome = run_and_record(spec)
             except StorageError as error:
                 tell(spec, TrialFailure.of(error))
             else:

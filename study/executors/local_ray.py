@@ -1,7 +1,7 @@
-"""A local Ray: started on loopback in a private folder, checked, and ended without a trace.
+"""Start a local Ray on loopback in a private folder, check its privacy, and remove everything at the end.
 
-The study's and the server's alike. Import it after :func:`study.executors.environment.plan_ray`: Ray reads
-its environment when it is imported.
+The study and the HTTP server both use it. Import this module after calling
+:func:`study.executors.environment.plan_ray`, because Ray reads its environment when it is imported.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ import ray
 from ray._private import utils
 
 from study.executors.environment import RayPlan, check_length, check_privacy
-from study.runtime.signals import own_handlers
+from study.runtime.signals import keep_handlers
 
 
 @contextlib.contextmanager
-def own_signals() -> Iterator[None]:
-    """Around ``ray.init``: it would put a handler of SIGTERM in place that exits, and Ray then aborts."""
+def keep_signal_handlers() -> Iterator[None]:
+    """Keep ``ray.init`` from replacing our signal handlers; Ray's SIGTERM handler exits and aborts Ray."""
     theirs = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
     try:
-        with own_handlers():
+        with keep_handlers():
             yield
     finally:
         utils.set_sigterm_handler = theirs
 
 
 def start_local(plan: RayPlan, **options: Any) -> Any:
-    """Start Ray in the plan's folder; returns what ``ray.init`` does.
+    """Start Ray in the plan's folder; returns the context of ``ray.init``.
 
     Raises:
-        ConfigError: its folder has too long a path, or others could reach it or the token; Ray is ended then.
+        ConfigError: the path of the folder is too long, or other accounts can reach the folder or the token.
+            Ray is stopped first.
     """
     check_length(plan.scratch)
     try:
-        with own_signals():
+        with keep_signal_handlers():
             context = ray.init(
                 address="local", _node_ip_address="127.0.0.1", _temp_dir=plan.scratch, **options
             )
@@ -51,7 +52,7 @@ def start_local(plan: RayPlan, **options: Any) -> Any:
 
 
 def stop_ray(plan: RayPlan) -> None:
-    """Disconnect; a local Ray ends, and its folder and token go."""
+    """Disconnect from Ray; stop a local Ray and delete its folder and token."""
     ray.shutdown()
     if plan.local:
         shutil.rmtree(plan.scratch, ignore_errors=True)

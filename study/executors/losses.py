@@ -1,4 +1,4 @@
-"""What Ray says of processes that were lost; the one place where the texts of its messages are read."""
+"""Classify Ray's messages about lost processes. No other module reads the text of Ray's messages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from study.trial.failure import FailureKind, TrialFailure
 
 RETRIES = 3
-"""Times that a trial whose process died is started again; finished episodes are not repeated."""
+"""How often a trial is restarted after its process died; finished episodes are not repeated."""
 NODE_RETRIES = 30
-"""The same where its machine went: that says nothing of the trial, and spot machines go often."""
+"""How often a trial is restarted after its node was lost: spot machines are taken away often, whatever the
+trial does."""
 
 
 class Loss(StrEnum):
-    """How a trial's process was lost; the value is the sentence that records and messages show."""
+    """How a trial's process was lost. The value is the text that records and messages show."""
 
     NODE = "the trial's node was lost"
     MEMORY = "out of memory: Ray ended the trial's process, since its node was running low on memory"
@@ -23,16 +24,16 @@ class Loss(StrEnum):
 
     @property
     def retries(self) -> int:
-        """Times that a trial is started again after such a loss."""
+        """How often a trial is restarted after such a loss."""
         return NODE_RETRIES if self is Loss.NODE else RETRIES
 
     def failure(self) -> TrialFailure:
-        """The end of a trial that was lost so more often than it is started again."""
+        """The failure of a trial that was lost in this way after its last retry."""
         return TrialFailure(kind=FailureKind.MACHINE, message=f"{self.value}; {1 + self.retries} times")
 
 
-def why_lost(text: str) -> Loss:
-    """The kind of loss, from what Ray says at length."""
+def loss_of(text: str) -> Loss:
+    """The kind of loss that a message of Ray describes."""
     low = text.lower()
     if "running low on memory" in low or "outofmemory" in low:
         return Loss.MEMORY
@@ -42,9 +43,10 @@ def why_lost(text: str) -> Loss:
 
 
 def failure_of(error: Exception) -> TrialFailure:
-    """The failure behind what a trial raised where Ray runs it.
+    """The failure behind an exception of a trial that ran on Ray.
 
-    Train wraps what its workers raise: a storage failure among that is one, all else a lost worker.
+    Train wraps exceptions of its workers in TrainingFailedError. If the wrapped exception is a storage
+    failure, so is the result; otherwise a worker was lost, and the kind is MACHINE.
     """
     failure = TrialFailure.of(error)
     if isinstance(error, TrainingFailedError) and failure.kind is FailureKind.SETTING:

@@ -1,7 +1,7 @@
-"""How many parts of a Ray Train run are done: its workers count, whoever started the run hears.
+"""A Ray actor that counts the finished parts of a Ray Train run, for the driver's progress bar.
 
-``fit`` returns nothing before the end, and a run's reports meet at a barrier of all workers: too late and too
-early for a bar.
+The workers add to the count and the driver polls it. Train's own reports do not serve: ``fit`` returns only
+at the end, and ``train.report`` waits for all workers.
 """
 
 from __future__ import annotations
@@ -17,56 +17,58 @@ import ray
 log = logging.getLogger(__name__)
 
 EVERY_S = 0.5
-"""How often the count is asked for."""
+"""Seconds between two polls."""
 WAIT_S = 5.0
-"""Longest wait for an answer; a bar is not worth more."""
+"""Longest wait for one answer, in seconds."""
 
 
 @ray.remote(num_cpus=0)
-class Tally:
-    """The count, in a process of its own."""
+class ProgressActor:
+    """The actor that holds the count."""
 
     def __init__(self) -> None:
         self._done = 0
 
     def add(self) -> None:
-        """One more part is done."""
+        """Count one more finished part."""
         self._done += 1
 
     def done(self) -> int:
-        """Parts done so far."""
+        """The number of finished parts."""
         return self._done
 
 
 @contextlib.contextmanager
-def tallied(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
-    """A :class:`Tally` for workers to add to; ``on_progress`` is told its count, from a thread.
+def count_progress(on_progress: Callable[[int], None], resource: str | None = None) -> Iterator[Any]:
+    """Start a :class:`ProgressActor` and poll it from a thread; yields the actor's handle for the workers.
+
+    The run does not depend on the actor: if its node is lost, only the progress bar stops.
 
     Args:
-        on_progress: called with the number of parts done, 0 at first.
-        resource: of the node where the count lives; None for any. It only shows: the run goes on without it.
+        on_progress: called with the number of finished parts whenever it changes, first with 0.
+        resource: a resource of the node that shall hold the actor; None for any node.
     """
-    tally = Tally.options(resources={resource: 0.001} if resource else {}).remote()  # type: ignore[attr-defined]
+    actor = ProgressActor.options(resources={resource: 0.001} if resource else {}).remote()  # type: ignore[attr-defined]
     ended = threading.Event()
-    thread = threading.Thread(target=_listen, args=(tally, on_progress, ended), daemon=True)
+    thread = threading.Thread(target=_listen, args=(actor, on_progress, ended), daemon=True)
     thread.start()
     try:
-        yield tally
+        yield actor
     finally:
         ended.set()
         thread.join(2 * WAIT_S)
-        ray.kill(tally)
+        ray.kill(actor)
 
 
-def _listen(tally: Any, on_progress: Callable[[int], None], ended: threading.Event) -> None:
+def _listen(actor: Any, on_progress: Callable[[int], None], ended: threading.Event) -> None:
     last = -1
     while not ended.is_set():
         try:
-            done = ray.get(tally.done.remote(), timeout=WAIT_S)
-        except ray.exceptions.GetTimeoutError:  # busy, or not there yet
+            done = ray.get(actor.done.remote(), timeout=WAIT_S)
+        except ray.exceptions.GetTimeoutError:  # the actor is busy, or has not started yet
             continue
-        except ray.exceptions.RayError as error:  # its node went; the run need not
-            log.info("no more counts: %s", error)
+        except ray.exceptions.RayError as error:  # the actor's node was lost; the run may go on
+            log.info("the progress actor no longer answers: %s", error)
             return
         if done != last:
             on_progress(done)

@@ -1,6 +1,6 @@
-"""Trials on Ray: Tune schedules them, a Train worker group (or, with 0 workers, the trial itself) runs each.
+"""Runs trials on Ray: Tune schedules them; each runs in a Train worker group, or in Tune's actor itself.
 
-A local Ray listens on loopback alone. Trials write their own records; what Tune keeps is scratch.
+Trials write their own records, so Tune's files are temporary.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ray.tune.execution import class_cache
 from mipoison.config import ConfigError
 from study.executors.base import Ask, Tell
 from study.executors.environment import RayPlan
-from study.executors.local_ray import own_signals, start_local, stop_ray
-from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
-from study.executors.progress_actor import tallied
-from study.executors.tune import RETRY_WAIT_S, Causes, TuneSearcher, trainable
-from study.executors.worker_group import Crew, anchor_loop
+from study.executors.local_ray import keep_signal_handlers, start_local, stop_ray
+from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
+from study.executors.progress_actor import count_progress
+from study.executors.tune import RETRY_WAIT_S, TrialErrors, TuneSearcher, trainable
+from study.executors.worker_group import WorkerGroup, anchor_loop
 from study.records.store import ProgressCallback, no_progress
 from study.runtime.scratch import scratch_folder
 from study.settings.resources import Resources
 from study.trial.failure import LostError
-from study.trial.preparation import after, prepare_scene, scenes_of
+from study.trial.preparation import count_preparation, prepare_scene, scenes_of
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
 
-# Tune sends these along with each trial, and Ray writes what it sends into its logs. Workers have keys of
-# their own: a local Ray's are children of this process, machines of a cluster have a profile.
+# Tune sends these variables along with each trial, and Ray logs them. Workers do not need them: those of a
+# local Ray inherit this process's environment, and a cluster's machines have an instance profile.
 class_cache.ENV_VARS_TO_PROPAGATE -= {
     name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
 }
@@ -45,21 +45,21 @@ LOST = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
 )
-"""A task's process, machine or result went, more often than it is repeated."""
+"""Raised by Ray when a task's process, node or result was lost more often than the task is retried."""
 HEAD = "node:__internal_head__"
-"""A resource that Ray gives the head node. A trial that only waits for its Train workers takes a crumb of it:
-holding any share of a CPU it would starve them."""
+"""A resource that only the head node has. A Tune trial that merely waits for its Train workers requests 0.001
+of it and no CPU, because a CPU that it held would be missing for the workers."""
 
 
 def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -> str:
     """Connect to a cluster, or start a local Ray on loopback.
 
     Args:
-        plan: made before Ray was imported (see ``study.executors.environment``).
-        dashboard: serve the dashboard of a local Ray. verbose: show Ray's and the workers' logs.
+        plan: from ``study.executors.environment.plan_ray``, made before Ray was imported.
+        dashboard: serve the dashboard of a local Ray. verbose: show the logs of Ray and of the workers.
 
     Returns:
-        The dashboard's URL, '' if there is none.
+        The dashboard's URL, '' if there is no dashboard.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
@@ -71,7 +71,7 @@ def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -
     }
     if not plan.local:
         try:
-            with own_signals():
+            with keep_signal_handlers():
                 context = ray.init(address=plan.address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"cannot use {plan}: {str(error).splitlines()[0]}") from error
@@ -87,7 +87,7 @@ def start_ray(plan: RayPlan, *, dashboard: bool = True, verbose: bool = False) -
 
 
 def _gathered(refs: list[Any], on_progress: Callable[[int], None]) -> list[Any]:
-    """Results in order; ``on_progress`` is told how many there are each time that one is."""
+    """The results in order; calls ``on_progress`` with their number whenever one arrives."""
     waiting = list(refs)
     while waiting:
         on_progress(len(refs) - len(waiting))
@@ -103,7 +103,7 @@ class RayExecutor:
     """
 
     trainable: Any = staticmethod(trainable)
-    """What a Tune trial runs; ``study.bench.sleeping_trials`` puts trials of known length there."""
+    """What a Tune trial runs; ``study.bench.sleeping_trials`` replaces it by trials of known length."""
 
     def __init__(self, asked: Resources, plan: RayPlan) -> None:
         there, most = ray.cluster_resources(), plan.most
@@ -114,8 +114,8 @@ class RayExecutor:
         gpus = asked.gpus_per_worker
         if asked.workers is None and workers == 1 and gpus == 0:
             gpus = 1.0
-        self.crew = Crew(workers, asked.cpus_per_worker, gpus, loopback=plan.local)
-        need = {"CPU": max(workers, 1) * self.crew.cpus, "GPU": max(workers, 1) * gpus}
+        self.worker_group = WorkerGroup(workers, asked.cpus_per_worker, gpus, loopback=plan.local)
+        need = {"CPU": max(workers, 1) * self.worker_group.cpus, "GPU": max(workers, 1) * gpus}
         short = [
             f"{n:g} {kind}s needed, {resources.get(kind, 0):g} {'at most' if most else 'there'}"
             for kind, n in need.items()
@@ -123,7 +123,7 @@ class RayExecutor:
         ]
         if short and (most or not plan.growing):
             raise ConfigError(
-                f"workers = {workers} with {self.crew.cpus:g} CPUs and {gpus:g} GPUs each: "
+                f"workers = {workers} with {self.worker_group.cpus:g} CPUs and {gpus:g} GPUs each: "
                 f"more than the cluster has ({'; '.join(short)})"
             )
         fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
@@ -137,29 +137,31 @@ class RayExecutor:
     def anchors(
         self, specs: list[TrialSpec], on_progress: ProgressCallback = no_progress
     ) -> list[TrialResult]:
-        """Raises LostError if processes of the anchors die again and again; what they finished is kept."""
+        """As in :class:`Executor`. What was finished before a LostError is kept in the artifact store."""
         try:
-            if self.crew.workers:
+            if self.worker_group.workers:
                 return self._anchors_by_groups(specs, on_progress)
             first = specs[0]
-            remote = ray.remote(num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_retries=NODE_RETRIES)
+            remote = ray.remote(
+                num_cpus=self.worker_group.cpus, num_gpus=self.worker_group.gpus, max_retries=NODE_RETRIES
+            )
             prepare, run = remote(prepare_scene), remote(run_trial)
             scenes = scenes_of(specs)
             of = len(scenes) + len(specs)
             refs = [prepare.remote(scene, first.root, first.data_root) for scene in scenes]
             prepared = _gathered(refs, lambda n: on_progress(n, of))
             results = [run.remote(spec) for spec in specs]
-            return after(prepared, _gathered(results, lambda n: on_progress(len(scenes) + n, of)))
+            return count_preparation(prepared, _gathered(results, lambda n: on_progress(len(scenes) + n, of)))
         except LOST as error:
-            raise LostError(f"the anchors were lost again and again: {why_lost(str(error))}") from error
+            raise LostError(f"the anchors were lost again and again: {loss_of(str(error))}") from error
 
     def _anchors_by_groups(self, specs: list[TrialSpec], on_progress: ProgressCallback) -> list[TrialResult]:
         config: dict[str, Any] = {"specs": [dataclasses.asdict(s) for s in specs]}
         of = len(scenes_of(specs)) + len(specs)
         for tries in range(1 + RETRIES):
             try:
-                with tallied(lambda n: on_progress(n, of), HEAD) as tally:
-                    return self.crew.train(anchor_loop, config | {"tally": tally}, "anchors")
+                with count_progress(lambda n: on_progress(n, of), HEAD) as actor:
+                    return self.worker_group.train(anchor_loop, config | {"progress_actor": actor}, "anchors")
             except TrainingFailedError as error:
                 if tries == RETRIES:
                     raise LostError(
@@ -169,17 +171,17 @@ class RayExecutor:
         raise AssertionError
 
     def search(self, n: int, ask: Ask, tell: Tell) -> None:
-        if self.crew.workers:
+        if self.worker_group.workers:
             resources = tune.PlacementGroupFactory([{HEAD: 0.001}])
         else:
             resources = tune.PlacementGroupFactory([{k: v for k, v in self._need.items() if v}])
-        causes = Causes()
+        errors = TrialErrors()
         with scratch_folder("tune") as scratch:
             tune.Tuner(
                 tune.with_resources(self.trainable, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=TuneSearcher(ask, tell, self.crew, n, causes),
-                    num_samples=-1,  # the searcher says when it has finished: lost trials come once more
+                    search_alg=TuneSearcher(ask, tell, self.worker_group, n, errors),
+                    num_samples=-1,  # the searcher decides when to stop, because it repeats lost trials
                     max_concurrent_trials=self.max_concurrent,
                     reuse_actors=True,
                 ),
@@ -187,7 +189,7 @@ class RayExecutor:
                     verbose=0,
                     storage_path=scratch,
                     name="study",
-                    callbacks=[causes],
+                    callbacks=[errors],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             ).fit()

@@ -1,4 +1,4 @@
-"""Ray Train worker groups: how a trial, or the anchors, run on several workers at once."""
+"""Run a trial, or the anchors, on several workers of a Ray Train worker group."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 
 from study.runtime.scratch import scratch_folder
-from study.trial.preparation import after, prepare_scene, scenes_of
+from study.trial.preparation import count_preparation, prepare_scene, scenes_of
 from study.trial.ranks import TorchGroup
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
 
@@ -51,10 +51,12 @@ class _LoopbackBackend(_TorchBackend):
 
 @dataclasses.dataclass
 class LoopbackTorchConfig(TorchConfig):
-    """Meets over a file, for a Ray on one machine: a TCP store would listen on every interface.
+    """Torch's process group with a rendezvous over a file, for a Ray on one machine.
+
+    Train's own rendezvous opens a TCP store that listens on every interface.
 
     Attributes:
-        folder: of the file; whoever starts the run removes it.
+        folder: where the file is created; the caller of the run removes it.
     """
 
     folder: str = ""
@@ -65,64 +67,70 @@ class LoopbackTorchConfig(TorchConfig):
 
 
 def anchor_loop(config: dict[str, Any]) -> list[TrialResult]:
-    """Train loop of the preparation (scenes dealt to the ranks) and the anchors (each by the whole group).
+    """Train loop that prepares the scenes (shared among the ranks), then runs each anchor on all ranks.
 
-    Each scene and each anchor that is done is added to ``config["tally"]``.
+    The progress actor ``config["progress_actor"]`` counts every finished scene and anchor.
     """
-    group, tally = TorchGroup(), config["tally"]
+    group, actor = TorchGroup(), config["progress_actor"]
     specs = [TrialSpec(**spec) for spec in config["specs"]]
     prepared, results = [], []
     for i, scene in enumerate(scenes_of(specs)):
         if i % group.size == group.rank:
             prepared.append(prepare_scene(scene, specs[0].root, specs[0].data_root))
-            tally.add.remote()
-    everyone = group.gather(prepared)  # nobody starts before everything is prepared
+            actor.add.remote()
+    everyone = group.gather(prepared)  # a barrier: no rank starts an anchor before all scenes are prepared
     for spec in specs:
         results.append(run_trial(spec, group))
         if group.rank == 0:
-            tally.add.remote()
-    return after([counts for share in everyone for counts in share], results)
+            actor.add.remote()
+    return count_preparation([counts for share in everyone for counts in share], results)
 
 
 def trial_loop(config: dict[str, Any]) -> Any:
-    """Train loop of a trial: rank 0 writes the records and returns the outcome."""
-    return execute(TrialSpec(**config["spec"]), TorchGroup())
+    """Train loop that runs a trial; rank 0 writes the records and returns the outcome."""
+    return run_and_record(TrialSpec(**config["spec"]), TorchGroup())
 
 
 class NamedGroup(ControllerCallback):
-    """Gives the placement group of a Train run a name, so that whoever started the run can release it.
+    """Gives the placement group of a Train run a name, so that the caller can release it.
 
-    A run whose workers are lost while they start leaves its placement group, and with it the resources of the
-    next try, to an actor of Ray's that asks the dashboard whether the run still lives: without a dashboard
-    they are never free again.
+    If the workers are lost while they start, Ray leaves the placement group to an actor that asks the
+    dashboard whether the run still lives. Without a dashboard the resources would never be freed, and the
+    next try could not start.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """In the run's own process, before it asks for workers."""
+        """Train calls this in the controller's process, before it requests workers."""
         worker_group.placement_group = functools.partial(placement_group, name=self._name)
 
 
 def release(name: str) -> None:
-    """Remove the placement group of that name, if it is still there."""
+    """Remove the placement group with this name, if it still exists."""
     try:
         remove_placement_group(get_placement_group(name))
-    except ValueError:  # removed in good order
+    except ValueError:  # Train has removed it
         return
 
 
 class Trainer(TorchTrainer):
-    """Leaves signals to the study: Train's handler of Ctrl-C outlives the run, and exits with 0."""
+    """A TorchTrainer without its SIGINT handler, which stays installed after the run and exits with 0."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
         return
 
 
 @dataclasses.dataclass(frozen=True)
-class Crew:
-    """How many workers with what; plain values, sent along with each trial."""
+class WorkerGroup:
+    """The size of a Train worker group and the resources of each worker; sent along with each trial.
+
+    Attributes:
+        workers: their number; 0 runs a trial in Tune's own actor.
+        cpus, gpus: of each worker.
+        loopback: Ray runs on this machine only, see :class:`LoopbackTorchConfig`.
+    """
 
     workers: int
     cpus: float
@@ -132,10 +140,10 @@ class Crew:
     def train(self, loop: Any, config: dict[str, Any], name: str) -> Any:
         """Run a loop as a Ray Train run and return rank 0's return value."""
         group = f"mipoison-{name}-{uuid.uuid4().hex}"
-        meeting: dict[str, Any] = {"backend": "gloo", "timeout_s": GROUP_TIMEOUT_S}
+        options: dict[str, Any] = {"backend": "gloo", "timeout_s": GROUP_TIMEOUT_S}
         with scratch_folder("train") as scratch:
             torch_config = (
-                LoopbackTorchConfig(**meeting, folder=scratch) if self.loopback else TorchConfig(**meeting)
+                LoopbackTorchConfig(**options, folder=scratch) if self.loopback else TorchConfig(**options)
             )
             try:
                 result = Trainer(
@@ -147,7 +155,7 @@ class Crew:
                         use_gpu=self.gpus > 0,
                         resources_per_worker={"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})},
                     ),
-                    # Train retries for ever by default; Tune starts the whole trial again instead.
+                    # By default Train retries without limit; here the caller repeats the whole trial.
                     run_config=RunConfig(
                         storage_path=scratch,
                         name=name,

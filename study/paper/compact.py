@@ -1,4 +1,4 @@
-"""A small copy of the records behind the tables and figures, fit to be published: no face is in it."""
+"""Writes a small copy of the records behind the tables and figures, to be published: without faces."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mipoison.storage.files import Storage
 from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES
 from study.paper.figures import PICTURES, pictures
-from study.paper.render import Measured
+from study.paper.measured import Measured
 from study.paper.run import FOLDER
 from study.records.finished import EPISODES, small_parquet
 from study.records.reading import Unreadable, fetch
-from study.records.store import ABOUT
+from study.records.store import STUDY_FILE
 
 
 def write_compact(found: Mapping[str, Measured], out: Path) -> None:
-    """Per run: episodes, settings, diagnostics and (but for faces) the pictures, as Parquet and JSON."""
+    """Write each run's episodes, settings, diagnostics and images as Parquet and JSON; no images of faces."""
     for run, measured in found.items():
-        target = Storage(out).below(f"{FOLDER}/{measured.folder}")  # it writes through no link
-        target.write(ABOUT, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
+        target = Storage(out).below(f"{FOLDER}/{measured.folder}")  # symbolic links are not followed
+        target.write(STUDY_FILE, (json.dumps(dict(measured.about), indent=2, sort_keys=True) + "\n").encode())
         target.write(EPISODES, small_parquet(measured.episodes.dropna(axis=1, how="all")))
         for name in (VECTORS, COSINE):
-            with suppress(Unreadable):  # said when the figures are drawn
+            with suppress(Unreadable):  # the figures warn of it
                 data = fetch(measured.storage, f"{measured.folder}/{name}")
                 if data is not None:
                     target.write(name, data)

@@ -1,7 +1,7 @@
-"""What episode records lack: vectors to look at (Figure 3), and Proposition 1's cosine along a training.
+"""Measures what episode records lack: vectors for Figure 3, and Proposition 1's cosine along a training.
 
-Of the first seed and of one setting each: clean, LPA, matched noise. Diagnostics of a defense, not an
-attack: they look at private images, which no attacker of the suite can.
+Both are measured on the first seed, without defense, under LPA and under matched noise. They diagnose a
+defense and are no attack: they use private images, which no attacker of the suite has.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from study.settings.study_settings import StudySettings
 
 VECTORS, COSINE = "vectors.parquet", "cosine.parquet"
 SHOWN = 200
-"""Private images whose vectors are kept."""
+"""Number of private images whose vectors are stored."""
 JUDGED = 256
-"""Pairs over which the two gradients of the cosine are taken."""
+"""Number of pairs over which each of the two gradients is computed."""
 POINTS = 16
-"""Points along the training."""
+"""Number of points along the training."""
 
 
 class Traced(Decoder):
-    """The passive attacker, watched: every so many steps the cosine of its step to the private loss's ascent.
+    """The passive attacker, which records the cosine between its gradient and the private loss's ascent.
 
     Args:
         private: clean vectors (N, K) and private images (N, C, H, W).
@@ -51,20 +51,20 @@ class Traced(Decoder):
         self.every = max(1, (config.steps or 1) // POINTS)
 
     def pairs(self, oracle: Any, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
-        """Its pairs, remembered to judge by."""
+        """The attacker's pairs; the first ones are kept for the cosine."""
         c_NK, x_NCHW = super().pairs(oracle, x_NCHW, known)
         self.own = c_NK[:JUDGED], x_NCHW[:JUDGED]
         return c_NK, x_NCHW
 
     def augment(self, c_NK: Tensor, rng: torch.Generator) -> Tensor:
-        """Called once a step, before it: the moment to look."""
+        """The trainer calls this before each step; record a point every few steps."""
         if self.step % self.every == 0:
             self.look_at(self.model)
         self.step += 1
         return c_NK
 
     def look_at(self, model: InversionNet) -> None:
-        """One point of the trace, in eval mode and without touching the training's randomness or state."""
+        """Record one point, in eval mode, without changing the training's random numbers or state."""
         model.eval()
         private = [t.to(self.device) for t in self.private]
         own = [t.to(self.device) for t in self.own]
@@ -89,7 +89,7 @@ def _settings_of(dataset: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def _traced(deployment: Deployment) -> list[dict[str, Any]]:
-    """The trace of one attacker against a deployment."""
+    """Train one recording attacker against a deployment and return its points."""
     scene = deployment.scene
     config = at_scale(DecoderConfig(), scene.config)
     if not isinstance(config, DecoderConfig):
@@ -104,7 +104,7 @@ def _traced(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def diagnose(settings: StudySettings, dataset: str, records: Records) -> None:
-    """Write ``vectors.parquet`` and ``cosine.parquet`` beside a dataset's records, unless they are there."""
+    """Write ``vectors.parquet`` and ``cosine.parquet`` beside a dataset's records, unless they exist."""
     if records.storage.read(f"{records.study}/{COSINE}") is not None:
         return
     root = None if settings.data_root is None else str(settings.data_root.expanduser().resolve())

@@ -1,4 +1,4 @@
-"""How long a run will take: a few decoder steps timed on this device, times the steps that are to come."""
+"""Estimates the time of a run: a few decoder steps are timed on this device and multiplied."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from mipoison.scene import SceneConfig
 from mipoison.training import seeded
 
 STEPS = 4
-"""Timed; the first, which warms up, is left out."""
+"""Number of steps timed; the first warms up and is left out."""
 OVERHEAD = 1.6
-"""Poisoning, evaluation and preparation on top of the attackers' training: the median of the quick runs "
-"here."""
+"""Factor for poisoning, evaluation and preparation on top of training: the median over quick runs."""
 DIFFUSION = 10.0
 """A diffusion attacker costs about ten decoders."""
 CLASSES = 10
 
 
 def seconds_per_step(scene: SceneConfig) -> float:
-    """One training step of the scene's decoder on this device, timed."""
+    """Time one training step of the scene's decoder on this device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels, height, width = DATASETS[parse_name(scene.dataset)[0]].image_shape
     shape = (channels or 3, height, width)
@@ -48,10 +47,16 @@ def seconds_per_step(scene: SceneConfig) -> float:
     return min(took[1:])
 
 
-def expected_seconds(scene: SceneConfig, attacks: Iterable[str], seeds: int, lanes: int) -> float:
-    """Seconds that the named attackers' episodes take on so many lanes; a guess within a factor of two."""
+def expected_seconds(scene: SceneConfig, attacks: Iterable[str], seeds: int, max_concurrent: int) -> float:
+    """Estimated seconds of the named attackers' episodes, within a factor of two.
+
+    Args:
+        max_concurrent: trials that run at once.
+    """
     decoders = sum(DIFFUSION if name.startswith("diffusion") else 1.0 for name in attacks)
-    return OVERHEAD * decoders * seeds * scene.decoder_steps * seconds_per_step(scene) / max(1, lanes)
+    return (
+        OVERHEAD * decoders * seeds * scene.decoder_steps * seconds_per_step(scene) / max(1, max_concurrent)
+    )
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""The paper's tables as data: each row of ``numbers.csv`` with the episode that measures it, and controls.
+"""The paper's tables as data: each row with its numbers and the episode that measures it, and our controls.
 
-``numbers.csv`` holds every number of Tables I-X. What a row leaves open (budgets, ratios) is settled here,
-from the distortions that the paper reports.
+``numbers.csv`` holds every number of Tables I-X. Knobs that the paper does not state (budgets, ratios) are
+chosen here so that the distortions agree with those that it reports.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ STAND_IN = "lfw"
 """FaceScrub cannot be redistributed: its rows run on LFW unless the user names their own folder."""
 DATASETS = ("mnist", "fashion-mnist", "cifar10", FACES)
 DIFFUSION = "mnist-diffusion"
-"""Where Table V runs: MNIST with sizes of its own, since a diffusion attacker costs many decoders."""
+"""The run of Table V: MNIST with smaller sizes, since a diffusion attacker costs as much as many decoders."""
 RUNS = (*DATASETS, DIFFUSION)
-"""Folders of records, as the paper's data sets are called, and Table V's."""
+"""Names of the runs: one per data set of the paper, and Table V's. Each has a folder of records."""
 DIFFUSION_AT_MOST = {"limit": 300, "decoder_width": 8, "decoder_steps": 200}
 """Table V's sizes at scale quick."""
 
@@ -43,14 +43,14 @@ MEASURES = ("model_accuracy", "confidence_distortion", "attack_accuracy", "recon
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table.
+class PaperRow:
+    """A row of one of the paper's tables, or one of our controls beside it.
 
     Attributes:
-        table, dataset: the paper's. defense, knobs, attack: the episode that measures it.
-        setting: the paper's words for it. paper: its numbers (accuracies as shares), empty for a row that
-            is ours.
-        reference: the row that it is compared with, by its place in the table; None for a reference itself.
+        table, dataset: as the paper names them. defense, knobs, attack: the episode that measures the row.
+        setting: the paper's words for it. paper: the paper's numbers (accuracies as shares); empty for a
+            control.
+        reference: index in the table of the row to compare with; None for a reference itself.
     """
 
     table: str
@@ -65,22 +65,22 @@ class Row:
 
     @property
     def run(self) -> str:
-        """The one of RUNS that measures it."""
+        """The run (one of RUNS) that measures the row."""
         return DIFFUSION if self.table == "V" else self.dataset
 
     @property
     def ours(self) -> bool:
-        """Whether the paper has no such row: a control."""
+        """Whether the row is a control that the paper lacks."""
         return not self.paper and not self.note
 
     @property
     def trial(self) -> str:
-        """Name of the trial that holds its episodes: the defense and a digest of its knobs."""
+        """Name of the trial that measures the row: the defense and a digest of its knobs."""
         return trial_name(self.defense, dict(self.knobs))
 
 
 def trial_name(defense: str, knobs: dict[str, Any]) -> str:
-    """``<defense>-<digest of the whole configuration>``; the anchors keep their plain names."""
+    """``<defense>-<digest of the configuration>``; for anchors the plain name."""
     if defense in ("none", "label-only"):
         return defense
     return f"{defense}-{DEFENSES[defense](**knobs).digest()[:8]}"
@@ -120,7 +120,7 @@ _DEFENDER_WORDS: dict[str, dict[str, Any]] = {
 
 
 def _knobs(defense: str, dataset: str, setting: list[str]) -> dict[str, Any]:
-    """Knobs of a row; budgets from its dataset, or from its words."""
+    """The knobs of a row: budgets by its dataset, others from the paper's words."""
     if defense in ("none", "label-only"):
         return {}
     if defense == "lfp":
@@ -138,7 +138,9 @@ def _knobs(defense: str, dataset: str, setting: list[str]) -> dict[str, Any]:
     if defense == "lpa-amortised":
         return {"budget": 0.002, "substitute_data": "all"}
     if defense != "lpa":
-        raise ConfigError(f"numbers.csv names the defense {defense!r}, which no experiment here knows")
+        raise ConfigError(
+            f"numbers.csv names the defense {defense!r}: add its knobs to study/paper/experiments.py"
+        )
     knobs = _lpa(dataset)
     for word in setting:
         knobs |= _DEFENDER_WORDS.get(word, {})
@@ -148,20 +150,22 @@ def _knobs(defense: str, dataset: str, setting: list[str]) -> dict[str, Any]:
     return knobs
 
 
-def _row(line: dict[str, str]) -> Row:
+def _row(line: dict[str, str]) -> PaperRow:
     setting = [word.strip() for word in line["setting"].split(";") if word.strip()]
     defense = {"lpa-vae": "lpa-amortised"}.get(line["defense"], line["defense"])
     words = [line["attacker"], *setting]
     attacks = [_ATTACK_WORDS[word] for word in words if word in _ATTACK_WORDS]
     if not attacks:
-        raise ConfigError(f"numbers.csv: no attacker here measures {words}")
+        raise ConfigError(
+            f"numbers.csv: no attacker is assigned to {words}; add it to study/paper/experiments.py"
+        )
     paper = {
         "model_accuracy": _number(line["model_accuracy_pct"], 0.01),
         "confidence_distortion": _number(line["confidence_distortion"]),
         "attack_accuracy": _number(line["attack_accuracy_pct"], 0.01),
         "reconstruction_error": _number(line["reconstruction_error"]),
     }
-    return Row(
+    return PaperRow(
         table=line["table"],
         dataset=line["dataset"],
         defense=defense,
@@ -173,11 +177,11 @@ def _row(line: dict[str, str]) -> Row:
     )
 
 
-def _controls(table: str) -> list[Row]:
-    """Rows that are ours: what the same budget of noise, or rounding, or the label alone would give."""
+def _controls(table: str) -> list[PaperRow]:
+    """Our controls of a table: noise of the same budget, rounding, the label alone."""
 
-    def row(dataset: str, defense: str, attack: str = PASSIVE, setting: str = "", **knobs: Any) -> Row:
-        return Row(table, dataset, defense, tuple(sorted(knobs.items())), attack, setting)
+    def row(dataset: str, defense: str, attack: str = PASSIVE, setting: str = "", **knobs: Any) -> PaperRow:
+        return PaperRow(table, dataset, defense, tuple(sorted(knobs.items())), attack, setting)
 
     if table == "I":
         return [
@@ -216,14 +220,13 @@ def _controls(table: str) -> list[Row]:
     return []
 
 
-def _same_group(table: str, a: Row, b: Row) -> bool:
-    """Whether b may be a's reference: the same data and, where attackers differ, the same attacker."""
+def _same_group(table: str, a: PaperRow, b: PaperRow) -> bool:
+    """Whether b may be a's reference: same data and, except in Table X, same attacker."""
     return a.dataset == b.dataset and (a.attack == b.attack or table == "X")
 
 
-def _reference(table: str, rows: list[Row], row: Row) -> int | None:
-    """Place of the row to compare with: the undefended one; LPA in Table VII; LPA without a transform "
-    "in X."""
+def _reference(table: str, rows: list[PaperRow], row: PaperRow) -> int | None:
+    """Index of the row to compare with: undefended; LPA in VII; LPA under the plain attacker in X."""
     base = {"VII": "lpa", "X": "lpa"}.get(table, "none")
     for place, other in enumerate(rows):
         wanted = other.defense == base and _same_group(table, row, other)
@@ -235,8 +238,8 @@ def _reference(table: str, rows: list[Row], row: Row) -> int | None:
 
 
 @functools.cache
-def table_rows(table: str) -> tuple[Row, ...]:
-    """A table's rows in the paper's order, then ours.
+def table_rows(table: str) -> tuple[PaperRow, ...]:
+    """A table's rows in the paper's order, then our controls.
 
     Raises:
         ConfigError: no such table, or a row of ``numbers.csv`` that no experiment measures.
@@ -249,14 +252,14 @@ def table_rows(table: str) -> tuple[Row, ...]:
     return tuple(dataclasses.replace(row, reference=_reference(table, rows, row)) for row in rows)
 
 
-def sweep() -> tuple[Row, ...]:
+def sweep() -> tuple[PaperRow, ...]:
     """Figure 8's settings beyond Table VI: MID with other weights."""
     return tuple(
-        Row("8", FACES, "mid", (("beta", beta),), PASSIVE, f"mid beta={beta:g}") for beta in MID_BETAS
+        PaperRow("8", FACES, "mid", (("beta", beta),), PASSIVE, f"mid beta={beta:g}") for beta in MID_BETAS
     )
 
 
-def planned(tables: Iterable[str], figures: Iterable[str] = ()) -> list[Row]:
+def planned(tables: Iterable[str], figures: Iterable[str] = ()) -> list[PaperRow]:
     """All rows that the tables and figures need, each table once."""
     wanted = dict.fromkeys([*tables, *(t for f in figures for t in FIGURE_TABLES[f])])
     rows = [row for table in wanted for row in table_rows(table)]
@@ -264,18 +267,17 @@ def planned(tables: Iterable[str], figures: Iterable[str] = ()) -> list[Row]:
 
 
 def runs_on(run: str, faces: str = STAND_IN) -> str:
-    """The data of one of RUNS."""
+    """The data set of a run."""
     return {FACES: faces, DIFFUSION: "mnist"}.get(run, run)
 
 
 def folder_of(run: str, faces: str = STAND_IN) -> str:
-    """Folder of a run's records: its data set, without the path of a user's folder."""
+    """Folder of a run's records: the data set's name, without the path of a user's folder."""
     return run if run == DIFFUSION else parse_name(runs_on(run, faces))[0]
 
 
-def trials_of(rows: Iterable[Row], run: str) -> dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]:
-    """Trial -> (defense, knobs, attackers) of a run; both anchors always, label-only under the "
-    "passive one."""
+def trials_of(rows: Iterable[PaperRow], run: str) -> dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]:
+    """Trial -> (defense, knobs, attackers) of a run. Both anchors are always included."""
     found: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "label-only": ("label-only", {}, [PASSIVE]),
         "none": ("none", {}, [PASSIVE]),

@@ -1,4 +1,4 @@
-"""The paper's figures from our records: reconstruction grids, trade-offs, epsilon-eta curves, projections."""
+"""Draws the paper's figures from our records: reconstructions, trade-offs, curves, projections."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from mipoison.storage.files import Storage
 from study.paper.diagnostics import COSINE, VECTORS
-from study.paper.experiments import FACES, Row, sweep, table_rows
-from study.paper.render import Measured
+from study.paper.experiments import FACES, PaperRow, sweep, table_rows
+from study.paper.measured import Measured
 from study.paper.run import FOLDER
 from study.records.images import kept_pictures, read_pictures
 from study.records.reading import Unreadable, fetch, leave_out
@@ -31,7 +31,7 @@ from study.runtime.scratch import scratch_folder
 
 T = TypeVar("T")
 FIRST = 0
-"""Seed of the vectors that are kept."""
+"""Seed of the stored vectors."""
 PICTURES = "pictures.parquet"
 """Reconstructions of a compact copy: trial, attack, shape and pixels (uint8)."""
 
@@ -47,7 +47,7 @@ def _new(title: str, info: str, columns: int, *, height: float = 4.4) -> tuple[F
 
 
 def _read(measured: Measured, name: str, judge: Callable[[bytes], T]) -> T | None:
-    """A file beside the records; None if it is not there, or left out."""
+    """Read and validate a file beside the records; None if it does not exist or is invalid."""
     try:
         data = fetch(measured.storage, f"{measured.folder}/{name}")
         return None if data is None else judge(data)
@@ -57,14 +57,13 @@ def _read(measured: Measured, name: str, judge: Callable[[bytes], T]) -> T | Non
 
 
 def pictures(measured: Measured, trial: str) -> dict[str, NDArray[Any]]:
-    """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1] of a trial's first seed; empty if there "
-    "are none."""
+    """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1] of a trial's first seed; empty without."""
     kept = kept_pictures(measured.storage, f"{measured.folder}/{PICTURES}", trial)
     return dict(read_pictures(measured.storage, measured.folder, trial) if kept is None else kept)
 
 
-def _grid(measured: Measured, rows: Iterable[Row], path: Path, figure: str) -> bool:
-    """Truth and one strip a row; False where nothing was run."""
+def _grid(measured: Measured, rows: Iterable[PaperRow], path: Path, figure: str) -> bool:
+    """Draw the true images and the reconstructions of each row; False, without a file, if none were run."""
     strips: list[tuple[str, NDArray[Any]]] = []
     for row in rows:
         found = pictures(measured, row.trial)
@@ -87,7 +86,7 @@ def _grid(measured: Measured, rows: Iterable[Row], path: Path, figure: str) -> b
     return True
 
 
-def _unique(rows: Iterable[Row]) -> list[Row]:
+def _unique(rows: Iterable[PaperRow]) -> list[PaperRow]:
     return list({(r.trial, r.attack): r for r in rows}.values())
 
 
@@ -152,7 +151,7 @@ def _trade_off(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, P
     title = "Utility and privacy of LPA (without its label step), MID and matched noise"
     figure, (left, right) = _new(title, measured.caption(), 2, height=5)
     drawn = False
-    for i, family in enumerate(("none", "lpa", "mid", "noise")):
+    for i, defense in enumerate(("none", "lpa", "mid", "noise")):
         points = [
             [
                 measured.values(row, column)
@@ -164,7 +163,7 @@ def _trade_off(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, P
                 )
             ]
             for row in rows
-            if row.defense == family
+            if row.defense == defense
         ]
         points = [p for p in points if len(p[0])]
         if not points:
@@ -175,7 +174,7 @@ def _trade_off(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, P
             "marker": MARKERS[i],
             "ls": "",
             "capsize": 2,
-            "label": family,
+            "label": defense,
         }
         for axes, (x, y) in ((left, (0, 1)), (right, (2, 3))):
             means = np.array([[p[x].mean(), p[y].mean()] for p in points])
@@ -205,7 +204,7 @@ def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path
     title += "; dots: mean error, the least gamma of a gamma-inversion"
     info = (
         "; ".join(m.caption() for m in list(usable.values())[:1])
-        + "; sizes of the others stand in their tables"
+        + "; for sizes of the others see their tables"
     )
     figure, panels = _new(title, info, len(usable))
     for axes, (run, measured) in zip(panels, usable.items(), strict=True):
@@ -229,7 +228,7 @@ def _curves(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path
 
 
 def _cosines(found: Mapping[str, Measured], folder: Path) -> list[tuple[str, Path]]:
-    """Proposition 1's cosine along the attacker's training, and the private loss that it speaks of."""
+    """Proposition 1's cosine along the attacker's training, and the private loss."""
     out = []
     for measured in found.values():
         frame = _read(measured, COSINE, cosine_of)
@@ -278,7 +277,7 @@ DRAWINGS: dict[str, Draw] = {
 
 
 def write_figures(found: Mapping[str, Measured], figures: Iterable[str], storage: str) -> list[str]:
-    """``figure_<n>[_<data>].png`` below ``<storage>/reproduction``; returns what was written."""
+    """Write ``figure_<n>[_<data>].png`` below ``<storage>/reproduction``; return what was written."""
     target, written = Storage(storage).below(FOLDER), []
     with scratch_folder("figures") as scratch:
         for figure in figures:

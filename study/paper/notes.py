@@ -1,4 +1,4 @@
-"""What has to stand under the tables: the paper's contradictions, and what ours does otherwise."""
+"""Notes below the tables: contradictions in the paper, and where our experiments differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLES = {
 }
 
 LPA_ON_MNIST = "The paper gives LPA on MNIST three attack accuracies: 74.72 (I, X), 74.27 (VII), 79.17 (IX)."
-NOT_GIVEN = (
+NO_VICTIM = (
     "The paper states no budgets, rounds, step sizes, ratios or thresholds: budgets are inferred from its "
     "distortions (1.5e-4 MNIST, 2.5e-4 Fashion-MNIST and CIFAR-10, 4e-3 faces); R = 10, step 0.2, LFP's "
     "ratio 0.05."
@@ -25,7 +25,7 @@ SAME_SET = "Victim, split and seeds are the same in every row of a data set, and
 
 NOTES: dict[str, tuple[str, ...]] = {
     "I": (
-        NOT_GIVEN,
+        NO_VICTIM,
         LPA_ON_MNIST,
         SAME_SET,
         "Rows marked ours are controls that the paper lacks: noise of LPA's length, rounding, the label "

@@ -1,4 +1,4 @@
-"""Runs the paper's experiments as trials of the study: workers, executors and records of ``pareto.py``."""
+"""Runs the paper's experiments as trials, with the executors, workers and records that a study uses."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mipoison.data.splits import describe, make_split
 from mipoison.defenses import ANCHORS
 from mipoison.storage.files import Storage
 from study.executors.base import Executor
-from study.paper.experiments import Row, trials_of
+from study.paper.experiments import PaperRow, trials_of
 from study.records.store import Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.session.callbacks import LiveLine
 from study.session.loop import FixedTrials, TrialLoop
-from study.session.study import template_of, write_about
+from study.session.study import template_of, write_study_file
 from study.settings.study_settings import SCENES, StudySettings
 
 FOLDER = "reproduction"
-"""Below the storage root: one folder of records a dataset, and the rendered tables and figures."""
+"""Folder below the storage root with one folder of records per run, and the tables and figures."""
 
 
 def records_for(storage: str, folder: str) -> Records:
-    """The records in a folder, see ``experiments.folder_of``."""
+    """The records in a run's folder, see ``experiments.folder_of``."""
     return Records(Storage(storage).below(FOLDER), folder)
 
 
 def check_settings(settings: StudySettings, records: Records, resume: bool) -> None:
-    """Whether a run's records may be written to with these settings; nothing heavy runs.
+    """Check that a run with these settings may add to the records; quick.
 
     Raises:
-        ConfigError: records exist and ``resume`` was not asked for, or they were made with other settings.
+        ConfigError: records exist and ``resume`` is False, or they were made with other settings.
     """
-    stored = records.read_about()
+    stored = records.read_study_file()
     if stored is None:
         return
     changed = settings.changes(stored["settings"], *SCENES)
@@ -58,8 +58,8 @@ Missing = dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]
 """Trial -> defense, knobs, attackers."""
 
 
-def missing(records: Records, rows: Iterable[Row], run: str) -> Missing:
-    """Trials that are absent, or lack an attacker or a successful episode: those to be run."""
+def missing(records: Records, rows: Iterable[PaperRow], run: str) -> Missing:
+    """The trials to run: those that are absent, or lack a successful episode of an attacker."""
     out: Missing = {}
     for trial, (defense, knobs, attacks) in trials_of(rows, run).items():
         rows_now = records.read_trial(trial)
@@ -71,11 +71,16 @@ def missing(records: Records, rows: Iterable[Row], run: str) -> Missing:
 
 
 def run_rows(
-    settings: StudySettings, run: str, records: Records, rows: list[Row], executor: Executor, console: Console
+    settings: StudySettings,
+    run: str,
+    records: Records,
+    rows: list[PaperRow],
+    executor: Executor,
+    console: Console,
 ) -> None:
-    """Run what the rows of one of RUNS lack.
+    """Run the trials that a run's rows still need.
 
-    Finished episodes of an interrupted or narrower run are read back, not repeated.
+    Finished episodes of an interrupted run, or of one with fewer rows, are read back and not repeated.
 
     Raises:
         StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
@@ -96,8 +101,8 @@ def run_rows(
     if not todo:
         console.print(f"{records.study}: nothing left to run", highlight=False)
         return
-    write_about(records, settings.identity(*SCENES))
-    # Nothing is searched: no setting is infeasible.
+    write_study_file(records, settings.identity(*SCENES))
+    # There is no search: every setting counts as feasible.
     template = dataclasses.replace(template_of(settings, records), max_accuracy_drop=1.0)
     specs = {}
     for trial, (defense, knobs, attackers) in todo.items():

@@ -1,4 +1,4 @@
-"""What a study leaves: episodes, pictures, settings; every file is judged before it is used."""
+"""The files of a study (episodes, pictures, settings). Every file is validated before its content is used."""
 
 from mipoison._moved import forward
 

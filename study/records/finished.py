@@ -1,4 +1,4 @@
-"""A finished study, read from its folder, a compact copy or an object store; and how a copy is made."""
+"""Loads a finished study from its folder, a compact copy or an object store, and writes compact copies."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
 from study.records.reading.episodes import compact_of
 from study.records.schema import episode_schema, part_of_schema, to_frame
-from study.records.store import ABOUT, Records, check_name
+from study.records.store import STUDY_FILE, Records, check_name
 from study.runtime.plain import visible_line
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
 MAX_ACCURACY_DROP = 0.02
 KEPT = ("settings", "versions", "started")
-"""Of study.json: what a published copy needs, without the command line's paths."""
+"""Keys of study.json that a compact copy keeps. It is made to be published: the command line, which may hold
+paths of a machine, is left out."""
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A finished study: its name, settings, episodes, the fresh ones if there are any, and where it lies.
+    """A finished study, in memory.
 
     Attributes:
-        storage, folder: its files are ``folder/<name>`` there.
+        about: the content of ``study.json``.
+        episodes: records of the search. fresh: those on held-out seeds, None without a re-evaluation.
+        storage, folder: the study's files are ``<folder>/<name>`` in that storage.
     """
 
     name: str
@@ -45,31 +48,31 @@ class StoredStudy:
 
     @property
     def max_accuracy_drop(self) -> float:
-        """The study's constraint (share); records of the paper's tables have none and get the default."""
+        """The share of accuracy that a feasible setting may lose; a default for the paper's tables."""
         return float(self.about.get("settings", {}).get("max_accuracy_drop", MAX_ACCURACY_DROP))
 
     @property
-    def shown(self) -> dict[str, object]:
-        """What tables say of the study itself."""
+    def title_info(self) -> dict[str, object]:
+        """What captions of tables say of the study: its name and scale."""
         return {"study": self.name, "scale": self.about.get("settings", {}).get("scale")}
 
     def read(self, name: str) -> bytes | None:
-        """A file of the study, None if there is none.
+        """The bytes of one of the study's files; None if it does not exist.
 
         Raises:
-            Unreadable: it is no file, or one of more bytes than a study's have.
+            Unreadable: it is not a regular file, or larger than any file of a study.
         """
         return fetch(self.storage, f"{self.folder}/{name}")
 
 
 def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> StoredStudy:
-    """Read a study's folder or a compact copy, here or in an object store (``s3://bucket/prefix/study``).
+    """Read a study's folder or a compact copy, on disk or in an object store (``s3://bucket/prefix/study``).
 
     Args:
-        wanted: which columns of the records are read, by name; None: all.
+        wanted: whether a column of the records, given by name, is read; None for all columns.
 
     Raises:
-        ConfigError: no study there, or one without a finished episode.
+        ConfigError: there is no study, or it has no finished episode.
     """
     place = str(folder)
     if "://" in place:
@@ -81,12 +84,12 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
         root, name, place = str(path.parent), path.name, str(path)
     storage = Storage(root)
     try:
-        stored = fetch(storage, f"{name}/{ABOUT}", MAX_JSON_BYTES)
+        stored = fetch(storage, f"{name}/{STUDY_FILE}", MAX_JSON_BYTES)
         if stored is None:
-            raise ConfigError(f"{place}: no study here ({ABOUT} is missing)")
-        about = about_to_show(stored, f"{name}/{ABOUT}")
+            raise ConfigError(f"{place}: no study here ({STUDY_FILE} is missing)")
+        about = about_to_show(stored, f"{name}/{STUDY_FILE}")
     except Unreadable as error:
-        raise ConfigError(f"{place}: {ABOUT} is damaged ({error})") from error
+        raise ConfigError(f"{place}: {STUDY_FILE} is damaged ({error})") from error
     schema = episode_schema() if wanted is None else part_of_schema(wanted)
     episodes = compact_episodes(storage, f"{name}/{EPISODES}", schema)
     if episodes is not None and len(episodes):
@@ -101,7 +104,11 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
 
 
 def compact_episodes(storage: Storage, name: str, schema: pa.Schema | None = None) -> pd.DataFrame | None:
-    """Episodes in a file of a compact copy, those columns of them (or all); None if there are none."""
+    """The episodes in a file of a compact copy; None if the file does not exist or cannot be read.
+
+    Args:
+        schema: the columns to read; None for all.
+    """
     try:
         data = fetch(storage, name)
         return None if data is None else to_frame(compact_of(data, schema or episode_schema(), name))
@@ -111,26 +118,26 @@ def compact_episodes(storage: Storage, name: str, schema: pa.Schema | None = Non
 
 
 def _name(about: Mapping[str, Any], folder: str) -> str:
-    """The name that the study gives itself; its folder's where that is no name."""
+    """The name in ``study.json``, or the folder's name if that is not a valid one."""
     try:
         return check_name(about.get("study", folder))
     except ConfigError as error:
-        leave_out(f"{folder}/{ABOUT}: study", error)
+        leave_out(f"{folder}/{STUDY_FILE}: study", error)
         return visible_line(folder)
 
 
 def write_compact(study: StoredStudy, out: Path) -> None:
-    """Two Parquet files and the settings."""
-    target = Storage(out)  # it writes through no link
+    """Write a compact copy: one Parquet file of episodes, one of the fresh ones, and ``study.json``."""
+    target = Storage(out)  # symbolic links are not followed
     for name, frame in ((EPISODES, study.episodes), (FRESH, study.fresh)):
         if frame is not None:
             target.write(name, small_parquet(frame.dropna(axis=1, how="all")))
     about = {"study": study.name, **{k: study.about[k] for k in KEPT if k in study.about}}
-    target.write(ABOUT, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
+    target.write(STUDY_FILE, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
 
 
 def small_parquet(frame: pd.DataFrame) -> bytes:
-    """A frame as a small Parquet file."""
+    """The bytes of a data frame as a compressed Parquet file."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
     return sink.getvalue()

@@ -1,4 +1,4 @@
-"""A setting out of the flat columns of its records."""
+"""Rebuilds a setting from the flat columns of its records."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from mipoison.defenses import DEFENSES
 
 
 def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting's knobs, from a row with ``defense`` and ``defense.<knob>``; of missing ones, those that are
-    younger than the record are as they were then (``Config.BEFORE``), and the others are left out."""
+    """The knobs of a setting, from a row with the columns ``defense`` and ``defense.<knob>``.
+
+    A knob that was added after the record was written gets the value that the code had before
+    (``Config.BEFORE``). Other missing knobs are left out.
+    """
     config = DEFENSES[str(row["defense"])]
     names, out = config.field_kinds(), dict[str, Any](config.BEFORE)
     for name, (kind, _) in names.items():

@@ -1,4 +1,4 @@
-"""Many small files read as one table: some at a time, so that memory holds what is kept and little more."""
+"""Reads many small Parquet files into one table, a few at a time, so that memory stays close to its size."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ProgressCallback = Callable[[int, int], None]
-"""Hears how many parts are done of how many."""
+"""Called with the number of parts done and the number of all parts."""
 A = TypeVar("A", bound=tuple[Any, ...])
 B = TypeVar("B")
 READERS, LOCAL_READERS = 16, 1
-"""Files read at once: in an object store each is a round trip of its own; on a disk threads only wait
-for the interpreter's lock."""
+"""Threads that read files: in an object store each file costs a round trip; on a local disk more than one
+thread only waits for the interpreter's lock."""
 TOGETHER = 64
-"""Tables of a file each that become one: a column of 20 numbers takes a kilobyte of its own."""
+"""Tables (one a file) that are concatenated at a time: a column of 20 numbers alone takes a kilobyte."""
 ORDER = ("trial", "seed", "attack")
 
 
 def no_progress(done: int, of: int) -> None:
-    """A :data:`ProgressCallback` that nobody listens to."""
+    """A :data:`ProgressCallback` that does nothing."""
 
 
-def each(
+def map_in_order(
     work: Callable[..., B],
     items: Iterable[A],
     on_progress: ProgressCallback = no_progress,
     readers: int = READERS,
 ) -> Iterator[tuple[A, B]]:
-    """(item, work of it), in order; several at once, in threads, and few ahead of who reads."""
+    """Yield (item, ``work(*item)``) in order, computed by threads that run only a few items ahead."""
     todo = list(items)
     if readers == 1:
         for i, item in enumerate(todo):
@@ -52,7 +52,7 @@ def each(
 
 
 def gather(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """The tables as one, in order of trial, seed and attacker (of equals: as they come)."""
+    """Concatenate tables and sort the rows by trial, seed and attacker (a stable sort)."""
     batches: list[pa.Table] = []
     few: list[pa.Table] = []
     for table in tables:
@@ -69,7 +69,7 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
 
 
 def _ordered(table: pa.Table) -> pa.Table:
-    """Sorted; as it is if that is its order already, since a copy takes as much memory again."""
+    """The table sorted. A sorted table is returned itself, as a copy would take as much memory again."""
     keys = pa.table({name: table[name] for name in ORDER})
     places = pc.sort_indices(keys, [(name, "ascending") for name in ORDER])
     if np.array_equal(places.to_numpy(), np.arange(len(table))):
@@ -78,8 +78,10 @@ def _ordered(table: pa.Table) -> pa.Table:
 
 
 class Rows(Sequence[dict[str, Any]]):
-    """A trial's records, made from a table whenever they are asked for: as dictionaries they take 50 times
-    the memory, and few are looked at twice."""
+    """A trial's records as a sequence of dictionaries, which are made from a table at each access.
+
+    Kept as dictionaries they would take 50 times the memory, and few are read twice.
+    """
 
     def __init__(self, table: pa.Table, start: int, length: int) -> None:
         self._table, self._start, self._length = table, start, length
@@ -107,7 +109,7 @@ class Rows(Sequence[dict[str, Any]]):
 
 
 def rows_by_trial(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, Rows]:
-    """Trial -> its records, kept together with those of others."""
+    """Trial -> its records. Trials share concatenated tables, which take less memory than one each."""
     out: dict[str, Rows] = {}
     few: list[tuple[str, pa.Table]] = []
 

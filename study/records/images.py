@@ -1,4 +1,4 @@
-"""A trial's reconstructions, kept as ``<study>/pictures/<trial>.npz``: plain numbers, never pickles."""
+"""Reads and writes a trial's reconstructed images, ``<study>/pictures/<trial>.npz`` (no pickles)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from study.records.reading.pictures import MAX_BYTES, archive_of, pictures_of
 
 
 def write_pictures(storage: Storage, study: str, trial: str, pictures: Mapping[str, NDArray[Any]]) -> None:
-    """Write attacker (or ``truth``) -> uint8 images (n, C, H, W)."""
+    """Write a trial's images: attacker (or ``truth``) -> uint8 array (n, C, H, W)."""
     sink = io.BytesIO()
     np.savez_compressed(sink, **pictures)  # type: ignore[arg-type]
     storage.write(f"{study}/pictures/{trial}.npz", sink.getvalue())
 
 
 def read_pictures(storage: Storage, study: str, trial: str) -> dict[str, NDArray[np.float64]]:
-    """Images in [0, 1]; empty if there are none, or what is there is not plain numbers."""
+    """A trial's images in [0, 1]; empty if the file does not exist or is invalid."""
     name = f"{study}/pictures/{trial}.npz"
     try:
         data = fetch(storage, name, MAX_BYTES)
@@ -35,8 +35,9 @@ def read_pictures(storage: Storage, study: str, trial: str) -> dict[str, NDArray
 
 
 def kept_pictures(storage: Storage, name: str, trial: str) -> dict[str, NDArray[np.float64]] | None:
-    """A trial's images in [0, 1] out of a compact copy's ``pictures.parquet``; None if there is no such file,
-    empty if nothing in it can be read.
+    """A trial's images in [0, 1] from a compact copy's ``pictures.parquet``.
+
+    None if there is no such file; empty if it is invalid or lacks the trial.
     """
     try:
         data = fetch(storage, name)

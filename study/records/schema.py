@@ -1,4 +1,4 @@
-"""The columns of an episode's record: one explicit schema, tables and data frames of it."""
+"""The schema of episode records, and conversions of records to Arrow tables and data frames."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa
 
 @functools.cache
 def episode_schema() -> pa.Schema:
-    """Every column with its type, knobs of every defense and attacker included. All but ids are nullable."""
+    """All columns with their types, including the knobs of every defense and attacker.
+
+    Columns that identify an episode must have a value; all others are nullable.
+    """
     columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
     columns |= {name: pa.int64() for name in _WHOLE}
     columns |= {name: pa.float64() for name in _REAL}
@@ -101,35 +104,36 @@ def episode_schema() -> pa.Schema:
 
 
 def part_of_schema(wanted: Callable[[str], bool]) -> pa.Schema:
-    """The columns that are wanted."""
+    """The schema reduced to the columns whose names are wanted."""
     return pa.schema([field for field in episode_schema() if wanted(field.name)])
 
 
 def to_table(records: list[dict[str, Any]]) -> pa.Table:
-    """Records as a typed table.
+    """Convert records to a typed table.
 
     Raises:
-        KeyError: a record has a column that the schema does not know (nothing is dropped silently).
+        KeyError: a record has a column that the schema lacks (nothing is dropped silently).
+        TypeError: a float stands in a column of integers.
     """
     schema = episode_schema()
     for record in records:
         unknown = sorted(set(record) - set(schema.names))
         if unknown:
-            raise KeyError(f"columns without a place in the schema: {', '.join(unknown)}")
+            raise KeyError(f"records have columns that the schema lacks: {', '.join(unknown)}")
         for field in schema:
             if pa.types.is_integer(field.type) and isinstance(record.get(field.name), float):
-                raise TypeError(f"{field.name} = {record[field.name]!r}: a whole number is meant")
+                raise TypeError(f"{field.name} = {record[field.name]!r}: the column holds integers")
     return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in records], schema=schema)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Typed records as a data frame, in order of trial, seed and attacker."""
+    """Convert a table of records to a data frame, sorted by trial, seed and attacker."""
     table = gather([table], table.schema)
     frame = table.to_pandas(types_mapper=_NULLABLE.get, split_blocks=True)
     del table
-    pa.default_memory_pool().release_unused()  # or Arrow keeps as much memory as it ever took
+    pa.default_memory_pool().release_unused()  # otherwise Arrow keeps the memory for itself
     return frame
 
 
 _NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-"""Nullable pandas types where NumPy has no missing value; floats and strings keep theirs."""
+"""Nullable pandas types for columns whose NumPy type has no missing value."""

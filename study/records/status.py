@@ -1,6 +1,6 @@
-"""What became of an episode: the values of the records' column ``status`` beside ``ok`` and ``failed``."""
+"""Values of the records' column ``status`` besides ``ok`` and ``failed``."""
 
 from __future__ import annotations
 
-CUT = "cut"
-"""The episode was not run, because its setting was already dominated by label-only."""
+PRUNED = "cut"
+"""The episode was not run, because label-only already dominated its setting."""

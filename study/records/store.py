@@ -1,6 +1,6 @@
-"""Episode records: one Parquet file per trial and attempt, read back as a data frame.
+"""Episode records: one Parquet file per trial and attempt.
 
-Parquet is the record of truth: frontier, report and a resumed study are computed from these files alone.
+The frontier, the report and the state of a resumed study are computed from these files alone.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from study.records.gathering import (
     A,
     B,
     ProgressCallback,
-    each,
     gather,
+    map_in_order,
     no_progress,
     rows_by_trial,
 )
 from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_of, parse_json, settings_of, started_of
-from study.records.reading.episodes import episodes_of, judged, of_one_scene
+from study.records.reading.episodes import episodes_of, needed_to_check, of_one_scene
 from study.records.schema import episode_schema, part_of_schema, to_frame, to_table
 
 log = logging.getLogger(__name__)
 
-ABOUT = "study.json"
-"""What a study is: its settings, and what it was begun with."""
+STUDY_FILE = "study.json"
+"""File with a study's settings, versions and command line."""
 
 
 def check_name(name: str, what: str = "study") -> str:
-    """A name usable as a folder: letters, digits, dot, dash, underscore; ConfigError otherwise."""
+    """Return a name that can be a folder (letters, digits, dot, dash, underscore), else raise ConfigError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
             f"{what} name {name!r}: "
@@ -57,17 +57,16 @@ def check_name(name: str, what: str = "study") -> str:
 class Records:
     """The files of one study below a storage root.
 
-    ``<study>/episodes/<trial>.a<attempt>.parquet`` (finished trials), ``<study>/trials/<trial>.json`` (what
-    was started), ``<study>/study.json`` (the settings). A file under ``episodes/`` that cannot be read as the
-    trial that its name says counts as not finished: readers leave it out, a resumed study moves it to
-    ``damaged/`` and runs the trial again.
+    ``<study>/episodes/<trial>.a<attempt>.parquet`` (finished trials), ``<study>/trials/<trial>.json``
+    (started trials), ``<study>/study.json`` (the settings). A trial whose file is invalid counts as not
+    finished: readers leave the file out; a resumed study moves it to ``damaged/`` and runs the trial again.
     """
 
     def __init__(self, storage: Storage, study: str) -> None:
         self.storage, self.study = storage, check_name(study)
 
     def write_trial(self, trial: str, attempt: int, records: list[dict[str, Any]]) -> None:
-        """Write a finished trial, all its episodes at once."""
+        """Write all episodes of a finished trial, as one file."""
         rows = [r | {"study": self.study, "trial": trial, "attempt": attempt} for r in records]
         sink = io.BytesIO()
         pq.write_table(to_table(rows), sink)
@@ -77,7 +76,7 @@ class Records:
         return f"{self.study}/episodes/{check_name(trial, 'trial')}.a{attempt}.parquet"
 
     def attempts(self) -> dict[str, list[str]]:
-        """Trial (the anchors first) -> names of its files, the latest attempt first; some may be damaged."""
+        """Trial (anchors first) -> names of its files, latest attempt first. Files may be invalid."""
         found: dict[str, list[tuple[int, str]]] = {}
         for name in self.storage.names(f"{self.study}/episodes"):
             match = re.fullmatch(r".*/([A-Za-z0-9][A-Za-z0-9._-]*)\.a(\d{1,6})\.parquet", name)
@@ -90,50 +89,48 @@ class Records:
         return {trial: [name for _, name in sorted(found[trial], reverse=True)] for trial in order}
 
     def finished(self) -> dict[str, str]:
-        """Trial -> file name of its latest attempt."""
+        """Trial -> name of the file of its latest attempt."""
         return {trial: names[0] for trial, names in self.attempts().items()}
 
     def read_trial(self, trial: str, attempt: int | None = None) -> list[dict[str, Any]]:
-        """The records of one finished trial; empty if there is none, or none that can be read.
+        """The records of one finished trial; empty without a valid file.
 
-        With the attempt known, one file is opened and no folder listed: a listing grows with the study.
+        With the attempt given, one file is opened and no folder is listed: a listing grows with the study.
         """
         names = self.attempts().get(trial, []) if attempt is None else [self._file(trial, attempt)]
         table = self._latest(trial, names)
         return [] if table is None else table.to_pylist()
 
     def read_trials(self) -> dict[str, Sequence[dict[str, Any]]]:
-        """Trial -> its records, of every finished trial; one listing for all of them."""
+        """Trial -> its records, for all finished trials; the folder is listed once."""
         return {trial: table.to_pylist() for trial, table in self._tables() if len(table)}
 
     def read(self, columns: Collection[str] | None = None) -> pd.DataFrame:
-        """All finished episodes, one attempt a trial, in order of trial, seed and attacker.
-
-        A file that cannot be read (cut off, altered, not ours) counts as not finished.
+        """All finished episodes, one attempt a trial, sorted by trial, seed and attacker.
 
         Args:
-            columns: those that are kept; None for all.
+            columns: the columns to return; None for all. Those of the order are always returned.
         """
         if columns is None:
             return to_frame(gather((table for _, table in self._tables()), episode_schema()))
         schema = part_of_schema(lambda name: name in columns or name in ORDER)
-        read = part_of_schema(lambda name: name in schema.names or judged(name))
+        read = part_of_schema(lambda name: name in schema.names or needed_to_check(name))
         return to_frame(gather((table.select(schema.names) for _, table in self._tables(read)), schema))
 
-    def _each(
+    def _map(
         self, work: Callable[..., B], items: Iterable[A], on_progress: ProgressCallback = no_progress
     ) -> Iterator[tuple[A, B]]:
-        return each(work, items, on_progress, LOCAL_READERS if self.storage.local else READERS)
+        return map_in_order(work, items, on_progress, LOCAL_READERS if self.storage.local else READERS)
 
     def _tables(self, schema: pa.Schema | None = None) -> Iterator[tuple[str, pa.Table]]:
-        """Each trial and its latest attempt that can be read, of one scene; all columns, or some."""
+        """Each trial of the study's scene and its latest valid attempt, with the schema's columns or all."""
         latest = functools.partial(self._latest, schema=schema)
-        found = self._each(latest, self.attempts().items())
+        found = self._map(latest, self.attempts().items())
         whole = ((trial, table) for (trial, _), table in found if table is not None)
         return of_one_scene(whole, self.study)
 
     def _latest(self, trial: str, names: list[str], schema: pa.Schema | None = None) -> pa.Table | None:
-        """The latest attempt that can be read."""
+        """The latest valid attempt of a trial; None if there is none."""
         for name in names:
             try:
                 data = fetch(self.storage, name)
@@ -143,25 +140,25 @@ class Records:
                 leave_out(name, error)
         return None
 
-    def take_in(
+    def read_and_move_damaged(
         self, on_progress: ProgressCallback = no_progress, kept: Collection[str] | None = None
     ) -> tuple[dict[str, Sequence[dict[str, Any]]], list[str]]:
-        """As :meth:`read_trials`, and files that cannot be read move from ``episodes/`` to ``damaged/``.
+        """Like :meth:`read_trials`, but move invalid files from ``episodes/`` to ``damaged/``.
 
-        For the study's driver alone, while nothing else writes: the moved ones' trials then run again.
+        Only the driver that owns the study may call this: the trials of moved files then run again.
 
         Args:
-            on_progress: told how many trials have been read of how many.
-            kept: columns that are kept of the search's trials; None for all. The anchors' are whole.
+            on_progress: called with the number of trials read, and of all.
+            kept: columns to keep of the search's trials; None for all. Anchors keep all columns.
 
         Returns:
-            The records, and the names of what was moved.
+            The records, and the names of the moved files.
         """
         moved: list[str] = []
 
         def tables() -> Iterator[tuple[str, pa.Table]]:
-            for (trial, _), (table, damaged) in self._each(
-                self._take_in, self.attempts().items(), on_progress
+            for (trial, _), (table, damaged) in self._map(
+                self._read_and_move_damaged, self.attempts().items(), on_progress
             ):
                 moved.extend(damaged)
                 if table is not None:
@@ -174,13 +171,13 @@ class Records:
 
         return dict(rows_by_trial(slim())), moved
 
-    def _take_in(self, trial: str, names: list[str]) -> tuple[pa.Table | None, list[str]]:
-        """A trial's latest attempt that can be read, and those moved."""
+    def _read_and_move_damaged(self, trial: str, names: list[str]) -> tuple[pa.Table | None, list[str]]:
+        """A trial's latest valid attempt, and the names of its files that were moved."""
         found, moved = None, []
         for name in names:
             try:
                 data = fetch(self.storage, name)
-            except Unreadable as error:  # too large to be moved: the trial that runs again replaces it
+            except Unreadable as error:  # too large to move; the trial runs again and writes a new file
                 leave_out(name, error)
                 continue
             if data is None:
@@ -201,10 +198,10 @@ class Records:
         self.storage.write(f"{self.study}/{name}", json.dumps(value, indent=2, sort_keys=True).encode())
 
     def read_json(self, name: str) -> Any | None:
-        """Read ``<study>/<name>``, None if absent.
+        """Read ``<study>/<name>``; None if it does not exist.
 
         Raises:
-            ConfigError: it is there and is no JSON.
+            ConfigError: it is not valid JSON.
         """
         try:
             data = fetch(self.storage, f"{self.study}/{name}", MAX_JSON_BYTES)
@@ -212,22 +209,20 @@ class Records:
         except Unreadable as error:
             raise self._damaged(name, error) from error
 
-    def read_about(self) -> dict[str, Any] | None:
-        """``study.json`` of a study that is to be continued: its ``settings``, the ``content`` of its images.
-
-        None if there is no study.
+    def read_study_file(self) -> dict[str, Any] | None:
+        """The content of ``study.json``, for a study that is resumed; None if there is no study.
 
         Raises:
-            ConfigError: it is there and does not hold settings.
+            ConfigError: the file holds no settings.
         """
         try:
-            data = fetch(self.storage, f"{self.study}/{ABOUT}", MAX_JSON_BYTES)
+            data = fetch(self.storage, f"{self.study}/{STUDY_FILE}", MAX_JSON_BYTES)
             if data is None:
                 return None
             about = about_of(data)
             return about | {"settings": settings_of(about)}
         except Unreadable as error:
-            raise self._damaged(ABOUT, error) from error
+            raise self._damaged(STUDY_FILE, error) from error
 
     def _damaged(self, name: str, error: Unreadable) -> ConfigError:
         return ConfigError(
@@ -236,15 +231,15 @@ class Records:
         )
 
     def started_names(self) -> list[str]:
-        """Every trial that was ever begun, whether or not its description can be read."""
+        """Names of all trials that were started, including those whose file is invalid."""
         names = [name.rsplit("/", 1)[1] for name in self.storage.names(f"{self.study}/trials")]
         return [
             m[1] for m in (re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.json", n) for n in names) if m
         ]
 
     def started(self) -> dict[str, Mapping[str, Any]]:
-        """Trial -> what was started (defense, knobs, attempt), finished or not; no damaged ones."""
-        found = self._each(self._started, [(trial,) for trial in self.started_names()])
+        """Trial -> its defense, knobs and attempt, for every started trial with a valid file."""
+        found = self._map(self._started, [(trial,) for trial in self.started_names()])
         return {trial: spec for (trial,), spec in found if spec is not None}
 
     def _started(self, trial: str) -> Mapping[str, Any] | None:
@@ -258,12 +253,12 @@ class Records:
 
 
 def parse(data: bytes, trial: str, schema: pa.Schema | None = None) -> pa.Table:
-    """A trial's file as a table, read with plain pyarrow (nothing in it can run code).
+    """Read a trial's file into a table with plain pyarrow (no content can run code).
 
     Args:
-        schema: the columns that are read; None for all.
+        schema: the columns to read; None for all.
 
     Raises:
-        Unreadable: cut off, altered, of another trial, not of our schema, or of values that no trial has.
+        Unreadable: truncated or altered, of another trial or schema, or with values out of bounds.
     """
     return episodes_of(data, trial, episode_schema() if schema is None else schema)

@@ -1,1 +1,1 @@
-"""What a person reads of a study: tables, figures, report.md and the page."""
+"""Reports of a study for people: tables, figures, ``report.md`` and the HTML page."""

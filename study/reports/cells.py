@@ -1,4 +1,4 @@
-"""What the study's tables are made of: numbers, names of settings, where they come from, titles and rows."""
+"""Building blocks of the tables: captions, names of settings, numbers with intervals, rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from study.runtime.plain import number, visible, visible_line
 
 
 def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -> str:
-    """Where numbers come from, in a line: ``more`` (study, scale), data, sizes, seeds, attackers, device."""
+    """One line on the numbers' origin: ``more`` (study, scale), data, sizes, seeds, attackers, device."""
 
     def values(column: str, missing: str) -> str:
         found = sorted(episodes[column].dropna().unique()) if column in episodes else []
@@ -31,13 +31,13 @@ def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -
     if "attack" in episodes and len(episodes):
         parts += [f"{episodes['attack'].nunique()} attackers"]
     sizes = {"victim": "scene.victim_steps", "decoder": "scene.decoder_steps"}
-    told = [f"{name} {values(column, '')}" for name, column in sizes.items() if values(column, "")]
-    parts += [f"training steps: {', '.join(told)}"] if told else []
+    sizes_text = [f"{name} {values(column, '')}" for name, column in sizes.items() if values(column, "")]
+    parts += [f"training steps: {', '.join(sizes_text)}"] if sizes_text else []
     return "; ".join([*parts, f"device {values('device', 'unknown')}"])
 
 
 def setting_name(setting: Mapping[str, Any]) -> str:
-    """Family and knobs: ``lpa budget=0.012 rounds=7``."""
+    """Defense and knobs: ``lpa budget=0.012 rounds=7``."""
     return f"{setting['defense']} {knobs_text(setting)}".strip()
 
 
@@ -54,7 +54,12 @@ def by_attacker(setting: Mapping[str, Any], name: str, form: str) -> str:
 
 
 def new_table(title: str, caption: str, *columns: str) -> Table:
-    """Columns: ``name`` is right-aligned, ``name<`` left-aligned, ``name|`` so too with the room left."""
+    """A table without rows.
+
+    Args:
+        columns: ``name`` is right-aligned, ``name<`` left-aligned; ``name|`` is left-aligned and takes the
+            remaining width.
+    """
     title, caption = visible(title), visible(caption)
     table = Table(title=Text(title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD, expand=True)
     table.collapse_padding = True
@@ -68,5 +73,5 @@ def new_table(title: str, caption: str, *columns: str) -> Table:
 
 
 def add_row(table: Table, *cells: str) -> None:
-    # Text: an error message may hold what rich takes for markup, and what a terminal obeys.
+    # Text objects: an error message may contain rich's markup, or escape codes of a terminal.
     table.add_row(*(Text(visible(cell)) for cell in cells))

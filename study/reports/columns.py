@@ -1,14 +1,13 @@
-"""Which columns of the records tables, figures and the page need: most of what a record measures they do not
-show."""
+"""Which columns of the records the reports need, so that loading a study can skip the others."""
 
 from __future__ import annotations
 
 from study.analysis.worst_case import NEEDED
-from study.records.reading.episodes import judged
+from study.records.reading.episodes import needed_to_check
 
 SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "device", "versions")
 
 
-def shown(name: str) -> bool:
-    """Whether a column is read for a report."""
-    return name in SHOWN or judged(name) or name.startswith(("check.", "error_percentile"))
+def shown_in_reports(name: str) -> bool:
+    """Whether a report needs a column of the records."""
+    return name in SHOWN or needed_to_check(name) or name.startswith(("check.", "error_percentile"))

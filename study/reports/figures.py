@@ -1,4 +1,4 @@
-"""The study's figures, each readable on its own; written as PNG, without a display."""
+"""The study's figures, each with its own title and legend; written as PNG without a display."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from study.runtime.scratch import scratch_folder
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00")
-"""Okabe and Ito's palette for any colour vision (its yellow darkened); markers differ as well."""
+"""Okabe and Ito's palette for colour-blind readers (its yellow darkened); markers differ as well."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 ANCHOR_STYLE = {LABEL_ONLY: ("black", "*", "--"), UNDEFENDED: ("#666666", "h", ":")}
 PANELS = (
@@ -36,21 +36,21 @@ PANELS = (
 """Column, axis label, whether more is better."""
 
 
-def drawn(draw: Callable[[Path], object]) -> bytes | None:
-    """The file that a figure's function writes, for a storage to keep; None where it draws nothing."""
+def figure_bytes(draw: Callable[[Path], object]) -> bytes | None:
+    """The bytes of the PNG that ``draw`` writes to the path it is given; None if it writes none."""
     with scratch_folder("figure") as folder:
         path = Path(folder) / "figure.png"
         draw(path)
         return path.read_bytes() if path.exists() else None
 
 
-def style_of(family: str, families: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a defense family: by its place among those shown, in the order of DEFENSES."""
-    if family in ANCHOR_STYLE:
-        return ANCHOR_STYLE[family][:2]
-    known = [name for name in DEFENSES if name in families and name not in ANCHOR_STYLE]
-    order = [*known, *sorted(set(families) - set(known) - set(ANCHOR_STYLE))]
-    place = order.index(family)
+def style_of(defense: str, defenses: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of a defense, by its position among those shown in the order of DEFENSES."""
+    if defense in ANCHOR_STYLE:
+        return ANCHOR_STYLE[defense][:2]
+    known = [name for name in DEFENSES if name in defenses and name not in ANCHOR_STYLE]
+    order = [*known, *sorted(set(defenses) - set(known) - set(ANCHOR_STYLE))]
+    place = order.index(defense)
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
 
 
@@ -62,7 +62,7 @@ def _numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
 def _points(
     axes: Axes, group: pd.DataFrame, column: str, style: tuple[str, str], front: pd.DataFrame
 ) -> None:
-    """Markers with 95 % intervals; infeasible settings hollow, Pareto-optimal ones outlined."""
+    """Draw settings with 95 % intervals; infeasible ones are hollow, Pareto-optimal ones outlined."""
     colour, marker = style
     x, y = _numbers(group, "confidence_distortion"), _numbers(group, column)
     bars = np.abs(np.stack([_numbers(group, f"{column}_low"), _numbers(group, f"{column}_high")]) - y)
@@ -83,7 +83,7 @@ def _points(
 
 
 def _attainable(axes: Axes, front: pd.DataFrame, column: str, more_is_better: bool) -> None:
-    """The best value that a Pareto-optimal setting reaches at no more than a distortion, as steps."""
+    """Draw, as steps, the best value that a Pareto-optimal setting reaches at no more than a distortion."""
     points = front.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
     if len(points) > 1:
         best = np.maximum.accumulate if more_is_better else np.minimum.accumulate
@@ -92,7 +92,7 @@ def _attainable(axes: Axes, front: pd.DataFrame, column: str, more_is_better: bo
 
 
 def _zero_scale(axes: Axes, distortion: NDArray[np.float64]) -> None:
-    """Logarithmic, with a place for zero left of the smallest positive value."""
+    """Make the distortion axis logarithmic, with room for zero left of the smallest positive value."""
     positive = distortion[np.isfinite(distortion) & (distortion > 0)]
     low, high = (positive.min(), positive.max()) if len(positive) else (1e-4, 1.0)
     linear = 10.0 ** math.floor(math.log10(low))
@@ -103,8 +103,8 @@ def _zero_scale(axes: Axes, distortion: NDArray[np.float64]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
-def _family_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: bool, colour: str) -> None:
-    """A family's own front: the best value that one of its settings reaches at no more than a distortion."""
+def _own_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: bool, colour: str) -> None:
+    """Draw one defense's own front: the best value that its settings reach at no more than a distortion."""
     cut = group["cut"].fillna(False).to_numpy(dtype=bool)
     usable = group[group["feasible"].fillna(False).to_numpy(dtype=bool) & ~cut]
     points = usable.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
@@ -114,27 +114,28 @@ def _family_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: 
         axes.step(x, y, where="post", color=colour, lw=1.1, alpha=0.7, zorder=2)
 
 
-def _fresh_points(axes: Axes, fresh: pd.DataFrame, column: str, families: Sequence[str]) -> None:
-    """What the re-evaluated settings measure on fresh seeds, joined to their place in the search."""
+def _fresh_points(axes: Axes, fresh: pd.DataFrame, column: str, defenses: Sequence[str]) -> None:
+    """Draw re-evaluated settings: the value on fresh seeds, joined to that of the search."""
     for _, row in fresh.dropna(subset=[column, f"{column}_fresh"]).iterrows():
-        colour = style_of(str(row["defense"]), families)[0]
+        colour = style_of(str(row["defense"]), defenses)[0]
         x, before, after = row["confidence_distortion"], row[column], row[f"{column}_fresh"]
         axes.plot([x, x], [before, after], color=colour, lw=0.8, ls=":", zorder=3)
         axes.scatter([x], [after], marker="_", s=90, color=colour, linewidths=2, zorder=5)
 
 
 def frontier_figure(
-    settings: pd.DataFrame,
+    configurations: pd.DataFrame,
     front: pd.DataFrame,
     path: str | Path,
     info: str,
     *,
     fresh: pd.DataFrame | None = None,
 ) -> Path:
-    """Worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
+    """Draw worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
 
     Args:
-        settings: a ``settings_table``. Settings without a worst case are left out, and counted in the title.
+        configurations: a ``configuration_table``. Settings without a worst case are left out and counted in
+            the title.
         front: its ``pareto_front``; outlined, and joined by the best value attained at no more distortion.
         path: where to write the PNG; its folder must exist.
         info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
@@ -143,30 +144,30 @@ def frontier_figure(
     Returns:
         The path.
     """
-    drawn = settings.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
-    families = sorted(drawn["defense"].unique(), key=lambda f: (f in ANCHOR_STYLE, f))
+    drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    defenses = sorted(drawn["defense"].unique(), key=lambda f: (f in ANCHOR_STYLE, f))
     figure = Figure(figsize=(9, 10.5), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=(1.3, 1, 1))
     handles: list[Line2D] = []
-    for family in families:
-        colour, marker = style = style_of(family, families)
+    for defense in defenses:
+        colour, marker = style = style_of(defense, defenses)
         for axes, (column, _, more) in zip(panels, PANELS, strict=True):
-            if family not in ANCHOR_STYLE:
-                _family_front(axes, drawn[drawn["defense"] == family], column, more, colour)
-            _points(axes, drawn[drawn["defense"] == family], column, style, front)
-        name = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}.get(family, family)
-        dashes = ANCHOR_STYLE[family][2] if family in ANCHOR_STYLE else ""
+            if defense not in ANCHOR_STYLE:
+                _own_front(axes, drawn[drawn["defense"] == defense], column, more, colour)
+            _points(axes, drawn[drawn["defense"] == defense], column, style, front)
+        name = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}.get(defense, defense)
+        dashes = ANCHOR_STYLE[defense][2] if defense in ANCHOR_STYLE else ""
         look: dict[str, Any] = {"ls": dashes, "lw": 1.1, "marker": marker}
         handles.append(Line2D([], [], **look, ms=10 if marker == "*" else 7, color=colour, label=name))
     for axes, (column, label, more_is_better) in zip(panels, PANELS, strict=True):
-        for family, (colour, _, dashes) in ANCHOR_STYLE.items():
-            for value in _numbers(drawn[drawn["defense"] == family], column)[:1]:
+        for defense, (colour, _, dashes) in ANCHOR_STYLE.items():
+            for value in _numbers(drawn[drawn["defense"] == defense], column)[:1]:
                 if math.isfinite(value) and column != "excess_leakage":
                     axes.axhline(value, color=colour, ls=dashes, lw=1.1, zorder=1)
         _attainable(axes, front, column, more_is_better)
         if fresh is not None:
-            _fresh_points(axes, fresh, column, families)
+            _fresh_points(axes, fresh, column, defenses)
         axes.set_ylabel(label)
         axes.grid(alpha=0.25, lw=0.6)
     mean_image = _numbers(drawn, "mean_image_error")
@@ -186,16 +187,16 @@ def frontier_figure(
         Line2D([], [], **sign, mfc="none", mec="#777777", label="costs too much accuracy (hollow)"),
         Line2D([], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval over seeds"),
     ]
-    best = drawn[drawn["trial"] == (knee(settings) or "")]
+    best = drawn[drawn["trial"] == (knee(configurations) or "")]
     if len(best):
         place = _numbers(best, "confidence_distortion"), _numbers(best, "worst_reconstruction_error")
         panels[0].scatter(*place, marker="o", s=190, facecolors="none", edgecolors="black", lw=1.2, zorder=6)
         handles.append(Line2D([], [], **(sign | {"ms": 12}), mfc="none", mec="black", label="knee (ringed)"))
-    handles.append(Line2D([], [], color="#777777", lw=1.1, label="a family's own front (its colour)"))
+    handles.append(Line2D([], [], color="#777777", lw=1.1, label="a defense's own front (its colour)"))
     if fresh is not None and len(fresh):
         handles.append(Line2D([], [], ls=":", marker="_", ms=10, color="#777777", label="on fresh seeds"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    left_out = len(settings) - len(drawn)
+    left_out = len(configurations) - len(drawn)
     title = f"What {len(drawn)} defense settings cost and leak at worst"
     title += f" ({left_out} without a worst case left out)" if left_out else ""
     figure.suptitle(title + "\n" + textwrap.fill(visible_line(info), 105), fontsize=10, parse_math=False)
@@ -203,8 +204,8 @@ def frontier_figure(
     return Path(path)
 
 
-def strip(images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
-    """Images side by side, white gaps between them, as (H, W', 3)."""
+def side_by_side(images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
+    """Images side by side with white gaps, as one image (H, W', 3)."""
     images = np.clip(np.asarray(images_NCHW, dtype=np.float64), 0, 1)
     images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
     gap = max(1, images.shape[-1] // 16)
@@ -213,7 +214,7 @@ def strip(images_NCHW: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def grid_figure(rows: Sequence[tuple[str, NDArray[Any]]], path: str | Path, info: str) -> Path:
-    """Reconstructions beside the truth, one labelled row each.
+    """Draw reconstructed images below the true ones, in labelled rows.
 
     Args:
         rows: (label, images (n, C, H, W) in [0, 1], C 1 or 3), all of one shape, from top to bottom: the
@@ -252,7 +253,7 @@ def grid_figure(rows: Sequence[tuple[str, NDArray[Any]]], path: str | Path, info
         y -= inches
         wide = n * image_inches / (total + 0.1)
         axes = figure.add_axes((label_inches / (total + 0.1), y / tall, wide, (inches - 0.08) / tall))
-        axes.imshow(strip(np.nan_to_num(images)), interpolation="nearest", vmin=0, vmax=1)
+        axes.imshow(side_by_side(np.nan_to_num(images)), interpolation="nearest", vmin=0, vmax=1)
         axes.set_axis_off()
         middle = (y + (inches - 0.08) / 2) / tall
         right = (label_inches - 0.12) / (total + 0.1)

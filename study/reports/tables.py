@@ -1,4 +1,4 @@
-"""The study's tables on a terminal, rendered from episode records alone; readable at 100 columns."""
+"""The study's tables, made from episode records and configuration tables for a terminal of 100 columns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from rich.table import Table
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
+from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
-from study.analysis.frontier import LABEL_ONLY, MARGIN, family_table, pareto_front, reference_point
+from study.analysis.frontier import LABEL_ONLY, MARGIN, defense_table, pareto_front, reference_point
 from study.analysis.indicators import (
     LEVELS,
     attained_at,
     attainment,
-    hypervolume_by_family,
+    hypervolume_by_defense,
     hypervolume_by_seed,
     knee,
     seed_points,
@@ -28,16 +29,16 @@ from study.reports.cells import add_row, by_attacker, describe, new_table, setti
 from study.runtime.plain import NOTHING, number, visible_line
 
 SHOWN = 16
-"""At most so many comparisons are listed; all are counted."""
+"""Largest number of comparisons, and of kinds of failures, that a table lists; it counts all."""
 
 
-def frontier_report(settings: pd.DataFrame, info: str) -> Table:
-    """The Pareto front by distortion, anchors included."""
-    front = pareto_front(settings)
-    feasible, cut = (int(settings[name].fillna(False).sum()) for name in ("feasible", "cut"))
+def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
+    """The Pareto front, ordered by distortion, anchors included."""
+    front = pareto_front(configurations)
+    feasible, cut = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
     table = new_table(
-        f"Frontier: {len(front)} of {len(settings)} settings ({feasible} feasible, {cut} cut short) are not "
-        "dominated",
+        f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {cut} cut short) "
+        "are not dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
         f"/ worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
@@ -58,18 +59,18 @@ def frontier_report(settings: pd.DataFrame, info: str) -> Table:
     return table
 
 
-def family_report(settings: pd.DataFrame, info: str) -> Table:
-    """Per family, the least distortion at which these attackers get at most MARGIN beyond the label."""
+def defense_report(configurations: pd.DataFrame, info: str) -> Table:
+    """Of each defense, the least distortion at which these attackers get at most MARGIN beyond the label."""
     table = new_table(
         f"Least distortion at which these attackers get at most {MARGIN:g} beyond the label",
-        "Per family, the feasible setting of least distortion whose excess leakage on private training "
+        "Per defense, the feasible setting of least distortion whose excess leakage on private training "
         f"images is at most {MARGIN:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
         "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
         "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
         f"certificate. The worst attackers are those by error and by attack accuracy. {info}.",
         "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most", "worst attackers|",
     )  # fmt: skip
-    for _, f in family_table(settings).iterrows():
+    for _, f in defense_table(configurations).iterrows():
         attackers = dict.fromkeys(f[[c for c in f.index if c.endswith("_attacker")]].dropna())
         add_row(
             table,
@@ -105,9 +106,9 @@ def _excess_text(row: Mapping[str, Any], end: str) -> str:
     return number(row[f"excess_leakage{end}"], "+.3f") + interval
 
 
-def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str) -> Table:
-    """Families against noise, tail noise and rounding of the same size, evenly spaced if there are many."""
-    pairs = equal_distortion(episodes, settings)
+def equal_distortion_report(episodes: pd.DataFrame, configurations: pd.DataFrame, info: str) -> Table:
+    """Each setting against noise, tail noise and rounding of equal distortion; of many pairs, some evenly."""
+    pairs = equal_distortion(episodes, configurations)
     counts = pairs["verdict"].value_counts()
     summary = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no pair near enough"
     shown = pairs.iloc[np.linspace(0, len(pairs) - 1, min(len(pairs), SHOWN)).round().astype(int)]
@@ -120,7 +121,7 @@ def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info
         f"number of comparisons; a verdict with p above 0.05 may be one of many tries. {info}.",
         "distortion", "defense|", "distortion", "against|", "difference\nx 1000", "p", "verdict<",
     )  # fmt: skip
-    by_trial = settings.set_index("trial", drop=False)
+    by_trial = configurations.set_index("trial", drop=False)
     for _, p in shown.iterrows():
         scaled = {k: p[k] * 1000 for k in ("difference", "difference_low", "difference_high")}
         add_row(
@@ -137,55 +138,60 @@ def equal_distortion_report(episodes: pd.DataFrame, settings: pd.DataFrame, info
 
 
 def indicators_report(
-    episodes: pd.DataFrame, settings: pd.DataFrame, info: str, max_accuracy_drop: float
+    episodes: pd.DataFrame, configurations: pd.DataFrame, info: str, max_accuracy_drop: float
 ) -> Table:
-    """Knee, hypervolume with its reference, and what half and three quarters of the seeds attain."""
+    """Knee, hypervolume with its reference corners, and the error that shares of the seeds attain."""
     reference = reference_point(episodes)
     table = new_table(
         "Indicators of the frontier",
         "Hypervolume: share of the box between the fixed corners; distortion from 0 to 1.1 times that of "
-        "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a family's "
-        "is taken with the anchors. Knee: farthest above the chord of the front of distortion and error. "
+        "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a "
+        "defense's is taken with the anchors. Knee: farthest above the chord of the front of distortion and "
+        "error. "
         "Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no more than "
-        f"that distortion, by settings of the family. {info}.",
+        f"that distortion, by settings of the defense. {info}.",
         "indicator|", "value|",
     )  # fmt: skip
-    cut = int(settings["cut"].fillna(False).sum())
-    add_row(table, "settings that nothing dominates", f"{len(pareto_front(settings))} of {len(settings)}")
+    cut = int(configurations["cut"].fillna(False).sum())
+    add_row(
+        table,
+        "settings that nothing dominates",
+        f"{len(pareto_front(configurations))} of {len(configurations)}",
+    )
     add_row(table, "settings cut short (label-only dominates them)", str(cut))
-    best = knee(settings)
-    by_trial = settings.set_index("trial", drop=False)
+    best = knee(configurations)
+    by_trial = configurations.set_index("trial", drop=False)
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
     if reference is not None:
         spread = hypervolume_by_seed(episodes, reference, max_accuracy_drop)
         interval = "" if spread.low is None else f" [{spread.low:.3f}, {spread.high:.3f}] over seeds"
         add_row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
-        volumes = hypervolume_by_family(settings, reference)
-        add_row(table, "hypervolume by family", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
+        volumes = hypervolume_by_defense(configurations, reference)
+        add_row(table, "hypervolume by defense", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
         corner = ", ".join(f"{v:.4g}" for v in (*reference.worst, *reference.ideal))
         add_row(table, "its corners (distortion, accuracy, error): worst, ideal", corner)
-    points = seed_points(episodes, settings)
-    families = sorted(set(points["defense"]) - set(ANCHORS))
-    attained = {family: attainment(points[points["defense"] == family]) for family in families}
+    points = seed_points(episodes, configurations)
+    defenses = sorted(set(points["defense"]) - set(ANCHORS))
+    attained = {defense: attainment(points[points["defense"] == defense]) for defense in defenses}
     floor = by_trial.loc[by_trial["defense"] == LABEL_ONLY, "confidence_distortion"]
     for share in (0.1, 0.3, 1.0) if len(floor) and not pd.isna(floor.iloc[0]) else ():
         at = share * float(floor.iloc[0])
-        for family, found in attained.items():
+        for defense, found in attained.items():
             values = [attained_at(found, level, at) for level in LEVELS]
             if any(v is not None for v in values):
                 text = ", ".join(number(np.nan if v is None else v) for v in values)
-                add_row(table, f"attained at distortion {at:.3g}, {family}", text)
+                add_row(table, f"attained at distortion {at:.3g}, {defense}", text)
     return table
 
 
-def attackers_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str, n: int = 8) -> Table:
-    """Error of every attacker on the anchors and on settings spread over the front."""
-    front = pareto_front(settings)
+def attackers_report(episodes: pd.DataFrame, configurations: pd.DataFrame, info: str, n: int = 8) -> Table:
+    """Error of every attacker on the anchors and on ``n`` settings spread over the front."""
+    front = pareto_front(configurations)
     rest = front[~front["defense"].isin(ANCHORS)]
     rest = (
         rest.iloc[np.linspace(0, len(rest) - 1, min(len(rest), n)).round().astype(int)] if len(rest) else rest
     )
-    anchors = settings[settings["defense"].isin(ANCHORS)]
+    anchors = configurations[configurations["defense"].isin(ANCHORS)]
     columns = [*anchors["trial"], *rest["trial"]]
     ok = episodes[episodes["status"] == "ok"]
     errors = ok.pivot_table(index="attack", columns="trial", values="reconstruction_error", aggfunc="mean")
@@ -207,7 +213,7 @@ def attackers_report(episodes: pd.DataFrame, settings: pd.DataFrame, info: str, 
 
 
 def attackers_table(measured: pd.DataFrame, stored: pd.DataFrame | None = None) -> Table:
-    """One setting: mean over seeds of each attacker's error and accuracy, with what is stored beside it."""
+    """Each attacker's error and accuracy on one setting, means over seeds, stored values beside them."""
     table = new_table(
         "Measured" if stored is None else "Measured, and stored",
         "Mean over seeds. Error: MSE in [0, 1] (less is a better attack). Accuracy: share.",
@@ -250,17 +256,8 @@ def failures_report(episodes: pd.DataFrame, info: str) -> Table:
     return table
 
 
-def check_counts(episodes: pd.DataFrame, column: str) -> tuple[int, int, int, int]:
-    """Settings that raised a check, those it applied to, and the same of records."""
-    if column not in episodes:
-        return 0, 0, 0, 0
-    applies = episodes[episodes[column].notna()]
-    raised = applies[applies[column].astype(bool)]
-    return raised["trial"].nunique(), applies["trial"].nunique(), len(raised), len(applies)
-
-
 def checks_report(episodes: pd.DataFrame, info: str) -> Table:
-    """How many settings and records raised each validity check, of those it applied to; what that says."""
+    """How many settings and records raised each validity check, of those it applied to, and what it means."""
     table = new_table(
         "Validity checks",
         "Settings: those with a record that raised the check, of those that it applied to; records are one a "
@@ -277,29 +274,29 @@ def checks_report(episodes: pd.DataFrame, info: str) -> Table:
 
 def statistics_tables(
     episodes: pd.DataFrame,
-    settings: pd.DataFrame,
+    configurations: pd.DataFrame,
     *,
     title_info: Mapping[str, object] | None = None,
     max_accuracy_drop: float = 0.02,
 ) -> list[Table]:
-    """Frontier, families, comparison at equal distortion, indicators, attackers.
+    """Frontier, defenses, comparison at equal distortion, indicators, attackers.
 
     Args:
         episodes: the records of one study.
-        settings: their ``settings_table``.
-        title_info: what captions say besides data, auxiliary, limit, seeds and device: study, scale.
+        configurations: their ``configuration_table``.
+        title_info: study and scale, for the captions.
         max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
     """
     info = describe(episodes, title_info)
-    tables = [frontier_report(settings, info), family_report(settings, info)]
-    tables += [equal_distortion_report(episodes, settings, info)]
-    tables += [indicators_report(episodes, settings, info, max_accuracy_drop)]
-    return [*tables, attackers_report(episodes, settings, info)]
+    tables = [frontier_report(configurations, info), defense_report(configurations, info)]
+    tables += [equal_distortion_report(episodes, configurations, info)]
+    tables += [indicators_report(episodes, configurations, info, max_accuracy_drop)]
+    return [*tables, attackers_report(episodes, configurations, info)]
 
 
 def print_report(
     episodes: pd.DataFrame,
-    settings: pd.DataFrame,
+    configurations: pd.DataFrame,
     *,
     console: Console,
     title_info: Mapping[str, object] | None = None,
@@ -307,10 +304,13 @@ def print_report(
 ) -> None:
     """Print the tables of :func:`statistics_tables`, then failures and raised checks.
 
-    Args: see there; ``console`` is best at 100 columns or more.
+    Args:
+        console: 100 columns or more are best. The others: see there.
     """
     info = describe(episodes, title_info)
-    tables = statistics_tables(episodes, settings, title_info=title_info, max_accuracy_drop=max_accuracy_drop)
+    tables = statistics_tables(
+        episodes, configurations, title_info=title_info, max_accuracy_drop=max_accuracy_drop
+    )
     if (episodes["status"] == "failed").any():
         tables += [failures_report(episodes, info)]
     for table in [*tables, checks_report(episodes, info)]:

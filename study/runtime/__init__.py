@@ -1,1 +1,1 @@
-"""Towards a person and the system: command line, progress, plain text, signals, scratch folders."""
+"""Command line, progress display, safe text output, signal handling and temporary folders."""

@@ -1,6 +1,7 @@
-"""The console command ``mipoison``: one sub-command for each entry script, loaded when it is named.
+"""The console command ``mipoison``, with one sub-command for each entry script.
 
-``mipoison --help`` and a misspelt sub-command answer at once: nothing heavy is imported before.
+A script is imported only when its sub-command is called, so that ``mipoison --help`` and a misspelt
+sub-command answer at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ COMMANDS = {
     "scaling": "measure how trials scale over simulated nodes",
     "costs": "measure what reading and resuming large studies costs",
 }
-"""Sub-command -> what it does; each is ``study/<name>.py`` with a ``main(arguments)`` that returns the exit
-code."""
+"""Sub-command -> description. Each one is ``study/<name>.py``; its ``main`` returns the exit code."""
 
 
 def usage() -> str:

@@ -1,4 +1,4 @@
-"""How an entry script was called: its name in ``--help`` and in hints, and the exit codes that all share."""
+"""The name by which an entry script was called, for ``--help`` and hints, and the common exit codes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from pathlib import PurePath
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; the work failed; bad input, before any work; interrupted by Ctrl-C."""
+"""Exit codes: success; the work failed; invalid input, found before any work; interrupted by Ctrl-C."""
 
 
 def _installed() -> bool:
-    """Whether this process is the console command ``mipoison`` (not a script of the checkout)."""
+    """Whether this process runs the console command ``mipoison`` rather than a script of the checkout."""
     return PurePath(sys.argv[0]).stem == "mipoison"
 
 
@@ -20,5 +20,5 @@ def program(name: str) -> str:
 
 
 def command(name: str) -> str:
-    """What a person types to run an entry script: ``mipoison report``, or ``python study/report.py``."""
+    """The command line that runs an entry script: ``mipoison report``, or ``python study/report.py``."""
     return f"mipoison {name}" if _installed() else f"python study/{name}.py"

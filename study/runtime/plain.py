@@ -1,7 +1,7 @@
-"""Text from records as data: nothing in it moves a cursor, hides, or becomes markup.
+"""Print text from records safely, without letting it act as escape codes or markup.
 
-Names, errors and versions of a study were written by whoever ran it. A terminal obeys escape codes, Markdown
-headings and fences, a browser and a terminal alike the marks that turn the reading direction around.
+The author of a study controls the names, errors and versions in its records. Unescaped, such text could send
+escape codes to a terminal, add headings and links to Markdown, or reverse the direction of reading.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 
 _HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-"""Unicode's categories of what is not seen: controls, formats (direction marks), private, halves, breaks."""
+"""Unicode categories of invisible characters: control, format (direction marks), private use, surrogates,
+line and paragraph separators."""
 _MARKS = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<![^\W_])_|_(?![^\W_]))")
-"""What Markdown, and the HTML in it, give a meaning to in the middle of a line."""
+"""Characters that have a meaning in the middle of a line of Markdown, or of HTML in it."""
 
 
 def visible(text: object) -> str:
-    """The text with everything that is not seen written out (``\\x1b``, ``\\u202e``); lines and tabs stay."""
+    """The text with invisible characters escaped (``\\x1b``, ``\\u202e``); line breaks and tabs are kept."""
     text = str(text)
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
@@ -32,19 +33,19 @@ def visible(text: object) -> str:
 
 
 def visible_line(text: object, most: int = 2000) -> str:
-    """:func:`visible` text in one line of at most so many characters."""
+    """:func:`visible` text in one line of at most ``most`` characters."""
     line = " ".join(visible(" ".join(str(text).split())).split())
     return line if len(line) <= most else f"{line[: most - 4]} ..."
 
 
 def markdown_text(text: object) -> str:
-    """A line that Markdown shows as it is: no heading, emphasis, link, cell or element."""
+    """One line, escaped so that Markdown renders it literally."""
     line = _MARKS.sub(r"\\\1", visible_line(text))
     return line.replace("://", r"\://").replace("www.", r"www\.").replace("@", r"\@")
 
 
 def fenced(text: str, kind: str = "text") -> str:
-    """A block that Markdown shows as it is; the fence is longer than any run of backticks in it."""
+    """A fenced code block; its fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{kind}\n{visible(text)}\n{fence}"
@@ -54,5 +55,5 @@ NOTHING = "-"
 
 
 def number(value: Any, form: str = ".4f") -> str:
-    """A number in the given format, or a dash where it is missing."""
+    """A number in the given format; a dash if it is missing."""
     return NOTHING if pd.isna(value) else format(float(value), form)

@@ -1,4 +1,4 @@
-"""The live line: trials done and failed, best worst case, hypervolume, time left."""
+"""The progress line: trials done and failed, lowest worst-case accuracy, hypervolume, time left."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rich.text import Text
 from study.runtime.plain import NOTHING, number
 
 BAR = 40
-"""Characters of the bar."""
+"""Width of the bar in characters."""
 
 
 class Progress:
-    """A line that is rewritten in a terminal, and printed once per finished trial elsewhere.
+    """Shows progress: a line that is updated in place in a terminal, one line per finished trial elsewhere.
 
     Args:
-        console: where to.
+        console: where to print.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._total, self._done, self._failed, self._lanes = 0, 0, 0, 1
+        self._total, self._done, self._failed, self._max_concurrent = 0, 0, 0, 1
         self._best: float | None = None
         self._volume: float | None = None
         self._seconds: list[float] = []
@@ -51,7 +51,7 @@ class Progress:
             self._live.stop()
 
     def stage(self, text: str) -> None:
-        """Say what is going on before the trials."""
+        """Start a stage other than the trials, with the text that describes it."""
         self._stage, self._began, self._parts, self._searching = text, time.monotonic(), None, False
         if self._live:
             self._live.refresh()
@@ -59,25 +59,25 @@ class Progress:
             self.console.print(text, highlight=False, soft_wrap=True)
 
     def note(self, text: str, done: int, of: int) -> None:
-        """A stage of several, all of which are timed together."""
+        """Start one of several stages that share one bar and one estimate of the time left."""
         began = self._began if done else time.monotonic()
         self.stage(text)
         self._began = began
         self.part(done, of)
 
     def brief(self, text: str, done: int, of: int) -> None:
-        """As :meth:`note`, of what takes seconds: elsewhere than in a terminal nothing is printed."""
+        """As :meth:`note`, for stages of a few seconds: nothing is printed unless in a terminal."""
         if self._live:
             self.note(text, done, of)
 
     def part(self, done: int, of: int) -> None:
-        """So many parts of the stage are done: a bar and the time left, in a terminal."""
+        """``done`` of ``of`` parts of the stage are finished; a terminal shows a bar and the time left."""
         if self._live and of:
             self._parts = done, of, time.monotonic()
             self._live.refresh()
 
     def _render(self) -> Text:
-        """What a terminal shows now; asked for twice a second: the time left goes on between parts."""
+        """The text in a terminal; rich calls this twice a second, so that the time left counts down."""
         if self._searching:
             return Text(f"{_bar(self._done, self._total)}\n{self.line()}")
         if self._parts is None:
@@ -85,34 +85,39 @@ class Progress:
         done, of, at = self._parts
         so_far = time.monotonic() - self._began
         left = (at - self._began) / done * of - so_far if done else None
-        # A part that takes longer than those before it: no time left would be true.
+        # A part takes longer than the earlier ones suggest: show the time spent instead of an estimate.
         when = f"{so_far:.0f} s so far" if left is not None and left < 0 else time_left(left)
         return Text(f"{self._stage}\n{_bar(done, of)} {done}/{of} | {when}")
 
-    def begin(self, total: int, done: int, failed: int, lanes: int) -> None:
-        """The search begins: trials in all, already done and failed, at once."""
-        self._total, self._done, self._failed, self._lanes = total, done, failed, max(1, lanes)
+    def begin(self, total: int, done: int, failed: int, max_concurrent: int) -> None:
+        """The trials begin: their number, how many are done and failed, how many run at a time."""
+        self._total, self._done, self._failed, self._max_concurrent = (
+            total,
+            done,
+            failed,
+            max(1, max_concurrent),
+        )
         self._searching = True
         self._show()
 
     def finished(self, seconds: float, failed: bool) -> None:
-        """A trial ended after so many seconds."""
+        """A trial finished after this many seconds."""
         self._done += 1
         self._failed += failed
         self._seconds.append(seconds)
 
     def quality(self, best: float | None, hypervolume: float | None) -> None:
-        """Shares: best worst-case attack accuracy of feasible settings, and the frontier's hypervolume."""
+        """Show the lowest worst-case attack accuracy of feasible settings, and the hypervolume (shares)."""
         self._best, self._volume = best, hypervolume
         self._show()
 
     def line(self) -> str:
-        """The line's text; time left: the median trial's times those to come, over the trials at once."""
+        """The text of the line. Time left: median seconds per trial x remaining trials / trials at a time."""
         left = None
         if self._done >= self._total:
             left = 0.0
         elif self._seconds:
-            left = statistics.median(self._seconds) * (self._total - self._done) / self._lanes
+            left = statistics.median(self._seconds) * (self._total - self._done) / self._max_concurrent
         return progress_line(self._done, self._failed, self._total, self._best, self._volume, left)
 
     def _show(self) -> None:
@@ -128,7 +133,7 @@ def _bar(done: int, of: int) -> str:
 
 
 def time_left(seconds: float | None) -> str:
-    """``7 min left``; a dash for what is not known yet."""
+    """A text like ``7 min left``, with a dash for an unknown time."""
     text = NOTHING
     if seconds is not None and math.isfinite(seconds):
         units = ((100, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
@@ -145,7 +150,7 @@ def progress_line(
     hypervolume: float | None,
     seconds_left: float | None,
 ) -> str:
-    """The live line of a study; what is not known yet shows as a dash."""
+    """The progress line of a study, with a dash for each unknown number."""
     best, volume = (number(math.nan if v is None else v, ".3f") for v in (best_worst_accuracy, hypervolume))
     counts = f"{done}/{total} done, {failed} failed"
     quality = f"lowest worst-case attack accuracy {best} | hypervolume {volume}"

@@ -1,9 +1,10 @@
-"""Private folders for what a run needs for itself: Ray's sockets, logs and token, files in the making.
+"""Private temporary folders of a run, for Ray's sockets, logs and token, and for unfinished files.
 
-A process has one folder, ``<base>/m<4 hex digits>``, in a base that no other account may enter:
-``$MIPOISON_RAY_TMP``, or ``mipoison-<uid>`` in the temporary folder. It holds a lock on the file ``owner``
-there as long as it lives, however it ends; so whoever comes next can tell what the killed have left, and
-removes it. Names are short, since the paths of Ray's sockets are limited.
+Each process has one run folder, ``<base>/m<4 hex digits>``. No other account may enter the base, which is
+``$MIPOISON_RAY_TMP``, or ``mipoison-<uid>`` in the system's temporary folder. The process locks the file
+``owner`` in its run folder; the lock ends with the process, even if it is killed. A later run can therefore
+recognise abandoned folders and remove them. Names are short because the length of Ray's socket paths is
+limited.
 """
 
 from __future__ import annotations
@@ -27,41 +28,41 @@ from pathlib import Path
 
 from mipoison.config import ConfigError
 
-NAMED = "MIPOISON_RAY_TMP"
-"""Environment variable: the base, a short path of one's own."""
-WITHIN = "MIPOISON_RUN_FOLDER"
-"""Environment variable: the folder of the driver, for the workers of its local Ray."""
+BASE_VARIABLE = "MIPOISON_RAY_TMP"
+"""Environment variable with the base folder; a short path that no other account uses."""
+DRIVER_VARIABLE = "MIPOISON_RUN_FOLDER"
+"""Environment variable with the driver's run folder, for the workers of its local Ray."""
 OWNER = "owner"
 _RUN = re.compile(r"m[0-9a-f]{4}")
 REMOVAL_S = 2.0
-"""How long what still writes into a folder is waited for when that is removed."""
+"""How long to retry the removal of a folder while other processes still write into it."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that this process holds."""
+    """A run folder that this process has locked."""
 
     path: Path
     lock: int
     pid: int
 
     def remove(self) -> None:
-        """It goes, with all that is in it."""
-        if self.pid != os.getpid():  # inherited by a fork: the parent's
+        """Delete the folder and its content."""
+        if self.pid != os.getpid():  # a fork inherited this object; the folder is the parent's
             return
         _remove(self.path)
         os.close(self.lock)
         if self.path.parent.name == _default_name():
-            _drop(self.path.parent)
+            _remove_base(self.path.parent)
 
 
 _runs: list[Run] = []
-_changing = threading.RLock()
+_runs_lock = threading.RLock()
 
 
 def run_folder() -> Path:
-    """This process's folder, made when it is first asked for; until the process ends or :func:`discard`."""
-    with _changing:
+    """This process's run folder, created on first use; it is removed when the process ends."""
+    with _runs_lock:
         for run in _runs:
             if run.pid == os.getpid() and run.path.is_dir():
                 return run.path
@@ -69,32 +70,32 @@ def run_folder() -> Path:
         return _runs[0].path
 
 
-def discard() -> None:
-    """Remove this process's folder, with all that is in it."""
-    with _changing:
+def remove_run_folder() -> None:
+    """Delete this process's run folder and its content."""
+    with _runs_lock:
         for run in _runs:
             run.remove()
         _runs.clear()
 
 
-atexit.register(discard)
+atexit.register(remove_run_folder)
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[Path]:
-    """This process's folder while a command runs; what killed processes left is removed first."""
+def temporary_run_folder() -> Iterator[Path]:
+    """This process's run folder, removed at the end. Folders that killed processes left are removed first."""
     before = [run.path for run in _runs]
     try:
         yield run_folder()
     finally:
         if not before:
-            discard()
+            remove_run_folder()
 
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
-    """A new folder for a while: in this process's own, or in that of the driver whose worker this is."""
-    given = Path(os.environ.get(WITHIN) or "/nowhere")
+    """A temporary folder inside this process's run folder, or inside the driver's if this is its worker."""
+    given = Path(os.environ.get(DRIVER_VARIABLE) or "/nowhere")
     ours = any(run.pid == os.getpid() for run in _runs)
     place = given if not ours and (given / OWNER).is_file() else run_folder()
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=place, ignore_cleanup_errors=True) as path:
@@ -102,8 +103,8 @@ def scratch_folder(name: str) -> Iterator[str]:
 
 
 def base_folder() -> Path:
-    """Where the base is, links above it resolved: they could lead elsewhere later."""
-    named = os.environ.get(NAMED)
+    """The path of the base folder; links above it are resolved, because they could change later."""
+    named = os.environ.get(BASE_VARIABLE)
     given = os.path.expanduser(named) if named else os.path.join(tempfile.gettempdir(), _default_name())
     path = Path(os.path.abspath(given))
     return Path(os.path.realpath(path.parent)) / path.name
@@ -114,32 +115,32 @@ def _default_name() -> str:
 
 
 def make_run(base: Path) -> Run:
-    """A new locked folder in the base; what the killed have left there goes.
+    """Create and lock a run folder in the base, after removing folders that killed processes left.
 
     Raises:
-        ConfigError: the base is a link, no folder, another account's, or one that accounts share.
+        ConfigError: the base is a link or no folder, or belongs to or is shared with another account.
     """
-    with _alone(base):
-        _sweep(base)
+    with _locked(base):
+        _remove_abandoned(base)
         for _ in range(1000):
             path = base / f"m{secrets.token_hex(2)}"
             try:
                 os.mkdir(path)
             except FileExistsError:
                 continue
-            os.chmod(path, 0o700)  # whatever the umask
+            os.chmod(path, 0o700)  # the umask may have removed more
             lock = os.open(path / OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             os.fchmod(lock, 0o600)
             os.write(lock, f"process {os.getpid()}\n".encode())
-            with contextlib.suppress(OSError):  # no locks there: nobody can lock it to remove it, either
+            with contextlib.suppress(OSError):  # without file locks no other run can remove the folder either
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return Run(path, lock, os.getpid())
     raise ConfigError(f"{base} is full of folders of other runs: remove those that are not in use")
 
 
 @contextlib.contextmanager
-def _alone(base: Path) -> Iterator[None]:
-    """While this process alone adds to the base or removes from it; the base is made or mended."""
+def _locked(base: Path) -> Iterator[None]:
+    """Lock the base, so that no other process changes it; creates it and corrects its mode if necessary."""
     while True:
         held = _open_base(base)
         try:
@@ -149,15 +150,15 @@ def _alone(base: Path) -> Iterator[None]:
                 same = os.path.samestat(os.fstat(held), os.lstat(base))
             except FileNotFoundError:
                 same = False
-            if same:  # else its last user removed it, meanwhile
+            if same:  # otherwise its last user removed it in the meantime: try again
                 yield
                 return
         finally:
             os.close(held)
 
 
-def _drop(base: Path) -> None:
-    """The base goes with the last run in it."""
+def _remove_base(base: Path) -> None:
+    """Remove the base if no run folder is left in it."""
     try:
         held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -169,39 +170,39 @@ def _drop(base: Path) -> None:
 
 
 def _open_base(base: Path) -> int:
-    """A descriptor of the base, which belongs to this account alone: mode 0700."""
-    remedy = f"set {NAMED} to a short path of your own"
+    """A descriptor of the base, which this account owns and no other can enter (mode 0700)."""
+    remedy = f"set {BASE_VARIABLE} to a short path of your own"
     try:
         for missing in [p for p in (base, *base.parents) if not os.path.lexists(p)][::-1]:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(missing, 0o700)
-                os.chmod(missing, 0o700)  # whatever the umask
+                os.chmod(missing, 0o700)  # the umask may have removed more
         found = os.lstat(base)
         if stat.S_ISLNK(found.st_mode):
             raise ConfigError(f"{base} is a link to {os.readlink(base)}: remove it, or {remedy}")
         if not stat.S_ISDIR(found.st_mode):
             raise ConfigError(f"{base} is not a folder: remove it, or {remedy}")
         if found.st_uid != os.getuid():
-            raise ConfigError(f"{base} is somebody else's ({_about(found)}): {remedy}")
+            raise ConfigError(f"{base} belongs to another account ({_mode_and_owner(found)}): {remedy}")
         open_, home = found.st_mode & 0o077, Path(os.path.expanduser("~"))
         if open_ and (found.st_mode & stat.S_ISVTX or home.is_relative_to(base)):
             raise ConfigError(
-                f"{base} ({_about(found)}) has other uses, and would be closed to all other accounts: "
-                f"set {NAMED} to a folder of your own below it"
+                f"{base} ({_mode_and_owner(found)}) is a shared folder or contains your home, and would be "
+                f"closed to all other accounts: set {BASE_VARIABLE} to a folder of your own below it"
             )
         held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         if not os.path.samestat(found, os.fstat(held)):
             os.close(held)
             raise ConfigError(f"{base} was replaced by another one while it was opened: {remedy}")
-        if stat.S_IMODE(found.st_mode) != 0o700:  # an older version's Ray opened it to everybody
+        if stat.S_IMODE(found.st_mode) != 0o700:  # under an older version Ray made it world-readable
             os.fchmod(held, 0o700)
     except OSError as error:
         raise ConfigError(f"{base} cannot be used ({error.strerror}): {remedy}") from error
     return held
 
 
-def _sweep(base: Path) -> None:
-    """Remove the folders of processes that are gone: ours by name, owner and an unlocked ``owner`` file."""
+def _remove_abandoned(base: Path) -> None:
+    """Remove run folders of ended processes: named and owned like ours, with an unlocked ``owner`` file."""
     for entry in os.scandir(base):
         if (
             not _RUN.fullmatch(entry.name)
@@ -211,7 +212,7 @@ def _sweep(base: Path) -> None:
             continue
         try:
             lock = os.open(f"{entry.path}/{OWNER}", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:  # killed before it wrote anything
+        except FileNotFoundError:  # the process was killed before it wrote the file
             with contextlib.suppress(OSError):
                 os.rmdir(entry.path)
             continue
@@ -219,7 +220,7 @@ def _sweep(base: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # its process lives
+        except OSError:  # locked: its process still runs
             continue
         else:
             _remove(Path(entry.path), 0.0)
@@ -228,7 +229,7 @@ def _sweep(base: Path) -> None:
 
 
 def _remove(run: Path, patience_s: float = REMOVAL_S) -> None:
-    """All of it, ``owner`` last: what cannot be removed now is found by the next sweep."""
+    """Delete a run folder, the ``owner`` file last, so that a later run finds what could not be deleted."""
     until = time.monotonic() + patience_s
     while True:
         left = [p for p in run.glob("*") if p.name != OWNER]
@@ -249,39 +250,39 @@ def _remove(run: Path, patience_s: float = REMOVAL_S) -> None:
 
 
 def check_private(path: Path) -> None:
-    """ConfigError unless no other account can enter a folder of ours, or put another one in its place."""
+    """Raise ConfigError if another account can enter or replace this folder."""
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError(
-            f"{path} ({_about(found)}) is open to other accounts, who could run code as you: "
-            f"chmod 700 it, or set {NAMED} to a short path of your own"
+            f"{path} ({_mode_and_owner(found)}) is open to other accounts, who could run code as you: "
+            f"chmod 700 it, or set {BASE_VARIABLE} to a short path of your own"
         )
     check_place(path)
 
 
 def check_secret(path: Path) -> None:
-    """ConfigError unless a file of ours can be neither read nor replaced by another account."""
+    """Raise ConfigError if another account can read or replace this file."""
     try:
         found = os.stat(path)
     except OSError as error:
         raise ConfigError(f"Ray's token {path} cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.getuid()) or found.st_mode & 0o077:
         raise ConfigError(
-            f"Ray's token {path} ({_about(found)}) is open to other accounts, who could run code as you: "
-            "chmod 600 it, and make a new one if others may have read it"
+            f"Ray's token {path} ({_mode_and_owner(found)}) is open to other accounts, who could run code as "
+            "you: chmod 600 it, and make a new one if others may have read it"
         )
     check_place(path)
 
 
 def read_own(path: Path, most: int = 4096) -> str:
-    """A short text file that we or root wrote, in a folder of ours or root's.
+    """Read a short text file that this account or root wrote, in a folder that belongs to one of them.
 
-    The folder itself may be open to everybody, as Ray's is: another account can then remove the file, or put
-    one there, which is its own and refused.
+    Other accounts may be able to write to the folder itself, as Ray makes its folder world-writable. They can
+    then replace the file, but the new file would belong to them and is refused.
 
     Raises:
-        ConfigError: another account wrote it, could write to it, or could put a folder above it in place.
-        OSError: it cannot be opened, or is a link. ValueError: it is no text.
+        ConfigError: another account wrote the file, could write to it, or could replace a folder above it.
+        OSError: the file cannot be opened, or is a link. ValueError: it is not text.
     """
     held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(held, "rb") as file:
@@ -290,10 +291,10 @@ def read_own(path: Path, most: int = 4096) -> str:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             raise ConfigError("not a file, or one of several names")
         if found.st_uid not in (0, os.getuid()) or shared:
-            raise ConfigError(f"{_about(found)}: another account wrote it, or could")
+            raise ConfigError(f"{_mode_and_owner(found)}: another account wrote it, or could")
         for folder in {path.parent, Path(os.path.realpath(path.parent))}:
             if (of := os.lstat(folder)).st_uid not in (0, os.getuid()):
-                raise ConfigError(f"{folder} ({_about(of)}) is another account's")
+                raise ConfigError(f"{folder} ({_mode_and_owner(of)}) is another account's")
         try:
             check_place(path.parent)
         except ConfigError as error:
@@ -302,20 +303,20 @@ def read_own(path: Path, most: int = 4096) -> str:
 
 
 def check_place(path: Path) -> None:
-    """ConfigError where another account can rename a file, or a folder above it, and put its own there."""
+    """Raise ConfigError if another account can replace this path, or a folder above it, by its own."""
     for above in Path(os.path.realpath(path)).parents:
         found = os.stat(above)
         sticky = found.st_mode & stat.S_ISVTX
         writable = found.st_mode & 0o002 or (found.st_mode & 0o020 and not _only_ours(found.st_gid))
         if found.st_uid not in _trusted() or (writable and not sticky):
             raise ConfigError(
-                f"{above} ({_about(found)}) lets other accounts replace {path}: "
-                f"chmod go-w {above}, or set {NAMED} to a short path that is yours alone"
+                f"{above} ({_mode_and_owner(found)}) lets other accounts replace {path}: "
+                f"chmod go-w {above}, or set {BASE_VARIABLE} to a short path that is yours alone"
             )
 
 
 def _trusted() -> set[int]:
-    """Accounts that may own the folders above: root, we, and in a user namespace who has no name there."""
+    """Accounts that may own folders above ours: root, this one, and in a user namespace the overflow id."""
     trusted = {0, os.getuid()}
     with contextlib.suppress(OSError, ValueError):
         if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
@@ -324,7 +325,7 @@ def _trusted() -> set[int]:
 
 
 def _only_ours(gid: int) -> bool:
-    """Whether a group is an account's own (Debian's rule for SSH): its name, and nobody else in it."""
+    """Whether a group is this account's private one: same name, no other members (Debian's SSH rule)."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
         group = grp.getgrgid(gid)
@@ -333,8 +334,8 @@ def _only_ours(gid: int) -> bool:
     return group.gr_name == name and set(group.gr_mem) <= {name}
 
 
-def _about(found: os.stat_result) -> str:
-    """Mode and owner, for a message."""
+def _mode_and_owner(found: os.stat_result) -> str:
+    """Mode and owner of a file, for error messages."""
     try:
         owner = pwd.getpwuid(found.st_uid).pw_name
     except KeyError:

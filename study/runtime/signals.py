@@ -1,8 +1,9 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: batch systems, Kubernetes and spot machines send them.
+"""Signal handling: SIGTERM and SIGHUP end a command as Ctrl-C does.
 
-The first one raises KeyboardInterrupt in the main thread, wherever that is; what follows cleans up. Within
-the next seconds further ones are impatience and change nothing; a later one ends the process at once (what it
-leaves, the next start sweeps, see ``study.runtime.scratch``).
+Batch systems, Kubernetes and spot machines send these signals. The first signal raises KeyboardInterrupt in
+the main thread, and the command cleans up. Further signals are ignored for 30 seconds; after that the next
+one ends the process without cleaning up, and the next run removes its temporary files
+(``study.runtime.scratch``).
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from typing import Any
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 PATIENCE_S = 30.0
-"""So long after the first signal another one is ignored."""
+"""For this many seconds after the first signal, further ones are ignored."""
 
 
 class Interrupts:
-    """What was heard.
+    """The signals that a command has received, and their handler.
 
     Attributes:
-        heard: the first signal, None if there was none.
+        received: the first signal, None if there was none.
     """
 
     def __init__(self) -> None:
-        self.heard: int | None = None
+        self.received: int | None = None
         self._since = 0.0
-        self._swallowed = False
+        self._dropped = False
 
-    def hear(self, number: int, frame: FrameType | None = None) -> None:
-        """The handler. No lock is taken: it may be held where the handler runs."""
-        if self._swallowed:
-            self._swallowed = False
+    def handle(self, number: int, frame: FrameType | None = None) -> None:
+        """The signal handler. It takes no lock, because the interrupted code may hold it."""
+        if self._dropped:
+            self._dropped = False
             raise KeyboardInterrupt
-        if self.heard is None:
-            self.heard, self._since = number, time.monotonic()
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
             if number != signal.SIGINT:
                 _silence_hung_up()
             raise KeyboardInterrupt
@@ -51,10 +52,13 @@ class Interrupts:
                 os.write(2, b"\nended at once, without cleaning up; the next start does that\n")
             os._exit(128 + number)
 
-    def swallowed(self, unraisable: Any) -> None:
-        """Hook of errors that nobody can catch (at a fork, for one): an interrupt comes once more."""
-        if unraisable.exc_type is KeyboardInterrupt and self.heard is not None:
-            self._swallowed = True
+    def on_unraisable(self, unraisable: Any) -> None:
+        """The ``sys.unraisablehook``: repeats an interrupt that was raised where it cannot propagate.
+
+        This happens, for instance, in a callback of ``os.fork``.
+        """
+        if unraisable.exc_type is KeyboardInterrupt and self.received is not None:
+            self._dropped = True
             again = threading.Timer(0.1, self._once_more)
             again.daemon = True
             again.start()
@@ -62,33 +66,34 @@ class Interrupts:
             sys.__unraisablehook__(unraisable)
 
     def _once_more(self) -> None:
-        if self._swallowed and self.heard is not None:
-            os.kill(os.getpid(), self.heard)
+        if self._dropped and self.received is not None:
+            os.kill(os.getpid(), self.received)
 
     @contextlib.contextmanager
-    def prevail(self) -> Iterator[None]:
-        """What fails once a signal was heard is its doing: KeyboardInterrupt in place of the error.
+    def override_errors(self) -> Iterator[None]:
+        """Replace an exception by KeyboardInterrupt if a signal was received before.
 
-        A signal to a whole group of processes (Slurm's) ends Ray in the moment in which we clean up.
+        A signal to the whole process group (as Slurm sends) also ends Ray, whose errors then disturb the
+        clean-up.
         """
         try:
             yield
         except Exception as error:
-            if self.heard is None:
+            if self.received is None:
                 raise
             raise KeyboardInterrupt from error
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells say it: whoever started the command can tell them apart."""
-        return 128 + (self.heard or signal.SIGINT)
+        """128 + the signal's number, as shells report it."""
+        return 128 + (self.received or signal.SIGINT)
 
     @property
-    def what(self) -> str:
-        """For the message: what ended the command."""
-        if self.heard in (None, signal.SIGINT):
+    def reason(self) -> str:
+        """What ended the command, for a message."""
+        if self.received in (None, signal.SIGINT):
             return "interrupted"
-        return f"ended by {signal.Signals(self.heard).name}"
+        return f"ended by {signal.Signals(self.received).name}"
 
 
 _current: list[Interrupts] = []
@@ -96,33 +101,33 @@ _current: list[Interrupts] = []
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt inside; the handlers from before come back after it.
+    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; the previous handlers are restored at the end.
 
-    A signal that is ignored from the start (``nohup``) stays so. In another thread than the main one nothing
-    changes: Python hears signals in that one alone.
+    A signal that is ignored from the start (``nohup``) stays ignored. Outside the main thread this does
+    nothing, because Python handles signals only there.
     """
-    heard = Interrupts()
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield heard
+        yield interrupts
         return
     before = {n: signal.getsignal(n) for n in NUMBERS if signal.getsignal(n) != signal.SIG_IGN}
     for number in before:
-        signal.signal(number, heard.hear)
-    hook, sys.unraisablehook = sys.unraisablehook, heard.swallowed
-    _current.append(heard)
+        signal.signal(number, interrupts.handle)
+    hook, sys.unraisablehook = sys.unraisablehook, interrupts.on_unraisable
+    _current.append(interrupts)
     try:
-        yield heard
+        yield interrupts
     finally:
-        heard._swallowed = False
-        _current.remove(heard)
+        interrupts._dropped = False
+        _current.remove(interrupts)
         sys.unraisablehook = hook
         _put_back(before)
 
 
-def hear_early() -> None:
-    """For the first lines of a script: a signal ends it in one line while the rest is still being imported.
+def exit_on_signal() -> None:
+    """Let a signal end the process with one line of text. Scripts call it before their imports.
 
-    Nothing has been begun, so that nothing is cleaned up; an exception would pass through half-made modules.
+    Nothing needs cleaning up at that time, and KeyboardInterrupt would leave half-imported modules.
     """
     for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -137,13 +142,13 @@ def _end_now(number: int, frame: FrameType | None = None) -> None:
 
 
 def as_command(main: Callable[[], int]) -> int:
-    """A script's main, whose process then ends: signals that come after it change nothing any more."""
+    """Run a script's main function and ignore signals after it, while the process ends."""
     ending = Interrupts()
-    ending.heard, ending._since = signal.SIGINT, math.inf
+    ending.received, ending._since = signal.SIGINT, math.inf
     for number in NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, ending.hear)
-    atexit.register(_ignore)  # Python puts the system's handlers back before it is gone
+            signal.signal(number, ending.handle)
+    atexit.register(_ignore)  # Python restores the default handlers shortly before it exits
     try:
         return main()
     finally:
@@ -151,10 +156,10 @@ def as_command(main: Callable[[], int]) -> int:
 
 
 @contextlib.contextmanager
-def own_handlers() -> Iterator[None]:
-    """Around the start of Ray, which puts a handler of its own for SIGTERM in place: ours come back after it.
+def keep_handlers() -> Iterator[None]:
+    """Restore our signal handlers after the start of Ray, which installs its own for SIGTERM.
 
-    A SIGTERM that meets Ray's, which exits, is heard as any other.
+    A SIGTERM that Ray's handler receives in between, and answers with SystemExit, is handled as any other.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -162,26 +167,26 @@ def own_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in NUMBERS}
     try:
         yield
-        check()
+        raise_if_interrupted()
     except SystemExit as error:
         _put_back(before)
         if not _current or error.code != signal.SIGTERM:
             raise
         with contextlib.suppress(KeyboardInterrupt):
-            _current[-1].hear(signal.SIGTERM)
+            _current[-1].handle(signal.SIGTERM)
         raise KeyboardInterrupt from error
     finally:
         _put_back(before)
 
 
-def check() -> None:
-    """KeyboardInterrupt if a signal was heard: somebody's clean-up code may have swallowed the first one."""
-    if _current and _current[-1].heard is not None:
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if a signal was received: other code may have caught the first one."""
+    if _current and _current[-1].received is not None:
         raise KeyboardInterrupt
 
 
-def interrupt() -> None:
-    """Interrupt the main thread from another one, also where Ctrl-C is ignored (a job in the background)."""
+def interrupt_main_thread() -> None:
+    """Interrupt the main thread from another one, even if SIGINT is ignored (as in a background job)."""
     number: int = next((n for n in NUMBERS if callable(signal.getsignal(n))), signal.SIGINT)
     os.kill(os.getpid(), number)
 
@@ -198,7 +203,7 @@ def _put_back(handlers: dict[int, Any]) -> None:
 
 
 def _silence_hung_up() -> None:
-    """Where the terminal is gone, writing to it would be an error in the middle of cleaning up."""
+    """Redirect output to /dev/null if the terminal is gone: writing would raise during the clean-up."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")

@@ -1,4 +1,4 @@
-"""Which setting is tried next: the knobs as a search space, the sampler, pruning of dominated trials."""
+"""The search for settings: the search space of knobs, the sampler, and pruning of dominated trials."""
 
 from mipoison._moved import forward
 

@@ -1,4 +1,4 @@
-"""The multi-objective search: an Optuna study over the space, asked for settings and told objectives."""
+"""The multi-objective search: an Optuna study over the defenses' knobs, used through ask and tell."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     o.column: "maximize" if o.maximise else "minimize" for o in OBJECTIVES
 }
 CONSTRAINT = "accuracy_drop"
-"""Told to Optuna as the drop minus its limit: above zero violates."""
-
+"""Optuna gets the drop minus its limit; a positive value violates the constraint."""
 
 POPULATION = 20
 """Trials of one generation of NSGA-II."""
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """``tpe``, ``nsga2`` or ``random``."""
+    """The Optuna sampler with this name (a key of :data:`SAMPLERS`)."""
     choose("sampler", name, SAMPLERS)
     return SAMPLERS[name](seed)
 
@@ -49,7 +48,7 @@ SAMPLERS = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
 
 @dataclass(frozen=True)
 class Proposal:
-    """A setting to be evaluated: the Optuna trial's number, the defense's name and its configuration."""
+    """A setting to evaluate: the number of its Optuna trial, the defense's name and its configuration."""
 
     number: int
     defense: str
@@ -57,12 +56,12 @@ class Proposal:
 
 
 class Search:
-    """Ask for settings, tell objectives.
+    """The Optuna study of a search: suggests settings and learns from their outcomes.
 
     Args:
-        families: the defense families searched.
-        sampler: a name of SAMPLERS. seed: of the sampler; a resumed search must use another one, or it would
-            repeat its suggestions.
+        families: the defense families to search.
+        sampler: a key of SAMPLERS. seed: the sampler's seed; a resumed search must use another one, or it
+            would repeat its suggestions.
         max_accuracy_drop: settings that cost more model accuracy than this are infeasible.
     """
 
@@ -76,12 +75,13 @@ class Search:
             self.study = optuna.create_study(
                 directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed)
             )
-        self._open: dict[int, optuna.Trial] = {}
-        # A genetic algorithm crosses what all parents have: in the conditional space, the family alone.
+        self._asked: dict[int, optuna.Trial] = {}
+        # NSGA-II recombines only parameters that all parents have. In the conditional space that is only the
+        # family, so NSGA-II searches a flat space with the knobs of all families.
         self._flat = space.flat_distributions(families) if sampler == "nsga2" else None
 
-    def start_with(self, points: list[dict[str, Any]]) -> None:
-        """Queue points of the space; they are asked before anything is sampled."""
+    def enqueue(self, points: list[dict[str, Any]]) -> None:
+        """Queue points of the space; :meth:`ask` returns them before it samples."""
         for point in points:
             self.study.enqueue_trial(point, skip_if_exists=True)
 
@@ -89,16 +89,16 @@ class Search:
         """The next setting."""
         trial = self.study.ask(self._flat)
         defense, config = space.suggest(trial, self.families)
-        self._open[trial.number] = trial
+        self._asked[trial.number] = trial
         return Proposal(trial.number, defense, config)
 
     def tell(self, number: int, outcome: Mapping[str, float | None] | None) -> bool:
-        """Report a setting's outcome; a missing or non-finite objective is a failure, never a number.
+        """Report a setting's outcome. With a missing or non-finite objective the Optuna trial fails.
 
         Returns:
-            Whether the outcome counted.
+            Whether Optuna received objectives.
         """
-        trial = self._open.pop(number)
+        trial = self._asked.pop(number)
         values = self._values(outcome)
         if values is None:
             self.study.tell(trial, state=TrialState.FAIL)
@@ -110,7 +110,7 @@ class Search:
     def add_finished(
         self, defense: str, knobs: Mapping[str, Any], outcome: Mapping[str, float | None]
     ) -> bool:
-        """Teach the search a setting that was evaluated before (a resumed study)."""
+        """Add a setting that an earlier run evaluated; returns whether it could be added."""
         values = self._values(outcome)
         if values is None or defense not in self.families:
             return False
@@ -124,7 +124,7 @@ class Search:
                 distributions=self._flat or space.distributions(self.families, defense),
                 values=values,
                 constraints={CONSTRAINT: self._violation(outcome)},
-                # NSGA-II takes parents only from trials that belong to a generation.
+                # NSGA-II selects parents only among trials that have a generation.
                 system_attrs={"NSGAIISampler:generation": self._generation()},
             )
         except ValueError:  # a setting outside today's space
@@ -133,7 +133,7 @@ class Search:
         return True
 
     def _generation(self) -> int:
-        known = self.study.get_trials(deepcopy=False)  # a copy of them all for each would be quadratic
+        known = self.study.get_trials(deepcopy=False)  # copying all trials for each one would be quadratic
         return len(known) // POPULATION
 
     def _violation(self, outcome: Mapping[str, float | None]) -> float:

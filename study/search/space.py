@@ -1,4 +1,4 @@
-"""The search space: defense family first, then that family's own knobs, as their files declare them."""
+"""The search space: first the defense family, then the knobs that the family's config declares."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FAMILY = "defense"
 
 
 def searchable() -> list[str]:
-    """Families with at least one knob; the anchors are evaluated anyway."""
+    """The families with at least one knob, without the anchors, which every study evaluates."""
     return [name for name, cls in DEFENSES.items() if cls.KNOBS and name not in ANCHORS]
 
 
 def distribution(knob: Knob) -> optuna.distributions.BaseDistribution:
-    """Optuna's form of a knob's range."""
+    """A knob's range as an Optuna distribution."""
     if knob.choices is not None:
         return optuna.distributions.CategoricalDistribution(knob.choices)
     assert knob.low is not None
@@ -30,18 +30,18 @@ def distribution(knob: Knob) -> optuna.distributions.BaseDistribution:
 
 
 def distributions(families: list[str], family: str) -> dict[str, optuna.distributions.BaseDistribution]:
-    """All distributions that a setting of one family is drawn from; names are ``<family>.<knob>``."""
+    """The distributions of a setting of one family; knobs are named ``<family>.<knob>``."""
     own = {f"{family}.{name}": distribution(knob) for name, knob in DEFENSES[family].KNOBS.items()}
     return {FAMILY: optuna.distributions.CategoricalDistribution(families), **own}
 
 
 def flat_distributions(families: list[str]) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Every family's knobs at once, for samplers that recombine whole points; a setting uses its own."""
+    """The knobs of all families, for samplers that need a flat space; a setting uses its family's only."""
     return {name: d for family in families for name, d in distributions(families, family).items()}
 
 
 def suggest(trial: optuna.Trial, families: list[str]) -> tuple[str, Config]:
-    """Draw a setting: the define-by-run space."""
+    """Draw a setting from the conditional (define-by-run) space."""
     family = trial.suggest_categorical(FAMILY, families)
     knobs = {name: _draw(trial, f"{family}.{name}", knob) for name, knob in DEFENSES[family].KNOBS.items()}
     return family, DEFENSES[family](**knobs)
@@ -58,37 +58,37 @@ def _draw(trial: optuna.Trial, name: str, knob: Knob) -> Plain | None:
 
 
 def parameters(family: str, knobs: Mapping[str, Plain | None]) -> dict[str, Any]:
-    """A setting's point in the space (inverse of :func:`suggest`); knobs outside the space are left out."""
+    """A setting's parameters in the space (inverse of :func:`suggest`), without knobs outside the space."""
     return {
         FAMILY: family,
         **{f"{family}.{name}": knobs[name] for name in DEFENSES[family].KNOBS if name in knobs},
     }
 
 
-def can_ask(families: list[str], family: str, knobs: Mapping[str, Plain | None]) -> bool:
-    """Whether a setting may be queued: a family that is searched, and of each choice one that there is.
+def can_enqueue(families: list[str], family: str, knobs: Mapping[str, Plain | None]) -> bool:
+    """Whether a setting may be queued: its family is searched, and every choice is a valid one.
 
-    Numbers may lie outside their ranges, as starting points do, but where only their logarithm counts.
+    Numbers may lie outside their ranges, as starting points do, but those on a log scale must be positive.
     """
     return family in families and all(
-        _can_ask(knob, knobs[name]) for name, knob in DEFENSES[family].KNOBS.items() if name in knobs
+        _can_enqueue(knob, knobs[name]) for name, knob in DEFENSES[family].KNOBS.items() if name in knobs
     )
 
 
-def _can_ask(knob: Knob, value: Plain | None) -> bool:
+def _can_enqueue(knob: Knob, value: Plain | None) -> bool:
     if knob.choices is not None:
         return value in knob.choices
     return isinstance(value, int | float) and (value > 0 or not knob.log)
 
 
 def flat_parameters(family: str, knobs: Mapping[str, Plain | None], families: list[str]) -> dict[str, Any]:
-    """A setting's point in the flat space: knobs of the other families at their defaults."""
+    """A setting's parameters in the flat space, with the other families' knobs at their defaults."""
     others = {k: v for f in families for k, v in parameters(f, DEFENSES[f]().flat()).items()}
     return others | parameters(family, knobs)
 
 
 def starting_points(families: list[str]) -> list[dict[str, Any]]:
-    """What each family wants tried first: the first start of each, then the second of each, and so on."""
+    """The starting points that the families declare: the first one of each, then the second, and so on."""
     longest = max((len(DEFENSES[f].STARTS) for f in families), default=0)
     return [
         parameters(family, DEFENSES[family].from_flat(dict(DEFENSES[family].STARTS[i])).flat())

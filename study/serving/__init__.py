@@ -1,1 +1,1 @@
-"""The served classifier: requests judged and parsed, answered on Ray Serve, bounded in what they may cost."""
+"""The HTTP server of a protected classifier: bounded, validated requests; replicas on Ray Serve."""

@@ -1,7 +1,7 @@
-"""PNG and JPEG files of strangers: told by their first bytes, stripped before a decoder sees them.
+"""Strips untrusted PNG and JPEG files to their image before a decoder reads them.
 
-A decoder reads everything that a file may carry beside its pixels: compressed text and colour profiles that
-unpack to megabytes, thousands of empty chunks, further frames. None of it is part of the image.
+A decoder reads everything in a file: compressed text and colour profiles that unpack to megabytes, thousands
+of empty chunks, further frames. None of that is needed for the image.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ MAX_PARTS = 128
 MAX_SCANS = 64
 """Most scans of a JPEG: a progressive one has about ten, and every scan passes over all of the image."""
 FEW_SCANS = 16
-"""Scans that a JPEG of any size may have."""
+"""Scans that a JPEG may have whatever its size."""
 MAX_SCANNED = 2**24
-"""Beyond those, most pixels of all scans together."""
+"""With more scans than that, most pixels of all scans together."""
 _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf")
-"""Chunks, in their order before IDAT, that say what the pixels are and which way is up."""
+"""Chunks that are kept, in their order before IDAT: they give the pixels' format and the orientation."""
 _ANIMATION = b"acTL"
 _SCAN = b"\xff\xda"
 _WITHOUT_LENGTH = frozenset([*range(0xC0), *range(0xD0, 0xDA)])
-"""Markers of a JPEG that no length follows, or that nothing defines: none belongs before the first scan."""
+"""Markers of a JPEG without a length, or undefined ones: none may come before the first scan."""
 
 
 class ContainerError(ValueError):
-    """Not a file of this kind, or one of more parts than a picture has. The message is one line."""
+    """A file is not a valid PNG or JPEG, or has more parts than allowed. The message is one line."""
 
 
-def bare(body: bytes, max_pixels: int) -> tuple[str, bytes]:
-    """Pillow's name for the format, and the file with nothing in it but what its one image needs.
+def stripped(body: bytes, max_pixels: int) -> tuple[str, bytes]:
+    """Return Pillow's name of the format, and the file reduced to what its image needs.
 
     Args:
-        max_pixels: of an image that will be decoded; the caller refuses larger ones.
+        max_pixels: pixels of the largest image that the caller will decode.
 
     Raises:
-        ContainerError: neither PNG nor JPEG, damaged, animated, or of too many parts.
+        ContainerError: neither PNG nor JPEG, damaged, animated, or with too many parts.
     """
     if body.startswith(PNG):
-        return "PNG", _bare_png(body)
+        return "PNG", _stripped_png(body)
     if body.startswith(JPEG):
         _count_scans(body, max_pixels)
         _count_segments(body)
@@ -49,7 +49,7 @@ def bare(body: bytes, max_pixels: int) -> tuple[str, bytes]:
     raise ContainerError("neither a PNG nor a JPEG file by its first bytes")
 
 
-def _bare_png(body: bytes) -> bytes:
+def _stripped_png(body: bytes) -> bytes:
     kept: dict[bytes, bytes] = {}
     data: list[bytes] = []
     at = len(PNG)
@@ -96,10 +96,10 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _count_scans(body: bytes, max_pixels: int) -> None:
-    """Whether the scans of a JPEG are few enough, wherever a decoder may find them.
+    """Raise ContainerError if a JPEG has too many scans, wherever a decoder may find them.
 
-    Its two bytes are counted in the whole file: every scan begins with them, however a decoder takes what
-    stands before it, and compressed data never hold them.
+    The scan marker's two bytes are counted in the whole file: every scan begins with them, and compressed
+    data never contain them.
     """
     most = max(FEW_SCANS, min(MAX_SCANS, MAX_SCANNED // max_pixels))
     if body.count(_SCAN) > most:
@@ -107,7 +107,7 @@ def _count_scans(body: bytes, max_pixels: int) -> None:
 
 
 def _count_segments(body: bytes) -> None:
-    """Whether a JPEG's segments before its first scan are few enough to be read one by one."""
+    """Raise ContainerError if a JPEG has too many or damaged segments before its first scan."""
     at = 2
     for _ in range(MAX_PARTS):
         if body[at : at + 1] != b"\xff" or at + 4 > len(body):

@@ -1,8 +1,7 @@
-"""The protected classifier as a Ray Serve deployment: several requests' images in, released vectors out.
+"""The protected classifier as a Ray Serve deployment: images of several requests in, released vectors out.
 
-Imported after ``study.executors.environment`` has set Ray's environment. HTTP ends before it, in
-``study.serving.front``. Shape
-suffixes: N images, K classes, CHW image.
+Import it after ``study.executors.environment`` has set Ray's environment. ``study.serving.http_server``
+handles HTTP and calls it. Shape suffixes: N images, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ray.serve.schema import ReplicaState
 from mipoison.serving.unit import load_unit
 from mipoison.serving.wrap import ProtectedClassifier
 from mipoison.victims.own import load_victim
-from study.serving.lanes import Answer
+from study.serving.batch_queue import Answer
 from study.serving.request_parsing import RequestError
 
 SECRET_VARIABLE = "MIPOISON_SECRET"
@@ -33,7 +32,7 @@ SECRET_VARIABLE = "MIPOISON_SECRET"
 
 @dataclass(frozen=True)
 class Served:
-    """What is served, as plain values; the secret is read from the environment where it is needed.
+    """What a replica loads, as plain values. It reads the secret from the environment.
 
     Attributes:
         unit: folder. victim, victim_state: see ``mipoison.victims.own``. device: None for the GPU if there is
@@ -48,10 +47,10 @@ class Served:
     threads: int
 
     def load(self) -> ProtectedClassifier:
-        """The protected classifier.
+        """Load the protected classifier.
 
         Raises:
-            ConfigError: unit, classifier or secret that cannot be used.
+            ConfigError: unit, classifier or secret cannot be used.
         """
         unit = load_unit(self.unit, device=self.device)
         return unit.wrap(load_victim(self.victim, self.victim_state), secret=os.environ.get(SECRET_VARIABLE))
@@ -59,55 +58,58 @@ class Served:
 
 @serve.deployment(max_ongoing_requests=2)
 class Endpoint:
-    """One copy of the classifier."""
+    """One replica of the protected classifier."""
 
     def __init__(self, served: Served) -> None:
         keep_to_loopback()
         torch.set_num_threads(served.threads)
         self.protected = served.load()
         gc.collect()
-        gc.freeze()  # as in study.serving.front
-        self.one_at_a_time = threading.Lock()  # a user's module need not bear two callers
+        gc.freeze()  # as in study.serving.http_server
+        self.one_at_a_time = threading.Lock()  # a user's module need not be thread-safe
 
     def release(self, requests: list[np.ndarray]) -> list[np.ndarray]:
-        """Several requests' released vectors; none depends on the others."""
+        """The released vectors of several requests. No request affects another's."""
         with self.one_at_a_time:
-            # Copies: arrays that come out of Ray's memory cannot be written to, and torch warns of that.
+            # Copies: arrays in Ray's object store are read-only, and torch warns of that.
             answers = self.protected.answer([torch.from_numpy(x_NCHW.copy()) for x_NCHW in requests])
         return [c_NK.cpu().numpy() for c_NK in answers]
 
 
-def answering(handle: DeploymentHandle) -> Answer:
-    """What gives released vectors for several requests' images, through Ray Serve."""
+def answer_through(handle: DeploymentHandle) -> Answer:
+    """A function that has a Ray Serve replica release vectors for the images of several requests."""
 
     async def answer(requests: list[np.ndarray]) -> list[np.ndarray]:
         try:
             return await handle.release.remote(requests)
         except (RayActorError, DeploymentUnavailableError, BackPressureError) as error:
-            raise RequestError(503, "no copy of the classifier is there; try again in a second") from error
+            raise RequestError(
+                503, "no replica of the classifier is running; try again in a second"
+            ) from error
 
     return answer
 
 
-def fault(app: str) -> str:
-    """What is wrong with a Ray Serve application: '' while at least one copy of the classifier runs."""
+def fault_of(app: str) -> str:
+    """What is wrong with a Ray Serve application; '' while at least one replica runs."""
     application = serve.status().applications.get(app)
     if application is None:
         return "the classifier is not loaded"
     for deployment in application.deployments.values():
         if not deployment.replica_states.get(ReplicaState.RUNNING, 0):
-            return "no copy of the classifier runs"
+            return "no replica of the classifier is running"
     return ""
 
 
 def keep_to_loopback() -> bool:
-    """Have Ray Serve's gRPC server of this process listen on 127.0.0.1, where Ray hard-codes all interfaces.
+    """Make Ray Serve's gRPC server in this process listen on 127.0.0.1 instead of all interfaces.
 
-    Called in a replica before Ray starts that server. There is no setting for it: the function of Ray's own
-    that opens the port is wrapped. ``study.serving.listeners`` looks afterwards whether that helped.
+    A replica calls this before Ray starts that server. Ray has no setting for it, so Ray's function that
+    opens the port is wrapped. ``study.serving.listeners`` checks afterwards on which addresses processes
+    listen.
 
     Returns:
-        False where this version of Ray opens the port in another way; the start of the server then says so.
+        False if this version of Ray opens the port in another way; ``study/serve.py`` then warns of it.
     """
     try:
         replica: Any = importlib.import_module("ray.serve._private.replica")

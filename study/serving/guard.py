@@ -1,6 +1,6 @@
-"""Connections of strangers: how many, how long, and how much before a request's headers are complete.
+"""Bounds untrusted connections: their number, their idle time, and the size of a request's headers.
 
-uvicorn bounds none of it: a client may send headers for ever, or nothing at all.
+uvicorn bounds none of these: a client may send headers for ever, or nothing at all.
 """
 
 from __future__ import annotations
@@ -12,71 +12,73 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_S = 10.0
-"""How long a request's line and headers may take, and how long a connection may be silent."""
+"""How long a request's headers may take to arrive, and how long a connection may be idle."""
 MAX_HEAD_BYTES = 32 * 2**10
 MAX_HEADERS = 100
 MAX_PIPELINED = 4
 """Requests that a client may send before the first is answered."""
 FREE_CHUNKS = 64
 CHUNK_BYTES = 256
-"""Bytes that a body's chunks have on average, but for the first ``FREE_CHUNKS``: each costs a call."""
+"""Least mean size of a body's chunks after the first ``FREE_CHUNKS``: each chunk costs a call."""
 REFUSAL_S = 0.25
-"""After how long what is no HTTP is answered: who sends nothing else must not crowd out the others."""
+"""Delay before data that are not HTTP are answered, so that a flood of them leaves time for others."""
 TAKE_S = 10.0
 TAKE_BYTES = 16 * 2**10
-"""A client takes as many bytes of its answer in that time, or the rest."""
+"""Within ``TAKE_S`` a client must read this many bytes of its answer, or the rest."""
 PROBE_S = 0.1
-"""After how long who has ended its own side of the connection is looked for; every further time takes twice
-as long."""
+"""Delay before the first check whether a client that closed its sending side is still there; doubled each
+time."""
 _SLICE = 16 * 2**10
-"""Bytes that are looked at in one go."""
+"""Bytes that are parsed at a time."""
 
 
 class Connections:
-    """All open connections. At the bound, a new one takes the place of the one that has waited longest for
-    its own client: so idle ones, however many, keep nobody out.
+    """All open connections.
+
+    When there are too many, a new connection replaces the one that has been idle for longest, so that idle
+    connections cannot keep other clients out.
 
     Attributes:
-        most: bound on their number; half of the files that this process may open, at most 1024.
-        waiting: those that nothing happens on before their clients send or read something.
+        most: bound of their number: half of the files that this process may open, at most 1024.
+        waiting: idle connections, on which nothing happens before the client sends or reads something.
     """
 
     def __init__(self) -> None:
         self.most = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        self.waiting: dict[GuardedProtocol, None] = {}  # ordered: who has waited longest comes first
+        self.waiting: dict[GuardedProtocol, None] = {}  # ordered: longest idle first
         self.open = 0
 
     def came(self, protocol: GuardedProtocol) -> None:
-        """A new connection."""
+        """Register a new connection."""
         self.open += 1
         if self.open > self.most:
             if self.waiting:
                 oldest = next(iter(self.waiting))
                 self.waiting.pop(oldest)
                 oldest.transport.abort()
-            else:  # all are at work for their clients
+            else:  # all others are being served
                 protocol.transport.abort()
                 return
         self.waiting[protocol] = None
 
     def went(self, protocol: GuardedProtocol) -> None:
-        """A connection ended."""
+        """Remove a connection that ended."""
         self.open -= 1
         self.waiting.pop(protocol, None)
 
 
 def guarded(connections: Connections) -> type[GuardedProtocol]:
-    """The protocol of one server, for uvicorn's ``http`` setting."""
+    """A protocol class bound to these connections, for uvicorn's ``http`` setting."""
     return type("Guarded", (GuardedProtocol,), {"guard": connections})
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with bounds on what comes before a request is handed on."""
+    """uvicorn's HTTP/1.1 protocol with bounds on all that happens before and after the application runs."""
 
     guard: Connections
     _timer: asyncio.TimerHandle | None = None
     _taking: asyncio.TimerHandle | None = None
-    _answering: RequestResponseCycle | None = None  # uvicorn's own cycle is the one that came last
+    _answering: RequestResponseCycle | None = None  # uvicorn keeps only the latest request's cycle
     _head = 0
     _in_head = True
     _refused = _ended = _lost = False
@@ -90,10 +92,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._unwatch()
-        self._take_in_peace()
+        self._stop_watching_reads()
         self.guard.went(self)
         for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:  # uvicorn tells the last one alone
+            if cycle is not None and not cycle.response_complete:  # uvicorn notifies only the latest
                 cycle.disconnected = True
                 cycle.message_event.set()
         super().connection_lost(exc)
@@ -117,19 +119,21 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as offered:
                 if not self._offers_upgrade():
-                    return  # CONNECT: what follows is nothing to us
+                    return  # CONNECT: ignore what follows
                 data = self._plain_head() + data[offered.args[0] :]
             except httptools.HttpParserError:
                 self.send_400_response("Invalid HTTP request received.")
                 return
 
     def _offers_upgrade(self) -> bool:
-        """Whether this request may be answered in another protocol. It never is: its body is HTTP/1.1's."""
+        """Whether the request offers to switch protocols. The offer is ignored: its body is HTTP/1.1."""
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
     def _plain_head(self) -> bytes:
-        """The request's head without its offer, for a new parser: this one takes what follows for the other
-        protocol."""
+        """The request's head without the upgrade header, for a new parser.
+
+        The old parser treats all that follows as the other protocol.
+        """
         lines = [
             b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         ]
@@ -139,17 +143,17 @@ class GuardedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Who has ended its own side may still read: a request that came as a whole is answered."""
+        """A client that closed its sending side may still read: a complete request is answered."""
         if not self._ended and not self._refused:
             cycle = self._answering
             if cycle is None or cycle.more_body or cycle.response_complete:
-                return False  # closes
+                return False  # uvicorn closes the connection
             self._ended = True
             self.loop.call_later(PROBE_S, self._probe, PROBE_S)
         return True
 
     def _probe(self, after: float) -> None:
-        """Who went away looks the same until something is sent: an interim answer, that clients skip."""
+        """Send an interim response, which clients skip, to detect whether the client has disconnected."""
         cycle = self._answering
         if self._lost or self.transport.is_closing() or cycle is None:
             return
@@ -165,11 +169,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         if len(self.headers) > MAX_HEADERS:
-            raise ValueError("too many headers")  # httptools turns it into an answer of 400
+            raise ValueError("too many headers")  # httptools turns it into status 400
 
     def on_headers_complete(self) -> None:
         if self._offers_upgrade():
-            return  # it comes again without the offer
+            return  # it is parsed again without the offer
         self._in_head = False
         self._unwatch()
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -196,12 +200,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._answering = self.pipeline[-1][0] if self.pipeline else None
         if self._ended and (self._answering is None or self._answering.more_body):
-            self.transport.close()  # nothing more will come
+            self.transport.close()  # no further request will arrive
         if self._answering is None and not self.transport.is_closing():
-            self._watch()  # not uvicorn's timer alone: any byte stops that one
+            self._watch()  # uvicorn's own timer is stopped by any byte
         super().on_response_complete()
         self._settle()
-        self._see_it_taken()
+        self._watch_reads()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -212,7 +216,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._settle()
 
     def _settle(self) -> None:
-        """Whose turn it is: ours while a whole request is without an answer, if its client takes answers."""
+        """Update whether the connection is idle: it is not while a complete request is being answered."""
         cycle = self._answering
         ours = cycle is not None and not cycle.more_body and not cycle.response_complete
         if self._lost or (ours and not self.flow.write_paused and not self.transport.is_closing()):
@@ -220,23 +224,23 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.guard.waiting.setdefault(self)
 
-    def _see_it_taken(self, before: int | None = None) -> None:
-        """End a connection, closing or not, whose client does not read what was sent to it."""
-        self._take_in_peace()
+    def _watch_reads(self, before: int | None = None) -> None:
+        """Abort a connection, closing or not, whose client does not read its answer fast enough."""
+        self._stop_watching_reads()
         left = 0 if self._lost else self.transport.get_write_buffer_size()
         if before is not None and left > max(0, before - TAKE_BYTES):
             self.transport.abort()
         elif left:
-            self._taking = self.loop.call_later(TAKE_S, self._see_it_taken, left)
+            self._taking = self.loop.call_later(TAKE_S, self._watch_reads, left)
 
-    def _take_in_peace(self) -> None:
+    def _stop_watching_reads(self) -> None:
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()  # not in the middle of an answer
+            self.transport.close()  # never inside another answer
             self._let_go()
         elif not self._refused:
             self._refused = True
@@ -250,7 +254,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _let_go(self) -> None:
         self._settle()
-        self._see_it_taken()
+        self._watch_reads()
 
     def _refuse(self) -> None:
         self.send_400_response(f"more than {MAX_HEAD_BYTES} bytes of headers")

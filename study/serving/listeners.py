@@ -1,4 +1,4 @@
-"""Which TCP ports a process and its descendants listen on, from Linux's ``/proc``."""
+"""Lists the TCP ports on which a process and its descendants listen, from Linux's ``/proc``."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Listener:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether other machines cannot reach it."""
+        """Whether only this machine can reach it."""
         found = ipaddress.ip_address(self.address)
         mapped = getattr(found, "ipv4_mapped", None)
         return (mapped or found).is_loopback
 
 
 def listeners(pid: int) -> list[Listener]:
-    """Listening TCP sockets of a process and all its descendants; empty where there is no ``/proc``."""
+    """Listening TCP sockets of a process and all its descendants; empty without ``/proc``."""
     sockets = _sockets()
     found = set()
-    for member in family(pid):
+    for member in process_tree(pid):
         with contextlib.suppress(OSError):  # it ended
             command = (_PROC / str(member) / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
             name = command.rpartition("/")[2]  # not comm: that is cut after 15 characters
@@ -48,22 +48,22 @@ def listeners(pid: int) -> list[Listener]:
     return sorted(found)
 
 
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+def process_tree(pid: int) -> list[int]:
+    """The ids of a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for folder in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it ended
-            # The name stands in brackets and may hold anything; the parent is the second field after it.
+            # The name is in brackets and may hold any character; the parent is the second field after it.
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(folder.name))
     out = [pid]
-    for member in out:  # grows as it is read
+    for member in out:  # grows while it is iterated
         out.extend(children.get(member, []))
     return out
 
 
 def _sockets() -> dict[str, tuple[str, int]]:
-    """Address and port of every listening socket, by the name of its link in ``/proc/PID/fd``."""
+    """Target of a link in ``/proc/PID/fd`` -> address and port, for every listening socket."""
     out = {}
     for table in ("tcp", "tcp6"):
         path = _PROC / "net" / table

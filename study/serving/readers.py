@@ -1,6 +1,6 @@
-"""Bodies are read by processes of their own, so that what a body costs is not taken from those who answer.
+"""Parses request bodies in worker processes, so that large bodies do not delay the server's event loop.
 
-Each reads its smallest body first: who sends few images does not wait for those who send many.
+Each process takes the smallest waiting body first: small requests do not wait for large ones.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 256
 """Most bodies that wait to be read."""
 MAX_WAITING_BYTES = 64 * 2**20
-"""Most bytes of them."""
+"""Most bytes of bodies that wait."""
 READ_S = 10.0
-"""Longest that one body is read; then its process is ended."""
+"""Longest time for one body; then its process is killed and replaced."""
 MEMORY = 2**30
-"""Bytes of address space that a process may take beyond what it began with."""
+"""Bytes of address space that a process may allocate after its start."""
 INLINE = 16 * 2**10
-"""Bytes of a body that is read at once and here: handing it over would cost more."""
+"""Bodies up to this size are parsed in the server's process: passing them on would cost more."""
 LARGE = 256 * 2**10
-"""Bytes from which on a body is large, and read by another process than the rest."""
+"""Bodies above this size are large, and have a process of their own."""
 
 
 class Readers:
-    """Turns bodies into images: the smallest here, others in a process, the largest in another one."""
+    """Turns bodies into images: the smallest in this process, medium and large ones in one process each."""
 
     def __init__(self, image_shape: Shape) -> None:
         self._shape = image_shape
@@ -50,15 +50,14 @@ class Readers:
         """Images (N, C, H, W) of a body.
 
         Raises:
-            RequestError: what ``study.serving.request_parsing.read_images`` says; 503 where too many wait
-                already.
+            RequestError: as ``study.serving.request_parsing.read_images`` raises it; 503 if too many wait.
         """
         if len(body) <= INLINE:
             return read_images(content_type, body, self._shape)
         return await (self._medium if len(body) <= LARGE else self._large).read(content_type, body)
 
     async def warm(self) -> None:
-        """All processes are there."""
+        """Wait until all processes have started."""
         await asyncio.gather(self._medium.warm(), self._large.warm())
 
     def close(self) -> None:
@@ -68,7 +67,7 @@ class Readers:
 
 
 class _Reader:
-    """A process that reads one body after the other; used from one event loop."""
+    """A process that parses one body after the other. All calls must come from one event loop."""
 
     def __init__(self, image_shape: Shape) -> None:
         self._shape, self._busy = image_shape, False
@@ -96,7 +95,7 @@ class _Reader:
         try:
             await ready
         except asyncio.CancelledError:
-            if ready.done() and not ready.cancelled():  # it was given the turn, and takes it no more
+            if ready.done() and not ready.cancelled():  # it was this request's turn: pass it on
                 self._next()
             raise
 
@@ -105,7 +104,7 @@ class _Reader:
         while self._waiting and not self._busy:
             size, _, ready = heapq.heappop(self._waiting)
             self._bytes -= size
-            if not ready.done():  # its client is still there
+            if not ready.done():  # its client has not disconnected
                 self._busy = True
                 ready.set_result(None)
 
@@ -120,12 +119,12 @@ class _Reader:
             raise RequestError(422, "a body that could not be read") from error
         except RequestError:
             raise
-        except Exception as error:  # MemoryError, or a fault of ours
+        except Exception as error:  # MemoryError, or a bug
             log.exception("a body could not be read")
             raise RequestError(422, f"a body that could not be read ({type(error).__name__})") from error
 
     def _renew(self, broken: ProcessPoolExecutor) -> None:
-        """A new process in place of one that died, or does not end."""
+        """Replace a process that died or takes too long."""
         self._pool = self._start()
         _end(broken)
 
@@ -140,19 +139,19 @@ class _Reader:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    processes = list((pool._processes or {}).values())  # the executor has no public way to end one
+    processes = list((pool._processes or {}).values())  # the executor has no public way to kill its processes
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.kill()
 
 
 def _begin() -> None:
-    """In a new process: Ctrl-C is its parent's, it ends with its parent, and its memory is bounded."""
+    """Set up a worker process: it ignores Ctrl-C, ends with its parent, and has bounded memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
-    with contextlib.suppress(OSError, ValueError):  # no /proc on this system, or a tighter limit already
+    with contextlib.suppress(OSError, ValueError):  # no /proc, or a tighter limit is set
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
 

@@ -1,8 +1,8 @@
-"""What clients send, read with care: images out of a request's bytes, or an HTTP status that says why not.
+"""Parses untrusted request bodies into images, or raises an error with an HTTP status.
 
-Every bound follows from the images that are served, and what a body costs is bounded before it is spent:
-bytes by the form, JSON by a count of its brackets and commas, pictures by their header. No torch here: bodies
-are read by processes that do nothing else (``study.serving.readers``). Shape suffixes: N images, CHW image.
+All bounds follow from the shape of the classifier's images, and are checked before anything is allocated: the
+length by content type, JSON by counting brackets and commas, pictures by their header. This module does not
+import torch: worker processes (``study.serving.readers``) import it. Shape suffixes: N images, CHW image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mipoison.data.images import TooLargeError, open_image
-from study.serving.containers import ContainerError, bare
+from study.serving.containers import ContainerError, stripped
 
 MAX_BYTES = 8 * 2**20
 """Largest body of all, whatever the images' shape."""
@@ -34,9 +34,9 @@ _NPY_KINDS = ("u1", "f2", "f4", "f8")
 _NPY_HEADER = 10_000
 """Largest header of an .npy file that numpy reads."""
 _NUMBER = 32
-"""Bytes of a number in JSON with its comma and its white space: 17 digits, a sign, an exponent."""
+"""Most bytes of a number in JSON, with comma and white space: 17 digits, sign, exponent."""
 _PICTURE_EXTRAS = 64 * 2**10
-"""Bytes that a picture may carry beside its pixels: a colour profile, a camera's notes."""
+"""Bytes that a picture file may have besides its pixels: a colour profile, metadata of a camera."""
 _UTF8 = ("", "utf-8", "utf8", "us-ascii", "ascii")
 
 Shape = tuple[int, int, int]
@@ -50,7 +50,7 @@ class RequestError(Exception):
     """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message)  # both: an exception that comes from another process is made anew
+        super().__init__(status, message)  # both arguments, so that pickling between processes works
         self.status, self.message = status, message
 
     def __str__(self) -> str:
@@ -58,10 +58,10 @@ class RequestError(Exception):
 
 
 def content_kind(content_type: str) -> str:
-    """The form that a Content-Type names.
+    """The media type in a Content-Type header.
 
     Raises:
-        RequestError: 415 for another one, or a character set of JSON other than UTF-8.
+        RequestError: 415 if it is not one of FORMATS, or JSON in a character set other than UTF-8.
     """
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if kind not in FORMATS:
@@ -76,19 +76,19 @@ def content_kind(content_type: str) -> str:
 
 
 def byte_bound(kind: str, image_shape: Shape) -> int:
-    """Largest body of this form that can be images of the shape, as many as a request may have."""
+    """Largest body of this media type that can hold as many images as a request may have."""
     numbers = MAX_IMAGES * math.prod(image_shape)
     if kind == "application/json":
         most = 1024 + _NUMBER * numbers
     elif kind == "application/x-npy":
         most = _NPY_HEADER + 8 * numbers
-    else:  # four channels of 16 bits, hardly compressed
+    else:  # four channels of 16 bits, uncompressed
         most = _PICTURE_EXTRAS + 16 * image_shape[1] * image_shape[2]
     return min(most, MAX_BYTES)
 
 
 def too_many_bytes(kind: str, image_shape: Shape) -> RequestError:
-    """The answer to a body over the bound."""
+    """The error for a body over the bound."""
     shape = "x".join(map(str, image_shape))
     return RequestError(
         413, f"body over {byte_bound(kind, image_shape)} bytes, the most for {kind} of {shape}"
@@ -96,14 +96,14 @@ def too_many_bytes(kind: str, image_shape: Shape) -> RequestError:
 
 
 def read_images(content_type: str, body: bytes, image_shape: Shape) -> np.ndarray:
-    """Images (N, C, H, W), float32 in [0, 1], out of a request's body.
+    """Parse a request's body into images (N, C, H, W), float32 in [0, 1].
 
     Args:
         content_type: the header's value.
-        image_shape: (C, H, W) that is served; nothing is resized.
+        image_shape: (C, H, W) of the classifier; images are not resized.
 
     Raises:
-        RequestError: 413 too large, 415 another type, 422 no such images, 400 malformed.
+        RequestError: 413 too large, 415 another type, 422 not valid images, 400 malformed.
     """
     kind = content_kind(content_type)
     if len(body) > byte_bound(kind, image_shape):
@@ -124,15 +124,15 @@ def _picture(body: bytes, image_shape: Shape) -> np.ndarray:
     channels, height, width = image_shape
     mode = "L" if channels == 1 else "RGB"
     try:
-        kind, body = bare(body, height * width)
+        kind, body = stripped(body, height * width)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow's, on damaged files
+            warnings.simplefilter("ignore")  # Pillow's, about damaged files
             image = open_image(io.BytesIO(body), mode, max_pixels=height * width, formats=(kind,))  # type: ignore[arg-type]
     except ContainerError as error:
         raise RequestError(422, str(error)) from error
     except (TooLargeError, Image.DecompressionBombError) as error:
         raise RequestError(413, f"image of more than {width}x{height} pixels: {error}") from error
-    except Exception as error:  # a damaged file makes a decoder raise whatever it stumbled over
+    except Exception as error:  # on damaged files a decoder may raise anything
         raise RequestError(422, f"not an image, or damaged ({type(error).__name__})") from error
     if image.size != (width, height):
         raise RequestError(422, f"image of {image.width}x{image.height} pixels, expected {width}x{height}")
@@ -141,15 +141,15 @@ def _picture(body: bytes, image_shape: Shape) -> np.ndarray:
 
 
 def _npy(body: bytes, image_shape: Shape) -> np.ndarray:
-    """An .npy file's array. The header is judged before anything is allocated; objects are never loaded."""
+    """The array of an .npy file. The header is checked before anything is allocated; nothing is unpickled."""
     stream = io.BytesIO(body)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # headers of Python 2, invalid escapes
+            warnings.simplefilter("ignore")  # about headers of Python 2 and invalid escapes
             version = np.lib.format.read_magic(stream)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, fortran, dtype = read[version](stream)
-    except Exception as error:  # the header is a piece of Python: its parser raises whatever it stumbled over
+    except Exception as error:  # the header is a Python literal: its parser may raise anything
         raise RequestError(422, f"not an .npy file of version 1 or 2 ({type(error).__name__})") from error
     if dtype.str[1:] not in _NPY_KINDS:
         raise RequestError(422, f"array of {dtype!s:.80}, expected uint8 or float")
@@ -158,13 +158,13 @@ def _npy(body: bytes, image_shape: Shape) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize != len(data):
         raise RequestError(422, f"array of shape [{_said(shape)}] with {len(data)} bytes of {dtype}")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    with np.errstate(all="ignore"):  # what is not finite is refused afterwards
+    with np.errstate(all="ignore"):  # the caller refuses values that are not finite
         array_NCHW = array.reshape(-1, *image_shape).astype(np.float32)
     return array_NCHW / 255 if dtype.kind == "u" else array_NCHW
 
 
 def _json(body: bytes, image_shape: Shape) -> np.ndarray:
-    """The numbers of ``{"images": lists}``: brackets and commas are counted before anything is parsed."""
+    """The array of ``{"images": lists}``. Brackets and commas are counted before anything is parsed."""
     expected = FORMATS["application/json"]
     channels, height, width = image_shape
     rows = MAX_IMAGES * channels * height
@@ -184,13 +184,13 @@ def _json(body: bytes, image_shape: Shape) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):
             array = np.array(numbers, np.float64).astype(np.float32)
-    except OverflowError as error:  # an integer beyond any float
+    except OverflowError as error:  # an integer too large for a float
         raise RequestError(422, "pixels must be finite and in [0, 1]") from error
     return array.reshape(-1, *image_shape)
 
 
 def _flat(value: Any) -> tuple[tuple[int, ...], list[Any]]:
-    """Shape and elements of nested lists of equal length with numbers alone in them, four deep at most."""
+    """Shape and elements of nested lists of numbers with rows of equal length, at most four levels deep."""
     level, shape = [value], tuple[int, ...]()
     for _ in range(5):
         kinds = set(map(type, level))
@@ -204,7 +204,7 @@ def _flat(value: Any) -> tuple[tuple[int, ...], list[Any]]:
 
 
 def _check_shape(shape: tuple[int, ...], image_shape: Shape) -> None:
-    """RequestError unless it is (C, H, W), or (N, C, H, W) with some images."""
+    """Raise RequestError unless the shape is (C, H, W), or (N, C, H, W) with N at least 1."""
     n, *rest = shape if len(shape) == 4 else (1, *shape)
     whole = all(type(length) is int for length in shape)  # True would count as 1
     if not whole or tuple(rest) != image_shape or not 1 <= n < 2**63:
@@ -213,5 +213,5 @@ def _check_shape(shape: tuple[int, ...], image_shape: Shape) -> None:
 
 
 def _said(shape: tuple[int, ...]) -> str:
-    """A shape for a message: Python refuses to print integers of thousands of digits."""
+    """A shape as text for a message; Python cannot print integers of thousands of digits."""
     return ", ".join(str(length) if abs(length) < 2**63 else "..." for length in shape[:8])

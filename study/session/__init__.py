@@ -1,1 +1,1 @@
-"""The room in which a study runs: the study, the loop over its trials, and who is told of it."""
+"""Running a study: the study's state, the loop over its trials, the lease, and the callbacks."""

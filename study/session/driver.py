@@ -1,7 +1,7 @@
-"""A study from its settings to its frontier, whatever executes the trials.
+"""Run a study on any executor and write its frontier.
 
-Parquet is the record of truth: what is finished, what the search has learnt and the frontier are read from
-there, so a resumed study needs nothing else.
+The Parquet records are the only state: finished trials, the history of the search and the frontier are all
+computed from them, so a study can be resumed from its records alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pandas as pd
 
 from study.analysis.frontier import frontier_table
 from study.executors.base import Executor
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.session.callbacks import Callback
 from study.session.loop import TrialLoop
 from study.session.study import Study
@@ -21,21 +21,21 @@ from study.session.study import Study
 def run_study(
     study: Study, executor: Executor, callbacks: Sequence[Callback] = (), command: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Prepare, evaluate the anchors, search; returns all episodes.
+    """Evaluate the anchors, then search; returns all episodes.
 
     Args:
-        callbacks: told of its course. command: the command line's words, kept in the study's folder.
+        callbacks: called by the trial loop. command: the words of the command line, stored in ``study.json``.
 
     Raises:
         StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
     """
-    study.begin(command)  # not before an executor is there: a refused study leaves nothing
+    study.begin(command)  # only now, with the executor running: a study that cannot start leaves no files
     TrialLoop(executor, callbacks, study.lease).run(study, study.trials_left())
     return study.records.read()
 
 
 def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
-    """``frontier.parquet``: a pure function of the episode records."""
+    """Compute the frontier from the episode records and write ``frontier.parquet``."""
     frontier = frontier_table(episodes, study.settings.max_accuracy_drop)
     records = study.records
     records.storage.write(f"{records.study}/frontier.parquet", frontier.to_parquet(index=False))
@@ -43,11 +43,11 @@ def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def failed_share(episodes: pd.DataFrame) -> float:
-    """Share of failed episodes."""
+    """The share of failed episodes."""
     return float((episodes["status"] == "failed").mean()) if len(episodes) else 0.0
 
 
-def cut_share(episodes: pd.DataFrame) -> tuple[int, int]:
-    """Settings that were cut short, and the episodes that this saved."""
-    cut = episodes[episodes["status"] == CUT]
-    return int(cut["trial"].nunique()), len(cut)
+def pruned_counts(episodes: pd.DataFrame) -> tuple[int, int]:
+    """The number of pruned settings, and of the episodes that this saved."""
+    pruned = episodes[episodes["status"] == PRUNED]
+    return int(pruned["trial"].nunique()), len(pruned)

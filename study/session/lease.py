@@ -1,11 +1,13 @@
-"""One driver a study: a lease in the study's storage, alike on a disk, over NFS and in an object store.
+"""A lease in the study's storage makes sure that at most one driver runs a study.
 
-A driver first leaves a claim of its own, then looks at the others. Whoever sees another claim steps back, so
-that of two that start at once at most one goes on; all that is asked of the storage is that what was written
-can be listed. The holder renews its claim every few seconds. A claim whose process is gone (same machine),
-that did not change while it was watched for a while (by the watcher's clock: that of another machine, or of a
-storage, may say anything), or that no driver can have written counts for nothing: a driver that was killed
-blocks nobody.
+The lease works alike on a disk, over NFS and in an object store, because it needs only that a written file
+appears in listings. A driver first writes its own claim, then lists all claims. If it finds another live
+claim, it withdraws its own, so that of two drivers that start together at most one continues. The holder
+renews its claim every few seconds.
+
+A claim is ignored, so that a killed driver blocks nobody, in three cases: its process no longer runs (on the
+same machine); it did not change while this driver watched it for a minute; no driver can have written it.
+Only this driver's own clock is used, as the clocks of other machines may be wrong.
 """
 
 from __future__ import annotations
@@ -34,24 +36,24 @@ from study.runtime import signals
 log = logging.getLogger(__name__)
 
 RENEW_S, STALE_S = 10.0, 60.0
-"""A claim is renewed that often, and ignored once it was watched for that long without a change."""
+"""The holder renews its claim this often; a claim that did not change for ``STALE_S`` is ignored."""
 ROUNDS = 8
-"""Times that a driver which met another one at the start steps back and tries again."""
+"""How often two drivers that start at the same time withdraw their claims and try again."""
 ASKING, HOLDING = "asking", "holding"
 ALIVE = "alive"
-"""Of a process whose beginning cannot be told."""
+"""Stands for the start time of a running process whose start time cannot be read."""
 MAX_CLAIM_BYTES = 2**16
 _NAME = re.compile(r"/[\w-]+\.json\Z")
 
 
 class Lease:
-    """The right to drive a study, as a context.
+    """The exclusive right to run a study, held inside a ``with`` block.
 
     Attributes:
-        lost: why this driver no longer holds it, None while it does.
+        lost: why this driver has lost the lease; None while it holds it.
 
     Raises:
-        ConfigError: on entering, if another driver holds it: who, since when, what to do.
+        ConfigError: on entering, if another driver holds the lease; the message names its process and start.
     """
 
     def __init__(
@@ -64,20 +66,20 @@ class Lease:
         say: Callable[[str], None] = log.warning,
     ) -> None:
         self.storage, self.study = storage, check_name(study)
-        self._quick = copy.copy(storage)  # what is renewed every few seconds need not be waited for
+        self._quick = copy.copy(storage)  # without retries: the next renewal follows in a few seconds
         self._quick.patience_s = 0.0
         self.renew_s, self.stale_s, self._say = renew_s, stale_s, say
         self.lost: str | None = None
         self._folder = f"{study}/drivers"
         self._name = f"{self._folder}/{uuid.uuid4().hex}.json"
-        self._watch = Watch(stale_s)
+        self._watch = ClaimWatch(stale_s)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._claim: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "machine": machine(),
-            "born": born(os.getpid()),
+            "machine": machine_id(),
+            "born": start_time(os.getpid()),
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "renewed": 0,
         }
@@ -103,7 +105,7 @@ class Lease:
         folder = self.storage.local_path(self._folder)
         for empty in () if folder is None else (folder, folder.parent):
             try:
-                empty.rmdir()  # a refused study leaves nothing
+                empty.rmdir()  # a study that was refused leaves no empty folders
             except OSError:
                 break
 
@@ -111,11 +113,11 @@ class Lease:
     def _remove(storage: Storage, name: str) -> None:
         try:
             storage.delete(name)
-        except StorageError as error:  # it counts for nothing all the same, or goes stale by itself
+        except StorageError as error:  # harmless: other drivers ignore the claim once it is stale
             log.warning("%s", error)
 
     def _write(self, state: str, storage: Storage | None = None) -> None:
-        """The claim, never twice the same: that it changes tells others that this driver lives."""
+        """Write the claim with a new counter, so that other drivers see it change."""
         self._claim |= {"state": state, "renewed": self._claim["renewed"] + 1}
         (storage or self.storage).write(self._name, json.dumps(self._claim, indent=2).encode())
 
@@ -153,26 +155,26 @@ class Lease:
             "stop it and use --resume, or choose another --name"
         )
 
-    def _others(self, storage: Storage) -> tuple[list[Other], list[str]]:
-        """Claims of others that may live, and names of dead ones."""
+    def _others(self, storage: Storage) -> tuple[list[OtherClaim], list[str]]:
+        """The claims of other drivers that may be running, and the names of claims that are void."""
         live, dead = [], []
-        # Read first: over NFS, opening a file is what makes its times up to date.
+        # Read before asking for the times: NFS updates a file's times when the file is opened.
         found = {
             n: _claim(storage, n) for n in storage.names(self._folder) if _NAME.search(n) and n != self._name
         }
         times = storage.modified(self._folder) if found else {}
         for name, data in found.items():
-            if data is None:  # withdrawn meanwhile
+            if data is None:  # withdrawn after the listing
                 continue
             claim = read_claim(data)
             lives = self._watch.alive(name, data, times.get(name))
             if claim is not None and claim["machine"] == self._claim["machine"]:
-                here = runs(claim["pid"], claim["born"])
+                here = is_running(claim["pid"], claim["born"])
                 lives = lives if here is None else here
             if claim is None or lives is False:
                 dead.append(name)
             else:
-                live.append(Other(name, claim, lives is True))
+                live.append(OtherClaim(name, claim, lives is True))
         return live, dead
 
     def _renew(self) -> None:
@@ -183,7 +185,7 @@ class Lease:
             except FileNotFoundError:
                 self._lose("its claim was removed")
                 return
-            except OSError as error:  # the storage is away; nobody else can take the study from there either
+            except OSError as error:  # storage unreachable; no other driver can take the lease there either
                 log.warning("lease of study %s: %s", self.study, error)
                 continue
             if holders:
@@ -195,33 +197,33 @@ class Lease:
             raise FileNotFoundError(self._name)
         try:
             self._write(HOLDING, self._quick)
-        except StorageError:  # a full disk has room for a new time
+        except StorageError:  # on a full disk the modification time can still be changed
             self._quick.touch(self._name)
 
     def _lose(self, reason: str) -> None:
-        """Stop the driver as Ctrl-C would: two drivers must not go on."""
+        """Interrupt this driver as Ctrl-C would, so that two drivers do not run the study."""
         if self._stop.is_set():
             return
         self.lost = (
             f"study {self.study!r} is no longer this driver's ({reason}, after its storage was out of reach)"
         )
-        signals.interrupt()
+        signals.interrupt_main_thread()
 
 
 @dataclass(frozen=True)
-class Other:
-    """Another driver's claim; ``alive``: it is known to live, else that remains to be seen."""
+class OtherClaim:
+    """Another driver's claim. ``alive``: its driver is known to run; if False, that is not known yet."""
 
     name: str
     claim: dict[str, Any]
     alive: bool
 
 
-class Watch:
-    """Tells by this process's own clock which claims are renewed; other clocks may say anything.
+class ClaimWatch:
+    """Observes which claims are renewed, by this process's own clock: other clocks may be wrong.
 
     Args:
-        stale_s: a claim that did not change for so long is nobody's.
+        stale_s: a claim that did not change for this many seconds is stale.
     """
 
     def __init__(self, stale_s: float) -> None:
@@ -229,7 +231,7 @@ class Watch:
         self._seen: dict[str, tuple[bytes, float | None, float]] = {}
 
     def alive(self, name: str, data: bytes, modified: float | None) -> bool | None:
-        """True: it changed since it was last seen. False: not for too long. None: that is not known yet."""
+        """True: the claim changed since the last look. False: it is stale. None: not known yet."""
         now = time.monotonic()
         before = self._seen.get(name)
         if before is None or before[:2] != (data, modified):
@@ -239,7 +241,7 @@ class Watch:
 
 
 def _claim(storage: Storage, name: str) -> bytes | None:
-    """A claim's bytes; of what is none, and of any size, nothing but that it is there."""
+    """The bytes of a claim, None if it is gone, b'' if it is too large or no regular file."""
     try:
         return storage.read(name, MAX_CLAIM_BYTES)
     except UnfitError:
@@ -247,7 +249,7 @@ def _claim(storage: Storage, name: str) -> bytes | None:
 
 
 def read_claim(data: bytes) -> dict[str, Any] | None:
-    """A claim as a driver wrote it, None if it is anything else."""
+    """The claim in a file, None if no driver can have written the file."""
     try:
         claim = json.loads(data)
     except (ValueError, RecursionError):
@@ -264,8 +266,8 @@ def read_claim(data: bytes) -> dict[str, Any] | None:
     return claim if sound else None
 
 
-def machine() -> str:
-    """What tells apart the machines, boots and process namespaces in which a process id means something."""
+def machine_id() -> str:
+    """Identifies the machine, boot and process namespace, in which process ids can be compared."""
     parts = [socket.gethostname()]
     try:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -275,20 +277,18 @@ def machine() -> str:
     return " ".join(parts)
 
 
-def born(pid: int) -> str | None:
-    """When a process of this machine began (clock ticks since boot), None if it is gone or a zombie."""
+def start_time(pid: int) -> str | None:
+    """When a process of this machine started (clock ticks since boot), None if it ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (
-        OSError
-    ):  # no /proc, or one that hides other accounts' processes: that it lives is all one can tell
+    except OSError:  # there is no /proc, or it hides other accounts' processes
         return ALIVE if _exists(pid) else None
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
-def runs(pid: int, began: str) -> bool | None:
-    """Whether a process of this machine that began then is there; None: one is, perhaps another."""
-    now = born(pid)
+def is_running(pid: int, began: str) -> bool | None:
+    """Whether the process with this id and start time runs; None: a process runs, but perhaps another one."""
+    now = start_time(pid)
     if now == ALIVE or (now is not None and began == ALIVE):
         return None
     return now is not None and now == began

@@ -1,4 +1,4 @@
-"""The one loop over trials: of a search, of its anchors, of held-out seeds, and of the paper's tables."""
+"""The loop over trials that the search, the anchors, the held-out seeds and the paper's tables all use."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from mipoison.storage.files import StorageError, storage_failure
 from study.executors.base import Executor
 from study.records.store import Records
 from study.runtime import signals
-from study.session.callbacks import Callback, Standing
+from study.session.callbacks import Callback, StudyProgress
 from study.session.lease import Lease
 from study.trial.failure import FailureKind, TrialFailure
-from study.trial.run import Outcome, complete, record_failure
+from study.trial.run import Outcome, record_failure, record_trial
 from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
 
 
 class TrialSearch(Protocol):
-    """Says which trials to run, and hears what came of each.
+    """Chooses the trials to run and receives their results, as Optuna's ask-and-tell interface does.
 
     Attributes:
-        records: where the trials' records are. resumed: trials that earlier runs finished.
+        records: the records of the trials. resumed: the trials that earlier runs finished.
     """
 
     records: Records
     resumed: Sequence[FinishedTrial]
 
     def missing_anchors(self) -> list[TrialSpec]:
-        """The anchors that are to be evaluated before the trials, each with all of its seeds."""
+        """The anchors to evaluate before the trials, each with all of its seeds."""
         ...
 
     def ask(self) -> TrialSpec | None:
-        """The next trial, None where there is none."""
+        """The next trial, None if there are no more."""
         ...
 
     def tell(self, trial: FinishedTrial) -> None:
-        """An anchor or a trial that was asked for is finished. A trial that is not told is unfinished."""
+        """Receive a finished anchor or trial. A trial that is never passed here counts as unfinished."""
         ...
 
-    def standing(self) -> Standing:
-        """How far the trials are."""
+    def progress(self) -> StudyProgress:
+        """How many trials are planned, done, failed and running."""
         ...
 
 
 class TrialLoop:
-    """Hands a search's trials to an executor, and what came of them to the search and the callbacks.
+    """Passes trials from a search to an executor, and their results to the search and the callbacks.
 
-    A trial that fails by its setting's or its machine's fault leaves records that say so. A storage failure
-    leaves it unfinished and ends the loop: no further trial is asked for, those that run may end, and
-    StorageError is raised. A resumed study runs what is unfinished again.
+    A trial that fails because of its setting or its machine gets records with the error. A storage failure
+    leaves the trial unfinished and ends the loop: the loop asks for no further trial, lets running ones
+    finish, and raises StorageError. A resumed study runs unfinished trials again.
 
     Args:
-        executor: where trials run.
-        callbacks: told in this order.
-        lease: this driver's right to the study; the loop ends where it is lost. None: nobody can take it.
+        executor: runs the trials.
+        callbacks: called in this order.
+        lease: the loop ends when this lease is lost; None for no lease.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class TrialLoop:
         """Evaluate the anchors that the search lacks, then up to n trials.
 
         Raises:
-            StorageError: the storage failed, or the lease is lost; what is not recorded is unfinished.
-            LostError: processes of the anchors were lost again and again.
+            StorageError: the storage failed or the lease was lost; trials without records stay unfinished.
+            LostError: processes of the anchors were lost after all retries.
         """
         try:
             for callback in self.callbacks:
@@ -79,9 +79,9 @@ class TrialLoop:
             for callback in self.callbacks:
                 callback.on_resume(search.resumed)
             self.evaluate_anchors(search)
-            standing = search.standing()
+            progress = search.progress()
             for callback in self.callbacks:
-                callback.on_trials_started(standing, self.executor.max_concurrent)
+                callback.on_trials_started(progress, self.executor.max_concurrent)
             if n > 0:
                 self.executor.search(
                     n, lambda: self.ask(search), lambda spec, end: self.tell(search, spec, end)
@@ -94,10 +94,10 @@ class TrialLoop:
             raise StorageError(reason)
 
     def evaluate_anchors(self, search: TrialSearch) -> None:
-        """Run the anchors seed by seed, in parallel; they are written once all are there, label-only first.
+        """Run the missing anchors, their seeds in parallel; write all of them at the end, label-only first.
 
         Raises:
-            StorageError, LostError: as for :meth:`run`; no anchor is finished then.
+            StorageError, LostError: as for :meth:`run`; no anchor is recorded then.
         """
         anchors = {spec.trial: spec for spec in search.missing_anchors()}
         if not anchors:
@@ -128,26 +128,26 @@ class TrialLoop:
             for record in (merged[name].records if name in merged else search.records.read_trial(name))
         ]
         for name, spec in anchors.items():
-            trial = self._finished(search, spec, complete(spec, merged[name], raw))
+            trial = self._finished(search, spec, record_trial(spec, merged[name], raw))
             search.tell(trial)
             for callback in self.callbacks:
                 callback.on_anchor_finished(trial)
 
     def ask(self, search: TrialSearch) -> TrialSpec | None:
-        """The search's next trial, None where there is none or the loop ends."""
+        """The search's next trial, None if there are no more or the loop ends."""
         if self._ended() is not None:
             return None
-        signals.check()
+        signals.raise_if_interrupted()
         spec = search.ask()
         if spec is not None:
             self._began[spec.trial] = time.monotonic()
-            standing = search.standing()
+            progress = search.progress()
             for callback in self.callbacks:
-                callback.on_trial_started(spec, standing)
+                callback.on_trial_started(spec, progress)
         return spec
 
     def tell(self, search: TrialSearch, spec: TrialSpec, end: Outcome | TrialFailure) -> None:
-        """Take in what came of a trial that :meth:`ask` handed out."""
+        """Receive the result of a trial that :meth:`ask` returned."""
         if isinstance(end, TrialFailure):
             if end.kind is FailureKind.STORAGE:
                 self._trouble = self._trouble or end.message
@@ -155,12 +155,12 @@ class TrialLoop:
             end = record_failure(spec, end)
         trial = self._finished(search, spec, end)
         search.tell(trial)
-        standing = search.standing()
+        progress = search.progress()
         for callback in self.callbacks:
-            callback.on_trial_finished(trial, standing)
+            callback.on_trial_finished(trial, progress)
 
     def _ended(self) -> str | None:
-        """Why no further trial may start, None while they may."""
+        """Why no further trial may start; None while trials may start."""
         return self._trouble or (self.lease.lost if self.lease else None)
 
     def _show_part(self, done: int, of: int) -> None:
@@ -180,10 +180,10 @@ class TrialLoop:
 
 
 class FixedTrials:
-    """A search that has nothing to find out: given trials, in order.
+    """A search that returns given trials in order.
 
     Args:
-        records: where their records are. anchors, trials: those that are to be run.
+        records: the records of the trials. anchors, trials: what to run.
     """
 
     def __init__(self, records: Records, anchors: Sequence[TrialSpec], trials: Sequence[TrialSpec]) -> None:
@@ -208,9 +208,9 @@ class FixedTrials:
             self._failed += trial.failed
             self._quality = trial.outcome.get("worst_attack_accuracy"), None
 
-    def standing(self) -> Standing:
-        """The quality is the latest trial's own: settings of different questions have no frontier."""
-        return Standing(
+    def progress(self) -> StudyProgress:
+        """The quality is that of the latest trial alone, as the given settings need not form one frontier."""
+        return StudyProgress(
             planned=len(self._trials),
             done=self._done,
             failed=self._failed,

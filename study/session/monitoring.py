@@ -1,8 +1,8 @@
-"""What a running study tells Prometheus: episodes, stages, cache, and how good the frontier is by now.
+"""Prometheus metrics of a running study: episodes, stages, cache hits, and the quality of the frontier.
 
-The driver alone reports, from the records that it reads back, so that counters equal the Parquet files and no
-count is lost with a worker. Ray serves them at each node's metrics port, names prefixed with ``ray_``;
-``clusters/grafana-dashboard.json`` charts them. Without Ray nothing is imported and nothing happens.
+Only the driver reports, from the records that it reads back: the counters equal the Parquet files, and no
+count is lost with a worker. Ray serves the metrics at each node's metrics port, with names prefixed by
+``ray_``; ``clusters/grafana-dashboard.json`` shows them. Without Ray there are no metrics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 STAGES = ("prepare", "poison", "attack", "evaluate")
 """Stages of an episode; ``seconds_<stage>`` are columns of the records."""
 SHARED_STAGES = ("prepare", "poison")
-"""Done once per setting and seed; the records of every attacker repeat their seconds."""
+"""Stages that run once per setting and seed; the records of all attackers repeat their seconds."""
 SECONDS = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0]
 """Bounds of the histogram's buckets."""
 EPISODES = "mipoison_episodes"
@@ -21,13 +21,13 @@ EPISODES = "mipoison_episodes"
 SPENT = "mipoison_seconds"
 """Counter of seconds by study and stage."""
 STAGE_SECONDS = "mipoison_stage_seconds"
-"""Histogram by study and stage. Ray passes it on in buckets, so its ``_sum`` is approximate: use SPENT."""
+"""Histogram by study and stage. Ray exports only the buckets, so its ``_sum`` is approximate: use SPENT."""
 ARTIFACTS = "mipoison_artifacts"
 """Counter by study and outcome (made, reused): trained parts and finished episodes in the artifact store."""
 TRIALS = "mipoison_trials"
 """Gauge by study and state (planned, done, failed, running), anchors not counted."""
 ACCURACY = "mipoison_worst_attack_accuracy"
-"""Gauge by study: the least worst-case attack accuracy (share) of the feasible settings."""
+"""Gauge by study: the lowest worst-case attack accuracy (share) of the feasible settings."""
 HYPERVOLUME = "mipoison_hypervolume"
 """Gauge by study: the frontier's hypervolume (share of the box between its reference corners)."""
 NAMES = (EPISODES, SPENT, STAGE_SECONDS, ARTIFACTS, TRIALS, ACCURACY, HYPERVOLUME)
@@ -36,20 +36,20 @@ Record = Mapping[str, Any]
 
 
 class Monitor:
-    """Says nothing: a study without Ray."""
+    """A monitor that reports nothing, for a study without Ray."""
 
     def finished(self, rows: Iterable[Record], made: int = 0, reused: int = 0) -> None:
-        """A trial's records were written, with so many artifacts made and reused on the way."""
+        """Count a trial's records, and the artifacts that it made and reused."""
 
     def trials(self, planned: int, done: int, failed: int, running: int) -> None:
-        """How far the search is."""
+        """Set the number of trials in each state."""
 
     def quality(self, best: float | None, hypervolume: float | None) -> None:
-        """Least worst-case attack accuracy of the feasible settings, and hypervolume; None: not known yet."""
+        """Set the lowest worst-case attack accuracy of feasible settings and the hypervolume, if known."""
 
 
 def stage_seconds(rows: Iterable[Record]) -> list[tuple[str, float]]:
-    """(stage, seconds) of a trial's successful episodes; what a seed's attackers share counts once."""
+    """(stage, seconds) of a trial's successful episodes; stages that attackers share count once a seed."""
     out: list[tuple[str, float]] = []
     seen: set[tuple[str, Any]] = set()
     for row in rows:
@@ -70,7 +70,7 @@ class RayMonitor(Monitor):
 
     Args:
         study: its name.
-        dataset: name of its data set, without a path.
+        dataset: the name of its data set, without a path.
     """
 
     def __init__(self, study: str, dataset: str) -> None:

@@ -1,4 +1,4 @@
-"""Opening a study: a new one, or one that is continued from its records alone."""
+"""Open a study: start a new one, or continue one from its records."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from mipoison.defenses import ANCHORS
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
-from study.records.reading import Unreadable, fetch, leave_out, saying
+from study.records.reading import Unreadable, announce_left_out, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES
-from study.records.store import ABOUT, Records
+from study.records.store import STUDY_FILE, Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.search.sampler import Search
-from study.search.space import can_ask, parameters, starting_points
+from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
-from study.session.study import KEPT, Study
+from study.session.study import KEPT_COLUMNS, Study
 from study.settings.study_settings import StudySettings, config_of
-from study.trial.run import outcomes_of, was_lost
+from study.trial.run import is_machine_failure, outcomes_of
 from study.trial.spec import FinishedTrial
 
 
 def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
-    """Create or reopen the study; nothing heavy runs.
+    """Create or reopen the study, without any training.
 
     Args:
-        held: keeps other drivers away from the study until it is closed.
+        held: holds the study's lease until it is closed; None to take no lease.
 
     Raises:
-        ConfigError, DataError: storage that cannot be written, a study that exists or does not, that another
-            driver runs, settings that differ, data that cannot be read.
+        ConfigError, DataError: the storage cannot be written, the study exists (or, to resume, does not),
+            another driver runs it, its settings differ, or the data cannot be read.
     """
     storage = Storage(settings.storage)
     storage.check_writable()
@@ -50,7 +50,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     if held is not None:
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         lease = held.enter_context(Lease(storage, name, say=say))
-    stored = records.read_about()
+    stored = records.read_study_file()
     if settings.resume and stored is not None:
         settings = settings.continuing(stored["settings"])
         changed = settings.changes(stored["settings"])
@@ -68,14 +68,14 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     scene = settings.scenes()[0]
     split = split_of(scene, settings.data_root)
     if scene.victim is not None:
-        own_victim(scene, split, torch.device("cpu"))  # before any work: does it fit the data?
+        own_victim(scene, split, torch.device("cpu"))  # raises before any work if it does not fit the data
     console.print(
         f"study {name} in {storage.root}: {visible_line(describe(split))}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    with saying(functools.partial(console.print, markup=False, soft_wrap=True)):
+    with announce_left_out(functools.partial(console.print, markup=False, soft_wrap=True)):
         study = _load(settings, records, console, lease)
     study.content = split.content
     _check_content(study, stored, split)
@@ -83,9 +83,9 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
 
 
 def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split) -> None:
-    """Whether a study that is continued has the images that it was begun with, wherever they lie now.
+    """Raise ConfigError if a resumed study's images are not those that it started with. Paths may differ.
 
-    A study begun with an earlier version does not say; its records tell the first seed's split.
+    Earlier versions did not store the images' digest; then the first seed's split in the records is compared.
     """
     if stored is None:
         return
@@ -96,21 +96,21 @@ def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split)
     if begun not in (None, now):
         raise ConfigError(
             f"--resume: the images of {split.dataset} are not those that study {study.records.study!r} was "
-            f"begun with (content {begun}, now {now}): bring those back, or start a study of its own with "
+            f"begun with (content {begun}, now {now}): restore the earlier images, or start a new study with "
             "another --name"
         )
 
 
 def _choose_name(settings: StudySettings, storage: Storage) -> str:
-    """The given name; else the default, numbered so that nothing is overwritten (to resume: the latest)."""
+    """The given name; else the default name with the next free number, or the latest used one to resume."""
     if settings.name is not None:
         return settings.name
     base, used = settings.default_name(), None
     for i in itertools.count(1):
         name = base if i == 1 else f"{base}-{i}"
         try:
-            free = fetch(storage, f"{name}/{ABOUT}", MAX_JSON_BYTES) is None
-        except Unreadable:  # something is there; what it is, is said when it is read
+            free = fetch(storage, f"{name}/{STUDY_FILE}", MAX_JSON_BYTES) is None
+        except Unreadable:  # the name is taken; the error is reported when the file is read
             free = False
         if free:
             return (used or name) if settings.resume else name
@@ -119,33 +119,35 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
 
 
 def _searched(settings: StudySettings, trial: str, spec: Mapping[str, Any]) -> bool:
-    """Whether the search can ask for a setting that was begun; else it is left out, and said."""
-    fine = can_ask(list(settings.defenses), spec["defense"], spec["knobs"])
+    """Whether the search can repeat a setting that was started; if not, reports that it is skipped."""
+    fine = can_enqueue(list(settings.defenses), spec["defense"], spec["knobs"])
     if not fine:
         leave_out(f"trials/{trial}.json", f"a setting of {spec['defense']} that this study does not search")
     return fine
 
 
 def _load(settings: StudySettings, records: Records, console: Console, lease: Lease | None) -> Study:
-    """The study as its records tell it; with a lease, no other driver runs, and damaged files are moved."""
+    """Restore the study from its records. With a lease, damaged files are moved to ``damaged/``."""
     if lease is not None:
         with Progress(console) as progress:
             if settings.resume:
                 progress.stage("reading what is finished")
-            finished, moved = records.take_in(progress.part, KEPT)
+            finished, moved = records.read_and_move_damaged(progress.part, KEPT_COLUMNS)
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
         finished = records.read_trials()
     started = dict(records.started())
-    # What a finished trial was is in its records, too.
+    # A finished trial whose description is missing or damaged is restored from its records.
     for trial in [t for t in finished if t not in started and t not in ANCHORS]:
         row = records.read_trial(trial)[0]
         started[trial] = {"defense": row["defense"], "knobs": knobs_of(row), "attempt": row["attempt"]}
     ever = {*started, *records.started_names(), *records.attempts()}
-    # What failed for want of a machine, memory or storage is tried again, as one more attempt.
-    finished = {t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(was_lost, rows))}
-    # Suggestions depend on the sampler's seed: a resumed search takes another one, or it would repeat itself.
+    # Trials that failed because of a machine, memory or storage are run again, as another attempt.
+    finished = {
+        t: rows for t, rows in finished.items() if t in ANCHORS or not any(map(is_machine_failure, rows))
+    }
+    # A resumed search needs another sampler seed: with the same one it would repeat its suggestions.
     search = Search(
         list(settings.defenses),
         sampler=settings.sampler,
@@ -170,8 +172,8 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
                 trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=outcomes[trial], before=True
             )
         )
-    search.start_with([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
-    search.start_with(starting_points(search.families))  # those evaluated before are answered from memory
+    search.enqueue([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
+    search.enqueue(starting_points(search.families))  # known ones are answered without running them again
     return Study(
         settings=settings,
         records=records,

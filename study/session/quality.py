@@ -1,7 +1,7 @@
-"""How good a search is by now, from what each trial was told: cheap, however many trials there are.
+"""The quality of a search so far, from the trials' outcomes; fast for any number of trials.
 
-The report computes the same from all records; doing that after every trial would take time quadratic in their
-number (about 20 ms a trial, each time).
+The report computes the same from all records. Doing so after every trial would take about 20 ms per finished
+trial each time, quadratic time in all.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ ACCURACY = "worst_attack_accuracy"
 def quality(
     outcomes: Iterable[Mapping[str, float | None]], anchors: list[Record], max_accuracy_drop: float
 ) -> tuple[float | None, float | None]:
-    """Least worst-case attack accuracy of the feasible settings, and the hypervolume (shares).
+    """The lowest worst-case attack accuracy of the feasible settings, and the hypervolume (shares).
 
     Args:
-        outcomes: of every finished trial, anchors included (see ``study.trial.run.outcome_of``).
-        anchors: the anchors' records; they set the corners of the hypervolume.
-        max_accuracy_drop: settings that cost more are not feasible.
+        outcomes: those of all finished trials, including anchors (see ``study.trial.run.outcome_of``).
+        anchors: the anchors' records, which define the reference point of the hypervolume.
+        max_accuracy_drop: settings with a larger accuracy drop are not feasible.
 
     Returns:
-        None for what is not known yet.
+        Both numbers; None for one that is not known yet.
     """
     columns = [*(o.column for o in OBJECTIVES), CONSTRAINT, "cut"]
     table = pd.DataFrame([[o.get(c) for c in columns] for o in outcomes], columns=columns, dtype="Float64")

@@ -1,8 +1,8 @@
-"""The frontier once more on held-out seeds: victims, splits and attackers that the search never saw.
+"""Evaluate the frontier again on held-out seeds, whose victims, splits and attackers the search never saw.
 
-A frontier picks the luckiest of many noisy settings. What it loses on seeds that had no part in picking it is
-its selection bias, and both are shown. The held-out episodes are a study of their own beside the first,
-``<study>.fresh``.
+A frontier selects the best of many noisy measurements, so it looks better than it is. The difference to the
+held-out seeds is this selection bias; reports show both. The held-out episodes are stored as a study of their
+own, ``<study>.fresh``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from study.settings.study_settings import StudySettings
 
 
 def held_out_scenes(settings: StudySettings, seeds: int) -> tuple[SceneConfig, ...]:
-    """Scenes on the seeds that follow the search's."""
+    """The scenes on the seeds that follow those of the search."""
     later = dataclasses.replace(settings, first_seed=settings.first_seed + settings.seeds, seeds=seeds)
     return later.scenes()
 
@@ -34,13 +34,13 @@ def reevaluate(
 ) -> pd.DataFrame:
     """Run the frontier's settings and the anchors on held-out seeds; returns their episodes.
 
-    Trials keep their ids and are never cut short. Settings finished by an earlier run are read back.
+    Trials keep their ids and are never pruned. Settings that an earlier run finished are not run again.
 
     Raises:
         StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
     """
     records = Records(study.records.storage, f"{study.records.study}.fresh")
-    finished = records.read_trials() if study.lease is None else records.take_in()[0]
+    finished = records.read_trials() if study.lease is None else records.read_and_move_damaged()[0]
     template = dataclasses.replace(
         study.template, study=records.study, scenes=held_out_scenes(study.settings, seeds)
     )

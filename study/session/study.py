@@ -1,4 +1,4 @@
-"""A study under way: what its search has asked for, what is finished, and how good it is by now."""
+"""The state of a running study: trials asked for, finished trials, and the quality so far."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mipoison.episode import versions
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
-from study.records.store import ABOUT, Records
+from study.records.store import STUDY_FILE, Records
 from study.search.pruning import Point, worst_point
 from study.search.sampler import Search
-from study.session.callbacks import Quality, Standing
+from study.session.callbacks import Quality, StudyProgress
 from study.session.lease import Lease
 from study.session.monitoring import STAGES
 from study.session.quality import quality
@@ -24,16 +24,16 @@ from study.trial.run import Outcome, Record
 from study.trial.spec import FinishedTrial, TrialSpec, TrialTemplate
 
 REPEATED_SUGGESTIONS = 60
-"""So many suggestions in a row of what is known or under way: the space has no more settings to offer."""
+"""After this many suggestions in a row that are known or running, the search space counts as exhausted."""
 
 
-KEPT = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
-"""What a study keeps of finished trials' records: outcomes, losses, what a monitor is told."""
+KEPT_COLUMNS = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
+"""Columns of finished trials' records that a running study keeps in memory: outcomes, failures, metrics."""
 
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial that was asked for and not told: its number in the search, its setting's digest."""
+    """A trial between ask and tell: its number in the search, and the digest of its setting."""
 
     number: int
     digest: str
@@ -41,18 +41,18 @@ class RunningTrial:
 
 @dataclass
 class Study:
-    """A study under way; owns ask and tell.
+    """A running study; implements ask and tell.
 
     Attributes:
-        settings: what it was asked for. records: where it is recorded. search: suggests settings.
-        finished: trial -> its records, anchors included.
-        unfinished: trials that were started and not finished: name, attempt, setting.
-        numbers: counts new trials.
-        resumed: trials that were finished before this run.
-        outcomes: trial -> its outcome, anchors included. known: digest of a setting -> its outcome.
-        running: trial -> what it was asked as.
-        content: what identifies its images, None where nobody asked (tests).
-        lease: this driver's right to the study, None where nobody else can come (tests).
+        settings: the study's settings. records: its files. search: suggests settings.
+        finished: trial -> its records, including anchors.
+        unfinished: trials that an earlier run started and did not finish: name, attempt, setting.
+        numbers: yields the numbers of new trials.
+        resumed: the trials that earlier runs finished.
+        outcomes: trial -> its outcome, including anchors. known: digest of a setting -> its outcome.
+        running: the trials between ask and tell, by name.
+        content: a digest of the images, None if it was not computed (tests).
+        lease: held by this driver, None without one (tests).
     """
 
     settings: StudySettings
@@ -76,25 +76,26 @@ class Study:
             if trial not in ANCHORS and any(row["status"] == "failed" for row in rows)
         }
         self._quality: Quality | None = None
-        self._judged = False
+        self._quality_known = False
 
     def begin(self, command: Sequence[str]) -> None:
-        """Write down what the study is, unless an earlier run did."""
+        """Write ``study.json``, unless an earlier run wrote it."""
         more = {"command": list(command), "content": self.content}
-        write_about(self.records, self.settings.identity(), more)
+        write_study_file(self.records, self.settings.identity(), more)
 
     def trials_left(self) -> int:
-        """Trials that are still to be run."""
+        """The number of trials that are still to be run."""
         return max(0, self.settings.trials - self._done())
 
     def missing_anchors(self) -> list[TrialSpec]:
-        """The anchors without records, label-only first."""
+        """The anchors that have no records yet, label-only first."""
         return [self.template.spec(name, name, {}) for name in ANCHORS if name not in self.finished]
 
     def ask(self) -> TrialSpec | None:
-        """The next trial, written down before it starts; None if the space seems exhausted.
+        """The next trial, or None if the search space seems exhausted.
 
-        Settings that were evaluated before are answered from memory.
+        Writes ``trials/<trial>.json`` first. If the search suggests a setting that was evaluated before, it
+        is told the known outcome and asked again.
         """
         for _ in range(REPEATED_SUGGESTIONS):
             proposal = self.search.ask()
@@ -121,13 +122,13 @@ class Study:
         return spec
 
     def tell(self, trial: FinishedTrial) -> None:
-        """Take in an anchor, or a trial that was asked for, once its records are written."""
+        """Receive a trial that was asked for, or an anchor, after its records were written."""
         whole = trial.trial in ANCHORS
         self.finished[trial.trial] = (
-            trial.rows if whole else [{name: row.get(name) for name in KEPT} for row in trial.rows]
+            trial.rows if whole else [{name: row.get(name) for name in KEPT_COLUMNS} for row in trial.rows]
         )
         self.outcomes[trial.trial] = dict(trial.outcome)
-        self._judged = False
+        self._quality_known = False
         if trial.trial in ANCHORS:
             return
         if trial.failed:
@@ -136,10 +137,10 @@ class Study:
         self.search.tell(asked.number, trial.outcome)
         self.known[asked.digest] = self.outcomes[trial.trial]
 
-    def standing(self) -> Standing:
-        """How far the search is, and how good."""
+    def progress(self) -> StudyProgress:
+        """How many trials are in which state, and how good the settings are so far."""
         done = self._done()
-        return Standing(
+        return StudyProgress(
             planned=max(self.settings.trials, done),
             done=done,
             failed=len(self._failed),
@@ -148,11 +149,11 @@ class Study:
         )
 
     def floor(self) -> Point | None:
-        """The label-only anchor's objectives, once it has faced every attacker."""
+        """The objectives of the label-only anchor, None until it has been evaluated."""
         return worst_point(self.finished.get(ANCHORS[0], []))
 
     def check(self) -> None:
-        """StorageError if the lease is lost."""
+        """Raise StorageError if the lease was lost."""
         if self.lease is not None and self.lease.lost is not None:
             raise StorageError(self.lease.lost)
 
@@ -160,17 +161,17 @@ class Study:
         return sum(name not in ANCHORS for name in self.finished)
 
     def _current_quality(self) -> Quality | None:
-        """Computed once after each trial that was told, not each time that it is asked for."""
-        if not self._judged and self.outcomes:
+        """The quality, computed once after each tell."""
+        if not self._quality_known and self.outcomes:
             anchors = [row for name in ANCHORS for row in self.finished.get(name, [])]
             drop = self.settings.max_accuracy_drop
             self._quality = quality(self.outcomes.values(), anchors, drop)
-            self._judged = True
+            self._quality_known = True
         return self._quality
 
 
 def template_of(settings: StudySettings, records: Records) -> TrialTemplate:
-    """What the trials of a study with these settings share."""
+    """The template of the trials of a study with these settings."""
     return TrialTemplate(
         study=records.study,
         root=records.storage.root,
@@ -182,13 +183,15 @@ def template_of(settings: StudySettings, records: Records) -> TrialTemplate:
     )
 
 
-def write_about(records: Records, identity: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
-    """Write ``study.json``, unless it is there.
+def write_study_file(
+    records: Records, identity: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``study.json``, unless it exists.
 
     Args:
-        identity: the settings that a resumed study must share. more: what else there is to say of it.
+        identity: the settings that a resumed study must share. more: further entries of the file.
     """
-    if records.read_json(ABOUT) is not None:
+    if records.read_json(STUDY_FILE) is not None:
         return
     about = {
         "settings": dict(identity),
@@ -196,4 +199,4 @@ def write_about(records: Records, identity: Mapping[str, Any], more: Mapping[str
         "source": source_fingerprint(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    records.write_json(ABOUT, about | dict(more or {}))
+    records.write_json(STUDY_FILE, about | dict(more or {}))

@@ -1,4 +1,4 @@
-"""What a study runs on: the settings that an executor takes."""
+"""The settings of an executor: what a study runs on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mipoison.config import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What trials run on. Their records do not depend on it: a resumed study may run elsewhere."""
+    """What trials run on. Their records do not depend on it, so a resumed study may run elsewhere."""
 
     executor: Literal["ray", "local"] = "ray"
     """ray: Tune trials on a local Ray or a cluster; local: one by one in this process, same records"""
@@ -27,7 +27,7 @@ class Resources:
     """trials at once; default: as many as the resources allow"""
 
     def check_resources(self) -> None:
-        """ConfigError names a value that is out of bounds."""
+        """Raise ConfigError, naming the value and its bound, for a value that is out of bounds."""
         at_least("workers", self.workers, 0)
         at_least("concurrent", self.concurrent, 1)
         at_least("gpus_per_worker", self.gpus_per_worker, 0)
@@ -36,6 +36,6 @@ class Resources:
 
 
 def at_least(name: str, value: Any, bound: float) -> None:
-    """ConfigError if a number is given (not None) and is below a bound, or not finite."""
+    """Raise ConfigError if a number is given (not None) and is below the bound or not finite."""
     if value is not None and not (value >= bound and math.isfinite(value)):
         raise ConfigError(f"{name} = {value}: must be at least {bound:g}")

@@ -1,4 +1,4 @@
-"""The settings of a study: the command line's knobs, checked before any work starts."""
+"""The settings of a study, which the command line sets; checked before any work starts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from study.tracking.mlflow import check_address
 from study.trial.joint_training import STACKED
 
 DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
-"""The cheapest suite that held the worst case of every setting tried so far; ``suite`` is the whole one."""
+"""The cheapest suite that contained the worst attacker of every setting tried so far; ``suite`` is the whole
+one."""
 DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
-"""The paper's two and the two controls that they have to beat."""
+"""The paper's two defenses, and the two controls that they have to beat."""
 ALL = "all"
 WHOLE_SUITE = "suite"
 
@@ -39,10 +40,10 @@ def _names(text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSettings:
-    """Whose data are attacked, how they are split, and how sums are ordered."""
+    """The data, their split, and what determines the order of floating-point sums."""
 
     dataset: Annotated[str, tyro.conf.arg(help=f"the victim's data: {dataset_choices()}")] = "digits"
-    """Replaced by the annotation's help."""
+    """``--help`` shows the annotation's text instead of this one."""
     auxiliary: Literal["same", "disjoint"] = "same"
     """the attacker's images: others of the private classes (same), or other classes (disjoint, the paper)"""
     image_size: int | None = None
@@ -58,18 +59,19 @@ class SceneSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnVictim:
-    """The user's own classifier. Paths: what identifies it is its content, see ``victim_digest``."""
+    """The paths of the user's own classifier. Its content identifies it, see ``victim_digest``."""
 
     victim: str | None = None
     """your own classifier, images in [0, 1] to logits: module:factory (in the current folder or an installed
-    package) or file.pt2 (torch.export). Both run code: use nobody else's. Default: one is trained"""
+    package) or file.pt2 (torch.export). Both run code: use only files that you trust. Default: one is
+    trained"""
     victim_state: str | None = None
     """weights for --victim module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VictimOutputs:
-    """How the user's own classifier answers: unlike its path, a part of what is measured."""
+    """What the user's own classifier returns. Unlike its path, this affects what is measured."""
 
     victim_outputs: Literal["logits", "probabilities"] | None = None
     """what --victim returns: probabilities (each vector is divided by its sum), or logits that are not
@@ -78,7 +80,7 @@ class VictimOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How large the networks and their training are."""
+    """The sizes of the networks and of their training."""
 
     scale: Literal["quick", "full"] = "quick"
     """sizes of networks and training: quick for CPUs (at most 2,000 training images a side), full for GPUs"""
@@ -98,7 +100,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What is searched, and how."""
+    """The defenses and attackers of the search, its sampler and its constraint."""
 
     defenses: Annotated[
         tuple[str, ...],
@@ -118,7 +120,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """Which study, and how far it goes."""
+    """The study's name and its number of trials."""
 
     trials: int = 12
     """defense settings to evaluate, besides the anchors (undefended, label-only)"""
@@ -132,7 +134,7 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where data are read and records are kept: another place, the same study."""
+    """The data folder and the storage. A study may be moved to another place."""
 
     data_root: Path | None = None
     """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
@@ -142,7 +144,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Display:
-    """What a person is shown while it runs."""
+    """What is shown while the study runs."""
 
     dashboard: bool = True
     """start Ray's dashboard with a local Ray, on loopback"""
@@ -172,18 +174,19 @@ class Arguments(
     """
 
     def checked(self) -> StudySettings:
-        """The settings; ConfigError or DataError names what is wrong."""
+        """The checked settings; raises ConfigError or DataError for an invalid one."""
         return StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(Arguments):
-    """The settings of a study, each checked.
+    """The checked settings of a study.
 
-    The command line is parsed into :class:`Arguments` first, so that an error of ours is one line of ours.
+    The command line is parsed into :class:`Arguments` first, so that an invalid value gives one line of error
+    instead of tyro's message.
 
     Raises:
-        ConfigError, DataError: what is wrong, with the bound or the valid names.
+        ConfigError, DataError: a setting is invalid; the message has its bound or the valid names.
     """
 
     def __post_init__(self) -> None:
@@ -226,7 +229,7 @@ class StudySettings(Arguments):
 
     @staticmethod
     def _list(kind: str, given: tuple[str, ...], valid: list[str]) -> tuple[str, ...]:
-        """Names separated by spaces or commas, ``all`` expanded, anchors accepted and dropped, order kept."""
+        """The given names (separated by spaces or commas) in order, ``all`` expanded and anchors removed."""
         names = [n for text in given for n in text.split(",") if n]
         out: list[str] = []
         for name in names:
@@ -235,7 +238,7 @@ class StudySettings(Arguments):
             elif kind == "attacker" and name == WHOLE_SUITE:
                 out += SUITE
             elif kind == "defense" and name in ANCHORS:
-                continue  # always evaluated
+                continue  # every study evaluates the anchors
             else:
                 out.append(choose(kind, name, valid))
         if not out:
@@ -244,11 +247,11 @@ class StudySettings(Arguments):
 
     @functools.cached_property
     def victim_digest(self) -> str | None:
-        """What identifies the user's own classifier; None where one is trained."""
+        """The digest of the user's own classifier; None if the study trains one."""
         return None if self.victim is None else repeatable_digest(self.victim, self.victim_state)
 
     def scenes(self) -> tuple[SceneConfig, ...]:
-        """One scene a seed."""
+        """The scenes, one per seed."""
         return tuple(
             scaled(
                 self.dataset,
@@ -271,47 +274,50 @@ class StudySettings(Arguments):
         )
 
     def identity(self, *groups: type) -> dict[str, Any]:
-        """What a resumed study must share with the stored one, as JSON.
+        """The settings that a resumed study must share with the stored one, as JSON values.
 
         Args:
-            groups: the groups of settings that identify it; all of :data:`IDENTITY` where none is given.
+            groups: the groups of settings to include; all of :data:`IDENTITY` if none is given.
         """
         values = {name: getattr(self, name) for name in _defaults(groups or IDENTITY)}
         plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
         return plain | {"victim_digest": self.victim_digest}
 
     def changes(self, stored: Mapping[str, Any], *groups: type) -> list[str]:
-        """``name: stored -> now`` for each setting that a stored study had otherwise.
+        """``name: stored -> now`` for each setting that differs from a stored study's.
 
-        A setting that an earlier version did not store had its default then.
+        A setting that an earlier version did not store counts as having had its default.
         """
         return differences(_defaults(groups or IDENTITY) | dict(stored), self.identity(*groups))
 
     def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
-        """These settings, with the digest that an earlier version gave the same classifier if the stored ones
-        have that: the study's records go on under one name."""
+        """These settings, for a resumed study with the stored ones.
+
+        If an earlier version computed another digest for the same classifier and the study stores that one,
+        it is kept, so that all records of the study have the same ``victim_digest``.
+        """
         earlier = stored.get("victim_digest")
         if self.victim is None or earlier in (None, self.victim_digest):
             return self
         if load_victim(self.victim, self.victim_state).earlier != earlier:
             return self
         same = dataclasses.replace(self)
-        same.__dict__["victim_digest"] = earlier  # where the cached property keeps it
+        same.__dict__["victim_digest"] = earlier  # sets the cached property
         return same
 
     def default_name(self) -> str:
-        """``<dataset>-<auxiliary>``, without the path of a user's folder."""
+        """``<dataset>-<auxiliary>``; of a user's folder only the kind, without its path."""
         return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
 
 
 SCENES = (SceneSettings, VictimOutputs, Sizes)
-"""The groups that the scenes follow from."""
+"""The groups of settings that determine the scenes."""
 IDENTITY = (*SCENES, SearchSettings)
-"""The groups whose fields a resumed study must share with the stored one; all else may change."""
+"""The groups of settings that a resumed study must share with the stored one; all others may change."""
 
 
 def _defaults(groups: tuple[type, ...]) -> dict[str, Any]:
-    """Name -> default, as JSON, of the settings in some groups."""
+    """Name -> default (as a JSON value) of the settings in some groups."""
     found = {f.name: f.default for group in groups for f in dataclasses.fields(group)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
@@ -319,8 +325,8 @@ def _defaults(groups: tuple[type, ...]) -> dict[str, Any]:
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """``name: stored -> now`` for each setting that differs.
 
-    The path of a user's images is none: the same images may lie elsewhere now (the content is compared when
-    it is read, see :func:`study.session.opening.open_study`).
+    The path of a user's images may differ, since the images may have been moved. Their content is compared
+    when they are read, see :func:`study.session.opening.open_study`.
     """
     stored, now = ({**values, "dataset": _source(values.get("dataset"))} for values in (stored, now))
     return [
@@ -331,7 +337,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _source(dataset: Any) -> Any:
-    """A data set's name without its path."""
+    """The name of a data set without its path."""
     return dataset.partition(":")[0] if isinstance(dataset, str) else dataset
 
 

@@ -1,7 +1,7 @@
-"""Copies of a study for other people's tools: optuna-dashboard, TensorBoard, MLflow.
+"""Copies of a study for other tools: optuna-dashboard, TensorBoard, MLflow.
 
-The records stay the only truth: a tracker is told what was recorded, never asked. One that fails is
-dropped with a warning; the study goes on.
+Trackers only receive what was recorded; nothing is read back from them. A tracker that fails is dropped with
+a warning, and the study continues.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from study.trial.spec import FinishedTrial
 
 
 class Tracker(Protocol):
-    """Told of each finished trial, once a run of the study; earlier ones first."""
+    """Receives each finished trial once in every run of the study, those of earlier runs first."""
 
     def finished(self, done: FinishedTrial) -> None: ...
 
@@ -21,10 +21,10 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Several of them; what one raises costs that tracker, not the study.
+    """Passes finished trials to several trackers, and drops a tracker that raises.
 
     Args:
-        warn: prints one line for a person.
+        warn: prints one line for the user.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], warn: Callable[[str], None]) -> None:
@@ -43,17 +43,17 @@ class Trackers:
             except Exception as error:
                 del self._trackers[name]
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                self._warn(f"{name} is not kept any further ({reason}); the records are not affected")
+                self._warn(f"{name} is no longer updated ({reason}); the records are not affected")
 
 
 def make_trackers(settings: Any, records: Any, families: list[str], warn: Callable[[str], None]) -> Trackers:
-    """What the settings ask for.
+    """The trackers that the settings ask for.
 
     Args:
         settings: StudySettings. records: the study's. families: the defense families that are searched.
 
     Raises:
-        ConfigError: MLflow is asked for and not installed, or its address holds a password.
+        ConfigError: MLflow is not installed, or its address contains a password.
     """
     from study.tracking.optuna_journal import OptunaJournal
     from study.tracking.tensorboard import TensorBoard

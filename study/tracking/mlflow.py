@@ -1,4 +1,4 @@
-"""An MLflow run a trial, in an experiment of the study's name (extra ``mlflow``)."""
+"""Logs each trial as an MLflow run, in an experiment with the study's name (extra ``mlflow``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.trial.spec import FinishedTrial
 
 
 def check_address(address: str) -> None:
-    """ConfigError for an address with a password or token (it would end in logs), or without MLflow."""
+    """Raise ConfigError if MLflow is missing, or if the address has a password that logs would show."""
     if holds_credentials(address):
         raise ConfigError(
             "--mlflow: leave user and password out of the address; MLflow reads them from "
@@ -25,7 +25,8 @@ class MLflow:
     """Logs the trials that finish in this run.
 
     Args:
-        address: of the tracking store: a server, ``sqlite:///file`` or a folder. experiment: its name there.
+        address: the tracking store: a server, ``sqlite:///file`` or a folder.
+        experiment: the name of the experiment there.
     """
 
     def __init__(self, address: str, experiment: str) -> None:

@@ -1,7 +1,7 @@
 """``optuna.log``: the study as an Optuna journal, for ``optuna-dashboard`` and Optuna's own plots.
 
-A copy made from the records, not the search's own storage: a journal that the search wrote to could run ahead
-of the records when a driver dies, and would repeat suggestions when it is resumed.
+The journal is a copy made from the records. The search does not use it as its storage: when a driver dies,
+such a journal could hold trials that have no records, and a resumed search would repeat its suggestions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from study.trial.spec import FinishedTrial
 
 NAME = "optuna.log"
 EVERY_S = 20.0
-"""The file is written whole, so not after every trial."""
+"""The file is rewritten as a whole, therefore at most once in this many seconds."""
 
 
 class OptunaJournal:
-    """Keeps ``<study>/optuna.log``; trials in the order in which they finished, with their own names.
+    """Writes ``<study>/optuna.log``, with the trials in the order in which they finished.
 
     Args:
         records: the study's. families: the defense families that are searched.
@@ -64,9 +64,7 @@ class OptunaJournal:
                     user_attrs={"trial": done.trial, "defense": done.defense, **dict(done.outcome)},
                 )
             )
-        except (
-            ValueError
-        ):  # a setting outside today's space, of an older version: in the records all the same
+        except ValueError:  # an older version's setting, outside the present space
             return
         if time.monotonic() - self._written > EVERY_S:
             self._write()

@@ -1,6 +1,6 @@
-"""``tensorboard/<trial>``: one TensorBoard run a trial, with its knobs as hyper-parameters.
+"""``tensorboard/<trial>``: one TensorBoard run per trial, with its knobs as hyper-parameters.
 
-Written with tensorboardX, which Ray Tune brings along; ``tensorboard --logdir`` reads it.
+Written with tensorboardX, a dependency of Ray Tune; ``tensorboard --logdir`` reads it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from study.runtime.scratch import scratch_folder
 from study.trial.spec import FinishedTrial
 
 SCALARS = ("reconstruction_error", "attack_accuracy", "excess_leakage", "ssim", "seconds_attack")
-"""Columns of the records that become curves: the attacker in the tag, the seed as the step."""
+"""Columns of the records that become scalars, with the attacker in the tag and the seed as the step."""
 
 
 class TensorBoard:
-    """Logs of the trials that finish in this run; those of earlier runs are there already."""
+    """Logs the trials that finish in this run; earlier runs have logged theirs."""
 
     def __init__(self, records: Records) -> None:
         self._records = records

@@ -1,4 +1,4 @@
-"""Why a trial has no outcome, as a value that travels from the worker to the driver and into the records."""
+"""The reason why a trial has no outcome, as a value that workers send to the driver."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mipoison.storage.files import storage_failure
 
 
 class LostError(RuntimeError):
-    """A process was lost (its machine went, it was killed, or ran out of memory): no fault of the setting."""
+    """A process was lost: its machine failed, it was killed, or it ran out of memory."""
 
 
 class FailureKind(StrEnum):
-    """What was at fault; it decides what the study does next.
+    """The cause of a failure, which decides what the study does next.
 
-    ``SETTING``: the trial's own computation raised. It is recorded as failed; a resumed study does not repeat
-    it. ``MACHINE``: the process, its memory or its machine went. It is recorded as failed; a resumed study
-    tries it again. ``STORAGE``: nothing can be recorded. The trial is left unfinished, the study ends, and a
-    resumed study runs the trial again.
+    ``SETTING``: the trial's computation raised. The trial is recorded as failed, and a resumed study does not
+    repeat it. ``MACHINE``: the process was lost or ran out of memory. The trial is recorded as failed, and a
+    resumed study runs it again. ``STORAGE``: nothing can be recorded. The trial stays unfinished, the study
+    ends, and a resumed study runs the trial again.
     """
 
     SETTING = "setting"
@@ -29,7 +29,7 @@ class FailureKind(StrEnum):
 
 
 MACHINE_ERRORS = ("LostError", "MemoryError", "OutOfMemoryError", "OSError")
-"""Names of the exceptions that tell of the machine; records keep an exception as ``name: message``."""
+"""Names of the exceptions that mean ``MACHINE``; records store an exception as ``name: message``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class TrialFailure:
     """Why a trial has no outcome.
 
     Attributes:
-        kind: what was at fault.
-        message: one line; names the exception, but for a storage failure, whose message says all.
+        kind: the cause.
+        message: one line, ``name: message`` of the exception; for a storage failure the message alone.
     """
 
     kind: FailureKind
@@ -46,7 +46,7 @@ class TrialFailure:
 
     @classmethod
     def of(cls, error: BaseException) -> TrialFailure:
-        """The failure behind an exception, of this process or of a worker whose exception was wrapped."""
+        """The failure that an exception stands for; also finds a storage failure that another one wraps."""
         reason = storage_failure(error)
         if reason is not None:
             return cls(kind=FailureKind.STORAGE, message=reason)
@@ -55,7 +55,7 @@ class TrialFailure:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> TrialFailure | None:
-        """What the record of an episode says of its failure; None where the episode did not fail."""
+        """The failure in the record of an episode; None if the episode did not fail."""
         if record["status"] != "failed":
             return None
         text = str(record["error"])
@@ -67,7 +67,7 @@ class TrialFailure:
         return cls(kind=FailureKind(values["kind"]), message=values["message"])
 
     def plain(self) -> dict[str, str]:
-        """As values that JSON knows, for what is sent between processes."""
+        """The failure as JSON values, to be sent between processes."""
         return {"kind": self.kind.value, "message": self.message}
 
 

@@ -1,4 +1,4 @@
-"""A trial's finished episodes: kept in the artifact store, found there by whatever runs the same again."""
+"""Finished episodes in the artifact store, where a later attempt at the same episode finds them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mipoison.storage.artifacts import ArtifactStore
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.pictures import episode_of
 from study.records.schema import episode_schema
-from study.trial.joint_training import stacks
+from study.trial.joint_training import trains_jointly
 
 PICTURES = 10
-"""Reconstructions kept for the picture grid, of the first seed."""
+"""Reconstructions that are kept for the picture grid, of the first seed."""
 
 
 @dataclass
 class FinishedEpisodes:
-    """What is finished of a trial.
+    """The finished episodes of a trial.
 
     Attributes:
-        records: index of the episode -> record.
+        records: index of the episode in the trial -> its record.
         pictures: attacker or ``truth`` -> reconstructions of the first seed, uint8 (n, C, H, W).
     """
 
@@ -34,25 +34,27 @@ class FinishedEpisodes:
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, other: FinishedEpisodes) -> None:
-        """Take over what another rank has finished."""
+        """Add the episodes that another rank has finished."""
         self.records |= other.records
         self.pictures |= other.pictures
 
 
-def key_of(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
-    """Key of a finished episode: its settings and the scene's data, device and versions.
+def episode_key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str, Any]:
+    """The artifact key of an episode: its settings and the scene's data, device and versions.
 
-    Attackers trained together give other numbers, within rounding: those are other episodes.
+    Attackers trained jointly give numbers that differ by rounding, so their episodes have keys of their own.
     """
-    more = {"stacked": True} if stacks(stacked) else {}
+    more = {"stacked": True} if trains_jointly(stacked) else {}
     return scene.spec(episode=episode.flat() | dict.fromkeys(f"scene.{name}" for name in PATHS), **more)
 
 
-def keep(store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], picture: np.ndarray) -> None:
-    """Keep a finished episode.
+def store_episode(
+    store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], picture: np.ndarray
+) -> None:
+    """Store a finished episode.
 
     Raises:
-        FloatingPointError: a measurement is not finite. That is a failed episode, not a number.
+        FloatingPointError: a measurement is not finite, so that the episode counts as failed.
     """
     for name, value in record.items():
         if isinstance(value, float) and not np.isfinite(value):
@@ -60,29 +62,29 @@ def keep(store: ArtifactStore, key: dict[str, Any], record: dict[str, Any], pict
     store.put_json("episode", key, {"record": record, "picture": picture.tolist()})
 
 
-def finished_in(
+def find_finished(
     store: ArtifactStore, episodes: Sequence[EpisodeConfig], scenes: Mapping[int, Scene], stacked: str
 ) -> FinishedEpisodes:
-    """Those of a trial's episodes that the store has, from whatever attempt or study.
+    """The episodes of a trial that the store holds, from any attempt of any study.
 
     Args:
-        scenes: by seed; episodes of other seeds are not looked for. stacked: as in ``TrialSpec``.
+        scenes: seed -> scene; only episodes of these seeds are looked up. stacked: as in ``TrialSpec``.
     """
     done = FinishedEpisodes()
     for i, episode in enumerate(episodes):
         scene = scenes.get(episode.scene.seed)
-        found = _found(store, key_of(episode, scene, stacked)) if scene else None
+        found = _found(store, episode_key(episode, scene, stacked)) if scene else None
         if found is not None:
             done.records[i] = found[0] | paths_of(episode)
         if scene is not None and episode.scene.seed == episodes[0].scene.seed:
-            done.pictures.setdefault("truth", picture_of(scene, scene.split.private_train.x_NCHW))
+            done.pictures.setdefault("truth", example_images(scene, scene.split.private_train.x_NCHW))
             if found is not None:
                 done.pictures[episode.attack] = found[1]
     return done
 
 
 def _found(store: ArtifactStore, key: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
-    """A finished episode out of the store; None if it is not there, or of another shape: it runs again."""
+    """An episode's record and picture; None, so that it runs again, if there is none or a damaged one."""
     value = store.find_json("episode", key)
     try:
         return None if value is None else episode_of(value, episode_schema())
@@ -91,7 +93,7 @@ def _found(store: ArtifactStore, key: dict[str, Any]) -> tuple[dict[str, Any], n
         return None
 
 
-def picture_of(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
+def example_images(scene: Scene, images_NCHW: torch.Tensor) -> np.ndarray:
     """The first two images of each private class, as uint8 (n, C, H, W)."""
     y = scene.split.private_train.y_N
     rows = torch.cat([torch.nonzero(y == label)[:2, 0] for label in range(scene.split.n_classes)])[:PICTURES]

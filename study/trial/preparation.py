@@ -1,4 +1,4 @@
-"""What is trained before the anchors run: victims, evaluators and substitutes of every seed."""
+"""Training before the anchors run: victims, evaluators and substitutes of every seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from study.trial.spec import TrialResult, TrialSpec
 
 
 def scenes_of(specs: list[TrialSpec]) -> list[Mapping[str, Any]]:
-    """The different scenes of some trials, in order."""
+    """The distinct scenes of some trials, in order."""
     found: list[Mapping[str, Any]] = []
     for scene in (scene for spec in specs for scene in spec.scenes):
         if scene not in found:
@@ -24,8 +24,11 @@ def scenes_of(specs: list[TrialSpec]) -> list[Mapping[str, Any]]:
 _counted: weakref.WeakKeyDictionary[ArtifactStore, tuple[int, int]] = weakref.WeakKeyDictionary()
 
 
-def artifacts_since(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
-    """Artifacts that these stores made and reused since they were last asked (scenes keep theirs)."""
+def new_artifacts(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
+    """The number of artifacts that these stores made and reused since the last call for each store.
+
+    Scenes are cached between trials and keep their stores, whose counts therefore go on.
+    """
     made = reused = 0
     for store in stores:
         before = _counted.get(store, (0, 0))
@@ -35,19 +38,19 @@ def artifacts_since(stores: Iterable[ArtifactStore]) -> tuple[int, int]:
 
 
 def prepare_scene(flat: Mapping[str, Any], root: str, data_root: str | None) -> tuple[int, int]:
-    """Preparation for one seed: victim, evaluators and the usual substitutes, into the artifact store.
+    """Train victim, evaluators and the usual substitutes of one seed into the artifact store.
 
     Returns:
-        Artifacts made and reused.
+        The number of artifacts made and reused.
     """
     scene = scene_for(SceneConfig(**flat), root, data_root)
     for kind in ("log", "raw"):
         scene.substitute(SubstituteConfig(features=kind))
-    return artifacts_since([scene.store])
+    return new_artifacts([scene.store])
 
 
-def after(prepared: Iterable[tuple[int, int]], results: list[TrialResult]) -> list[TrialResult]:
-    """The results, with the artifacts of the preparation counted to the first."""
+def count_preparation(prepared: Iterable[tuple[int, int]], results: list[TrialResult]) -> list[TrialResult]:
+    """Add the artifacts of the preparation to the counts of the first result; returns the results."""
     for made, reused in prepared:
         results[0].count(made, reused)
     return results

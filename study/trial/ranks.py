@@ -1,4 +1,4 @@
-"""The ranks that share a trial, and what they tell each other."""
+"""Communication between the ranks that share a trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Group(Protocol):
 
 
 class SingleRank:
-    """A group of one: ``--workers 0``."""
+    """A group of one rank, for ``--workers 0``."""
 
     rank, size = 0, 1
 
@@ -28,7 +28,7 @@ class SingleRank:
 
 
 class TorchGroup:
-    """The ranks of an initialised ``torch.distributed`` group (gloo or nccl); objects go over gloo."""
+    """The ranks of an initialised ``torch.distributed`` group (gloo or nccl); objects are sent over gloo."""
 
     def __init__(self) -> None:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -1,7 +1,7 @@
-"""One setting of a finished study once more, from its records: same scenes, attackers, secrets and numbers.
+"""Run a setting of a finished study again from its records, with the same scenes, attackers and secrets.
 
-Everything that a trial needs is in its records (``scene.*``, ``defense.*``, the attackers), so that a compact
-copy can be rerun, too.
+The records contain everything that a trial needs (``scene.*``, ``defense.*``, the attackers), so that trials
+of a compact copy can be rerun, too.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from mipoison.scene import SceneConfig
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.records.schema import episode_schema
-from study.records.status import CUT
-from study.records.store import ABOUT, Records
+from study.records.status import PRUNED
+from study.records.store import STUDY_FILE, Records
 from study.search.pruning import worst_point
 from study.trial.preparation import prepare_scene, scenes_of
-from study.trial.run import complete, records_of
+from study.trial.run import record_trial, records_of
 from study.trial.spec import TrialSpec, TrialTemplate
 from study.trial.worker import run_trial
 
 TIMES = ("seconds_", "peak_memory", "poison_ms", "inference_ms")
-"""Beginnings of columns that are measured by a clock or by the operating system: they never repeat."""
+"""Prefixes of columns with times and memory, which differ in every run."""
 POLL = 0.5
-"""Seconds between two looks at how many episodes are finished."""
+"""Seconds between two counts of the finished episodes."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A number that was not measured again as it is stored."""
+    """A number that the rerun measured differently from the stored one."""
 
     attack: str
     seed: int
@@ -50,66 +50,68 @@ class Difference:
 
     @property
     def size(self) -> float:
-        """Relative to the stored value; infinite where one of the two is missing."""
+        """The relative difference to the stored value; infinite if one of the two is missing."""
         if self.stored is None or self.measured is None:
             return float("inf")
         return abs(self.measured - self.stored) / max(abs(self.stored), 1e-12)
 
 
-def rows_of(study: StoredStudy, trial: str) -> pd.DataFrame:
-    """A trial's records; ConfigError lists the trials where there is none of that name."""
+def trial_rows(study: StoredStudy, trial: str) -> pd.DataFrame:
+    """A trial's records; raises ConfigError with the valid names if there is no such trial."""
     choose("trial", trial, sorted(set(study.episodes["trial"])))
     return study.episodes[study.episodes["trial"] == trial]
 
 
-def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as records: missing is None."""
+def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a data frame as records, with None for missing values."""
     return pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
 
 
 @dataclass(frozen=True)
-class Given:
-    """The classifier that the reader of somebody's records gives on the command line; by default none.
+class GivenVictim:
+    """The classifier given on the command line by the reader of a study's records; by default none.
 
-    What the records name is never loaded: they were written by whoever could write to the storage, and a
-    module or a ``.pt2`` file runs code.
+    A classifier that the records name is never loaded: a module or a ``.pt2`` file runs code, and anybody
+    with access to the storage may have written the records.
     """
 
     victim: str | None = None
     victim_state: str | None = None
 
 
-NOT_GIVEN = Given()
+NO_VICTIM = GivenVictim()
 
 
-class NotGivenError(ConfigError):
-    """Records of somebody's own classifier, and no classifier was given."""
+class VictimMissingError(ConfigError):
+    """The records belong to a user's own classifier, and no classifier was given."""
 
 
-def of_own_victim(rows: pd.DataFrame) -> bool:
-    """Whether the records are of somebody's own classifier."""
+def has_own_victim(rows: pd.DataFrame) -> bool:
+    """Whether the records belong to a user's own classifier."""
     return "scene.victim" in rows and bool(rows["scene.victim"].notna().any())
 
 
-def scenes_in(rows: pd.DataFrame, given: Given = NOT_GIVEN) -> tuple[SceneConfig, ...]:
-    """The scenes of some records, one a seed, with the classifier that the reader gave.
+def scenes_in(rows: pd.DataFrame, given: GivenVictim = NO_VICTIM) -> tuple[SceneConfig, ...]:
+    """The scenes of some records, one per seed, with the classifier that the reader gave.
 
     Raises:
-        NotGivenError: the records are of an own classifier, and none was given.
-        ConfigError: settings that this version does not know, or a classifier for records that have none.
+        VictimMissingError: the records belong to a user's own classifier, and none was given.
+        ConfigError: this version does not know a setting, or a classifier was given for records without one.
     """
     if given.victim is None and given.victim_state is not None:
         raise ConfigError(f"victim_state {given.victim_state!r} without --victim module:factory")
-    if of_own_victim(rows) and given.victim is None:
-        raise NotGivenError(
-            "these records are of somebody's own classifier, and what records name is never loaded (it runs "
-            "code): give the classifier, if you have it and trust it, with --victim (and --victim-state)"
+    if has_own_victim(rows) and given.victim is None:
+        raise VictimMissingError(
+            "these records belong to a user's own classifier, and a classifier that records name is never "
+            "loaded (it runs code): if you have it and trust it, give it with --victim (and --victim-state)"
         )
-    if given.victim is not None and not of_own_victim(rows):
-        raise ConfigError(f"victim {given.victim!r}: these records trained their own; leave --victim out")
+    if given.victim is not None and not has_own_victim(rows):
+        raise ConfigError(
+            f"victim {given.victim!r}: this study trained its own classifier; leave --victim out"
+        )
     columns = [c for c in rows if c.startswith("scene.")]
     found = []
-    for record in plain(rows.drop_duplicates("seed").sort_values("seed")[columns]):
+    for record in to_records(rows.drop_duplicates("seed").sort_values("seed")[columns]):
         known = {name.removeprefix("scene."): value for name, value in record.items() if value is not None}
         if given.victim is not None:
             known |= {"victim": given.victim, "victim_state": given.victim_state}
@@ -117,29 +119,29 @@ def scenes_in(rows: pd.DataFrame, given: Given = NOT_GIVEN) -> tuple[SceneConfig
     return tuple(found)
 
 
-def specification(
+def rerun_spec(
     study: StoredStudy,
     trial: str | None,
     defense: str | None,
     knobs: list[str],
     root: str,
     data_root: str | None,
-    given: Given = NOT_GIVEN,
+    given: GivenVictim = NO_VICTIM,
 ) -> TrialSpec:
-    """What is to be run: a recorded trial, or a given setting on the scenes and attackers of the study.
+    """The trial to run: a recorded one, or another setting on the scenes and attackers of the study.
 
     Args:
-        trial: a recorded one, None for a setting of one's own. defense: a name of DEFENSES. knobs:
-            ``name=value`` each, over the trial's knobs or the defense's defaults.
-        root: where trained parts and records go. data_root: the data folder, None for the default.
+        trial: a recorded trial, or None for another setting. defense: a name of DEFENSES.
+        knobs: ``name=value`` each; they replace knobs of the trial, or defaults of the defense.
+        root: the storage for artifacts and records. data_root: the data folder, None for the default.
         given: the reader's classifier, see :func:`scenes_in`.
 
     Raises:
-        ConfigError: names and values that do not exist or do not fit.
+        ConfigError: an unknown name, or a value that does not fit.
     """
     if trial is None and defense is None:
-        raise ConfigError("nothing to evaluate: give --trial (a recorded one) or --defense and --knob")
-    stored = None if trial is None else rows_of(study, trial)
+        raise ConfigError("nothing to evaluate: give a recorded --trial, or --defense and --knob")
+    stored = None if trial is None else trial_rows(study, trial)
     source = _anchor_rows(study) if stored is None else stored
     name = defense or str(source["defense"].iloc[0])
     choose("defense", name, DEFENSES)
@@ -148,8 +150,8 @@ def specification(
     same = stored is not None and not knobs and defense in (None, str(stored["defense"].iloc[0]))
     for attack in source["attack"]:
         choose("attacker", str(attack), ATTACKS)
-    cut = same and bool((source["status"] == CUT).any())
-    floor = plain(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if cut else []
+    pruned = same and bool((source["status"] == PRUNED).any())
+    floor = to_records(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if pruned else []
     template = TrialTemplate(
         study=study.folder,
         root=root,
@@ -171,7 +173,7 @@ def _anchor_rows(study: StoredStudy) -> pd.DataFrame:
 
 
 def _changed(cls: type[Config], own: Mapping[str, Any], texts: list[str]) -> Config:
-    """The configuration with ``name=value`` texts read by the types of its fields."""
+    """The configuration with ``name=value`` texts applied, parsed by the types of its fields."""
     kinds = cls.field_kinds()
     values = dict(own)
     for text in texts:
@@ -195,13 +197,13 @@ def _value(name: str, text: str, kind: type) -> Any:
         raise ConfigError(f"--knob {name}={text}: not a value of type {kind.__name__}") from error
 
 
-def run_again(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
+def rerun(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Run the trial in this process, write its records below ``spec.root`` and return them.
 
-    What compares a record with the anchors (excess leakage, checks) is taken against the stored anchors.
+    Columns that compare a record with the anchors (excess leakage, checks) use the stored anchors.
 
     Args:
-        progress: told how many of how many steps are done: scenes prepared and episodes finished.
+        progress: called with the number of finished steps (scenes and episodes) and their total.
     """
     scenes = scenes_of([spec])
     total = len(scenes) + len(spec.episodes())
@@ -210,17 +212,17 @@ def run_again(study: StoredStudy, spec: TrialSpec, progress: Callable[[int, int]
         prepare_scene(scene, spec.root, spec.data_root)
     with _watched(spec, lambda n: progress(min(total, len(scenes) + n), total)):
         result = run_trial(spec)
-    anchors = plain(study.episodes[study.episodes["trial"].isin(ANCHORS)])
-    complete(spec, result, anchors)
+    anchors = to_records(study.episodes[study.episodes["trial"].isin(ANCHORS)])
+    record_trial(spec, result, anchors)
     records = records_of(spec)
     about = {key: value for key, value in study.about.items() if key != "command"}
-    records.storage.write(f"{spec.study}/{ABOUT}", json.dumps(about, indent=2, sort_keys=True).encode())
+    records.storage.write(f"{spec.study}/{STUDY_FILE}", json.dumps(about, indent=2, sort_keys=True).encode())
     return Records(records.storage, spec.study).read().query("trial == @spec.trial")
 
 
 @contextmanager
 def _watched(spec: TrialSpec, tell: Callable[[int], None]) -> Iterator[None]:
-    """Count the finished episodes of the store while a trial runs in this thread."""
+    """Report the number of new episodes in the store while the body runs a trial."""
     storage, stop = records_of(spec).storage, threading.Event()
 
     def count() -> int:
@@ -242,8 +244,8 @@ def _watched(spec: TrialSpec, tell: Callable[[int], None]) -> Iterator[None]:
 
 
 def measured_columns(stored: pd.DataFrame) -> list[str]:
-    """The columns of a measurement that repeats: numbers, but for what a clock tells. Checks are left out:
-    they are one version's verdicts on these numbers."""
+    """The numeric columns that a rerun must reproduce: not times and memory, nor checks, whose rules may
+    change between versions."""
     kinds = {field.name: field.type for field in episode_schema()}
     names = [
         c for c in stored
@@ -255,16 +257,19 @@ def measured_columns(stored: pd.DataFrame) -> list[str]:
 
 
 def differences(stored: pd.DataFrame, measured: pd.DataFrame) -> tuple[int, list[Difference]]:
-    """How many stored numbers were compared, and those that were measured otherwise; exact comparison.
+    """Compare stored with measured numbers, exactly.
 
-    Columns that the stored records lack (an older version) are not compared.
+    Columns that the stored records lack, because an older version wrote them, are not compared.
+
+    Returns:
+        How many stored numbers were compared, and those that differ.
     """
     columns, key = measured_columns(stored), ["attack", "seed"]
     both = stored[[*key, *columns]].merge(
         measured.reindex(columns=[*key, *columns]), on=key, how="left", suffixes=("", " again")
     )
     n, found = 0, []
-    for row in plain(both):
+    for row in to_records(both):
         for column in columns:
             old, new = row[column], row[f"{column} again"]
             if old is None:
@@ -276,6 +281,6 @@ def differences(stored: pd.DataFrame, measured: pd.DataFrame) -> tuple[int, list
     return n, found
 
 
-def largest(found: list[Difference]) -> Difference:
-    """The largest relative difference, the first of equals."""
+def largest_difference(found: list[Difference]) -> Difference:
+    """The largest relative difference; the first one if several are equal."""
     return found[int(np.argmax([d.size for d in found]))]

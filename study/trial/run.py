@@ -1,4 +1,4 @@
-"""A trial from start to finish: run, relate to the anchors, write, say what the search is told."""
+"""Run a trial, compare it with the anchors, write its records, and compute the outcome for the search."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import pandas as pd
 from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage.files import Storage
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.analysis.worst_case import NEEDED
 from study.records.images import write_pictures
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.records.store import Records
 from study.search.sampler import CONSTRAINT, DIRECTIONS
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.ranks import Group
 from study.trial.spec import TrialResult, TrialSpec
-from study.trial.worker import lost_trial, run_trial
+from study.trial.worker import failed_trial, run_trial
 
 Record = dict[str, Any]
 Outcome = dict[str, float | None]
 
 
-def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
-    """Add the columns that compare a record with its seed's anchors: excess over label-only, checks.
+def relate_to_anchors(records: list[Record], anchors: list[Record]) -> list[Record]:
+    """Add the columns that compare a record with its seed's anchors: excess over label-only, and checks.
 
-    The floor of a seed is the label-only anchor under its own worst attacker (lowest mean error over the
-    seeds), so that floor and worst case are chosen alike.
+    The reference of a seed is the label-only anchor under its own worst attacker (lowest mean error over the
+    seeds), so that reference and worst case are chosen by the same rule.
     """
     label_only, undefended = ANCHORS
     floor = _worst([r for r in anchors if r["defense"] == label_only and _is_measured(r)])
@@ -52,10 +52,10 @@ def relate(records: list[Record], anchors: list[Record]) -> list[Record]:
 
 
 def _is_measured(record: Record) -> bool:
-    """Whether an anchor's record has what others are compared with."""
+    """Whether an anchor's record has the measurements that others are compared with."""
     return bool(
         record["status"] == "ok"
-        and record.get("reconstruction_error")  # a floor of zero compares nothing
+        and record.get("reconstruction_error")  # nothing can be compared with an error of zero
         and record.get("attack_accuracy") is not None
     )
 
@@ -83,33 +83,34 @@ def outcome_of(records: list[Record], max_accuracy_drop: float) -> Outcome:
 
 
 def outcomes_of(trials: Mapping[str, Sequence[Record]], max_accuracy_drop: float) -> dict[str, Outcome]:
-    """Each trial's outcome; of many at once, as each alone costs ten times the share."""
+    """Each trial's outcome; ten times faster than one call of :func:`outcome_of` per trial."""
     if not trials:
         return {}
-    # Without the hundred columns that say what was run: a resumed study does this for every trial.
+    # Only the columns that are needed, as a resumed study does this for every trial.
     columns: dict[str, list[Any]] = {name: [] for name in NEEDED}
     for trial, records in trials.items():
         for r in records:
             for name, column in columns.items():
                 column.append(trial if name == "trial" else r.get(name, 0 if name == "attempt" else None))
-    table = settings_table(pd.DataFrame(columns), max_accuracy_drop=max_accuracy_drop)
+    table = configuration_table(pd.DataFrame(columns), max_accuracy_drop=max_accuracy_drop)
     found = dict(zip(table["trial"], table.to_dict("records"), strict=True))
     return {trial: _outcome(found[trial], list(records)) for trial, records in trials.items()}
 
 
 def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
     count = Counter(r["status"] for r in records)
-    told = {r["attack"] for r in records if r["status"] in ("ok", CUT)}
-    silent = {r["attack"] for r in records} - told  # the strongest attacker may be among them: no worst case
+    known = {r["attack"] for r in records if r["status"] in ("ok", PRUNED)}
+    # An attacker that failed on every seed may be the strongest one, so that no worst case is known.
+    failed_on_all_seeds = {r["attack"] for r in records} - known
     values = {name: _number(setting[name]) for name in (*DIRECTIONS, CONSTRAINT)}
-    if silent:
+    if failed_on_all_seeds:
         values |= dict.fromkeys(DIRECTIONS)
-    failed = len(records) - count["ok"] - count[CUT]
-    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[CUT])}
+    failed = len(records) - count["ok"] - count[PRUNED]
+    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[PRUNED])}
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, None for what is missing."""
+    """A finite number, or None."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -117,10 +118,10 @@ def _number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:
-    """Relate, write the pictures and the Parquet file, and return what the search is told."""
+def record_trial(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:
+    """Compare with the anchors, write the pictures and the Parquet file, and return the trial's outcome."""
     records = records_of(spec)
-    rows = relate(result.records, anchors)
+    rows = relate_to_anchors(result.records, anchors)
     if result.pictures:
         write_pictures(records.storage, spec.study, spec.trial, result.pictures)
     records.write_trial(spec.trial, spec.attempt, rows)
@@ -129,29 +130,29 @@ def complete(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Out
 
 
 def records_of(spec: TrialSpec) -> Records:
-    """The study's records, from where the trial runs."""
+    """The records of the trial's study."""
     return Records(Storage(spec.root), spec.study)
 
 
 def read_anchors(records: Records) -> list[Record]:
-    """The anchors' records, written by their first attempt; empty for one that is not there (yet)."""
+    """The anchors' records, which their first attempt wrote; without those of an anchor that has none yet."""
     return [r for name in ANCHORS for r in records.read_trial(name, 0)]
 
 
-def execute(spec: TrialSpec, group: Group | None = None) -> Outcome:
-    """Run and complete a trial in this process; of a group, rank 0 writes and returns the outcome."""
+def run_and_record(spec: TrialSpec, group: Group | None = None) -> Outcome:
+    """Run a trial and write its records. In a group only rank 0 writes, and returns the outcome."""
     result = run_trial(spec, group)
     if group is not None and group.rank != 0:
         return {}
-    return complete(spec, result, read_anchors(records_of(spec)))
+    return record_trial(spec, result, read_anchors(records_of(spec)))
 
 
-def was_lost(record: Record) -> bool:
-    """Whether an episode failed by no fault of its setting, so that a resumed study tries it again."""
+def is_machine_failure(record: Record) -> bool:
+    """Whether an episode failed without its setting being at fault; a resumed study runs it again."""
     failure = TrialFailure.of_record(record)
     return failure is not None and failure.kind is not FailureKind.SETTING
 
 
 def record_failure(spec: TrialSpec, failure: TrialFailure) -> Outcome:
-    """A trial without an outcome: its episodes are failures that say why, but for those it had finished."""
-    return complete(spec, lost_trial(spec, failure.message), read_anchors(records_of(spec)))
+    """Record a trial that has no outcome: finished episodes are kept, the others fail with the message."""
+    return record_trial(spec, failed_trial(spec, failure.message), read_anchors(records_of(spec)))

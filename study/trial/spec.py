@@ -1,4 +1,4 @@
-"""A trial as plain values: what is to be run, and what came of it."""
+"""The description of a trial and its results, as plain values."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mipoison.scene import SceneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """One trial: a setting against every attacker on every seed. Plain values: it travels between processes.
+    """One trial: a setting against every attacker on every seed. Plain values, to be sent between processes.
 
     Attributes:
-        trial: its id. attempt: which try this is.
-        defense, knobs: the setting. attackers: names of ATTACKS. scenes: flat SceneConfigs, one a seed.
+        trial: its id. attempt: the number of earlier attempts.
+        defense, knobs: the setting. attackers: names of ATTACKS. scenes: flat SceneConfigs, one per seed.
         root: storage root. data_root: the data folder, None for the default.
         study: the study's name. max_accuracy_drop: its constraint.
         floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
-            the same attackers and seeds; a trial that it dominates is cut short. None: never cut short.
-        stacked: whether attackers are trained together, see :func:`study.trial.joint_training.stacks`.
+            the same attackers and seeds; a trial that it dominates is pruned. None: never prune.
+        stacked: whether attackers are trained jointly, one of ``study.trial.joint_training.STACKED``.
     """
 
     study: str
@@ -60,12 +60,12 @@ class TrialSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialTemplate:
-    """What the trials of a study share, and the one place that describes a trial.
+    """What all trials of a study share. Every TrialSpec is built by :meth:`spec`.
 
     Attributes:
         study, root, data_root, max_accuracy_drop, attackers, stacked: as in :class:`TrialSpec`; ``~`` and
             relative paths of the data folder are resolved here, since workers have other current folders.
-        scenes: one a seed.
+        scenes: one per seed.
     """
 
     study: str
@@ -90,7 +90,7 @@ class TrialTemplate:
 
         Args:
             trial, defense, knobs, attempt, floor: as in :class:`TrialSpec`.
-            attackers: those of this trial, where they are not the study's.
+            attackers: the trial's attackers; None for the study's.
         """
         return TrialSpec(
             study=self.study,
@@ -110,9 +110,12 @@ class TrialTemplate:
 
 @dataclass
 class TrialResult:
-    """Raw records (no columns across them yet); pictures: attacker or ``truth`` -> uint8 (n, C, H, W).
+    """What a trial's episodes measured.
 
-    made, reused: artifacts that were trained, or found in the store.
+    Attributes:
+        records: one per episode, without the columns that compare records with each other.
+        pictures: attacker or ``truth`` -> uint8 (n, C, H, W).
+        made, reused: the number of artifacts that were trained, and that were found in the store.
     """
 
     records: list[dict[str, Any]]
@@ -121,20 +124,20 @@ class TrialResult:
     reused: int = 0
 
     def count(self, made: int, reused: int) -> None:
-        """Add to the artifacts made and reused."""
+        """Add to the numbers of artifacts made and reused."""
         self.made += made
         self.reused += reused
 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial whose records were written.
+    """A trial whose records have been written.
 
     Attributes:
-        trial, defense, knobs: its name and setting. rows: its records, one an episode.
-        outcome: objectives (None where they cannot be told), counts of episodes and artifacts.
-        before: finished by an earlier run of the study, which is resumed now.
-        seconds: from its start to its records; 0 where that is not known.
+        trial, defense, knobs: its name and setting. rows: its records, one per episode.
+        outcome: objectives (None if unknown), and counts of episodes and artifacts.
+        before: an earlier run of the study finished it.
+        seconds: from its start until its records were written; 0 if unknown.
     """
 
     trial: str

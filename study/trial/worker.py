@@ -1,7 +1,7 @@
-"""What a worker does: its share of a trial's poisoning and attacks; alike for 0, 1 and many workers.
+"""One rank's share of a trial: poisoning and attacks. The records do not depend on the number of ranks.
 
-Poisoning is sharded by query (chunks of the service), attackers x seeds are spread over the ranks. Chunks and
-attacks are each computed whole by one rank, so the records do not depend on how many ranks there are.
+The queries to poison are divided into chunks (those of the service), and the episodes are attacker x seed.
+Each chunk and each episode is computed by a single rank.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import pickle
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,17 @@ from mipoison.scene import Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage, StorageError
-from study.search.pruning import cost_of, cut_record, dominated, stages
+from study.search.pruning import cost_of, dominated, pruned_record, stages
 from study.trial.failure import LostError
-from study.trial.finished_episodes import FinishedEpisodes, finished_in, keep, key_of, picture_of
-from study.trial.joint_training import fit_together, stacks
-from study.trial.preparation import artifacts_since
+from study.trial.finished_episodes import (
+    FinishedEpisodes,
+    episode_key,
+    example_images,
+    find_finished,
+    store_episode,
+)
+from study.trial.joint_training import fit_jointly, trains_jointly
+from study.trial.preparation import new_artifacts
 from study.trial.ranks import Group, SingleRank
 from study.trial.spec import TrialResult, TrialSpec
 
@@ -35,11 +41,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunningSeed:
-    """One seed of a running trial, as far as this rank has come with it.
+    """The state of one seed of a running trial.
 
     Attributes:
         scene, deployment, released: None until they are made.
-        error: why the seed's episodes cannot run; None while they can.
+        error: why the seed's episodes cannot run; None if they can.
     """
 
     scene: Scene | None = None
@@ -49,12 +55,27 @@ class RunningSeed:
 
     @property
     def fingerprint(self) -> str | None:
-        """That of the seed's data, None where there is no scene."""
+        """The fingerprint of the seed's data, None without a scene."""
         return None if self.scene is None else self.scene.split.fingerprint
 
 
+@dataclass
+class PoisonedShare:
+    """What one rank has poisoned of a trial; the ranks exchange it.
+
+    Attributes:
+        vectors: (seed, part of the split) -> chunk -> released vectors.
+        errors: seed -> why its poisoning failed on this rank.
+        seconds: seed -> this rank's time for it.
+    """
+
+    vectors: dict[tuple[int, str], dict[int, torch.Tensor]] = field(default_factory=dict)
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+
+
 class TrialRun:
-    """A trial on this rank, from its scenes to its records. Every rank calls the same methods in one order.
+    """A trial on this rank, from scenes to records. All ranks must call its methods in the same order.
 
     Args:
         spec: the trial. group: the ranks that share it.
@@ -67,7 +88,7 @@ class TrialRun:
         self.seeds = {episode.scene.seed: RunningSeed() for episode in self.episodes}
 
     def open_scenes(self) -> None:
-        """Open every seed's scene; a seed that lacks one on any rank is left out by all of them."""
+        """Open every seed's scene; if that fails on any rank, all ranks leave the seed out."""
         configs = {episode.scene.seed: episode.scene for episode in self.episodes}
         for number, seed in self.seeds.items():
             try:
@@ -79,16 +100,16 @@ class TrialRun:
         self._share_errors()
 
     def finished_before(self) -> FinishedEpisodes:
-        """The episodes finished before, by whatever attempt or study."""
+        """The episodes that an earlier attempt, or another study, has finished."""
         scenes = {number: seed.scene for number, seed in self.seeds.items() if seed.scene is not None}
-        found = finished_in(self.store, self.episodes, scenes, self.spec.stacked)
+        found = find_finished(self.store, self.episodes, scenes, self.spec.stacked)
         done = FinishedEpisodes()
-        # One view, should another process have finished something in between: rank 0's.
+        # All ranks use rank 0's view, as another process may add episodes between two lookups.
         done.add(self.group.gather(found)[0])
         return done
 
     def deploy(self, indices: Sequence[int]) -> None:
-        """Fit the defense on the seeds of some episodes and poison what is asked of each."""
+        """Fit the defense on the seeds of some episodes, then poison the queries of each seed."""
         for number in sorted({self.episodes[i].scene.seed for i in indices}):
             seed = self.seeds[number]
             if seed.error is None and seed.scene is not None:
@@ -103,12 +124,12 @@ class TrialRun:
         self._release()
 
     def attack(self, indices: Sequence[int]) -> FinishedEpisodes:
-        """Attack and measure some episodes, each whole on this rank."""
+        """Run some episodes' attacks and measure them on this rank."""
         mine = FinishedEpisodes()
         deployments = {n: seed.deployment for n, seed in self.seeds.items() if seed.deployment is not None}
         ready = [i for i in indices if self.seeds[self.episodes[i].scene.seed].error is None]
-        together = stacks(self.spec.stacked)
-        fitted = fit_together(ready, self.episodes, deployments) if together else {}
+        together = trains_jointly(self.spec.stacked)
+        fitted = fit_jointly(ready, self.episodes, deployments) if together else {}
         for i in indices:
             episode = self.episodes[i]
             seed = self.seeds[episode.scene.seed]
@@ -124,9 +145,9 @@ class TrialRun:
         return mine
 
     def artifacts(self) -> tuple[int, int]:
-        """Artifacts that this rank made and reused."""
+        """The number of artifacts that this rank made and reused."""
         scenes = [seed.scene for seed in self.seeds.values() if seed.scene is not None]
-        return artifacts_since([self.store, *(scene.store for scene in scenes)])
+        return new_artifacts([self.store, *(scene.store for scene in scenes)])
 
     def _attack_one(
         self,
@@ -135,7 +156,7 @@ class TrialRun:
         fitted: Fitted | Exception | None,
         pictures: dict[str, np.ndarray],
     ) -> dict[str, Any]:
-        """An episode's record, which is kept in the store, too; raises what went wrong."""
+        """Run one episode, store its record and return it; raises the seed's or the attacker's error."""
         if seed.error is not None:
             raise seed.error
         if isinstance(fitted, Exception):
@@ -145,17 +166,15 @@ class TrialRun:
         more = () if fitted is None else (fitted,)
         record, reconstructions = attack_and_measure(episode, seed.deployment, seed.released, *more)
         scene = seed.deployment.scene
-        picture = picture_of(scene, reconstructions["private_train"])
-        keep(self.store, key_of(episode, scene, self.spec.stacked), record, picture)
+        picture = example_images(scene, reconstructions["private_train"])
+        store_episode(self.store, episode_key(episode, scene, self.spec.stacked), record, picture)
         if seed is self.seeds[self.episodes[0].scene.seed]:
             pictures[episode.attack] = picture
         return record
 
     def _release(self) -> None:
-        """Poison the requests of each deployed seed, chunks dealt to the ranks; all get all answers."""
-        shares: dict[tuple[int, str], Any] = {}
-        seconds: dict[int, float] = {}
-        turn = 0
+        """Poison the queries of each deployed seed: the ranks share the chunks, and all get all answers."""
+        share, turn = PoisonedShare(), 0
         deployments = {
             n: s.deployment for n, s in self.seeds.items() if s.deployment is not None and s.error is None
         }
@@ -167,26 +186,26 @@ class TrialRun:
                     ranks, chunks = self.group.size, range(chunk_count(len(x)))
                     own = [k for k in chunks if (turn + k) % ranks == self.group.rank]
                     turn += len(chunks)
-                    shares[number, part] = deployment.service.release_chunks(x, own)
+                    share.vectors[number, part] = deployment.service.release_chunks(x, own)
             except Exception as error:
                 log.warning("seed %s: poisoning failed: %s", number, error, exc_info=True)
-                shares[number, "error"] = _portable(error)
-            seconds[number] = time.perf_counter() - start
-        everyone = self.group.gather((shares, seconds))
+                share.errors[number] = _portable(error)
+            share.seconds[number] = time.perf_counter() - start
+        everyone: list[PoisonedShare] = self.group.gather(share)
         for number, deployment in deployments.items():
-            failed = [share[number, "error"] for share, _ in everyone if (number, "error") in share]
-            if failed:
-                self.seeds[number].error = failed[0]
+            errors = [one.errors[number] for one in everyone if number in one.errors]
+            if errors:
+                self.seeds[number].error = errors[0]
                 continue
             vectors = {}
             for part in PARTS:
                 answers: dict[int, torch.Tensor] = {}
-                for share, _ in everyone:
-                    answers |= share[number, part]
+                for one in everyone:
+                    answers |= one.vectors[number, part]
                 vectors[part] = torch.cat([answers[k] for k in sorted(answers)])
             try:
-                # Compute summed over the ranks: what the poisoning costs, not how long it took with many.
-                cost = sum(taken[number] for _, taken in everyone)
+                # The sum over the ranks: the cost of the poisoning does not depend on the number of ranks.
+                cost = sum(one.seconds[number] for one in everyone)
                 self.seeds[number].released = finish_release(deployment, vectors, cost)
             except StorageError:
                 raise
@@ -198,7 +217,10 @@ class TrialRun:
         self.seeds[number].error = error
 
     def _share_errors(self) -> None:
-        """Every rank gets all ranks' errors, the lowest rank's first: else some would wait for the others."""
+        """Give every rank the errors of all ranks; the lowest rank's error of a seed counts.
+
+        Otherwise ranks would disagree on the seeds to run, and some would wait for the others without end.
+        """
         own = {n: _portable(seed.error) for n, seed in self.seeds.items() if seed.error is not None}
         for share in reversed(self.group.gather(own)):
             for number, error in share.items():
@@ -208,10 +230,12 @@ class TrialRun:
 def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     """Run a trial's episodes on these ranks; every rank returns all records, in the episodes' order.
 
-    A failure becomes records that say so, but for a StorageError, which is raised: the trial is not finished
-    then. Episodes finished by an earlier, interrupted attempt are read back.
-    Cheap attackers come first (see ``Config.COST``); what is left of a trial that the label-only anchor
-    dominates by then is cut, see :func:`study.search.pruning.dominated`.
+    Episodes that an earlier attempt finished are read from the store. Attackers run in order of cost (see
+    ``Config.COST``); once the label-only anchor dominates the setting, the remaining episodes are pruned, see
+    :func:`study.search.pruning.dominated`. A failed episode becomes a record with the error.
+
+    Raises:
+        StorageError: nothing can be stored; the trial stays unfinished.
     """
     group = group or SingleRank()
     run = TrialRun(spec, group)
@@ -226,9 +250,9 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
             done.add(share)
         ran = [i for i in range(len(episodes)) if cost_of(stage, episodes) >= episodes[i].attack_config.COST]
         if len(ran) < len(episodes) and dominated([done.records[i] for i in ran], spec.floor):
-            # Those found in the store too, so that a record does not depend on what ran before.
+            # Also those found in the store, so that records do not depend on what ran before.
             done.records |= {
-                i: cut_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes))
+                i: pruned_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes))
                 for i, episode in enumerate(episodes)
                 if i not in ran
             }
@@ -242,7 +266,7 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """The error, or its text where it cannot travel between processes."""
+    """The error, or a RuntimeError with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -250,8 +274,8 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
-    """What is left of a lost trial: its finished episodes, and failures that name the error."""
+def failed_trial(spec: TrialSpec, error: str) -> TrialResult:
+    """The result of a lost trial: its finished episodes, and failed records with the error for the others."""
     episodes = spec.episodes()
     scenes: dict[int, Scene] = {}
     for episode in episodes:
@@ -262,6 +286,6 @@ def lost_trial(spec: TrialSpec, error: str) -> TrialResult:
         except Exception as unreadable:
             log.warning("seed %s: no scene: %s", episode.scene.seed, unreadable)
     lost = LostError(error)
-    done = finished_in(ArtifactStore(Storage(spec.root)), episodes, scenes, spec.stacked)
+    done = find_finished(ArtifactStore(Storage(spec.root)), episodes, scenes, spec.stacked)
     records = [done.records.get(i) or failed_record(e, None, lost) for i, e in enumerate(episodes)]
     return TrialResult(records, done.pictures)

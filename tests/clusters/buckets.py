@@ -1,4 +1,4 @@
-"""An object store on loopback: moto's S3 in a process of its own, with one bucket, that can be paused.
+"""An object store on loopback: moto's S3 server in its own process, with one bucket; it can be paused.
 
 ``python buckets.py LOG`` prints the port that it found, and writes a line for each request to the log.
 """
@@ -30,7 +30,7 @@ KEYS = {
 
 
 class Bucket:
-    """``uri`` is the root that a study is given."""
+    """A bucket; ``uri`` is the storage root for a study."""
 
     def __init__(self) -> None:
         self._log = tempfile.NamedTemporaryFile("r", suffix=".log")  # noqa: SIM115
@@ -49,7 +49,7 @@ class Bucket:
         return f"s3://{bucket}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
 
     def requests(self, prefix: str) -> Counter[tuple[str, str]]:
-        """(method, kind of file) -> requests so far below a prefix; kind: folder, or name without a hash."""
+        """(method, kind of file) -> requests below a prefix so far; kind: folder, or name without hash."""
         counts: Counter[tuple[str, str]] = Counter()
         self._log.seek(0)
         for line in self._log:
@@ -64,7 +64,7 @@ class Bucket:
         return counts
 
     def pause(self, seconds: float) -> None:
-        """Answers nothing for a while; connections hang."""
+        """Stop answering for a while; connections hang."""
         os.kill(self.process.pid, signal.SIGSTOP)
         try:
             time.sleep(seconds)
@@ -107,7 +107,7 @@ def main() -> None:
     application = DomainDispatcherApplication(create_backend_app)
 
     def logged(environ: dict[str, Any], answer: Any) -> Any:
-        with open(sys.argv[1], "a") as log:  # a short line is written as one
+        with open(sys.argv[1], "a") as log:  # a short line is written in one piece
             print(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"], file=log)
         return application(environ, answer)
 

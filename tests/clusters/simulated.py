@@ -1,4 +1,4 @@
-"""What the fault tests share: a simulated cluster, a study on it as a person starts one, what must hold."""
+"""Shared by the fault tests: a simulated cluster, a study on it, and assertions about its records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from study.records.store import Records
 from study.session.loop import TrialLoop
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
-from study.trial.run import execute
+from study.trial.run import run_and_record
 
 ROOT = Path(__file__).parents[2]
 SLACK = float(os.environ.get("CI_SLACK", "1"))
@@ -46,9 +46,9 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def private_environment() -> Iterator[dict[str, str]]:
-    """Home, temporary folder and token of its own, loopback; and the hooks of these tests."""
+    """An environment with its own home, temporary folder and token, on loopback, with the tests' hooks."""
     with simulation.private_environment(
-        # A lost node is noticed after two seconds instead of fifteen.
+        # Ray notices a lost node after two seconds instead of fifteen.
         RAY_health_check_initial_delay_ms="1000",
         RAY_health_check_period_ms="500",
         RAY_health_check_failure_threshold="4",
@@ -58,10 +58,10 @@ def private_environment() -> Iterator[dict[str, str]]:
 
 
 class Simulated(simulation.Nodes):
-    """A cluster that can be lost whole."""
+    """A simulated cluster that can be killed as a whole."""
 
     def lose(self) -> None:
-        """All of it is gone at once, head included."""
+        """Kill all of its processes at once, including the head."""
         ours = [self.process.pid, *descendants(self.process.pid)]
         for pid in ours:
             with suppress(ProcessLookupError):
@@ -69,7 +69,7 @@ class Simulated(simulation.Nodes):
         self.process.wait(timeout=30)
 
     def close(self) -> None:
-        """End it in good order; what is left after a while is killed."""
+        """Stop it in order, and kill the processes that are left after a while."""
         below = descendants(self.process.pid) if self.process.poll() is None else []
         super().close()
         for pid in below:
@@ -78,7 +78,7 @@ class Simulated(simulation.Nodes):
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids below a process."""
+    """The ids of a process's descendants."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -95,7 +95,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """A process's command line, '' if it is gone."""
+    """The command line of a process, '' if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:
@@ -112,7 +112,7 @@ def arguments(storage: Path, **changes: Any) -> list[str]:
 
 
 class Driver:
-    """``study/pareto.py`` in a process of its own, its output in a file."""
+    """``study/pareto.py`` in its own process, with its output in a file."""
 
     def __init__(self, environment: Mapping[str, str], command: list[str]) -> None:
         self.log = Path(tempfile.mkstemp(prefix="log", dir=environment["TMPDIR"])[1])
@@ -126,7 +126,7 @@ class Driver:
             )
 
     def wait_for(self, happened: Callable[[], bool], limit_s: float = TIMEOUT_S) -> None:
-        """Until something has happened; an error if the study ends before, or it takes too long."""
+        """Wait for a condition; fails if the study ends first, or after a timeout."""
         deadline = time.monotonic() + limit_s
         while not happened():
             assert self.process.poll() is None, f"ended before: {self.log.read_text()[-3000:]}"
@@ -134,7 +134,7 @@ class Driver:
             time.sleep(0.05)
 
     def finish(self, expected: int = 0, limit_s: float = TIMEOUT_S) -> str:
-        """Its output, once it has ended with the expected code."""
+        """Wait for the end, check the exit code, and return the output."""
         try:
             self.process.wait(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -145,7 +145,7 @@ class Driver:
         return output
 
     def kill(self) -> None:
-        """SIGKILL to the driver alone."""
+        """Send SIGKILL to the driver only."""
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
@@ -157,18 +157,18 @@ def trials_done(storage: Path) -> int:
 
 
 def is_cost(column: str) -> bool:
-    """Costs differ from run to run."""
+    """Whether a column is a cost, which differs from run to run."""
     return column.startswith("seconds_") or column.endswith("_ms_per_sample") or column == "peak_memory_mb"
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """What must not depend on how a study was run."""
+    """The columns that must not depend on how a study was run."""
     frame = frame.drop(columns=[c for c in frame if is_cost(c) or c in ("study", "attempt")])
     return frame.sort_values("episode_id", ignore_index=True)
 
 
 def undisturbed(storage: Path, calm: Path, **changes: Any) -> pd.DataFrame:
-    """The same settings evaluated one by one in this process, in a storage of their own."""
+    """Evaluate the same settings one by one in this process, in another storage."""
     started = Records(Storage(storage), "s").started()
     settings = StudySettings(
         **SETTINGS | changes | {"storage": str(calm), "name": "s", "executor": "local", "trials": 0}
@@ -177,12 +177,12 @@ def undisturbed(storage: Path, calm: Path, **changes: Any) -> pd.DataFrame:
     TrialLoop(LocalExecutor()).evaluate_anchors(study)
     for trial, begun in sorted(started.items()):
         if trial not in ANCHORS:
-            execute(study.template.spec(trial, begun["defense"], begun["knobs"], floor=study.floor()))
+            run_and_record(study.template.spec(trial, begun["defense"], begun["knobs"], floor=study.floor()))
     return study.records.read()
 
 
 def assert_whole(storage: Path, calm: Path, trials: int, **changes: Any) -> pd.DataFrame:
-    """No episode lost, none twice, all trials asked for, each record as undisturbed, frontier from them."""
+    """No episode is missing or repeated; records and frontier equal those of an undisturbed run."""
     records = Records(Storage(storage), "s")
     found = records.read()
     per_trial = len((SETTINGS | changes)["attackers"]) * (SETTINGS | changes)["seeds"]

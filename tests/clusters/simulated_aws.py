@@ -1,4 +1,4 @@
-"""``ray up`` and ``ray down`` for a cluster file on a simulated AWS, in a network namespace of its own.
+"""Run ``ray up`` and ``ray down`` for a cluster file on a simulated AWS, in an own network namespace.
 
 ``python simulated_aws.py FILE FOLDER``: starts moto's server on loopback, makes what the README tells a
 user to make before, runs Ray's launcher, launches a worker as the head's autoscaler would, prints one
@@ -36,7 +36,7 @@ name, line = os.path.basename(sys.argv[0]), " ".join(sys.argv)
 with open({log!r}, "a") as log:
     log.write(json.dumps([name, *sys.argv[1:]]) + "\\n")
 running = {folder!r} + "/running"
-if name == "rsync" and "/ray_bootstrap_" in sys.argv[-1]:  # what the head finds in its home
+if name == "rsync" and "/ray_bootstrap_" in sys.argv[-1]:  # the file that the head finds in its home
     shutil.copy(sys.argv[-2], {folder!r} + "/head/" + os.path.basename(sys.argv[-1]))
 if "docker run" in line:
     open(running, "w").close()
@@ -54,7 +54,7 @@ elif ".Config.Env" in line:
 
 
 def own_network() -> None:
-    """Leave the machine's network for an empty one, as root or in a user namespace."""
+    """Move this process into an empty network namespace, as root or in a user namespace."""
     new_user, new_net = 0x10000000, 0x40000000
     libc, uid, gid = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
     try:
@@ -71,7 +71,7 @@ def own_network() -> None:
 
 
 def loopback_up() -> None:
-    """What `ip link set lo up` does, where there is no `ip`."""
+    """Do what `ip link set lo up` does, without the command `ip`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         get, put, up = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
         request = fcntl.ioctl(sock, get, struct.pack("16sH14x", b"lo", 0))
@@ -80,7 +80,7 @@ def loopback_up() -> None:
 
 
 def assert_alone() -> None:
-    """Nothing but loopback is here: or this would talk to strangers."""
+    """Check that only loopback exists, so that nothing outside this machine is contacted."""
     names = [name for _, name in socket.if_nameindex() if name not in ("lo", "tunl0", "sit0", "ip6tnl0")]
     routes = Path("/proc/net/route").read_text().splitlines()[1:]
     if names or routes:
@@ -100,7 +100,7 @@ def stand_ins(folder: Path) -> tuple[Path, Path]:
 
 
 def launcher(arguments: list[str], environment: dict[str, str], limit_s: float) -> dict[str, Any]:
-    """A command of Ray's in a process group of its own, ended after its time."""
+    """Run a Ray command in its own process group, and end it after a timeout."""
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("ray")), *arguments],
         cwd=ROOT, env=environment, text=True, start_new_session=True,
@@ -121,7 +121,7 @@ def clusters(ec2: Any) -> list[dict[str, Any]]:
 
 
 def launch_worker(config: dict[str, Any], node_type: str) -> list[str]:
-    """One worker, from the file that the head was sent, through the adapter that its autoscaler uses."""
+    """Launch one worker from the file that was sent to the head, as its autoscaler would."""
     from ray.autoscaler._private.providers import _get_node_provider
     from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig, IConfigReader
     from ray.autoscaler.v2.instance_manager.node_provider import NodeProviderAdapter
@@ -131,7 +131,7 @@ def launch_worker(config: dict[str, Any], node_type: str) -> list[str]:
             return AutoscalingConfig(config, skip_content_hash=True)
 
         def refresh_cached_autoscaling_config(self) -> None:
-            """Nothing: the file does not change."""
+            """Do nothing: the file does not change."""
 
     provider = _get_node_provider(config["provider"], config["cluster_name"])
     adapter = NodeProviderAdapter(provider, Reader())

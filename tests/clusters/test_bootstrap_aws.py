@@ -1,4 +1,4 @@
-"""``ray up clusters/aws.yaml`` on a simulated AWS: what is launched, opened, said over SSH, and left."""
+"""``ray up clusters/aws.yaml`` on a simulated AWS: launched machines, open ports, SSH commands, leftovers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(290)]
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """One run of it all."""
+    """The result of one complete run."""
     with tempfile.TemporaryDirectory(prefix="aws", dir="/tmp", ignore_cleanup_errors=True) as folder:
         program = Path(__file__).with_name("simulated_aws.py")
         done = subprocess.run(
@@ -41,7 +41,7 @@ def found() -> dict[str, Any]:
 
 
 def machine(found: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The one of that node type."""
+    """The machine of a node type."""
     tagged = [
         m
         for m in found["machines"]
@@ -53,7 +53,7 @@ def machine(found: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def said(found: dict[str, Any]) -> list[str]:
-    """What went over SSH, in order, without the layers of quoting."""
+    """The commands sent over SSH, in order, with the quoting removed."""
     return [" ".join(words).replace("'", "").replace('"', "") for words in found["said"]]
 
 
@@ -149,7 +149,7 @@ def test_what_the_head_gets_holds_no_secret(found: dict[str, Any]) -> None:
     everything = json.dumps([found["said"], sent, found["up"], found["down"]])
     assert TOKEN not in everything
     assert "PRIVATE KEY" not in everything
-    assert "testing" not in json.dumps([found["said"], sent])  # the launcher's own credentials
+    assert "testing" not in json.dumps([found["said"], sent])  # the credentials of the launcher
 
 
 def test_down_ends_head_and_workers(found: dict[str, Any]) -> None:

@@ -103,7 +103,9 @@ def test_aws_profiles_disks_and_metadata() -> None:
 def test_google_workers_are_spot_and_have_no_rights() -> None:
     worker = read("gcp.yaml")["available_node_types"]["gpu"]["node_config"]
     assert worker["scheduling"]["provisioningModel"] == "SPOT"
-    assert worker["scheduling"]["onHostMaintenance"] == "TERMINATE"  # machines with GPUs cannot be moved
+    assert (
+        worker["scheduling"]["onHostMaintenance"] == "TERMINATE"
+    )  # Google cannot migrate machines with GPUs
     assert worker["serviceAccounts"] == []
 
 
@@ -139,7 +141,7 @@ def test_the_image_is_pinned_to_a_version_that_the_package_accepts(name: str) ->
 
 
 def launches(config: dict[str, Any], groups: int, workers: int, gpus: float, **more: Any) -> dict[str, int]:
-    """What Ray's scheduler starts, from nothing, for so many waiting Train runs (a placement group each)."""
+    """The machines that Ray's scheduler starts for waiting Train runs (one placement group each)."""
     parsed = AutoscalingConfig(config, skip_content_hash=True)
     bundle = ResourceRequestUtil.make({"CPU": 1, "GPU": gpus})
     gang = [GangResourceRequest(requests=[bundle] * workers) for _ in range(groups)]
@@ -180,7 +182,7 @@ def test_of_machines_of_ones_own_it_only_knows_that_they_may_come(tmp_path: Path
 
 
 def commands() -> list[str]:
-    """Indented lines of the README, continuation lines joined, comments cut off."""
+    """The indented lines of the README, with continuation lines joined and comments removed."""
     text = (CLUSTERS / "README.md").read_text().replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     return [re.sub(r"\s+#.*$", "", line) for line in lines]
@@ -191,7 +193,7 @@ STUDIES = [c for c in commands() if "study/pareto.py" in c]
 
 
 def assert_ray_accepts(command: str) -> None:
-    """Ray's own parser takes it; nothing is run."""
+    """Ray's own parser accepts the command; nothing is run."""
     words, here = shlex.split(command)[1:], cli
     while hasattr(here, "commands"):
         assert words[0] in here.commands, f"ray has no command {words[0]}: {command}"

@@ -1,4 +1,4 @@
-"""Machines that go, processes that die: the study ends with the records that it would have had anyway."""
+"""When machines or processes are lost, the study still ends with the records of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def nodes(environment: dict[str, str]) -> Iterator[Simulated]:
-    """Two nodes of one CPU, shared by the tests, which replace what they kill."""
+    """A cluster of two nodes with one CPU each; tests share it and replace the nodes that they kill."""
     simulated = Simulated(environment, 2)
     yield simulated
     simulated.close()
@@ -47,7 +47,7 @@ def nodes(environment: dict[str, str]) -> Iterator[Simulated]:
 
 @pytest.fixture
 def cluster() -> Iterator[Start]:
-    """Clusters of the test's own, each in an environment of its own."""
+    """Starts clusters for one test, each in its own environment."""
     started: list[Simulated] = []
     with private_environment() as environment:
 
@@ -61,13 +61,13 @@ def cluster() -> Iterator[Start]:
 
 
 def study(simulated: Simulated, storage: Path, *more: str, **changes: object) -> Driver:
-    """The main job on a simulated cluster, in that cluster's environment."""
+    """Start a study on a simulated cluster, in that cluster's environment."""
     command = [*arguments(storage, **changes), "--address", simulated.address, *more]
     return Driver(simulated.environment, command)
 
 
 def running(simulated: Simulated, title: str) -> list[int]:
-    """The cluster's processes that are busy with something, by what Ray calls it."""
+    """The cluster's processes whose title (set by Ray) says that they run something."""
     return [p for p in descendants(simulated.process.pid) if title in command_of(p)]
 
 
@@ -99,14 +99,14 @@ def test_a_worker_is_killed(nodes: Simulated, tmp_path: Path) -> None:
 
 
 def test_the_driver_is_killed_at_ten_random_moments(nodes: Simulated, tmp_path: Path) -> None:
-    """Some while it connects or the anchors run, some as the search begins, some further on."""
+    """Kill some workers while Ray starts or the anchors run, some as the search begins, some later."""
     moments, storage, kept = random.Random(0), tmp_path / "s", dict[str, bytes]()
     for i in range(10):
         resume = ["--resume"] if (storage / "s" / "study.json").exists() else []
         driver = study(nodes, storage, *resume, trials=40, decoder_steps=100)
         said = "study s" if i < 3 else "done, "
         driver.wait_for(lambda d=driver, said=said: said in d.log.read_text())  # type: ignore[misc]
-        if i >= 6:  # a worker takes a while to start: these come after one more trial
+        if i >= 6:  # a worker needs time to start: kill these after one more trial
             before = trials_done(storage)
             driver.wait_for(lambda n=before: trials_done(storage) > n)  # type: ignore[misc]
         time.sleep(moments.uniform(0, 4))
@@ -125,7 +125,7 @@ def test_the_driver_is_killed_at_ten_random_moments(nodes: Simulated, tmp_path: 
 
 
 def test_an_episode_runs_out_of_memory(nodes: Simulated, tmp_path: Path) -> None:
-    """The kernel refuses a process more memory; without the fault, the resumed study repeats what failed."""
+    """The kernel refuses memory to a process; the study, resumed without the fault, repeats failed trials."""
     storage, fault = tmp_path / "s", Path(nodes.environment["FAULTS"]) / "memory"
     fault.touch()
     study(nodes, storage, trials=4).finish()
@@ -135,13 +135,13 @@ def test_an_episode_runs_out_of_memory(nodes: Simulated, tmp_path: Path) -> None
     assert set(found.loc[starved, "status"]) == {"failed"}
     assert set(found.loc[starved, "error"].str.partition(":")[0]) == {"MemoryError"}
     assert set(found.loc[~starved, "status"]) == {"ok"}
-    assert found.loc[~starved, "trial"].nunique() >= 3  # the study went on
+    assert found.loc[~starved, "trial"].nunique() >= 3  # the study continued
     study(nodes, storage, "--resume", trials=5).finish()
     assert_whole(storage, tmp_path / "calm", 5)
 
 
 def test_a_node_runs_low_on_memory(nodes: Simulated, cluster: Start, tmp_path: Path) -> None:
-    """Ray's memory monitor kills whatever runs: trials fail, and are repeated on a sound machine."""
+    """Ray's memory monitor kills every trial; a resumed study on a sound machine repeats them."""
     storage = tmp_path / "s"
     study(nodes, storage, trials=1).finish()
     full = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
@@ -156,14 +156,14 @@ def test_a_node_runs_low_on_memory(nodes: Simulated, cluster: Start, tmp_path: P
 
 
 def test_a_node_of_a_train_run_is_lost(cluster: Start, tmp_path: Path) -> None:
-    """Two workers on fake GPUs of two nodes; the whole group is started again."""
+    """Two workers on simulated GPUs of two nodes: after a loss the whole group is restarted."""
     nodes = cluster(2, gpus=1)
     driver = study(nodes, tmp_path / "s", trials=1, workers=2, gpus_per_worker=1, decoder_steps=1500)
     driver.wait_for(lambda: any((tmp_path / "s" / "s" / "trials").glob("t*.json")))
-    # Not the anchors' workers, should they be on their way out yet.
+    # Not the anchors' workers, which may not have ended yet.
     old = set(running(nodes, "ray::RayTrainWorker"))
     driver.wait_for(lambda: len(set(running(nodes, "ray::RayTrainWorker")) - old) == 2)
-    time.sleep(1)  # into the trial's work
+    time.sleep(1)  # until the trial is at work
     assert trials_done(tmp_path / "s") == 0
     nodes.kill()
     nodes.add()
@@ -172,7 +172,7 @@ def test_a_node_of_a_train_run_is_lost(cluster: Start, tmp_path: Path) -> None:
 
 
 def test_the_head_is_replaced(cluster: Start, tmp_path: Path) -> None:
-    """All that the first cluster knew is gone; storage alone is left. The driver notices, and ends."""
+    """The whole cluster is lost and only the storage is left. The driver notices and ends."""
     first = cluster(2, {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"})
     driver = study(first, tmp_path / "s", trials=6)
     driver.wait_for(lambda: trials_done(tmp_path / "s") >= 2)

@@ -41,14 +41,14 @@ def free_port() -> int:
 
 
 class Machines:
-    """Nodes of one cluster, each a process in the foreground; ended by their process ids."""
+    """The nodes of one cluster, each a foreground process that is ended by its process id."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.token = folder, secrets.token_hex(32)
         home = folder / "home"
         (home / ".ray").mkdir(parents=True)
         (home / ".ray" / "auth_token").write_text(self.token)
-        # As `ray up` leaves it on the head: the cluster may grow, and how far.
+        # The file that `ray up` writes on the head; it contains the limits of the autoscaler.
         config = prepare_config(copy.deepcopy(CONFIG))
         (home / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
         self.port, self.dashboard = free_port(), free_port()
@@ -66,7 +66,7 @@ class Machines:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, *command: str) -> None:
-        """One node, its output in a file."""
+        """Start one node, with its output in a file."""
         environment = {k: v for k, v in self.environment.items() if k != "RAY_ADDRESS"}
         with open(self.folder / f"{name}.log", "wb") as log:
             process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Machines:
         self.processes.append(process)
 
     def head(self) -> None:
-        """With the options of the cluster file, but for ports, and the autoscaler: the test plays that."""
+        """Start the head with the cluster file's options, except for ports and the autoscaler."""
         command = next(c for c in CONFIG["head_start_ray_commands"] if "ray start" in c)
         before = command.partition("ray start")[0].split()
         self.environment |= dict(word.split("=", 1) for word in before if "=" in word)
@@ -90,7 +90,7 @@ class Machines:
         self.start(
             "head", RAY, "start", "--block", "--node-ip-address=127.0.0.1", *options,
             f"--port={self.port}", f"--dashboard-port={self.dashboard}", f"--temp-dir={self.folder}/ray",
-            f"--ray-client-server-port={free_port()}",  # others of this machine may have the usual ones
+            f"--ray-client-server-port={free_port()}",  # the default one may be in use
             f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000",
         )  # fmt: skip
 
@@ -103,7 +103,7 @@ class Machines:
             return json.load(answer)
 
     def ray(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A command as a user at home gives it."""
+        """Run a command as a user does on their own machine."""
         return subprocess.run(
             [RAY, *words], env=self.environment | environment, cwd=self.folder,
             capture_output=True, text=True, timeout=90, check=False,
@@ -112,7 +112,7 @@ class Machines:
     def wait_for(self, happened: Callable[[], bool], what: str, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
         while True:
-            with suppress(OSError, KeyError):  # not up yet
+            with suppress(OSError, KeyError):  # the dashboard has not started yet
                 if happened():
                     return
             logs = "".join(p.read_text(errors="replace")[-1500:] for p in self.folder.glob("*.log"))
@@ -121,7 +121,7 @@ class Machines:
             time.sleep(0.5)
 
     def close(self) -> None:
-        """Ours and what they started, by id."""
+        """The ids of our processes and of their descendants."""
         ours = [pid for p in self.processes for pid in (p.pid, *descendants(p.pid))]
         for process in self.processes[::-1]:
             process.terminate()
@@ -153,7 +153,7 @@ def test_a_study_is_submitted_and_asks_for_machines(machines: Machines) -> None:
     study = [sys.executable, str(ROOT / "study" / "pareto.py"), *small]
     study += ["--workers", "2", "--gpus-per-worker", "0.5"]
 
-    # Without the token, or with another: refused, and nothing is run.
+    # Without the token, or with a wrong one, the job is refused and nothing runs.
     for token in (None, secrets.token_hex(32)):
         with pytest.raises(urllib.error.HTTPError) as refused:
             machines.ask("/api/jobs/", token)
@@ -164,11 +164,11 @@ def test_a_study_is_submitted_and_asks_for_machines(machines: Machines) -> None:
     assert "token" in stranger.stdout + stranger.stderr
     assert machines.ask("/api/jobs/", machines.token) == []
 
-    # With it: the job runs on a head of no CPUs, and asks for half a GPU twice that nobody has yet.
+    # With it, the job runs on the head without CPUs and requests two half GPUs, which no node has yet.
     submitted = stranger
     for _ in range(5):
         submitted = machines.ray("job", "submit", "--submission-id", "mnist", "--no-wait", "--", *study)
-        if "try again later" not in submitted.stderr:  # what Ray says while the head's agent is starting
+        if "try again later" not in submitted.stderr:  # Ray's answer while the head's agent is starting
             break
         time.sleep(3)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
@@ -186,7 +186,7 @@ def test_a_study_is_submitted_and_asks_for_machines(machines: Machines) -> None:
 
     logs = machines.ask("/api/jobs/mnist/logs", machines.token)["logs"]
     assert "preparing victims" in logs
-    # The token went nowhere: not to the job's log, nor to what the study stores.
+    # The token is neither in the job's log nor in the study's files.
     assert machines.token not in logs + submitted.stdout
     stored = [path for path in storage.rglob("*") if path.is_file()]
     assert stored

@@ -1,4 +1,4 @@
-"""The RayJob: its fields against a schema of ours (see ``kuberay_schema.py``), and its promises."""
+"""The RayJob's fields follow a schema (see ``kuberay_schema.py``), and it does what its comments say."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_the_schema_refuses(what: str) -> None:
 def test_a_time_to_live_needs_the_shutdown() -> None:
     assert JOB["spec"]["shutdownAfterJobFinishes"] is True
     assert JOB["spec"]["ttlSecondsAfterFinished"] > 0
-    assert "clusterSelector" not in JOB["spec"]  # an own cluster, or nothing could be shut down
+    assert (
+        "clusterSelector" not in JOB["spec"]
+    )  # without it the job creates its own cluster, which can be shut down
 
 
 def test_the_token_needs_a_ray_that_knows_it_and_one_version_everywhere() -> None:
@@ -137,7 +139,7 @@ def test_the_entry_point_is_a_study() -> None:
 
 
 def cpus_and_gpus(group: dict[str, Any]) -> dict[str, float]:
-    """What Ray makes of a pod's limits."""
+    """The resources that Ray derives from a pod's limits."""
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     return {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
 

@@ -1,4 +1,4 @@
-"""What every storage keeps to, on disk and in an object store; what S3 alone has: URIs, servers, errors."""
+"""The contract of every storage, on disk and in an object store; and S3's URIs, servers and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_write_read_list_delete(storage: Storage) -> None:
     assert storage.names("a") == ["a/a", "a/b"]
     assert storage.read("a") is None
     storage.delete("a/b")
-    storage.delete("a/b")  # gone already
+    storage.delete("a/b")  # deleted before
     assert storage.names("a") == ["a/a"]
 
 
@@ -47,7 +47,7 @@ def test_times_are_the_storage_s_and_touch_renews_them(storage: Storage) -> None
     before = storage.modified("a")
     assert list(before) == ["a/b"]
     assert abs(before["a/b"] - time.time()) < 30
-    time.sleep(1.1)  # an object's time has whole seconds
+    time.sleep(1.1)  # modification times of objects have whole seconds
     storage.touch("a/b")
     assert storage.modified("a")["a/b"] > before["a/b"]
     assert storage.read("a/b") == b"x"

@@ -1,4 +1,4 @@
-"""A full disk, a storage that is away, damaged files: the study ends whole, with undisturbed records."""
+"""After a full disk, a storage outage or damaged files, a study still ends with complete, equal records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 def run(storage: Path | str, *more: str, **changes: object) -> int:
-    """A study in this process, which forgets its scenes first."""
+    """Run a study in this process, after clearing its cache of scenes."""
     mipoison.scene._remembered.cache_clear()
     command = [*arguments(Path("x"), **changes), *LOCAL, *more]
     command[1] = str(storage)
@@ -75,7 +75,7 @@ def test_the_storage_is_away_for_30_s(server: Bucket, environment: dict[str, str
 
 
 class SmallDisk:
-    """A file system of its own (tmpfs) in a namespace of its own; seen from here below ``/proc``."""
+    """A small file system (tmpfs) in its own mount namespace, accessible here through ``/proc``."""
 
     def __init__(self, size: str, mount: str) -> None:
         self.mount = mount
@@ -126,7 +126,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def test_the_disk_is_full(
     disk: SmallDisk, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First for longer than is waited, then for a moment."""
+    """The storage is away for longer than the retries last, then for a moment."""
     entered = tmp_path / "python"
     entered.write_text(f'#!/bin/sh\nexec {" ".join(disk.enter)} {sys.executable} "$@"\n')
     entered.chmod(0o755)
@@ -174,7 +174,7 @@ class Payload:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished study of two trials; copies of it are damaged."""
+    """A finished study of two trials; the tests damage copies of it."""
     root = tmp_path_factory.mktemp("finished")
     assert run(root, trials=2) == 0
     return root
@@ -195,7 +195,7 @@ def test_damaged_artifacts_are_rebuilt(root: Path, finished: Path, tmp_path: Pat
         middle = len(data) // 2
         altered = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         path.write_bytes([data[:middle], altered, bomb, signed][i % 4])
-    shutil.rmtree(root / "s" / "episodes")  # everything is needed again
+    shutil.rmtree(root / "s" / "episodes")  # so that every artifact is needed again
     assert run(root, "--resume", trials=2) == 0
     assert not marker.exists()
     for path in (root / "artifacts").iterdir():
@@ -264,13 +264,13 @@ for i in range(12):
 
 @pytest.mark.parametrize("where", ["local", "s3"])
 def test_readers_while_writers_write(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
-    """Never an exception, never a part of a trial, never fewer than before."""
+    """A reader never gets an exception, a partial trial, or fewer trials than before."""
     root = str(tmp_path / "r")
     if where == "s3":
         root = request.getfixturevalue("server").at(f"readers/{tmp_path.name}")
     storage = Storage(root)
     per_trial = 6
-    if where == "local":  # what writers that were killed have left
+    if where == "local":  # leftovers of killed writers
         folder = tmp_path / "r" / "s" / "episodes"
         folder.mkdir(parents=True)
         (folder / f".t.a0.parquet.{'0' * 32}.tmp").write_bytes(b"PAR1 torn")
@@ -304,7 +304,7 @@ def test_readers_while_writers_write(tmp_path: Path, where: str, request: pytest
         assert writer.returncode == 0, error
     assert seen == sorted(seen)
     assert plain == sorted(plain)
-    assert len(set(seen)) > 2  # something was read in between
+    assert len(set(seen)) > 2  # the reader saw intermediate states
     frame = Records(storage, "s").read()
     assert frame["trial"].nunique() == 36
     assert set(frame["attempt"]) == {0, 1}

@@ -1,4 +1,4 @@
-"""What a study asks of an object store, counted by the store: so much a trial, however many there are."""
+"""A study's requests to an object store: their number per trial does not grow with the study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.pareto import main
 
 pytestmark = pytest.mark.timeout(400)
 LEASE = "drivers"
-"""Renewed by the clock, not by the trial."""
+"""Requests that depend on time, not on the number of trials: renewals of the lease."""
 
 
 def requests_of(server: Bucket, trials: int, attackers: tuple[str, ...]) -> Counter[tuple[str, str]]:
@@ -24,7 +24,7 @@ def requests_of(server: Bucket, trials: int, attackers: tuple[str, ...]) -> Coun
     command[1] = server.at(prefix)
     assert main(command) == 0
     found = server.requests(prefix)
-    assert found["PUT", "frontier.parquet"] == 1  # they are counted
+    assert found["PUT", "frontier.parquet"] == 1  # requests are counted
     return Counter({what: n for what, n in found.items() if what[1] != LEASE})
 
 

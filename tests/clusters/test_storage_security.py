@@ -1,4 +1,4 @@
-"""What a planted file and a name from the command line must not do; where no secret may be."""
+"""Planted files and hostile names are harmless, and secrets appear in no file or log."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def test_credentials_in_the_storage_s_uri_are_refused(capsys: pytest.CaptureFixt
 
 
 def forms(secret: bytes) -> list[bytes]:
-    """A secret as it may be found: raw, as text, hexadecimal, base64."""
+    """The forms in which a secret may appear: raw, as text, hexadecimal, base64."""
     return [secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"="), repr(secret)[2:-1].encode()]
 
 
 @pytest.mark.ray
 def test_secrets_are_in_no_file_and_no_log(environment: dict[str, str], tmp_path: Path) -> None:
-    """Verbose, on Ray, with keys in the environment; Ray's logs are read while it runs."""
+    """A verbose study on Ray with keys in the environment; Ray's logs are searched while it runs."""
     token = secrets.token_hex(32)
     keys = {
         "AWS_ACCESS_KEY_ID": "AKIA" + secrets.token_hex(8).upper(),

@@ -1,4 +1,4 @@
-"""A study on a cluster that loses a node every few seconds: every record is there in the end, once."""
+"""On a cluster that loses a node every few seconds, a study still ends with every record exactly once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from simulated import SLACK, Driver, Simulated, arguments, assert_whole, private_environment, trials_done
 
 SETTING = {"defenses": ("noise",), "limit": 60, "victim_steps": 10, "decoder_steps": 5, "sampler": "random"}
-"""The noise's budget is continuous: as many different settings as are asked for."""
+"""The budget of ``noise`` is continuous, so that the search never runs out of settings."""
 
 
 def storm(tmp_path: Path, trials: int, nodes: int, every_s: float, concurrent: int, limit_s: float) -> None:
-    """Kill and replace the oldest node again and again while the study runs; print what happened."""
+    """Kill and replace the oldest node repeatedly while the study runs; print what happened."""
     changes = SETTING | {"trials": trials, "concurrent": concurrent}
-    every_s *= SLACK  # a machine that starts a worker in 30 s would never finish a trial
+    every_s *= SLACK  # on a machine that needs 30 s to start a worker no trial would finish
     killed, began = 0, time.monotonic()
     with private_environment() as environment:
         cluster = Simulated(environment, nodes)

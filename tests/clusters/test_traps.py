@@ -1,4 +1,4 @@
-"""Traps of Ray, Tune, Train and Optuna that this study has to walk around; each was met once."""
+"""Surprising behaviour of Ray, Tune, Train and Optuna that this study works around."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.timeout(580 * SLACK)
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What came of trials that end in every way (``tune_ends.py``)."""
+    """The outcomes of trials that end in different ways (``tune_ends.py``)."""
     with private_environment() as environment:
-        # Not the token of the simulated clusters: the local Ray makes its own.
+        # Without the token of the simulated clusters: the local Ray creates its own.
         environment = {k: v for k, v in environment.items() if not k.startswith("RAY_AUTH")}
         environment["PYTHONPATH"] += f":{Path(__file__).parent}"
         done = subprocess.run(
@@ -50,7 +50,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_every_end_of_a_trial_is_heard_once(ends: dict[str, Any]) -> None:
-    """A missing objective aborts Tune's run, NaN leaves Optuna's trial running, losses may be dropped."""
+    """A missing objective aborts Tune's run, NaN leaves Optuna's trial running, lost trials may disappear."""
     heard = {trial.partition(" ")[2]: (outcome, error) for trial, outcome, error in ends["heard"]}
     assert len(ends["heard"]) == 10
     assert len({trial for trial, _, _ in ends["heard"]}) == 10
@@ -63,7 +63,7 @@ def test_every_end_of_a_trial_is_heard_once(ends: dict[str, Any]) -> None:
         outcome, error = heard[end]
         assert outcome is None
         assert f"{1 + RETRIES} times" in error
-    # Each once, the one that died once twice, and those that never end well as often as they may.
+    # Each trial runs once, the one that died once twice, those that always die until their last retry.
     assert ends["starts"] == 10 + 1 + 3 * RETRIES
 
 
@@ -75,20 +75,20 @@ def test_no_more_trials_at_once_than_asked_for(ends: dict[str, Any]) -> None:
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
 def test_a_local_ray_listens_on_loopback_alone(ends: dict[str, Any]) -> None:
-    assert len(ends["addresses"]) >= 3  # head, raylet, workers: something was found
+    assert len(ends["addresses"]) >= 3  # head, raylet and workers were found
     assert set(ends["addresses"]) <= LOOPBACK
 
 
 @pytest.mark.ray
 def test_no_token_is_left_in_the_home_folder(ends: dict[str, Any]) -> None:
-    assert [name for name in ends["tokens"] if name != "token"] == []  # that one is the fixture's own
+    assert [name for name in ends["tokens"] if name != "token"] == []  # the fixture created that one
 
 
 @pytest.mark.ray
 def test_train_trials_take_turns_where_only_one_fits(tmp_path: Path) -> None:
-    """Two workers of a CPU each on two nodes, two trials at once, no dashboard.
+    """Two workers with one CPU each on two nodes, two trials at a time, no dashboard.
 
-    A trial that held a CPU while it waits for its workers would wait for ever, and so would the second trial
+    A trial that held a CPU while it waits for its workers would wait without end, and so would the second trial
     if the first one's placement group stayed (Train's own clean-up asks the dashboard).
     """
     with private_environment() as environment:
@@ -102,7 +102,7 @@ def test_train_trials_take_turns_where_only_one_fits(tmp_path: Path) -> None:
 
 
 def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
-    """The same seed would suggest again what is known."""
+    """With the same sampler seed, a resumed search would repeat its suggestions."""
 
     def suggestions(seed: int) -> list[Any]:
         search = Search(["noise"], sampler="random", seed=seed, max_accuracy_drop=0.02)
@@ -113,7 +113,7 @@ def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
 
 
 def test_no_test_stops_every_ray_of_the_machine() -> None:
-    """`ray stop` ends them all, other people's too."""
+    """`ray stop` ends all Ray processes of the machine, also those of other users."""
     runners = {"run", "Popen", "call", "check_call", "check_output", "system"}
     calls = 0
     for path in sorted((ROOT / "tests").rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Trials that end in every way, on a local Ray as the main job starts it; run in a process of its own.
+"""Trials that end in different ways, on a local Ray as a study starts it; runs in its own process.
 
 Prints one line of JSON: what the study heard of each trial, how many ran at once, where Ray listened, what
 was left in the home folder.
@@ -27,13 +27,13 @@ LISTENING = "0A"
 
 
 def trainable(config: dict[str, Any]) -> dict[str, Any]:
-    """Ends as the trial's knob says."""
+    """A trainable that ends as the trial's knob says."""
     spec, folder = config["spec"], Path(os.environ["HOME"])
     end = spec["knobs"]["end"]
     with open(folder / "spans", "a") as file:
         file.write(f"{time.monotonic()} 1\n")
     until = time.monotonic() + MEET_S
-    # The first stays until a second has begun: whether two are ever there at once is not left to the machine.
+    # The first trial waits for the second, so that two run at the same time on any machine.
     while spec["trial"].startswith("0 ") and time.monotonic() < until:
         if (folder / "spans").read_text().count("\n") > 1:
             break
@@ -59,7 +59,7 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def spec(number: int, end: str) -> TrialSpec:
-    """A trial that is told how to end."""
+    """A trial whose knob says how to end."""
     return TrialSpec(
         study="s",
         max_accuracy_drop=0.02,

@@ -21,7 +21,7 @@ from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
 from mipoison.training import seeded, train
-from study.trial.run import relate
+from study.trial.run import relate_to_anchors
 
 BUDGET = 0.05
 CHEAP = ("passive", "ridge", "label-only")
@@ -73,7 +73,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def honest(scene: Scene, anchors: list[Record]) -> list[Record]:
     rows = run(scene, "noise", deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET)))
-    return relate(rows, anchors)
+    return relate_to_anchors(rows, anchors)
 
 
 def able(anchors: list[Record]) -> set[str]:
@@ -82,7 +82,7 @@ def able(anchors: list[Record]) -> set[str]:
 
 
 def test_honest_episodes_trip_none_of_them(honest: list[Record], anchors: list[Record]) -> None:
-    for record in [*honest, *relate(anchors, anchors)]:
+    for record in [*honest, *relate_to_anchors(anchors, anchors)]:
         assert not raised(record) & FAULTS, record["attack"]
     told = {r["attack"]: r["check.training_unaffected"] for r in honest}
     learned = able(anchors)
@@ -103,7 +103,7 @@ class CleanSession(DefendedService):
 def test_an_attacker_wired_to_the_clean_vectors(scene: Scene, anchors: list[Record]) -> None:
     deployment = deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET))
     deployment.service.__class__ = CleanSession
-    wired = relate(run(scene, "noise", deployment), anchors)
+    wired = relate_to_anchors(run(scene, "noise", deployment), anchors)
     by_attack = {r["attack"]: raised(r) & FAULTS for r in wired}
     assert by_attack["ridge"] == {"training_unaffected"}
     expected = {"training_unaffected"} if "passive" in able(anchors) else set()
@@ -143,7 +143,7 @@ def test_an_attacker_that_asks_nothing(
     monkeypatch.setitem(ATTACKS, "insider", InsiderConfig())
     monkeypatch.setattr(Insider, "scene", scene, raising=False)
     deployment = deploy(scene, "noise", DEFENSES["noise"](budget=BUDGET))
-    (record,) = relate(run(scene, "noise", deployment, ("insider",)), anchors)
+    (record,) = relate_to_anchors(run(scene, "noise", deployment, ("insider",)), anchors)
     assert raised(record) & FAULTS == {"asked_nothing"}
 
 
@@ -185,7 +185,7 @@ def test_a_defense_that_leaks_the_label_into_the_tail(
     defense = Hidden()
     defense.tells = tells
     rows = run(scene, "none", with_defense(scene, defense), ("ridge",))
-    (record,) = relate(rows, [r for r in anchors if r["defense"] == "label-only"])
+    (record,) = relate_to_anchors(rows, [r for r in anchors if r["defense"] == "label-only"])
     assert record["label_agreement"] < 0.5
     assert (record["label_recovery"] > 0.99) is tells
     assert ("label_recovered" in raised(record)) is tells
@@ -195,7 +195,7 @@ def test_lfp_on_everything_leaves_the_label_readable(scene: Scene, anchors: list
     """Reversed ranks tell the label by the last place: a finding, not a planted fault."""
     config = DEFENSES["lfp"](ratio=0.95, threshold=1.0, budget=0.0)
     rows = run(scene, "lfp", deploy(scene, "lfp", config), ("ridge",))
-    (record,) = relate(rows, anchors)
+    (record,) = relate_to_anchors(rows, anchors)
     assert record["label_agreement"] < 0.5
     assert "label_recovered" in raised(record)
 
@@ -220,7 +220,7 @@ def test_a_defense_that_writes_the_image_into_the_tail(scene: Scene, anchors: li
     telltale = Telltale()
     telltale.fit(scene.view(), rng=generator(0, "telltale"))
     (row,) = run(scene, "none", with_defense(scene, telltale), ("ridge",))
-    (record,) = relate([row | {"defense": "telltale"}], anchors)
+    (record,) = relate_to_anchors([row | {"defense": "telltale"}], anchors)
     assert record["label_agreement"] == 1
     assert "leaks_more_than_undefended" in raised(record)
 
@@ -240,7 +240,7 @@ def test_an_evaluator_trained_on_reconstructions(scene: Scene, anchors: list[Rec
     train(judge, images, labels, torch.nn.functional.cross_entropy, steps=200, batch=32, lr=1e-2, rng=rng)
     biased = dataclasses.replace(scene, evaluator=judge.requires_grad_(False).eval())
     rows = run(biased, "noise", deploy(biased, "noise", deployment.config))
-    checked = relate(rows, anchors)
+    checked = relate_to_anchors(rows, anchors)
     ridge = next(r for r in checked if r["attack"] == "ridge")
     assert ridge["attack_accuracy"] > 0.9
     assert "unfit_judge" in raised(ridge)

@@ -60,6 +60,8 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
 class Recorder(BaseDefense):
     """Counts what it is asked to protect."""
 
+    draws = True
+
     def __init__(self, fresh: bool = False) -> None:
         self.fresh, self.chunks, self.requests = fresh, [], []
 
@@ -426,10 +428,10 @@ def test_a_refused_query_leaves_no_trace(make_service: Callable[..., DefendedSer
     """A query that raised was not answered: asking it again after the failure gets the first answer."""
     service = make_service("noise", randomness="fresh")
     expected = make_service("noise", randomness="fresh").answer(images(2))
-    victim, service._victim = service._victim, torch.nn.Linear(1, 1)
+    victim, service._pipeline.model = service._pipeline.model, torch.nn.Linear(1, 1)
     with pytest.raises(RuntimeError):
         service.answer(images(2))
-    service._victim = victim
+    service._pipeline.model = victim
     assert torch.equal(service.answer(images(2)), expected)
 
 

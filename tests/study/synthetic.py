@@ -22,7 +22,7 @@ from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.scene import split_of
 from study.records.schema import episode_schema
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.search.space import searchable
 from study.settings.study_settings import StudySettings
 
@@ -73,13 +73,13 @@ def draw(rng: np.random.Generator, knob: Knob) -> Any:
 
 
 def plan(trials: int, rng: np.random.Generator) -> list[tuple[str, str, dict[str, Any]]]:
-    """(trial, defense, knobs): the anchors, then the families in turn with random knobs."""
-    families = searchable()
+    """(trial, defense, knobs): the anchors, then the defenses in turn with random knobs."""
+    defenses = searchable()
     out: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in ANCHORS]
     for i in range(1, trials + 1):
-        family = families[i % len(families)]
-        knobs = {name: draw(rng, knob) for name, knob in DEFENSES[family].KNOBS.items()}
-        out.append((f"t{i:04d}-{family}", family, DEFENSES[family].from_flat(knobs).flat()))
+        defense = defenses[i % len(defenses)]
+        knobs = {name: draw(rng, knob) for name, knob in DEFENSES[defense].KNOBS.items()}
+        out.append((f"t{i:04d}-{defense}", defense, DEFENSES[defense].from_flat(knobs).flat()))
     return out
 
 
@@ -111,7 +111,7 @@ def episodes(
     failed = (trial % FAILED == FAILED - 1) & (attack == len(attackers) - 1) & (seed == 0)
     late = (trial % CUT_SHORT == CUT_SHORT - 1) & (attack >= (len(attackers) + 1) // 2)
     gone = failed | late
-    status = np.where(failed, "failed", np.where(late, CUT, "ok")).astype(object)
+    status = np.where(failed, "failed", np.where(late, PRUNED, "ok")).astype(object)
     messages = np.where(failed, "ValueError: did not converge", np.where(late, "not run", None))
 
     known: dict[str, Any] = CONSTANT | {

@@ -9,11 +9,11 @@ import pytest
 
 from study import benchmark
 from study.bench import BENCHMARKS
-from study.bench.rows import Row
+from study.bench.measurement import Measurement
 
 
-def row(value: float = 2.0) -> Row:
-    return Row(benchmark="b", case="fast", value=value, unit="ms", conditions="sizes")
+def row(value: float = 2.0) -> Measurement:
+    return Measurement(benchmark="b", case="fast", value=value, unit="ms", conditions="sizes")
 
 
 def test_a_quick_run_writes_a_table_and_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +34,7 @@ def test_a_quick_run_writes_a_table_and_parquet(tmp_path: Path, capsys: pytest.C
 def test_a_failing_benchmark_is_named_and_the_others_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*, quick: bool) -> list[Row]:
+    def broken(*, quick: bool) -> list[Measurement]:
         raise RuntimeError("no such device")
 
     monkeypatch.setitem(BENCHMARKS, "cache", lambda: broken)

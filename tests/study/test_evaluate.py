@@ -20,15 +20,15 @@ def compact(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def searched(folder: Path, family: str) -> str:
-    return next(t for t in sorted(set(load(folder).episodes["trial"])) if t.endswith(f"-{family}"))
+def searched(folder: Path, defense: str) -> str:
+    return next(t for t in sorted(set(load(folder).episodes["trial"])) if t.endswith(f"-{defense}"))
 
 
-@pytest.mark.parametrize("family", ["lpa", "label-only"])
+@pytest.mark.parametrize("defense", ["lpa", "label-only"])
 def test_a_trial_from_a_compact_copy_gives_its_stored_numbers(
-    compact: Path, small_study: Path, family: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    compact: Path, small_study: Path, defense: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    trial = family if family == "label-only" else searched(compact, family)
+    trial = defense if defense == "label-only" else searched(compact, defense)
     kept = tmp_path / "kept"
     assert evaluate.main(["--like", str(compact), "--trial", trial, "--storage", str(kept)]) == 0
     out = " ".join(capsys.readouterr().out.split())

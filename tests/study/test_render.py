@@ -9,7 +9,7 @@ import pytest
 
 from study import pareto, render
 from study.records.finished import load
-from study.reports.rendering import markdown_of
+from study.reports.report_files import markdown_of
 
 TINY = "--executor local --trials 2 --seeds 2 --fresh-seeds 1 --victim-steps 30 --decoder-steps 20"
 TINY += " --attackers ridge label-only --defenses rounding noise --name s"

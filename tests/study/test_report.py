@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.records.finished import load
 from study.reports.html import build
 from tests.study.reports.html.helpers import Reader, numbers_of
@@ -27,7 +27,7 @@ def test_committed_studies_have_a_page(folder: Path) -> None:
     study = load(folder.parent)
     page = build(study, f"study/results/{folder.parent.name}", with_vectors=False)
     numbers = numbers_of(page)
-    settings = settings_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    settings = configuration_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
     assert len(numbers["points"]) == settings["worst_reconstruction_error"].notna().sum()
     text = Reader(page).text
     assert not re.findall(r"\bnan\b|<NA>", text)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from worst_bodies import SHAPE, npy
 
-from study.serving.listeners import family
+from study.serving.listeners import process_tree
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def proper(port: int, seconds: float) -> tuple[list[float], list[int]]:
 def memory(pid: int) -> float:
     """Megabytes of a process and all that it started; pages that several share count once."""
     total = 0
-    for member in family(pid):
+    for member in process_tree(pid):
         with contextlib.suppress(OSError):  # it ended
             lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
             total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

@@ -1,7 +1,8 @@
-"""What a study's folder holds, judged before it is used: one function for each kind of file.
+"""Validation of a study's files before their content is used: one function for each kind of file.
 
-Whoever can write to a storage can put anything there, and disks fail. A file that is not what its name says
-is :class:`Unreadable`; its reader leaves it out and says so in one line (:func:`leave_out`).
+Whoever can write to a storage can put any bytes there, and disks fail. The parser of a file raises
+:class:`Unreadable` if it is invalid; the caller then leaves the file out and logs one line
+(:func:`leave_out`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ log = logging.getLogger("study.left_out")
 
 
 class Unreadable(ValueError):
-    """A file is not what its name says; the message is one line."""
+    """A file is invalid. The message is one line."""
 
 
 MAX_FILE_BYTES = 2**29
-"""Of a Parquet file: the copy of 2,500 trials has some ten million."""
+"""Largest Parquet file that is read. The compact copy of 2,500 trials has some ten million bytes."""
 
 
 def fetch(storage: Storage, name: str, most: int = MAX_FILE_BYTES) -> bytes | None:
-    """A file's bytes, to be judged; None if there is none.
+    """The bytes of a file, not validated yet; None if it does not exist.
 
     Raises:
-        Unreadable: it is a pipe or a device, or of more bytes than any such file has.
+        Unreadable: it is a pipe or a device, or larger than ``most`` bytes.
     """
     try:
         return storage.read(name, most)
@@ -37,30 +38,30 @@ def fetch(storage: Storage, name: str, most: int = MAX_FILE_BYTES) -> bytes | No
 
 
 def leave_out(name: str, why: object) -> None:
-    """Say that a file, or a part of one, is left out."""
+    """Log a warning that a file, or a part of one, is left out."""
     log.warning("%s is left out: %s", visible_line(name, 300), visible_line(why, 300))
 
 
-class _Teller(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
+class _AnnounceOnce(logging.Handler):
+    def __init__(self, announce: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._say, self._said = say, set[str]()
+        self._announce, self._announced = announce, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text not in self._said:  # a file that is read twice is told of once
-            self._said.add(text)
-            self._say(text)
+        if text not in self._announced:  # a file that is read twice is announced once
+            self._announced.add(text)
+            self._announce(text)
 
 
 @contextlib.contextmanager
-def saying(say: Callable[[str], None]) -> Iterator[None]:
-    """Whoever reads hears each line of :func:`leave_out` once, whatever the level of the logs."""
-    teller, level = _Teller(say), log.level
-    log.addHandler(teller)
+def announce_left_out(announce: Callable[[str], None]) -> Iterator[None]:
+    """Call ``announce`` with each distinct line of :func:`leave_out`, whatever the logger's level."""
+    handler, level = _AnnounceOnce(announce), log.level
+    log.addHandler(handler)
     log.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        log.removeHandler(teller)
+        log.removeHandler(handler)
         log.setLevel(level)

@@ -1,4 +1,4 @@
-"""What each measured column of a record can be: shares, errors of pixels in [0, 1], counts, times."""
+"""Bounds of the measured columns of a record: shares, errors of pixels in [0, 1], counts, times."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from study.records.reading import Unreadable
 from study.records.reading.documents import MAX_ATTEMPT
 
 ROUNDING = 1e-3
-"""By which sums and norms in single precision may be off; what is beyond is no rounding."""
+"""Tolerance for sums and norms in single precision."""
 SHARE = (0.0, 1.0)
 CORRELATION = (-1 - ROUNDING, 1 + ROUNDING)
 DIFFERENCE = (-1.0, 1.0)
-"""Between two shares."""
+"""Difference of two shares."""
 ERROR = (0.0, 1 + ROUNDING)
-"""Mean square of the difference of pixels in [0, 1]."""
+"""Mean squared difference of pixels in [0, 1]."""
 DISTANCE = (0.0, math.sqrt(2) + ROUNDING)
-"""Between two confidence vectors."""
+"""l2 distance of two confidence vectors."""
 GAIN = (-1e9, 1.0)
-"""1 minus the ratio of two errors, the second of which may be small."""
+"""1 minus the ratio of two errors, of which the denominator may be small."""
 AMOUNT = (0.0, 1e12)
-"""Seconds, megabytes, errors in the squares of another pixel scale: more than there ever is."""
+"""Seconds, megabytes, errors on another pixel scale: the bound is beyond any real value."""
 NATS = (-ROUNDING, 1e3)
 COUNT = (1, 2**31)
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -51,33 +51,34 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "attempt": (0, MAX_ATTEMPT - 1),
 }  # fmt: skip
-"""Column -> least and greatest value. Settings (``defense.``, ``attack.``, ``scene.``) have kinds of their
-own."""
+"""Column -> least and greatest value. Columns of configurations (``defense.``, ``attack.``, ``scene.``) are
+checked by the configurations themselves."""
 LARGEST = 1e18
-"""Of any other number: its square and its sums stay finite."""
+"""Bound of any other number: its square and sums of it stay finite."""
 
 
 @functools.lru_cache(maxsize=64)
 def _limits(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value of each column, as columns of a matrix."""
+    """Least and greatest values of the columns, as two arrays (n, 1)."""
     pairs = np.array([BOUNDS.get(name, (-LARGEST, LARGEST)) for name in names], float).reshape(-1, 2)
     return pairs[:, :1], pairs[:, 1:]
 
 
 def check_bounds(table: pa.Table) -> None:
-    """Whether every number is one that its column can have.
+    """Check that every number lies within its column's bounds.
 
-    All columns at once: of a trial's 20 rows, a call for each column costs more than its numbers.
+    All columns are checked in one array operation: for the 20 rows of a trial, a call for each column would
+    cost more than the comparisons.
 
     Raises:
-        Unreadable: the first that is not.
+        Unreadable: the first column with a value out of bounds.
     """
     names = tuple(f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
     if not names or not len(table):
         return
     chunks = [chunk.cast(pa.float64(), safe=False) for name in names for chunk in table.column(name).chunks]
     together = pa.chunked_array(chunks, pa.float64())
-    values = together.to_numpy().reshape(len(names), len(table))  # what is missing is NaN here
+    values = together.to_numpy().reshape(len(names), len(table))  # missing values become NaN
     least, most = _limits(names)
     with np.errstate(invalid="ignore"):
         outside = (values < least) | (values > most)

@@ -1,4 +1,4 @@
-"""JSON files of a study: what it is (``study.json``), what was begun (``trials/<trial>.json``)."""
+"""Validates the JSON files of a study: ``study.json`` and ``trials/<trial>.json``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from study.runtime.plain import visible_line
 
 MAX_JSON_BYTES, MAX_DEPTH = 2**24, 32
 MAX_ATTEMPT = 10**6
-"""Attempts of one trial; a number beyond would not fit its column, or its file's name."""
+"""Bound of a trial's attempts: a file's name has six digits for them."""
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON of finite numbers, of keys that stand once, and of a depth that others can walk.
+    """Parse JSON with finite numbers, unique keys and bounded nesting.
 
     Raises:
         Unreadable: anything else.
@@ -32,7 +32,7 @@ def parse_json(data: bytes) -> Any:
     except Unreadable:
         raise
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise Unreadable(f"no JSON ({visible_line(error, 120)})") from error
+        raise Unreadable(f"not JSON ({visible_line(error, 120)})") from error
     _check_shape(value)
     return value
 
@@ -40,12 +40,12 @@ def parse_json(data: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise Unreadable("no JSON of ours (a key stands twice)")
+        raise Unreadable("JSON with a key that occurs twice")
     return found
 
 
 def _not_finite(text: str) -> Any:
-    raise Unreadable(f"no JSON ({text} is no number)")
+    raise Unreadable(f"JSON with {text}, which is not a finite number")
 
 
 def _finite_number(text: str) -> float:
@@ -65,15 +65,15 @@ def _check_shape(value: Any) -> None:
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
-                raise Unreadable("JSON with half a character in it")
+                raise Unreadable("JSON with an unpaired surrogate")
         level, depth = below, depth + 1
 
 
 def about_of(data: bytes) -> dict[str, Any]:
-    """``study.json``: an object; what is in it is judged by those who use it.
+    """Parse ``study.json`` as an object. Its values are validated by those who use them.
 
     Raises:
-        Unreadable: it is none.
+        Unreadable: it is not an object.
     """
     value = parse_json(data)
     if not isinstance(value, dict):
@@ -82,10 +82,10 @@ def about_of(data: bytes) -> dict[str, Any]:
 
 
 def settings_of(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a ``study.json``, for a study that is continued.
+    """The settings in a ``study.json``, for a study that is resumed.
 
     Raises:
-        Unreadable: it has none.
+        Unreadable: there are none.
     """
     settings = about.get("settings")
     if not isinstance(settings, dict):
@@ -113,13 +113,15 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {"max_accuracy_drop": _is_share, "
 
 
 def about_to_show(data: bytes, name: str) -> dict[str, Any]:
-    """``study.json`` for a report, which needs little of it: what is of another kind is left out, and said.
+    """Parse ``study.json`` for a report, which needs few of its fields.
+
+    Fields of an unexpected type are left out with a warning.
 
     Args:
-        name: of the file, to say it.
+        name: the file's name, for warnings.
 
     Raises:
-        Unreadable: it is no object at all.
+        Unreadable: it is not an object.
     """
     about = about_of(data)
     kept = {k: v for k, v in about.items() if _kept(name, k, v, _ABOUT)}
@@ -131,22 +133,24 @@ def about_to_show(data: bytes, name: str) -> dict[str, Any]:
 def _kept(file: str, field: str, value: Any, judges: Mapping[str, Callable[[Any], bool]]) -> bool:
     fine = field not in judges or judges[field](value)
     if not fine:
-        leave_out(f"{file}: {field} = {visible_line(value, 40)}", "not of the kind that it has in a study")
+        leave_out(f"{file}: {field} = {visible_line(value, 40)}", "not of the type that a study writes")
     return fine
 
 
 def started_of(data: bytes) -> dict[str, Any]:
-    """``trials/<trial>.json``: ``defense``, ``knobs`` (all) and ``attempt`` of a trial that was begun.
+    """Parse ``trials/<trial>.json``: ``defense``, ``knobs`` (all) and ``attempt`` of a started trial.
 
     Raises:
-        Unreadable: another shape, or a setting that this version does not know.
+        Unreadable: a key is missing or of the wrong type, or this version does not accept the setting.
     """
     value = parse_json(data)
     if not isinstance(value, dict) or not {"defense", "knobs", "attempt"} <= set(value):
-        raise Unreadable("no defense, knobs and attempt in it")
+        raise Unreadable("the keys defense, knobs and attempt are not all there")
     defense, knobs, attempt = (value[name] for name in ("defense", "knobs", "attempt"))
     if type(attempt) is not int or not 0 <= attempt < MAX_ATTEMPT:
-        raise Unreadable(f"attempt = {visible_line(attempt, 40)}: must be a whole number of at least 0")
+        raise Unreadable(
+            f"attempt = {visible_line(attempt, 40)}: must be an integer from 0 to {MAX_ATTEMPT - 1}"
+        )
     return {"defense": defense, "knobs": config_from(defense, knobs).flat(), "attempt": attempt}
 
 
@@ -154,7 +158,7 @@ def config_from(defense: Any, knobs: Any) -> Config:
     """The configuration of a stored setting.
 
     Raises:
-        Unreadable: another shape, or a setting that this version does not know.
+        Unreadable: values of the wrong type, or a setting that this version does not accept.
     """
     if not isinstance(defense, str) or not isinstance(knobs, dict):
         raise Unreadable(f"defense is {_kind(defense)} and knobs {_kind(knobs)}, not a name and an object")

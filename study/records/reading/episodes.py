@@ -1,4 +1,4 @@
-"""Episodes of a study: the rows of a trial's file, and of a compact copy, trial by trial."""
+"""Validates episode records: the rows of a trial's file, and those of a compact copy, trial by trial."""
 
 from __future__ import annotations
 
@@ -15,45 +15,47 @@ from study.records.reading import Unreadable, leave_out
 from study.records.reading.bounds import check_bounds
 from study.records.reading.documents import config_from
 from study.records.reading.tables import columns_of, parquet
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.runtime.plain import visible_line
 
-STATUSES = {"ok", "failed", CUT}
+STATUSES = {"ok", "failed", PRUNED}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
-_TOLD = ("episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status",
+_CHECKED = ("episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status",
          "dataset", "auxiliary")  # fmt: skip
-_ALONE = ("scene.seed", "scene.victim", "scene.victim_state", "scene.dataset")
-"""Of a scene, what its trials may differ in: the seed, and where the same files lie."""
+_MAY_DIFFER = ("scene.seed", "scene.victim", "scene.victim_state", "scene.dataset")
+"""Columns of a scene in which a study's trials may differ: the seed, and paths of equal files."""
 
 
 def episodes_of(data: bytes, trial: str, schema: pa.Schema) -> pa.Table:
-    """A trial's file.
+    """Read and validate a trial's file.
 
     Args:
-        schema: the columns that are read, judged and returned, :func:`judged` ones among them.
+        schema: the columns to read, including those of :func:`needed_to_check`.
 
     Raises:
-        Unreadable: cut off, altered, of another trial, not of our schema, or of values that no trial has.
+        Unreadable: truncated or altered, of another trial or schema, or with values out of bounds.
     """
     table = parquet(data, frozenset(schema.names))
-    if not table.schema.equals(schema):  # of an older version, or not ours
+    if not table.schema.equals(schema):  # written by an older version, or invalid
         table = columns_of(table, schema)
     check_trial(table, trial)
-    have = set(table.column_names)  # asked for each column it would take longer than reading the file
-    for field in schema:  # of an older version: nothing was measured
+    have = set(
+        table.column_names
+    )  # a lookup in the table for each column would take longer than reading the file
+    for field in schema:  # an older version did not measure it: null
         if field.name not in have:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
 
 
 def compact_of(data: bytes, schema: pa.Schema, name: str) -> pa.Table:
-    """``episodes.parquet`` of a compact copy; trials that are none are left out, and said.
+    """Read and validate ``episodes.parquet`` of a compact copy. Invalid trials are left out with a warning.
 
     Args:
-        name: of the file, to say it.
+        name: the file's name, for warnings.
 
     Raises:
-        Unreadable: not of our schema.
+        Unreadable: not a Parquet file, or of another schema.
     """
     table = columns_of(parquet(data, frozenset(schema.names)), schema)
     kept = []
@@ -71,7 +73,7 @@ def compact_of(data: bytes, schema: pa.Schema, name: str) -> pa.Table:
 
 
 def _by_trial(table: pa.Table) -> dict[str, pa.Table]:
-    """Trial -> its rows, in their order."""
+    """Trial -> its rows, in their original order."""
     places = pc.sort_indices(table, [("trial", "ascending")])  # a stable sort
     table = table.take(places).combine_chunks()
     counts = pc.value_counts(table.column("trial")).to_pylist()  # in order of appearance
@@ -83,30 +85,32 @@ def _by_trial(table: pa.Table) -> dict[str, pa.Table]:
 
 
 def check_trial(table: pa.Table, trial: str) -> None:
-    """Whether the rows are episodes of one setting, with values that everything behind can work with.
+    """Check that the rows are episodes of one setting, with all values within bounds.
 
     Raises:
-        Unreadable: the first fault.
+        Unreadable: names the first fault.
     """
     names = set(table.column("trial").to_pylist())
     if names != {trial} or not _NAME.fullmatch(trial):
-        raise Unreadable("its rows are not this trial's")
+        raise Unreadable("its rows are of another trial")
     for column in ("attack", "status"):
         for value in set(table.column(column).to_pylist()):
             if not _NAME.fullmatch(value) or (column == "status" and value not in STATUSES):
-                raise Unreadable(f"{column} = {visible_line(value, 40)!r} is none")
+                raise Unreadable(f"{column} = {visible_line(value, 40)!r} is not a known value")
     check_bounds(table)
     _check_setting(table)
 
 
-def judged(name: str) -> bool:
-    """Whether a column is needed to tell if rows are a trial of the study, whatever else is read."""
-    return name in _TOLD or name.startswith(("defense.", "scene."))
+def needed_to_check(name: str) -> bool:
+    """Whether :func:`check_trial` and :func:`of_one_scene` need a column, whatever the caller reads."""
+    return name in _CHECKED or name.startswith(("defense.", "scene."))
 
 
 def _check_setting(table: pa.Table) -> None:
-    """One defense, one value of each knob, and one that this version's configurations accept; one split a
-    seed."""
+    """Check that the rows have one defense, one value of each knob, and one split of the data per seed.
+
+    This version's configuration of the defense must accept the values.
+    """
     defenses = set(table.column("defense").to_pylist())
     knobs: dict[str, Any] = {}
     for name in table.column_names:
@@ -127,10 +131,12 @@ def _check_setting(table: pa.Table) -> None:
 
 
 def of_one_scene(trials: Iterable[tuple[str, pa.Table]], where: str) -> Iterator[tuple[str, pa.Table]]:
-    """The trials whose data and sizes are those of the first: others cannot be compared, and are left out.
+    """Yield the trials that have the first trial's data and sizes; others cannot be compared with them.
+
+    The others are left out with a warning.
 
     Args:
-        trials: names and rows, the anchors first. where: the study or file, to say it.
+        trials: names and rows, anchors first. where: the study or file, for warnings.
     """
     meant: dict[str, Any] = {}
     for trial, table in trials:
@@ -144,15 +150,15 @@ def of_one_scene(trials: Iterable[tuple[str, pa.Table]], where: str) -> Iterator
 
 
 def _scene(table: pa.Table) -> dict[str, Any]:
-    """What a trial's rows say of data and sizes; without what is missing, and without paths."""
+    """Data and sizes that a trial's rows name, without missing values and paths."""
     found = {}
     for name in table.column_names:
-        if name in ("dataset", "auxiliary") or (name.startswith("scene.") and name not in _ALONE):
+        if name in ("dataset", "auxiliary") or (name.startswith("scene.") and name not in _MAY_DIFFER):
             values = table.column(name).drop_null()
             if len(values):
                 value = values[0].as_py()
                 found[name] = value.partition(":")[0] if name == "dataset" else value
-    if "split" in table.column_names:  # the images of a seed, whichever file the columns are from
+    if "split" in table.column_names:  # which images a seed uses
         pairs = table.select(["seed", "split"]).group_by(["seed", "split"]).aggregate([]).to_pylist()
         found |= {f"split of seed {pair['seed']}": pair["split"] for pair in pairs if pair["split"]}
     return found

@@ -1,4 +1,4 @@
-"""Reconstructions: ``pictures/<trial>.npz``, ``pictures.parquet``, and those in finished episodes."""
+"""Validates reconstructed images: ``pictures/<trial>.npz``, ``pictures.parquet``, and cached episodes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from study.records.reading.tables import columns_of, parquet
 from study.runtime.plain import visible_line
 
 MAX_BYTES = 2**26
-"""Of all pictures of one file, unpacked."""
+"""Largest total size of the images of one file, uncompressed."""
 
 
 def check_pictures(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """Images (n, C, H, W), uint8, of one or three channels.
+    """Return images if they are uint8 (n, C, H, W) with one or three channels.
 
     Raises:
-        Unreadable: something else.
+        Unreadable: another type or shape.
     """
     shape = images.shape
     if images.dtype != np.uint8 or len(shape) != 4 or 0 in shape or shape[1] not in (1, 3):
@@ -34,13 +34,13 @@ def check_pictures(images: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def archive_of(data: bytes) -> dict[str, NDArray[np.uint8]]:
-    """``pictures/<trial>.npz``: attacker (or ``truth``) -> uint8 images (n, C, H, W), all of one shape.
+    """Read ``pictures/<trial>.npz``: attacker (or ``truth``) -> uint8 images (n, C, H, W), all of one shape.
 
     Raises:
-        Unreadable: no such archive, objects in it, or more than is kept of a trial.
+        Unreadable: not such an archive, with pickled objects in it, or too large.
     """
     try:
-        # NumPy tries a pickle where it finds neither an archive nor an array: only archives get there.
+        # np.load tries to unpickle what is neither archive nor array; ZipFile has refused all but archives.
         with zipfile.ZipFile(io.BytesIO(data)) as members:
             unpacked = sum(member.file_size for member in members.infolist())
             if unpacked > MAX_BYTES:
@@ -50,15 +50,15 @@ def archive_of(data: bytes) -> dict[str, NDArray[np.uint8]]:
     except Unreadable:
         raise
     except (TypeError, KeyError, RuntimeError, TokenError, *READ_ERRORS) as error:
-        raise Unreadable(f"no archive of pictures ({visible_line(error, 160)})") from error
+        raise Unreadable(f"not an archive of pictures ({visible_line(error, 160)})") from error
     return one_shape(found)
 
 
 def one_shape(pictures: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.uint8]]:
-    """The pictures, which stand beside each other.
+    """Return pictures if they have one shape: figures show them side by side.
 
     Raises:
-        Unreadable: they are of several shapes.
+        Unreadable: they have several shapes.
     """
     if len({images.shape for images in pictures.values()}) > 1:
         raise Unreadable("pictures of several shapes")
@@ -66,10 +66,10 @@ def one_shape(pictures: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.ui
 
 
 def pictures_of(data: bytes) -> dict[str, dict[str, NDArray[np.uint8]]]:
-    """``pictures.parquet``: trial -> attacker (or ``truth``) -> uint8 images (n, C, H, W).
+    """Read ``pictures.parquet``: trial -> attacker (or ``truth``) -> uint8 images (n, C, H, W).
 
     Raises:
-        Unreadable: other columns, or pixels that are no such images.
+        Unreadable: other columns, or pixels that do not fit their shape.
     """
     whole = pa.list_(pa.int64())
     table = parquet(data)
@@ -101,21 +101,21 @@ def pictures_of(data: bytes) -> dict[str, dict[str, NDArray[np.uint8]]]:
 
 
 def episode_of(value: Any, schema: pa.Schema) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """A finished episode out of the artifact store: its record, and its pictures (n, C, H, W).
+    """Validate a finished episode from the artifact store: its record, and its images (n, C, H, W).
 
     Args:
-        schema: of the records; a record may lack what is added when its trial is complete.
+        schema: of records; columns that are added when a trial completes may be missing.
 
     Raises:
-        Unreadable: another shape.
+        Unreadable: not such an episode.
     """
     record = value.get("record") if isinstance(value, dict) else None
     if not isinstance(record, dict) or record.get("status") != "ok":
-        raise Unreadable("no record of an episode")
+        raise Unreadable("not the record of a finished episode")
     for name, item in record.items():
         kind = _PLAIN[schema.field(name).type] if name in schema.names else ()
         if item is not None and not (isinstance(item, kind) and (kind is bool) == isinstance(item, bool)):
-            raise Unreadable(f"{visible_line(name, 40)} = {visible_line(item, 40)}: not of its column's kind")
+            raise Unreadable(f"{visible_line(name, 40)} = {visible_line(item, 40)}: not of its column's type")
     try:
         picture = np.array(value["picture"], dtype=np.uint8)
     except (KeyError, ValueError, TypeError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Parquet files of a study: any table, and the vectors and cosines that the paper's figures show."""
+"""Validates Parquet files: any table, and the vectors and cosines that the paper's figures show."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from study.records.reading import Unreadable
 from study.runtime.plain import visible_line
 
 MAX_ROWS = 5_000_000
-"""Rows of a Parquet file: 2,500 trials have some 100,000."""
+"""Largest number of rows that is read. 2,500 trials have some 100,000."""
 
 
 def parquet(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
-    """A Parquet file's table, read with plain pyarrow (nothing in it can run code), without its metadata.
+    """Read a Parquet file with plain pyarrow (no content can run code) and drop its metadata.
 
     Args:
-        columns: those that are read, of those that are there; None for all.
+        columns: the columns to read, where the file has them; None for all.
 
     Raises:
-        Unreadable: cut off, altered, or something else.
+        Unreadable: not a Parquet file, truncated, altered, or too large.
     """
     try:
         file = pq.ParquetFile(io.BytesIO(data))
@@ -33,20 +33,20 @@ def parquet(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
             raise Unreadable(f"{file.metadata.num_rows} rows, at most {MAX_ROWS} are read")
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
-            raise Unreadable("a column stands twice")
+            raise Unreadable("two columns have the same name")
         wanted = names if columns is None else [name for name in names if name in columns]
-        # pyarrow takes "attack" for "attack.width", too: it is selected again.
+        # pyarrow also reads "attack.width" when asked for "attack": select the exact names.
         table = file.read(None if columns is None else wanted, use_threads=False).select(wanted)
         table.validate(full=True)
     except Unreadable:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise Unreadable(f"no Parquet file ({visible_line(error, 160)})") from error
+        raise Unreadable(f"not a Parquet file ({visible_line(error, 160)})") from error
     return table.replace_schema_metadata(None)
 
 
 def alike(kind: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column can be read as another type: texts as texts, numbers as those of another width."""
+    """Whether a type can be cast to another: text to text, numbers to numbers of another width."""
     t = pa.types
     if t.is_dictionary(kind):
         return alike(kind.value_type, wanted)
@@ -61,10 +61,10 @@ def alike(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def columns_of(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of a schema, of its types; others are dropped, those that may be missing stay missing.
+    """Select a schema's columns and cast them to its types. Nullable columns may be missing, and stay so.
 
     Raises:
-        Unreadable: a column is missing, of another type, or has no value where one must be.
+        Unreadable: a column that is not nullable is missing or has nulls, or a type does not fit.
     """
     have = {field.name: field.type for field in table.schema}
     kept = [field for field in schema if field.name in have or not field.nullable]
@@ -82,23 +82,23 @@ def columns_of(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def vectors_of(data: bytes) -> dict[str, NDArray[np.float64]]:
-    """``vectors.parquet``: name of a defense -> vectors (n, K), the clean ones (``none``) first.
+    """Read ``vectors.parquet``: name of a defense -> vectors (n, K), the clean ones (``none``) first.
 
     Raises:
-        Unreadable: no clean and released vectors of the same classes in it.
+        Unreadable: it lacks clean or released vectors.
     """
     table = parquet(data)
     scores = [name for name in table.column_names if name[:1] == "c" and name[1:].isdecimal()]
     if len(scores) < 2:
-        raise Unreadable("no columns c0, c1, ... of vectors")
+        raise Unreadable("columns c0, c1, ... are missing")
     wanted = [pa.field("defense", pa.string(), nullable=False)]
     wanted += [pa.field(name, pa.float64(), nullable=False) for name in scores]
     frame = columns_of(table, pa.schema(wanted)).to_pandas()
     if not (np.abs(frame[scores].to_numpy()) <= 2).all():  # false for NaN as well
-        raise Unreadable("vectors that are no shares")
+        raise Unreadable("vectors with entries that are not shares")
     groups = {str(name): rows[scores].to_numpy() for name, rows in frame.groupby("defense", sort=False)}
     if "none" not in groups or len(groups) < 2 or min(map(len, groups.values())) < 2:
-        raise Unreadable("no clean and released vectors in it, at least two of each")
+        raise Unreadable("fewer than two clean (none) or two released vectors")
     return {name: groups[name] for name in sorted(groups, key=lambda name: name != "none")}
 
 
@@ -109,13 +109,13 @@ COSINE_COLUMNS = {
 
 
 def cosine_of(data: bytes) -> pd.DataFrame:
-    """``cosine.parquet``, see ``study.paper.diagnostics``.
+    """Read ``cosine.parquet``, which ``study.paper.diagnostics`` writes.
 
     Raises:
-        Unreadable: other columns, or no row.
+        Unreadable: other columns, no rows, or numbers that are not finite.
     """
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in COSINE_COLUMNS.items()])
     frame = columns_of(parquet(data), schema).to_pandas()
     if frame.empty or not np.isfinite(frame[["cosine", "private_loss"]].to_numpy()).all():
-        raise Unreadable("no rows of finite numbers")
+        raise Unreadable("no rows, or numbers that are not finite")
     return frame

@@ -1,4 +1,4 @@
-"""The report page: one HTML file of a study, with its drawings, from its records alone; no network."""
+"""The report page: one HTML file with a study's charts and tables. It loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.records.finished import StoredStudy
 from study.reports.html import sections, vectors
-from study.reports.html.data import charts
+from study.reports.html.chart_data import chart_data
 from study.reports.html.heatmap import heatmap
 from study.reports.html.markup import escape, section
-from study.reports.html.pictures import grid
-from study.reports.html.thinning import explained, thinned
+from study.reports.html.reconstructions import grid
+from study.reports.html.thinning import explain_thinning, thinned
 from study.runtime.plain import visible
-from study.trial.rerun import NOT_GIVEN, Given, of_own_victim
+from study.trial.rerun import NO_VICTIM, GivenVictim, has_own_victim
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("base.js", "frontier.js", "plots.js", "tables.js")
 PAGE = "report.html"
 
 
-def quiet(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def no_progress(what: str, done: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
 def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
-    """Trial -> the command that runs it again."""
-    told = list(study.about.get("command", []))
-    root = next((b for a, b in itertools.pairwise(told) if a in ("--data-root", "--data_root")), None)
+    """Trial -> the command line that runs it again."""
+    words = list(study.about.get("command", []))
+    root = next((b for a, b in itertools.pairwise(words) if a in ("--data-root", "--data_root")), None)
     data = f" --data-root {shlex.quote(str(root))}" if root else ""
     start, end = f"python study/evaluate.py --like {shlex.quote(like)} --trial ", data + _own(study)
     return {
@@ -43,8 +43,8 @@ def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
 
 
 def _own(study: StoredStudy) -> str:
-    """What a command needs beside: the reader's own word for the classifier, never the records'."""
-    return " --victim YOUR_CLASSIFIER" if of_own_victim(study.episodes) else ""
+    """An option for studies of a user's own classifier: the reader names it, never the records."""
+    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
 
 
 def build(
@@ -53,46 +53,45 @@ def build(
     *,
     with_vectors: bool | None = None,
     data_root: str | None = None,
-    given: Given = NOT_GIVEN,
-    progress: vectors.Progress = quiet,
+    given: GivenVictim = NO_VICTIM,
+    progress: vectors.Progress = no_progress,
 ) -> str:
-    """The page.
+    """Build the page of a study.
 
     Args:
-        study: what ``study.render.load`` read.
-        like: how to name the study on the command line.
+        like: the study's path or address, for command lines on the page.
         with_vectors: see ``vectors.panels``.
         data_root: the data folder, for the vectors; None for the default.
-        given: the reader's classifier, for the vectors; what the records name is never loaded.
-        progress: told what takes time.
+        given: the reader's classifier, for the vectors. Classifiers that records name are never loaded.
+        progress: called before each slow step.
     """
-    settings = settings_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    configurations = configuration_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
     commands = rerun_commands(study, like)
     again = f"python study/report.py {shlex.quote(like)} --vectors yes{_own(study)}"
-    panels, why = vectors.panels(study, settings, with_vectors, data_root, given, progress)
-    shown = thinned(settings)
-    drawn = charts(study.episodes, shown, commands) | {"vectors": panels}
+    panels, why = vectors.panels(study, configurations, with_vectors, data_root, given, progress)
+    shown = thinned(configurations)
+    drawn = chart_data(study.episodes, shown, commands) | {"vectors": panels}
     body = "".join(
         [
-            sections.header(study, settings, explained(len(shown), len(settings))),
-            sections.frontier(settings),
+            sections.header(study, configurations, explain_thinning(len(shown), len(configurations))),
+            sections.frontier(configurations),
             section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
-            sections.knobs(settings),
+            sections.knobs(configurations),
             sections.curves(drawn),
-            section("reconstructions", "Reconstructions", grid(study, settings)),
+            section("reconstructions", "Reconstructions", grid(study, configurations)),
             sections.vectors(panels, why, None if panels else again),
             sections.all_settings(shown, commands),
-            sections.statistics(study, settings),
+            sections.statistics(study, configurations),
             sections.checks(study.episodes),
             sections.failures(study.episodes),
             sections.about(study),
         ]
     )
-    return shell(study.name, body, drawn)
+    return document(study.name, body, drawn)
 
 
-def shell(title: str, body: str, drawn: Mapping[str, Any]) -> str:
-    """The document: a policy that forbids any request, styles, the body, numbers and scripts."""
+def document(title: str, body: str, drawn: Mapping[str, Any]) -> str:
+    """The whole document: a content policy that forbids requests, styles, body, data and scripts."""
     script = "\n".join((ASSETS / name).read_text() for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -100,7 +99,7 @@ def shell(title: str, body: str, drawn: Mapping[str, Any]) -> str:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{digest}'"
     )
-    # No "<" in the numbers: nothing that a record says can end the element.
+    # Without "<" no text of a record can end the script element.
     numbers = json.dumps(_shown(drawn), allow_nan=False, separators=(",", ":"))
     numbers = numbers.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     return (
@@ -117,7 +116,7 @@ def shell(title: str, body: str, drawn: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """The numbers' texts as a browser may show them."""
+    """The charts' data with control characters made visible in all texts."""
     if isinstance(value, Mapping):
         return {visible(k): _shown(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Attackers x settings as a coloured table: mean error and excess over label-only; worst cells marked."""
+"""A coloured table of settings and attackers: mean error and excess over label-only, worst cells marked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import LABEL_ONLY
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.reports.cells import setting_name
 from study.reports.html.markup import escape, note, scroller
 
 SCALE = "cividis"
-"""Made for red-green colour blindness, and monotone in lightness (Nunez et al. 2018)."""
+"""Colour map for red-green colour blindness, monotone in lightness (Nunez et al. 2018)."""
 ABOVE = 0.1
 """Share above the label-only floor at which the colours end."""
 NOTE = (
@@ -28,21 +28,21 @@ NOTE = (
 )
 
 
-def heatmap(episodes: pd.DataFrame, settings: pd.DataFrame) -> str:
-    """The table with a switch between the two measures (no script needed)."""
-    order = _rows(settings)
+def heatmap(episodes: pd.DataFrame, configurations: pd.DataFrame) -> str:
+    """The table, with a switch between the two measures that works without a script."""
+    order = _rows(configurations)
     attackers = _columns(episodes)
     ok = _measured(episodes)
     asked = episodes.reindex(columns=["trial", "attack", "status", "error"])
     asked = asked[asked["trial"].isin(order["trial"])]
-    cells = _told(asked)
+    cells = _statuses_and_errors(asked)
     errors = ok.groupby(["trial", "attack"])["reconstruction_error"].mean()
     excess = (
         ok.groupby(["trial", "attack"])["excess_leakage"].mean()
         if "excess_leakage" in ok
         else pd.Series(dtype=float)
     )
-    bounds = _bounds(errors, settings)
+    bounds = _bounds(errors, configurations)
     head = "".join(f'<th scope="col"><span>{escape(a)}</span></th>' for a in attackers)
     body = []
     for _, s in order.iterrows():
@@ -69,13 +69,13 @@ def heatmap(episodes: pd.DataFrame, settings: pd.DataFrame) -> str:
 
 
 def _measured(episodes: pd.DataFrame) -> pd.DataFrame:
-    """The successful ones, without what is not shown here."""
+    """Successful episodes, with the columns that are shown here."""
     names = ["trial", "attack", "reconstruction_error", "excess_leakage"]
     return episodes.loc[episodes["status"] == "ok", [name for name in names if name in episodes]]
 
 
-def _told(episodes: pd.DataFrame) -> dict[tuple[str, str], tuple[list[str], set[str]]]:
-    """(trial, attacker) -> statuses of its seeds, and their errors."""
+def _statuses_and_errors(episodes: pd.DataFrame) -> dict[tuple[str, str], tuple[list[str], set[str]]]:
+    """(trial, attacker) -> statuses of its episodes, and their error messages."""
     out: dict[tuple[str, str], tuple[list[str], set[str]]] = {}
     columns = (episodes[name].astype(object) for name in ("trial", "attack", "status", "error"))
     for trial, attack, status, error in zip(*columns, strict=True):
@@ -86,9 +86,9 @@ def _told(episodes: pd.DataFrame) -> dict[tuple[str, str], tuple[list[str], set[
     return out
 
 
-def _rows(settings: pd.DataFrame) -> pd.DataFrame:
-    """Anchors first, then by family and distortion."""
-    keys = settings.assign(_later=~settings["defense"].isin(ANCHORS))
+def _rows(configurations: pd.DataFrame) -> pd.DataFrame:
+    """Settings in the table's order: anchors first, then by defense and distortion."""
+    keys = configurations.assign(_later=~configurations["defense"].isin(ANCHORS))
     keys = keys.sort_values(["_later", "defense", "confidence_distortion", "trial"], kind="stable")
     return keys.drop(columns="_later")
 
@@ -102,28 +102,30 @@ def _columns(episodes: pd.DataFrame) -> list[str]:
     return known + sorted(set(episodes["attack"].dropna()) - set(known))
 
 
-def _bounds(errors: pd.Series, settings: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where the colours of errors and of excess begin and end: least error, a tenth above the floor."""
+def _bounds(
+    errors: pd.Series, configurations: pd.DataFrame
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Ends of the colour scales of errors and of excess: the least error, a tenth above the floor."""
     low, high = (float(errors.min()), float(errors.max())) if len(errors) else (0.0, 1.0)
-    floor = settings.loc[settings["defense"] == LABEL_ONLY, "worst_reconstruction_error"].dropna()
+    floor = configurations.loc[configurations["defense"] == LABEL_ONLY, "worst_reconstruction_error"].dropna()
     if not len(floor) or floor.iloc[0] <= 0:
         return (low, high), (0.0, 1.0)
     return (low, (1 + ABOVE) * float(floor.iloc[0])), (-ABOVE, max(1 - low / float(floor.iloc[0]), 0.0))
 
 
 def _cell(
-    told: tuple[list[str], set[str]] | None,
+    cell: tuple[list[str], set[str]] | None,
     error: float,
     excess: float,
     bounds: tuple[tuple[float, float], tuple[float, float]],
     worst: bool,
 ) -> str:
-    if told is None:
+    if cell is None:
         return "<td></td>"
-    statuses, errors = told
-    failed, cut = statuses.count("failed"), statuses.count(CUT)
+    statuses, errors = cell
+    failed, cut = statuses.count("failed"), statuses.count(PRUNED)
     if pd.isna(error):
-        reason = CUT if cut else "failed"
+        reason = PRUNED if cut else "failed"
         why = escape("; ".join(sorted(errors)) or reason)
         return f'<td class="gone" title="{why}">{reason}</td>'
     light = colour(_place(error, *bounds[0]))
@@ -146,11 +148,11 @@ def _place(value: float, low: float, high: float) -> float:
 
 @functools.cache
 def _scale() -> matplotlib.colors.Colormap:
-    return matplotlib.colormaps[SCALE]  # a copy each time
+    return matplotlib.colormaps[SCALE]  # cached: matplotlib copies the colour map at each access
 
 
 def colour(place: float) -> tuple[str, str]:
-    """Background at a place in [0, 1] (0 dark) and the ink, black or white, that reads better on it."""
+    """Background colour at a place in [0, 1] (0 dark), and black or white, whichever has more contrast."""
     red, green, blue, _ = _scale()(float(np.clip(place, 0, 1)))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

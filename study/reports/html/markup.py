@@ -1,4 +1,4 @@
-"""Pieces of HTML. Whatever comes from records goes through :func:`escape`; nothing else writes text."""
+"""Elements of HTML. All text that comes from records goes through :func:`escape`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from study.runtime.plain import visible
 
 
 def escape(value: object) -> str:
-    """Text that no browser takes for markup, in elements and in quoted attributes; nothing in it hides."""
+    """Escape text for elements and quoted attributes, with control characters made visible."""
     return html.escape(visible(value), quote=True)
 
 
 def section(name: str, title: str, *body: str) -> str:
-    """A section with its own address (``#name``)."""
+    """A section with a heading and an anchor (``#name``)."""
     heading = f'<h2 id="{escape(name)}-title">{escape(title)}</h2>'
     labelled = f'id="{escape(name)}" aria-labelledby="{escape(name)}-title"'
     return f"<section {labelled}>{heading}{''.join(body)}</section>"
@@ -29,7 +29,7 @@ def note(text: str) -> str:
 
 
 def scroller(label: str, inner: str) -> str:
-    """A region that scrolls sideways on a narrow screen, with the keyboard, too."""
+    """A region that scrolls sideways on a narrow screen, also by keyboard."""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{inner}</div>'
 
 
@@ -75,8 +75,8 @@ def _lines(cell: object) -> str:
     return escape(cell).replace("\n", "<br>")
 
 
-def printed(shown: Table) -> str:
-    """A table of ``study.reports.tables``, cell by cell as the terminal has it; its caption below."""
+def from_rich(shown: Table) -> str:
+    """Convert a rich table of ``study.reports.tables`` to HTML, its caption below."""
     columns = [str(column.header) for column in shown.columns]
     cells = [[_plain(cell) for cell in column.cells] for column in shown.columns]
     numeric = [i for i, column in enumerate(shown.columns) if column.justify == "right"]

@@ -1,4 +1,4 @@
-"""The sections of the report page, from records and settings tables to HTML."""
+"""The sections of the report page: from records and configuration tables to HTML."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
+from study.analysis.check_counts import check_counts
 from study.analysis.frontier import LABEL_ONLY, pareto_front, selection_bias
 from study.records.finished import StoredStudy
-from study.records.status import CUT
+from study.records.status import PRUNED
 from study.reports.cells import describe, setting_name
-from study.reports.html.data import flag, number, standing, with_interval
+from study.reports.html.chart_data import flag, number, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
-from study.reports.html.markup import command, escape, note, printed, scroller, section, table
+from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
 from study.reports.html.vectors import SHOWN
-from study.reports.tables import check_counts, fresh_report, statistics_tables
+from study.reports.tables import fresh_report, statistics_tables
 from study.settings.study_settings import StudySettings
 
 ABOUT_KEYS = ("command", "content", "settings", "source", "started", "study", "versions")
 SETTINGS = {"victim_digest", *(f.name for f in dataclasses.fields(StudySettings))}
-"""What a study writes into study.json, and into its settings."""
+"""Keys of ``study.json``, and of its settings, that the page shows."""
 NAMED = 100
-"""Trials that one kind of failure names; the others are counted."""
+"""Most trials that the page names for one kind of failure; the others are counted."""
 
 
-def header(study: StoredStudy, settings: pd.DataFrame, left_out: str = "") -> str:
-    """Name, where the numbers come from, what happened, what is ``left_out`` (a sentence), contents."""
+def header(study: StoredStudy, configurations: pd.DataFrame, left_out: str = "") -> str:
+    """Name, data, counts, constraint, versions, a sentence on what is ``left_out``, and the contents."""
     episodes = study.episodes
     counts = episodes["status"].value_counts()
-    on_front = len(pareto_front(settings))
+    on_front = len(pareto_front(configurations))
     scale = study.about.get("settings", {}).get("scale")
     versions = ", ".join(sorted(set(episodes["versions"].dropna()))) if "versions" in episodes else "unknown"
     facts = [
-        ("settings", f"{len(settings)}, of which {on_front} on the frontier (nothing dominates them)"),
+        ("settings", f"{len(configurations)}, of which {on_front} on the frontier (nothing dominates them)"),
         ("episodes", ", ".join(f"{n} {status}" for status, n in counts.items())),
         ("data", describe(episodes, {"scale": scale})),
         ("constraint", f"at most {100 * study.max_accuracy_drop:g} percentage points of accuracy lost"),
@@ -64,10 +65,10 @@ def header(study: StoredStudy, settings: pd.DataFrame, left_out: str = "") -> st
     )
 
 
-def frontier(settings: pd.DataFrame) -> str:
-    """Two drawings, their key, and the chosen setting."""
-    drawn = settings.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
-    missing = len(settings) - len(drawn)
+def frontier(configurations: pd.DataFrame) -> str:
+    """The two charts of the frontier, their legend, and the setting that the reader has chosen."""
+    drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    missing = len(configurations) - len(drawn)
     text = (
         "Every setting under its worst attacker, against what it costs in distortion (mean l2 distance "
         "between clean and released vector; logarithmic, with a place for zero). Bars: 95 % Student-t "
@@ -76,7 +77,7 @@ def frontier(settings: pd.DataFrame) -> str:
         "distortion. Dashed lines: the anchors. "
     )
     text += f"{missing} settings without a worst case are not drawn. " if missing else ""
-    if not (settings["defense"] == LABEL_ONLY).any():
+    if not (configurations["defense"] == LABEL_ONLY).any():
         text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "
     text += (
         "Point, tap or use the arrow keys; click or Enter keeps a setting. Drag: zoom, double click: undo."
@@ -95,53 +96,56 @@ def frontier(settings: pd.DataFrame) -> str:
         "frontier",
         "The frontier",
         f'<p class="note" id="frontier-note">{escape(text)}</p>',
-        '<div id="key" class="key" role="group" aria-label="Families shown"></div>',
+        '<div id="key" class="key" role="group" aria-label="Defenses shown"></div>',
         f'<div class="pair">{plots}</div>{chosen}',
     )
 
 
-def _many(settings: pd.DataFrame) -> bool:
-    return bool(len(settings) and settings["defense"].value_counts().max() > MOST)
+def _many(configurations: pd.DataFrame) -> bool:
+    return bool(len(configurations) and configurations["defense"].value_counts().max() > MOST)
 
 
-def knobs(settings: pd.DataFrame) -> str:
-    """Importance of knobs, then settings as lines over their knobs."""
-    found, silent = importances(settings)
+def knobs(configurations: pd.DataFrame) -> str:
+    """Importance of knobs, then parallel coordinates of the settings."""
+    found, skipped = importances(configurations)
     parts = [
         note(
-            "Importance: fANOVA (Hutter et al. 2014; Optuna, 64 trees) on a family's settings with a "
+            "Importance: fANOVA (Hutter et al. 2014; Optuna, 64 trees) on a defense's settings with a "
             "worst case: the share of an objective's variance that a knob explains alone. R²: how well "
             "a random forest of 100 trees predicts settings, each by the trees not trained on it (out of "
-            f"bag); at 0 or below no share is told. At least {LEAST} settings are asked for; a few dozen are "
+            f"bag); at 0 or below no shares are given. At least {LEAST} settings are needed; a few dozen are "
             "better. The settings were picked by a search, not at random, which favours what the search "
-            "liked." + (f" Of a family's settings {MOST} count, evenly by name." if _many(settings) else "")
+            "liked."
+            + (f" Of a defense's settings {MOST} count, evenly by name." if _many(configurations) else "")
         )
     ]
     rows = []
     for i in found:
         shares = (
-            ", ".join(f"{k} {v:.0%}" for k, v in i.shares.items()) or "none told: the forest predicts nothing"
+            ", ".join(f"{k} {v:.0%}" for k, v in i.shares.items()) or "not given: the forest predicts nothing"
         )
         bars = "".join(
             f'<i style="--w:{v:.3f}" title="{escape(k)} {v:.0%}"></i>' for k, v in i.shares.items()
         )
         bar = f'<span class="bars" aria-hidden="true">{bars}</span>'
-        rows.append([i.family, OBJECTIVE_NAMES[i.objective], i.n, f"{i.skill:.2f}", shares, bar])
-    columns = ["family", "objective", "settings", "R²", "knobs by importance", "shares"]
+        rows.append([i.defense, OBJECTIVE_NAMES[i.objective], i.n, f"{i.skill:.2f}", shares, bar])
+    columns = ["defense", "objective", "settings", "R²", "knobs by importance", "shares"]
     if rows:
         parts.append(table("Knob importance", columns, rows, numeric=(2, 3), raw=(5,)))
-    if silent:
+    if skipped:
         parts.append(
-            note("No importance is told for " + "; ".join(f"{f} ({why})" for f, why in silent.items()) + ".")
+            note(
+                "No importance is given for " + "; ".join(f"{f} ({why})" for f, why in skipped.items()) + "."
+            )
         )
     parts += [
         "<h3>Settings as lines</h3>",
         note(
             "One line a setting, through its knobs and what came of them; the colour is the worst-case "
             "error (dark leaks more). Settings cut short are dashed: their outcomes are bounds. "
-            "Families with one setting have no such drawing."
+            "Defenses with one setting have no such drawing."
         ),
-        '<label class="choice">family <select id="parallel-family"></select></label>',
+        '<label class="choice">defense <select id="parallel-defense"></select></label>',
         '<div class="scroll" tabindex="0" role="region" aria-label="Settings as lines">'
         '<div id="parallel" class="chart"></div></div>',
     ]
@@ -149,7 +153,7 @@ def knobs(settings: pd.DataFrame) -> str:
 
 
 def curves(drawn: Mapping[str, Any]) -> str:
-    """epsilon-eta curves, or why there are none."""
+    """The epsilon-eta curves, or a note on why there are none."""
     if not drawn["curves"]:
         return section(
             "curves",
@@ -188,14 +192,14 @@ def vectors(panels: list[dict[str, Any]], about: str, again: str | None) -> str:
 
 
 def two_lines(text: str) -> str:
-    """The interval below its value."""
+    """The text with the interval on a line of its own."""
     return text.replace(" [", "\n[").replace(" (no", "\n(no")
 
 
-def all_settings(settings: pd.DataFrame, commands: Mapping[str, str]) -> str:
-    """Every setting with its numbers and the command that runs it again."""
+def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> str:
+    """A table of all settings with the command that runs each again."""
     rows = []
-    order = settings.assign(_later=~settings["defense"].isin(ANCHORS))
+    order = configurations.assign(_later=~configurations["defense"].isin(ANCHORS))
     for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
         distortion, drop = number(s["confidence_distortion"]), number(s["accuracy_drop"])
         attackers = dict.fromkeys(
@@ -229,24 +233,26 @@ def all_settings(settings: pd.DataFrame, commands: Mapping[str, str]) -> str:
     return section("settings", "Settings", note(text), shown)
 
 
-def statistics(study: StoredStudy, settings: pd.DataFrame) -> str:
-    """The tables that the study prints, as they are."""
+def statistics(study: StoredStudy, configurations: pd.DataFrame) -> str:
+    """The tables that the study prints on a terminal."""
     about = {"study": study.name, "scale": study.about.get("settings", {}).get("scale")}
     drop = study.max_accuracy_drop
     shown = [
-        printed(t)
-        for t in statistics_tables(study.episodes, settings, title_info=about, max_accuracy_drop=drop)
+        from_rich(t)
+        for t in statistics_tables(study.episodes, configurations, title_info=about, max_accuracy_drop=drop)
     ]
     if study.fresh is not None and len(study.fresh):
-        bias = selection_bias(settings, study.fresh, drop)
+        bias = selection_bias(configurations, study.fresh, drop)
         shown.append(
-            printed(fresh_report(bias, f"{describe(study.episodes, about)}; fresh: {describe(study.fresh)}"))
+            from_rich(
+                fresh_report(bias, f"{describe(study.episodes, about)}; fresh: {describe(study.fresh)}")
+            )
         )
     return section("statistics", "Statistics, as printed", *shown)
 
 
 def checks(episodes: pd.DataFrame) -> str:
-    """Every validity check: how often it was raised, when it is, what that means."""
+    """A table of all validity checks: how often each was raised, when it is raised, what it means."""
     rows = []
     for column, raised_if, means in checks_table():
         settings, of_settings, raised, applied = check_counts(episodes, column)
@@ -264,7 +270,7 @@ def checks(episodes: pd.DataFrame) -> str:
 
 
 def failures(episodes: pd.DataFrame) -> str:
-    """Everything that did not run to its end, with its error."""
+    """A table of all episodes that failed or were cut, with their errors."""
     bad = episodes[episodes["status"] != "ok"]
     if bad.empty:
         return section("failures", "Failures", note(f"None: all {len(episodes)} episodes ran to their end."))
@@ -275,7 +281,7 @@ def failures(episodes: pd.DataFrame) -> str:
         [status, defense, attack, len(group), _named(sorted(set(map(str, group["trial"])))), text]
         for (status, defense, attack, text), group in groups
     ]
-    rows.sort(key=lambda r: (r[0] == CUT, -int(r[3]), *map(str, r[1:3])))
+    rows.sort(key=lambda r: (r[0] == PRUNED, -int(r[3]), *map(str, r[1:3])))
     text = (
         "failed: no measurement, and its seed is left out of its setting's worst case (never counted "
         "as zero). cut: not run, because label-only had already dominated the setting."
@@ -295,7 +301,7 @@ def _named(trials: list[str]) -> str:
 
 
 def about(study: StoredStudy) -> str:
-    """What study.json says under the names that a study writes; nothing else that may stand there."""
+    """The content of ``study.json``, reduced to the keys that a study writes."""
     known = {name: study.about[name] for name in ABOUT_KEYS if name in study.about}
     known["settings"] = {k: v for k, v in study.about.get("settings", {}).items() if k in SETTINGS}
     text = json.dumps(known, indent=2, sort_keys=True)

@@ -1,8 +1,8 @@
-"""Clean against released vectors, in two dimensions.
+"""Projects clean and released confidence vectors to two dimensions.
 
-Records hold no vectors. They are released again by the study's trained parts (see
-``mipoison.storage.artifacts``), for the first seed and the settings that the pictures show. A diagnostic of
-the defense, not an attack: no attacker sees a private image's clean vector.
+Records hold no vectors. The study's trained artifacts (see ``mipoison.storage.artifacts``) release them
+again, for the first seed and the settings whose images are shown. This diagnoses a defense and is no attack:
+no attacker sees a private image's clean vector.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from study.records.flat import knobs_of
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.tables import vectors_of
 from study.reports.cells import setting_name
-from study.reports.html.data import NAMES
-from study.reports.markdown import chosen_settings
+from study.reports.html.chart_data import NAMES
+from study.reports.reconstructions import chosen_settings
 from study.runtime.plain import visible_line
-from study.trial.rerun import NOT_GIVEN, Given, NotGivenError, scenes_in
+from study.trial.rerun import NO_VICTIM, GivenVictim, VictimMissingError, scenes_in
 
 SHOWN = 200
 """Private images whose vectors are shown."""
 LEAST = 8
-"""Vectors below which t-SNE makes no sense."""
+"""Fewest vectors that t-SNE is fitted on."""
 KEPT = "vectors.parquet"
-"""What the paper's tables keep: columns ``defense`` (``none``: clean) and ``c0``, ``c1``, ..."""
+"""File that a run of the paper's tables writes: columns ``defense`` (``none``: clean), ``c0``, ``c1``, ..."""
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, which step it is and of how many."""
+"""Called with the name of a step, its number, and the number of steps."""
 Vectors = dict[str, NDArray[np.float64]]
 
 
 def kept_vectors(study: StoredStudy) -> Vectors | None:
-    """Vectors that are kept beside the records: name -> (n, K), clean ones first; None if there are none."""
+    """Vectors stored beside the records: name -> (n, K), clean ones first; None without a valid file."""
     try:
         data = study.read(KEPT)
         return None if data is None else {k: v[:SHOWN] for k, v in vectors_of(data).items()}
@@ -60,12 +60,12 @@ def kept_vectors(study: StoredStudy) -> Vectors | None:
 
 
 def can_release(study: StoredStudy) -> bool:
-    """Whether the trained parts of this study, by this version of the code, are there."""
+    """Whether the storage holds artifacts, and this version of the code made them."""
     return study.about.get("source") == source_fingerprint() and bool(study.storage.names("artifacts"))
 
 
-class _OnlyThere(ArtifactStore):
-    """Trains nothing: opening a page must not cost what somebody's records ask for."""
+class _ReadOnlyStore(ArtifactStore):
+    """An artifact store that refuses to train: making a page must not train what records ask for."""
 
     def tensors(
         self,
@@ -75,36 +75,36 @@ class _OnlyThere(ArtifactStore):
         like: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         def refuse() -> dict[str, Tensor]:
-            raise ConfigError(f"the trained part {kind} of this device and version is not there")
+            raise ConfigError(f"the artifact {kind} of this device and version is missing")
 
         return super().tensors(kind, spec, refuse, like)
 
 
 def release_vectors(
     study: StoredStudy,
-    settings: pd.DataFrame,
+    configurations: pd.DataFrame,
     root: str,
     data_root: str | None,
     progress: Progress,
-    given: Given = NOT_GIVEN,
+    given: GivenVictim = NO_VICTIM,
     *,
     train: bool = True,
 ) -> Vectors:
-    """Deploy the settings once more and ask for the private images' vectors; clean ones first.
+    """Deploy the settings again and release the private images' vectors; clean ones come first.
 
     Args:
-        root: storage root of the trained parts. train: what it lacks is trained and put there.
+        root: storage root of the artifacts. train: whether missing ones are trained and stored there.
         given: the reader's classifier, see ``study.trial.rerun.scenes_in``.
 
     Raises:
-        ConfigError, DataError: data or settings that cannot be used.
+        ConfigError, DataError: data, settings or artifacts cannot be used.
     """
     scene_config = scenes_in(study.episodes, given)[0]
-    chosen = chosen_settings(settings.dropna(subset=["worst_reconstruction_error"]))
+    chosen = chosen_settings(configurations.dropna(subset=["worst_reconstruction_error"]))
     chosen = chosen[chosen["defense"] != UNDEFENDED]
     total = len(chosen) + 1
     progress("victim", 0, total)
-    store = (ArtifactStore if train else _OnlyThere)(Storage(root))
+    store = (ArtifactStore if train else _ReadOnlyStore)(Storage(root))
     scene = prepare(scene_config, store, data_root=data_root)
     out = {"clean": scene.clean["private_train"][:SHOWN].double().numpy()}
     for i, (_, row) in enumerate(chosen.iterrows()):
@@ -112,7 +112,7 @@ def release_vectors(
         progress(name, i + 1, total)
         defense = str(row["defense"])
         deployment = deploy(scene, defense, DEFENSES[defense].from_flat(knobs_of(row)))
-        # The whole request, as the study asked it: some defenses pick among its vectors.
+        # All images in one request, as in the study: some defenses pick among a request's vectors.
         released = deployment.service.release(scene.split.private_train.x_NCHW)
         out[name] = released[:SHOWN].double().numpy()
     progress("done", total, total)
@@ -120,7 +120,7 @@ def release_vectors(
 
 
 def project(vectors: Vectors, progress: Progress) -> list[dict[str, Any]]:
-    """Per setting, clean and released vectors together: PCA and t-SNE (perplexity 30, fewer for few).
+    """Project each setting's clean and released vectors together by PCA and t-SNE (perplexity at most 30).
 
     Returns:
         One entry a setting: ``name``, ``moved`` (mean l2 distance of the vectors shown), ``views``: of each
@@ -136,7 +136,7 @@ def project(vectors: Vectors, progress: Progress) -> list[dict[str, Any]]:
         views = [_view("PCA", PCA(2, random_state=0).fit_transform(both), len(clean))]
         if len(clean) >= LEAST:
             near = min(30, len(both) // 4)
-            # One thread: for a few hundred points others only wait, and on a busy machine for long.
+            # One thread: for a few hundred points more threads only wait for each other.
             with np.errstate(all="ignore"), threadpool_limits(1):
                 places = TSNE(2, random_state=0, perplexity=near, init="random").fit_transform(both)
             views.append(_view("t-SNE", places, len(clean)))
@@ -156,23 +156,24 @@ def _view(method: str, places: NDArray[Any], n_clean: int) -> dict[str, Any]:
 
 def panels(
     study: StoredStudy,
-    settings: pd.DataFrame,
+    configurations: pd.DataFrame,
     wanted: bool | None,
     data_root: str | None,
-    given: Given,
+    given: GivenVictim,
     progress: Progress,
 ) -> tuple[list[dict[str, Any]], str]:
-    """The projections, and a sentence on where they come from or why there are none.
+    """The projections, and a sentence on where the vectors come from or why there are none.
 
     Args:
-        wanted: True trains what is missing; False leaves the vectors out; None shows them if that is cheap.
-        given: the reader's classifier. Without it the vectors of somebody's own are left out.
+        wanted: True trains missing artifacts; False leaves the vectors out; None shows them if nothing has to
+            be trained.
+        given: the reader's classifier. Without it, vectors of a user's own classifier are left out.
     """
     vectors = kept_vectors(study)
     how = "Kept beside the records."
     if vectors is None:
         if wanted is False or (wanted is None and not can_release(study)):
-            missing = "no trained parts of this version are there"
+            missing = "artifacts of this version are missing"
             why = "this page was made without them" if wanted is False else missing
             return (
                 [],
@@ -181,15 +182,22 @@ def panels(
         try:
             with contextlib.ExitStack() as stack:
                 root = study.storage.root
-                if not can_release(study):  # what is trained for a page is not put beside published records
+                if not can_release(
+                    study
+                ):  # artifacts trained for a page are not written beside published records
                     root = stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
                 vectors = release_vectors(
-                    study, settings, root, data_root, progress, given, train=bool(wanted)
+                    study, configurations, root, data_root, progress, given, train=bool(wanted)
                 )
-        except NotGivenError as error:
+        except VictimMissingError as error:
             leave_out("clean and released vectors", error)
             return [], f"Records hold no vectors, and {error}:"
-        except (ConfigError, DataError, RuntimeError, MemoryError) as error:  # torch's: of absurd sizes
+        except (
+            ConfigError,
+            DataError,
+            RuntimeError,
+            MemoryError,
+        ) as error:  # torch raises these for absurd sizes
             if wanted and not isinstance(error, ConfigError | DataError):
                 raise ConfigError(
                     f"the records' settings cannot be trained: {visible_line(error, 160)}"

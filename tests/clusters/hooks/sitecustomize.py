@@ -16,11 +16,11 @@ from typing import Any
 
 TARGET = "mipoison.defenses.rounding"
 ROOM_BYTES = 2**30
-"""What a process may still take once the fault begins."""
+"""Bytes that a process may still allocate after the fault begins."""
 
 
 class _Patch:
-    """Finds the target module once, and changes it as soon as it has run."""
+    """An import hook that finds the target module once and patches it after its import."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name != TARGET:

@@ -1,4 +1,4 @@
-"""A compiled engine gives the inner engine's gradient, whatever the number of rows, or says why it cannot."""
+"""A compiled engine returns the inner engine's gradient for any number of rows, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import make_engine
-from mipoison.alignment.compiled import keep_code_at_home
+from mipoison.alignment.compiled import use_private_code_cache
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.training import seeded
@@ -91,10 +91,10 @@ def test_what_cannot_be_compiled_is_one_line_and_names_the_way_out(
 def test_generated_code_is_not_kept_where_others_can_plant_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str | None
 ) -> None:
-    """torch's own choice is made when an optimizer is first used: a folder in the shared temporary one."""
+    """torch chooses a folder below the shared temporary one when an optimizer is first used."""
     monkeypatch.setenv("HOME", str(tmp_path))
     given = {"torch's": f"{tempfile.gettempdir()}/torchinductor_me", "chosen": "/scratch/me"}
     monkeypatch.setenv(CACHE, given.get(before or "", ""))
-    keep_code_at_home()
+    use_private_code_cache()
     expected = "/scratch/me" if before == "chosen" else f"{tmp_path}/.cache/mipoison/torchinductor"
     assert os.environ[CACHE] == expected

@@ -102,7 +102,7 @@ def test_the_hand_written_pass_is_exact_in_float64(
 
 
 def hard_vectors() -> Tensor:
-    """One-hot, nearly so, uniform, tied, below what log features tell apart, denormal."""
+    """Vectors that are one-hot, almost one-hot, uniform, tied, clamped by log features, or denormal."""
     return torch.tensor(
         [
             [1, 0, 0, 0],
@@ -118,7 +118,7 @@ def hard_vectors() -> Tensor:
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("features", ["log", "raw"])
 def test_hard_vectors(make_decoder: MakeDecoder, features: str, name: str) -> None:
-    """Scores without a slope get a zero, never a nan; the others what float64 double backward gives."""
+    """Clamped scores have the gradient 0, never NaN; the others that of double backward in float64."""
     decoder, wide = make_decoder(K, 16, features, 0, 3), make_decoder(K, 16, features, 0, 3).double()
     c, target = hard_vectors(), random_target(wide)
     x = pictures(16, len(c))
@@ -221,7 +221,7 @@ def test_nothing_is_left_behind(make_decoder: MakeDecoder, name: str) -> None:
 @pytest.mark.parametrize("features", ["log", "raw"])
 @pytest.mark.parametrize("scope", ["sample", "batch"])
 def test_final_alignment_and_distortion_of_lpa(make_decoder: MakeDecoder, scope: str, features: str) -> None:
-    """Within 1 % of the reference engine's, alignment being what the rounds have gained over the start."""
+    """The alignment that the rounds gain is within 1 % of that of the reference engine."""
     decoder = make_decoder(5, width=4, features=features)
     view = view_of(decoder, 5)
     c, x = vectors(40, 5).float(), pictures(16, 40).float()
@@ -240,8 +240,8 @@ def test_final_alignment_and_distortion_of_lpa(make_decoder: MakeDecoder, scope:
     for name in FAST:
         other, length = outcome(engine=name)
         if name.endswith("bf16") and features == "log":
-            # A score near 0 makes the field so rough that eight bits of a map end in other optima, better or
-            # worse ones: why bfloat16 is nobody's default (PERFORMANCE.md).
+            # Near a score of 0 the objective is so rough that eight bits of precision lead to other optima,
+            # better or worse ones. This is why bfloat16 is not the default on log features (PERFORMANCE.md).
             assert other > start, name
             assert length == pytest.approx(distortion, rel=0.1), name
         else:

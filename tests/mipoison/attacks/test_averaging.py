@@ -1,4 +1,4 @@
-"""Averaging: sqrt(q) against fresh noise, nothing against keyed noise, and every asking on the bill."""
+"""Averaging reduces fresh noise by sqrt(q) and keyed noise not at all; the oracle counts every query."""
 
 from typing import Any
 

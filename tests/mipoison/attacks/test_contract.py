@@ -1,4 +1,4 @@
-"""The contract of everything in ATTACKS, then each option against what it is supposed to change."""
+"""The contract of every entry of ATTACKS; then each option changes what it is supposed to change."""
 
 import dataclasses
 import gc
@@ -46,7 +46,7 @@ def played(tiny_scene: Scene) -> dict[str, tuple[Attack, MeteredOracle, Tensor]]
 
 
 def reachable(start: Any) -> list[Any]:
-    """Everything that an object holds, directly or not; classes, modules and functions are the language's."""
+    """All objects that an object refers to, directly or not, except classes, modules and functions."""
     skip = (
         type,
         types.ModuleType,

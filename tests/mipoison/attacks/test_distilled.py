@@ -1,4 +1,4 @@
-"""Distilled re-labelling: the decoder learns from the student, and the student is closer to the truth."""
+"""Distillation: the decoder learns from the student, whose answers are closer to the clean ones."""
 
 from typing import Any
 

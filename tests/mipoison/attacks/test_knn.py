@@ -1,4 +1,4 @@
-"""Nearest neighbours, against scikit-learn and by hand."""
+"""The nearest-neighbour attacker against scikit-learn and results computed by hand."""
 
 from typing import Any
 
@@ -95,7 +95,7 @@ def test_ties_count_in_full_and_rows_sum_to_one() -> None:
 
 
 def test_under_label_only_it_gives_class_means() -> None:
-    """Every vector of a class is as near: all of them count, whatever k is."""
+    """All vectors of a class are at the same distance, so all of them count, whatever k is."""
     label = torch.arange(60) % 3
     c = torch.eye(3)[label]
     x = (label[:, None, None, None] / 3 + 0.1 * torch.rand(60, *SHAPE, generator=generator(0))).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The MLP: it learns, on the training part only, and keeps its best state on the rest."""
+"""The MLP trains on the training part only, and keeps the state that is best on the held-out part."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def test_its_validation_images_are_no_training_images(monkeypatch: pytest.Monkey
     rows = [row.numpy().tobytes() for part in (targets, validation.targets) for row in part]
     assert sorted(rows) == sorted(row.numpy().tobytes() for row in x)
     for z, images in ((inputs, targets), (validation.inputs, validation.targets)):  # pairs stay pairs
-        expected = attack.look(oracle.query(images.reshape(-1, *SHAPE))).float()
+        expected = attack.standardise(oracle.query(images.reshape(-1, *SHAPE))).float()
         torch.testing.assert_close(z, expected)
 
 

@@ -1,4 +1,5 @@
-"""Asking one image at a time: LFP picks each query by a keyed coin, and an attacker of the suite asks so."""
+"""One image per request: LFP draws for each query whether it is perturbed, and the suite has such an
+attacker."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.one_by_one import SingleRequests
 from mipoison.defenses.lfp import LFP, LFPConfig
 from mipoison.deployment import deploy, release
-from mipoison.episode import at_scale, meet
+from mipoison.episode import at_scale, open_attack
 from mipoison.models.inversion import InversionConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness, content_keys, generator
@@ -105,7 +106,7 @@ def test_where_no_public_image_is_a_candidate_all_that_come_are_poisoned() -> No
 
 
 def test_records_from_before_the_choice_read_as_the_paper_s() -> None:
-    """And keep their digest, which names trials and seeds nothing else."""
+    """Their digest, which names trials, stays the same."""
     old = {k: v for k, v in LFPConfig(ratio=0.1).flat().items() if k != "picks"}
     read = LFPConfig.recorded(old)
     assert (read.picks, read.ratio) == ("request", 0.1)
@@ -120,11 +121,11 @@ def oracle(scene: Scene, **changes: Any) -> tuple[MeteredOracle, Tensor]:
     deployment = deploy(scene, "lfp", LFPConfig(budget=0.0, threshold=1.0, **changes))
     released = release(deployment)
     config = at_scale(ATTACKS["one-by-one"], scene.config)
-    return meet(deployment, config).oracle, released.vectors["attack_train"]
+    return open_attack(deployment, config).oracle, released.vectors["attack_train"]
 
 
 def test_the_attacker_bypasses_the_paper_s_choice_and_not_the_coin(tiny_scene: Scene) -> None:
-    """What was remembered of a batch does not answer for single requests."""
+    """Answers to a batch that the service remembers are not used for single requests."""
     x, clean = tiny_scene.split.attack_train.x_NCHW, tiny_scene.clean["attack_train"]
     for picks in ("request", "query"):
         behind, released = oracle(tiny_scene, picks=picks, ratio=0.4)
@@ -147,7 +148,7 @@ def test_the_attacker_is_in_the_suite_and_asks_for_one_image_per_request(tiny_sc
 
     assert "one-by-one" in SUITE
     deployment = deploy(tiny_scene, "lfp", LFPConfig(budget=0.0))
-    met = meet(deployment, at_scale(ATTACKS["one-by-one"], tiny_scene.config))
+    inputs = open_attack(deployment, at_scale(ATTACKS["one-by-one"], tiny_scene.config))
     spy = Spy()
-    met.attack.fit(spy, met.x_NCHW[:9], known=met.known, rng=met.rng)
+    inputs.attack.fit(spy, inputs.x_NCHW[:9], known=inputs.known, rng=inputs.rng)
     assert spy.sizes == [1] * 9

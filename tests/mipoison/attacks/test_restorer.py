@@ -1,4 +1,4 @@
-"""The restorer: it undoes what can be undone, in a world of its own, with nothing of the defender's."""
+"""The restorer undoes an invertible defense, and has nothing of the defender's: all it uses is its own."""
 
 from typing import Any, ClassVar
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import mipoison.attacks.restorer as restorer_module
-from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, Restoring, protected
+from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, RestoringNet
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.pipeline import protect_chunks
 from mipoison.protocols import DefenderView, ThreatModel
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
@@ -23,7 +23,7 @@ SIZES: dict[str, Any] = {"width": 4, "steps": 40, "batch": 16, "lr": 5e-3}
 class Sharpen:
     """A defense that squares the scores: invertible, so that a restorer can do better than nothing."""
 
-    fresh = False
+    draws = fresh = couples = False
     views: ClassVar[list[DefenderView]] = []
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
@@ -60,14 +60,14 @@ def log_distance(a_NK: Tensor, b_NK: Tensor) -> float:
 
 
 def test_it_undoes_a_map_that_can_be_undone(monkeypatch: pytest.MonkeyPatch, tiny_scene: Scene) -> None:
-    """On private vectors, which it has never seen, of a victim that it has never seen."""
+    """It restores private vectors, though it has seen neither them nor the victim."""
     monkeypatch.setitem(DEFENSES, "sharpen", SharpenConfig)
     Sharpen.views.clear()
     config = RestorerConfig(**{**SIZES, "steps": 300})
     attack, oracle = fit(config, tiny_scene, "sharpen", {"budget": 0.1}, n=100)
     clean = tiny_scene.clean["private_train"]
     released = clean.square() / clean.square().sum(1, keepdim=True)
-    restored = attack.look(released)
+    restored = attack.apply_view(released)
     assert log_distance(restored, clean) < 0.5 * log_distance(released, clean)
     torch.testing.assert_close(restored.sum(1), torch.ones(len(clean)))
     assert oracle.queries == 100  # the shadow world is its own
@@ -88,7 +88,7 @@ def test_every_public_defense_can_be_rebuilt(tiny_scene: Scene, name: str) -> No
 def test_with_nothing_to_undo_vectors_stay(tiny_scene: Scene, defense: str | None) -> None:
     attack, _ = fit(RestorerConfig(**SIZES), tiny_scene, defense, {})
     c = tiny_scene.clean["private_train"][:9]
-    assert torch.equal(attack.look(c), c)
+    assert torch.equal(attack.apply_view(c), c)
 
 
 def test_a_defense_that_is_not_public_is_refused(tiny_scene: Scene) -> None:
@@ -125,7 +125,7 @@ def test_an_aligned_defense_is_rebuilt_with_a_substitute_of_its_own(
 
 
 def test_the_restoring_network_begins_as_the_identity() -> None:
-    net = Restoring(7, 4, 8)
+    net = RestoringNet(7, 4, 8)
     log_c = torch.log_softmax(torch.randn(5, 4, generator=generator(0)), 1)
     out = net(torch.cat([torch.randn(5, 7, generator=generator(1)), log_c], 1))
     torch.testing.assert_close(out, log_c)
@@ -140,9 +140,9 @@ def test_protected_is_what_the_api_answers(tiny_scene: Scene) -> None:
         service = DefendedService(
             tiny_scene.victim, made, secret=b"s", n_classes=c.shape[1], device=tiny_scene.device
         )
-        assert torch.equal(protected(made, c, x, b"s", tiny_scene.device), service.answer(x))
+        chunks = protect_chunks(made, c, x, secret=b"s", device=tiny_scene.device)
+        assert torch.equal(torch.cat(list(chunks.values())), service.answer(x))
     assert len(content_keys(x, b"s")) == 90
-    assert restorer_module.CHUNK == 128
 
 
 def test_too_few_images_for_two_halves(tiny_scene: Scene) -> None:

@@ -93,7 +93,7 @@ def test_it_finds_the_features_that_pixels_are_linear_in(kind: Literal["log", "r
     x = images_of(vectors(300), 0.0, kind)
     test = images_of(vectors(100, seed=1), 0.0, kind)
     attack = fit(RidgeConfig(), x)
-    assert attack.look.kind in (kind, "all")  # "all" has both
+    assert attack.standardise.kind in (kind, "all")  # "all" has both
     error = (attack.reconstruct(Answers(5).query(test)) - test).square().mean()
     assert float(error) < 0.02 * float((x.mean(0) - test).square().mean())
 

@@ -1,4 +1,5 @@
-"""Robust training: noise of the right size in every batch, none at inversion, and the Huber loss."""
+"""Robust training adds noise of the right size in every batch and none at inversion; it uses the Huber
+loss."""
 
 from typing import Any
 

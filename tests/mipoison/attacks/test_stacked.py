@@ -1,4 +1,4 @@
-"""Stacked training against training one by one: parameters, losses, early stopping, failures, neighbours."""
+"""Stacked training against training one by one: parameters, losses, early stopping, and failing members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipoison.attacks import ATTACKS, stacked
 from mipoison.attacks.decoder import Decoder, DecoderConfig, trains_in_one_job
-from mipoison.attacks.stacked import Ran, Stack, grouped, signature, train_many
+from mipoison.attacks.stacked import JobResult, Stack, grouped, signature, train_many
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
@@ -129,7 +129,8 @@ def test_a_stack_draws_nothing_and_leaves_its_members_alone() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_parameters_and_statistics_after_some_steps(steps: int) -> None:
-    """Within 2e-5 after a dozen steps: Adam divides by tiny gradients, and so magnifies what rounding did."""
+    """Results agree within 2e-5 after a dozen steps: Adam divides by tiny gradients and so amplifies
+    rounding."""
     for one, other in zip(alone(mixed(steps)), together(mixed(steps)), strict=True):
         assert_alike(one, other, atol=2e-5, rtol=2e-5)
 
@@ -154,7 +155,7 @@ def test_reconstructions_after_the_whole_training() -> None:
 
 
 def test_in_double_precision_the_whole_training_is_the_same() -> None:
-    """So what differs in single precision is rounding, and nothing else."""
+    """In float64 the results agree, so the differences in float32 are rounding errors."""
 
     def doubled() -> list[Job]:
         out = [replace(j, inputs=j.inputs.double(), targets=j.targets.double()) for j in mixed(steps=150)]
@@ -167,7 +168,7 @@ def test_in_double_precision_the_whole_training_is_the_same() -> None:
 
 
 def test_the_same_batches_in_the_same_order() -> None:
-    """Not only alike: every member sees the very batches that it sees alone."""
+    """Every member is trained on exactly the batches that it has when it is trained alone."""
     seen: dict[str, list[bytes]] = {"alone": [], "together": []}
 
     def noted(where: str) -> Any:
@@ -259,7 +260,7 @@ def test_a_member_that_raises_fails_alone(culprit: int) -> None:
 
 def test_too_few_pairs_raise_as_they_do_alone() -> None:
     ran = train_many([job(0, n=1), job(1), job(2)])
-    assert isinstance(ran[0], Ran)
+    assert isinstance(ran[0], JobResult)
     assert "at least 2 pairs" in str(ran[0].error)
     assert [r.error for r in ran[1:]] == [None, None]
     assert all(r.seconds > 0 for r in ran)

@@ -1,4 +1,4 @@
-"""Per-cell tuning: within its budget, on its own data, and one answer an image."""
+"""The tuned attacker tries as many candidates as configured, on its own data, and queries each image once."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 import mipoison.attacks.tuned as tuned_module
 from mipoison.attacks.decoder import Decoder, DecoderConfig
-from mipoison.attacks.tuned import CANDIDATES, Answered, TunedConfig
+from mipoison.attacks.tuned import CANDIDATES, RecordedAnswers, TunedConfig
 from mipoison.config import ConfigError
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
@@ -35,7 +35,7 @@ def test_the_best_on_held_out_images_is_trained_anew_on_all(monkeypatch: pytest.
     original = Decoder.fit
 
     def spy(self: Decoder, oracle: Any, x_NCHW: Tensor, **kwargs: Any) -> None:
-        assert isinstance(oracle, Answered)
+        assert isinstance(oracle, RecordedAnswers)
         torch.testing.assert_close(oracle.c_NK, Brightness().query(x_NCHW))  # pairs stay pairs
         asked.append((self.config, x_NCHW))
         original(self, oracle, x_NCHW, **kwargs)
@@ -51,7 +51,7 @@ def test_the_best_on_held_out_images_is_trained_anew_on_all(monkeypatch: pytest.
 
 
 def test_it_leaves_a_hopeless_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learning rate of almost nothing loses to a real one, wherever it stands in the list."""
+    """A candidate with a learning rate near zero is not chosen, wherever it is in the list."""
     monkeypatch.setattr(tuned_module, "CANDIDATES", ({"lr": 1e-9}, {}, {"lr": 1e-6}))
     sizes = {**SIZES, "steps": 120, "lr": 1e-2}
     attack = TunedConfig(tune=3, **sizes).make()
@@ -62,7 +62,7 @@ def test_it_leaves_a_hopeless_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_answers_belong_to_their_images() -> None:
     with pytest.raises(ValueError, match="5 images were answered, asked for 4"):
-        Answered(torch.full((5, 2), 0.5)).query(torch.zeros(4, *SHAPE))
+        RecordedAnswers(torch.full((5, 2), 0.5)).query(torch.zeros(4, *SHAPE))
 
 
 @pytest.mark.parametrize("changes", [{"tune": 0}, {"tune": 13}, {"judge": 0.0}, {"judge": 0.6}])

@@ -1,4 +1,4 @@
-"""The data layer against small files made here, and against the real sets where this machine has them."""
+"""Data sets are read from small files made here, and from the real ones if this machine has them."""
 
 import gzip
 import importlib.util
@@ -44,7 +44,7 @@ def faces(root: Path, *, people: int = 4, each: int = 5, mode: str = "L", suffix
         folder.mkdir(parents=True)
         for i in range(each):
             image = Image.fromarray(rng.integers(0, 256, (20, 24) if mode == "L" else (20, 24, 3), np.uint8))
-            image.save(folder / f"{i}{suffix}", lossless=True)  # WebP heeds it: else grey comes back tinted
+            image.save(folder / f"{i}{suffix}", lossless=True)  # lossy WebP would tint grey images
     return root
 
 
@@ -392,7 +392,7 @@ def test_bad_folders(tmp_path: Path) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """A PNG whose header states a size, with almost no data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""Folders of images as people have them: every file is read, refused, or counted and named."""
+"""Folders of images in the layouts that users have: every file is read, refused, or named in the notes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mipoison.data.splits import PARTS, describe, make_split
 
 
 def put(folder: Path, n: int, suffix: str = ".png", start: int = 0, mode: str = "RGB") -> None:
-    """Images of random colours, others in every class of every side."""
+    """Writes images of random colours, different ones in every class of both folders of a split."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([start, *"/".join(folder.parts[-2:]).encode()])
     for i in range(start, start + n):
@@ -278,7 +278,7 @@ def _unread_class(root: Path) -> None:
     ("make", "told"),
     [
         (_dangling, "1 of 11 image files"),
-        (_dangling, "b/l.png (a link to nothing)"),
+        (_dangling, "b/l.png (a broken link)"),
         (_dangling_class, "c in "),
         (_circle, "b/again in "),
         (_pipe, "b/p.png (no regular file)"),

@@ -1,4 +1,4 @@
-"""Image folders of the user: classes in the order of their names, a stated size, one line for every fault."""
+"""Image folders of the user: sorted classes, the size asked for, and one-line errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_labels_count_the_sorted_names(make: Make) -> None:
 
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_the_central_square_is_resized(tmp_path: Path, side: int) -> None:
-    """A wide image whose middle is a square with a vertical edge: the borders go, the edge stays central."""
+    """The central square of a wide image is cropped: its vertical edge stays in the centre."""
     pixels = np.full((48, 96), 200, np.uint8)
     pixels[:, 24:48], pixels[:, 48:72] = 0, 100
     for name in ("a", "b"):

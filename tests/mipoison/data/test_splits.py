@@ -1,4 +1,4 @@
-"""The four-way split: who gets which image, and that it is a pure function of its settings."""
+"""The four-way split: which image belongs to which part, and that it depends on nothing but its settings."""
 
 import os
 import pickle

@@ -1,6 +1,7 @@
 """The contract of everything in DEFENSES, then each defense against what it is supposed to do."""
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
 from mipoison.simplex import label_of
 from mipoison.training import negative_psnr
-from tests.mipoison.defenses.helpers import ULP, fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import ULP, MakeDecoder, fitted, pictures, protect, vectors, view_of
 
 AROUND_ANOTHER_CENTRE = {"lfp"}
 """Defenses whose budget bounds the distance to another vector than the clean one (LFP: the reversed one)."""
@@ -30,6 +31,23 @@ def defenses(tiny_scene: Scene) -> dict[str, Defense]:
 @pytest.fixture
 def queries(tiny_scene: Scene) -> tuple[Tensor, Tensor]:
     return tiny_scene.clean["attack_train"].clone(), tiny_scene.split.attack_train.x_NCHW.clone()
+
+
+class Watched(QueryRandomness):
+    """Keyed random numbers that note whether any were drawn."""
+
+    drawn = False
+
+    def uniform(self, width: int, stream: str) -> Tensor:
+        self.drawn = True
+        return super().uniform(width, stream)
+
+
+def draws(defense: Defense, c_NK: Tensor, x_NCHW: Tensor) -> bool:
+    """Whether it draws while it protects vectors that are all picked."""
+    rng = Watched(content_keys(x_NCHW, b"secret"))
+    defense.protect(c_NK, x_NCHW, torch.ones(len(c_NK), dtype=torch.bool), rng=rng)
+    return rng.drawn
 
 
 def couples(name: str, defense: Defense) -> bool:
@@ -105,6 +123,9 @@ class TestContract:
     def test_repeats_under_the_same_keys(self, name, defenses, queries) -> None:
         assert torch.equal(protect(defenses[name], *queries), protect(defenses[name], *queries))
 
+    def test_draws_is_what_happens(self, name, defenses, queries) -> None:
+        assert draws(defenses[name], *queries) is defenses[name].draws
+
     def test_repeats_when_fitted_again(self, name, defenses, tiny_scene, queries) -> None:
         again = fitted(name, tiny_scene.view())
         assert torch.equal(protect(again, *queries), protect(defenses[name], *queries))
@@ -172,6 +193,27 @@ class TestContract:
                 assert DEFENSES[name]().make().fresh  # type: ignore[attr-defined]
             elif name != "advexa":  # draws nothing
                 assert DEFENSES[name](randomness=randomness).make().fresh == (randomness == "fresh")  # type: ignore
+
+
+DRAWING = [
+    *((name, {"randomness": how}) for name in DEFENSES for how in ("keyed", "fresh")
+      if "randomness" in DEFENSES[name].field_kinds() and name != "noise-fresh"),
+    *((name, {field: 0}) for name in DEFENSES for field in ("budget", "rounds")
+      if field in DEFENSES[name].field_kinds()),
+    *(("mid", {"sampling": how}) for how in ("fresh", "mean")),
+    *(("lfp", {"picks": "request", **more}) for more in ({}, {"budget": 0.0}, {"rounds": 0})),
+    ("lpa", {"scope": "batch"}),
+]  # fmt: skip
+"""Settings that could decide whether anything is drawn, beside the defaults."""
+
+
+@pytest.mark.parametrize(("name", "changes"), DRAWING)
+def test_draws_is_what_happens_under_other_settings(
+    name: str, changes: dict[str, Any], make_decoder: MakeDecoder
+) -> None:
+    view = view_of(make_decoder(5), 5)
+    defense = fitted(name, view, **changes)
+    assert draws(defense, vectors(30), pictures(30)) is defense.draws
 
 
 @pytest.mark.parametrize("budget", [1e-4, 0.01, 0.3, 1.5])

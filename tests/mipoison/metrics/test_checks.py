@@ -1,4 +1,4 @@
-"""Planted faults trip their check and no other; sound records trip none."""
+"""A planted fault raises its check and no other; sound records raise none."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_zero_budget_compares_the_same_attacker_only():
 
 @pytest.mark.parametrize(("skill", "expected"), [(0.4, True), (0.0, None), (-0.003, None), (None, True)])
 def test_a_saturated_attacker_is_not_accused_of_seeing_clean_vectors(skill, expected):
-    """An attacker that answers everything alike does so whatever it was trained on."""
+    """An attacker that reconstructs the same image for all vectors has the same error after any training."""
     same = {**SUITE[0], "clean_reconstruction_error": 0.0205}
     twins = tuple({**row, "reconstruction_skill": skill} for row in UNDEFENDED)
     assert apply_checks(same, CheckContext((), twins, ()))["check.training_unaffected"] is expected

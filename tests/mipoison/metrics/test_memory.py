@@ -1,4 +1,4 @@
-"""A program's peak is its own, not that of the process that started it."""
+"""The peak memory of a process does not include that of the process that started it."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -20,6 +21,7 @@ from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
 from mipoison.deployment import deploy
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
+from mipoison.serving.protect import fit_unit
 from mipoison.serving.unit import SETTINGS, TENSORS, Unit, UnitError, load_unit
 from tests.mipoison.serving.helpers import SECRET, UNITS, rounding, served
 
@@ -100,8 +102,73 @@ save_file(answers, {str(tmp_path / "out.safetensors")!r})
         assert torch.allclose(released, before, atol=rounding(name), rtol=0), name
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("noise", {"budget": 0.1}),  # keyed
+        ("noise", {"budget": 0.1, "randomness": "fresh"}),
+        ("lfp", {"picks": "request", "ratio": 0.3}),  # picked and aligned by request
+        ("lpa", {"scope": "batch"}),  # aligned by chunk
+        ("rounding", {}),  # draws nothing
+    ],
+)
+def test_what_is_deployed_is_what_was_measured(
+    name: str,
+    changes: dict[str, object],
+    units: dict[str, Unit],
+    tiny_scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scene's victim behind a unit, and the service of a study: the same vectors, over several chunks."""
+    study = deploy(tiny_scene, name, DEFENSES[name](**changes))
+    unit = dataclasses.replace(units[name], config=study.config, defense=study.defense)
+    x = torch.cat([part.x_NCHW for part in (tiny_scene.split.private_train, tiny_scene.split.attack_train)])
+    assert len(x) > 128
+    service = DefendedService(
+        tiny_scene.victim, study.defense, secret=SECRET, n_classes=tiny_scene.split.n_classes,
+        device=tiny_scene.device,
+    )  # fmt: skip
+    # A fresh unit draws from the system's entropy, another number for each image: here that of the service.
+    monkeypatch.setattr("os.urandom", lambda n: SECRET)
+    meant = service.release(x, asked_N=list(range(len(x))))
+    assert torch.equal(unit.wrap(tiny_scene.victim, secret=SECRET)(x), meant)
+    assert not torch.equal(meant, service.clean(x))
+
+
+def test_a_unit_of_the_earlier_version_still_answers() -> None:
+    """``earlier_unit/`` was saved, and answered so, before defenses declared whether they draw."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    for p in model.parameters():
+        p.data = (torch.arange(p.numel()).reshape(p.shape) * 5 % 7 - 3) / 4
+    x = (torch.arange(3 * 16).reshape(3, 1, 4, 4) * 37 % 256) / 255
+    unit = load_unit(Path(__file__).parent / "earlier_unit", device="cpu")
+    assert unit.keyed
+    meant = [
+        [0.188508, 0.317853, 0.029973, 0.241681, 0.221985],
+        [0.093521, 0.178185, 0.09226, 0.0, 0.636034],
+        [0.118746, 0.224842, 0.41921, 0.035458, 0.201744],
+    ]
+    torch.testing.assert_close(unit.wrap(model, secret=SECRET)(x), torch.tensor(meant), rtol=0, atol=2e-6)
+
+
+def test_a_unit_saved_with_an_earlier_measure_of_drawing(tmp_path: Path) -> None:
+    """Of two classes tail noise moves nothing: earlier versions saw that at fitting and saved ``keyed``
+    false; such a unit still needs no secret. What draws in spite of its file is refused."""
+    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    for n_classes in (2, 3):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes))
+        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(tmp_path)
+        rewritten(tmp_path, keyed=False)
+        protected = load_unit(tmp_path, device="cpu").wrap(model)
+        if n_classes == 2:
+            assert torch.allclose(protected(x), model(x).softmax(1), atol=1e-6)
+        else:
+            with pytest.raises(ConfigError, match="TailNoise draws keyed random numbers: give a secret"):
+                protected(x)
+
+
 def test_which_units_draw_keyed_randomness(units: dict[str, Unit]) -> None:
-    """Measured at fitting, here against what the settings say."""
+    """As the defense declares, here against what the settings say."""
     drawing = {name for name, unit in units.items() if unit.keyed}
     says = {name for name in UNITS if getattr(DEFENSES[name](), "randomness", "") == "keyed"}
     assert drawing == says - {"advexa"}  # its settings say that nothing is drawn

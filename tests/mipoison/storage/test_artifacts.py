@@ -1,4 +1,4 @@
-"""The artifact cache: made once, and never loaded unless it is what was stored."""
+"""The artifact cache: an artifact is made once, and is made again if its file was changed."""
 
 import hashlib
 import json

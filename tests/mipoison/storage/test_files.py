@@ -1,4 +1,4 @@
-"""Storage: whole files or none, and names that cannot leave the root."""
+"""Storage: readers see whole files or none, and no name leads out of the root."""
 
 import os
 import threading

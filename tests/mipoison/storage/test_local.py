@@ -1,4 +1,4 @@
-"""Files of a folder: what is no file, or too large, is refused before it is read; links lead nowhere."""
+"""Local files: anything but a regular file of permitted size is refused before it is read, links too."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mipoison.config import ConfigError
+from mipoison.storage.failures import UnfitError
 from mipoison.storage.files import Storage
-from mipoison.storage.local import UnfitError
 
 
 @pytest.mark.timeout(20)

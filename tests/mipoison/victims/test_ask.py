@@ -1,4 +1,4 @@
-"""How a user's classifier is asked: measured as it is, nothing of the caller's changed, or refused."""
+"""Calling a user's classifier changes neither it nor the process, and unsuitable classifiers are refused."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class Clamped(nn.Module):
 
 
 def clamped() -> nn.Module:
-    """With weights that tell digits: the classes' mean images."""
+    """A classifier that recognises digits: its weights are the mean images of the classes."""
     made, bunch = Clamped(), load_digits()
     x = torch.tensor(bunch.images / 16, dtype=torch.float32).repeat_interleave(2, 1).repeat_interleave(2, 2)
     x = x.clamp(0.25, 0.75).flatten(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mipoison.config import ConfigError
 from mipoison.victims.ask import Classifier
-from mipoison.victims.check import ENOUGH, PROBE, by_chance, check_victim, spread
+from mipoison.victims.check import ENOUGH, PROBE, check_victim, permutation_p_value, spread
 from tests.mipoison.victims.helpers import Around
 
 # ------------------------------------------------------------------------------------ recognition
@@ -23,7 +23,7 @@ def test_the_chance_is_hypergeometric(right: int) -> None:
     for k in (0, 1):
         told[torch.nonzero(y == k).flatten()[:wrong]] = 1 - k
     exact = float(scipy.stats.hypergeom.sf((told == y).sum().item() // 2 - 1, 128, 64, 64))
-    assert by_chance(told, y) == pytest.approx(exact, abs=4 * (exact / 9999) ** 0.5 + 2e-4)
+    assert permutation_p_value(told, y) == pytest.approx(exact, abs=4 * (exact / 9999) ** 0.5 + 2e-4)
 
 
 HONEST = [([900, 10], 0.9), ([990, 5], 0.7), ([1000, 3], 0.85), ([3] * 10, 0.3), ([2] * 10, 0.4)]

@@ -1,4 +1,4 @@
-"""The same classifier is the same, wrapped, compiled or asked before; another one is not."""
+"""A classifier has the same digest when it is wrapped, compiled or was called before; another one has not."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_unit_fits_its_classifier_wrapped_compiled_or_asked_before(tmp_path: P
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_weights_that_change_while_asked_are_refused(inside: bool) -> None:
-    """They would be no part of the digest, so that any weights would do."""
+    """Lazy parameters have no values to hash, so classifiers with different weights would have one digest."""
 
     class Decaying(nn.Module):
         def __init__(self) -> None:
@@ -244,7 +244,7 @@ def shared():
 
 
 def test_an_object_of_the_users_module_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else our own calls would make it another classifier."""
+    """If the factory's own module were used, our calls would change its buffers and so its digest."""
     (tmp_path / "own_shared.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     for name in ("own_shared:MODEL", "own_shared:shared"):

@@ -1,4 +1,4 @@
-"""The user's own classifier: where it is found, what makes it another one, and what it must not do."""
+"""The user's own classifier: how it is loaded, what its digest covers, and which classifiers are refused."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_digest_follows_weights_code_and_name(here: Path) -> None:
 
 
 class Pickled:
-    """What an unpickler would run."""
+    """Unpickling this object would run code."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (Path.touch, (Path("ran"),))

@@ -1,4 +1,4 @@
-"""Weight files as training scripts leave them: loaded whole, or refused in one line."""
+"""Files of weights as training scripts write them are loaded completely, or refused in one line."""
 
 from __future__ import annotations
 

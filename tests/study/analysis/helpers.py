@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from study.analysis.frontier import (
-    settings_table,
+    configuration_table,
 )
 
 
@@ -58,7 +58,7 @@ ATTACKS = ("passive", "raw", "mismatched-architecture")
 
 
 def table(rows, max_accuracy_drop=0.02):
-    return settings_table(pd.DataFrame(rows), max_accuracy_drop=max_accuracy_drop)
+    return configuration_table(pd.DataFrame(rows), max_accuracy_drop=max_accuracy_drop)
 
 
 def one_each(points, **more):

@@ -8,7 +8,7 @@ import pytest
 
 from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
 from study.analysis.comparisons import equal_distortion, holm
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from tests.study.analysis.helpers import make_episodes, record
 
 
@@ -22,7 +22,7 @@ def study_with_differences(differences, distortion=0.11):
 
 
 def compared(frame):
-    return equal_distortion(frame, settings_table(frame, max_accuracy_drop=0.02))
+    return equal_distortion(frame, configuration_table(frame, max_accuracy_drop=0.02))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The frontier against a slow loop, hand-computed cases, and shuffled rows."""
+"""The frontier agrees with a slow loop and hand-computed cases, and ignores the order of rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pandas.testing import assert_frame_equal
 from study.analysis.frontier import (
     COLUMNS,
     Reference,
-    family_table,
+    configuration_table,
+    defense_table,
     frontier_table,
     hypervolume,
     pareto_front,
     reference_point,
-    settings_table,
 )
 from tests.study.analysis.helpers import ATTACKS, failed, make_episodes, one_each, record, row_of, table
 
@@ -58,7 +58,7 @@ def test_equal_settings_all_stay_and_infeasible_ones_neither_stay_nor_dominate()
         ((0.019, 0.020, 0.021), False),  # the mean is at the margin, the bound is not
         ((0.022, 0.033, 0.045), False),
         ((-0.10, 0.0, 0.13), False),  # an interval that reaches far below zero, and far above
-        ((-0.017, -0.018, -0.016), False),  # worse than reading labels: such attackers show nothing
+        ((-0.017, -0.018, -0.016), False),  # worse than reading labels: no evidence
         ((-0.010, 0.000, 0.008), True),
     ],
 )
@@ -70,7 +70,7 @@ def test_within_the_margin_is_non_inferiority(excess, within):
     test = scipy.stats.ttest_1samp(excess, 0.0, alternative="less")
     assert got["excess_leakage_bound"] == pytest.approx(test.confidence_interval(0.95).high)
     assert got["within_margin"] == within
-    assert pd.notna(family_table(table(rows)).set_index("defense").loc["lpa", "trial"]) == within
+    assert pd.notna(defense_table(table(rows)).set_index("defense").loc["lpa", "trial"]) == within
 
 
 def test_cost_counts_each_seed_once():
@@ -109,27 +109,27 @@ def test_failures_are_counted_and_a_setting_without_a_worst_case_is_null():
 def test_a_study_in_which_everything_failed():
     rows = [failed(record("a", "lpa", "raw", s)) for s in range(2)]
     frame = pd.DataFrame(rows).drop(columns=["attack_accuracy", "reconstruction_error", "mean_image_error"])
-    settings = settings_table(frame, max_accuracy_drop=0.02)
+    settings = configuration_table(frame, max_accuracy_drop=0.02)
     assert settings["n_failed"].tolist() == [2]
     assert not settings["feasible"].any()
     assert pareto_front(settings).empty
     assert reference_point(frame) is None
-    assert family_table(settings)["trial"].isna().all()
-    assert settings_table(frame.iloc[:0], max_accuracy_drop=0.02).empty
+    assert defense_table(settings)["trial"].isna().all()
+    assert configuration_table(frame.iloc[:0], max_accuracy_drop=0.02).empty
 
 
 def test_without_a_label_only_anchor_excess_is_null():
     frame = make_episodes()
-    settings = settings_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
+    settings = configuration_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
     assert settings[["excess_leakage", "excess_attack_accuracy", "within_margin"]].isna().all().all()
     assert settings["worst_attack_accuracy"].notna().all()
     assert not pareto_front(settings).empty
-    assert family_table(settings)["trial"].isna().all()
+    assert defense_table(settings)["trial"].isna().all()
     assert reference_point(frame[frame["defense"] != "label-only"]) is None
 
 
 def test_one_seed_has_no_interval():
-    settings = settings_table(make_episodes(seeds=1), max_accuracy_drop=0.02)
+    settings = configuration_table(make_episodes(seeds=1), max_accuracy_drop=0.02)
     bounds = [c for c in COLUMNS if c.endswith(("_low", "_high"))]
     assert settings[bounds].isna().all().all()
     told = settings.set_index("trial")["within_margin"].dropna()
@@ -148,7 +148,8 @@ def test_neither_row_order_nor_files_matter(seed):
         kept = frame if other is shuffled else frame[[c for c in frame.columns if c in other.columns]]
         assert_frame_equal(frontier_table(other, 0.02), frontier_table(kept, 0.02))
         assert_frame_equal(
-            settings_table(other, max_accuracy_drop=0.02), settings_table(kept, max_accuracy_drop=0.02)
+            configuration_table(other, max_accuracy_drop=0.02),
+            configuration_table(kept, max_accuracy_drop=0.02),
         )
 
 
@@ -191,13 +192,13 @@ def test_reference_is_fixed_by_the_label_only_anchor():
     assert got.worst == pytest.approx((1.1 * 0.35 * 1.005, 1.05, 0))
     assert got.ideal == pytest.approx((0, 0.2, 0.05))
     assert reference_point(frame[frame["defense"].isin(["label-only", "none"])]) == got
-    assert 0 < hypervolume(settings_table(frame, max_accuracy_drop=0.02), got) < 1
+    assert 0 < hypervolume(configuration_table(frame, max_accuracy_drop=0.02), got) < 1
 
 
-def test_family_table_names_the_cheapest_setting_within_the_margin():
+def test_defense_table_names_the_cheapest_setting_within_the_margin():
     frame = make_episodes(n_lpa=18, seeds=6)
-    settings = settings_table(frame, max_accuracy_drop=0.02)
-    got = family_table(settings).set_index("defense")
+    settings = configuration_table(frame, max_accuracy_drop=0.02)
+    got = defense_table(settings).set_index("defense")
     assert got.loc["lpa", "n_settings"] == 18
     within = settings[(settings["defense"] == "lpa") & settings["within_margin"]]
     assert 2 <= len(within) < 18

@@ -8,7 +8,7 @@ import pytest
 
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import (
-    settings_table,
+    configuration_table,
 )
 from study.analysis.worst_case import worst_cases
 from tests.study.analysis.helpers import failed, make_episodes, record, row_of, table
@@ -71,5 +71,5 @@ def test_worst_cases_by_seed():
     case = worst_cases(frame)["t003-lpa"]
     rows = frame[(frame["trial"] == "t003-lpa") & (frame["attack"] == case.error_attacker)]
     assert case.error_by_seed.to_dict() == dict(zip(rows["seed"], rows["reconstruction_error"], strict=True))
-    settings = row_of(settings_table(frame, max_accuracy_drop=0.02), "t003-lpa")
+    settings = row_of(configuration_table(frame, max_accuracy_drop=0.02), "t003-lpa")
     assert math.isclose(settings["worst_reconstruction_error"], case.error_by_seed.mean())

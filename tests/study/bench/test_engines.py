@@ -1,4 +1,4 @@
-"""The engine benchmark: what it measures, in a size that takes a second."""
+"""The engine benchmark, in a size that takes a second."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_rows_compare_with_the_baseline_of_their_scope() -> None:
             assert abs(row["ratio"] * row["value"] - row["baseline"]) < 1e-6 * row["baseline"]
             if row["case"].startswith("forward"):
                 assert row["holds"] == (row["ratio"] >= {"sample": 20, "batch": 2.5}[scope])
-            else:  # what it is held against
+            else:  # the baseline
                 assert row["holds"] is None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study.bench.json_lines import tell
+from study.bench.json_lines import print_measurement
 
 
 @dataclass
@@ -18,8 +18,8 @@ class Found:
 def test_lines_are_appended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.jsonl"
     for i in (1, 2):
-        tell(Found(i, "a\nb"), out)
-    tell(Found(3, ""), None)
+        print_measurement(Found(i, "a\nb"), out)
+    print_measurement(Found(3, ""), None)
     lines = out.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"trials": i, "text": "a\nb"} for i in (1, 2)]
     assert capsys.readouterr().out.splitlines()[:2] == lines

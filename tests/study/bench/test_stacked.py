@@ -1,4 +1,4 @@
-"""The two benchmarks measure what they say: rows that add up, on the quick sizes."""
+"""The benchmarks of stacked attackers and of streaming, on their quick sizes: the numbers add up."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.executors.worker_group import Crew
+from study.executors.worker_group import WorkerGroup
 from study.trial.spec import TrialSpec
 
 SPEC = TrialSpec(
@@ -17,4 +17,4 @@ SPEC = TrialSpec(
     root="unused",
     data_root=None,
 )
-CREW = Crew(0, 1, 0, True)
+CREW = WorkerGroup(0, 1, 0, True)

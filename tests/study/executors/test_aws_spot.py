@@ -1,4 +1,4 @@
-"""Spot first, on demand where there is none: Ray's AWS provider on a simulated EC2 that refuses spot."""
+"""SpotFirst on a simulated EC2 that refuses spot instances: it launches on-demand instances instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAGS = {TAG_RAY_NODE_KIND: NODE_KIND_WORKER}
 
 
 class Refusing:
-    """An EC2 resource whose launches fail as AWS's do, of spot machines or of all."""
+    """An EC2 resource that refuses launches with AWS's error codes: of spot instances, or all."""
 
     def __init__(self, ec2: Any, code: str, all_kinds: bool = False) -> None:
         self.ec2, self.code, self.all_kinds, self.asked = ec2, code, all_kinds, list[str]()
@@ -33,7 +33,7 @@ class Refusing:
             raise botocore.exceptions.ClientError(
                 {"Error": {"Code": self.code, "Message": "none"}}, "RunInstances"
             )
-        # EC2 launches as many as it can; the simulation as few as it may.
+        # EC2 launches as many instances as it can; this simulation launches as few as allowed.
         return self.ec2.create_instances(**request | {"MinCount": request["MaxCount"]})
 
 
@@ -65,7 +65,7 @@ def node(subnet: str, spot: bool = True) -> dict[str, Any]:
 
 
 def kinds(found: SpotFirst) -> list[str]:
-    """The cluster's workers, as EC2 lists them."""
+    """The cluster's workers in EC2's list."""
     listed = [found.cached_nodes[i] for i in found.non_terminated_nodes(dict(TAGS))]
     return sorted(machine.instance_lifecycle or "on demand" for machine in listed)
 

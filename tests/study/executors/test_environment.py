@@ -1,4 +1,4 @@
-"""Which Ray is used, decided without Ray: in processes of their own, since the environment is changed."""
+"""The choice of a Ray before Ray is imported; each case in its own process, as the environment changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ except ConfigError as error:
     print(json.dumps({"error": str(error)}))
 else:
     found = {"plan": vars(plan), "text": str(plan), "env": dict(os.environ), "ray": "ray" in sys.modules}
-    if plan.token:  # goes with the process
+    if plan.token:  # deleted when the process ends
         token = Path(plan.token)
         found["token"] = token.read_text()
         found["modes"] = [stat.S_IMODE(p.stat().st_mode) for p in (token, *token.parents[:2])]
@@ -33,7 +33,7 @@ else:
 
 
 class Machine:
-    """A home and a temporary folder of its own."""
+    """A machine with its own home and temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         self.home, self.tmp = folder / "home", folder / "tmp"
@@ -41,7 +41,7 @@ class Machine:
         self.tmp.mkdir()
 
     def leave_address(self, address: str, tmp: Path | None = None) -> None:
-        """What `ray start` leaves behind."""
+        """Write the address file of `ray start`."""
         path = (tmp or self.tmp) / "ray" / "ray_current_cluster"
         path.parent.mkdir(parents=True)
         path.write_text(address)
@@ -85,7 +85,7 @@ def expect_local(found: dict[str, Any], machine: Machine) -> None:
     plan, env = found["plan"], found["env"]
     assert plan["local"] is True
     assert plan["address"] is None
-    assert found["ray"] is False  # it would have read its environment too early
+    assert found["ray"] is False  # Ray was not imported: it would have read its environment too early
     assert env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"  # loopback
     assert env["RAY_AUTH_MODE"] == "token"
     token = Path(env["RAY_AUTH_TOKEN_PATH"])
@@ -94,7 +94,7 @@ def expect_local(found: dict[str, Any], machine: Machine) -> None:
     assert found["modes"] == [0o600, 0o700, 0o700]
     assert len(found["token"]) == 64
     int(found["token"], 16)
-    assert list(machine.tmp.glob("mipoison-*")) == []  # nothing is left when the process has ended
+    assert list(machine.tmp.glob("mipoison-*")) == []  # nothing is left after the process has ended
 
 
 def expect_cluster(found: dict[str, Any], address: str | None) -> None:
@@ -153,10 +153,10 @@ def test_the_cluster_of_this_machine_is_used(machine: Machine, live: str) -> Non
     machine.leave_address(live + "\n")
     for address in (None, "auto"):
         found = machine.plan(address)
-        expect_cluster(found, live)  # as it was judged: Ray would read the file once more
+        expect_cluster(found, live)  # the address that was checked: Ray would read the file again
         assert found["plan"]["growing"] is False
     assert found["text"] == f"the Ray cluster at {live}"
-    expect_local(machine.plan("local"), machine)  # unless a local one is asked for
+    expect_local(machine.plan("local"), machine)  # unless a local Ray is requested
 
 
 def test_ray_tmpdir_is_where_ray_leaves_its_address(machine: Machine, live: str, tmp_path: Path) -> None:
@@ -217,10 +217,10 @@ PLANTED = [
 def test_an_address_that_another_account_may_have_left_is_ignored(
     machine: Machine, live: str, plant: Callable[[Path], None]
 ) -> None:
-    """Whoever writes that file chooses which Ray runs our code and reads our images."""
+    """The author of the address file chooses which Ray runs our code and reads our images."""
     machine.leave_address(live)
     path = machine.tmp / "ray" / "ray_current_cluster"
-    path.parent.chmod(0o777)  # as Ray leaves it
+    path.parent.chmod(0o777)  # as Ray creates it
     expect_cluster(machine.plan(), live)
     plant(path)
     found = machine.plan(MIPOISON_RAY_TMP=str(machine.home / "m"))
@@ -235,12 +235,12 @@ def test_a_head_made_by_ray_up_may_grow(machine: Machine, live: str) -> None:
     (machine.home / "ray_bootstrap_config.yaml").write_text("cluster_name: x\n")
     found = machine.plan()
     assert found["plan"]["growing"] is True
-    assert found["env"]["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "3600"  # machines take minutes to come
+    assert found["env"]["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "3600"  # machines take minutes to start
     assert machine.plan("local")["plan"]["growing"] is False
 
 
 def test_how_far_it_may_grow(machine: Machine, live: str) -> None:
-    """Ray writes JSON there: max_workers of each type but the head's, all in all max_workers."""
+    """Ray's file holds JSON: ``max_workers`` of each node type except the head's, and in total."""
     machine.leave_address(live)
     types = {
         "head": {"max_workers": 0, "resources": {"CPU": 4}},
@@ -267,7 +267,7 @@ def test_a_named_cluster(machine: Machine, live: str) -> None:
     assert found["text"] == f"the Ray cluster at {live}"
     assert "RAY_AUTH_MODE" not in found["env"]
     expect_cluster(machine.plan(RAY_ADDRESS=live), live)
-    expect_cluster(machine.plan("ray://head:10001"), "ray://head:10001")  # Ray's own to judge
+    expect_cluster(machine.plan("ray://head:10001"), "ray://head:10001")  # left to Ray to check
 
     (machine.home / ".ray").mkdir()
     (machine.home / ".ray" / "auth_token").write_text("0" * 64)
@@ -294,7 +294,7 @@ def test_auto_without_a_cluster(machine: Machine, dead: str) -> None:
     assert "--address auto: no Ray node runs" in machine.refused("auto")
     machine.leave_address(dead)
     assert "--address auto: no Ray node runs" in machine.refused("auto")
-    expect_local(machine.plan(RAY_ADDRESS="auto"), machine)  # not asked for by the user of this command
+    expect_local(machine.plan(RAY_ADDRESS="auto"), machine)  # set in the environment, not on the command line
 
 
 def test_a_stale_variable_is_called_by_its_name(machine: Machine, dead: str) -> None:

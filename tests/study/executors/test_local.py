@@ -31,7 +31,7 @@ def test_asked_and_told_in_turn_and_no_more_than_there_are(monkeypatch: pytest.M
         events.append("ask")
         return next(todo)
 
-    monkeypatch.setattr(local, "execute", execute)
+    monkeypatch.setattr(local, "run_and_record", execute)
     LocalExecutor().search(9, ask, lambda spec, end: events.append((spec.trial, end)))
     failure = TrialFailure(kind=FailureKind.STORAGE, message="disk full")
     fine = {"episodes": 1.0}
@@ -42,7 +42,7 @@ def test_an_error_of_ours_is_raised_to_be_debugged(monkeypatch: pytest.MonkeyPat
     def execute(spec: TrialSpec) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(local, "execute", execute)
+    monkeypatch.setattr(local, "run_and_record", execute)
     with pytest.raises(ZeroDivisionError):
         LocalExecutor().search(1, lambda: SPEC, lambda spec, end: None)
 

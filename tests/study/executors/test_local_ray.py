@@ -13,7 +13,7 @@ from ray._private import utils
 from mipoison.config import ConfigError
 from study.executors import local_ray
 from study.executors.environment import RayPlan
-from study.executors.local_ray import own_signals, start_local, stop_ray
+from study.executors.local_ray import keep_signal_handlers, start_local, stop_ray
 
 
 def plan_in(folder: Path, **changes: Any) -> RayPlan:
@@ -26,7 +26,7 @@ def plan_in(folder: Path, **changes: Any) -> RayPlan:
 
 def test_rays_own_handler_of_sigterm_is_not_set() -> None:
     theirs, before = utils.set_sigterm_handler, signal.getsignal(signal.SIGTERM)
-    with own_signals():
+    with keep_signal_handlers():
         utils.set_sigterm_handler(lambda *given: None)
         assert signal.getsignal(signal.SIGTERM) == before
     assert utils.set_sigterm_handler is theirs

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.executors.losses import NODE_RETRIES, RETRIES, why_lost
-from study.executors.tune import Causes, TuneSearcher
+from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
+from study.executors.tune import TrialErrors, TuneSearcher
 from tests.study.executors.helpers import CREW, SPEC
 
 
@@ -23,12 +23,12 @@ from tests.study.executors.helpers import CREW, SPEC
     ],
 )
 def test_a_loss_is_told_in_a_few_words(text: str, said: str) -> None:
-    assert said in why_lost(text)
+    assert said in loss_of(text)
 
 
 def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
     """Spot machines go often; a process that dies wherever it runs is the trial's own doing."""
-    causes = Causes()
+    causes = TrialErrors()
     heard: list[str | None] = []
     for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
         (tmp_path / "error.txt").write_text(text)

@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from study.executors import progress_actor
-from study.executors.progress_actor import tallied
+from study.executors.progress_actor import count_progress
 
 
 class FakeTally:
@@ -37,11 +37,11 @@ def test_changes_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(remote=lambda: fake)
 
     monkeypatch.setattr(progress_actor, "EVERY_S", 0)
-    monkeypatch.setattr(progress_actor, "Tally", SimpleNamespace(options=options))
+    monkeypatch.setattr(progress_actor, "ProgressActor", SimpleNamespace(options=options))
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "kill", killed.append)
     told: list[int] = []
-    with tallied(told.append, "node:head") as tally:
+    with count_progress(told.append, "node:head") as tally:
         assert tally is fake
         assert fake.gone.wait(10)  # it is not asked again: there is no further answer
         time.sleep(0.01)

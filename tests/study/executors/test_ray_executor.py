@@ -1,4 +1,4 @@
-"""Trials on a local Ray: two trials, worker groups, a kill and a resume, each run as a person would."""
+"""Studies on a local Ray from the command line: two trials, worker groups, a kill and a resume."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * TIMEOUT_S)]
 
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
-    """HOME and temporary folder of its own, with a short path: Ray's sockets lie below it."""
+    """An environment with its own HOME and temporary folder; the path is short, as Ray puts sockets there."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         keep = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
@@ -101,7 +101,7 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
     while not any(folder.glob("t*.parquet")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[0]
-    os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's own processes have to notice
+    os.kill(process.pid, signal.SIGKILL)  # the driver only: Ray's processes have to notice
     process.communicate(timeout=TIMEOUT_S)
     before = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
     assert before
@@ -112,7 +112,7 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
     resumed = episodes(storage, "s")
     assert len(resumed) == len(calm)
     assert resumed["episode_id"].is_unique
-    # With two trials at once the search may go another way; what both runs evaluated has to be equal.
+    # With two trials at a time the search may differ; the settings that both runs evaluated must agree.
     both = set(calm["episode_id"]) & set(resumed["episode_id"])
     assert len(both) >= 8
     pd.testing.assert_frame_equal(
@@ -150,7 +150,7 @@ def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path
 
 
 def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path: Path) -> None:
-    """0, 1 and 2 workers, and no Ray at all: the same records; a terminal sees how far the anchors are."""
+    """0, 1 and 2 workers and no Ray give equal records; a terminal shows the progress of the anchors."""
     frames, shown = {}, {}
     for name, more in {
         "local": ("--executor", "local"),
@@ -174,8 +174,8 @@ def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path:
     assert len(frames["local"]) == 3 * 2
     for name in ("one", "two"):
         pd.testing.assert_frame_equal(frames["local"], frames[name])
-    assert not list(Path(environment["TMPDIR"]).glob("mipoison-*"))  # nothing of a run is left behind
-    # One scene and two anchors: a Train run's workers count them, in processes of their own.
+    assert not list(Path(environment["TMPDIR"]).glob("mipoison-*"))  # the run leaves nothing behind
+    # The workers count one scene and two anchors through the progress actor.
     for name, output in shown.items():
         counts = {int(n) for n in re.findall(r"[━─] (\d)/3 \|", output)}
         assert 0 in counts, (name, counts)
@@ -189,4 +189,4 @@ def test_too_many_workers_are_refused(environment: dict[str, str], tmp_path: Pat
     assert "workers = 1000" in output
     assert "CPUs needed" in output
     assert "GPUs needed" in output
-    assert not any(tmp_path.glob("*/study.json"))  # refused before anything began
+    assert not any(tmp_path.glob("*/study.json"))  # refused before anything was written

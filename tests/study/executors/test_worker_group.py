@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from study.executors import worker_group as crew_module
-from study.executors.worker_group import Crew
+from study.executors.worker_group import WorkerGroup
 
 
 def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(crew_module, "Trainer", Trainer)
     monkeypatch.setattr(crew_module, "release", released.append)
     for loopback in (False, True):
-        assert Crew(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
+        assert WorkerGroup(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
         assert asked["torch_config"].backend == "gloo"
         assert asked["run_config"].failure_config.max_failures == 0
         assert asked["run_config"].failure_config.controller_failure_limit == 0

@@ -9,7 +9,7 @@ import pytest
 from mipoison.config import ConfigError
 from study import reproduce
 from study.paper import experiments
-from study.paper.experiments import NUMBERS, Row
+from study.paper.experiments import NUMBERS, PaperRow
 from study.paper.run import missing, records_for
 from tests.study.paper.helpers import TINY
 
@@ -26,7 +26,7 @@ def test_records_are_neither_overwritten_nor_mixed(
 
 def test_attackers_of_equal_cost_are_in_one_order(tmp_path: Path) -> None:
     """A set's order would differ from process to process, and with it the order of records and training."""
-    rows = [Row("I", "mnist", "none", (), name) for name in ("raw", "passive", "noise", "ridge")]
+    rows = [PaperRow("I", "mnist", "none", (), name) for name in ("raw", "passive", "noise", "ridge")]
     todo = missing(records_for(str(tmp_path), "mnist"), rows, "mnist")
     assert todo["none"][2] == ("ridge", "passive", "raw", "noise")
 

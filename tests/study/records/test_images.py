@@ -7,7 +7,7 @@ import numpy as np
 
 from mipoison.storage.files import Storage
 from study.records.images import kept_pictures, read_pictures, write_pictures
-from study.records.reading import saying
+from study.records.reading import announce_left_out
 
 
 def test_pictures_come_back(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_none_and_what_is_no_picture(tmp_path: Path) -> None:
     for name in ("s/pictures/t.npz", "s/pictures.parquet"):
         storage.write(name, b"no archive")
     said: list[str] = []
-    with saying(said.append):
+    with announce_left_out(said.append):
         assert read_pictures(storage, "s", "t") == {}
         assert kept_pictures(storage, "s/pictures.parquet", "t") == {}
     assert ["t.npz" in said[0], "pictures.parquet" in said[1], len(said)] == [True, True, 2]

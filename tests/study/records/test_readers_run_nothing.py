@@ -1,4 +1,4 @@
-"""Whoever reads somebody's results runs none of their code: each form planted, each reader tried."""
+"""Readers of results run no code in them: every kind of planted code, tried with every reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def module(folder: Path, marker: Path) -> dict[str, str]:
 
 
 def exported(folder: Path, marker: Path) -> dict[str, str]:
-    """What torch.export.load unpickles: an archive of torch.save's form."""
+    """An archive in the form of torch.save, which torch.export.load unpickles."""
     torch.save(Payload(marker), folder / "planted.pt2")
     return {"scene.victim": str(folder / "planted.pt2")}
 
@@ -122,7 +122,7 @@ def test_readers_run_nothing_that_records_name(
 
 
 def test_the_planted_forms_would_run(tmp_path: Path) -> None:
-    """The control: what the forms hold does run where it is loaded."""
+    """The control: the planted code does run when it is loaded."""
     for form, load in (
         (exported, lambda path: torch.load(path, weights_only=False)),
         (renamed_pickle, lambda path: pickle.loads(path.read_bytes())),

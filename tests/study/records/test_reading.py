@@ -1,4 +1,4 @@
-"""Every file of a study in any shape: left out and said, or used; no traceback, no blocked resume."""
+"""Damaged files of every kind are left out with a warning: no traceback, and a study still resumes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mipoison.storage.files import Storage
 from study import render, report
 from study.analysis.frontier import frontier_table
 from study.records.finished import load, small_parquet
-from study.records.reading import Unreadable, saying
+from study.records.reading import Unreadable, announce_left_out
 from study.records.reading.documents import about_to_show, parse_json, started_of
 from study.records.reading.episodes import compact_of, episodes_of
 from study.records.reading.pictures import archive_of, episode_of, pictures_of
 from study.records.reading.tables import cosine_of, vectors_of
 from study.records.schema import episode_schema
 from study.reports.html import build
-from study.reports.rendering import markdown_of
+from study.reports.report_files import markdown_of
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
-from study.trial.run import read_anchors, relate
+from study.trial.run import read_anchors, relate_to_anchors
 
 RESULTS = Path(render.__file__).parent / "results" / "reproduction" / "mnist"
 SETTINGS: dict[str, Any] = {
@@ -46,26 +46,26 @@ def first_trial(folder: Path) -> Path:
 
 
 def read(folder: Path) -> None:
-    """What report.py and render.py do, without drawing."""
+    """Read a study as report.py and render.py do, without drawing."""
     study = load(folder)
     markdown_of(study)
     build(study, "x")
 
 
 def resume(folder: Path) -> None:
-    """What pareto.py --resume does, up to the next trial's start; and its end."""
+    """Resume a study as pareto.py does, up to the next trial's start, and end it."""
     settings = StudySettings(**SETTINGS, storage=str(folder.parent), name=folder.name)
     with contextlib.ExitStack() as held:
         study = open_study(settings, Console(file=io.StringIO()), held)
-        study.standing()
+        study.progress()
         assert study.ask() is not None
         rows = [row for rows in study.finished.values() for row in rows][:3]
-        relate(rows, read_anchors(study.records))
+        relate_to_anchors(rows, read_anchors(study.records))
         frontier_table(study.records.read(), 0.02)
 
 
 def shapes(folder: Path, rng: random.Random) -> Iterator[tuple[str, bytes, Callable[[bytes], object], str]]:
-    """(name in the study, bytes, the function that judges them, what they are)."""
+    """(name in the study, bytes, the function that validates them, what they are)."""
     for data in JSON_TEXTS:
         yield "study.json", data, lambda d: about_to_show(d, "study.json"), repr(data[:40])
         yield "trials/t0009-rounding.json", data, started_of, repr(data[:40])
@@ -93,7 +93,7 @@ def copied(small_study: Path, tmp_path: Path) -> Path:
 
 
 def test_each_kind_of_file_is_judged_by_one_function(small_study: Path) -> None:
-    """Hundreds of shapes: a value, or one line of Unreadable, and nothing else."""
+    """For hundreds of contents the function returns a value or raises Unreadable with one line."""
     accepted, refused = 0, list[tuple[str, str, str]]()
     for name, data, judge, how in shapes(small_study, random.Random(0)):
         try:
@@ -102,7 +102,7 @@ def test_each_kind_of_file_is_judged_by_one_function(small_study: Path) -> None:
             refused.append((name, how, str(error)))
         else:
             accepted += 1
-    assert [r for r in refused if not r[2].isprintable()] == []  # one line, and nothing hidden in it
+    assert [r for r in refused if not r[2].isprintable()] == []  # one line without control characters
     assert len(refused) > 300
     assert accepted > 30
 
@@ -111,7 +111,7 @@ def test_each_kind_of_file_is_judged_by_one_function(small_study: Path) -> None:
 def test_what_is_accepted_is_read_and_resumed_and_the_rest_is_left_out(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whole readers, on a sample of the shapes: all kinds of files, the accepted shapes first."""
+    """Whole programs on a sample of the contents: all kinds of files, accepted contents first."""
     rng = random.Random(1)
     by_kind: dict[tuple[str, bool], list[tuple[str, bytes, str]]] = {}
     for name, data, judge, how in shapes(copied, rng):
@@ -132,7 +132,7 @@ def test_what_is_accepted_is_read_and_resumed_and_the_rest_is_left_out(
             for reader in (read, resume) if resumed else (read,):
                 said: list[str] = []
                 try:
-                    with saying(said.append):
+                    with announce_left_out(said.append):
                         reader(copied)
                 except ConfigError as error:
                     stopped.append((name, how, reader.__name__, str(error)))
@@ -143,7 +143,7 @@ def test_what_is_accepted_is_read_and_resumed_and_the_rest_is_left_out(
                     and "cosine" not in name
                 ):
                     assert any("is left out" in line for line in said), (name, how)
-            for made in set(copied.rglob("*/*")) - known:  # what the resumed study began, or moved
+            for made in set(copied.rglob("*/*")) - known:  # files that the resumed study wrote or moved
                 made.unlink()
             place.unlink(missing_ok=True)
             if before is not None:

@@ -1,4 +1,4 @@
-"""Episode records: a schema that holds every column, and files that other tools read."""
+"""Episode records: the schema has every column, and other tools can read the files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_missing_is_null_and_other_tools_read_the_file(records: Records, folder:
     path = folder / "t0001-noise.a0.parquet"
 
     table = pq.read_table(path)
-    # Reading loses nothing: types and which columns may be null are in the file itself.
+    # The file itself holds the types and which columns are nullable.
     assert table.schema.equals(episode_schema())
     got = table.to_pylist()
     for given, read in zip([row(), failed], got, strict=True):
@@ -200,7 +200,7 @@ def test_a_driver_reads_every_file_once_and_moves_what_it_cannot_read(
         return original(self, name, *most)
 
     monkeypatch.setattr(Storage, "read", reading)
-    finished, moved = records.take_in(lambda *parts: told.append(parts))
+    finished, moved = records.read_and_move_damaged(lambda *parts: told.append(parts))
     assert sorted(read) == sorted({*read})
     assert len(read) == 41
     assert told == [(i, 40) for i in range(40)]

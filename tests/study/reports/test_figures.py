@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from study.analysis.frontier import pareto_front, settings_table
+from study.analysis.frontier import configuration_table, pareto_front
 from study.reports.cells import describe
 from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
 from tests.study.analysis.helpers import failed, make_episodes, record
@@ -21,7 +21,7 @@ def drawn(path):
 
 
 def test_frontier_figure_draws_every_family(episodes, tmp_path):
-    settings = settings_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
     got = frontier_figure(settings, pareto_front(settings), tmp_path / "frontier.png", describe(episodes))
     pixels = drawn(got)
     assert pixels.shape == (1575, 1350, 3)
@@ -33,9 +33,11 @@ def test_frontier_figure_draws_every_family(episodes, tmp_path):
 
 def test_frontier_figure_of_one_seed_without_anchor_and_of_nothing(tmp_path):
     frame = make_episodes(n_lpa=2, seeds=1)
-    settings = settings_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
+    settings = configuration_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
     assert drawn(frontier_figure(settings, pareto_front(settings), tmp_path / "a.png", "one seed")).std() > 5
-    nothing = settings_table(pd.DataFrame([failed(record("a", "lpa", "raw", 0))]), max_accuracy_drop=0.02)
+    nothing = configuration_table(
+        pd.DataFrame([failed(record("a", "lpa", "raw", 0))]), max_accuracy_drop=0.02
+    )
     assert drawn(frontier_figure(nothing, pareto_front(nothing), tmp_path / "b.png", "failed")).std() > 1
 
 

@@ -1,4 +1,4 @@
-"""No writer of a study follows a link out of its folder: each output of each planted as one."""
+"""No program writes through a link out of its folder: every output is planted as a link."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
 from study import render, report, reproduce
-from study.reports import rendering
+from study.reports import report_files
 
 Make = Callable[[Path, Path], None]
 
@@ -62,12 +62,12 @@ def test_nothing_outside_is_written(
     (root / "out").mkdir()
     (root / name).unlink(missing_ok=True)
     make(root / name, outside / "mine")
-    monkeypatch.setattr(rendering, "frontier_figure", lambda *a, **k: a[2].write_bytes(b"drawn"))
+    monkeypatch.setattr(report_files, "frontier_figure", lambda *a, **k: a[2].write_bytes(b"drawn"))
     code = WRITERS[writer][0](root / "s", root / "out")
     said = capsys.readouterr().err
     assert [p.name for p in outside.iterdir()] == ["mine"]
     assert (outside / "mine").read_bytes() == b"mine"
-    if make is hard_link:  # replaced by a file of its own
+    if make is hard_link:  # replaced by a new file
         assert code == 0
         assert (root / name).stat().st_nlink == 1
     else:
@@ -99,7 +99,7 @@ def test_a_linked_folder_is_not_written_through_even_within_the_root(tmp_path: P
 
 
 def test_what_is_in_the_way_is_moved_aside(tmp_path: Path) -> None:
-    """A folder in a file's place, a file in a folder's: a study goes on, and nothing is lost."""
+    """A folder where a file belongs, or a file where a folder belongs: the study goes on, nothing is lost."""
     storage = Storage(tmp_path / "root")
     (tmp_path / "root" / "s" / "episodes" / "none.a0.parquet" / "x").mkdir(parents=True)
     (tmp_path / "root" / "s" / "trials").write_bytes(b"kept")

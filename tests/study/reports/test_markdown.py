@@ -5,8 +5,9 @@ import io
 import pandas as pd
 from rich.console import Console
 
-from study.analysis.frontier import settings_table
-from study.reports.markdown import MARKDOWN_WIDTH, chosen_settings, markdown, print_tables
+from study.analysis.frontier import configuration_table
+from study.reports.markdown import MARKDOWN_WIDTH, markdown, print_tables
+from study.reports.reconstructions import chosen_settings
 
 ABOUT = {"study": "a*b", "scale": "quick"}
 
@@ -30,7 +31,7 @@ def test_fresh_seeds_have_tables_of_their_own(episodes: pd.DataFrame) -> None:
 
 
 def test_of_each_family_the_best_is_shown(episodes: pd.DataFrame) -> None:
-    settings = settings_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
     found = chosen_settings(settings)
     assert found["defense"].tolist()[:2] == ["none", "label-only"]
     assert found["defense"].is_unique

@@ -1,4 +1,4 @@
-"""The report on a terminal of 100 columns, and figures that are really drawn."""
+"""The tables fit a terminal of 100 columns, and the figures have content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mipoison.metrics.checks import checks_table
-from study.analysis.frontier import family_table, pareto_front, settings_table
+from study.analysis.frontier import configuration_table, defense_table, pareto_front
 from study.reports.tables import check_counts, print_report
 from tests.study.analysis.helpers import failed, make_episodes, record
 
@@ -17,7 +17,7 @@ WIDTH = 100
 
 
 def printed(episodes, **title_info):
-    settings = settings_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
     console = Console(record=True, width=WIDTH, file=open("/dev/null", "w"))  # noqa: SIM115
     print_report(episodes, settings, console=console, title_info=title_info)
     return console.export_text(), settings
@@ -37,8 +37,8 @@ def test_report_fits_and_truncates_nothing(report):
         assert f"{s['worst_attack_accuracy']:.3f}" in text
         assert f"{s['worst_reconstruction_error']:.4f}" in text
         assert f"[{s['excess_leakage_low']:+.3f}, {s['excess_leakage_high']:+.3f}]" in text
-    for family in family_table(settings)["defense"]:
-        assert re.search(rf"^ +{family} ", text, flags=re.MULTILINE)
+    for defense in defense_table(settings)["defense"]:
+        assert re.search(rf"^ +{defense} ", text, flags=re.MULTILINE)
     assert "<NA>" not in text
     assert "nan" not in text
     assert "sub_features=log" in text
@@ -54,7 +54,7 @@ def test_every_caption_says_where_the_numbers_come_from(report):
 def test_failures_and_raised_checks_are_counted(report, episodes):
     text, _ = report
     assert f"Failures: 1 of {len(episodes)} episodes" in text
-    assert "[/bold] CUDA out of memory" in " ".join(text.split())  # not taken for markup
+    assert "[/bold] CUDA out of memory" in " ".join(text.split())  # not parsed as markup
     assert f"1/{len(episodes) - 1}" in text
     for column, _, _ in checks_table():
         assert column.removeprefix("check.") in text
@@ -73,7 +73,7 @@ def test_report_of_little_or_nothing():
 
 
 def test_checks_count_settings_beside_records():
-    """What is measured once a setting is repeated in the record of every seed and attacker."""
+    """A check that is measured once per setting is repeated in the record of every seed and attacker."""
     rows = [record(t, "lpa", k, s) | {"check.repeated_queries_differ": t == "a"}
             for t in "abc" for k in ("raw", "passive") for s in range(3)]  # fmt: skip
     frame = pd.concat([pd.DataFrame(rows[:4]), pd.DataFrame(rows[4:])])  # an index that repeats

@@ -1,4 +1,4 @@
-"""The console command: sub-commands, help, version, mistakes, and what it loads before it knows them."""
+"""The console command: sub-commands, help, version, mistakes, and the modules that it imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from records is data: in Markdown, on a terminal, in figures, in messages about addresses."""
+"""Text from records is shown literally: in Markdown, on a terminal, in figures, in messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTROLS = [chr(i) for i in (*range(9), *range(11, 32), 127, 0x9B, 0x202E, 0x206
 
 @pytest.fixture(scope="module")
 def hostile() -> pd.DataFrame:
-    """Records whose texts are all hostile."""
+    """Records in which every text is hostile."""
     rows = make_episodes(n_lpa=3, seeds=3).to_dict("records")
     rows = [row | {"device": HOSTILE, "versions": HOSTILE, "dataset": HOSTILE} for row in rows]
     rows[-1] = failed(rows[-1], HOSTILE)
@@ -96,7 +96,7 @@ def test_a_terminal_gets_no_code(hostile: pd.DataFrame) -> None:
     sink = io.StringIO()
     console = Console(file=sink, width=120, force_terminal=True, color_system=None)
     print_tables(hostile, None, console, {"study": HOSTILE, "scale": "[red]x"}, 0.02)
-    assert "[31m" in sink.getvalue()  # as text
+    assert "[31m" in sink.getvalue()  # printed as text
     assert "[red]x" in sink.getvalue()
     assert not [c for c in CONTROLS if c in sink.getvalue()]
 

@@ -1,4 +1,4 @@
-"""The live line: a bar and the time left while something long is prepared; one line outside a terminal."""
+"""The progress line: a bar and the time left in a terminal, single lines elsewhere."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_elsewhere_a_stage_is_one_line() -> None:
 
 
 def test_what_is_brief_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is started and stopped more than once: before Ray, while the study runs, while it is written."""
+    """The line starts and stops several times: before Ray, during the study, during the report."""
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     sink = io.StringIO()

@@ -1,4 +1,4 @@
-"""The private folder of a run: whoever can enter or replace what holds Ray's token runs code as its owner."""
+"""The private run folder: an account that can enter or replace it could use Ray's token and run code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from mipoison.config import ConfigError
 from study.executors.environment import check_length, check_privacy, write_token
 from study.runtime import scratch
-from study.runtime.scratch import NAMED, OWNER, base_folder, check_place, make_run
+from study.runtime.scratch import BASE_VARIABLE, OWNER, base_folder, check_place, make_run
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another account")
 HOLD = """
@@ -32,12 +32,12 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The base of this test; folders of this process's made before are left alone."""
+    """The base folder of this test; earlier run folders of this process are not touched."""
     monkeypatch.setattr(scratch, "_runs", [])
-    monkeypatch.delenv(scratch.WITHIN, raising=False)
-    monkeypatch.setenv(NAMED, str(tmp_path / "base"))
+    monkeypatch.delenv(scratch.DRIVER_VARIABLE, raising=False)
+    monkeypatch.setenv(BASE_VARIABLE, str(tmp_path / "base"))
     yield tmp_path / "base"
-    scratch.discard()
+    scratch.remove_run_folder()
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o277])
@@ -57,13 +57,13 @@ def test_nobody_else_can_enter_whatever_the_umask(named: Path, umask: int) -> No
 
 @pytest.mark.parametrize("before", [0o777, 0o755, 0o770, 0o500])
 def test_a_looser_base_of_ours_is_mended(named: Path, before: int) -> None:
-    """An older version let Ray open it to everybody."""
+    """Under an older version, Ray made the base folder world-writable."""
     (named / "session_old").mkdir(parents=True)
     (named / "session_old" / "kept").touch()
     named.chmod(before)
     run = make_run(named)
     assert mode(named) == 0o700
-    assert (named / "session_old" / "kept").exists()  # who owns it is not known
+    assert (named / "session_old" / "kept").exists()  # its process is not known
     run.remove()
 
 
@@ -88,7 +88,7 @@ def shared(path: Path) -> None:
         (a_dangling_link, "is a link to"),
         (Path.touch, "is not a folder"),
         (os.mkfifo, "is not a folder"),
-        (shared, r"mode 1777, owner .*has other uses"),
+        (shared, r"mode 1777, owner .*is a shared folder or contains"),
     ],
 )
 def test_a_base_that_is_no_folder_of_ours_alone_is_refused(
@@ -96,15 +96,15 @@ def test_a_base_that_is_no_folder_of_ours_alone_is_refused(
 ) -> None:
     make(named)
     before = mode(named)
-    with pytest.raises(ConfigError, match=f"{named} .*{said}.*{NAMED}"):
+    with pytest.raises(ConfigError, match=f"{named} .*{said}.*{BASE_VARIABLE}"):
         make_run(base_folder())
-    assert mode(named) == before  # nothing was mended that is not ours alone
+    assert mode(named) == before  # the mode of a shared folder was not changed
 
 
 def test_the_home_folder_is_not_closed_to_others(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named.mkdir(mode=0o755)
     monkeypatch.setenv("HOME", str(named / "me"))
-    with pytest.raises(ConfigError, match="has other uses"):
+    with pytest.raises(ConfigError, match="is a shared folder or contains"):
         make_run(named)
     assert mode(named) == 0o755
 
@@ -115,14 +115,16 @@ def test_another_account_s_folder_is_refused(named: Path, before: int) -> None:
     named.mkdir()
     named.chmod(before)
     os.chown(named, 65534, 65534)
-    with pytest.raises(ConfigError, match=f"{named} is somebody else's .*mode .*owner .*{NAMED}"):
+    with pytest.raises(
+        ConfigError, match=f"{named} belongs to another account .*mode .*owner .*{BASE_VARIABLE}"
+    ):
         make_run(named)
 
 
 def test_links_above_the_base_are_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    monkeypatch.setenv(NAMED, str(tmp_path / "link" / "base"))
+    monkeypatch.setenv(BASE_VARIABLE, str(tmp_path / "link" / "base"))
     assert base_folder() == tmp_path / "real" / "base"
 
 
@@ -136,7 +138,7 @@ def test_what_others_can_replace_is_refused(named: Path) -> None:
         named.parent.chmod(0o1777)
         check_place(run.path)
         if os.getuid() == 0:
-            os.chown(named.parent, 65534, 65534)  # its owner may rename what is in it
+            os.chown(named.parent, 65534, 65534)  # its owner may rename entries in it
             with pytest.raises(ConfigError, match="lets other accounts replace"):
                 check_place(run.path)
             os.chown(named.parent, 0, 0)
@@ -150,7 +152,7 @@ def test_modes_are_checked_after_ray_changed_them(named: Path, monkeypatch: pyte
     token, rays = run.path / "token", run.path / "r"
     write_token(token)
     rays.mkdir()
-    rays.chmod(0o777)  # as Ray does
+    rays.chmod(0o777)  # as Ray leaves it
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
@@ -160,7 +162,7 @@ def test_modes_are_checked_after_ray_changed_them(named: Path, monkeypatch: pyte
         with pytest.raises(ConfigError, match=rf"{path} \(mode {wrong:04o}.*chmod"):
             check_privacy(rays)
         path.chmod(right)
-    named.chmod(0o777)  # the base alone: the folder in it could be renamed
+    named.chmod(0o777)  # then the run folder could be renamed
     with pytest.raises(ConfigError, match="lets other accounts replace"):
         check_privacy(rays)
     named.chmod(0o700)
@@ -172,14 +174,16 @@ def test_modes_are_checked_after_ray_changed_them(named: Path, monkeypatch: pyte
 
 def test_a_path_too_long_for_sockets_is_refused_with_the_bound() -> None:
     check_length("/tmp/tmp.0123456789/mipoison-1000/m0000/r")  # of mktemp -d
-    with pytest.raises(ConfigError, match=rf"/{'x' * 60} has 61 bytes, at most 35 .*107 bytes.*{NAMED}"):
+    with pytest.raises(
+        ConfigError, match=rf"/{'x' * 60} has 61 bytes, at most 35 .*107 bytes.*{BASE_VARIABLE}"
+    ):
         check_length(f"/{'x' * 60}/m0000/r")
 
 
 def hold(base: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A process that keeps a folder."""
+    """A process that holds a run folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD], env=os.environ | {NAMED: str(base)}, text=True,
+        [sys.executable, "-c", HOLD], env=os.environ | {BASE_VARIABLE: str(base)}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -201,7 +205,9 @@ def test_what_the_killed_left_goes_and_the_living_keep_theirs(named: Path) -> No
         run = make_run(named)
         assert not left.parent.exists()
         assert its.exists()
-        assert all((path / "file").exists() for path in (*foreign, named / "mdead"))  # no owner: not ours
+        assert all(
+            (path / "file").exists() for path in (*foreign, named / "mdead")
+        )  # without an owner file: not a run folder
         assert (named / "mbabe").is_symlink()
         run.remove()
     finally:
@@ -233,12 +239,12 @@ def test_a_removal_follows_no_links(named: Path, tmp_path: Path) -> None:
 
 
 def test_a_command_s_folder_goes_with_it_and_a_fork_leaves_it(named: Path) -> None:
-    with scratch.kept() as folder:
-        with scratch.kept() as again:
+    with scratch.temporary_run_folder() as folder:
+        with scratch.temporary_run_folder() as again:
             assert again == folder
         assert folder.exists()
         if (pid := os.fork()) == 0:
-            scratch.discard()
+            scratch.remove_run_folder()
             os._exit(0)
         os.waitpid(pid, 0)
         assert folder.exists()
@@ -247,9 +253,9 @@ def test_a_command_s_folder_goes_with_it_and_a_fork_leaves_it(named: Path) -> No
 
 def test_a_worker_uses_the_folder_of_its_driver(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(named)
-    monkeypatch.setenv(scratch.WITHIN, str(run.path))
+    monkeypatch.setenv(scratch.DRIVER_VARIABLE, str(run.path))
     with scratch.scratch_folder("train") as path:
         assert Path(path).parent == run.path
     run.remove()
-    with scratch.scratch_folder("train") as path:  # the driver is gone: one of its own
+    with scratch.scratch_folder("train") as path:  # the driver's folder is gone: the process uses its own
         assert Path(path).parents[1] == named

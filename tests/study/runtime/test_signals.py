@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does, with nothing left behind, whatever was under way."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does, at any time, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from study.pareto import RESUME_HINT
 from study.runtime import signals
-from study.runtime.signals import NUMBERS, interruptible, own_handlers
+from study.runtime.signals import NUMBERS, interruptible, keep_handlers
 
 ROOT = Path(__file__).parents[3]
 TINY = [
@@ -29,7 +29,7 @@ LIMIT_S = 200
 
 
 def send(number: int) -> None:
-    """A signal to this process; Python runs its handler before the next line."""
+    """Send a signal to this process; Python runs its handler before the next line."""
     os.kill(os.getpid(), number)
     time.sleep(0.01)
 
@@ -38,12 +38,12 @@ def send(number: int) -> None:
 def test_every_signal_interrupts_once_and_the_old_handlers_come_back(number: int) -> None:
     before = [signal.getsignal(n) for n in NUMBERS]
     with interruptible() as interrupts:
-        assert interrupts.heard is None
+        assert interrupts.received is None
         with pytest.raises(KeyboardInterrupt):
             send(number)
-        for again in NUMBERS:  # impatience, while it cleans up
+        for again in NUMBERS:  # repeated signals during the clean-up are ignored
             send(again)
-        assert interrupts.heard == number
+        assert interrupts.received == number
     assert [signal.getsignal(n) for n in NUMBERS] == before
     assert interrupts.exit_code == 128 + number
     said = {
@@ -51,7 +51,7 @@ def test_every_signal_interrupts_once_and_the_old_handlers_come_back(number: int
         signal.SIGTERM: "ended by SIGTERM",
         signal.SIGHUP: "ended by SIGHUP",
     }
-    assert interrupts.what == said[signal.Signals(number)]
+    assert interrupts.reason == said[signal.Signals(number)]
 
 
 def test_much_later_a_second_signal_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,20 +59,20 @@ def test_much_later_a_second_signal_ends_the_process(monkeypatch: pytest.MonkeyP
     if (pid := os.fork()) == 0:
         with interruptible() as interrupts:
             try:
-                interrupts.hear(signal.SIGTERM)
+                interrupts.handle(signal.SIGTERM)
             except KeyboardInterrupt:
-                interrupts.hear(signal.SIGHUP)
+                interrupts.handle(signal.SIGHUP)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
 
 
 def test_what_is_ignored_stays_ignored() -> None:
-    """nohup ignores SIGHUP; a shell ignores SIGINT for its jobs in the background."""
+    """``nohup`` lets a process ignore SIGHUP, a shell lets background jobs ignore SIGINT."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruptible() as interrupts:
             send(signal.SIGHUP)
-            assert interrupts.heard is None
+            assert interrupts.received is None
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -82,9 +82,9 @@ def test_a_lost_lease_interrupts_where_ctrl_c_is_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with interruptible() as interrupts, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-            threading.Thread(target=signals.interrupt).start()
+            threading.Thread(target=signals.interrupt_main_thread).start()
             time.sleep(10)
-        assert interrupts.heard == signal.SIGTERM
+        assert interrupts.received == signal.SIGTERM
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -93,8 +93,8 @@ def test_in_another_thread_nothing_changes() -> None:
     found: list[object] = []
 
     def enter() -> None:
-        with interruptible() as interrupts, own_handlers():
-            found.append(interrupts.heard)
+        with interruptible() as interrupts, keep_handlers():
+            found.append(interrupts.received)
 
     before = [signal.getsignal(n) for n in NUMBERS]
     thread = threading.Thread(target=enter)
@@ -106,28 +106,28 @@ def test_in_another_thread_nothing_changes() -> None:
 
 def test_handlers_that_ray_puts_in_place_do_not_stay() -> None:
     with interruptible() as interrupts:
-        with own_handlers():
+        with keep_handlers():
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGTERM)
-        assert interrupts.heard == signal.SIGTERM
+        assert interrupts.received == signal.SIGTERM
 
 
 def test_a_signal_that_meets_ray_s_own_handler_is_heard() -> None:
     with interruptible() as interrupts:
-        with pytest.raises(KeyboardInterrupt), own_handlers():  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt), keep_handlers():  # noqa: PT012
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
             send(signal.SIGTERM)
-        assert interrupts.heard == signal.SIGTERM
-        with pytest.raises(SystemExit), own_handlers():
-            sys.exit(3)  # no signal's
+        assert interrupts.received == signal.SIGTERM
+        with pytest.raises(SystemExit), keep_handlers():
+            sys.exit(3)  # not caused by a signal
 
 
 def test_an_error_after_a_signal_is_the_signal_s_doing() -> None:
     with interruptible() as interrupts:
-        with pytest.raises(OSError, match="disk"), interrupts.prevail():
+        with pytest.raises(OSError, match="disk"), interrupts.override_errors():
             raise OSError("disk")
-        with pytest.raises(KeyboardInterrupt), interrupts.prevail():  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt), interrupts.override_errors():  # noqa: PT012
             try:
                 send(signal.SIGTERM)
             finally:
@@ -135,18 +135,18 @@ def test_an_error_after_a_signal_is_the_signal_s_doing() -> None:
 
 
 def test_a_swallowed_interrupt_is_found_again() -> None:
-    signals.check()
+    signals.raise_if_interrupted()
     with interruptible():
-        signals.check()
+        signals.raise_if_interrupted()
         with contextlib.suppress(KeyboardInterrupt):
             send(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            signals.check()
-    signals.check()
+            signals.raise_if_interrupted()
+    signals.raise_if_interrupted()
 
 
 def test_an_interrupt_that_nobody_can_catch_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
-    """Ray forks while it starts: what Python runs at a fork loses exceptions."""
+    """Ray forks while it starts, and Python drops exceptions that are raised in fork callbacks."""
 
     class Dying:
         def __del__(self) -> None:
@@ -155,10 +155,10 @@ def test_an_interrupt_that_nobody_can_catch_comes_again(capfd: pytest.CaptureFix
     with interruptible() as interrupts:
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012
             Dying()
-            assert interrupts.heard == signal.SIGTERM
+            assert interrupts.received == signal.SIGTERM
             time.sleep(5)
-        send(signal.SIGTERM)  # impatience again
-        assert interrupts.heard == signal.SIGTERM
+        send(signal.SIGTERM)  # a repeated signal is ignored
+        assert interrupts.received == signal.SIGTERM
     assert capfd.readouterr().err == ""
 
 
@@ -171,7 +171,7 @@ def send():
     time.sleep(0.05)
 
 class Last:
-    def __del__(self):  # when Python has put the system's handlers back
+    def __del__(self):  # runs after Python has restored the default handlers
         send()
 
 sys.modules["last"] = Last()
@@ -191,12 +191,12 @@ sys.exit(code)
 
 def test_signals_after_the_end_change_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (143, "")  # killed by the last one, it would be -15
+    assert (done.returncode, done.stderr) == (143, "")  # it would be -15 if the last signal had killed it
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A short path: Ray's sockets lie below it."""
+    """A short path, because Ray's sockets are created below it."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -240,7 +240,7 @@ def test_sigterm_ends_a_study_in_this_process(place: Path) -> None:
 
 
 def test_a_terminal_that_goes_away_ends_a_study_too(place: Path) -> None:
-    """Then nothing can be printed any more; it cleans up all the same."""
+    """Without a terminal nothing can be printed; the command still cleans up."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
     process = study(place, "--executor", "local", output=slave)
@@ -264,7 +264,7 @@ def test_sigterm_ends_a_study_on_ray(place: Path) -> None:
     when(lambda: list((place / "out" / "s" / "trials").glob("t*.json")), process)
     (rays,) = place.glob("mipoison-*/m*/r")
     assert oct(rays.parent.stat().st_mode & 0o777) == oct(0o700)
-    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does it: Ray's processes get it, too
+    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does: Ray's processes receive the signal, too
     output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, output
     assert f"ended by SIGTERM; {RESUME_HINT} --name s" in output.replace("\n", " ")

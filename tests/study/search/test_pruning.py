@@ -1,4 +1,4 @@
-"""Cutting short: sound against the whole tables, the same on every rank, told apart from failures."""
+"""Pruning: does not change the frontier, is the same on every rank, and is distinct from failures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from mipoison.attacks import ATTACKS
 from study import pareto
-from study.analysis.frontier import pareto_front, settings_table
+from study.analysis.frontier import configuration_table, pareto_front
 from study.search.pruning import dominated, stages, worst_point
-from study.session.driver import cut_share, failed_share
+from study.session.driver import failed_share, pruned_counts
 from study.trial.run import outcome_of
 from study.trial.worker import run_trial
 from tests.study.analysis.helpers import record
@@ -29,7 +29,7 @@ FLOOR = "label-only"
 
 
 def suite(trial: str, defense: str, distortion: float, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """A setting's whole table: random errors and accuracies, coarse enough for ties."""
+    """All records of a setting: random errors and accuracies, coarse enough for ties."""
     return [
         record(trial, defense, attack, seed, distortion=distortion,
                error=float(rng.integers(1, 6)) / 100, accuracy=float(rng.integers(3, 6)) / 5)
@@ -39,7 +39,7 @@ def suite(trial: str, defense: str, distortion: float, rng: np.random.Generator)
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_front_is_that_of_the_whole_tables(seed: int) -> None:
-    """Cutting never removes a setting from the front, and never leaves a dominated one on it."""
+    """Pruning never removes a setting from the front, and never leaves a dominated one on it."""
     rng = np.random.default_rng(seed)
     floor = suite(FLOOR, FLOOR, 0.03, rng)
     whole, cut = list(floor), list(floor)
@@ -52,7 +52,7 @@ def test_the_front_is_that_of_the_whole_tables(seed: int) -> None:
             gone = {"status": "cut", "attack_accuracy": None, "reconstruction_error": None}
             rows = [r if r["attack"] in CHEAP else r | gone for r in rows]
         cut += rows
-    tables = [settings_table(pd.DataFrame(rows), max_accuracy_drop=0.02) for rows in (whole, cut)]
+    tables = [configuration_table(pd.DataFrame(rows), max_accuracy_drop=0.02) for rows in (whole, cut)]
     fronts = [pareto_front(t)["trial"].tolist() for t in tables]
     assert fronts[0] == fronts[1]
     assert int(tables[1]["cut"].sum()) == n_cut
@@ -69,11 +69,11 @@ def test_some_random_table_is_cut() -> None:
 
 def test_domination_by_hand() -> None:
     rows = [record("t", "noise", "ridge", s, distortion=0.2, error=0.02, accuracy=0.9) for s in (0, 1)]
-    assert dominated(rows, (0.1, 0.9, 0.02))  # less distortion, else equal
+    assert dominated(rows, (0.1, 0.9, 0.02))  # less distortion, otherwise equal
     assert dominated(rows, (0.2, 0.9, 0.03))
     assert not dominated(rows, worst_point(rows))  # equal in everything
-    assert not dominated(rows, (0.3, 0.5, 0.03))  # dearer
-    assert not dominated(rows, (0.1, 0.9, 0.01))  # protects less
+    assert not dominated(rows, (0.3, 0.5, 0.03))  # more distortion
+    assert not dominated(rows, (0.1, 0.9, 0.01))  # a lower error
     assert not dominated(rows, None)
     assert not dominated([rows[0], rows[1] | {"status": "failed"}], (0.1, 0.9, 0.02))
     assert not dominated([*rows, record("t", "noise", "knn", 0)], (0.0, 0.0, 1.0))  # a seed is missing
@@ -99,7 +99,7 @@ def test_a_dominated_trial_runs_the_cheap_attackers_alone(root: Path) -> None:
     whole = run_trial(spec)
     short = run_trial(dataclasses.replace(spec, floor=DOMINATING))
     assert [r["status"] for r in whole.records] == ["ok"] * 4
-    assert [r["status"] for r in short.records] == ["ok", "cut"] * 2  # though the store has them all
+    assert [r["status"] for r in short.records] == ["ok", "cut"] * 2  # although the store has all episodes
     assert measured(short.records)[::2] == measured(whole.records)[::2]
     gone = short.records[1]
     assert "reconstruction_error" not in gone
@@ -107,7 +107,7 @@ def test_a_dominated_trial_runs_the_cheap_attackers_alone(root: Path) -> None:
     assert set(short.pictures) == {"truth", "ridge"}
     frame = pd.DataFrame([r | {"trial": "t", "attempt": 0} for r in short.records])
     assert failed_share(frame) == 0
-    assert cut_share(frame) == (1, 2)
+    assert pruned_counts(frame) == (1, 2)
     outcome = outcome_of(short.records, 0.02)
     assert (outcome["failed"], outcome["cut"]) == (0, 2)
     assert outcome["worst_reconstruction_error"] == pytest.approx(
@@ -125,7 +125,7 @@ def test_every_rank_takes_the_same_decision(root: Path) -> None:
 
 
 def test_a_study_cuts_what_costs_more_than_label_only(tmp_path: Path, capsys: Any) -> None:
-    """Long noise on digits: farther from the clean vector than a one-hot vector is, and no better."""
+    """Noise of a large budget on digits has more distortion than label-only and protects no better."""
     arguments = "--executor local --trials 3 --seeds 1 --victim-steps 60 --decoder-steps 20 --name s"
     arguments += " --attackers ridge passive --defenses noise tail-noise"
     assert pareto.main([*arguments.split(), "--storage", str(tmp_path)]) == 0

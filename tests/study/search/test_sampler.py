@@ -1,4 +1,4 @@
-"""The space and the search: valid settings only, objectives told as they are, the past taught back."""
+"""The search space and the search: only valid settings, exact objectives, earlier trials restored."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_suggestion_is_valid_and_every_family_is_drawn(sampler: str) -> No
     for i in range(600):
         proposal = search.ask()
         cls = DEFENSES[proposal.defense]
-        assert type(proposal.config) is cls  # its own checks passed when it was made
+        assert type(proposal.config) is cls  # constructing it has checked the values
         for name, knob in cls.KNOBS.items():
             value = getattr(proposal.config, name)
             if knob.choices is not None:
@@ -108,7 +108,7 @@ def test_parameters_are_the_inverse_of_suggest(family: str) -> None:
 
 def test_starting_points_come_first_every_family_once_before_any_twice() -> None:
     search = make_search("random")
-    search.start_with(starting_points(search.families))
+    search.enqueue(starting_points(search.families))
     first = [search.ask() for _ in search.families]
     assert [p.defense for p in first] == search.families
     assert {p.defense: p.config for p in first}["lpa"] == DEFENSES["lpa"]()
@@ -144,7 +144,7 @@ def test_nothing_stays_running() -> None:
     assert told == [False, False, False, True]
     assert states(search) == [TrialState.COMPLETE, *[TrialState.FAIL] * 3]
     assert search.study.trials[0].values == [GOOD[name] for name in DIRECTIONS]
-    with pytest.raises(KeyError):  # told twice
+    with pytest.raises(KeyError):  # a second tell
         search.tell(asked[0].number, GOOD)
 
 
@@ -207,7 +207,7 @@ def test_the_sampler_prefers_knobs_that_it_was_taught_are_better(sampler: str) -
 
 
 def test_samplers_are_not_the_same_one() -> None:
-    """Once there is something to learn from, no sampler draws what another draws with the same seed."""
+    """After some trials, samplers with the same seed suggest different settings."""
     drawn = {name: draw(make_search(name), 100)[60:] for name in SAMPLERS}
     same = {(a, b) for a in drawn for b in drawn if a < b and drawn[a] == drawn[b]}
     assert same == set()
@@ -216,7 +216,7 @@ def test_samplers_are_not_the_same_one() -> None:
 def test_a_setting_outside_the_space_is_left_out() -> None:
     search = make_search(families=["noise", "rounding"])
     assert not search.add_finished("lpa", DEFENSES["lpa"]().flat(), GOOD)  # no longer searched
-    assert not search.add_finished("noise", {"budget": 1.4}, GOOD)  # beyond today's range
+    assert not search.add_finished("noise", {"budget": 1.4}, GOOD)  # outside the present range
     assert search.add_finished("noise", {"budget": 0.1, "randomness": "keyed"}, GOOD)
     assert len(search.study.trials) == 1
 

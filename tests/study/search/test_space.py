@@ -8,7 +8,7 @@ import pytest
 from mipoison.defenses import ANCHORS, DEFENSES
 from study.search.space import (
     FAMILY,
-    can_ask,
+    can_enqueue,
     distributions,
     flat_distributions,
     flat_parameters,
@@ -33,7 +33,7 @@ def test_a_drawn_setting_is_the_point_that_it_was_drawn_from(family: str) -> Non
         assert name == family
         assert trial.params == parameters(family, config.flat())
         assert trial.distributions == own
-        assert can_ask([family], family, config.flat())
+        assert can_enqueue([family], family, config.flat())
 
 
 def test_a_flat_point_holds_every_familys_knobs() -> None:
@@ -45,11 +45,11 @@ def test_a_flat_point_holds_every_familys_knobs() -> None:
 
 
 def test_what_may_be_queued() -> None:
-    assert not can_ask(["lpa"], "noise", {"budget": 0.1})
-    assert not can_ask(["noise"], "noise", {"budget": 0.0})  # only its logarithm counts
-    assert can_ask(["noise"], "noise", {"budget": 99.0})
+    assert not can_enqueue(["lpa"], "noise", {"budget": 0.1})
+    assert not can_enqueue(["noise"], "noise", {"budget": 0.0})  # only its logarithm counts
+    assert can_enqueue(["noise"], "noise", {"budget": 99.0})
     choice = next(name for name, knob in DEFENSES["lpa"].KNOBS.items() if knob.choices)
-    assert not can_ask(["lpa"], "lpa", {choice: "gone"})
+    assert not can_enqueue(["lpa"], "lpa", {choice: "gone"})
 
 
 def test_starts_take_turns() -> None:

@@ -1,4 +1,4 @@
-"""Damaged PNG and JPEG files, and those that hold more than their image: refused before they are decoded."""
+"""Damaged or oversized PNG and JPEG files are refused before they are decoded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_odd_jpeg_files() -> None:
 
 
 def progressive(scans: int) -> bytes:
-    """A right JPEG of so many scans: its last one, which adds nothing new, again and again."""
+    """A valid JPEG with this many scans: its last one is repeated."""
     sink = io.BytesIO()
     Image.new("L", (16, 16), 90).save(sink, "JPEG", progressive=True)
     body = sink.getvalue()
@@ -47,7 +47,7 @@ def progressive(scans: int) -> bytes:
 
 
 def test_scans_are_counted() -> None:
-    """Each of these is an image to the decoder: the count alone refuses one of them."""
+    """The decoder accepts both files: only the count of scans refuses one of them."""
     assert read_images("image/jpeg", progressive(containers.MAX_SCANS), GREY).shape == (1, *GREY)
     assert refused("image/jpeg", progressive(containers.MAX_SCANS + 1), "more than 64 scans") == 422
     many = progressive(3000)
@@ -58,14 +58,14 @@ def test_scans_are_counted() -> None:
 @pytest.mark.parametrize("pixels", [1, 2**18, 2**20, 2**40])
 def test_large_images_may_have_fewer_scans(pixels: int) -> None:
     most = {1: 64, 2**18: 64, 2**20: 16, 2**40: 16}[pixels]
-    assert containers.bare(progressive(most), pixels)[0] == "JPEG"
+    assert containers.stripped(progressive(most), pixels)[0] == "JPEG"
     with pytest.raises(containers.ContainerError, match=f"more than {most} scans"):
-        containers.bare(progressive(most + 1), pixels)
+        containers.stripped(progressive(most + 1), pixels)
 
 
 @pytest.mark.parametrize("between", [b"\xff\xd0", b"\xff\xd0\xff\xd7", b"\xff\x01", b"\xff" * 5 + b"\xd3"])
 def test_scans_are_counted_where_a_marker_hides_them(between: bytes) -> None:
-    """To a reader that takes the next two bytes for a length, all but one of the scans lie in a segment."""
+    """A parser that takes the next two bytes for a length sees all scans but one inside a segment."""
     many = progressive(3000)
     start = many[:2] + between
     body = start + many[2:]
@@ -79,7 +79,7 @@ def test_scans_are_counted_where_a_marker_hides_them(between: bytes) -> None:
 
 @pytest.mark.parametrize("marker", [0x00, 0x01, 0x02, 0xBF, *range(0xD0, 0xDA)])
 def test_markers_without_a_length(marker: int) -> None:
-    """None belongs before the first scan, also where two bytes follow that look like a length."""
+    """They are refused before the first scan, even if two bytes follow that look like a length."""
     right = encoded("JPEG")
     for filled in (b"\xff", b"\xff" * 3):
         for after in (b"", b"\0\2", b"\0\4ab"):
@@ -87,7 +87,7 @@ def test_markers_without_a_length(marker: int) -> None:
 
 
 def test_a_png_is_taken_at_its_checksums() -> None:
-    """Right pixels by a wrong checksum, and wrong pixels by a right one: both are damaged."""
+    """Valid pixels with a wrong checksum, and invalid pixels with a right one, are both refused."""
     right = encoded("PNG")
     assert np.allclose(read_images("image/png", right, GREY)[0, 0], PIXELS / np.float32(255))
     for kind in (b"IHDR", b"IDAT"):

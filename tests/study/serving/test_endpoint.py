@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 from ray.serve.schema import ReplicaState
 
 from study.serving import endpoint
-from study.serving.endpoint import Endpoint, answering, fault, keep_to_loopback
+from study.serving.endpoint import Endpoint, answer_through, fault_of, keep_to_loopback
 from study.serving.request_parsing import RequestError
 
 Plain = Endpoint.func_or_class  # without Ray around it
@@ -41,19 +41,19 @@ def test_a_copy_that_is_gone_is_a_503() -> None:
 
     handle: Any = SimpleNamespace(release=SimpleNamespace(remote=lost))
     with pytest.raises(RequestError, match="no copy of the classifier") as caught:
-        asyncio.run(answering(handle)([]))
+        asyncio.run(answer_through(handle)([]))
     assert caught.value.status == 503
 
 
 def test_what_is_wrong_with_an_application(monkeypatch: pytest.MonkeyPatch) -> None:
     states: dict[str, Any] = {}
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=states))
-    assert fault("m") == "the classifier is not loaded"
+    assert fault_of("m") == "the classifier is not loaded"
     replicas = {ReplicaState.STARTING: 1}
     states["m"] = SimpleNamespace(deployments={"d": SimpleNamespace(replica_states=replicas)})
-    assert fault("m") == "no copy of the classifier runs"
+    assert fault_of("m") == "no copy of the classifier runs"
     replicas[ReplicaState.RUNNING] = 1
-    assert fault("m") == ""
+    assert fault_of("m") == ""
 
 
 def test_rays_server_is_kept_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn it is on a connection: clients that stop halfway, do not read, or offer another protocol."""
+"""Connections of clients that stop halfway, do not read, or offer another protocol."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from worst_bodies import SHAPE, head, npy, request
 
 pytest.importorskip("uvicorn", reason="ray[serve] is not installed")
 
-from front_door import NPY, ONE, ask, healthy, mean, running, send, status
+from running_server import NPY, ONE, ask, healthy, mean, running, send, status
 
-from study.serving import front, guard
+from study.serving import guard, http_server
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
 OFFER = b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
@@ -35,25 +35,25 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> guard.Connections:
     """The connections of the next server: a few at once."""
     connections = guard.Connections()
     connections.most = MOST
-    monkeypatch.setattr(front, "Connections", lambda: connections)
+    monkeypatch.setattr(http_server, "Connections", lambda: connections)
     return connections
 
 
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes only a few KB of an answer whose client does not read."""
-    listening = front._listening
+    """Make send buffers small: only a few KB of an answer fit if its client does not read."""
+    listening = http_server._listening
 
     def small(host: str, port: int) -> socket.socket:
         listener = listening(host, port)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return listener
 
-    monkeypatch.setattr(front, "_listening", small)
+    monkeypatch.setattr(http_server, "_listening", small)
 
 
 def connected(port: int, data: bytes, *, taking: int | None = None) -> socket.socket:
-    """A client that has sent this, and whose system takes about so many bytes before it reads."""
+    """A client that has sent these bytes and has a receive buffer of about this size."""
     client = socket.socket()
     if taking is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, taking)
@@ -89,11 +89,11 @@ MANY = request(NPY, npy(np.zeros((256, *SHAPE), np.uint8)))
     ],
 )  # fmt: skip
 def test_who_waits_for_its_client_gives_way(data: bytes, bounded: guard.Connections) -> None:
-    """Whatever was sent before: right requests, errors, and then something that does not go on."""
+    """After valid requests and errors the client sends an incomplete request."""
     with running() as port:
         idle = [connected(port, data) for _ in range(MOST)]
         try:
-            time.sleep(0.4)  # what is complete is answered, errors of a crowd after their pause
+            time.sleep(0.4)  # complete requests are answered, errors after their pause
             idle += [connected(port, b"") for _ in range(MOST)]
             assert healthy(port) < 2
             assert ask(port, ONE)[0] == 200
@@ -119,7 +119,7 @@ def test_who_does_not_read_gives_way(data: bytes, bounded: guard.Connections) ->
 
 @pytest.mark.usefixtures("small_buffers")
 def test_an_answer_is_taken_at_some_pace(bounded: guard.Connections, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who reads nothing of it is cut off though the server has closed; who reads slowly gets all of it."""
+    """A client that reads nothing is cut off although the server has closed; a slow one gets everything."""
     monkeypatch.setattr(guard, "TAKE_S", 0.6)
     last = MANY.replace(b"Host: a", b"Connection: close")
     with running(wide) as port:
@@ -159,7 +159,7 @@ def test_who_sends_no_more_is_answered_what_it_asked(port: int, data: bytes, exp
 
 
 def test_who_sends_no_more_is_answered_even_late() -> None:
-    """Interim answers tell it from those who went away, who are not (``test_front``)."""
+    """Interim responses distinguish it from clients that disconnected (see ``test_http_server``)."""
 
     async def slow(requests: list[np.ndarray]) -> list[np.ndarray]:
         await asyncio.sleep(0.6)

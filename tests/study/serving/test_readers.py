@@ -12,7 +12,7 @@ from worst_bodies import images_json
 from study.serving import readers
 from study.serving.readers import Readers
 from study.serving.request_parsing import RequestError
-from tests.study.serving.test_lanes import SHAPE
+from tests.study.serving.test_batch_queue import SHAPE
 
 
 def test_a_reader_that_dies_is_replaced() -> None:

@@ -1,4 +1,4 @@
-"""Odd bodies, form by form: the right image, or one line and a 4xx, and neither costs much."""
+"""Unusual bodies of every content type give the right image, or a 4xx with one line, and cost little."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NPY, JSON = "application/x-npy", "application/json"
 
 
 def header(shape: str, descr: str = "'<f4'", fortran: str = "False", *, version: int = 1) -> bytes:
-    """An .npy header, right or wrong, with the data of one float32 image after it."""
+    """An .npy file with this header, valid or not, and the data of one float32 image."""
     text = f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
     size = struct.pack("<H" if version == 1 else "<I", len(text))
     return b"\x93NUMPY" + bytes([version, 0]) + size + text + X[0].tobytes()
@@ -130,7 +130,7 @@ def test_other_json(text: str, status: int) -> None:
     "number", ["1e400", "1" + "0" * 400, "-1e400", "NaN", "Infinity", "true", '"0"', "{}"]
 )
 def test_json_numbers(number: str) -> None:
-    """In the place of one pixel of an image that is right otherwise."""
+    """The value replaces one pixel of a valid image."""
     first = json.dumps(X[0].tolist()).partition(",")
     assert refused(JSON, f'{{"images": [[[{number},{first[2]}}}'.encode()) == 422
 
@@ -166,7 +166,7 @@ COLOURS = Image.fromarray(PIXELS)
 
 
 def test_pictures_of_every_mode() -> None:
-    """What Pillow, asked directly, makes of them."""
+    """The images are those that Pillow decodes directly."""
     grey = COLOURS.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     for image in (grey, COLOURS, COLOURS.convert("RGBA"), COLOURS.convert("LA"), COLOURS.quantize(16)):
@@ -209,7 +209,7 @@ def test_odd_png_files() -> None:
 
 
 def test_what_a_picture_carries_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bombs in text and profiles: the decoder is given a file without them, and the image is the same."""
+    """Compressed bombs in text and profiles are stripped before decoding; the image stays the same."""
     given: list[bytes] = []
     opens = intake.open_image
 
@@ -229,7 +229,7 @@ def test_what_a_picture_carries_is_not_unpacked(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_byte_bounds_follow_from_the_shape() -> None:
-    """The largest right body of each form is taken, and one byte more than the bound is not."""
+    """The largest valid body of each content type is accepted; one byte over the bound is not."""
     most = RNG.random((MAX_IMAGES, *GREY))
     for kind, body in ((NPY, npy(most)), (JSON, images_json(MAX_IMAGES))):
         assert len(read_images(kind, body, GREY)) == MAX_IMAGES
@@ -241,7 +241,7 @@ def test_byte_bounds_follow_from_the_shape() -> None:
 
 
 def bodies() -> list[tuple[str, bytes]]:
-    """Right bodies, and the worst ones, with their content types."""
+    """Valid bodies and the worst ones, with their content types."""
     out = [
         ("image/png", encoded("PNG")), ("image/png", saved(COLOURS.quantize(16), "PNG", transparency=0)),
         ("image/jpeg", encoded("JPEG")), ("image/jpeg", saved(COLOURS, "JPEG", progressive=True)),
@@ -256,7 +256,7 @@ def bodies() -> list[tuple[str, bytes]]:
 
 
 def test_mutants() -> None:
-    """700 of them: an image of the shape or a RequestError, never more than half a second."""
+    """700 mutated bodies give an image of the shape or a RequestError, each within half a second."""
     rng, statuses = random.Random(5), set[int]()
     for kind, body in bodies():
         for _ in range(30):

@@ -1,4 +1,4 @@
-"""What clients may send: images in four forms, and an HTTP status for everything else."""
+"""Images in four content types are parsed; everything else gets an HTTP status."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_arrays_and_json() -> None:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few hundred bytes that says it has so many pixels."""
+    """A PNG of a few hundred bytes whose header declares this many pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -101,7 +101,7 @@ def npy_header(text: str, data: bytes = b"") -> bytes:
         ("application/json", b"{", 400),
         ("application/json", b"\xff\xfe", 400),
         ("application/json", b"[" * 2_000, 400),
-        ("application/json", b"[" * 200_000, 413),  # more than so many images can be
+        ("application/json", b"[" * 200_000, 413),  # more brackets than the images can have
         ("application/json", b"[1]", 422),
         ("application/json", b'{"images": []}', 422),
         ("application/json", b'{"images": [[[0.5]]], "more": 1}', 422),

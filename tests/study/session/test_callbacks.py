@@ -1,4 +1,4 @@
-"""Who is told of a session: the live line, the monitor's counters, the copies for other tools."""
+"""Callbacks of the loop: the progress line, the monitor's counters, the trackers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from study.runtime.progress import Progress
-from study.session.callbacks import Callback, LiveLine, Metrics, Standing, Tracking
+from study.session.callbacks import Callback, LiveLine, Metrics, StudyProgress, Tracking
 from study.session.monitoring import Monitor, Record
 from study.trial.spec import FinishedTrial, TrialSpec
 
@@ -32,25 +32,27 @@ SPEC = TrialSpec(
 )
 
 
-def standing(done: int, running: int, quality: tuple[float | None, float | None] | None = None) -> Standing:
-    return Standing(planned=4, done=done, failed=done, running=running, quality=quality)
+def progress(
+    done: int, running: int, quality: tuple[float | None, float | None] | None = None
+) -> StudyProgress:
+    return StudyProgress(planned=4, done=done, failed=done, running=running, quality=quality)
 
 
 def tell(callback: Callback) -> None:
-    """A session with one trial, the second of a resumed study."""
+    """Call a callback as a loop does that runs the second trial of a resumed study."""
     callback.on_start()
     callback.on_resume([ANCHOR, TRIAL])
     callback.on_anchors_started(["label-only"], 2)
     callback.on_anchors_progress(1, 3)
     callback.on_anchor_finished(ANCHOR)
-    callback.on_trials_started(standing(1, 0, (0.5, None)), 2)
-    callback.on_trial_started(SPEC, standing(1, 1))
-    callback.on_trial_finished(TRIAL, standing(2, 0, (0.4, 0.1)))
+    callback.on_trials_started(progress(1, 0, (0.5, None)), 2)
+    callback.on_trial_started(SPEC, progress(1, 1))
+    callback.on_trial_finished(TRIAL, progress(2, 0, (0.4, 0.1)))
     callback.on_end()
 
 
 class Counting(Monitor):
-    """Keeps what it is told."""
+    """Records the calls."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, int]] = []
@@ -90,7 +92,12 @@ def test_the_live_line_is_printed_once_a_trial_where_there_is_no_terminal() -> N
 def test_the_monitor_counts_what_was_recorded_once() -> None:
     monitor = Counting()
     tell(Metrics(monitor))
-    assert monitor.rows == [(1, 0, 0), (2, 0, 0), (1, 3, 1), (2, 2, 0)]  # of earlier runs: no artifacts
+    assert monitor.rows == [
+        (1, 0, 0),
+        (2, 0, 0),
+        (1, 3, 1),
+        (2, 2, 0),
+    ]  # artifacts of earlier runs are not counted
     assert monitor.states == [(4, 1, 1, 0), (4, 1, 1, 1), (4, 2, 2, 0)]
     assert monitor.qualities == [(0.5, None), (0.4, 0.1)]
 

@@ -1,4 +1,4 @@
-"""A study from settings to report on the local executor: files, interruptions, resumption, names."""
+"""Studies on the local executor from settings to report: files, interruptions, resuming, names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from study.settings.study_settings import StudySettings
 from study.trial import worker
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.preparation import prepare_scene
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import TrialSpec
 
 TINY: dict[str, Any] = dict(
@@ -60,7 +60,7 @@ def opened(root: Path, **changes: Any) -> Study:
 
 
 def episodes(root: Path, name: str = "s") -> pd.DataFrame:
-    """All episodes, read without our package."""
+    """All episodes, read with pandas alone."""
     frames = [
         pq.read_table(path).to_pandas() for path in sorted((root / name / "episodes").glob("*.parquet"))
     ]
@@ -68,7 +68,7 @@ def episodes(root: Path, name: str = "s") -> pd.DataFrame:
 
 
 def numbers(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Episode id -> record without what two runs cannot share."""
+    """Episode id -> record without the columns that differ between runs."""
     cost = [c for c in frame if c.startswith("seconds_") or c.endswith("_ms_per_sample")]
     kept = frame.drop(columns=[*cost, "peak_memory_mb", "study", "trial", "attempt"]).astype(object)
     return {r["episode_id"]: r for r in kept.where(kept.notna(), None).to_dict("records")}
@@ -80,7 +80,7 @@ def files(root: Path, name: str = "s") -> set[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage root with the models of both seeds and nothing else."""
+    """A storage root with the models of both seeds and no episodes."""
     root = tmp_path_factory.mktemp("prepared")
     for scene in StudySettings(**TINY).scenes():
         prepare_scene(scene.flat(), str(root), None)
@@ -94,7 +94,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of three trials, run without interruption; its output beside it."""
+    """A study of three trials that ran without interruption, and its output."""
     root = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("undisturbed") / "root"))
     assert pareto.main(command(root, trials=3)) == 0
     return root
@@ -102,12 +102,12 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these studies."""
+    """Skip the figures, which take longer than these studies."""
     monkeypatch.setattr(pareto, "write_report", lambda *args, **more: None)
 
 
 class LosingExecutor(LocalExecutor):
-    """Runs the anchors; loses every trial."""
+    """An executor that runs the anchors and loses every trial."""
 
     def __init__(self, lost: list[TrialSpec]) -> None:
         self.lost = lost
@@ -127,7 +127,7 @@ class LosingExecutor(LocalExecutor):
 def test_every_file_is_there(undisturbed: Path) -> None:
     found = files(undisturbed)
     trials = {p.removeprefix("trials/").removesuffix(".json") for p in found if p.startswith("trials/")}
-    assert {"t0001-noise", "t0002-rounding"} < trials  # each family at its default setting first
+    assert {"t0001-noise", "t0002-rounding"} < trials  # each family starts with its default setting
     assert len(trials) == 3
     everything = trials | {"none", "label-only"}
     assert found == {
@@ -154,7 +154,7 @@ def test_the_frontier_follows_from_the_records(undisturbed: Path) -> None:
     frame = episodes(undisturbed)
     expected = frontier_table(frame.sample(frac=1, random_state=0), 0.02)
     stored = pq.read_table(undisturbed / "s" / "frontier.parquet").to_pandas()
-    # Through Parquet, so that both have forgotten pandas' own types alike.
+    # Written to Parquet and read back, so that both have the same column types.
     sink = io.BytesIO(expected.to_parquet(index=False))
     pd.testing.assert_frame_equal(stored, pq.read_table(sink).to_pandas())
     assert len(stored) >= 1
@@ -174,7 +174,7 @@ def test_pictures_show_the_first_seed(undisturbed: Path) -> None:
     for name in ("frontier.png", "reconstructions.png"):
         with Image.open(undisturbed / "s" / name) as image:
             assert min(image.size) > 200
-            assert len(np.unique(np.asarray(image.convert("L")))) > 10  # something is drawn
+            assert len(np.unique(np.asarray(image.convert("L")))) > 10  # the figure is not empty
 
 
 def test_pictures_of_a_failed_attack_are_not_another_seeds(
@@ -220,10 +220,10 @@ def test_an_interrupted_study_is_finished_by_resume(
     def stopped(spec: TrialSpec) -> Any:
         if spec.trial.startswith("t0002") and not resumed and when == "between trials":
             raise KeyboardInterrupt
-        return execute(spec)
+        return run_and_record(spec)
 
     monkeypatch.setattr(worker, "attack_and_measure", counted)
-    monkeypatch.setattr(local, "execute", stopped)
+    monkeypatch.setattr(local, "run_and_record", stopped)
     resumed = False
     assert pareto.main(command(root, trials=3)) == 130
     error = capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_an_interrupted_study_is_finished_by_resume(
     assert "trials/t0002-rounding.json" in files(root)
 
     resumed = True
-    scenes_module._remembered.cache_clear()  # as in a new process
+    scenes_module._remembered.cache_clear()  # as a new process would start
     assert pareto.main(command(root, "--resume", trials=3)) == 0
     frame = episodes(root)
     assert set(Counter(ran).values()) == {1}
@@ -247,7 +247,7 @@ def test_an_interrupted_study_is_finished_by_resume(
     assert set(attempts.values()) == {0}
     again, expected = numbers(frame), numbers(episodes(undisturbed))
     shared = set(again) & set(expected)
-    assert len(shared) >= 16  # anchors and both defaults; the third is drawn anew
+    assert len(shared) >= 16  # anchors and both defaults; the third trial is sampled again
     for episode_id in shared:
         assert again[episode_id] == expected[episode_id]
     stored = pd.read_parquet(root / "s" / "frontier.parquet")
@@ -277,7 +277,7 @@ def test_families_not_yet_seen_are_still_tried_first_after_a_resume(
 ) -> None:
     root = Path(shutil.copytree(undisturbed, tmp_path / "root"))
     for path in [*(root / "s" / "trials").glob("t000[23]*"), *(root / "s" / "episodes").glob("t000[23]*")]:
-        path.unlink()  # as if asked for one trial
+        path.unlink()  # as if only one trial had been requested
     study = opened(root, name="s", resume=True, trials=2)
     lost: list[TrialSpec] = []
     run_study(study, LosingExecutor(lost))
@@ -304,7 +304,9 @@ def test_default_names_are_numbered_and_resume_takes_the_latest(tmp_path: Path) 
     names = []
     for _ in range(3):
         study = opened(tmp_path)
-        study.records.write_json("study.json", {"settings": study.settings.identity()})  # as if it had begun
+        study.records.write_json(
+            "study.json", {"settings": study.settings.identity()}
+        )  # as if the study had started
         names.append(study.records.study)
     assert names == ["digits-same", "digits-same-2", "digits-same-3"]
     assert opened(tmp_path, auxiliary="disjoint").records.study == "digits-disjoint"
@@ -333,7 +335,7 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     assert failed_share(frame) == 0.5
     assert study.running == {}
     assert not any(t.state.name == "RUNNING" for t in study.search.study.trials)
-    # No fault of theirs: a resumed study gives them one more attempt.
+    # The settings are not at fault: a resumed study runs them again.
     later = opened(root, name="s", trials=2, resume=True)
     assert set(later.finished) == {"none", "label-only"}
     assert [(name, attempt) for name, attempt, _ in later.unfinished] == [
@@ -348,7 +350,7 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
 
 
 def test_a_space_with_fewer_settings_than_trials_does_not_crash(root: Path) -> None:
-    """Rounding has six settings; more were asked for."""
+    """Rounding has only six settings; the study requests more."""
     study = opened(root, name="s", trials=8, defenses=("rounding",))
     run_study(study, LosingExecutor(lost := []))
     assert {s.knobs["decimals"] for s in lost} == {1, 2, 3, 4, 5, 6}
@@ -388,6 +390,6 @@ def test_half_failed_is_not(
 
 
 def test_the_path_of_the_data_is_not_part_of_a_scene() -> None:
-    """A resumed study may find its data elsewhere: what counts is their content."""
+    """A resumed study may read its data from another path; only the content must be the same."""
     assert "data_root" not in SceneConfig.field_kinds()
     assert "data_root" not in StudySettings(**TINY).identity()

@@ -1,4 +1,4 @@
-"""One driver a study: refused while another runs, also if both start at once; a dead one blocks nobody."""
+"""At most one driver runs a study, also if two start together; a dead driver does not block others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mipoison.config import ConfigError
 from mipoison.storage.files import Storage, StorageError
 from study.pareto import main
 from study.session import lease as lock
-from study.session.lease import Lease, born, runs
+from study.session.lease import Lease, is_running, start_time
 
 MESSAGE = rf"study 's' in .* is being run by process {os.getpid()} on .* since .*: wait for it, stop it"
 
@@ -41,7 +41,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 def elsewhere(lease: Lease) -> Lease:
-    """The lease as if its driver ran on another machine."""
+    """Make a lease look as if its driver ran on another machine."""
     lease._claim |= {"machine": "another", "host": "far-away", "pid": 1}
     return lease
 
@@ -51,7 +51,7 @@ def test_a_second_driver_is_refused_until_the_first_ends(storage: Storage) -> No
         for _ in range(2):
             with pytest.raises(ConfigError, match=MESSAGE), Lease(storage, "s"):
                 pass
-        with Lease(storage, "other"):  # another study is nobody's
+        with Lease(storage, "other"):  # another study has its own lease
             pass
         assert len(storage.names("s/drivers")) == 1
     with Lease(storage, "s"):
@@ -98,10 +98,10 @@ def test_a_process_that_is_gone_counts_for_nothing(storage: Storage) -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-    assert born(pid) is None
-    assert born(os.getpid()) == ours._claim["born"]
+    assert start_time(pid) is None
+    assert start_time(os.getpid()) == ours._claim["born"]
     dead = ours._claim | {"state": "holding", "pid": pid, "born": "1"}
-    reused = ours._claim | {"state": "holding", "born": "1"}  # our id, of a process before us
+    reused = ours._claim | {"state": "holding", "born": "1"}  # our process id, used by an earlier process
     for i, claim in enumerate((dead, reused, ["not", "a", "claim"])):
         storage.write(f"s/drivers/{i}.json", json.dumps(claim).encode())
     storage.write("s/drivers/torn.json", b"{")
@@ -111,7 +111,7 @@ def test_a_process_that_is_gone_counts_for_nothing(storage: Storage) -> None:
 
 
 def test_another_machine_s_driver_is_watched(storage: Storage) -> None:
-    """A renewed claim tells that it lives; one that is not renewed is taken over."""
+    """The lease of a driver that renews its claim is refused; otherwise the study is taken over."""
     said: list[str] = []
     first = elsewhere(Lease(storage, "s", renew_s=1.0, stale_s=4.0))
     second = Lease(storage, "s", renew_s=1.0, stale_s=4.0, say=said.append)
@@ -127,7 +127,7 @@ def test_another_machine_s_driver_is_watched(storage: Storage) -> None:
 
 
 def planted(lease: Lease, **changes: Any) -> bytes:
-    """A claim of another driver: on another machine, unless the changes say otherwise."""
+    """The claim of another driver, on another machine unless the changes say otherwise."""
     there = {"machine": "another", "host": "far-away", "pid": 1, "state": "holding"}
     return json.dumps(lease._claim | there | changes).encode()
 
@@ -140,7 +140,7 @@ HOUR = 3600.0
 def test_a_dead_machine_s_claim_goes_whatever_its_clock_said(
     tmp_path: Path, state: str, offset: float
 ) -> None:
-    """What is not renewed while it is watched is nobody's; a time in the future refused every start."""
+    """A claim that is not renewed is void, even with a modification time in the future."""
     storage = Storage(tmp_path)
     lease = Lease(storage, "s", renew_s=0.2, stale_s=0.6, say=lambda text: None)
     storage.write("s/drivers/dead.json", planted(lease, state=state))
@@ -173,7 +173,7 @@ def test_a_renewed_claim_lives_whatever_the_storage_s_clock_says(
 
 
 def test_a_full_disk_leaves_the_lease_to_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim cannot be written then; its time can still be renewed, which tells the same."""
+    """On a full disk a claim cannot be rewritten, but its modification time still changes, which suffices."""
     storage = Storage(tmp_path)
     with elsewhere(Lease(storage, "s", renew_s=0.1, stale_s=2.0)) as holder:
         write = Storage.write
@@ -247,12 +247,12 @@ def test_a_claim_that_cannot_be_removed_blocks_nobody(
 
 
 def test_processes_whose_beginning_is_hidden_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /proc hides other accounts' processes, or there is none: that one lives is all one can tell."""
-    now = born(os.getpid())
+    """Without /proc, or if it hides others' processes, only a process's existence can be determined."""
+    now = start_time(os.getpid())
     assert now is not None
-    assert runs(os.getpid(), now) is True
-    assert runs(os.getpid(), "1") is False
-    assert runs(os.getpid(), "alive") is None
+    assert is_running(os.getpid(), now) is True
+    assert is_running(os.getpid(), "1") is False
+    assert is_running(os.getpid(), "alive") is None
     monkeypatch.setattr(lock, "Path", lambda path: Path("/nowhere"))
     for error, expected in ((None, None), (PermissionError, None), (ProcessLookupError, False)):
 
@@ -261,15 +261,15 @@ def test_processes_whose_beginning_is_hidden_are_watched(monkeypatch: pytest.Mon
                 raise error
 
         monkeypatch.setattr(os, "kill", kill)
-        assert runs(os.getpid(), now) is expected
-    assert runs(10**30, now) is False
+        assert is_running(os.getpid(), now) is expected
+    assert is_running(10**30, now) is False
 
 
 def test_a_stopped_process_of_this_machine_keeps_its_study(tmp_path: Path) -> None:
-    """It does not renew, and may go on: its process is known to live."""
+    """A stopped process does not renew its claim, but keeps the lease, because it still exists."""
     storage, process = Storage(tmp_path), subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
     lease = Lease(storage, "s", stale_s=0.1)
-    own = {"machine": lease._claim["machine"], "pid": process.pid, "born": born(process.pid)}
+    own = {"machine": lease._claim["machine"], "pid": process.pid, "born": start_time(process.pid)}
     storage.write("s/drivers/other.json", planted(lease, **own))
     try:
         with pytest.raises(ConfigError, match=f"process {process.pid}"), lease:

@@ -1,4 +1,4 @@
-"""The one loop over trials: order, callbacks, and what each kind of failure does, for all of its users."""
+"""The loop over trials: order, callbacks, and the effect of each kind of failure, for all of its users."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rich.console import Console
 from mipoison.storage.files import Storage, StorageError
 from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
-from study.paper.experiments import Row
+from study.paper.experiments import PaperRow
 from study.paper.run import records_for, run_rows
 from study.records.store import ProgressCallback, Records, no_progress
-from study.session.callbacks import Callback, Standing
+from study.session.callbacks import Callback, StudyProgress
 from study.session.driver import run_study
 from study.session.loop import FixedTrials, TrialLoop
 from study.session.opening import open_study
@@ -29,7 +29,7 @@ from study.session.study import Study, template_of
 from study.settings.study_settings import StudySettings
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.preparation import prepare_scene
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
 
 TINY: dict[str, Any] = dict(
@@ -49,7 +49,7 @@ BUG = TrialFailure(kind=FailureKind.SETTING, message="ValueError: too small")
 
 
 class Ending(LocalExecutor):
-    """Runs anchors; ends trials as it is told, in the order of their numbers, the others as they end."""
+    """An executor that runs the anchors and lets given trials fail in given ways; the others run."""
 
     def __init__(self, *ends: TrialFailure | None, anchors: Exception | None = None) -> None:
         self.ends, self.specs, self._anchors = list(ends), list[TrialSpec](), anchors
@@ -68,11 +68,11 @@ class Ending(LocalExecutor):
                 return
             self.specs.append(spec)
             end = self.ends.pop(0) if self.ends else None
-            tell(spec, execute(spec) if end is None else end)
+            tell(spec, run_and_record(spec) if end is None else end)
 
 
 class Heard(Callback):
-    """Writes down what it is told."""
+    """Records the calls."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -89,14 +89,14 @@ class Heard(Callback):
     def on_anchor_finished(self, trial: FinishedTrial) -> None:
         self.events.append(trial.trial)
 
-    def on_trials_started(self, standing: Standing, max_concurrent: int) -> None:
-        self.events.append(("trials", standing.planned, standing.done, max_concurrent))
+    def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
+        self.events.append(("trials", progress.planned, progress.done, max_concurrent))
 
-    def on_trial_started(self, spec: TrialSpec, standing: Standing) -> None:
-        self.events.append(("began", spec.trial, standing.running))
+    def on_trial_started(self, spec: TrialSpec, progress: StudyProgress) -> None:
+        self.events.append(("began", spec.trial, progress.running))
 
-    def on_trial_finished(self, trial: FinishedTrial, standing: Standing) -> None:
-        self.events.append(("ended", trial.trial, standing.done, standing.failed, len(trial.rows)))
+    def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
+        self.events.append(("ended", trial.trial, progress.done, progress.failed, len(trial.rows)))
 
     def on_end(self) -> None:
         self.events.append("end")
@@ -104,7 +104,7 @@ class Heard(Callback):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage root with the models of the searched seed and of a held-out one, and both anchors."""
+    """A storage root with both anchors, and with the models of the searched seed and a held-out one."""
     root = tmp_path_factory.mktemp("prepared")
     settings = StudySettings(**TINY)
     for scene in (*settings.scenes(), *held_out_scenes(settings, 1)):
@@ -174,7 +174,7 @@ def test_given_trials_run_in_order_and_no_more(root: Path) -> None:
     search, executor = FixedTrials(records, [], specs), Ending(BUG, BUG, BUG)
     TrialLoop(executor).run(search, 5)
     assert [spec.trial for spec in executor.specs] == ["x3", "x1", "x2"]
-    assert (search.standing().done, search.standing().failed, search.standing().running) == (3, 3, 0)
+    assert (search.progress().done, search.progress().failed, search.progress().running) == (3, 3, 0)
 
 
 # ---------------------------------------------------------------- failures, alike for all users of the loop
@@ -196,9 +196,9 @@ def search_held_out(root: Path, executor: Ending) -> pd.DataFrame:
 
 
 def search_paper(root: Path, executor: Ending) -> pd.DataFrame:
-    """Two rows of a table, on the data set that the tests have."""
+    """Two rows of a table, on the tests' data set."""
     rows = [
-        Row("I", "digits", name, (), "passive", paper=(("reconstruction_error", 1.0),))
+        PaperRow("I", "digits", name, (), "passive", paper=(("reconstruction_error", 1.0),))
         for name in ("none", "noise", "rounding")
     ]
     given = TINY | {"storage": str(root), "auxiliary": "disjoint", "trials": 0, "name": None}
@@ -215,7 +215,7 @@ User = Callable[[Path, Ending], pd.DataFrame]
 def test_a_storage_failure_leaves_the_trial_unfinished_and_ends_the_loop(root: Path, user: User) -> None:
     with pytest.raises(StorageError, match=r"^storage 'x': cannot write: away$"):
         user(root, first := Ending(AWAY))
-    assert len(first.specs) == 1  # nothing more was asked for
+    assert len(first.specs) == 1  # the loop asked for no further trial
     spec = first.specs[0]
     records = Records(Storage(spec.root), spec.study)
     assert spec.trial not in records.finished()
@@ -260,7 +260,7 @@ def test_a_lost_trial_is_tried_again_by_a_resumed_study(root: Path) -> None:
 
 
 def test_trials_that_run_may_end_after_a_storage_failure(root: Path) -> None:
-    """Two at once: the first meets the storage failure, the second is recorded all the same."""
+    """With two trials at a time the first has a storage failure; the second is still recorded."""
 
     class TwoAtOnce(Ending):
         def search(self, n: int, ask: Ask, tell: Tell) -> None:
@@ -269,7 +269,7 @@ def test_trials_that_run_may_end_after_a_storage_failure(root: Path) -> None:
             assert second is not None
             tell(first, AWAY)
             assert ask() is None
-            tell(second, execute(second))
+            tell(second, run_and_record(second))
             self.specs += [first, second]
 
     study = resumed(root, 4)
@@ -308,7 +308,7 @@ def test_a_spec_holds_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.
         attempt=2,
         defense="noise",
         knobs={"budget": 0.1},
-        attackers=("mlp", "passive"),  # the cheap one first
+        attackers=("mlp", "passive"),  # in order of cost
         scenes=tuple(scene.flat() for scene in settings.scenes()),
         root=str(tmp_path),
         data_root=str(tmp_path / "data"),

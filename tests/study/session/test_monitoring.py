@@ -1,4 +1,4 @@
-"""Metrics, job status and logs of a running study: in Ray's endpoints, with a token, equal to the records."""
+"""Metrics, job status and logs of a running study: served by Ray, token-protected, equal to the records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mipoison.storage.files import Storage
-from study.analysis.frontier import hypervolume, reference_point, settings_table
+from study.analysis.frontier import configuration_table, hypervolume, reference_point
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.records.store import Records
 from study.session import monitoring
@@ -69,7 +69,7 @@ def get(url: str, token: str | None = None) -> tuple[int, str]:
 
 
 def submit(environment: dict[str, str], dashboard: str, storage: Path) -> str:
-    """Submit the study as a person would; the head's agent may still be on its way."""
+    """Submit the study as a user would; retries while the head's agent is starting."""
     study = [
         sys.executable,
         str(ROOT / "study" / "pareto.py"),
@@ -136,7 +136,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
             assert code == 200, text
             status = json.loads(text)["status"]
             # The nodes' endpoints, as Prometheus finds them; the autoscaler's and the dashboard's own have
-            # fixed ports, which another cluster of this machine may hold.
+            # fixed ports, which another cluster on this machine may use.
             _, found = get(f"http://{nodes.dashboard}/api/prometheus/sd", token)
             targets = [t for group in json.loads(found) for t in group["targets"]]
             scrape(result, [t for t in targets if not t.endswith((":44217", ":44227"))])
@@ -188,7 +188,7 @@ def test_seconds_are_those_of_the_records(watched: Watched) -> None:
 
 
 def test_the_frontier_is_that_of_the_records(watched: Watched) -> None:
-    settings = settings_table(watched.records, max_accuracy_drop=0.02)
+    settings = configuration_table(watched.records, max_accuracy_drop=0.02)
     best = settings[settings["feasible"].fillna(False)]["worst_attack_accuracy"].min()
     assert watched.value("ray_mipoison_worst_attack_accuracy", study=STUDY) == pytest.approx(best)
     corner = reference_point(watched.records)
@@ -198,7 +198,7 @@ def test_the_frontier_is_that_of_the_records(watched: Watched) -> None:
 
 
 def test_artifacts_are_those_of_the_storage(watched: Watched) -> None:
-    """One lane: nothing is made twice. Other processes than the preparation's read what it made."""
+    """With one trial at a time no artifact is made twice, although trials run in other processes."""
     assert watched.value("ray_mipoison_artifacts_total", outcome="made") == watched.artifacts
     assert watched.value("ray_mipoison_artifacts_total", outcome="reused") >= 2 * 3
 
@@ -214,7 +214,7 @@ def test_grafana_asks_for_what_there_is(watched: Watched) -> None:
     scraped = (
         {name for name, _ in watched.samples} | {f"{n}_total" for n in watched.families} | watched.families
     )
-    # A machine without a GPU reports none: those names are looked up where Ray defines them.
+    # A machine without a GPU reports no GPU metrics: their names are read from Ray's source.
     without_gpu = {f"ray_{name}" for name in METRICS_GAUGES if name.startswith(("node_gpu", "node_gram"))}
     asked = {name for text in expressions() for name in re.findall(r"\b(?:ray|autoscaler)_\w+", text)}
     assert asked - scraped - without_gpu == set()

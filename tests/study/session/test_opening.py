@@ -1,4 +1,4 @@
-"""A study belongs to its images, not to the path that they were read from."""
+"""A study is identified by its images, not by their path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mipoison.config import ConfigError
 from mipoison.scene import own_victim, split_of
 from mipoison.victims.own import load_victim
 from study import pareto
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.session.driver import Study
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the current folder and the user's home."""
+    """A copy of the folder, as the current folder and the user's home."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -80,7 +80,7 @@ def change_one_image(root: Path) -> None:
 
 
 def about(**changes: Any) -> None:
-    """Change ``study.json``; None takes an entry away."""
+    """Change ``study.json``; None removes an entry."""
     path = Path("out/s/study.json")
     stored = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in stored.items() if value is not None}))
@@ -119,7 +119,7 @@ def test_a_study_begun_earlier_is_known_by_its_records(here: Path) -> None:
     with pytest.raises(ConfigError, match="not those that study 's' was begun"):
         opened("folder:copy")
     shutil.rmtree("out/s/episodes")
-    assert not opened("folder:copy").finished  # nothing is kept that could be mixed up
+    assert not opened("folder:copy").finished  # there are no records that could be mixed
 
 
 def test_an_archive_of_faces_may_be_moved(here: Path) -> None:
@@ -164,10 +164,10 @@ def test_records_of_one_table_show_the_same_images(here: Path) -> None:
     found = episodes()
     elsewhere = found["trial"] == "none"
     found.loc[elsewhere, ["dataset", "scene.dataset"]] = "folder:/moved"
-    assert len(settings_table(found, max_accuracy_drop=1.0)) == 3
+    assert len(configuration_table(found, max_accuracy_drop=1.0)) == 3
     found.loc[elsewhere, "split"] = "0" * 16
     with pytest.raises(ValueError, match="mix the images of a seed"):
-        settings_table(found, max_accuracy_drop=1.0)
+        configuration_table(found, max_accuracy_drop=1.0)
 
 
 def test_the_classifier_of_an_earlier_version_is_known_again(
@@ -182,7 +182,9 @@ def test_the_classifier_of_an_earlier_version_is_known_again(
     assert same.scenes()[0].victim_name == f"earlier_net:make@{earlier}"
     assert now.continuing(now.identity() | {"victim_digest": "0" * 16}) is now
     assert now.continuing(now.identity()) is now
-    monkeypatch.setattr("mipoison.scene.check_victim", lambda *_: None)  # it is not trained
+    monkeypatch.setattr(
+        "mipoison.scene.check_victim", lambda *_: None
+    )  # the victim is not trained, so the check would fail
     scene = same.scenes()[0]
     own_victim(scene, split_of(scene), torch.device("cpu"))
     with pytest.raises(ConfigError, match="is not the study's"):

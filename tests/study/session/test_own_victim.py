@@ -1,4 +1,4 @@
-"""An own classifier on an own image folder, from the command line; the worked example from end to end."""
+"""A user's own classifier on a user's image folder, from the command line; the example from end to end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TINY = ["--executor", "local", "--seeds", "1", "--attackers", "passive", "--vict
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: images of three classes, told apart by their grey, and a trained module."""
+    """The current folder, with images of three classes that differ in brightness, and a trained module."""
     for k, name in enumerate(("a", "b", "c")):
         (tmp_path / "data" / name).mkdir(parents=True)
         for j in range(30):
@@ -118,7 +118,7 @@ def test_all_defenses_leave_out_those_that_retrain(here: Path) -> None:
 
 
 def test_a_study_belongs_to_its_classifier(here: Path) -> None:
-    """Other weights, other study: what a resumed one compares, and what its scenes say."""
+    """Other weights make another study: the digest that a resumed study compares and its scenes contain."""
     one = StudySettings(dataset="folder:data", victim="cli_net:make", victim_state="net.safetensors")
     scene = one.scenes()[0]
     assert (scene.victim, scene.victim_digest) == ("cli_net:make", one.victim_digest)
@@ -138,11 +138,11 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
     assert episodes["victim"].unique().tolist() == [f"cli_net:make@{episodes['scene.victim_digest'][0]}"]
     assert (episodes["n_classes"].dropna() == 3).all()
     assert (episodes["model_accuracy"].dropna() > 0.8).all()
-    assert not list((here / "results" / "artifacts").glob("victim-*"))  # none was trained
+    assert not list((here / "results" / "artifacts").glob("victim-*"))  # no victim was trained
 
 
 def test_a_study_of_stated_probabilities(here: Path) -> None:
-    """Its numbers are those of the study of logits; its records say what it is, and it resumes as that."""
+    """A victim that returns probabilities gives the numbers of logits; records say so; it can be resumed."""
     own = [
         "--dataset",
         "folder:data",
@@ -170,7 +170,7 @@ def test_a_study_of_stated_probabilities(here: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(560)
 def test_workers_find_the_classifier(here: Path) -> None:
-    """On a local Ray: module and weights are in the driver's current folder, and nowhere else."""
+    """On a local Ray, workers find module and weights, which are only in the driver's current folder."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as home:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {

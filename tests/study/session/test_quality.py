@@ -1,4 +1,4 @@
-"""The live line's quality against the one computed from all records at once."""
+"""The quality from outcomes equals the one computed from all records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mipoison.defenses import ANCHORS
-from study.analysis.frontier import hypervolume, reference_point, settings_table
+from study.analysis.frontier import configuration_table, hypervolume, reference_point
 from study.records.schema import to_frame
 from study.session.quality import quality
 from study.trial.run import Record, outcome_of
@@ -26,7 +26,7 @@ def test_it_is_that_of_the_records(name: str) -> None:
     for row in table.to_pylist():
         trials.setdefault(row["trial"], []).append(row)
     episodes = to_frame(table)
-    settings = settings_table(episodes, max_accuracy_drop=DROP)
+    settings = configuration_table(episodes, max_accuracy_drop=DROP)
     usable = settings[settings["feasible"].fillna(False).astype(bool)]
     corner = reference_point(episodes)
     assert corner is not None

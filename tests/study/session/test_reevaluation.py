@@ -1,4 +1,4 @@
-"""The frontier on fresh seeds: other seeds, same settings, read back on resume; the comparison table."""
+"""The frontier on held-out seeds: same settings, other seeds, not repeated on resume; its table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mipoison.storage.files import Storage
 from study import pareto
-from study.analysis.frontier import selection_bias, settings_table
+from study.analysis.frontier import configuration_table, selection_bias
 from study.records.store import Records
 from study.reports.tables import fresh_report
 
@@ -27,23 +27,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fresh_seeds_follow_those_of_the_search(root: Path) -> None:
-    searched, fresh = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
+    searched, held_out = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
     assert set(searched["seed"]) == {0, 1}
-    assert set(fresh["seed"]) == {2, 3}
-    assert not set(searched["episode_id"]) & set(fresh["episode_id"])
+    assert set(held_out["seed"]) == {2, 3}
+    assert not set(searched["episode_id"]) & set(held_out["episode_id"])
     front = pd.read_parquet(root / "s" / "frontier.parquet")
-    assert set(fresh["trial"]) == set(front["trial"]) | {"none", "label-only"}
+    assert set(held_out["trial"]) == set(front["trial"]) | {"none", "label-only"}
     knobs = ["trial", "defense", "defense.budget", "defense.decimals"]
-    both = searched[knobs].drop_duplicates().merge(fresh[knobs].drop_duplicates(), how="inner")
-    assert set(both["trial"]) == set(fresh["trial"])  # the same settings
+    both = searched[knobs].drop_duplicates().merge(held_out[knobs].drop_duplicates(), how="inner")
+    assert set(both["trial"]) == set(held_out["trial"])  # the same settings
 
 
 def test_the_comparison_is_a_function_of_both_sets_of_episodes(root: Path) -> None:
     searched, fresh = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
-    bias = selection_bias(settings_table(searched, max_accuracy_drop=0.02), fresh, 0.02)
+    bias = selection_bias(configuration_table(searched, max_accuracy_drop=0.02), fresh, 0.02)
     stored = pd.read_parquet(root / "s" / "frontier_fresh.parquet")
     assert stored["trial"].tolist() == bias["trial"].tolist()
-    after = settings_table(fresh, max_accuracy_drop=0.02).set_index("trial")
+    after = configuration_table(fresh, max_accuracy_drop=0.02).set_index("trial")
     for _, row in bias.iterrows():
         assert (
             row["worst_reconstruction_error_fresh"] == after.loc[row["trial"], "worst_reconstruction_error"]

@@ -1,4 +1,4 @@
-"""A study under way: ask and tell, what is running, what is known, study.json."""
+"""The state of a running study: ask and tell, running trials, known settings, study.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from study.session import study as study_module
 from study.session.opening import open_study
-from study.session.study import Study, write_about
+from study.session.study import Study, write_study_file
 from study.settings.study_settings import StudySettings
 from study.trial.spec import FinishedTrial, TrialSpec
 
@@ -48,19 +48,19 @@ def test_a_trial_is_written_down_before_it_starts_and_known_once_told(tmp_path: 
     assert [first.trial, second.trial] == ["t0001-noise", "t0002-rounding"]
     stored = json.loads((tmp_path / "s" / "trials" / f"{first.trial}.json").read_text())
     assert stored == {"defense": "noise", "knobs": dict(first.knobs), "attempt": 0}
-    assert (study.standing().running, study.standing().done, study.trials_left()) == (2, 0, 3)
+    assert (study.progress().running, study.progress().done, study.trials_left()) == (2, 0, 3)
     study.tell(finished(first))
     study.tell(finished(second, "failed"))
-    standing = study.standing()
-    assert (standing.running, standing.done, standing.failed, standing.planned) == (0, 2, 1, 3)
-    assert standing.quality is not None
-    assert standing.quality[0] == 0.9
+    progress = study.progress()
+    assert (progress.running, progress.done, progress.failed, progress.planned) == (0, 2, 1, 3)
+    assert progress.quality is not None
+    assert progress.quality[0] == 0.9
     assert study.trials_left() == 1
     assert len(study.known) == 2
 
 
 def test_no_setting_is_asked_twice_and_an_exhausted_space_ends(tmp_path: Path) -> None:
-    """Rounding has six settings: those under way and those that are known are not asked again."""
+    """Rounding has six settings: running and known ones are not asked for again."""
     study = opened(tmp_path, defenses=("rounding",), trials=9)
     running = [asked(study) for _ in range(3)]
     for spec in running[:2]:
@@ -77,13 +77,13 @@ def test_the_quality_is_computed_once_a_trial(tmp_path: Path, monkeypatch: pytes
     measure = study_module.quality
     monkeypatch.setattr(study_module, "quality", lambda *given: (calls.append(1), measure(*given))[1])
     study = opened(tmp_path)
-    assert study.standing().quality is None
+    assert study.progress().quality is None
     for n in (1, 2):
         spec = asked(study)
-        study.standing()
+        study.progress()
         study.tell(finished(spec))
-        study.standing()
-        study.standing()
+        study.progress()
+        study.progress()
         assert len(calls) == n
 
 
@@ -96,7 +96,7 @@ def test_a_study_says_once_what_it_was_begun_with(tmp_path: Path) -> None:
     assert about["command"] == ["--trials", "3"]
     assert about["settings"] == json.loads(json.dumps(study.settings.identity()))
     other = opened(tmp_path, name="other").records
-    write_about(other, {"seeds": 1})
+    write_study_file(other, {"seeds": 1})
     assert set(json.loads((tmp_path / "other" / "study.json").read_text())) == set(about) - {
         "command",
         "content",

@@ -1,4 +1,4 @@
-"""Copies of a study for other tools: they say what the records say, and do no harm when they fail."""
+"""Trackers: their copies equal the records, and a failing tracker does not affect the study."""
 
 from __future__ import annotations
 

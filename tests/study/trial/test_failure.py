@@ -1,4 +1,4 @@
-"""Why a trial has no outcome: the kind follows the exception, and survives processes, JSON and records."""
+"""The kind of a TrialFailure follows from the exception, also through processes, JSON and records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from mipoison.storage.files import StorageError
-from study.executors.losses import NODE_RETRIES, RETRIES, Loss, failure_of, why_lost
+from study.executors.losses import NODE_RETRIES, RETRIES, Loss, failure_of, loss_of
 from study.trial.failure import FailureKind, LostError, TrialFailure
 
 SETTING, MACHINE, STORAGE = FailureKind.SETTING, FailureKind.MACHINE, FailureKind.STORAGE
@@ -75,7 +75,7 @@ def test_what_ray_says_is_the_machines_fault_with_its_number_of_tries() -> None:
     assert Loss.NODE.failure().message.endswith(f"; {1 + NODE_RETRIES} times")
     assert Loss.PROCESS.failure().message.endswith(f"; {1 + RETRIES} times")
     for text in ("its node has died", "SIGKILL", "the node running low on memory"):
-        assert why_lost(text).failure().kind is MACHINE
+        assert loss_of(text).failure().kind is MACHINE
 
 
 def test_what_train_wraps_is_told_apart() -> None:

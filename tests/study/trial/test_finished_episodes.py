@@ -15,7 +15,7 @@ from mipoison.scene import SceneConfig
 from mipoison.storage.artifacts import ArtifactStore
 from study.trial import worker
 from study.trial.spec import TrialResult
-from study.trial.worker import lost_trial, run_trial
+from study.trial.worker import failed_trial, run_trial
 from tests.study.trial.helpers import DEFENDED, break_attack, expect_same, spec_of
 
 # ---------------------------------------------------------------- nothing is repeated
@@ -75,7 +75,7 @@ def test_a_lost_trial_keeps_what_it_had_finished(root: Path, monkeypatch: pytest
         break_attack(patch, "label-only", KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             run_trial(spec)
-    lost = lost_trial(spec, "WorkerCrashedError: killed")
+    lost = failed_trial(spec, "WorkerCrashedError: killed")
     assert [r["status"] for r in lost.records] == ["ok", "failed", "failed", "failed"]
     assert {r["error"] for r in lost.records[1:]} == {"LostError: WorkerCrashedError: killed"}
     assert [r["episode_id"] for r in lost.records] == [e.episode_id for e in spec.episodes()]

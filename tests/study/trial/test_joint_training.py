@@ -1,4 +1,4 @@
-"""Attackers of a trial trained together: the records of training them one by one, within tolerance."""
+"""Joint training of a trial's attackers gives the records of separate training, within a tolerance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from study.records.schema import to_table
 from study.settings.study_settings import StudySettings, differences
 from study.trial import joint_training as together
-from study.trial.joint_training import stacks
+from study.trial.joint_training import trains_jointly
 from study.trial.preparation import prepare_scene
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
@@ -59,7 +59,7 @@ def both(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tria
 
 
 def assert_records_agree(one: Record, other: Record) -> None:
-    """Text alike, shares of images within three of 100, other numbers within 2 %."""
+    """Texts are equal, shares of images within three of 100, other numbers within 2 %."""
     assert set(one) == set(other)
     for name, a in one.items():
         b = other[name]
@@ -81,7 +81,7 @@ def test_the_records_of_training_one_by_one(both: tuple[TrialResult, TrialResult
 
 
 def test_who_was_trained_with_whom(both: tuple[TrialResult, TrialResult]) -> None:
-    """Over seeds and views; the deeper network with itself, the closed form by itself."""
+    """Equal networks train jointly over seeds and views; the deeper one separately, the closed form alone."""
     alone, shared = both
     assert {r["stacked_members"] for r in alone.records} == {1}
     members = {r["attack"]: r["stacked_members"] for r in shared.records}
@@ -93,7 +93,7 @@ def test_who_was_trained_with_whom(both: tuple[TrialResult, TrialResult]) -> Non
 def test_one_attacker_s_failure_is_its_own(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its own queries, in the middle of the training, and as numbers that are not finite."""
+    """An attacker fails in its queries, during the training, or with non-finite numbers."""
     pairs, loss = Decoder.pairs, Robust.loss
 
     def failing_pairs(self: Decoder, *args: Any) -> Any:
@@ -138,21 +138,21 @@ def test_finished_episodes_are_read_back_and_not_mixed_with_the_others(
     kinds: list[str] = []
     monkeypatch.setattr(ArtifactStore, "_store", lambda self, k, *a: (kinds.append(k), made(self, k, *a))[1])
     alone = run_trial(spec(root, "off", attackers=names)).records
-    assert kinds.count("episode") == 4  # other numbers: not those of the stack
+    assert kinds.count("episode") == 4  # separate training stores episodes of its own
     assert {r["stacked_members"] for r in alone} == {1}
 
 
 def test_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for gpu in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        assert [stacks(s) for s in ("on", "off", "auto")] == [True, False, gpu]
+        assert [trains_jointly(s) for s in ("on", "off", "auto")] == [True, False, gpu]
     assert StudySettings().stacked == "auto"
     with pytest.raises(ConfigError, match=r"unknown stacked 'yes'.*auto, off, on"):
         StudySettings(stacked="yes")  # type: ignore[arg-type]
 
 
 def test_a_resumed_study_shares_it() -> None:
-    """Its numbers depend on it; a study from before there was the setting is resumed with the default."""
+    """Records depend on the setting; a study from before the setting existed resumes with the default."""
     now = StudySettings().identity()
     assert differences(now, StudySettings(stacked="on").identity()) == ["stacked: 'auto' -> 'on'"]
     older = {k: v for k, v in now.items() if k != "stacked"}

@@ -1,4 +1,4 @@
-"""The second trial of a study trains no victim, evaluator or substitute; nor does a resumed study."""
+"""Neither the second trial of a study nor a resumed study trains a victim, evaluator or substitute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from mipoison import scene as scenes_module
 from mipoison.storage.artifacts import ArtifactStore
 from study.trial.preparation import prepare_scene
-from study.trial.run import execute
+from study.trial.run import run_and_record
 from study.trial.spec import TrialSpec
 from study.trial.worker import run_trial
 from tests.study.trial import helpers
@@ -44,7 +44,7 @@ def spec(root: Path, trial: str, defense: str, **knobs: Any) -> TrialSpec:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Artifacts made, by kind, since the counter was last cleared; ``trainings`` of scenes besides."""
+    """Counts the artifacts made, by kind, and as ``trainings`` the models that scenes train."""
     counts: Counter[str] = Counter()
     store, train = ArtifactStore._store, scenes_module.train
 
@@ -65,7 +65,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_the_second_trial_makes_its_episodes_and_nothing_else(
     made: Counter[str], tmp_path: Path, memory: str
 ) -> None:
-    """Whether the worker still has the scenes in memory or reads them from the store."""
+    """Parametrised: the worker has the scenes in memory, or reads them from the store."""
     scenes_module._remembered.cache_clear()
     assert {r["status"] for r in run_trial(spec(tmp_path, "t1", "lpa", rounds=1)).records} == {"ok"}
     assert made == {**dict.fromkeys(PARTS, 2), "episode": 2, "trainings": 8}
@@ -84,7 +84,7 @@ def test_the_first_trial_of_a_prepared_study_trains_none_either(made: Counter[st
     assert (made["substitute"], made["trainings"]) == (4, 10)  # both features
     made.clear()
     for trial, defense in (("t1", "noise"), ("t2", "lpa"), ("t3", "rounding")):
-        execute(spec(tmp_path, trial, defense))
+        run_and_record(spec(tmp_path, trial, defense))
     assert made == {"episode": 6}
     scenes_module._remembered.cache_clear()
 
@@ -103,7 +103,7 @@ def assert_only_episodes_came(before: dict[str, tuple[int, str]], after: dict[st
 
 
 def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_path: Path) -> None:
-    """Two processes: the parts are written by the first, before its first trial, and never again."""
+    """Of two processes the first writes every artifact before its first trial; none is written again."""
     command = [sys.executable, str(ROOT / "study" / "pareto.py"), *ARGUMENTS, "--executor", "local"]
     for trials, more in ((1, []), (3, ["--resume"])):
         before = artifacts(tmp_path) if more else {}
@@ -125,7 +125,7 @@ def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_p
 @pytest.mark.ray
 @pytest.mark.timeout(560)
 def test_trials_on_ray_read_them(tmp_path: Path) -> None:
-    """Tune trials in processes of their own: every part was written once, and before the first of them."""
+    """With Tune trials in other processes, every artifact is written once, before the first trial."""
     with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as folder:
         drop = ("RAY_", "PYTEST_", "MIPOISON_")
         keep = {k: v for k, v in os.environ.items() if not k.startswith(drop)}

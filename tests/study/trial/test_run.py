@@ -9,7 +9,7 @@ import pytest
 
 from mipoison.metrics import CHECKS
 from study.search.sampler import CONSTRAINT
-from study.trial.run import outcome_of, outcomes_of, relate
+from study.trial.run import outcome_of, outcomes_of, relate_to_anchors
 from tests.study.trial.helpers import SEEDS, Record
 
 ATTACKS = ("passive", "raw", "knn")
@@ -137,13 +137,13 @@ BARE = [made_up("none", a, s, 0.030 + 0.001 * s, confidence_distortion=0.0, atta
 
 def test_excess_is_over_the_floors_own_worst_attacker() -> None:
     records = [made_up("noise", "passive", 0, 0.030, 0.7), made_up("noise", "raw", 1, 0.066, 0.7)]
-    first, second = relate(records, [*FLOOR, *BARE])
+    first, second = relate_to_anchors(records, [*FLOOR, *BARE])
     assert first["excess_leakage"] == pytest.approx(1 - 0.030 / 0.040)
     assert first["excess_attack_accuracy"] == pytest.approx(0.7 - 0.6)
     assert second["excess_leakage"] == pytest.approx(1 - 0.066 / 0.060)
     assert second["excess_attack_accuracy"] == pytest.approx(0.7 - 0.8)
     assert "excess_leakage" not in records[0]  # the given ones are left alone
-    floor = relate(FLOOR, [*FLOOR, *BARE])
+    floor = relate_to_anchors(FLOOR, [*FLOOR, *BARE])
     assert [r["excess_leakage"] for r in floor[:2]] == [0.0, 0.0]
     assert floor[2]["excess_leakage"] == pytest.approx(1 - 0.050 / 0.040)
 
@@ -155,14 +155,14 @@ def test_a_floor_attacker_that_failed_on_a_seed_is_compared_on_the_others() -> N
         made_up("label-only", "passive", 1, None, None),
         *FLOOR[2:],
     ]
-    rows = relate([made_up("noise", "raw", s, 0.04) for s in SEEDS], anchors)
+    rows = relate_to_anchors([made_up("noise", "raw", s, 0.04) for s in SEEDS], anchors)
     assert [r["excess_leakage"] for r in rows] == pytest.approx([1 - 0.04 / 0.050, 1 - 0.04 / 0.054])
 
 
 def test_without_a_floor_nothing_is_claimed() -> None:
     failed = [r | {"status": "failed", "reconstruction_error": None, "attack_accuracy": None} for r in FLOOR]
     for anchors in ([], BARE, [*failed, *BARE]):
-        (row,) = relate([made_up("noise", "passive", 0, 0.04)], anchors)
+        (row,) = relate_to_anchors([made_up("noise", "passive", 0, 0.04)], anchors)
         assert row.get("excess_leakage") is None
         assert row["check.below_label_only"] is None
 
@@ -175,7 +175,7 @@ def test_checks_are_filled() -> None:
         ),  # worse than the mean image, and than passive
         made_up("noise", "passive", 1, None, None),
     ]
-    fine, bad, failed = relate(records, [*FLOOR, *BARE])
+    fine, bad, failed = relate_to_anchors(records, [*FLOOR, *BARE])
     for row in (fine, bad, failed):
         assert {k for k in row if k.startswith("check.")} == {f"check.{name}" for name in CHECKS}
     assert not any(v for k, v in fine.items() if k.startswith("check."))
@@ -186,10 +186,10 @@ def test_checks_are_filled() -> None:
     assert {v for k, v in failed.items() if k.startswith("check.")} == {None}
     assert "excess_leakage" not in failed
 
-    (under_trained,) = relate([made_up("noise", "passive", 0, 0.043)], [*FLOOR, *BARE])
+    (under_trained,) = relate_to_anchors([made_up("noise", "passive", 0, 0.043)], [*FLOOR, *BARE])
     assert under_trained["check.below_label_only"] is True
     same = dict(confidence_distortion=0.0, attack_set_distortion=0.0)
-    zero = relate(
+    zero = relate_to_anchors(
         [made_up("noise", "passive", 0, 0.030, **same), made_up("noise", "raw", 0, 0.031, **same)],
         [*FLOOR, *BARE],
     )

@@ -1,4 +1,4 @@
-"""A trial on one rank and on several: the same records; and failures that become records."""
+"""A trial gives the same records on one rank and on several, and failures become records."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TIMEOUT_S = 30
 
 
 class Baton:
-    """Ranks in threads of which one runs at a time, from gather to gather: randomness is not thread safe."""
+    """Ranks as threads, one of which runs at a time, since global random state is not thread safe."""
 
     def __init__(self, size: int) -> None:
         self.size, self.values, self.turn = size, [[] for _ in range(size)], 0
@@ -56,7 +56,7 @@ class Baton:
                     out[rank] = work(_Rank(self, rank))
                 except BaseException as error:
                     out[rank] = error
-                    self.meeting.abort()  # the others would wait for it
+                    self.meeting.abort()  # otherwise the other ranks would wait for it
 
         threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.size)]
         for thread in threads:
@@ -78,7 +78,7 @@ class _Rank:
 
     def gather(self, value: Any) -> list[Any]:
         turn, self.gathers = self.gathers, self.gathers + 1
-        self.baton.values[self.rank].append(pickle.dumps(value))  # as it would travel
+        self.baton.values[self.rank].append(pickle.dumps(value))  # as between processes
         self.baton.running.release()
         try:
             self.baton.meeting.wait(TIMEOUT_S)
@@ -102,7 +102,9 @@ def test_records_are_in_the_order_of_the_episodes(alone: dict[str, TrialResult])
         assert {(p.shape, p.dtype) for p in result.pictures.values()} == {
             ((10, 1, 16, 16), np.dtype(np.uint8))
         }
-        to_table([r | {"study": "s", "trial": "t", "attempt": 0} for r in result.records])  # all have a place
+        to_table(
+            [r | {"study": "s", "trial": "t", "attempt": 0} for r in result.records]
+        )  # every column is in the schema
 
 
 @pytest.mark.parametrize("defense", DEFENDED)
@@ -201,7 +203,7 @@ def test_failing_poisoning_fails_all_its_episodes(root: Path, monkeypatch: pytes
 def test_a_fit_that_fails_on_one_rank_alone_fails_the_trial_on_all(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when one GPU of several has no memory left: the ranks must agree on what goes on."""
+    """An error on one rank only, such as a GPU without memory: the ranks must agree on the seeds that run."""
     fit, failing = TangentNoise.fit, threading.local()
 
     def fail(self: TangentNoise, view: Any, *, rng: Any) -> None:
@@ -237,7 +239,7 @@ def test_a_measurement_that_is_no_number_fails_the_episode(
     monkeypatch.setattr(worker, "attack_and_measure", measure)
     assert (
         run_trial(spec_of(root, scenes=(scene(0),))).records[0]["status"] == "ok"
-    )  # not kept as if it were finished
+    )  # a failed episode is not stored as finished
 
 
 def test_a_scene_that_cannot_be_prepared_fails_its_seed_alone(

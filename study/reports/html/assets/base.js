@@ -1,7 +1,7 @@
 // Shared by the drawings: the numbers, SVG elements, scales, axes, the tooltip. Text is always set as text.
 const NUMBERS = JSON.parse(document.getElementById("numbers").textContent);
 const byId = (id) => document.getElementById(id);
-const FAMILY = new Map(NUMBERS.families.map((f) => [f.name, f]));
+const DEFENSE = new Map(NUMBERS.defenses.map((f) => [f.name, f]));
 
 function svg(parent, name, attributes = {}, text) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -24,11 +24,11 @@ const short = (value) => {
   return rounded && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : rounded.toString();
 };
 
-// Colour by a family's place; the anchors have their own. Never by colour alone: shapes differ, too.
+// Colour by a defense's place; the anchors have their own. Never by colour alone: shapes differ, too.
 function colour(name) {
-  const family = FAMILY.get(name);
-  if (family.slot === null) return name === "label-only" ? "var(--floor)" : "var(--bare)";
-  return `var(--c${family.slot})`;
+  const defense = DEFENSE.get(name);
+  if (defense.slot === null) return name === "label-only" ? "var(--floor)" : "var(--bare)";
+  return `var(--c${defense.slot})`;
 }
 
 function polygon(n, r, turn, inner) {
@@ -46,7 +46,7 @@ const SHAPES = [
   polygon(3, 6.4, -UP), "M-2,-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z", polygon(4, 7, Math.PI / 4, 2.5),
   polygon(3, 6.4, Math.PI), polygon(3, 6.4, 0), polygon(5, 9, UP, 3.8), polygon(6, 6, UP),
 ];
-const shape = (name) => SHAPES[FAMILY.get(name).shape % SHAPES.length];
+const shape = (name) => SHAPES[DEFENSE.get(name).shape % SHAPES.length];
 
 // Logarithmic with a place for zero: linear below the smallest power of ten that holds a value.
 function zeroLog(values) {

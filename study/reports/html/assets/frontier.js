@@ -2,7 +2,7 @@
 const hidden = new Set();
 let chosen = null;
 const redraws = [];
-const visible = () => NUMBERS.points.filter((p) => !hidden.has(p.family));
+const visible = () => NUMBERS.points.filter((p) => !hidden.has(p.defense));
 
 function choosePoint(point) {
   chosen = point.trial;
@@ -28,15 +28,15 @@ function frontierPlot(id, field, more, meanImage) {
     host.replaceChildren();
     const height = Math.round(Math.min(430, Math.max(300, host.clientWidth * 0.72)));
     plot = axes(host, scaleX, scaleY, view, "confidence distortion (mean l2)", height);
-    const { inside, x, y, width, box } = plot, shown = points.filter((p) => !hidden.has(p.family));
+    const { inside, x, y, width, box } = plot, shown = points.filter((p) => !hidden.has(p.defense));
     const write = (at, css, text) => svg(inside, "text", { x: width - box.right - 4, y: at, "text-anchor": "end", style: `fill:${css}` }, text);
     const across = (v, css, dash, text, below) => {
       svg(inside, "line", { x1: box.left, x2: width - box.right, y1: y(v), y2: y(v), style: `stroke:${css}`, "stroke-dasharray": dash });
       write(y(v) + (below ? 13 : -5), css, text);
     };
-    for (const p of shown.filter((q) => FAMILY.get(q.family).slot === null)) {
-      const floor = p.family === "label-only";
-      across(p[field][0], colour(p.family), floor ? "6 4" : "2 4", FAMILY.get(p.family).label, !floor);
+    for (const p of shown.filter((q) => DEFENSE.get(q.defense).slot === null)) {
+      const floor = p.defense === "label-only";
+      across(p[field][0], colour(p.defense), floor ? "6 4" : "2 4", DEFENSE.get(p.defense).label, !floor);
     }
     if (meanImage !== null) {
       const text = "mean image (learned nothing)"; // often far above everything: then a word at the edge is enough
@@ -59,13 +59,13 @@ function frontierPlot(id, field, more, meanImage) {
   }
 
   function mark(inside, p, at, y) {
-    const css = colour(p.family), [value, low, high] = p[field], hollow = p.cut || !p.feasible;
+    const css = colour(p.defense), [value, low, high] = p[field], hollow = p.cut || !p.feasible;
     const group = svg(inside, "g", { class: p.front ? "" : "faint", "data-trial": p.trial });
     if (low !== null && high !== null) {
       svg(group, "path", { class: "bar", style: `stroke:${css}`, d: `M${at},${y(low)}V${y(high)}M${at - 3},${y(low)}h6M${at - 3},${y(high)}h6` });
     }
     const look = hollow ? `fill:var(--paper);stroke:${css};stroke-width:1.6` : `fill:${css};stroke:var(--paper);stroke-width:0.8`;
-    svg(group, "path", { class: "point", d: shape(p.family), transform: `translate(${at},${y(value)})`, style: look, "stroke-dasharray": p.cut ? "2 2" : "none" });
+    svg(group, "path", { class: "point", d: shape(p.defense), transform: `translate(${at},${y(value)})`, style: look, "stroke-dasharray": p.cut ? "2 2" : "none" });
     if (p.knee || p.trial === chosen) svg(inside, "circle", { class: "ring", cx: at, cy: y(value), r: p.trial === chosen ? 12 : 9 });
   }
 
@@ -139,15 +139,15 @@ function frontierPlot(id, field, more, meanImage) {
 }
 
 function drawKey() {
-  for (const family of NUMBERS.families) {
-    const count = NUMBERS.points.filter((p) => p.family === family.name).length;
+  for (const defense of NUMBERS.defenses) {
+    const count = NUMBERS.points.filter((p) => p.defense === defense.name).length;
     const button = html(byId("key"), "button", { type: "button", "aria-pressed": "true" });
     const sign = svg(button, "svg", { viewBox: "-9 -9 18 18", "aria-hidden": "true" });
-    svg(sign, "path", { d: shape(family.name), style: `fill:${colour(family.name)}` });
-    html(button, "span", {}, count === 1 ? family.label : `${family.label} (${count})`);
+    svg(sign, "path", { d: shape(defense.name), style: `fill:${colour(defense.name)}` });
+    html(button, "span", {}, count === 1 ? defense.label : `${defense.label} (${count})`);
     button.addEventListener("click", () => {
-      if (!hidden.delete(family.name)) hidden.add(family.name);
-      button.setAttribute("aria-pressed", String(!hidden.has(family.name)));
+      if (!hidden.delete(defense.name)) hidden.add(defense.name);
+      button.setAttribute("aria-pressed", String(!hidden.has(defense.name)));
       for (const redraw of redraws) redraw();
     });
   }

@@ -5,7 +5,7 @@ const heat = (t) => CIVIDIS[Math.max(0, Math.min(CIVIDIS.length - 1, Math.floor(
 function drawParallel(host, data) {
   host.replaceChildren();
   const width = host.clientWidth, height = 320, top = 58, bottom = 18, side = 50, n = data.axes.length;
-  const root = svg(host, "svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${data.names.length} settings of ${data.family} as lines; their numbers are in the table of settings` });
+  const root = svg(host, "svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${data.names.length} settings of ${data.defense} as lines; their numbers are in the table of settings` });
   const place = data.axes.map((axis, i) => {
     const at = side + (i * (width - 2 * side)) / Math.max(1, n - 1);
     const of = axis.log ? Math.log10 : (v) => v;
@@ -41,9 +41,9 @@ function drawParallel(host, data) {
 }
 
 function parallelPlot() {
-  const host = byId("parallel"), select = byId("parallel-family");
-  if (!NUMBERS.parallel.length) { select.parentElement.remove(); html(host, "p", { class: "note" }, "No family has two settings with a worst case."); return; }
-  NUMBERS.parallel.forEach((data, i) => html(select, "option", { value: i }, `${data.family} (${data.names.length})`));
+  const host = byId("parallel"), select = byId("parallel-defense");
+  if (!NUMBERS.parallel.length) { select.parentElement.remove(); html(host, "p", { class: "note" }, "No defense has two settings with a worst case."); return; }
+  NUMBERS.parallel.forEach((data, i) => html(select, "option", { value: i }, `${data.defense} (${data.names.length})`));
   select.value = NUMBERS.parallel.reduce((best, data, i) => (data.names.length > NUMBERS.parallel[best].names.length ? i : best), 0);
   const draw = () => drawParallel(host, NUMBERS.parallel[Number(select.value)]);
   select.addEventListener("change", draw);
@@ -75,7 +75,7 @@ function curvesPlot() {
     plot = axes(host, scaleX, scaleY, view, "epsilon: error of an image (MSE in [0, 1])", Math.round(Math.min(420, Math.max(300, host.clientWidth * 0.5))));
     lines = NUMBERS.curves.map((curve, i) => {
       const along = (values) => values.map((v, k) => `${plot.x(v)},${plot.y(NUMBERS.eta[k])}`);
-      const anchor = FAMILY.get(curve.family).slot === null, css = colour(curve.family);
+      const anchor = DEFENSE.get(curve.defense).slot === null, css = colour(curve.defense);
       const whole = curve.low.every((v) => v !== null) && curve.high.every((v) => v !== null);
       const around = whole ? `M${along(curve.low).join("L")}L${along(curve.high).reverse().join("L")}Z` : "M0,0";
       const band = svg(plot.inside, "path", { d: around, style: `fill:${css}`, opacity: 0.25, visibility: "hidden" });
@@ -97,9 +97,9 @@ function curvesPlot() {
   });
   host.addEventListener("blur", () => stress(-1));
   const key = html(host.parentElement, "div", { class: "key" });
-  for (const name of new Set(NUMBERS.curves.map((c) => c.family))) {
+  for (const name of new Set(NUMBERS.curves.map((c) => c.defense))) {
     const item = html(key, "span", { class: "choice", style: `color:${colour(name)}` });
-    item.textContent = `${FAMILY.get(name).slot === null ? "- -" : "—"} ${FAMILY.get(name).label}`;
+    item.textContent = `${DEFENSE.get(name).slot === null ? "- -" : "—"} ${DEFENSE.get(name).label}`;
   }
   responsive(host, draw);
 }

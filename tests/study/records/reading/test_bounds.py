@@ -1,4 +1,4 @@
-"""Every number of a record is one that its column can have."""
+"""Numbers of a record that are outside their column's bounds are refused."""
 
 from __future__ import annotations
 

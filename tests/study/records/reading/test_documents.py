@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mipoison.defenses import DEFENSES
-from study.records.reading import Unreadable, saying
+from study.records.reading import Unreadable, announce_left_out
 from study.records.reading.documents import MAX_DEPTH, about_to_show, config_from, parse_json, started_of
 
 BEGUN = {"defense": "noise", "knobs": DEFENSES["noise"]().flat(), "attempt": 2}
@@ -53,7 +53,7 @@ def test_a_begun_trial() -> None:
 def test_a_report_leaves_out_what_is_of_another_kind() -> None:
     about = {"study": "s", "source": 3, "settings": {"scale": "quick", "max_accuracy_drop": 7}}
     said: list[str] = []
-    with saying(said.append):
+    with announce_left_out(said.append):
         kept = about_to_show(json.dumps(about).encode(), "s/study.json")
     assert kept == {"study": "s", "settings": {"scale": "quick"}}
     assert len(said) == 2

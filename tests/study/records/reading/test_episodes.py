@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from study.records.reading import Unreadable, saying
+from study.records.reading import Unreadable, announce_left_out
 from study.records.reading.episodes import check_trial, of_one_scene
 from study.records.schema import to_table
 from tests.study.records.helpers import row
@@ -45,7 +45,7 @@ def test_another_scene_is_left_out_and_said() -> None:
     other, split = table({"scene.limit": 99}), table({"split": "b"})
     first = table({"scene.limit": 50})
     said: list[str] = []
-    with saying(said.append):
+    with announce_left_out(said.append):
         trials = [("none", first), ("t1", same), ("t2", moved), ("t3", other), ("t4", split)]
         kept = [name for name, _ in of_one_scene(trials, "s")]
     assert kept == ["none", "t1", "t2"]  # what is not stated is no difference, nor is where files lie

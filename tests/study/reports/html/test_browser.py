@@ -61,7 +61,7 @@ def address(episodes: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def opened(browser: Any, address: str, size: tuple[int, int] = WIDE, scheme: str = "light") -> None:
-    """The page, freshly loaded, with logs of nothing else (the browser's own start page makes requests)."""
+    """The freshly loaded page, with empty logs (the browser's start page makes requests)."""
     browser.get("about:blank")
     for log in ("browser", "performance"):
         browser.get_log(log)
@@ -93,7 +93,7 @@ def point(browser: Any, plot: str, trial: str) -> Any:
 
 def hover(browser: Any, element: Any) -> None:
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-    time.sleep(0.2)  # scrolling hides the tooltip, and is told a little later
+    time.sleep(0.2)  # scrolling hides the tooltip, and its event is delayed
     ActionChains(browser).move_to_element(element).perform()
 
 
@@ -122,7 +122,7 @@ def test_the_drawings_are_there(browser: Any, address: str, episodes: pd.DataFra
         "#frontier-error .steps": 1,
         "#curves-chart .curve": len(drawn["curves"]),
         "#parallel .line": max(len(p["names"]) for p in drawn["parallel"]),
-        "#key button": len(drawn["families"]),
+        "#key button": len(drawn["defenses"]),
     }
     for selector, expected in count.items():
         assert len(browser.find_elements(By.CSS_SELECTOR, selector)) == expected, selector
@@ -173,7 +173,7 @@ def test_keyboard_choice_and_command(browser: Any, address: str) -> None:
     wait(lambda: chosen.find_element(By.CLASS_NAME, "copy").text in ("copied", "selected"))
 
 
-def test_a_family_can_be_hidden_and_tables_sorted(browser: Any, address: str) -> None:
+def test_a_defense_can_be_hidden_and_tables_sorted(browser: Any, address: str) -> None:
     opened(browser, address)
     before = len(browser.find_elements(By.CSS_SELECTOR, "#frontier-error .point"))
     button = next(

@@ -1,4 +1,4 @@
-"""The report page: it says what the records say, no record's text is markup, nothing is fetched."""
+"""The report page shows the records' numbers, escapes their texts, and loads nothing."""
 
 from __future__ import annotations
 

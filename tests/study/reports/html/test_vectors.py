@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.records.finished import load
 from study.reports.html.vectors import project, release_vectors
 
 
 def test_vectors_are_released_again(small_study: Path) -> None:
     study = load(small_study)
-    settings = settings_table(study.episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(study.episodes, max_accuracy_drop=0.02)
     told: list[str] = []
     vectors = release_vectors(
         study,

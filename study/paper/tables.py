@@ -1,26 +1,19 @@
-"""The paper's tables with ours beside them, from episode records alone."""
+"""The paper's tables with our measurements beside them, as CSV and Markdown files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from mipoison.attacks import PASSIVE
-from mipoison.config import ConfigError
-from mipoison.metrics.statistics import mean_interval, paired_difference
+from mipoison.metrics.statistics import mean_interval
 from mipoison.storage.files import Storage
-from study.paper.experiments import FACES, MEASURES, RUNS, Row, folder_of, table_rows
+from study.paper.comparisons import against_lpa, learned_nothing, trained_well, verdict
+from study.paper.experiments import FACES, MEASURES, table_rows
+from study.paper.measured import Measured
 from study.paper.notes import NOTES, TITLES
-from study.paper.run import FOLDER, records_for
-from study.records.finished import EPISODES, compact_episodes
-from study.records.reading import Unreadable, fetch, leave_out
-from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
-from study.records.store import ABOUT
-from study.reports.cells import describe
+from study.paper.run import FOLDER
 from study.runtime.plain import markdown_text
 
 OURS = {
@@ -31,7 +24,7 @@ OURS = {
     "reconstruction_error": ("reconstruction_error_paper_scale", 1.0, ".4f"),
     "reconstruction_error_unit": ("reconstruction_error", 1.0, ".5f"),
 }
-"""Ours: column of the records, factor, format. Of attack accuracy and error there are two readings each."""
+"""Measure -> column of the records, factor, format. Attack accuracy and error are measured in two ways."""
 HEADS = {
     "model_accuracy": "model acc. %",
     "confidence_distortion": "distortion",
@@ -41,7 +34,7 @@ HEADS = {
     "reconstruction_error_unit": "error, [0, 1]",
 }
 ORDERED = {"attack_accuracy": "attack acc.", "reconstruction_error": "error"}
-"""Measures whose order against the reference row is compared with the paper's."""
+"""Measures whose order relative to the reference row is compared with the paper's."""
 TIMES = {
     "training": ("seconds_attack", 1.0, "s"),
     "inference": ("inference_ms_per_sample", 1.0, "ms"),
@@ -57,112 +50,14 @@ HOW_TO_READ = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One of the paper's data sets as it was run: name, sizes, episodes; where its other files are."""
-
-    name: str
-    about: Mapping[str, Any]
-    episodes: pd.DataFrame
-    storage: Storage
-    folder: str
-
-    def values(self, row: Row, column: str) -> pd.Series:
-        """Seed -> value of the row's episodes that succeeded; empty if it was not run or has none."""
-        e = self.episodes
-        if column not in e:  # a compact copy leaves out columns without a value
-            return pd.Series(dtype=float)
-        mask = (e["trial"] == row.trial) & (e["attack"] == row.attack) & (e["status"] == "ok")
-        found: pd.Series = e[mask].set_index("seed")[column].dropna().sort_index().astype(float)
-        return found
-
-    def caption(self, seed: int | None = None) -> str:
-        """Data, sizes, seeds (or one seed alone), device."""
-        episodes = self.episodes if seed is None else self.episodes[self.episodes["seed"] == seed]
-        return describe(episodes, {"scale": self.about["settings"].get("scale")})
-
-
-def load(storage: str, faces: str) -> dict[str, Measured]:
-    """One of RUNS -> what was run; those without records are left out.
-
-    Raises:
-        ConfigError: no records at all.
-    """
-    found = {}
-    for run in RUNS:
-        records = records_for(storage, folder_of(run, faces))
-        try:
-            stored = fetch(records.storage, f"{records.study}/{ABOUT}", MAX_JSON_BYTES)
-            if stored is None:
-                continue
-            about = about_to_show(stored, f"{records.study}/{ABOUT}")
-        except Unreadable as error:
-            leave_out(f"{records.study}/{ABOUT}", error)
-            continue
-        episodes = compact_episodes(records.storage, f"{records.study}/{EPISODES}")
-        if episodes is None:
-            episodes = records.read()
-        if len(episodes):
-            found[run] = Measured(records.study, about, episodes, records.storage, records.study)
-    if not found:
-        raise ConfigError(f"no records below {storage}/{FOLDER}: leave --render out to run the experiments")
-    return found
-
-
-def failed_share(found: Mapping[str, Measured]) -> float:
-    """Share of failed episodes."""
-    return float(np.mean([s == "failed" for m in found.values() for s in m.episodes["status"]]))
-
-
-def verdict(row: Row, reference: Row, measure: str, measured: Measured) -> str:
-    """Whether the paper's order of a row and its reference holds in ours, by the paired interval over "
-    "seeds."""
-    column = measure  # on either pixel scale the order is the same
-    a, b = measured.values(row, column), measured.values(reference, column)
-    seeds = a.index.intersection(b.index)
-    if not len(seeds):
-        return "not run"
-    told = dict(row.paper), dict(reference.paper)
-    if measure not in told[0] or measure not in told[1]:
-        return ""
-    claimed = np.sign(told[0][measure] - told[1][measure])
-    difference = paired_difference(a[seeds].to_numpy(), b[seeds].to_numpy(), rng=np.random.default_rng(0))
-    if len(seeds) < 3:
-        return "too few seeds"
-    if not difference.significant:
-        return "no difference shown"
-    if claimed == 0:
-        return "equal in the paper"
-    return "holds" if np.sign(difference.mean) == claimed else "reversed"
-
-
-def against_lpa(row: Row, rows: Iterable[Row], measured: Measured) -> str:
-    """A control against LPA under the same attacker (the nearest budget in Table VI), by the error."""
-    lpa = [
-        r for r in rows if r.defense.startswith("lpa") and (r.dataset, r.attack) == (row.dataset, row.attack)
-    ]
-    budget = dict(row.knobs).get("budget")
-    lpa = [r for r in lpa if budget is None or dict(r.knobs)["budget"] == budget] or lpa
-    if not lpa or row.defense not in ("noise", "rounding"):
-        return ""
-    a = measured.values(row, "reconstruction_error")
-    b = measured.values(lpa[0], "reconstruction_error")
-    seeds = a.index.intersection(b.index)
-    if len(seeds) < 3:
-        return "too few seeds" if len(seeds) else "not run"
-    difference = paired_difference(a[seeds].to_numpy(), b[seeds].to_numpy(), rng=np.random.default_rng(0))
-    if not difference.significant:
-        return f"{lpa[0].defense}: no difference shown"
-    better, worse = (row, lpa[0]) if difference.mean > 0 else (lpa[0], row)
-    return f"{better.defense} protects better than {worse.defense}"
-
-
 def table_frame(table: str, found: Mapping[str, Measured]) -> pd.DataFrame:
-    """A table in long form, one row each: the paper's numbers, ours with 95 % intervals, the orderings."""
+    """A table as a data frame: the paper's numbers, ours with 95 % intervals, whether the orders agree."""
     rows = table_rows(table)
     order = [row.dataset for row in rows]
     out = []
-    for row in sorted(rows, key=lambda row: order.index(row.dataset)):  # controls beside what they control
+    for row in sorted(
+        rows, key=lambda row: order.index(row.dataset)
+    ):  # a data set's controls follow its rows
         measured = found.get(row.run)
         line: dict[str, Any] = {
             "table": table,
@@ -182,7 +77,7 @@ def table_frame(table: str, found: Mapping[str, Measured]) -> pd.DataFrame:
             columns |= {m: (column, factor) for m, (column, factor, _) in TIMES.items()}
         for measure, (column, factor) in columns.items():
             values = measured.values(row, column) if measured else pd.Series(dtype=float)
-            scale = factor if measure in TIMES else 1.0  # the long form keeps shares as shares
+            scale = factor if measure in TIMES else 1.0  # shares stay shares in the data frame
             interval = mean_interval(values.to_numpy() * scale) if len(values) else None
             line[f"ours.{measure}"] = interval.mean if interval else None
             line[f"ours.{measure}.low"] = interval.low if interval else None
@@ -214,7 +109,7 @@ def _paper(line: Mapping[str, Any], measure: str) -> str:
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:
-    """One Markdown row: what is run, then paper | ours for each measure, then the orderings."""
+    """The cells of a Markdown row: what was run, the paper's and our value of each measure, the orders."""
     data = line["data"] if line["run_on"] in ("", line["data"]) else f"{line['data']} ({line['run_on']})"
     name = f"*{line['defense']}* (ours)" if line["ours"] else line["defense"]
     cells = [data, name, line["setting"] or "", line["attacker"]]
@@ -255,52 +150,8 @@ def _time_cells(line: Mapping[str, Any]) -> list[str]:
     return [*cells, "-" if pd.isna(a) or not b else f"{a / b:.1f}"]
 
 
-def trained_well(measured: Measured) -> str:
-    """Whether the undefended attacker beats the label alone and the mean image: if not, the tables say "
-    "little."""
-    none = Row("", "", "none", (), PASSIVE)
-    floor = Row("", "", "label-only", (), PASSIVE)
-    error, label = (
-        measured.values(none, "reconstruction_error"),
-        measured.values(floor, "reconstruction_error"),
-    )
-    mean_image = measured.values(none, "mean_image_error")
-    if not len(error) or not len(label):
-        return f"{measured.name}: undefended or label-only was not run."
-    text = []
-    for name, other in (("the label alone", label), ("the mean image", mean_image)):
-        seeds = error.index.intersection(other.index)
-        d = paired_difference(error[seeds].to_numpy(), other[seeds].to_numpy(), rng=np.random.default_rng(0))
-        how = (
-            "is not shown to differ from"
-            if not d.significant
-            else "beats"
-            if d.mean < 0
-            else "does worse than"
-        )
-        text.append(f"{how} {name} ({other.mean():.4f})")
-    return f"{measured.name}: the undefended attacker ({error.mean():.4f}) {' and '.join(text)}."
-
-
-def learned_nothing(table: str, found: Mapping[str, Measured]) -> list[str]:
-    """Undefended attackers of a table who are no better than the mean image: no evidence for a defense."""
-    lines = []
-    for row in table_rows(table):
-        measured = found.get(row.run)
-        if measured is None or row.defense != "none" or row.attack == PASSIVE:
-            continue
-        error = measured.values(row, "reconstruction_error").mean()
-        mean_image = measured.values(row, "mean_image_error").mean()
-        if error >= mean_image:
-            lines.append(
-                f"{measured.name}: undefended, the attacker {row.attack} ({error:.4f}) is no better "
-                f"than the mean image ({mean_image:.4f}): its rows are no evidence for or against a defense."
-            )
-    return lines
-
-
 def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
-    """A table as a Markdown page with its notes; nothing in it depends on when or where it is rendered."""
+    """A table as a Markdown page with its notes. It depends on the records alone, not on time or machine."""
     frame = table_frame(table, found)
     lines: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in frame.to_dict("records")]
     if table == "VIII":
@@ -324,7 +175,7 @@ def table_markdown(table: str, found: Mapping[str, Measured]) -> str:
 
 
 def _poisoning_times(found: Mapping[str, Measured]) -> list[str]:
-    """Table IX's poisoning per sample, optimised and amortised, beside the paper's."""
+    """Poisoning time per sample in Table IX, optimised and amortised, beside the paper's."""
     took = {}
     for row in table_rows("IX"):
         measured = found.get(row.run)
@@ -344,7 +195,7 @@ def _poisoning_times(found: Mapping[str, Measured]) -> list[str]:
 
 
 def write_tables(found: Mapping[str, Measured], tables: Iterable[str], storage: str) -> list[str]:
-    """``table_<n>.md`` and ``.csv`` below ``<storage>/reproduction``; returns the names written."""
+    """Write ``table_<n>.md`` and ``.csv`` below ``<storage>/reproduction``; return what was written."""
     target, written = Storage(storage).below(FOLDER), []
     for table in tables:
         numbers = table_frame(table, found).to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Who is answered next, and who reads what was sent: queues with bounds, processes that may die."""
+"""The queue of images and the processes that parse bodies: order, bounds, and processes that die."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import asyncio
 import numpy as np
 import pytest
 
-from study.serving import lanes
-from study.serving.lanes import Lanes
+from study.serving import batch_queue
+from study.serving.batch_queue import BatchQueue
 from study.serving.request_parsing import RequestError
 
 SHAPE = (1, 16, 16)
 
 
 async def mean(requests: list[np.ndarray]) -> list[np.ndarray]:
-    """In the place of the classifier."""
+    """Stands in for the classifier."""
     return [x_NCHW.mean((1, 2, 3))[:, None] for x_NCHW in requests]
 
 
@@ -27,7 +27,7 @@ def test_one_image_waits_for_one_batch_at_most() -> None:
             await asyncio.sleep(0.01)
             return await mean(requests)
 
-        queue = Lanes(answer, at_once=1, couples=False)
+        queue = BatchQueue(answer, max_batches=1, couples=False)
 
         async def one(name: str, n: int) -> None:
             await queue.release(np.zeros((n, *SHAPE), np.float32))
@@ -49,12 +49,14 @@ def test_a_whole_request_goes_together_where_the_defense_couples() -> None:
             sizes.extend(map(len, requests))
             return await mean(requests)
 
-        c_NK = await Lanes(answer, at_once=1, couples=couples).release(np.zeros((100, *SHAPE), np.float32))
+        c_NK = await BatchQueue(answer, max_batches=1, couples=couples).release(
+            np.zeros((100, *SHAPE), np.float32)
+        )
         assert len(c_NK) == 100
         return sizes
 
     assert asyncio.run(scene(True)) == [100]
-    assert max(asyncio.run(scene(False))) == lanes.PIECE
+    assert max(asyncio.run(scene(False))) == batch_queue.PIECE
 
 
 def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +65,7 @@ def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     async def scene() -> None:
-        queue = Lanes(never, at_once=1, couples=False)
+        queue = BatchQueue(never, max_batches=1, couples=False)
         images = np.zeros((256, *SHAPE), np.float32)
         tasks = [asyncio.create_task(queue.release(images)) for _ in range(12)]
         await asyncio.sleep(0.05)

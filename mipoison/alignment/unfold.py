@@ -1,6 +1,6 @@
-"""Patches of a map and their sum: the two halves of a transposed convolution around a matrix product.
+"""Unfolds an activation into patches and adds patches up again, so that convolutions are matrix products.
 
-Shape suffixes: N samples, C channels.
+Shape suffixes: N samples, C channels, H height, W width; k is the kernel size.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from torch import Tensor
 
 
 def channels_last(a: Tensor) -> Tensor:
-    """A map or weight with channels last in memory; with one channel, too, where torch leaves it open and
-    a convolution on the CPU then takes a path that is ten times slower."""
+    """An activation or weight with channels last in memory.
+
+    With one channel both memory formats fit the data and torch does not say which one it has; convolutions on
+    a CPU then take a path that is ten times slower. The strides set here prevent that.
+    """
     if a.dim() != 4:
         return a
     if a.shape[1] > 1:
@@ -22,18 +25,29 @@ def channels_last(a: Tensor) -> Tensor:
     return a.contiguous().as_strided(a.shape, (a.shape[2] * a.shape[3], 1, a.shape[3], 1))
 
 
-def gather(b: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """Patches (N, places, k k C) of an output map: those that each place of the input touches."""
+def unfold_map(b: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Patches (N, positions, k k C) of a transposed convolution's output (N, C, H, W).
+
+    Each position of the convolution's input has one patch, the outputs that it contributes to.
+    """
     padded = channels_last(F.pad(b, (padding, padding, padding, padding)))
     patches = padded.unfold(2, kernel, stride).unfold(3, kernel, stride)
     return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
-def spread(columns: Tensor, places: tuple[int, int], kernel: int, stride: int, padding: int) -> Tensor:
-    """The adjoint of :func:`gather`: patches added up where they overlap, (N, C, H, W) channels-last."""
+def fold_columns(columns: Tensor, places: tuple[int, int], kernel: int, stride: int, padding: int) -> Tensor:
+    """The adjoint of :func:`unfold_map`: adds the patches up where they overlap.
+
+    Args:
+        columns: patches (N, positions, k k C). places: height and width of the convolution's input.
+
+    Returns:
+        An activation (N, C, H, W), channels-last.
+    """
     n, channels = len(columns), columns.shape[2] // kernel**2
     rows, offsets = _bags(n, *places, kernel, stride, padding, columns.device)
-    # Each output place is a bag of rows of C numbers: one pass, where adding shifted views takes four.
+    # Each output position is a bag of rows of C numbers. This takes one pass; adding shifted views takes
+    # four.
     total = F.embedding_bag(rows, columns.reshape(-1, channels), offsets, mode="sum")
     h, w = ((p - 1) * stride - 2 * padding + kernel for p in places)
     return total.view(n, h, w, channels).permute(0, 3, 1, 2)
@@ -43,7 +57,7 @@ def spread(columns: Tensor, places: tuple[int, int], kernel: int, stride: int, p
 def _bags(
     n: int, height: int, width: int, kernel: int, stride: int, padding: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """(rows, offsets) of an embedding bag: which patch entries add up to each place of the output."""
+    """(rows, offsets) of an embedding bag: which patch entries add up to each position of the output."""
     h, w = ((p - 1) * stride - 2 * padding + kernel for p in (height, width))
     k = torch.arange(kernel) - padding
     y = (torch.arange(height)[:, None] * stride + k)[:, None, :, None]

@@ -9,8 +9,10 @@ import pytest
 
 from mipoison.storage.files import Storage
 from study.paper import experiments
-from study.paper.experiments import FACES, TABLES, Row, table_rows
-from study.paper.render import Measured, load, table_frame, table_markdown, verdict
+from study.paper.comparisons import verdict
+from study.paper.experiments import FACES, TABLES, PaperRow, table_rows
+from study.paper.measured import Measured, load
+from study.paper.tables import table_frame, table_markdown
 
 RESULTS = Path(__file__).parents[3] / "study" / "results"
 
@@ -53,8 +55,8 @@ def _made(errors: dict[str, list[float]], tmp_path: Path) -> Measured:
 
 
 def test_orderings_need_an_interval_without_zero(tmp_path: Path) -> None:
-    def row(defense: str, paper: float) -> Row:
-        return Row("I", "mnist", defense, (), "passive", paper=(("reconstruction_error", paper),))
+    def row(defense: str, paper: float) -> PaperRow:
+        return PaperRow("I", "mnist", defense, (), "passive", paper=(("reconstruction_error", paper),))
 
     none, mad = row("none", 0.5), row("mad", 0.6)
     for values, expected in (

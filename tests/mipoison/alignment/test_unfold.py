@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mipoison.alignment.patches import channels_last, gather, spread
+from mipoison.alignment.unfold import channels_last, fold_columns, unfold_map
 from mipoison.randomness import generator
 
 
@@ -17,10 +17,10 @@ def test_gather_and_spread(kernel: int, stride: int, padding: int, channels: int
     out = F.conv_transpose2d(a, weight, None, stride, padding)
     matrix = weight.permute(0, 2, 3, 1).flatten(1)
     columns = a.permute(0, 2, 3, 1).flatten(1, 2) @ matrix
-    torch.testing.assert_close(spread(columns, (3, 4), kernel, stride, padding), out)
+    torch.testing.assert_close(fold_columns(columns, (3, 4), kernel, stride, padding), out)
 
     b = torch.randn(out.shape, generator=rng, dtype=torch.float64)
-    patches = gather(b, kernel, stride, padding)
+    patches = unfold_map(b, kernel, stride, padding)
     unfolded = F.unfold(b, kernel, padding=padding, stride=stride)  # (N, C k k, places)
     unfolded = unfolded.unflatten(1, (channels, kernel * kernel)).permute(0, 3, 2, 1).flatten(2)
     assert torch.equal(patches, unfolded)

@@ -1,4 +1,4 @@
-"""Reconstructions beside the truth, as pictures inside the page."""
+"""The page's section of reconstructed images, embedded as PNG."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mipoison.data.datasets import DATASETS
 from study.records.finished import StoredStudy
 from study.records.images import kept_pictures, read_pictures
 from study.reports.cells import setting_name
-from study.reports.figures import strip
-from study.reports.html.data import NAMES
+from study.reports.figures import side_by_side
+from study.reports.html.chart_data import NAMES
 from study.reports.html.markup import escape, note
-from study.reports.markdown import chosen_settings
+from study.reports.reconstructions import chosen_settings
 
 NONE = (
     "No reconstructions are kept with these records (a compact copy has none, so that no private image is "
@@ -44,18 +44,19 @@ def shows_people(study: StoredStudy) -> bool:
 
 
 def pictures(study: StoredStudy, trial: str) -> dict[str, NDArray[np.float64]]:
-    """Attacker (or ``truth``) -> images (n, C, H, W) in [0, 1]; empty if none are there or readable."""
+    """A trial's images: attacker (or ``truth``) -> (n, C, H, W) in [0, 1]; empty without a valid file."""
     kept = kept_pictures(study.storage, f"{study.folder}/{KEPT}", trial)
     return read_pictures(study.storage, study.folder, trial) if kept is None else kept
 
 
-def grid(study: StoredStudy, settings: pd.DataFrame) -> str:
-    """Truth, undefended, label-only, then of each family the setting with the highest worst-case error.
+def grid(study: StoredStudy, configurations: pd.DataFrame) -> str:
+    """The true images, then those of ``chosen_settings``, one row each; a note if no images are kept.
 
-    Each row is what the setting's worst attacker (by error, over all seeds) made of the first seed's images.
+    A row shows the first seed's images as the setting's worst attacker (by error, over all seeds)
+    reconstructs them.
     """
     rows: list[str] = []
-    for _, s in chosen_settings(settings.dropna(subset=["worst_reconstruction_error"])).iterrows():
+    for _, s in chosen_settings(configurations.dropna(subset=["worst_reconstruction_error"])).iterrows():
         found = pictures(study, str(s["trial"]))
         attacker = str(s["worst_reconstruction_error_attacker"])
         if attacker not in found or "truth" not in found:
@@ -77,7 +78,7 @@ def grid(study: StoredStudy, settings: pd.DataFrame) -> str:
 
 
 def _row(name: str, more: str, images: NDArray[Any], alt: str) -> str:
-    pixels = (strip(images) * 255).round().astype(np.uint8)
+    pixels = (side_by_side(images) * 255).round().astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, format="PNG", optimize=True)
     data = base64.b64encode(sink.getvalue()).decode("ascii")

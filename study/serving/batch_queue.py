@@ -1,4 +1,4 @@
-"""Who is answered next: images of several requests go to the classifier together, small requests first.
+"""Queues images for the classifier: gathers those of several requests into batches, small requests first.
 
 Shape suffixes: N images, K classes, CHW image.
 """
@@ -15,16 +15,16 @@ import numpy as np
 from study.serving.request_parsing import RequestError
 
 BATCH = 32
-"""Images that the classifier is given in one go; more only where one piece has more."""
+"""Images of a batch; more only if a single piece has more."""
 PIECE = 16
-"""Images of one request that are answered together, where the defense treats each by itself."""
+"""Largest part of a request that is queued as one, if the defense treats each image by itself."""
 IMAGE_S = 1 / 16
-"""How much later a piece counts as having come for each image of its request up to its last one: who sends
-one image waits for hardly anybody, who sends many for those who ask for less."""
+"""Seconds by which each image of a request delays the due time of its pieces, so that a request of one image
+hardly waits, and a request of many waits for smaller ones."""
 MAX_IMAGES_WAITING = 4096
-"""Most images that wait for the classifier; requests of more than one piece may fill half of it."""
+"""Most images in the queue. Requests of more than one piece are refused beyond half of it."""
 MAX_BYTES_WAITING = 64 * 2**20
-"""Most bytes of them, likewise."""
+"""Most bytes in the queue, likewise."""
 
 Answer = Callable[[list[np.ndarray]], Awaitable[list[np.ndarray]]]
 
@@ -37,31 +37,31 @@ class _Piece:
     answered: asyncio.Future[np.ndarray] = field(compare=False)
 
 
-class Lanes:
-    """Gathers the images of several requests into batches; used from one event loop.
+class BatchQueue:
+    """Gathers the images of several requests into batches. All calls must come from one event loop.
 
     Args:
-        answer: gives each array's released vectors.
-        at_once: batches that may be under way, one for each copy of the classifier.
-        couples: the defense looks at a whole request: it is never cut into pieces.
+        answer: returns the released vectors of each array of images.
+        max_batches: batches that may be under way at once, one per replica.
+        couples: whether the defense depends on the whole request, which then is not cut into pieces.
     """
 
-    def __init__(self, answer: Answer, *, at_once: int, couples: bool) -> None:
-        self._answer, self._at_once, self._couples = answer, at_once, couples
+    def __init__(self, answer: Answer, *, max_batches: int, couples: bool) -> None:
+        self._answer, self._max_batches, self._couples = answer, max_batches, couples
         self._waiting: list[_Piece] = []
         self._images = self._bytes = self._number = 0
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def release(self, x_NCHW: np.ndarray) -> np.ndarray:
-        """One request's released vectors (N, K).
+        """The released vectors (N, K) of one request.
 
         Raises:
-            RequestError: 503 where too many wait already.
+            RequestError: 503 if the queue is full.
         """
         images, size = self._images + len(x_NCHW), self._bytes + x_NCHW.nbytes
         share = 1 if len(x_NCHW) <= PIECE else 2
         if self._images and (images * share > MAX_IMAGES_WAITING or size * share > MAX_BYTES_WAITING):
-            raise RequestError(503, "too many images wait to be answered; try again in a second")
+            raise RequestError(503, "too many images are waiting; try again in a second")
         loop = asyncio.get_running_loop()
         now, size = loop.time(), len(x_NCHW) if self._couples else PIECE
         pieces = []
@@ -77,11 +77,11 @@ class Lanes:
         try:
             return np.concatenate(await asyncio.gather(*(piece.answered for piece in pieces)))
         finally:
-            for piece in pieces:  # of a client that went away, or where another piece failed
+            for piece in pieces:  # the client disconnected, or another piece failed
                 piece.answered.cancel()
 
     def _start(self) -> None:
-        while self._waiting and len(self._under_way) < self._at_once:
+        while self._waiting and len(self._under_way) < self._max_batches:
             if batch := self._gather():
                 task = asyncio.get_running_loop().create_task(self._run(batch))
                 self._under_way.add(task)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from study.records.finished import load
-from study.reports.rendering import markdown_of, write_tables_and_figure
+from study.reports.report_files import markdown_of, write_tables_and_figure
 
 
 def test_rendering_is_what_the_study_wrote(small_study: Path, tmp_path: Path) -> None:

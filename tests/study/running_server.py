@@ -1,4 +1,4 @@
-"""The served classifier's HTTP door with a stand-in for the classifier, and clients of it."""
+"""An HTTP server with a stand-in for the classifier, and clients of it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from contextlib import contextmanager
 import numpy as np
 from worst_bodies import SHAPE, npy
 
-from study.serving.front import Front
-from study.serving.lanes import Answer
+from study.serving.batch_queue import Answer
+from study.serving.http_server import HttpServer
 
 ONE = npy(np.full((1, *SHAPE), 0.25, np.float32))
 NPY = "application/x-npy"
 
 
 async def mean(requests: list[np.ndarray]) -> list[np.ndarray]:
-    """In the place of the classifier: two numbers an image."""
+    """Stands in for the classifier: two numbers an image."""
     return [np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1) for x in requests]
 
 
@@ -32,14 +32,14 @@ def free_port() -> int:
 
 @contextmanager
 def running(answer: Answer = mean, fault: str = "") -> Iterator[int]:
-    """A door with a classifier behind it; its port."""
+    """Run a server and yield its port."""
     port = free_port()
-    door = Front("127.0.0.1", port, image_shape=SHAPE, n_classes=2, couples=False, at_once=1)
+    server = HttpServer("127.0.0.1", port, image_shape=SHAPE, n_classes=2, couples=False, max_batches=1)
     try:
-        door.start(answer, lambda: fault)
+        server.start(answer, lambda: fault)
         yield port
     finally:
-        door.stop(2)
+        server.stop(2)
 
 
 def ask(port: int, body: bytes, kind: str = NPY, path: str = "/release") -> tuple[int, dict[str, object]]:
@@ -53,7 +53,7 @@ def ask(port: int, body: bytes, kind: str = NPY, path: str = "/release") -> tupl
 
 
 def send(port: int, data: bytes, timeout: float = 20) -> bytes:
-    """What is answered to these bytes until the server closes, or the time is over."""
+    """Send bytes; return the answer until the server closes the connection or the timeout."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as client:
         out = b""
         try:
@@ -72,7 +72,7 @@ def status(answer: bytes) -> int:
 
 
 def healthy(port: int) -> float:
-    """Seconds until /health said so."""
+    """Seconds until /health answered."""
     began = time.monotonic()
     assert ask(port, b"", path="/health") == (
         200,

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from mipoison.storage.files import Storage
-from study.analysis.frontier import settings_table
+from study.analysis.frontier import configuration_table
 from study.records.finished import StoredStudy, load
 from study.reports.html import build
-from study.reports.html.pictures import FACES, grid
+from study.reports.html.reconstructions import FACES, grid
 from tests.study.reports.html.helpers import Reader
 
 
@@ -33,7 +33,7 @@ def test_pictures_of_people_come_with_a_warning_and_broken_ones_are_left_out(
     small_study: Path, tmp_path: Path
 ) -> None:
     study = load(small_study)
-    settings = settings_table(study.episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(study.episodes, max_accuracy_drop=0.02)
     people = StoredStudy(**{**vars(study), "episodes": study.episodes.assign(dataset="lfw")})
     assert FACES in grid(people, settings)
     (tmp_path / "s" / "pictures").mkdir(parents=True)

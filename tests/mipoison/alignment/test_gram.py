@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from mipoison.alignment.gram import BlockGradients
 from mipoison.alignment.network import Network
-from mipoison.alignment.own import Own
 from tests.mipoison.alignment.helpers import MakeDecoder, pictures, random_target, vectors
 
 
@@ -22,7 +22,7 @@ def test_norms_and_products_are_those_of_the_formed_gradient(make_decoder: MakeD
     for i, block in enumerate(net.blocks):
         part = slice(start, start := start + block.n_parameters)
         with torch.no_grad():
-            own = Own(net, state, i, target[part])
+            own = BlockGradients(net, state, i, target[part])
         ways.add(getattr(own, "gram", None))
         for n, gradients in enumerate(own_NP):
             square = sum(g.square().sum() for g in gradients[part])

@@ -1,8 +1,9 @@
-"""One block's share of each sample's own gradient, as a linear map on the block's input and output.
+"""Per-sample gradients in the parameters of one block, applied as linear maps without being formed.
 
-The weight's gradient of sample i is ``A_i^T P_i``: inputs A (places, Cin) times patches P (places, k k C) of
-the output gradient. Applying it to the inputs needs ``A A^T``, its adjoint ``P P^T``: where places are few
-these Gram matrices are smaller than the gradient, which is then never formed.
+Sample i has the gradient ``A_i^T P_i`` in the block's weight: its input A (positions, Cin), transposed, times
+patches P (positions, k k C) of the output gradient. To apply that gradient as a weight takes the Gram matrix
+``A A^T``, and its adjoint takes ``P P^T``. If there are few positions, these Gram matrices are smaller than
+the gradient, which is then not formed.
 
 Shape suffixes: N samples, C channels.
 """
@@ -12,20 +13,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from mipoison.alignment.network import Network, Primal
-from mipoison.alignment.patches import gather, spread
+from mipoison.alignment.unfold import fold_columns, unfold_map
 
 
-class Own:
-    """Block i of every sample's g_i.
+class BlockGradients:
+    """The part of each sample's gradient g that belongs to one block.
 
     Args:
-        net: the unrolled decoder.
-        state: its passes.
-        i: which block.
-        t: the target's part.
+        net: the decoder, prepared for hand-written passes.
+        state: its forward and backward pass.
+        i: index of the block.
+        t: the target gradient's tensors of this block.
 
     Attributes:
-        square_N: |g_i|^2 of this block. dot_N: <t, g_i> of all but the convolution's weight.
+        square_N: |g|^2 over the block's parameters.
+        dot_N: <t, g> over the block's parameters, except the convolution's weight.
     """
 
     def __init__(self, net: Network, state: Primal, i: int, t: list[Tensor]) -> None:
@@ -41,7 +43,7 @@ class Own:
         else:
             self.places = (a.shape[2], a.shape[3])
             self.a = a.permute(0, 2, 3, 1).flatten(1, 2)
-            self.p = gather(scaled, *self.block.geometry)
+            self.p = unfold_map(scaled, *self.block.geometry)
             self._products()
         self.dot_N = state.f.new_zeros(len(state.f))
         self._vectors(state.outputs[i], delta)
@@ -58,7 +60,7 @@ class Own:
         self.square_N = product.sum((1, 2))
 
     def _vectors(self, n: Tensor, delta: Tensor) -> None:
-        """Gradients of the batch-norm's affine map, or of the convolution's bias."""
+        """Gradients in the weight and bias of the batch-norm, or in the bias of the convolution."""
         own, t, block = self.net.own, self.t, self.block
         if block.n_parameters == 1:
             return
@@ -72,9 +74,11 @@ class Own:
             self.dot_N = self.dot_N + self.gamma_NC @ t[1]
 
     def vary(self, beta_N: Tensor, alpha_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """(kappa, offset) of ``v = beta t - alpha g``, maps (N, C, 1, 1) or None.
+        """The effect of the direction ``v = beta t - alpha g`` in batch-norm and bias on the passes.
 
-        The block's output moves by ``kappa n + offset``, the gradient that goes below it by ``kappa delta``.
+        Returns:
+            kappa and offset, (N, C, 1, 1) or None if the block has no such parameters: the block's output
+            changes by ``kappa n + offset``, and the gradient passed to the block below by ``kappa delta``.
         """
         if self.block.n_parameters == 1:
             return None, None
@@ -88,22 +92,24 @@ class Own:
         return kappa, offset_NC.to(self.net.precision)[:, :, None, None]
 
     def subtract_forward(self, n_dot: Tensor, alpha_N: Tensor) -> None:
-        """Take from ``n_dot`` alpha_i times what g_i's weight, applied to the block's own input, moves (in
-        place)."""
+        """Subtract from ``n_dot``, in place, alpha_i times the block's input convolved with g_i as weight."""
         if self.first:
             factor_N = (alpha_N * self.rows_N).to(self.net.precision)
             n_dot.addcmul_(factor_N[:, None, None, None] * self.scale, self.scaled, value=-1)
             return
         a3 = alpha_N[:, None, None].to(self.net.precision)
         columns = (a3 * self.rows) @ self.p if self.gram else self.a @ (a3 * self.weight)
-        out = spread(columns, self.places, *self.block.geometry)
+        out = fold_columns(columns, self.places, *self.block.geometry)
         if self.block.norm:
             n_dot.addcmul_(out, self.scale, value=-1)
         else:
             n_dot -= out
 
     def adjoint(self, alpha_N: Tensor) -> Tensor:
-        """alpha_i times the adjoint applied to the block's own output gradient: like the block's input."""
+        """alpha_i times the adjoint of that convolution, applied to the block's output gradient.
+
+        Its shape is that of the block's input.
+        """
         if self.first:
             return (alpha_N * self.columns_N)[:, None] * self.f
         a3 = alpha_N[:, None, None].to(self.net.precision)

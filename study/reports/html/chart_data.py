@@ -1,4 +1,4 @@
-"""What the page's drawings are made of: plain numbers and finished texts, from the records alone."""
+"""The data of the page's charts, as plain numbers and texts for JSON, computed from the records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
 SHAPES = (*MARKERS, "*", "h")
-"""Markers in the order of the page's shapes."""
+"""Markers in the order in which the page's script defines their shapes."""
 
 
 def number(value: Any) -> float | None:
@@ -38,9 +38,9 @@ def flag(value: Any) -> bool:
     return False if pd.isna(value) else bool(value)
 
 
-def families(settings: pd.DataFrame) -> list[Plain]:
-    """The families shown, anchors last: name, label, colour's place (None for anchors), marker's place."""
-    names = sorted(settings["defense"].unique(), key=lambda f: (f in ANCHORS, f))
+def defenses(configurations: pd.DataFrame) -> list[Plain]:
+    """The defenses shown, anchors last: name, label, index of colour (None for anchors), index of marker."""
+    names = sorted(configurations["defense"].unique(), key=lambda f: (f in ANCHORS, f))
     out = []
     for name in names:
         colour, marker = style_of(name, names)
@@ -60,26 +60,30 @@ def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def points(settings: pd.DataFrame, commands: Mapping[str, str]) -> list[Plain]:
-    """One entry a setting with a place in the frontier's plot; ``lines`` is what hovering over it shows."""
-    front = set(pareto_front(settings)["trial"])
-    bend = knee(settings)
+def points(configurations: pd.DataFrame, commands: Mapping[str, str]) -> list[Plain]:
+    """One entry per setting that the frontier's chart draws; ``lines`` is the text of its tooltip."""
+    front = set(pareto_front(configurations)["trial"])
+    knee_trial = knee(configurations)
     out = []
-    for _, s in settings.iterrows():
+    for _, s in configurations.iterrows():
         if number(s["confidence_distortion"]) is None or number(s["worst_reconstruction_error"]) is None:
             continue
         trial = str(s["trial"])
-        point: Plain = {"trial": trial, "family": str(s["defense"]), "x": number(s["confidence_distortion"])}
+        point: Plain = {"trial": trial, "defense": str(s["defense"]), "x": number(s["confidence_distortion"])}
         for key, name in (("error", "worst_reconstruction_error"), ("accuracy", "worst_attack_accuracy")):
             point[key] = [number(s[f"{name}{end}"]) for end in ("", "_low", "_high")]
         point |= {"feasible": flag(s["feasible"]), "cut": flag(s["cut"]), "front": trial in front}
-        point |= {"knee": trial == bend, "lines": tooltip(s, trial in front), "command": commands[trial]}
+        point |= {
+            "knee": trial == knee_trial,
+            "lines": tooltip(s, trial in front),
+            "command": commands[trial],
+        }
         out.append(point)
     return out
 
 
 def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
-    """A setting in a few lines: knobs, cost, worst cases with their attackers, seeds, standing."""
+    """The lines of a setting's tooltip: knobs, cost, worst cases with their attackers, seeds, standing."""
     lines = [NAMES.get(str(s["defense"]), setting_name(s)), f"trial {s['trial']}"]
     distortion, drop = number(s["confidence_distortion"]), number(s["accuracy_drop"])
     lines.append(f"distortion {distortion:.3g} (mean l2 of c' - c)")
@@ -98,7 +102,7 @@ def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
 
 
 def standing(s: Mapping[str, Any], on_front: bool) -> str:
-    """Where a setting stands, in words."""
+    """A sentence on why a setting is or is not on the frontier."""
     if flag(s["cut"]):
         return "cut short: label-only dominates it; what is shown is a bound (at least so bad)"
     if on_front:
@@ -113,14 +117,14 @@ def standing(s: Mapping[str, Any], on_front: bool) -> str:
     )
 
 
-def parallel(settings: pd.DataFrame) -> list[Plain]:
-    """Per family with two settings or more: its knobs and outcomes as axes, its settings as lines."""
+def parallel(configurations: pd.DataFrame) -> list[Plain]:
+    """Parallel coordinates of each defense with two settings or more: knobs and outcomes as axes."""
     out = []
-    rows = settings.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
-    for family, group in rows[~rows["defense"].isin(ANCHORS)].groupby("defense", sort=True):
+    rows = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    for defense, group in rows[~rows["defense"].isin(ANCHORS)].groupby("defense", sort=True):
         if len(group) < 2:
             continue
-        axes = [_axis(family, column, group[column]) for column in _varied(family, group)]
+        axes = [_axis(defense, column, group[column]) for column in _varied(defense, group)]
         for column, label, log in (
             ("confidence_distortion", "distortion (l2)", bool((group["confidence_distortion"] > 0).all())),
             ("worst_attack_accuracy", "worst-case accuracy (share)", False),
@@ -130,12 +134,12 @@ def parallel(settings: pd.DataFrame) -> list[Plain]:
             axes.append({"label": label, "log": log, "choices": None, "values": values})
         names = [setting_name(s) for _, s in group.iterrows()]
         bounds = [flag(v) for v in group["cut"]]
-        out.append({"family": family, "axes": axes, "names": names, "cut": bounds})
+        out.append({"defense": defense, "axes": axes, "names": names, "cut": bounds})
     return out
 
 
-def _varied(family: str, group: pd.DataFrame) -> list[str]:
-    knobs = DEFENSES[family].KNOBS if family in DEFENSES else {}
+def _varied(defense: str, group: pd.DataFrame) -> list[str]:
+    knobs = DEFENSES[defense].KNOBS if defense in DEFENSES else {}
     return [
         column
         for column in (f"{KNOB}{name}" for name in knobs)
@@ -143,9 +147,9 @@ def _varied(family: str, group: pd.DataFrame) -> list[str]:
     ]
 
 
-def _axis(family: str, column: str, values: pd.Series) -> Plain:
+def _axis(defense: str, column: str, values: pd.Series) -> Plain:
     name = column.removeprefix(KNOB)
-    knob = DEFENSES[family].KNOBS[name]
+    knob = DEFENSES[defense].KNOBS[name]
     if knob.choices is None:
         numbers = [number(v) for v in values]
         return {"label": name, "log": knob.log, "choices": None, "values": numbers}
@@ -155,22 +159,22 @@ def _axis(family: str, column: str, values: pd.Series) -> Plain:
     return {"label": name, "log": False, "choices": choices, "values": [choices.index(t) for t in texts]}
 
 
-def curves(episodes: pd.DataFrame, settings: pd.DataFrame) -> list[Plain]:
-    """eta(epsilon) of each setting against its worst attacker by error; empty without percentiles.
+def curves(episodes: pd.DataFrame, configurations: pd.DataFrame) -> list[Plain]:
+    """eta(epsilon) of each setting under its worst attacker by error; empty if the records lack percentiles.
 
-    ``epsilon``, ``low``, ``high``: the error that 0, 5, ... 100 % of the private images stay below, mean and
-    95 % Student-t interval over the seeds of the worst case.
+    ``epsilon``, ``low``, ``high``: the percentiles 0, 5, ... 100 of the per-image error, as mean and 95 %
+    Student-t interval over the seeds of the worst case.
     """
     if PERCENTILE_COLUMNS[0] not in episodes:
         return []
     worst = find_worst(prepare(episodes))
     place_of = {str(trial): i for i, trial in enumerate(worst.trials) if worst.counts[i]}
-    asked = (episodes["status"] == "ok") & episodes["trial"].isin(settings["trial"])
+    asked = (episodes["status"] == "ok") & episodes["trial"].isin(configurations["trial"])
     ok = episodes.loc[asked, ["trial", "attack", "seed", *PERCENTILE_COLUMNS]]
     places = ok.groupby(["trial", "attack"]).indices
-    front = set(pareto_front(settings)["trial"])
+    front = set(pareto_front(configurations)["trial"])
     out = []
-    for _, s in settings.iterrows():
+    for _, s in configurations.iterrows():
         place = place_of.get(str(s["trial"]))
         if place is None:
             continue
@@ -182,7 +186,7 @@ def curves(episodes: pd.DataFrame, settings: pd.DataFrame) -> list[Plain]:
             continue
         intervals = [mean_interval(column) for column in table.T]
         name = NAMES.get(str(s["defense"]), setting_name(s))
-        curve: Plain = {"trial": s["trial"], "family": s["defense"], "name": name}
+        curve: Plain = {"trial": s["trial"], "defense": s["defense"], "name": name}
         curve |= {"attacker": case.error_attacker, "seeds": len(table), "front": s["trial"] in front}
         for key, end in (("epsilon", "mean"), ("low", "low"), ("high", "high")):
             curve[key] = [_rounded(getattr(i, end)) for i in intervals]
@@ -194,14 +198,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def charts(episodes: pd.DataFrame, settings: pd.DataFrame, commands: Mapping[str, str]) -> Plain:
-    """All of the above; shares of the curves in ``eta``."""
-    mean_image = settings["mean_image_error"].dropna()
+def chart_data(episodes: pd.DataFrame, configurations: pd.DataFrame, commands: Mapping[str, str]) -> Plain:
+    """All data of the charts; ``eta`` holds the shares of images that the curves' percentiles stand for."""
+    mean_image = configurations["mean_image_error"].dropna()
     return {
-        "families": families(settings),
-        "points": points(settings, commands),
+        "defenses": defenses(configurations),
+        "points": points(configurations, commands),
         "meanImage": number(mean_image.mean()) if len(mean_image) else None,
-        "parallel": parallel(settings),
-        "curves": curves(episodes, settings),
+        "parallel": parallel(configurations),
+        "curves": curves(episodes, configurations),
         "eta": [p / 100 for p in ERROR_PERCENTS],
     }

@@ -1,4 +1,4 @@
-"""The HTTP door without Ray: bounds, deadlines and turns, asked over loopback as strangers would."""
+"""The HTTP server without Ray, over loopback: bounds, deadlines, fairness between clients."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from worst_bodies import SHAPE, encoded, head, images_json, npy, request
 
 pytest.importorskip("uvicorn", reason="ray[serve] is not installed")
 
-from front_door import NPY, ONE, ask, healthy, mean, running, send, status
+from running_server import NPY, ONE, ask, healthy, mean, running, send, status
 
-from study.serving import front, guard
+from study.serving import guard, http_server
 from study.serving.request_parsing import byte_bound
 
 
@@ -35,11 +35,13 @@ def test_right_requests(port: int) -> None:
 
 def test_bodies_over_the_bound_are_refused_before_they_are_read(port: int) -> None:
     bound = byte_bound(NPY, SHAPE)
-    assert status(send(port, head(NPY, bound + 1))) == 413  # nothing of it was sent
+    assert status(send(port, head(NPY, bound + 1))) == 413  # before any of it is sent
     assert status(send(port, head(NPY, 10**30))) in (400, 413)
     parts = (b"%x\r\n" % 100_000 + b"x" * 100_000 + b"\r\n") * (bound // 100_000 + 2)
-    assert status(send(port, head(NPY, None) + parts)) == 413  # of a body without an end
-    assert ask(port, b"x" * (bound + 1))[0] == 413  # a client that sends all before it listens hears of it
+    assert status(send(port, head(NPY, None) + parts)) == 413  # of an endless body
+    assert (
+        ask(port, b"x" * (bound + 1))[0] == 413
+    )  # a client that sends everything before it reads gets the answer
     tiny = b"1\r\nx\r\n" * 100_000
     assert status(send(port, head(NPY, None) + tiny)) == 400
 
@@ -80,8 +82,8 @@ def test_too_many_requests_at_once(port: int) -> None:
 
 
 def test_those_who_send_one_byte_keep_nobody_out(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """300 that stop in their body, 100 in their headers, 100 that say nothing; each meets its deadline."""
-    monkeypatch.setattr(front, "BODY_S", 3.0)
+    """300 clients stop in their body, 100 in their headers, 100 send nothing: each meets its deadline."""
+    monkeypatch.setattr(http_server, "BODY_S", 3.0)
     monkeypatch.setattr(guard, "HEAD_S", 3.0)
     idle = []
     try:
@@ -100,7 +102,7 @@ def test_those_who_send_one_byte_keep_nobody_out(port: int, monkeypatch: pytest.
 
 
 def test_at_the_bound_the_idlest_connection_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "Connections", lambda: bounded)
+    monkeypatch.setattr(http_server, "Connections", lambda: bounded)
     bounded = guard.Connections()
     bounded.most = 20
     with running() as port:
@@ -115,8 +117,8 @@ def test_at_the_bound_the_idlest_connection_gives_way(monkeypatch: pytest.Monkey
 
 
 def test_large_bodies_share_a_bound(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that hold what may be held: the third large one is asked to come again, a small one is answered."""
-    monkeypatch.setattr(front, "MAX_HELD", 700_000)
+    """Two arriving bodies use up the bound: a third large one gets 503, a small one is answered."""
+    monkeypatch.setattr(http_server, "MAX_HELD", 700_000)
     half = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(2)]
     try:
         for client in half:
@@ -130,15 +132,15 @@ def test_large_bodies_share_a_bound(port: int, monkeypatch: pytest.MonkeyPatch) 
         for client in half:
             client.close()
     time.sleep(0.3)
-    assert ask(port, npy(np.zeros((256, *SHAPE))))[0] == 200  # what they held is free again
+    assert ask(port, npy(np.zeros((256, *SHAPE))))[0] == 200  # their memory is free again
 
 
 def test_health_says_what_is_wrong() -> None:
-    with running(fault="no copy of the classifier runs") as port:
+    with running(fault="no replica of the classifier is running") as port:
         until = time.monotonic() + 5
         while (answer := ask(port, b"", path="/health"))[0] == 200 and time.monotonic() < until:
             time.sleep(0.05)
-        assert answer == (503, {"error": "no copy of the classifier runs"})
+        assert answer == (503, {"error": "no replica of the classifier is running"})
 
 
 def test_a_classifier_that_fails_is_a_500_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +153,7 @@ def test_a_classifier_that_fails_is_a_500_in_one_line(capsys: pytest.CaptureFixt
 
 
 def test_health_answers_while_the_classifier_is_at_work_for_others() -> None:
-    """And what the clients that went away had asked for is not computed."""
+    """Requests of clients that disconnected are not computed."""
     asked: list[int] = []
     go = threading.Event()
 

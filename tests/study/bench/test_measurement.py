@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from study.bench.rows import against, at_most, interleaved, markdown
+from study.bench.measurement import against, at_most, interleaved, markdown
 from tests.study.test_benchmark import row
 
 

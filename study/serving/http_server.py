@@ -1,8 +1,8 @@
-"""The HTTP door of the served classifier: what a request may cost is bounded here, whatever it asks.
+"""The HTTP server of the protected classifier. It bounds the time and memory that a request may take.
 
-A uvicorn in a thread of the server's own process, in place of Ray Serve's proxy: that one reads any body, of
-any length and at any pace, into its memory, hands every request to a copy of the classifier, and lets the
-client's headers set its deadlines. Shape suffixes: N images, K classes, CHW image.
+It is uvicorn in a thread of the main process and replaces Ray Serve's proxy, which reads bodies of any length
+and pace into its memory, passes every request on to a replica, and lets the client's headers set deadlines.
+Shape suffixes: N images, K classes, CHW image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from mipoison.config import ConfigError
+from study.serving.batch_queue import Answer, BatchQueue
 from study.serving.guard import Connections, guarded
-from study.serving.lanes import Answer, Lanes
 from study.serving.readers import Readers
 from study.serving.request_parsing import RequestError, Shape, byte_bound, content_kind, too_many_bytes
 
@@ -36,29 +36,30 @@ BODY_S = 10.0
 RELEASE_S = 60.0
 """How long a request may wait for its released vectors."""
 MAX_HELD = 64 * 2**20
-"""Bytes of bodies, beyond ``SMALL`` of each, that are held at once while they arrive."""
+"""Most bytes of arriving bodies that are held at once, not counting the first ``SMALL`` of each."""
 SMALL = 16 * 2**10
-"""Bytes of a body that are always taken."""
+"""Bytes of a body that are always accepted."""
 CALM = 8
-"""Requests under way up to which errors are answered at once."""
+"""While no more requests than this are under way, errors are answered at once."""
 PAUSE_S = 0.25
-"""Beyond it, errors are answered after a pause: who sends nothing else must not crowd out the others."""
+"""Otherwise errors are answered after this pause, so that a flood of bad requests leaves time for others."""
 LINGER_S = 1.0
-"""How long the rest of a refused body is thrown away: its sender reads no answer before all is sent."""
+"""How long the rest of a refused body is read and dropped: many clients read no answer before they have sent
+all."""
 START_S = 30.0
 ROUTES = {"/health": "GET", "/release": "POST"}
 
 
-class Front:
-    """``POST /release`` answers images with released vectors, ``GET /health`` says that it would.
+class HttpServer:
+    """The server: ``POST /release`` answers images with released vectors, ``GET /health`` reports its state.
 
     Args:
         host, port: where to listen.
         image_shape: (C, H, W). n_classes: K. couples: see ``mipoison.protocols.Defense``.
-        at_once: copies of the classifier.
+        max_batches: batches under way at once: the number of replicas.
 
     Raises:
-        ConfigError: the port cannot be had.
+        ConfigError: the port is taken or not permitted.
     """
 
     def __init__(
@@ -69,9 +70,14 @@ class Front:
         image_shape: Shape,
         n_classes: int,
         couples: bool,
-        at_once: int,
+        max_batches: int,
     ) -> None:
-        self._shape, self._n_classes, self._couples, self._at_once = image_shape, n_classes, couples, at_once
+        self._shape, self._n_classes, self._couples, self._max_batches = (
+            image_shape,
+            n_classes,
+            couples,
+            max_batches,
+        )
         self._held = self._under_way = 0
         self._fault = ""
         self._stopping = False
@@ -85,27 +91,28 @@ class Front:
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 
     def start(self, answer: Answer, fault: Callable[[], str]) -> None:
-        """Listen; returns when requests are answered.
+        """Start the server; return when it answers requests.
 
         Args:
-            answer: gives released vectors for several requests' images.
-            fault: says what is wrong with the classifier, '' if nothing; asked in a thread, now and then.
+            answer: returns released vectors for the images of several requests.
+            fault: returns what is wrong with the classifier, '' if nothing; called every two seconds in a
+                thread.
 
         Raises:
-            TimeoutError: it does not start.
+            TimeoutError: it did not start in time.
         """
         self._readers = Readers(self._shape)
-        self._lanes = Lanes(answer, at_once=self._at_once, couples=self._couples)
+        self._queue = BatchQueue(answer, max_batches=self._max_batches, couples=self._couples)
         self._ask = fault
-        sys.setswitchinterval(0.001)  # this thread and Ray's own take turns for every request
+        sys.setswitchinterval(0.001)  # the server's thread and Ray's threads alternate for every request
         gc.collect()
-        gc.freeze()  # what is loaded stays: to look through it again and again would halt everybody
+        gc.freeze()  # exempt loaded modules from garbage collection, which would pause all requests
         self._thread.start()
         if not self._ready.wait(START_S):
             raise TimeoutError(f"the HTTP server did not start within {START_S:.0f} s")
 
     def stop(self, patience_s: float) -> None:
-        """Take no more requests, answer those under way for a while, and end."""
+        """Accept no more requests, answer those under way for at most ``patience_s``, and end."""
         self._stopping = True
         self._server.config.timeout_graceful_shutdown = max(1, int(patience_s))
         self._server.should_exit = True
@@ -121,7 +128,7 @@ class Front:
         except Exception:
             log.exception("the HTTP server failed")
         if not self._stopping:
-            _thread.interrupt_main()  # nobody would be answered: end, as Ctrl-C does
+            _thread.interrupt_main()  # the server is dead: end the process as Ctrl-C does
 
     async def _main(self) -> None:
         await self._readers.warm()
@@ -153,14 +160,14 @@ class Front:
             self._under_way -= 1
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        whole = [False]  # whether the body was read to its end
+        whole = [False]  # whether the whole body was read
         try:
             answer = await self._answer(scope, receive, whole)
         except RequestError as error:
             await self._refuse(error, receive, send, whole[0])
         except (_Gone, asyncio.CancelledError):
             raise
-        except Exception:  # the server goes on; what went wrong stays in its log
+        except Exception:  # log it and keep serving
             log.exception("a request failed")
             await self._refuse(RequestError(500, "internal error"), receive, send, whole[0])
         else:
@@ -203,7 +210,7 @@ class Front:
         x_NCHW = await self._readers.read(content_type, body)
         try:
             async with asyncio.timeout(RELEASE_S):
-                c_NK = await self._lanes.release(x_NCHW)
+                c_NK = await self._queue.release(x_NCHW)
         except TimeoutError as error:
             raise RequestError(503, f"not answered within {RELEASE_S:.0f} s") from error
         return {"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()}
@@ -214,7 +221,7 @@ class Front:
         return {"status": "ok", "image_shape": list(self._shape), "n_classes": self._n_classes}
 
     async def _body(self, kind: str, length: str, receive: Receive) -> bytes:
-        """A request's body, not read beyond the bound of its kind, nor for longer than its deadline."""
+        """Read a request's body, at most as many bytes as its content type may have, within the deadline."""
         bound = byte_bound(kind, self._shape)
         if length.isdecimal() and (len(length) > 19 or int(length) > bound):
             raise too_many_bytes(kind, self._shape)
@@ -239,11 +246,11 @@ class Front:
 
 
 class _Gone(Exception):
-    """The client went away."""
+    """The client disconnected."""
 
 
 async def _while_there(receive: Receive, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """What the work gives; given up when its client goes away: nobody waits for what nobody will read."""
+    """The result of the work; cancelled if the client disconnects before it is there."""
     working, gone = asyncio.ensure_future(work), asyncio.ensure_future(receive())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -256,7 +263,7 @@ async def _while_there(receive: Receive, work: Coroutine[Any, Any, dict[str, Any
 
 
 async def _part(receive: Receive) -> tuple[bytes, bool]:
-    """The next bytes of a body, and whether more will come."""
+    """The next bytes of a body, and whether more follow."""
     message = await receive()
     if message["type"] != "http.request":
         raise _Gone
@@ -277,10 +284,10 @@ async def _send(
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    """A header's value, '' where it is missing.
+    """A header's value; '' if it is missing.
 
     Raises:
-        RequestError: 400 where it was sent twice: which one is meant?
+        RequestError: 400 if it was sent more than once.
     """
     found = [value for key, value in scope["headers"] if key == name]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""What a benchmark reports, how it is timed, and how it is written: ratios of medians from one run."""
+"""A benchmark's result: timing of interleaved cases, ratios of medians of one run, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One measured thing.
+class Measurement:
+    """One case of a benchmark and its result.
 
     Attributes:
-        benchmark: which benchmark. case: what was measured.
-        value, unit: its median. repeats: how many times it was measured.
-        against, baseline: the case that it is compared with, and that one's median in the same run and unit.
+        benchmark, case: names. value, unit: the median. repeats: number of repetitions.
+        against, baseline: the case to compare with, and its median in the same run and unit.
         ratio: how many times better than the baseline (above 1: better), None without one.
-        bar: the ratio or value that is asked for, as text (``>= 20``); holds: whether it is met.
-        conditions: sizes and settings, in words. note: what else has to be said.
+        bar: the required ratio or value, as text (``>= 20``). holds: whether it is met.
+        conditions: sizes and settings, as text. note: a remark.
     """
 
     benchmark: str
@@ -41,26 +40,26 @@ class Row:
     note: str = ""
 
 
-def against(row: Row, name: str, baseline: float, *, bar: float | None = None) -> Row:
-    """The row with its ratio ``baseline / value`` (less is better), and whether that meets a bar."""
+def against(row: Measurement, name: str, baseline: float, *, bar: float | None = None) -> Measurement:
+    """A copy with the ratio ``baseline / value`` (less is better), and whether it meets the bar."""
     ratio = baseline / row.value if row.value else float("inf")
     row = dataclasses.replace(row, against=name, baseline=baseline, ratio=ratio)
     return row if bar is None else dataclasses.replace(row, bar=f">= {bar:g}x", holds=ratio >= bar)
 
 
-def at_most(row: Row, bar: float) -> Row:
-    """The row with an upper bound on its value."""
+def at_most(row: Measurement, bar: float) -> Measurement:
+    """A copy with an upper bound on the value, and whether it is met."""
     return dataclasses.replace(row, bar=f"<= {bar:g} {row.unit}", holds=row.value <= bar)
 
 
 def wait_for_device() -> None:
-    """Until the GPU has done what it was asked; nothing on a CPU."""
+    """Wait until the GPU has finished; do nothing on a CPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def seconds_of(case: Callable[[], Any]) -> float:
-    """Seconds of one call, the device's work included."""
+    """Seconds of one call, including the work of the device."""
     wait_for_device()
     start = time.perf_counter()
     case()
@@ -71,10 +70,10 @@ def seconds_of(case: Callable[[], Any]) -> float:
 def interleaved(
     cases: Mapping[str, Callable[[], Any]], *, repeats: int = 5, limit_s: float = 60.0
 ) -> dict[str, tuple[float, int]]:
-    """Median seconds of each case and its number of repeats.
+    """Time several cases; return each one's median seconds and number of repeats.
 
-    The cases take turns, so that what else the machine does hits all of them alike; each is called once
-    before. Ends early after ``limit_s``, but not before each case was timed once.
+    The cases take turns, so that other load on the machine affects them equally. Each is called once before
+    to warm up. Timing ends early after ``limit_s``, but not before each case was timed once.
     """
     for case in cases.values():
         case()
@@ -90,10 +89,10 @@ def interleaved(
     return {name: (statistics.median(values), len(values)) for name, values in taken.items()}
 
 
-def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Rows as a data frame, a column a field."""
+def to_frame(rows: Iterable[Measurement]) -> pd.DataFrame:
+    """Measurements as a data frame with a column per field."""
     return pd.DataFrame(
-        [dataclasses.asdict(row) for row in rows], columns=[f.name for f in dataclasses.fields(Row)]
+        [dataclasses.asdict(row) for row in rows], columns=[f.name for f in dataclasses.fields(Measurement)]
     )
 
 
@@ -101,9 +100,9 @@ def _number(value: float | None) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.4g}"
 
 
-def markdown(rows: Iterable[Row], header: str) -> str:
-    """A heading, then one table a benchmark; conditions and notes below it."""
-    sections: dict[str, list[Row]] = {}
+def markdown(rows: Iterable[Measurement], header: str) -> str:
+    """A Markdown page: the header, then a table per benchmark with its conditions and notes."""
+    sections: dict[str, list[Measurement]] = {}
     for row in rows:
         sections.setdefault(row.benchmark, []).append(row)
     lines = [header, ""]
