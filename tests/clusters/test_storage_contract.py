@@ -14,7 +14,7 @@ import pytest
 
 import mipoison.storage.files as storage_module
 from mipoison.config import ConfigError
-from mipoison.storage.files import PATIENCE, Storage, StorageError, storage_failure
+from mipoison.storage.files import PATIENCE, Storage, StorageError
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -167,20 +167,3 @@ def test_the_patience_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(PATIENCE, text)
     with pytest.raises(ConfigError, match=f"{PATIENCE} = '{text}'"):
         Storage(tmp_path)
-
-
-def test_a_failure_is_found_behind_other_errors() -> None:
-    def chain(error: BaseException) -> BaseException:
-        try:
-            try:
-                raise error
-            except BaseException as inner:
-                raise RuntimeError("the workers failed") from inner
-        except RuntimeError as outer:
-            return outer
-
-    assert storage_failure(chain(StorageError("full"))) == "full"
-    assert storage_failure(chain(ValueError("x"))) is None
-    wrapped = RuntimeError("Training failed")
-    wrapped.worker_failures = {1: StorageError("away")}  # type: ignore[attr-defined]
-    assert storage_failure(wrapped) == "away"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mipoison.metrics.checks import checks_table
 from study.analysis.frontier import configuration_table, defense_table, pareto_front
-from study.reports.tables import check_counts, print_report
+from study.reports.tables import print_report
 from tests.study.analysis.helpers import failed, make_episodes, record
 
 WIDTH = 100
@@ -70,14 +70,3 @@ def test_report_of_little_or_nothing():
     for text in (one_seed, without, printed(pd.DataFrame([failed(record("a", "lpa", "raw", 0))]))[0]):
         assert "<NA>" not in text
         assert "nan" not in text
-
-
-def test_checks_count_settings_beside_records():
-    """A check that is measured once per setting is repeated in the record of every seed and attacker."""
-    rows = [record(t, "lpa", k, s) | {"check.repeated_queries_differ": t == "a"}
-            for t in "abc" for k in ("raw", "passive") for s in range(3)]  # fmt: skip
-    frame = pd.concat([pd.DataFrame(rows[:4]), pd.DataFrame(rows[4:])])  # an index that repeats
-    told = frame["check.repeated_queries_differ"].astype("boolean")
-    frame["check.repeated_queries_differ"] = told.mask(frame["trial"] == "c")  # does not apply there
-    assert check_counts(frame, "check.repeated_queries_differ") == (1, 2, 6, 12)
-    assert check_counts(frame, "check.unheard_of") == (0, 0, 0, 0)
