@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mipoison.data.datasets import load_dataset
-from tests.mipoison.data.test_datasets import message, small_cifar
+from tests.mipoison.data.test_datasets import message
+from tests.mipoison.data.test_sources import small_cifar
 
 
 def test_digits() -> None:

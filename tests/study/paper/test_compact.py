@@ -12,7 +12,8 @@ from study.paper.compact import write_compact
 from study.paper.diagnostics import COSINE, VECTORS
 from study.paper.experiments import FACES
 from study.paper.figures import PICTURES
-from study.paper.measured import load, table_markdown
+from study.paper.measured import load
+from study.paper.tables import table_markdown
 from tests.study.paper.helpers import TINY
 
 
