@@ -88,8 +88,8 @@ def test_no_token_is_left_in_the_home_folder(ends: dict[str, Any]) -> None:
 def test_train_trials_take_turns_where_only_one_fits(tmp_path: Path) -> None:
     """Two workers with one CPU each on two nodes, two trials at a time, no dashboard.
 
-    A trial that held a CPU while it waits for its workers would wait without end, and so would the second trial
-    if the first one's placement group stayed (Train's own clean-up asks the dashboard).
+    A trial that held a CPU while it waits for its workers would wait without end, and so would the second
+    trial if the first one's placement group stayed (Train's own clean-up asks the dashboard).
     """
     with private_environment() as environment:
         nodes = Simulated(environment, 2)
