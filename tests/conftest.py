@@ -1,6 +1,7 @@
-"""Fixtures that test files share: a tiny prepared scene, and decoders with random batch statistics."""
+"""What several test files share: a tiny prepared scene, decoders with batch statistics worth the name, and an
+object store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -71,3 +72,15 @@ def make_decoder() -> MakeDecoder:
         return net.eval().requires_grad_(False)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[object]:
+    """A ``buckets.Bucket``; its keys are in the environment while it runs."""
+    pytest.importorskip("moto.server", reason="moto[server] is not installed: no S3 to test against")
+    from buckets import KEYS, bucket
+
+    with pytest.MonkeyPatch.context() as patch, bucket() as running:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        yield running

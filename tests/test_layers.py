@@ -1,4 +1,4 @@
-"""Imports between the rooms of both packages follow the layers below, and never form a circle.
+"""Imports run one way in both packages, from room to room, and never back; each module has its tests.
 
 A room is a sub-package, or a module beside them. LAYERS says which room may import which: in the study,
 records -> search -> trial -> executors -> session -> reports -> entry scripts.
@@ -49,6 +49,17 @@ AT_ROOT = 12
 """Most Python files at a package's root."""
 ARROWS = 90
 """Bound of the pairs of rooms of the study of which one imports the other."""
+
+WITHOUT_TESTS = {
+    "study.executors.base": "an interface: types alone",
+    "mipoison.alignment.engine": "the base of all engines: test_engines.py runs it with each of them",
+    "mipoison.data.drawing": "tested by what is drawn: test_splits.py",
+    "mipoison.data.loading": "tested with each data set: test_datasets.py",
+    "study.paper.measured": "tested with the tables that show it: test_tables.py, test_comparisons.py",
+    "study.paper.notes": "texts that stand under the paper's tables",
+    "study.records.status": "one constant",
+}
+"""Modules that hold nothing to be tested, and why. A package's ``__init__`` is tested with what it offers."""
 
 
 def modules() -> dict[str, Path]:
@@ -164,6 +175,17 @@ def test_a_dozen_files_at_most_at_the_root(package: str) -> None:
 @pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("mipoison")])
 def test_the_library_never_imports_the_study_or_its_tools(name: str) -> None:
     assert not {i.split(".")[0] for i in imports_of(name)} & FORBIDDEN_OUTSIDE
+
+
+@pytest.mark.parametrize("name", [n for n, path in MODULES.items() if path.name != "__init__.py"])
+def test_a_module_has_a_test_file_of_its_name(name: str) -> None:
+    path = MODULES[name].relative_to(ROOT)
+    tests = ROOT / "tests" / path.with_name(f"test_{path.name}")
+    assert tests.exists() != (name in WITHOUT_TESTS), f"{tests.relative_to(ROOT)} is missing (or not needed)"
+
+
+def test_no_module_without_tests_is_gone() -> None:
+    assert set(WITHOUT_TESTS) <= set(MODULES)
 
 
 @pytest.mark.parametrize("package", LAYERS)

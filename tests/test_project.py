@@ -165,6 +165,15 @@ def test_tables_are_read_row_by_row() -> None:
     assert table_names(text) == [{"a"}, {"d"}]
 
 
+def test_tests_that_pages_name_are_there() -> None:
+    """SECURITY.md says which test holds each promise."""
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    pages = [p.read_text() for p in ROOT.glob("*.md") if p.name != "CHANGELOG.md"]  # that is history
+    named = set(re.findall(r"\btest_\w+\.py\b", "".join(pages)))
+    assert len(named) > 10
+    assert named - there == set()
+
+
 def test_nothing_large_is_tracked() -> None:
     sizes = {str(p.relative_to(ROOT)): p.stat().st_size for p in tracked()}
     assert {name: size for name, size in sizes.items() if size > MAX_BYTES} == {}

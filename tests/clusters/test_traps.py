@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import math
-import pickle
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,29 +22,11 @@ from simulated import (
     private_environment,
 )
 
-from study.executors import worker_group as worker_group_module
-from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
-from study.executors.tune import TrialErrors
-from study.executors.tune import TuneSearcher as Searcher
-from study.executors.worker_group import WorkerGroup
+from study.executors.losses import RETRIES
 from study.search.sampler import Search
-from study.trial.spec import TrialSpec
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""
-WORKER_GROUP = WorkerGroup(0, 1, 0, True)
-SPEC = TrialSpec(
-    study="s",
-    max_accuracy_drop=0.02,
-    trial="t0001-noise",
-    attempt=0,
-    defense="noise",
-    knobs={"budget": 0.1},
-    attackers=("passive",),
-    scenes=(),
-    root="unused",
-    data_root=None,
-)
 pytestmark = pytest.mark.timeout(580 * SLACK)
 
 
@@ -122,41 +101,6 @@ def test_train_trials_take_turns_where_only_one_fits(tmp_path: Path) -> None:
     assert_whole(tmp_path / "s", tmp_path / "calm", 3, defenses=("noise",))
 
 
-def test_train_gives_up_and_gloo_shares_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default Train retries without limit, and two NCCL ranks cannot share a GPU."""
-    asked: dict[str, Any] = {}
-
-    class Trainer:
-        def __init__(self, loop: Any, **options: Any) -> None:
-            asked.update(options)
-
-        def fit(self) -> Any:
-            return type("Result", (), {"return_value": 7})
-
-    released: list[str] = []
-    monkeypatch.setattr(worker_group_module, "Trainer", Trainer)
-    monkeypatch.setattr(worker_group_module, "release", released.append)
-    for loopback in (False, True):
-        assert WorkerGroup(2, 1, 0.5, loopback).train(lambda config: None, {}, "t") == 7
-        assert asked["torch_config"].backend == "gloo"
-        assert asked["run_config"].failure_config.max_failures == 0
-        assert asked["run_config"].failure_config.controller_failure_limit == 0
-        assert asked["scaling_config"].resources_per_worker == {"CPU": 1, "GPU": 0.5}
-    assert len(set(released)) == 2  # each run released its own placement group
-
-
-def test_the_searcher_can_be_pickled_and_is_never_restored(tmp_path: Path) -> None:
-    """Tune pickles the searcher from time to time, so it must not contain the study or lambdas."""
-    searcher = Searcher(lambda: None, lambda spec, end: None, WorkerGroup(0, 1, 0, True), 3)
-    state = pickle.loads(pickle.dumps(searcher)).__dict__
-    assert state == {"n": 3}
-    searcher.save(str(tmp_path / "snapshot"))
-    assert (tmp_path / "snapshot").read_bytes() == b""
-    with pytest.raises(RuntimeError, match="--resume"):
-        searcher.restore(str(tmp_path / "snapshot"))
-    pickle.dumps(dataclasses.asdict(WorkerGroup(0, 1, 0, True)))
-
-
 def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
     """With the same sampler seed, a resumed search would repeat its suggestions."""
 
@@ -166,46 +110,6 @@ def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
 
     assert suggestions(0) == suggestions(0)  # the trap
     assert not set(suggestions(0)) & set(suggestions(1000))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("1 worker(s) were killed due to the node running low on memory. Memory on", "out of memory"),
-        ("The actor died unexpectedly. (1) SIGKILL by the user or system OOM killer", "process was lost"),
-        ("The actor died because its node has died. Node Id: abc", "node was lost"),
-        ("Task failed because the node it was running on is dead or unavailable. Node IP:", "node was lost"),
-        ("", "process was lost"),
-    ],
-)
-def test_a_loss_is_told_in_a_few_words(text: str, said: str) -> None:
-    assert said in loss_of(text)
-
-
-def test_a_lost_machine_counts_less_than_a_dead_process(tmp_path: Path) -> None:
-    """A lost node gets many retries; a process that dies on every node gets few."""
-    causes = TrialErrors()
-    heard: list[str | None] = []
-    for text, times in (("its node has died", 1 + NODE_RETRIES), ("SIGKILL", 1 + RETRIES)):
-        (tmp_path / "error.txt").write_text(text)
-        causes.on_step_begin(0, [SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))])
-        searcher = Searcher(lambda: SPEC, lambda _, end: heard.append(end.message), WORKER_GROUP, 1, causes)
-        for _ in range(times):
-            assert isinstance(searcher.suggest("a"), dict)
-            searcher.on_trial_complete("a", error=True)
-        assert searcher.suggest("b") == Searcher.FINISHED
-        assert f"{times} times" in str(heard[-1])
-    assert len(heard) == 2
-
-
-def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
-    searcher = Searcher(lambda: SPEC, lambda spec, end: None, WORKER_GROUP, 1)
-    searcher.suggest("a")
-    assert searcher.suggest("b") is None  # not FINISHED: the running trial may still be lost
-    searcher.on_trial_complete("a", error=True)
-    assert isinstance(searcher.suggest("c"), dict)
-    searcher.on_trial_complete("c", {"outcome": "{}"})
-    assert searcher.suggest("d") == Searcher.FINISHED
 
 
 def test_no_test_stops_every_ray_of_the_machine() -> None:

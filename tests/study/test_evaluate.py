@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,6 @@ import pytest
 
 from study import evaluate, render
 from study.records.finished import load
-from study.trial.rerun import differences, rerun_spec, scenes_in, to_records, trial_rows
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +67,6 @@ def test_another_setting_under_the_same_conditions(compact: Path, capsys: pytest
     assert "stored" not in out
 
 
-def test_specification_is_the_recorded_trial(small_study: Path) -> None:
-    study = load(small_study)
-    trial = searched(small_study, "lpa")
-    started = json.loads((small_study / "trials" / f"{trial}.json").read_text())
-    spec = rerun_spec(study, trial, None, [], "root", None)
-    assert dict(spec.knobs) == started["knobs"]
-    assert [scene["seed"] for scene in spec.scenes] == [0, 1]
-    assert {(s["limit"], s["victim_steps"], s["decoder_steps"]) for s in spec.scenes} == {(100, 40, 20)}
-    assert set(spec.attackers) == {"ridge", "passive", "label-only"}
-    changed = rerun_spec(study, trial, None, ["budget=0.25"], "root", None)
-    assert dict(changed.knobs) == started["knobs"] | {"budget": 0.25}
-    assert changed.trial == "again-lpa"  # no recorded trial any more
-    assert scenes_in(trial_rows(study, trial))[1].seed == 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -109,15 +92,3 @@ def test_bad_input_is_one_line(
 def test_no_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["--like", str(tmp_path / "nothing"), "--trial", "none"]) == 2
     assert "no study here" in capsys.readouterr().err
-
-
-def test_differences_count_missing_numbers(small_study: Path) -> None:
-    rows = trial_rows(load(small_study), "none")
-    n, found = differences(rows, rows)
-    assert found == []
-    assert n > 100
-    gone = rows.assign(ssim=None, seconds_attack=0.0)  # what a clock tells is not compared
-    _, found = differences(rows, gone)
-    assert {d.column for d in found} == {"ssim"}
-    assert len(found) == len(rows)
-    assert to_records(gone)[0]["ssim"] is None

@@ -10,7 +10,7 @@ from mipoison.alignment import ENGINES, OBJECTIVES, align_samples, default_engin
 from mipoison.alignment.memory import chunk_of, floats_per_sample, multiply_adds
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionNet
-from tests.mipoison.alignment.test_gradients import (
+from tests.mipoison.alignment.helpers import (
     REFERENCES,
     MakeDecoder,
     pictures,
@@ -18,7 +18,7 @@ from tests.mipoison.alignment.test_gradients import (
     row_cosines,
     vectors,
 )
-from tests.mipoison.defenses.test_contract import fitted, protect, view_of
+from tests.mipoison.defenses.helpers import fitted, protect, view_of
 
 K = 4
 FAST = [name for name in ENGINES if not name.startswith("double-backward")]

@@ -2,75 +2,31 @@
 
 import dataclasses
 import gc
-import math
 import pickle
 import types
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import mipoison.attacks.decoder as decoder_module
 from mipoison.attacks import ATTACKS, PASSIVE
-from mipoison.attacks.decoder import Decoder, DecoderConfig
+from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.sizes import DEFAULT_SIZES
-from mipoison.attacks.views import VIEWS, adapted_strength
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.deployment import deploy
 from mipoison.episode import at_scale
 from mipoison.protocols import Attack, ThreatModel
-from mipoison.randomness import generator
 from mipoison.scene import Scene
 from mipoison.service import DefendedService, MeteredOracle
-
-SHAPE = (1, 16, 16)
-KNOWN = ThreatModel("noise", {"budget": 0.01, "randomness": "keyed"}, SHAPE)
-BLIND = ThreatModel(None, {}, SHAPE)
-
-
-class Spy:
-    """An oracle that records its queries."""
-
-    def __init__(self, answer, n_classes: int) -> None:
-        self.answer, self.n_classes, self.asked = answer, n_classes, []
-
-    @property
-    def queries(self) -> int:
-        return sum(len(x) for x in self.asked)
-
-    def query(self, x_NCHW: Tensor) -> Tensor:
-        self.asked.append(x_NCHW.clone())
-        return self.answer(x_NCHW)
-
-
-def brightness(x_NCHW: Tensor) -> Tensor:
-    """An easy victim: two scores that tell how bright the image is."""
-    b = x_NCHW.mean((1, 2, 3)).clamp(0.02, 0.98)
-    return torch.stack([b, 1 - b], 1)
-
-
-def grey(n: int, seed: int = 0) -> Tensor:
-    """Flat grey images of any brightness."""
-    rng = generator(seed, "grey")
-    return (torch.rand(n, 1, 1, 1, generator=rng) + 0.02 * torch.randn(n, *SHAPE, generator=rng)).clamp(0, 1)
+from tests.mipoison.attacks.helpers import Spy, brightness, fit, grey
 
 
 def small(config: Config, scene: Scene) -> Config:
     """Sizes of the tiny scene, but for the steps: a contract does not need a good attacker."""
     config = at_scale(config, scene.config)
     return dataclasses.replace(config, **{"steps": 15} if "steps" in config.field_kinds() else {})
-
-
-def fit(config: Any, x_NCHW: Tensor, oracle: Any = None, known: ThreatModel = KNOWN, seed: int = 0) -> Attack:
-    attack: Attack = config.make()
-    attack.fit(oracle or Spy(brightness, 2), x_NCHW, known=known, rng=generator(seed, "attack"))
-    return attack
-
-
-def decoder(**changes: Any) -> DecoderConfig:
-    return DecoderConfig(**{"width": 2, "steps": 15, "batch": 16, "lr": 5e-3, **changes})
 
 
 # ------------------------------------------------------------------------------------------- the contract
@@ -214,252 +170,5 @@ def test_the_walk_would_find_the_victim(tiny_scene: Scene) -> None:
     assert any(t is tiny_scene.victim for t in reachable(holder))
 
 
-def test_the_oracle_offers_three_things(tiny_scene: Scene) -> None:
-    oracle = MeteredOracle(deploy(tiny_scene, "none", DEFENSES["none"]()).service.answer, 5)
-    assert sorted(n for n in dir(oracle) if not n.startswith("_")) == ["n_classes", "queries", "query"]
-    assert not hasattr(oracle, "__dict__")
-    for name in ("n_classes", "queries", "victim"):
-        with pytest.raises(AttributeError):
-            setattr(oracle, name, 0)
-
-
-def test_threat_model_prints_itself() -> None:
-    assert "noise" in str(KNOWN)
-    assert "0.01" in str(KNOWN)
-    assert "nothing of the defense" in str(BLIND)
-    assert "(1, 16, 16)" in str(BLIND)
-
-
 def test_the_passive_attacker_is_in_the_suite() -> None:
     assert ATTACKS[PASSIVE] == DecoderConfig()
-
-
-# ------------------------------------------------------------------------------------------- the decoder
-
-
-@pytest.mark.parametrize("features", ["log", "raw"])
-def test_decoder_beats_the_mean_image_on_an_easy_oracle(features: str) -> None:
-    x, private = grey(120), grey(60, seed=1)
-    attack = fit(decoder(features=features, steps=250, width=4, lr=1e-2), x)
-    error = (attack.reconstruct(brightness(private)) - private).square().mean()
-    mean_error = (x.mean(0) - private).square().mean()
-    assert float(error) < 0.2 * float(mean_error)
-
-
-def test_label_only_view_cannot_see_the_brightness() -> None:
-    """A single bit is left of each vector, so a bright and a brighter image give the same reconstruction."""
-    attack = fit(decoder(view="label-only", features="raw", steps=100, width=4, lr=1e-2), grey(120))
-    out = attack.reconstruct(torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]]))
-    assert torch.equal(out[0], out[1])
-    assert float(out[0].mean()) > float(out[2].mean()) + 0.1
-
-
-def model_of(attack: Attack) -> Any:
-    assert isinstance(attack, Decoder)
-    return attack.model
-
-
-def test_features_extra_blocks_and_width_shape_the_model() -> None:
-    x = grey(12)
-    plain = model_of(fit(decoder(), x))
-    assert model_of(fit(decoder(features="raw"), x)).kind == "raw"
-    assert plain.kind == "log"
-    assert len(model_of(fit(decoder(extra_blocks=1), x)).layers) == len(plain.layers) + 3
-    assert model_of(fit(decoder(width=3), x)).layers[-1].in_channels == 3
-    assert plain.layers[0].in_channels == 2  # the number of classes
-
-
-@pytest.fixture
-def training_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Arguments of every call of the training loop, which still runs."""
-    calls: list[dict[str, Any]] = []
-    original = decoder_module.train
-
-    def spy(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Any, **kwargs: Any) -> nn.Module:
-        calls.append({"inputs": inputs, "targets": targets, "loss": loss, **kwargs})
-        return original(model, inputs, targets, loss, **kwargs)
-
-    monkeypatch.setattr(decoder_module, "train", spy)
-    return calls
-
-
-def test_training_settings_reach_the_loop(training_calls: list[dict[str, Any]]) -> None:
-    x = grey(12)
-    fit(decoder(steps=7, batch=5, lr=3e-3, loss="psnr"), x)
-    (call,) = training_calls
-    assert (call["steps"], call["batch"], call["lr"]) == (7, 5, 3e-3)
-    assert (call["betas"], call["amsgrad"], call["validation"]) == ((0.5, 0.999), True, None)
-    a, b = torch.tensor([0.5]), torch.tensor([0.4])
-    assert float(call["loss"](a, b)) == pytest.approx(10 * math.log10(0.01), abs=1e-4)
-    assert torch.equal(call["targets"], x)
-    torch.testing.assert_close(call["inputs"], brightness(x))
-
-
-def test_the_loss_changes_the_result() -> None:
-    x, c = grey(40), brightness(grey(5, seed=1))
-    assert not torch.equal(fit(decoder(), x).reconstruct(c), fit(decoder(loss="psnr"), x).reconstruct(c))
-
-
-@pytest.mark.parametrize(("share", "held"), [(0.25, 10), (0.5, 20), (0.001, 1)])
-def test_validation_holds_out_pairs(training_calls: list[dict[str, Any]], share: float, held: int) -> None:
-    x = grey(40)
-    fit(decoder(validation=share, steps=50, patience=4), x)
-    (call,) = training_calls
-    validation = call["validation"]
-    assert len(validation.targets) == held
-    assert (validation.every, validation.patience) == (5, 4)
-    rows = [row.numpy().tobytes() for part in (call["targets"], validation.targets) for row in part]
-    assert sorted(rows) == sorted(row.numpy().tobytes() for row in x)  # every image once
-    torch.testing.assert_close(validation.inputs, brightness(validation.targets))  # pairs stay pairs
-    torch.testing.assert_close(call["inputs"], brightness(call["targets"]))
-
-
-def test_early_stopping_keeps_the_best_validation_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    import mipoison.training as training
-
-    scores = []
-    original = training.held_out_loss
-
-    def spy(model: nn.Module, loss: Any, validation: Any) -> float:
-        scores.append((original(model, loss, validation), validation))
-        return scores[-1][0]
-
-    monkeypatch.setattr(training, "held_out_loss", spy)
-    noise = torch.rand(12, *SHAPE, generator=generator(0))  # nothing to learn: training only overfits
-    attack = fit(decoder(validation=0.5, steps=200, batch=6, lr=3e-2, patience=100, width=4), noise)
-    values = [s for s, _ in scores]
-    assert len(values) == 10
-    assert min(values) < values[-1]
-    validation = scores[0][1]
-    out = model_of(attack)(validation.inputs)
-    assert (out - validation.targets).square().mean().item() == pytest.approx(min(values), rel=1e-5)
-
-
-def test_the_view_comes_before_training_and_before_reconstruction(
-    training_calls: list[dict[str, Any]],
-) -> None:
-    x = grey(30)
-    attack = fit(decoder(view="rounding", strength=1.0), x)
-    tenths = training_calls[0]["inputs"] * 10
-    torch.testing.assert_close(tenths, tenths.round())
-    near = torch.tensor([[0.61, 0.39], [0.58, 0.42]])
-    out = attack.reconstruct(near)
-    assert torch.equal(out[0], out[1])
-    plain = fit(decoder(), x).reconstruct(near)
-    assert not torch.equal(plain[0], plain[1])
-
-
-# ------------------------------------------------------------------------------------------------- views
-
-
-def some_vectors(n: int = 30, k: int = 5) -> Tensor:
-    return torch.softmax(torch.randn(n, k, generator=generator(0, "c")), 1)
-
-
-@pytest.mark.parametrize("name", VIEWS)
-def test_views_keep_shape_dtype_input_and_the_simplex(name: str) -> None:
-    for c in (some_vectors(), some_vectors(1), some_vectors(0), some_vectors().double()):
-        before = c.clone()
-        z = VIEWS[name](c, 1.0, generator(0))
-        assert z.shape == c.shape
-        assert z.dtype == c.dtype
-        assert bool((z >= 0).all())
-        assert bool(((z.sum(1) - 1).abs() < 1e-5).all())
-        assert torch.equal(c, before)
-
-
-@pytest.mark.parametrize("name", VIEWS)
-def test_views_repeat_under_one_seed(name: str) -> None:
-    c = some_vectors()
-    assert torch.equal(VIEWS[name](c, 0.1, generator(0)), VIEWS[name](c, 0.1, generator(0)))
-
-
-def test_identity_and_label_only_views() -> None:
-    c = some_vectors()
-    assert torch.equal(VIEWS["identity"](c, 1.0, generator(0)), c)
-    tied = torch.tensor([[0.4, 0.4, 0.2]])
-    assert VIEWS["label-only"](tied, 1.0, generator(0)).tolist() == [[1, 0, 0]]
-
-
-def test_noise_view_has_its_length_inside_the_simplex() -> None:
-    c = torch.full((500, 5), 0.2, dtype=torch.float64)
-    moved = VIEWS["noise"](c, 0.03, generator(0)) - c
-    torch.testing.assert_close(
-        moved.norm(dim=1), torch.full((500,), 0.03, dtype=torch.float64), rtol=1e-9, atol=0
-    )
-    assert float(moved.mean(0).norm()) < 4 * 0.03 / math.sqrt(500)
-    assert torch.equal(
-        VIEWS["noise"](some_vectors(), 0.1, generator(0)), VIEWS["noise"](some_vectors(), 0.1, generator(0))
-    )
-    assert not torch.equal(VIEWS["noise"](c, 0.1, generator(0)), VIEWS["noise"](c, 0.1, generator(1)))
-
-
-def test_softmax_view_by_hand() -> None:
-    z = VIEWS["softmax"](torch.tensor([[1.0, 0.0]]), 2.0, generator(0))
-    assert z[0].tolist() == pytest.approx([math.e**2 / (math.e**2 + 1), 1 / (math.e**2 + 1)], rel=1e-6)
-
-
-def test_rounding_view_removes_what_is_smaller_than_a_unit() -> None:
-    c = torch.tensor([[0.6, 0.3, 0.1]])
-    moved = c + torch.tensor([[0.003, -0.002, -0.001]])
-    assert torch.equal(VIEWS["rounding"](moved, 2.0, generator(0)), VIEWS["rounding"](c, 2.0, generator(0)))
-
-
-def test_top_k_view_by_hand() -> None:
-    c = torch.tensor([[0.1, 0.5, 0.05, 0.35], [0.25, 0.25, 0.25, 0.25]])
-    view = VIEWS["top-k"]
-    torch.testing.assert_close(view(c, 2.0, generator(0))[0], torch.tensor([0.075, 0.5, 0.075, 0.35]))
-    torch.testing.assert_close(view(c, 1.0, generator(0))[0], torch.tensor([1 / 6, 0.5, 1 / 6, 1 / 6]))
-    for k in (4.0, 9.0):
-        assert torch.equal(view(c, k, generator(0)), c)
-    assert torch.equal(view(c, 1.0, generator(0))[1], c[1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_top_k_view_keeps_the_label_where_scores_nearly_tie(k: int, dtype: torch.dtype) -> None:
-    c = torch.full((200, 5), 0.2, dtype=dtype)
-    c = c + torch.randint(-2, 3, c.shape, generator=generator(0)) * torch.finfo(dtype).eps / 8
-    assert torch.equal(VIEWS["top-k"](c, float(k), generator(0)).argmax(1), c.argmax(1))
-
-
-@pytest.mark.parametrize(
-    ("budget", "decimals"),
-    [
-        (0.5, 0),
-        (0.1, 0),
-        (0.05, 1),
-        (0.04, 1),
-        (0.01, 1),
-        (0.005, 2),
-        (0.004, 2),
-        (1e-4, 3),
-        (1e-9, 6),
-        (1.5, 0),
-    ],
-)
-def test_rounding_adapts_to_the_public_budget(budget: float, decimals: int) -> None:
-    """The largest number of decimals whose unit is at least twice the budget, 0 to 6."""
-    known = ThreatModel("lpa", {"budget": budget}, SHAPE)
-    strength = adapted_strength("rounding", known)
-    assert strength == decimals
-    assert type(strength) is float
-    if 0 < decimals < 6:
-        assert 10.0**-decimals >= 2 * budget * (1 - 1e-9)
-        assert 10.0 ** -(decimals + 1) < 2 * budget
-
-
-def test_strengths_without_a_budget_and_of_the_other_views() -> None:
-    for known in (BLIND, ThreatModel("none", {}, SHAPE), ThreatModel("noise", {"budget": 0.0}, SHAPE)):
-        assert adapted_strength("rounding", known) == 2.0
-        assert adapted_strength("noise", known) == 0.01
-        assert adapted_strength("softmax", known) == 1.0
-        assert adapted_strength("top-k", known) == 3.0
-    assert adapted_strength("noise", ThreatModel("lpa", {"budget": 0.07}, SHAPE)) == 0.07
-
-
-def test_a_set_strength_wins_over_the_adapted_one() -> None:
-    for strength, expected in ((None, 0.01), (0.2, 0.2), (0.0, 0.0)):
-        attack = fit(decoder(view="noise", strength=strength), grey(12))
-        assert isinstance(attack, Decoder)
-        assert attack.strength == expected

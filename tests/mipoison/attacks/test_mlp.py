@@ -11,26 +11,11 @@ from mipoison.attacks.mlp import MLPConfig
 from mipoison.config import ConfigError
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
+from tests.mipoison.attacks.helpers import Brightness, grey
 
 SHAPE = (1, 16, 16)
 KNOWN = ThreatModel(None, {}, SHAPE)
 SIZES: dict[str, Any] = {"width": 1, "steps": 150, "batch": 32, "lr": 1e-2}
-
-
-class Brightness:
-    """Two scores that tell how bright an image is."""
-
-    n_classes, queries = 2, 0
-
-    def query(self, x_NCHW: Tensor) -> Tensor:
-        self.queries += len(x_NCHW)
-        b = x_NCHW.mean((1, 2, 3)).clamp(0.02, 0.98)
-        return torch.stack([b, 1 - b], 1)
-
-
-def grey(n: int, seed: int = 0) -> Tensor:
-    rng = generator(seed, "grey")
-    return (torch.rand(n, 1, 1, 1, generator=rng) + 0.02 * torch.randn(n, *SHAPE, generator=rng)).clamp(0, 1)
 
 
 @pytest.mark.parametrize("inputs", ["log", "raw", "all"])

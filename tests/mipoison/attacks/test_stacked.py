@@ -17,6 +17,7 @@ from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
 from mipoison.training import RECONSTRUCTION_LOSSES, Job, Validation, apply, mse, seeded, train
+from tests.mipoison.attacks.helpers import Brightness
 
 CPU = torch.device("cpu")
 K = 5
@@ -266,16 +267,6 @@ def test_too_few_pairs_raise_as_they_do_alone() -> None:
 
 
 # ------------------------------------------------------------------------------------------- attackers
-
-
-class Brightness:
-    """An API of two scores."""
-
-    n_classes, queries = 2, 0
-
-    def query(self, x_NCHW: Tensor) -> Tensor:
-        b_N1 = x_NCHW.mean((1, 2, 3))[:, None].clamp(0.01, 0.99)
-        return torch.cat([b_N1, 1 - b_N1], 1)
 
 
 def test_which_attackers_are_one_job() -> None:

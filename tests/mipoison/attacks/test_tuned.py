@@ -12,25 +12,11 @@ from mipoison.attacks.tuned import CANDIDATES, RecordedAnswers, TunedConfig
 from mipoison.config import ConfigError
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
+from tests.mipoison.attacks.helpers import Brightness, grey
 
 SHAPE = (1, 16, 16)
 KNOWN = ThreatModel("noise", {"budget": 0.01}, SHAPE)
 SIZES: dict[str, Any] = {"width": 2, "steps": 20, "batch": 16, "lr": 5e-3}
-
-
-class Brightness:
-    """Two scores that tell how bright an image is."""
-
-    n_classes, queries = 2, 0
-
-    def query(self, x_NCHW: Tensor) -> Tensor:
-        self.queries += len(x_NCHW)
-        b = x_NCHW.mean((1, 2, 3)).clamp(0.02, 0.98)
-        return torch.stack([b, 1 - b], 1)
-
-
-def grey(n: int, seed: int = 0) -> Tensor:
-    return torch.rand(n, 1, 1, 1, generator=generator(seed, "grey")).expand(n, *SHAPE).clone()
 
 
 def test_the_budget_buys_candidates_in_order() -> None:

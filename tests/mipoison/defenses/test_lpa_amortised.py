@@ -8,7 +8,7 @@ import torch
 from mipoison.alignment import align_samples, angle_samples
 from mipoison.models.generator import GeneratorNet
 from mipoison.randomness import generator
-from tests.mipoison.defenses.test_contract import fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import fitted, pictures, protect, vectors, view_of
 
 
 @pytest.mark.parametrize("target", ["own", "private"])

@@ -12,7 +12,7 @@ from mipoison.defenses.lpa import LPA
 from mipoison.defenses.lpa_controls import partners
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness, content_keys
-from tests.mipoison.defenses.test_contract import fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import fitted, pictures, protect, vectors, view_of
 
 SETTINGS = dict(budget=0.05, rounds=15, step=0.3)
 

@@ -8,7 +8,7 @@ import torch
 
 from mipoison.defenses.lpa import unit_rows
 from mipoison.defenses.lpa_ensemble import LPAEnsemble
-from tests.mipoison.defenses.test_contract import fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import fitted, pictures, protect, vectors, view_of
 
 
 @pytest.fixture(scope="module")

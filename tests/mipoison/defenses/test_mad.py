@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import angle_samples, parameter_gradient
-from tests.mipoison.defenses.test_contract import fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import fitted, pictures, protect, vectors, view_of
 
 
 def slow_cosines(decoder, c: Tensor, reference: Tensor, x: Tensor) -> Tensor:

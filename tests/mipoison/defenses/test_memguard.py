@@ -7,7 +7,7 @@ import torch
 
 from mipoison.defenses.memguard import MemGuard
 from mipoison.simplex import label_of
-from tests.mipoison.defenses.test_contract import ULP, fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import ULP, fitted, pictures, protect, vectors, view_of
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from mipoison.alignment import align_samples
 from mipoison.defenses.noise import random_direction
 from mipoison.defenses.one_step import LPAOneStep
 from mipoison.randomness import QueryRandomness
-from tests.mipoison.defenses.test_contract import fitted, interior, pictures, protect, view_of
+from tests.mipoison.defenses.helpers import fitted, interior, pictures, protect, view_of
 
 
 @pytest.mark.parametrize("features", ["log", "raw"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mipoison.simplex import label_of
-from tests.mipoison.defenses.test_contract import fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import fitted, pictures, protect, vectors, view_of
 
 
 @pytest.fixture(scope="module")

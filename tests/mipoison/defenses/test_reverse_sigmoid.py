@@ -6,7 +6,7 @@ import torch
 
 from mipoison.defenses.reverse_sigmoid import ReverseSigmoid, ReverseSigmoidConfig, reverse_sigmoid
 from mipoison.simplex import label_of
-from tests.mipoison.defenses.test_contract import pictures, protect, vectors
+from tests.mipoison.defenses.helpers import pictures, protect, vectors
 
 
 def test_the_formula() -> None:

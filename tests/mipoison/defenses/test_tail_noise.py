@@ -5,7 +5,7 @@ import torch
 from mipoison.defenses.tail_noise import TailNoise, TailNoiseConfig, tail_direction
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import label_of
-from tests.mipoison.defenses.test_contract import ULP, interior, pictures, protect, vectors
+from tests.mipoison.defenses.helpers import ULP, interior, pictures, protect, vectors
 
 
 def test_the_label_s_score_and_the_sum_stay() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mipoison.defenses.temperature import Temperature, TemperatureConfig
-from tests.mipoison.defenses.test_contract import pictures, protect, vectors
+from tests.mipoison.defenses.helpers import pictures, protect, vectors
 
 
 @pytest.mark.parametrize("t", [0.2, 1.0, 3.0, 20.0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mipoison.defenses.top_k import TopK, TopKConfig
-from tests.mipoison.defenses.test_contract import pictures, protect, vectors
+from tests.mipoison.defenses.helpers import pictures, protect, vectors
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5, 12])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,56 +17,15 @@ from torch import Tensor, nn
 
 from mipoison.config import ConfigError, digest
 from mipoison.defenses import DEFENSES, retraining
-from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
-from mipoison.defenses.rounding import RoundingConfig
 from mipoison.deployment import deploy
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
 from mipoison.serving.protect import fit_unit
 from mipoison.serving.unit import SETTINGS, TENSORS, Unit, UnitError, load_unit
+from tests.mipoison.serving.helpers import SECRET, UNITS, rounding, served
 
-SECRET = b"sixteen bytes or more"
-UNITS = [name for name in DEFENSES if name not in retraining()]
 FRESH = ["noise-fresh"]
-
-
-def rounding(name: str) -> float:
-    """What the last bits of a product, which batch size and addresses change, may grow to in the rounds.
-
-    A hundredth of the budget; AdvExa steps along signs, which a last bit turns.
-    """
-    return 5e-3 if name == "advexa" else 1e-4
-
-
-@pytest.fixture(scope="module")
-def units(tiny_scene: Scene) -> dict[str, Unit]:
-    """Every defense at its defaults, fitted by way of the public function, as the scene's are."""
-    split = tiny_scene.split
-    return {
-        name: fit_unit(
-            tiny_scene.victim,
-            private=(split.private_train.x_NCHW, split.private_train.y_N),
-            public=(split.attack_train.x_NCHW, split.attack_train.y_N),
-            defense=name,
-            scale=tiny_scene.config,
-            device="cpu",
-        )
-        for name in UNITS
-    }
-
-
-@pytest.fixture(scope="module")
-def queries(tiny_scene: Scene) -> Tensor:
-    return tiny_scene.split.private_test.x_NCHW[:21]
-
-
-@pytest.fixture(scope="module")
-def saved(units: dict[str, Unit], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("units")
-    for name, unit in units.items():
-        unit.save(root / name)
-    return root
 
 
 def test_only_defenses_that_retrain_are_no_units() -> None:
@@ -384,57 +340,9 @@ def test_queries_that_are_no_such_images(
         units["rounding"].wrap(tiny_scene.victim)(change(queries))  # type: ignore[operator]
 
 
-def test_fitting_refuses_what_it_cannot_use(tiny_scene: Scene) -> None:
-    x, y, victim = (
-        tiny_scene.split.private_train.x_NCHW,
-        tiny_scene.split.private_train.y_N,
-        tiny_scene.victim,
-    )
-
-    def refused(said: str, **changes: object) -> None:
-        arguments = {"private": (x, y), "public": x, "defense": "rounding", "device": "cpu"} | changes
-        with pytest.raises(ConfigError, match=said) as caught:
-            fit_unit(victim, **arguments)  # type: ignore[arg-type]
-        assert "\n" not in str(caught.value)
-
-    refused("unknown defense 'mid'", defense="mid")
-    refused("did you mean 'lpa'", defense="lpaa")
-    refused("takes RoundingConfig", config=LPAConfig())
-    refused("public: images", public=x[:, :, :8])
-    refused("at least 4 images", public=x[:3])
-    refused(r"in \[0, 1\]", public=x * 3)
-    refused("private labels", private=(x, y + 1))
-    refused("private labels", private=(x, y[:-1]))
-    refused("no better than chance", private=(x, (y + 1) % 5))
-    refused("unknown scale", defense="lpa", scale="huge")
-    wide = torch.rand(8, 1, 16, 20)
-    refused("fails on images", private=wide, public=wide)
-
-
-def test_images_of_any_size_where_no_substitute_is_needed() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 4))
-    x = torch.rand(30, 3, 28, 30)
-    unit = fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu")
-    released = unit.wrap(model, secret=SECRET)(x)
-    assert torch.equal(released.argmax(1), model(x).argmax(1))
-    with pytest.raises(ConfigError, match=r"28x30.*16x16, 32x32, 64x64"):
-        fit_unit(model, private=x, public=x, defense="lpa", device="cpu")
-
-
 def test_the_amortised_unit_keeps_its_generator_alone(units: dict[str, Unit]) -> None:
     assert all(name.startswith("generator.") for name in units["lpa-amortised"].defense.state())
     assert isinstance(units["lpa-amortised"].config, LPAAmortisedConfig)
-
-
-# --------------------------------------------------------------- contexts, arguments, the wrapped module
-
-
-@contextlib.contextmanager
-def served() -> Iterator[None]:
-    """As models are served: no gradients, inference tensors, autocast."""
-    with torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        yield
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -447,117 +355,6 @@ def test_answers_do_not_depend_on_the_callers_context(
     assert not released.is_inference()
     if name not in FRESH:
         assert torch.allclose(released, protected(queries), atol=rounding(name))
-
-
-@pytest.mark.parametrize("name", ["lpa", "purifier", "memguard", "mad"])
-def test_fitting_does_not_depend_on_the_callers_context(
-    name: str, units: dict[str, Unit], saved: Path, tiny_scene: Scene, queries: Tensor
-) -> None:
-    split = tiny_scene.split
-    with served():
-        unit = fit_unit(
-            tiny_scene.victim, defense=name, scale=tiny_scene.config, device="cpu",
-            private=(split.private_train.x_NCHW.clone(), split.private_train.y_N),
-            public=(split.attack_train.x_NCHW, split.attack_train.y_N),
-        )  # fmt: skip
-        loaded = load_unit(saved / name, device="cpu")
-    meant = units[name].wrap(tiny_scene.victim, secret=SECRET)(queries)
-    for one in (unit, loaded):
-        released = one.wrap(tiny_scene.victim, secret=SECRET)(queries)
-        assert torch.allclose(released, meant, atol=rounding(name))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (lambda x, y: {"private": ((x - 0.5) / 0.5, y)}, "got -1 to 1: .*before they are normalised"),
-        (lambda x, y: {"private": (255 * x, y)}, "0 to 255: give images / 255"),
-        (lambda x, y: {"private": ((255 * x).byte(), y)}, r"uint8: give images\.float\(\) / 255"),
-        (lambda x, y: {"private": (x / 0, y)}, "not finite"),
-        (lambda x, y: {"private": (x.permute(0, 2, 3, 1), y)}, r"images\.permute\(0, 3, 1, 2\)"),
-        (lambda x, y: {"private": (x[:, 0], y)}, r"images\[:, None\]"),
-        (lambda x, y: {"private": x[:0]}, "at least 4 images"),
-        (lambda x, y: {"private": (x.numpy(), y)}, "torch.from_numpy"),
-        (lambda x, y: {"private": (list(x), y)}, r"torch\.stack.*to_tensor"),
-        (lambda x, y: {"private": [x, y]}, "the tuple"),
-        (lambda x, y: {"private": (x, y, y)}, "tuple of 3"),
-        (lambda x, y: {"private": None}, "NoneType"),
-        (lambda x, y: {"private": (x, y.tolist())}, "torch.tensor"),
-        (lambda x, y: {"private": (x, y.numpy())}, "torch.from_numpy"),
-        (lambda x, y: {"private": (x, [str(k) for k in y.tolist()])}, "sorted class names"),
-        (lambda x, y: {"private": (x, y + 1)}, "0 to 4, the largest is 5.*labels - 1"),
-        (lambda x, y: {"private": (x, y - 1)}, "the least is -1"),
-        (lambda x, y: {"private": (x, y.float())}, r"labels\.long\(\)"),
-        (lambda x, y: {"private": (x, nn.functional.one_hot(y))}, r"labels\.argmax\(1\)"),
-        (lambda x, y: {"private": (x.to_sparse(), y)}, r"images\.to_dense\(\)"),
-        (lambda x, y: {"private": (x, y.to_sparse())}, r"labels\.to_dense\(\)"),
-        (lambda x, y: {"private": (x.to("meta"), y)}, "images are on the device meta"),
-        (lambda x, y: {"private": (x, y.to("meta"))}, "labels are on the device meta"),
-        (lambda x, y: {"private": (torch.nested.nested_tensor(list(x)), y)}, "nested tensor.*stack"),
-        (lambda x, y: {"private": (torch.quantize_per_tensor(x, 0.01, 0, torch.quint8), y)}, "dequantize"),
-        (lambda x, y: {"private": (x.to(torch.float8_e4m3fn), y)}, "float8_e4m3fn.*give float32"),
-        (lambda x, y: {"private": (x, y.to(torch.float8_e4m3fn))}, r"labels\.long\(\)"),
-        (lambda x, y: {"private": (x.numpy().astype(">f4"), y)}, r"images\.astype\('float32'\)"),
-        (lambda x, y: {"private": (x.numpy().astype(object), y)}, r"images\.astype\('float32'\)"),
-        (lambda x, y: {"private": (x.numpy()[::-1], y)}, r"images\.copy\(\)"),
-        (lambda x, y: {"private": (x, y.numpy().astype(">i8"))}, r"labels\.astype\('int64'\)"),
-        (lambda x, y: {"private": (x, y.numpy().astype(object))}, r"labels\.astype\('int64'\)"),
-        (lambda x, y: {"private": (x, y.numpy().astype(str).astype(object))}, "sorted class names"),
-        (lambda x, y: {"seed": np.int64(-1)}, "whole number"),
-        (lambda x, y: {"seed": np.float64(1)}, "whole number"),
-        (lambda x, y: {"device": "gpu"}, "'cuda'"),
-        (lambda x, y: {"device": "meta"}, "not supported"),
-        (lambda x, y: {"device": "cuda:99"}, "is not there"),
-        (lambda x, y: {"scale": "huge"}, "full, quick"),
-        (lambda x, y: {"scale": 3}, "unknown scale 3"),
-        (lambda x, y: {"defense": None}, "unknown defense None"),
-        (lambda x, y: {"seed": "0"}, "whole number"),
-        (lambda x, y: {"config": {"digits": 2}}, "unknown RoundingConfig field"),
-        (lambda x, y: {"model": nn.Linear}, "instance"),
-        (lambda x, y: {"model": "net:make"}, "load_victim"),
-    ],
-)
-def test_wrong_arguments_name_value_and_remedy(
-    tiny_scene: Scene, changes: Callable[[Tensor, Tensor], dict[str, object]], said: str
-) -> None:
-    x, y = tiny_scene.split.private_train.x_NCHW, tiny_scene.split.private_train.y_N
-    arguments = {
-        "model": tiny_scene.victim,
-        "private": (x, y),
-        "public": x,
-        "defense": "rounding",
-        "device": "cpu",
-    }
-    with pytest.raises(ConfigError, match=said) as caught:
-        fit_unit(**(arguments | changes(x, y)))  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-
-
-def test_settings_by_name(tiny_scene: Scene) -> None:
-    x = tiny_scene.split.private_train.x_NCHW
-    unit = fit_unit(
-        tiny_scene.victim, private=x, public=x, defense="rounding", config={"decimals": np.int32(1)},
-        seed=np.int64(3), device="cpu",
-    )  # fmt: skip
-    assert unit.config == RoundingConfig(decimals=1)
-    assert type(unit.config.decimals) is int  # type: ignore[attr-defined]
-    assert unit.about["seed"] == 3
-    assert type(unit.about["seed"]) is int
-
-
-def test_folders_and_secrets_that_are_none(units: dict[str, Unit], tiny_scene: Scene, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for wrong in (None, 5, "", tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ConfigError):
-            units["rounding"].save(wrong)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError):
-            load_unit(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="secret is a int"):
-        units["lpa"].wrap(tiny_scene.victim, secret=5)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="def forward"):
-        units["rounding"].wrap(tiny_scene.victim.forward)
-    with pytest.raises(ConfigError, match="4 outputs, the data 5"):
-        units["rounding"].wrap(nn.Sequential(tiny_scene.victim, nn.Linear(5, 4)), any_model=True)
 
 
 def test_the_wrapped_module_among_others(units: dict[str, Unit], tiny_scene: Scene, queries: Tensor) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
-import logging
-import os
 import pathlib
-import pickle
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +18,7 @@ from torch import Tensor, nn
 
 from mipoison.config import ConfigError
 from mipoison.victims.weights import load_state
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.f = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
-        self.h = nn.Linear(5, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.h(self.f(x))
-        return out
+from tests.mipoison.victims.helpers import Net, equal, load, one_clear_line, pre
 
 
 class Tied(nn.Module):
@@ -55,46 +41,14 @@ class Normalised(nn.Module):
         return out
 
 
-@pytest.fixture
-def state() -> dict[str, Tensor]:
-    torch.manual_seed(3)
-    net = Net()
-    net.f(torch.randn(8, 6))  # running statistics that are not the initial ones
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-def pre(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: value for name, value in state.items()}
-
-
 def plus(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value + 1 for name, value in state.items()}
-
-
-def load(tmp_path: Path, held: Any, module: nn.Module | None = None, **how: Any) -> dict[str, Tensor]:
-    torch.save(held, tmp_path / "w.pt", **how)
-    module = Net() if module is None else module
-    load_state(module, "net:make", str(tmp_path / "w.pt"))
-    return dict(module.state_dict())
 
 
 def refused(tmp_path: Path, held: Any, module: nn.Module | None = None, **how: Any) -> str:
     with pytest.raises(ConfigError) as info:
         load(tmp_path, held, module, **how)
     return one_clear_line(str(info.value))
-
-
-def one_clear_line(text: str) -> str:
-    assert "\n" not in text
-    assert "\x1b" not in text
-    assert "weights_only" not in text
-    assert "safe_globals" not in text
-    assert len(text) < 700
-    return text
-
-
-def equal(found: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
-    return [*map(torch.equal, found.values(), state.values())] == [True] * len(state)
 
 
 FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
@@ -164,29 +118,6 @@ def test_other_objects_beside_the_weights_are_left_out(state: dict[str, Tensor],
     assert equal(load(tmp_path, {"state_dict": state} | beside), state)
 
 
-class Planted:
-    def __init__(self, function: Callable[..., Any], argument: str) -> None:
-        self.call = function, (argument,)
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-@pytest.mark.parametrize("function", [exec, eval, os.system])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_no_code_of_a_file_runs(
-    function: Callable[..., Any], zipped: bool, state: dict[str, Tensor], tmp_path: Path
-) -> None:
-    marker = tmp_path / "ran"
-    text = f"touch {marker}" if function is os.system else f"open({str(marker)!r}, 'w')"
-    held = {"state_dict": state, "x": Planted(function, text)}
-    torch.save(held, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    blocked = function is os.system or not zipped
-    with pytest.raises(ConfigError, match="whose code is not run here") if blocked else nullcontext():
-        load_state(Net(), "net:make", str(tmp_path / "w.pt"))
-    assert not marker.exists()
-
-
 def test_half_precision_is_widened(state: dict[str, Tensor], tmp_path: Path) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn):
         held = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
@@ -224,15 +155,6 @@ def test_old_names_of_a_layer_are_still_translated(tmp_path: Path) -> None:
     torch.testing.assert_close(new(torch.eye(4)), old(torch.eye(4)))
 
 
-def test_what_stands_beside_a_frameworks_model_is_named(
-    state: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    held = {"state_dict": pre("model.", state) | {"loss.weight": torch.ones(3)}}
-    with caplog.at_level(logging.WARNING):
-        assert equal(load(tmp_path, held), state)
-    assert "no part of net:make: loss.weight" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("held", "told"),
     [
@@ -249,7 +171,7 @@ def test_what_stands_beside_a_frameworks_model_is_named(
         (lambda s: s | {"h.bias": s["h.bias"].numpy()}, "h.bias is a NumPy array"),
         (lambda s: s | {"h.bias": s["h.bias"].to("meta")}, "h.bias was saved without its values"),
         (lambda s: {k: v.numpy() for k, v in s.items()}, "'f.0.weight': a NumPy array"),
-        (lambda s: Net(), "a whole tests.mipoison.victims.test_weights.Net"),
+        (lambda s: Net(), "a whole tests.mipoison.victims.helpers.Net"),
         (lambda s: {"model": Net(), "epoch": 1}, "under 'model' a whole"),
         (lambda s: list(s.values()), "holds a list, no weights by name"),
         (lambda s: s["h.bias"], "holds a Tensor, no weights by name"),
@@ -261,7 +183,7 @@ def test_what_cannot_be_loaded_whole_is_refused(
     held: Callable[[dict[str, Tensor]], Any], told: str, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     text = refused(tmp_path, held(state))
-    assert told.replace("tests.mipoison.victims.test_weights", __name__) in text
+    assert told.replace("tests.mipoison.victims.helpers", Net.__module__) in text
     if "whole" in told:
         assert "torch.save(model.state_dict()" in text
 
@@ -270,44 +192,3 @@ def test_a_part_of_another_classifier_is_not_taken_for_this_one(tmp_path: Path) 
     two = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).state_dict()
     for module in (nn.Linear(4, 4), nn.Sequential(nn.Flatten(), nn.Linear(4, 4))):
         refused(tmp_path, two, module)
-
-
-def _damaged(state: dict[str, Tensor], tmp_path: Path) -> dict[str, tuple[bytes, str]]:
-    torch.save(state, tmp_path / "x.pt")
-    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    torch.save(state, tmp_path / "p4.pt", pickle_protocol=4)
-    data, old, four = ((tmp_path / name).read_bytes() for name in ("x.pt", "old.pt", "p4.pt"))
-    tensors = safetensors.torch.save(state)
-    return {
-        "empty": (b"", "is empty (0 bytes)"),
-        "text": (b"hello world", "no file of torch.save"),
-        "page": (b"<!DOCTYPE html><html>Not found</html>", "no file of torch.save"),
-        "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "no file of torch.save"),
-        "half": (data[: len(data) // 2], "truncated or damaged"),
-        "the end is missing": (data[:-20], "truncated or damaged"),
-        "the end is missing, old format": (old[:-10], "truncated or damaged"),
-        "half of safetensors": (tensors[:-50], "damaged or no safetensors file"),
-        "pickle": (pickle.dumps(state), "cannot be read"),
-        "another protocol": (four, "pickle protocol"),
-    }
-
-
-def test_damaged_files_and_other_things_are_one_line(state: dict[str, Tensor], tmp_path: Path) -> None:
-    for name, (data, told) in _damaged(state, tmp_path).items():
-        file = tmp_path / f"w{len(name)}.pt"
-        file.write_bytes(data)
-        with pytest.raises(ConfigError) as info:
-            load_state(Net(), "net:make", str(file))
-        assert told in one_clear_line(str(info.value)), name
-    with pytest.raises(ConfigError, match="is a folder: name the file"):
-        load_state(Net(), "net:make", str(tmp_path))
-    with pytest.raises(ConfigError, match="no such file"):
-        load_state(Net(), "net:make", str(tmp_path / "nothing.pt"))
-
-
-def test_archives_of_programs_are_told_apart(tmp_path: Path) -> None:
-    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "script.pt"))
-    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "w.pt2")
-    for name, told in (("script.pt", "TorchScript archive"), ("w.pt2", "give it as the victim itself")):
-        with pytest.raises(ConfigError, match=told):
-            load_state(nn.Linear(2, 2), "net:make", str(tmp_path / name))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,7 +10,6 @@ import pytest
 import scipy.stats
 from pandas.testing import assert_frame_equal
 
-from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import (
     COLUMNS,
     Reference,
@@ -20,73 +17,10 @@ from study.analysis.frontier import (
     defense_table,
     frontier_table,
     hypervolume,
-    knobs_text,
     pareto_front,
     reference_point,
 )
-from study.analysis.worst_case import worst_cases
-
-ATTACKS = ("passive", "raw", "mismatched-architecture")
-
-
-def record(trial, defense, attack, seed, *, distortion=0.1, error=0.02, accuracy=0.8, drop=0.0, **more):
-    return {
-        "study": "test", "trial": trial, "episode_id": f"{trial}/{attack}/{seed}", "seed": seed,
-        "dataset": "digits", "auxiliary": "same", "scene.limit": None, "scene.seed": seed, "device": "cpu",
-        "defense": defense, "attack": attack, "status": "ok", "error": None,
-        "confidence_distortion": distortion, "model_accuracy": 0.95, "protected_accuracy": 0.95 - drop,
-        "attack_accuracy": accuracy, "reconstruction_error": error, "mean_image_error": 0.05,
-        "check.no_better_than_mean_image": error is not None and error > 0.05,
-    } | more  # fmt: skip
-
-
-def failed(row, error="RuntimeError: out of memory"):
-    gone = ("attack_accuracy", "reconstruction_error", "confidence_distortion", "protected_accuracy")
-    gone += ("check.no_better_than_mean_image",)
-    return row | dict.fromkeys(gone) | {"status": "failed", "error": error}
-
-
-def make_episodes(n_lpa=6, seeds=3, rng_seed=0):
-    """A plausible study: protection grows with distortion; seeds and attackers differ."""
-    rng = np.random.default_rng(rng_seed)
-    trials = [("none", "none", {}, 0.0), ("label-only", "label-only", {}, 0.35)]
-    for i, d in enumerate(np.geomspace(1e-4, 0.5, n_lpa)):
-        rounds = int(rng.integers(1, 20))
-        knobs = {"budget": 1.2 * d, "rounds": rounds, "step": 0.2, "substitute_features": "log"}
-        trials += [(f"t{i:03d}-lpa", "lpa", knobs, d)]
-        trials += [(f"t{i:03d}-noise", "noise", {"budget": 1.1 * d}, 1.05 * d)]
-    trials += [(f"t10{k}-rounding", "rounding", {"decimals": k}, 0.3 * 10.0**-k) for k in range(1, 5)]
-    lfp = {"ratio": 0.05, "threshold": 0.9, "budget": 0.05, "swap": False}
-    trials += [("t200-lfp", "lfp", lfp, 0.02)]
-    rows = []
-    for trial, defense, knobs, d in trials:
-        hides = 1.0 if defense == "label-only" else d / (d + 0.01)
-        for seed in range(seeds):
-            for k, attack in enumerate(ATTACKS):
-                error = 0.02 + 0.006 * hides + 0.0004 * seed + 0.0005 * k + 0.0002 * rng.normal()
-                accuracy = float(np.clip(0.9 - 0.25 * hides - 0.01 * k + 0.01 * rng.normal(), 0, 1))
-                rows.append(
-                    record(trial, defense, attack, seed, distortion=d * (1 + 0.01 * seed), error=error)
-                    | {"attack_accuracy": accuracy, "protected_accuracy": 0.91 if defense == "lfp" else 0.95}
-                    | {f"defense.{name}": value for name, value in knobs.items()}
-                )
-    return pd.DataFrame(rows)
-
-
-def table(rows, max_accuracy_drop=0.02):
-    return configuration_table(pd.DataFrame(rows), max_accuracy_drop=max_accuracy_drop)
-
-
-def one_each(points, **more):
-    """Settings with one attacker and seed and given (distortion, accuracy, error)."""
-    return [
-        record(f"t{i:03d}", "noise", "raw", 0, distortion=d, accuracy=a, error=e, **more)
-        for i, (d, a, e) in enumerate(points)
-    ]
-
-
-def row_of(settings, trial):
-    return settings.set_index("trial").loc[trial]
+from tests.study.analysis.helpers import ATTACKS, failed, make_episodes, one_each, record, row_of, table
 
 
 def dominates(p, q):
@@ -115,34 +49,6 @@ def test_equal_settings_all_stay_and_infeasible_ones_neither_stay_nor_dominate()
     assert settings["dominated_by"].tolist() == [0, 0, 0, 2]
     assert not row_of(settings, "better")["feasible"]
     assert row_of(table(rows, 0.03), "better")["feasible"]  # 0.95 - 0.92 is not 0.03 in binary
-
-
-def test_worst_case_over_the_suite():
-    rows = [
-        record("a", "lpa", "passive", 0, error=0.02, accuracy=0.5),
-        record("a", "lpa", "passive", 1, error=0.04, accuracy=0.9),
-        record("a", "lpa", "raw", 0, error=0.01, accuracy=0.6),
-        record("a", "lpa", "raw", 1, error=0.03, accuracy=0.7),
-        record("label-only", "label-only", "passive", 0, error=0.05, accuracy=0.2),
-        record("label-only", "label-only", "passive", 1, error=0.06, accuracy=0.2),
-        record("label-only", "label-only", "raw", 0, error=0.04, accuracy=0.4),
-        record("label-only", "label-only", "raw", 1, error=0.04, accuracy=0.2),
-    ]
-    got = row_of(table(rows), "a")
-    assert got["worst_attack_accuracy"] == pytest.approx(0.7)
-    assert got["worst_attack_accuracy_attacker"] == "passive"
-    assert got["worst_reconstruction_error"] == pytest.approx(0.02)
-    assert got["worst_reconstruction_error_attacker"] == "raw"
-    leakage = mean_interval([1 - 0.01 / 0.04, 1 - 0.03 / 0.04])
-    gain = mean_interval([0.5 - 0.4, 0.9 - 0.2])
-    for name, expected in (("excess_leakage", leakage), ("excess_attack_accuracy", gain)):
-        found = (got[name], got[f"{name}_low"], got[f"{name}_high"])
-        assert found == pytest.approx((expected.mean, expected.low, expected.high))
-    assert got["n_pairs"] == 2
-    assert got["excess_leakage_low"] < 0
-    assert not got["within_margin"]  # two seeds give a wide interval, which must not pass
-    floor = row_of(table(rows), "label-only")
-    assert (floor["excess_leakage"], floor["excess_leakage_bound"], floor["within_margin"]) == (0, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -262,30 +168,6 @@ def test_frontier_survives_parquet(tmp_path):
     assert_frame_equal(frontier_table(pd.read_parquet(tmp_path / "episodes.parquet"), 0.02), front)
 
 
-def test_a_repeated_episode_counts_once_and_a_successful_one_wins():
-    base = record("a", "lpa", "raw", 0, error=0.02)
-    for rows, error in (
-        ([failed(base), base], 0.02),
-        ([base | {"attempt": 1, "reconstruction_error": 0.03}, base | {"attempt": 0}], 0.02),
-        ([base | {"episode_id": "z", "reconstruction_error": 0.03}, base], 0.02),
-        ([base | {"reconstruction_error": 0.03}, base], 0.02),
-    ):
-        for order in (rows, rows[::-1]):
-            got = table(order)
-            assert got["worst_reconstruction_error"].tolist() == [error]
-            assert got["n_failed"].tolist() == [0]
-
-
-def test_mixed_scenes_and_contradicting_knobs_are_refused():
-    row = record("a", "lpa", "raw", 0)
-    with pytest.raises(ValueError, match="mix dataset: digits, mnist"):
-        table([row, record("b", "lpa", "raw", 0, dataset="mnist")])
-    with pytest.raises(ValueError, match=r"mix scene\.limit: 10, 20"):
-        table([row | {"scene.limit": 10}, row | {"scene.limit": 20}])
-    with pytest.raises(ValueError, match=r"trial 'a' has several values of defense\.budget"):
-        table([row | {"defense.budget": 0.1}, row | {"defense.budget": 0.2, "seed": 1}])
-
-
 def test_hypervolume_by_hand():
     reference = Reference(worst=(1.0, 1.0, 0.0), ideal=(0.0, 0.2, 0.05))
     # scaled: (0.5, 0.5, 0.4) covers 0.5 * 0.5 * 0.6 = 0.15
@@ -325,20 +207,3 @@ def test_defense_table_names_the_cheapest_setting_within_the_margin():
     assert pd.isna(got.loc["lfp", "trial"])  # costs too much accuracy
     assert pd.isna(got.loc["none", "trial"])
     assert got.loc["label-only", "trial"] == "label-only"
-
-
-def test_knobs_text_shows_explored_and_unusual_knobs():
-    lpa = {"defense": "lpa", "defense.budget": 0.0123456, "defense.rounds": 7, "defense.target": "flipped"}
-    lpa |= {"defense.scope": "sample", "defense.ratio": pd.NA, "defense.keep_label": True, "trial": "t"}
-    assert knobs_text(lpa) == "budget=0.0123 rounds=7 target=flipped"
-    assert knobs_text({"defense": "new", "defense.b": True, "defense.a": 1}) == "a=1 b=yes"
-    assert knobs_text({"defense": "none"}) == ""
-
-
-def test_worst_cases_by_seed():
-    frame = make_episodes()
-    case = worst_cases(frame)["t003-lpa"]
-    rows = frame[(frame["trial"] == "t003-lpa") & (frame["attack"] == case.error_attacker)]
-    assert case.error_by_seed.to_dict() == dict(zip(rows["seed"], rows["reconstruction_error"], strict=True))
-    settings = row_of(configuration_table(frame, max_accuracy_drop=0.02), "t003-lpa")
-    assert math.isclose(settings["worst_reconstruction_error"], case.error_by_seed.mean())

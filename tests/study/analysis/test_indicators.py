@@ -16,7 +16,7 @@ from study.analysis.indicators import (
     seed_points,
     usable,
 )
-from tests.study.analysis.test_frontier import make_episodes, one_each, record, table
+from tests.study.analysis.helpers import make_episodes, one_each, record, table
 
 
 def test_knee_of_a_bent_front() -> None:

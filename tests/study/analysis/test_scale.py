@@ -14,18 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pandas.testing import assert_frame_equal
 from rich.console import Console
-from sklearn.ensemble import RandomForestRegressor
 
-from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
-from mipoison.storage.files import Storage
+from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import configuration_table
 from study.records.schema import to_frame
 from study.records.status import PRUNED
-from study.records.store import Records
-from study.reports.html.importance import _Forest
-from study.reports.html.thinning import thinned
 from study.session.opening import open_study
 from study.session.study import Study
 from tests.study import synthetic
@@ -107,60 +101,6 @@ def test_all_settings_at_once_are_what_loops_say_of_each(seed: int) -> None:
                 assert got == value, (trial, name)
             else:
                 assert float(got) == pytest.approx(float(value), rel=1e-12, abs=1e-14), (trial, name)
-
-
-def test_many_intervals_and_comparisons_are_those_of_each() -> None:
-    rng = np.random.default_rng(0)
-    counts = rng.integers(0, 12, 60)
-    values = rng.normal(size=counts.sum())
-    mean, low, high = mean_intervals(values, counts)
-    for i, sample in enumerate(np.split(values, np.cumsum(counts)[:-1])):
-        one = mean_interval(sample) if len(sample) else None
-        expected = (None, None, None) if one is None else (one.mean, one.low, one.high)
-        assert expected == tuple(None if np.isnan(v) else v for v in (mean[i], low[i], high[i]))
-    for n in (1, 2, 3, 9):
-        a, b = rng.normal(size=(2, 300, n))
-        b[:20] = a[:20]  # constant differences, too
-        together = paired_differences(a, b, rng=np.random.default_rng(1))
-        alone = [paired_difference(x, y, rng=np.random.default_rng(1)) for x, y in zip(a, b, strict=True)]
-        assert together == alone
-
-
-def test_the_forest_is_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(40, 3)), rng.normal(size=40)
-    forests = (kind(20, random_state=0).fit(x, y) for kind in (_Forest, RandomForestRegressor))
-    ours, theirs = (forest.predict(x + 0.1) for forest in forests)
-    assert np.array_equal(ours, theirs)
-
-
-def test_a_page_keeps_the_frontier_and_thins_the_rest() -> None:
-    rng = np.random.default_rng(0)
-    frame = to_frame(synthetic.episodes(synthetic.plan(300, rng), 2, synthetic.ATTACKERS[:2], rng))
-    settings = configuration_table(frame, max_accuracy_drop=0.02)
-    shown = thinned(settings, 200)
-    assert len(shown) == 200
-    front = settings[settings["feasible"].fillna(False) & ~settings["cut"] & (settings["dominated_by"] == 0)]
-    assert set(front["trial"]) <= set(shown["trial"])
-    assert {"none", "label-only"} <= set(shown["trial"])
-    assert set(shown["defense"]) == set(settings["defense"])
-    assert_frame_equal(shown, settings.loc[shown.index])
-    assert thinned(settings, 400) is settings
-
-
-def test_records_that_are_read_in_batches_are_those_of_each_trial(tmp_path: Path) -> None:
-    synthetic.write_study(tmp_path / "s", 70)  # more than one batch
-    records = Records(Storage(tmp_path), "s")
-    frame = records.read()
-    each = [row for trial in sorted(records.attempts()) for row in records.read_trial(trial)]
-    expected = pd.DataFrame(each).sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
-    assert list(frame["episode_id"]) == list(expected["episode_id"])
-    assert list(frame["reconstruction_error"].dropna()) == list(expected["reconstruction_error"].dropna())
-    kept, _ = records.read_and_move_damaged(kept=("trial", "status"))
-    assert set(kept[next(iter(sorted(set(kept) - {"none", "label-only"})))][0]) == {"trial", "status"}
-    assert set(kept["none"][0]) == set(frame.columns)
-    part = records.read(columns=("error",))
-    assert list(part.columns) == [c for c in frame.columns if c in ("trial", "seed", "attack", "error")]
 
 
 def resumed(folder: Path, trials: int) -> tuple[Study, float]:

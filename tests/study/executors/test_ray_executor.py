@@ -15,6 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import simulated
+from simulated import command_of, descendants
 
 from mipoison.storage.files import Storage
 from study.analysis.frontier import frontier_table
@@ -25,10 +27,6 @@ SMALL = ["--seeds", "2", "--attackers", "passive", "label-only"]
 TINY = [*SMALL, "--victim-steps", "30", "--decoder-steps", "20", "--no-dashboard"]
 TIMEOUT_S = 280
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * TIMEOUT_S)]
-
-
-def is_cost(column: str) -> bool:
-    return column.startswith("seconds_") or column.endswith("_ms_per_sample") or column == "peak_memory_mb"
 
 
 @pytest.fixture
@@ -78,9 +76,8 @@ def episodes(storage: Path, name: str) -> pd.DataFrame:
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns that must not depend on how a study was run: all except costs and the study's name."""
-    frame = frame.drop(columns=[c for c in frame if is_cost(c) or c in ("study", "trial", "attempt")])
-    return frame.sort_values(["episode_id"], ignore_index=True)
+    """What must not depend on how a study was run; trials of two searches have other names."""
+    return simulated.numbers(frame).drop(columns="trial")
 
 
 def assert_frontier_follows(storage: Path, name: str) -> None:
@@ -150,29 +147,6 @@ def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path
     assert len(frame) == (2 + 2) * 2 * 2
     assert set(frame["status"]) == {"ok"}
     assert frame["episode_id"].is_unique
-
-
-def descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,19 +19,8 @@ from study.executors.worker_group import WorkerGroup
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.run import Outcome
 from study.trial.spec import TrialSpec
+from tests.study.executors.helpers import CREW, SPEC
 
-SPEC = TrialSpec(
-    study="s",
-    max_accuracy_drop=0.02,
-    trial="t0001-noise",
-    attempt=0,
-    defense="noise",
-    knobs={"budget": 0.1},
-    attackers=("passive",),
-    scenes=(),
-    root="unused",
-    data_root=None,
-)
 OUTCOME = {
     "worst_attack_accuracy": 0.1 + 0.2,
     "worst_reconstruction_error": None,
@@ -41,8 +32,8 @@ OUTCOME = {
 def told(result: dict[str, Any] | None, error: bool = False) -> Outcome | TrialFailure:
     """What the study is told of a trial with this result, after Tune has flattened it."""
     heard: list[Outcome | TrialFailure] = []
-    driver = TuneSearcher(lambda: SPEC, lambda _, end: heard.append(end), WorkerGroup(0, 1, 0, True), 1)
-    while not heard:  # a lost trial is retried a few times
+    driver = TuneSearcher(lambda: SPEC, lambda _, end: heard.append(end), CREW, 1)
+    while not heard:  # a lost process is tried again a few times
         assert isinstance(driver.suggest("a"), dict)
         driver.on_trial_complete("a", None if result is None else flatten_dict(result), error)
     assert driver.suggest("b") == TuneSearcher.FINISHED
@@ -109,3 +100,25 @@ def test_a_lost_process_is_a_reason_too(result: dict[str, Any] | None, error: bo
     assert end.kind is FailureKind.MACHINE
     assert "lost" in end.message
     assert f"{1 + RETRIES} times" in end.message
+
+
+def test_the_searcher_can_be_pickled_and_is_never_restored(tmp_path: Path) -> None:
+    """Tune pickles it now and then: neither the study nor a space of lambdas may be in it."""
+    searcher = TuneSearcher(lambda: None, lambda spec, end: None, WorkerGroup(0, 1, 0, True), 3)
+    state = pickle.loads(pickle.dumps(searcher)).__dict__
+    assert state == {"n": 3}
+    searcher.save(str(tmp_path / "snapshot"))
+    assert (tmp_path / "snapshot").read_bytes() == b""
+    with pytest.raises(RuntimeError, match="--resume"):
+        searcher.restore(str(tmp_path / "snapshot"))
+    pickle.dumps(dataclasses.asdict(WorkerGroup(0, 1, 0, True)))
+
+
+def test_a_searcher_waits_for_trials_that_may_come_back() -> None:
+    searcher = TuneSearcher(lambda: SPEC, lambda spec, end: None, CREW, 1)
+    searcher.suggest("a")
+    assert searcher.suggest("b") is None  # not FINISHED: the trial may be lost yet
+    searcher.on_trial_complete("a", error=True)
+    assert isinstance(searcher.suggest("c"), dict)
+    searcher.on_trial_complete("c", {"outcome": "{}"})
+    assert searcher.suggest("d") == TuneSearcher.FINISHED

@@ -14,12 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import nn
 
 import mipoison.scene
-from mipoison.config import ConfigError
 from mipoison.storage.artifacts import source_fingerprint
-from mipoison.victims.fingerprints import exported_digest
 from study import evaluate, render, report, reproduce
 
 
@@ -134,23 +131,3 @@ def test_the_planted_forms_would_run(tmp_path: Path) -> None:
         form(tmp_path, marker)
         load(tmp_path / "planted.pt2")
         assert marker.is_dir()
-
-
-def test_an_exported_file_of_other_bytes_is_not_loaded(tmp_path: Path) -> None:
-    """A classifier that the reader gives, but not the records' one, is refused before it is unpickled."""
-    marker = tmp_path / "executed"
-    torch.save(Payload(marker), tmp_path / "mine.pt2")
-    config = mipoison.scene.SceneConfig(victim=str(tmp_path / "mine.pt2"), victim_digest="0" * 16)
-    split = mipoison.scene.split_of(mipoison.scene.SceneConfig(limit=100))
-    with pytest.raises(ConfigError, match="it was not loaded"):
-        mipoison.scene.own_victim(config, split, torch.device("cpu"))
-    assert not marker.exists()
-
-
-def test_the_digest_of_an_exported_file_is_that_of_its_loading(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
-    batch = torch.export.Dim("n", min=1, max=128)
-    program = torch.export.export(net, (torch.rand(2, 1, 4, 4),), dynamic_shapes=({0: batch},))
-    torch.export.save(program, tmp_path / "net.pt2")
-    found = exported_digest(str(tmp_path / "net.pt2"))
-    assert mipoison.scene.load_victim(str(tmp_path / "net.pt2")).digest == found

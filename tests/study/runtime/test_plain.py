@@ -18,7 +18,7 @@ from study.reports.figures import figure_bytes, grid_figure
 from study.reports.markdown import markdown, print_tables
 from study.runtime.plain import fenced, markdown_text, visible, visible_line
 from study.tracking.mlflow import check_address
-from tests.study.analysis.test_frontier import failed, make_episodes
+from tests.study.analysis.helpers import failed, make_episodes
 
 CONTROLS = [chr(i) for i in (*range(9), *range(11, 32), 127, 0x9B, 0x202E, 0x2066, 0x200B, 0x2028, 0xFEFF)]
 

@@ -17,8 +17,10 @@ from study.search.pruning import dominated, stages, worst_point
 from study.session.driver import failed_share, pruned_counts
 from study.trial.run import outcome_of
 from study.trial.worker import run_trial
-from tests.study.analysis.test_frontier import record
-from tests.study.trial.test_worker import SEEDS, Baton, expect_same, measured, prepared, root, spec_of
+from tests.study.analysis.helpers import record
+from tests.study.trial.conftest import prepared, root
+from tests.study.trial.helpers import SEEDS, expect_same, measured, spec_of
+from tests.study.trial.test_worker import Baton
 
 __all__ = ["prepared", "root"]  # fixtures
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from worst_bodies import images_json
 
-from study.serving import batch_queue, readers
+from study.serving import batch_queue
 from study.serving.batch_queue import BatchQueue
-from study.serving.readers import Readers
 from study.serving.request_parsing import RequestError
 
 SHAPE = (1, 16, 16)
@@ -84,28 +80,3 @@ def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not small.done()  # it waits for its turn
 
     asyncio.run(scene())
-
-
-def test_a_reader_that_dies_is_replaced() -> None:
-    body = images_json(20)
-    assert readers.INLINE < len(body) < readers.LARGE
-
-    async def scene() -> None:
-        pool = Readers(SHAPE)
-        await pool.warm()
-        try:
-            for process in (pool._medium._pool._processes or {}).values():
-                process.kill()
-            with pytest.raises(RequestError, match="could not be read"):
-                await pool.read("application/json", body)
-            assert (await pool.read("application/json", body)).shape == (20, *SHAPE)
-        finally:
-            pool.close()
-
-    asyncio.run(scene())
-
-
-def test_readers_do_without_torch() -> None:
-    """A parsing process imports study/serve.py and the parser, and these do not import torch."""
-    code = "import sys, study.serve, study.serving.readers; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,19 +16,8 @@ pytest.importorskip("uvicorn", reason="ray[serve] is not installed")
 
 from running_server import NPY, ONE, ask, healthy, mean, running, send, status
 
-from mipoison.config import ConfigError
 from study.serving import guard, http_server
-from study.serving.http_server import HttpServer
-from study.serving.listeners import listeners
 from study.serving.request_parsing import byte_bound
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    interval = sys.getswitchinterval()
-    with running() as number:
-        yield number
-    sys.setswitchinterval(interval)
 
 
 def test_right_requests(port: int) -> None:
@@ -190,23 +176,3 @@ def test_health_answers_while_the_classifier_is_at_work_for_others() -> None:
         go.set()
         assert ask(port, ONE)[0] == 200
         assert sum(asked) < 100  # of 2000
-
-
-def test_a_taken_port_is_one_line() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        number = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{number}"):
-            HttpServer("127.0.0.1", number, image_shape=SHAPE, n_classes=2, couples=False, max_batches=1)
-
-
-def test_it_listens_where_it_was_told_to_and_nowhere_else(port: int) -> None:
-    mine = [(heard.address, heard.port) for heard in listeners(os.getpid()) if heard.pid == os.getpid()]
-    assert ("127.0.0.1", port) in mine
-    assert all(heard.on_loopback for heard in listeners(os.getpid()))
-    with socket.socket() as open_to_all:
-        open_to_all.bind(("0.0.0.0", 0))
-        open_to_all.listen()
-        (found,) = (heard for heard in listeners(os.getpid()) if not heard.on_loopback)
-        assert (found.address, found.port) == ("0.0.0.0", open_to_all.getsockname()[1])

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mipoison.data.splits import make_split
-from mipoison.serving.protect import load_unit, load_victim
+from mipoison.serving.protect import load_victim
 from study import pareto
-from study.examples import protect_torchvision as example
 from study.settings.study_settings import StudySettings, differences
 
 NET = """
@@ -189,32 +187,3 @@ def test_workers_find_the_classifier(here: Path) -> None:
     episodes = pd.read_parquet(here / "results" / "folder-same" / "episodes")
     assert episodes["status"].isin(["ok", "cut"]).all(), episodes["error"].tolist()
     assert episodes["victim"].str.startswith("cli_net:make@").all()
-
-
-@pytest.mark.timeout(590)
-def test_the_worked_example(tmp_path: Path) -> None:
-    """The example runs in its own process, as in the README; the unit that it saves is loaded here."""
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(Path(__file__).parents[3])}
-    script = str(Path(example.__file__))
-    began = time.monotonic()
-    run = subprocess.run(
-        [sys.executable, script, "--out", "out"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=570,
-    )  # fmt: skip
-    print(f"example: {time.monotonic() - began:.0f} s")
-    assert run.returncode == 0, run.stderr
-    assert "Traceback" not in run.stderr
-    assert (tmp_path / "out" / "results" / "folder-same" / "report.md").is_file()
-    episodes = pd.read_parquet(tmp_path / "out" / "results" / "folder-same" / "episodes")
-    assert (episodes["victim"].str.startswith(f"{example.CLASSIFIER}@")).all()
-    assert episodes["model_accuracy"].max() > 0.8
-    victim = load_victim(example.CLASSIFIER, str(tmp_path / "out" / "resnet18.safetensors"))
-    protected = load_unit(tmp_path / "out" / "unit", device="cpu").wrap(victim, secret=example.SECRET)
-    x = torch.rand(4, 1, example.SIDE, example.SIDE)
-    with torch.no_grad():
-        clean, released = torch.softmax(victim(x), 1), protected(x)
-    assert torch.equal(clean.argmax(1), released.argmax(1))
-    assert float((clean - released).abs().max()) < 0.1 + 1e-5  # rounded to one decimal
-    assert torch.allclose(10 * released, (10 * released).round(), atol=1e-5)
-    assert not torch.equal(clean, released)
-    assert "serve.py --unit out/unit --victim study.examples" in run.stdout

@@ -12,7 +12,6 @@ import torch
 from mipoison.attacks.decoder import Decoder
 from mipoison.attacks.robust import Robust
 from mipoison.config import ConfigError
-from mipoison.scene import SceneConfig
 from mipoison.storage.artifacts import ArtifactStore
 from study.records.schema import to_table
 from study.settings.study_settings import StudySettings, differences
@@ -21,8 +20,9 @@ from study.trial.joint_training import trains_jointly
 from study.trial.preparation import prepare_scene
 from study.trial.spec import TrialResult, TrialSpec
 from study.trial.worker import run_trial
+from tests.study.trial import helpers
+from tests.study.trial.helpers import SEEDS, spec_of
 
-SEEDS = (0, 1)
 ATTACKERS = (
     "passive", "raw", "mismatched-loss", "noise", "softmax", "rounding", "label-only", "robust",
     "early-stopping", "mismatched-architecture", "ridge",
@@ -33,10 +33,7 @@ Record = dict[str, Any]
 
 
 def scene(seed: int) -> dict[str, Any]:
-    return SceneConfig(
-        seed=seed, limit=120, victim_width=8, victim_hidden=16, victim_steps=40, decoder_width=4,
-        decoder_steps=30, decoder_batch=16,
-    ).flat()  # fmt: skip
+    return helpers.scene(seed, limit=120, victim_steps=40, decoder_steps=30, decoder_batch=16)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +45,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spec(root: Path, stacked: str, **more: Any) -> TrialSpec:
-    values: dict[str, Any] = dict(
-        study="s", max_accuracy_drop=0.02, trial="t0001-x", attempt=0, defense="noise",
-        knobs={"budget": 0.05}, attackers=ATTACKERS, scenes=tuple(scene(s) for s in SEEDS), root=str(root),
-        data_root=None, stacked=stacked,
-    )  # fmt: skip
-    return TrialSpec(**values | more)
+    values = dict(attackers=ATTACKERS, scenes=tuple(scene(s) for s in SEEDS), stacked=stacked)
+    return spec_of(root, "noise", {"budget": 0.05}, **values | more)
 
 
 def run(prepared: Path, folder: Path, stacked: str, **more: Any) -> TrialResult:

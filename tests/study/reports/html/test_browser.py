@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from study.reports.html import build
-from tests.study.reports.html.test_page import HOSTILE, finished
-from tests.study.reports.html.test_page import episodes as episodes
+from tests.study.reports.html.helpers import HOSTILE, finished
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

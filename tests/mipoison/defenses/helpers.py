@@ -1,0 +1,63 @@
+"""What the tests of the defenses share: vectors and pictures, a defender's view, and a fitted defense."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipoison.defenses import DEFENSES
+from mipoison.models.classifier import ClassifierConfig
+from mipoison.models.inversion import InversionNet
+from mipoison.protocols import DefenderView, Defense
+from mipoison.randomness import QueryRandomness, content_keys, generator
+
+CPU = torch.device("cpu")
+MakeDecoder = Callable[..., InversionNet]
+
+
+ULP = 2.4e-7  # what project_release promises in float32
+
+
+def view_of(decoder: InversionNet, n_classes: int, n: int = 30) -> DefenderView:
+    """A defender's side without any training."""
+    c, x = vectors(n, n_classes, seed=5), pictures(n, seed=5)
+    return DefenderView(
+        x_private_NCHW=x,
+        c_private_NK=c,
+        y_private_N=c.argmax(1),
+        substitute=lambda config: decoder,
+        substitute_data=lambda config: (c, x),
+        n_classes=n_classes,
+        device=CPU,
+        victim=ClassifierConfig(width=4, hidden=8, steps=10, batch=16),
+    )
+
+
+def vectors(n: int, k: int = 5, seed: int = 0, sharpness: float = 2.0) -> Tensor:
+    return torch.softmax(sharpness * torch.randn(n, k, generator=generator(seed, "c")), 1)
+
+
+def pictures(n: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, 1, 16, 16, generator=generator(seed, "x"))
+
+
+def fitted(name: str, view: DefenderView, **changes: Any) -> Defense:
+    defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
+    defense.fit(view, rng=generator(0, "defense", name))
+    return defense
+
+
+def protect(defense: Defense, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor | None = None) -> Tensor:
+    picked_N = defense.pick(c_NK) if picked_N is None else picked_N
+    return defense.protect(c_NK, x_NCHW, picked_N, rng=QueryRandomness(content_keys(x_NCHW, b"secret")))
+
+
+# --------------------------------------------------------------------------------------------------- noise
+
+
+def interior(n: int, k: int = 5) -> Tensor:
+    """Rows well inside the simplex, with a clear label."""
+    c = torch.full((n, k), 0.15)
+    c[:, 1] = 1 - 0.15 * (k - 1)
+    return c

@@ -1,0 +1,49 @@
+"""A deployed defense: three requests are answered, remembered and asked again, and measured."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.none import NoneConfig
+from mipoison.deployment import PARTS, Deployment, Released, deploy, finish_release, release
+from mipoison.scene import Scene
+
+
+@pytest.fixture(scope="module")
+def noisy(tiny_scene: Scene) -> tuple[Deployment, Released]:
+    deployment = deploy(tiny_scene, "noise", NoiseConfig(budget=0.05, randomness="fresh"))
+    return deployment, release(deployment)
+
+
+def test_undefended_it_releases_the_clean_vectors(tiny_scene: Scene) -> None:
+    released = release(deploy(tiny_scene, "none", NoneConfig()))
+    assert set(released.vectors) == set(PARTS)
+    for part, z in released.vectors.items():
+        assert torch.equal(z, tiny_scene.clean[part])
+    assert released.columns["confidence_distortion"] == released.columns["attack_set_distortion"] == 0
+    assert released.columns["repeat_query_distance"] == 0
+    assert released.columns["alignment_before"] is None
+
+
+def test_columns_are_those_of_the_vectors(noisy: tuple[Deployment, Released], tiny_scene: Scene) -> None:
+    _, released = noisy
+    z, c = released.vectors["private_test"], tiny_scene.clean["private_test"]
+    y = tiny_scene.split.private_test.y_N
+    found = released.columns
+    assert found["confidence_distortion"] == pytest.approx(float((z - c).norm(dim=1).mean()), rel=1e-5)
+    assert found["protected_accuracy"] == pytest.approx(float((z.argmax(1) == y).double().mean()))
+    x, attack = tiny_scene.split.private_train.x_NCHW, tiny_scene.split.attack_train.x_NCHW
+    assert found["mean_image_error"] == pytest.approx(float((x - attack.mean(0)).square().mean()), rel=1e-4)
+    assert 0 < found["repeat_query_distance"] <= 2 * 0.05 + 1e-6  # drawn anew, each within the budget
+
+
+def test_what_was_released_is_remembered(tiny_scene: Scene) -> None:
+    """The study's sharded form: vectors that ranks computed are what the API answers afterwards."""
+    deployment = deploy(tiny_scene, "none", NoneConfig())
+    uniform = {p: torch.full_like(tiny_scene.clean[p], 1 / tiny_scene.split.n_classes) for p in PARTS}
+    released = finish_release(deployment, uniform, seconds=0.0)
+    assert released.columns["poison_ms_per_sample"] == 0
+    x = tiny_scene.split.attack_train.x_NCHW[:5]
+    assert torch.equal(deployment.service.answer(x), uniform["attack_train"][:5])

@@ -1,0 +1,46 @@
+"""What the page's script draws: the settings' points and the worst attackers' curves."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
+from mipoison.metrics.statistics import mean_interval
+from study.analysis.frontier import configuration_table, pareto_front
+from tests.study.reports.html.helpers import numbers_of
+
+
+def test_points_are_the_settings(page: str, episodes: pd.DataFrame) -> None:
+    """Against plain means over the records, and the frontier's own table."""
+    numbers = numbers_of(page)
+    points = {p["trial"]: p for p in numbers["points"]}
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
+    assert set(points) == set(settings.dropna(subset=["worst_reconstruction_error"])["trial"])
+    assert {t for t, p in points.items() if p["front"]} == set(pareto_front(settings)["trial"])
+    whole = episodes[(episodes["status"] == "ok") & ~episodes["trial"].isin(["t003-lpa", "t200-lfp"])]
+    by_attack = whole.groupby(["trial", "attack"])[["reconstruction_error", "attack_accuracy"]].mean()
+    for trial, means in by_attack.groupby(level="trial"):
+        assert points[trial]["error"][0] == pytest.approx(means["reconstruction_error"].min())
+        assert points[trial]["accuracy"][0] == pytest.approx(means["attack_accuracy"].max())
+        worst = means["reconstruction_error"].idxmin()[1]
+        errors = whole[(whole["trial"] == trial) & (whole["attack"] == worst)]["reconstruction_error"]
+        interval = mean_interval(errors.to_numpy())
+        assert points[trial]["error"][1:] == pytest.approx([interval.low, interval.high])
+        text = "\n".join(points[trial]["lines"])
+        assert f"by {worst}" in text
+        assert "seeds 3" in text
+    assert "budget=" in points["t005-lpa"]["lines"][0]
+    assert points["t200-lfp"]["cut"]
+    assert "bound" in points["t200-lfp"]["lines"][-1]
+    assert points["t003-lpa"]["command"] == (
+        "python study/evaluate.py --like 'results/it'\"'\"'s here' --trial t003-lpa --data-root '/my data'"
+    )
+
+
+def test_curves_are_the_mean_percentiles_of_the_worst_attacker(page: str, episodes: pd.DataFrame) -> None:
+    numbers = numbers_of(page)
+    curve = next(c for c in numbers["curves"] if c["trial"] == "t005-lpa")
+    own = episodes[(episodes["trial"] == "t005-lpa") & (episodes["attack"] == curve["attacker"])]
+    assert curve["epsilon"] == pytest.approx(own[list(PERCENTILE_COLUMNS)].mean().tolist(), rel=1e-4)
+    assert numbers["eta"] == [p / 100 for p in ERROR_PERCENTS]

@@ -1,0 +1,70 @@
+"""Figures that are really drawn: every family, and odd grids refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from study.analysis.frontier import configuration_table, pareto_front
+from study.reports.cells import describe
+from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
+from tests.study.analysis.helpers import failed, make_episodes, record
+
+
+def drawn(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        return np.asarray(image.convert("RGB"))
+
+
+def test_frontier_figure_draws_every_family(episodes, tmp_path):
+    settings = configuration_table(episodes, max_accuracy_drop=0.02)
+    got = frontier_figure(settings, pareto_front(settings), tmp_path / "frontier.png", describe(episodes))
+    pixels = drawn(got)
+    assert pixels.shape == (1575, 1350, 3)
+    families = sorted(settings["defense"].unique())
+    for family in ("lpa", "noise", "rounding", "lfp"):
+        colour = [int(style_of(family, families)[0][i : i + 2], 16) for i in (1, 3, 5)]
+        assert (pixels == colour).all(axis=2).sum() > 100
+
+
+def test_frontier_figure_of_one_seed_without_anchor_and_of_nothing(tmp_path):
+    frame = make_episodes(n_lpa=2, seeds=1)
+    settings = configuration_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
+    assert drawn(frontier_figure(settings, pareto_front(settings), tmp_path / "a.png", "one seed")).std() > 5
+    nothing = configuration_table(
+        pd.DataFrame([failed(record("a", "lpa", "raw", 0))]), max_accuracy_drop=0.02
+    )
+    assert drawn(frontier_figure(nothing, pareto_front(nothing), tmp_path / "b.png", "failed")).std() > 1
+
+
+def test_families_are_told_apart():
+    families = ["lpa", "lfp", "noise", "rounding", "new", "newer"]
+    assert len({style_of(f, families) for f in families}) == len(families)
+    assert {style_of(f, families)[0] for f in families} <= set(COLOURS)
+    assert style_of("lpa", families) == style_of("lpa", families[::-1])  # not by the order of the rows
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_shows_its_images(tmp_path, channels):
+    truth = np.zeros((4, channels, 8, 8))
+    truth[1], truth[2, 0], truth[3] = 1.0, 0.5, np.nan
+    rows = [("truth", truth), ("lpa budget=0.01 rounds=7\ndistortion 0.0098, raw", 1 - truth)]
+    rows.append(("dim", truth + 0.25))
+    pixels = drawn(grid_figure(rows, tmp_path / "grid.png", "digits; auxiliary same; seed 0"))
+    assert pixels.shape[1] > 4 * 0.9 * 150
+    for value in (0, 64, 255):  # dim: a quarter
+        assert (np.abs(pixels.astype(int) - value).max(axis=2) <= 1).sum() > 5000
+
+
+def test_grid_refuses_odd_shapes(tmp_path):
+    images = np.zeros((2, 1, 8, 8))
+    with pytest.raises(ValueError, match="at least one row"):
+        grid_figure([], tmp_path / "x.png", "")
+    with pytest.raises(ValueError, match=r"'truth' has images of shape \(2, 2, 8, 8\)"):
+        grid_figure([("truth", np.zeros((2, 2, 8, 8)))], tmp_path / "x.png", "")
+    with pytest.raises(ValueError, match=r"'b' has images of shape \(1, 1, 8, 8\)"):
+        grid_figure([("a", images), ("b", images[:1])], tmp_path / "x.png", "")

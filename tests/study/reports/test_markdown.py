@@ -1,0 +1,28 @@
+"""Markdown of a study: the tables, whatever the terminal; pictures of the settings that are worth one."""
+
+import io
+
+import pandas as pd
+from rich.console import Console
+
+from study.reports.markdown import MARKDOWN_WIDTH, markdown, print_tables
+
+ABOUT = {"study": "a*b", "scale": "quick"}
+
+
+def test_the_page_holds_the_terminals_tables(episodes: pd.DataFrame) -> None:
+    text = markdown(episodes, None, ABOUT, 0.02)
+    assert text.startswith("# a\\*b\n\n![frontier](frontier.png)\n")  # a name is no markup
+    sink = io.StringIO()
+    print_tables(episodes, None, Console(file=sink, width=MARKDOWN_WIDTH, color_system=None), ABOUT, 0.02)
+    body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
+    assert body.strip() in text
+    assert "\x1b" not in text
+    assert markdown(episodes, None, ABOUT, 0.02) == text
+
+
+def test_fresh_seeds_have_tables_of_their_own(episodes: pd.DataFrame) -> None:
+    fresh = episodes.assign(seed=episodes["seed"] + 100)
+    text = markdown(episodes, fresh, ABOUT, 0.02)
+    assert text.count("On the fresh seeds alone:") == 1
+    assert "On the fresh seeds alone:" not in markdown(episodes, None, ABOUT, 0.02)

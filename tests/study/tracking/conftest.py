@@ -1,0 +1,18 @@
+"""A study that was copied for every tool that needs nothing else installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.study.tracking.helpers import run
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three trials, the third by a resumed run, with every tracker that needs nothing else installed."""
+    root = tmp_path_factory.mktemp("tracked")
+    run(root, "--trials", "2", "--tensorboard")
+    run(root, "--trials", "3", "--tensorboard", "--resume")
+    return root

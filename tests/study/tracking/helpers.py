@@ -1,0 +1,32 @@
+"""A small study with copies for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from study import pareto
+
+TINY = [
+    "--executor",
+    "local",
+    "--seeds",
+    "2",
+    "--limit",
+    "100",
+    "--victim-steps",
+    "30",
+    "--decoder-steps",
+    "20",
+    "--decoder-width",
+    "4",
+    "--defenses",
+    "noise",
+    "rounding",
+    "--attackers",
+    "passive",
+    "label-only",
+]
+
+
+def run(root: Path, *more: str) -> None:
+    assert pareto.main([*TINY, "--storage", str(root), "--name", "s", *more]) == 0
