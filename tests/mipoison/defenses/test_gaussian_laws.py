@@ -12,7 +12,7 @@ from mipoison.defenses.noise import NoiseConfig, NoiseFreshConfig, TangentNoise
 from mipoison.defenses.tail_noise import TailNoise, TailNoiseConfig, label_grid, tail_normal
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.simplex import label_of, project_tangent
-from tests.mipoison.defenses.test_contract import ULP, assert_released, interior, pictures, protect, vectors
+from tests.mipoison.defenses.helpers import ULP, assert_released, interior, pictures, protect, vectors
 
 CORNERS = torch.tensor(
     [

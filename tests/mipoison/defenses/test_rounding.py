@@ -1,4 +1,4 @@
-"""Rounding against exact fractions: any grid, one identity for a grid, records from before there were steps."""
+"""Rounding against exact fractions: any grid, one identity for a grid, records without steps."""
 
 import json
 import math
