@@ -61,3 +61,12 @@ def interior(n: int, k: int = 5) -> Tensor:
     c = torch.full((n, k), 0.15)
     c[:, 1] = 1 - 0.15 * (k - 1)
     return c
+
+
+def assert_released(z_NK: Tensor, c_NK: Tensor) -> None:
+    assert z_NK.shape == c_NK.shape
+    assert z_NK.dtype == c_NK.dtype
+    assert z_NK.device == c_NK.device
+    assert not z_NK.requires_grad
+    assert bool((z_NK >= 0).all())
+    assert bool(((z_NK.double().sum(1) - 1).abs() < 1e-5).all())

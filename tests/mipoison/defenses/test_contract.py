@@ -14,7 +14,16 @@ from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
 from mipoison.simplex import label_of
 from mipoison.training import negative_psnr
-from tests.mipoison.defenses.helpers import ULP, MakeDecoder, fitted, pictures, protect, vectors, view_of
+from tests.mipoison.defenses.helpers import (
+    ULP,
+    MakeDecoder,
+    assert_released,
+    fitted,
+    pictures,
+    protect,
+    vectors,
+    view_of,
+)
 
 AROUND_ANOTHER_CENTRE = {"lfp"}
 """Defenses whose budget bounds the distance to another vector than the clean one (LFP: the reversed one)."""
@@ -61,15 +70,6 @@ def budgeted() -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------- the contract
-
-
-def assert_released(z_NK: Tensor, c_NK: Tensor) -> None:
-    assert z_NK.shape == c_NK.shape
-    assert z_NK.dtype == c_NK.dtype
-    assert z_NK.device == c_NK.device
-    assert not z_NK.requires_grad
-    assert bool((z_NK >= 0).all())
-    assert bool(((z_NK.double().sum(1) - 1).abs() < 1e-5).all())
 
 
 @pytest.mark.parametrize("name", DEFENSES)

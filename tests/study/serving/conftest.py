@@ -1,4 +1,4 @@
-"""A running server without Ray, for whoever asks it nothing odd."""
+"""A running server without Ray, for tests that send it ordinary requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from front_door import running
+from running_server import running
 
 
 @pytest.fixture(scope="module")
