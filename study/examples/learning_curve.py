@@ -5,8 +5,8 @@
 
 One defense, one attacker (ridge: closed form). The attacker's images are shuffled once a seed, and its first
 n are what it has at size n, so that sizes are nested. For each size the mean error on the private training
-images is printed; below it the fitted law ``a + b n^-c``, its limit a with an interval over the private images, and
-the estimated limit of the released vectors. An extrapolation bounds nothing.
+images is printed; below it the fitted law ``a + b n^-c``, its limit a with an interval over the private
+images, and the estimated limit of the released vectors. An extrapolation bounds nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Config, choose
 from mipoison.defenses import DEFENSES
 from mipoison.deployment import Deployment, deploy, release
-from mipoison.episode import at_scale, meet
+from mipoison.episode import at_scale, open_attack
 from mipoison.metrics.leakage import reconstruction_errors
 from mipoison.metrics.learning_curve import learning_curve
 from mipoison.randomness import generator, role_seed
@@ -69,10 +69,10 @@ def errors_at(deployment: Deployment, config: Config, sizes: Sequence[int]) -> N
     x, c = scene.split.private_train.x_NCHW, released.vectors["private_train"]
     rows = []
     for size in sizes:
-        m = meet(deployment, at_scale(config, scene.config))
-        order = torch.randperm(len(m.x_NCHW), generator=generator(scene.config.seed, "learning curve"))
-        m.attack.fit(m.oracle, m.x_NCHW[order[:size]], known=m.known, rng=m.rng)
-        rows.append(reconstruction_errors(m.attack.reconstruct(c), x).cpu().numpy())
+        given = open_attack(deployment, at_scale(config, scene.config))
+        order = torch.randperm(len(given.x_NCHW), generator=generator(scene.config.seed, "learning curve"))
+        given.attack.fit(given.oracle, given.x_NCHW[order[:size]], known=given.known, rng=given.rng)
+        rows.append(reconstruction_errors(given.attack.reconstruct(c), x).cpu().numpy())
     return np.stack(rows)
 
 
