@@ -1,15 +1,15 @@
 """Codebook: a few released vectors per label, chosen so that the choice says little of the image.
 
-A release that takes finitely many values has an exact certificate: nobody reconstructs the private images better
-than by the mean image of each cell (images with one released row). What a cell gives away beyond the label is
-how far its mean image lies from the label's. The defender sees the images too, so that the choice among
-codewords can weigh that:
+A release that takes finitely many values has an exact certificate: nobody reconstructs the private images
+better than by the mean image of each cell (images with one released row). What a cell gives away beyond the
+label is how far its mean image lies from the label's. The defender sees the images too, so that the choice
+among codewords can weigh that:
 
     release argmin over codewords z of the label:  |c - z| + toll_z + push_z . (x - mean image of the label)
 
-The push makes an image that looks typical of a cell less welcome there. Its best values solve a convex problem:
-with cells' mean deviations m_z (in F, the within-label variance), the mean distortion plus ``rate`` times the
-explained variance sum_z p_z |m_z|^2 / F has, for any vectors w_z, the lower bound
+The push makes an image that looks typical of a cell less welcome there. Its best values solve a convex
+problem: with cells' mean deviations m_z (in F, the within-label variance), the mean distortion plus ``rate``
+times the explained variance sum_z p_z |m_z|^2 / F has, for any vectors w_z, the lower bound
 
     mean over images of min over z of  |c - z| + rate / F (2 w_z . (x - mean) - |w_z|^2),
 
@@ -46,11 +46,13 @@ MOST = 4000
 class CodebookConfig(Config):
     """Few codewords per label, fitted so that the choice among them says little of the image; certified.
 
-    Of each label: its median vector, the medians of three ranges of its score, and the point of a coarse grid.
+    Of each label: its median vector, the medians of three ranges of its score, and the point of a coarse
+    grid.
 
     Attributes:
-        weight: what a unit of certified excess costs, in distortions of label-only, 0 to 10,000. 0 releases the nearest
-            codeword; at 50, one percent of excess weighs as much as half of label-only's distortion.
+        weight: what a unit of certified excess costs, in distortions of label-only, 0 to 10,000. 0 releases
+            the nearest codeword; at 50, one percent of excess weighs as much as half of label-only's
+            distortion.
         steps: steps of the grid, 2 to 1,000; 0 releases fitted medians alone.
         crowding: what a cell's sampling noise costs, in units of what it explains by chance, 0 to 100: small
             cells are dear, so that few images stand alone.
@@ -90,9 +92,9 @@ class CodebookConfig(Config):
 class Codebook(BaseDefense):
     """Releases one of its label's codewords, or a grid point; the label keeps the strict maximum.
 
-    State: codewords, grid points that images were put on when it was fitted, and for each of both the push (on
-    ``directions`` of the images) and the toll. No vector or image of one person, but ``axes`` are principal
-    components of images: keep a saved unit like the classifier.
+    State: codewords, grid points that images were put on when it was fitted, and for each of both the push
+    (on ``directions`` of the images) and the toll. No vector or image of one person, but ``axes`` are
+    principal components of images: keep a saved unit like the classifier.
     """
 
     own_LJK: Tensor

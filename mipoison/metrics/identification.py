@@ -90,8 +90,12 @@ def identification(rec_NCHW: Tensor, x_NCHW: Tensor, label_N: Tensor) -> Identif
         if len(place_n) > 1:
             auc += float(below_n.sum()) / (len(place_n) - 1)
             told += len(place_n)
-    means = [min(1.0, total / n) for total in (rate, mrr)]  # sums of shares may exceed 1 by rounding
-    return Identification(*means, len(labels) / n, min(1.0, auc / told) if told else None)
+    return Identification(  # sums of shares may exceed 1 by rounding
+        rate=min(1.0, rate / n),
+        mrr=min(1.0, mrr / n),
+        chance=len(labels) / n,
+        auc=min(1.0, auc / told) if told else None,
+    )
 
 
 def _standing(rec_nD: Tensor, x_nD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -69,10 +69,10 @@ def errors_at(deployment: Deployment, config: Config, sizes: Sequence[int]) -> N
     x, c = scene.split.private_train.x_NCHW, released.vectors["private_train"]
     rows = []
     for size in sizes:
-        m = open_attack(deployment, at_scale(config, scene.config))
-        order = torch.randperm(len(m.x_NCHW), generator=generator(scene.config.seed, "learning curve"))
-        m.attack.fit(m.oracle, m.x_NCHW[order[:size]], known=m.known, rng=m.rng)
-        rows.append(reconstruction_errors(m.attack.reconstruct(c), x).cpu().numpy())
+        given = open_attack(deployment, at_scale(config, scene.config))
+        order = torch.randperm(len(given.x_NCHW), generator=generator(scene.config.seed, "learning curve"))
+        given.attack.fit(given.oracle, given.x_NCHW[order[:size]], known=given.known, rng=given.rng)
+        rows.append(reconstruction_errors(given.attack.reconstruct(c), x).cpu().numpy())
     return np.stack(rows)
 
 
