@@ -8,12 +8,12 @@ among codewords can weigh that:
     release argmin over codewords z of the label:  |c - z| + toll_z + push_z . (x - mean image of the label)
 
 The push makes an image that looks typical of a cell less welcome there. Its best values solve a convex
-problem: with cells' mean deviations m_z (in F, the within-label variance), the mean distortion plus ``rate``
-times the explained variance sum_z p_z |m_z|^2 / F has, for any vectors w_z, the lower bound
+problem. Let m_z be the cells' mean deviations and F the variance within labels. The mean distortion plus
+``rate`` times the explained variance, sum_z p_z |m_z|^2 / F, has for any vectors w_z the lower bound
 
     mean over images of min over z of  |c - z| + rate / F (2 w_z . (x - mean) - |w_z|^2),
 
-with equality at the maximum over w, where w_z = m_z: no choice among these codewords, randomised or not, does
+with equality at its maximum over w, where w_z = m_z: no choice among these codewords, randomised or not, does
 better on the images that it was computed on (Fenchel duality; |s|^2 / n is the perspective of a square).
 """
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from mipoison.certificates.observation import Observation
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense
-from mipoison.defenses.codebook_fit import Cells, codewords, fitted_cells, leading_directions
+from mipoison.defenses.codebook_fit import Cells, codewords, fitted_cells, leading_directions, refitted
 from mipoison.defenses.rounding import apportion
 from mipoison.defenses.state import State
 from mipoison.models.inversion import SubstituteConfig
@@ -38,6 +38,8 @@ from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import keep_label, label_of
 
+REFITS = 2
+"""Times that codewords become the medians of those who chose them, and are weighed again."""
 MOST = 4000
 """Images of each side that it is fitted on, at most: evenly spaced ones of more."""
 
@@ -46,13 +48,11 @@ MOST = 4000
 class CodebookConfig(Config):
     """Few codewords per label, fitted so that the choice among them says little of the image; certified.
 
-    Of each label: its median vector, the medians of three ranges of its score, and the point of a coarse
-    grid.
+    Of each label: its median vector, the medians of three ranges of its score, the points of a coarse grid.
 
     Attributes:
         weight: what a unit of certified excess costs, in distortions of label-only, 0 to 10,000. 0 releases
-            the nearest codeword; at 50, one percent of excess weighs as much as half of label-only's
-            distortion.
+            the nearest codeword; at 50, one percent of excess weighs half of label-only's distortion.
         steps: steps of the grid, 2 to 1,000; 0 releases fitted medians alone.
         crowding: what a cell's sampling noise costs, in units of what it explains by chance, 0 to 100: small
             cells are dear, so that few images stand alone.
@@ -93,8 +93,8 @@ class Codebook(BaseDefense):
     """Releases one of its label's codewords, or a grid point; the label keeps the strict maximum.
 
     State: codewords, grid points that images were put on when it was fitted, and for each of both the push
-    (on ``directions`` of the images) and the toll. No vector or image of one person, but ``axes`` are
-    principal components of images: keep a saved unit like the classifier.
+    (on ``axes``, principal components of the images) and the toll. No vector and no image of the private
+    ones, but what they have in common: keep a saved unit like the classifier.
     """
 
     own_LJK: Tensor
@@ -122,16 +122,20 @@ class Codebook(BaseDefense):
         variance = float(away_ND.square().sum(1).mean())
         self.axes_DR = leading_directions(away_ND, cfg.directions)
         self.centre_LR = mean_LD @ self.axes_DR
-        self.own_LJK = codewords(c_NK, label_N)
         one_hot_NK = F.one_hot(label_N, view.n_classes)
         rate = cfg.weight * float((c_NK - one_hot_NK).norm(dim=1).mean())
         places_GK, grid_N = self._places(c_NK, label_N)
-        distance_NU = self._distances(c_NK, label_N, places_GK, grid_N)
-        cells = fitted_cells(
-            self._cell_indices(label_N, grid_N), distance_NU, x_ND @ self.axes_DR - self.centre_LR[label_N],
-            len(self.own_LJK) * self.own_LJK.shape[1] + len(places_GK),
-            rate=rate, variance=variance, crowding=cfg.crowding,
-        )  # fmt: skip
+        look_NR = x_ND @ self.axes_DR - self.centre_LR[label_N]
+        self.own_LJK = codewords(c_NK, label_N)
+        for again in range(REFITS, -1, -1):
+            distance_NU = self._distances(c_NK, label_N, places_GK, grid_N)
+            cells = fitted_cells(
+                self._cell_indices(label_N, grid_N), distance_NU, look_NR,
+                self.own_LJK[:, :, 0].numel() + len(places_GK),
+                rate=rate, variance=variance, crowding=cfg.crowding,
+            )  # fmt: skip
+            if again:
+                self.own_LJK = refitted(self.own_LJK, c_NK, cells.chosen_N)
         self._keep(cells, places_GK)
         self.unseen_toll = torch.tensor(rate * cfg.crowding, dtype=torch.float64, device=c_NK.device)
 
@@ -177,7 +181,9 @@ class Codebook(BaseDefense):
         n_labels, n_own = self.own_LJK.shape[:2]
         split = n_labels * n_own
         self.own_push_LJR = cells.push_MR[:split].reshape(n_labels, n_own, -1)
-        self.own_toll_LJ = cells.toll_M[:split].reshape(n_labels, n_own)
+        repeated_LJ = (self.own_LJK == self.own_LJK[:, :1]).all(2)
+        repeated_LJ[:, 0] = False
+        self.own_toll_LJ = cells.toll_M[:split].reshape(n_labels, n_own).masked_fill(repeated_LJ, torch.inf)
         used_G = cells.size_M[split:] > 0
         self.grid_GK = places_GK[used_G]
         self.grid_push_GR = cells.push_MR[split:][used_G]
@@ -198,10 +204,8 @@ class Codebook(BaseDefense):
         wide_NK, label_N = c_NK.double(), label_of(c_NK)
         look_NR = x_NCHW.flatten(1).double() @ self.axes_DR - self.centre_LR[label_N]
         own_NJK = self.own_LJK[label_N]
-        repeated_LJ = (self.own_LJK[:, 1:] == self.own_LJK[:, :1]).all(2)
         cost_NJ = (wide_NK[:, None] - own_NJK).norm(dim=2) + self.own_toll_LJ[label_N]
         cost_NJ = cost_NJ + (self.own_push_LJR[label_N] * look_NR[:, None]).sum(2)
-        cost_NJ[:, 1:].masked_fill_(repeated_LJ[label_N], torch.inf)
         z_NK = own_NJK[torch.arange(len(c_NK), device=c_NK.device), cost_NJ.argmin(1)]
         if self.config.steps > 0:
             whole_NK = whole_steps(wide_NK, self.config.steps)

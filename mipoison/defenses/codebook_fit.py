@@ -23,11 +23,12 @@ MOST_ROWS = 2000
 
 
 class Cells(NamedTuple):
-    """Of each of M cells: push (on R directions), toll, and how many images it was left with."""
+    """Of each of M cells: push (on R directions), toll and images left to it; and each image's cell."""
 
     push_MR: Tensor
     toll_M: Tensor
     size_M: Tensor
+    chosen_N: Tensor
 
 
 def median(c_NK: Tensor) -> Tensor:
@@ -62,6 +63,17 @@ def codewords(c_NK: Tensor, label_N: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+def refitted(own_LJK: Tensor, c_NK: Tensor, chosen_N: Tensor) -> Tensor:
+    """Codewords as medians of the vectors that chose them, where there are LEAST."""
+    new_LJK = own_LJK.clone()
+    for label, row in enumerate(own_LJK):
+        for j in range(len(row)):
+            mine_N = chosen_N == label * len(row) + j
+            if int(mine_N.sum()) >= LEAST:
+                new_LJK[label, j] = _led(median(c_NK[mine_N]), label)
+    return new_LJK
+
+
 def _led(z_K: Tensor, label: int) -> Tensor:
     """The vector with its label's score raised to the greatest, if it is not, and its sum brought to one."""
     raised_K = z_K.clamp_min(0).clone()
@@ -80,6 +92,8 @@ def leading_directions(away_ND: Tensor, count: int) -> Tensor:
         values, vectors_NN = torch.linalg.eigh(some_ND @ some_ND.T)
         axes_DR = some_ND.T @ vectors_NN / values.clamp_min(1e-300).sqrt()
     real = values > 1e-12 * values[-1].clamp_min(1e-300)
+    if not bool(real.any()):  # images that do not differ: a direction on which nothing is seen
+        return away_ND.new_zeros(away_ND.shape[1], 1)
     return axes_DR[:, real].flip(1)[:, :count].contiguous()
 
 
@@ -99,21 +113,21 @@ def fitted_cells(
     cell_NU = torch.where(allowed_NU, cell_NU, cell_NU[:, :1])
     pull = rate / max(variance, 1e-300)
     mean_MR = look_NR.new_zeros(n_cells, look_NR.shape[1])
-    size_M = _sizes(distance_NU, cell_NU, n_cells)
+    size_M = torch.bincount(_choice(distance_NU, cell_NU), minlength=n_cells)
     for round_ in range(ROUNDS):
         toll_M = rate * crowding / (1 + size_M)
         base_NU = distance_NU + toll_M[cell_NU]
         for heat in HEATS if round_ == 0 else HEATS[-1:]:
             if rate > 0:
                 mean_MR = _ascend(mean_MR, cell_NU, base_NU, look_NR, pull, heat)
-        size_M = _sizes(base_NU + _lean(mean_MR, cell_NU, look_NR, pull), cell_NU, n_cells)
+        chosen_N = _choice(base_NU + _lean(mean_MR, cell_NU, look_NR, pull), cell_NU)
+        size_M = torch.bincount(chosen_N, minlength=n_cells)
     toll_M = rate * crowding / (1 + size_M) - pull * mean_MR.square().sum(1)
-    return Cells(2 * pull * mean_MR, toll_M, size_M)
+    return Cells(2 * pull * mean_MR, toll_M, size_M, chosen_N)
 
 
-def _sizes(cost_NU: Tensor, cell_NU: Tensor, n_cells: int) -> Tensor:
-    chosen_N = cell_NU.gather(1, cost_NU.argmin(1, keepdim=True))[:, 0]
-    return torch.bincount(chosen_N, minlength=n_cells)
+def _choice(cost_NU: Tensor, cell_NU: Tensor) -> Tensor:
+    return cell_NU.gather(1, cost_NU.argmin(1, keepdim=True))[:, 0]
 
 
 def _lean(mean_MR: Tensor, cell_NU: Tensor, look_NR: Tensor, pull: float) -> Tensor:

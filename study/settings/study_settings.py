@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from mipoison.attacks import ATTACKS, SUITE
+from mipoison.attacks import ATTACKS, FLOOR, SUITE
 from mipoison.config import Config, ConfigError, choose
 from mipoison.data.datasets import dataset_choices, parse_name
 from mipoison.defenses import ANCHORS, DEFENSES, retraining
@@ -21,11 +21,14 @@ from study.records.store import check_name
 from study.runtime.plain import visible_line
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
+from study.settings.display import Copies, Display
 from study.settings.resources import Resources, at_least
 from study.tracking.mlflow import check_address
 from study.trial.joint_training import STACKED
 
-DEFAULT_ATTACKERS = ("passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp")
+DEFAULT_ATTACKERS = (
+    FLOOR, "passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp"
+)  # fmt: skip
 """The cheapest suite that contained the worst attacker of every setting tried so far; ``suite`` is the whole
 one."""
 DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
@@ -143,26 +146,6 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Display:
-    """What is shown while the study runs."""
-
-    dashboard: bool = True
-    """start Ray's dashboard with a local Ray, on loopback"""
-    verbose: bool = False
-    """show Ray's and the workers' logs"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copies:
-    """Copies of the study for other tools."""
-
-    tensorboard: bool = False
-    """keep a TensorBoard log of every trial in <storage>/<name>/tensorboard"""
-    mlflow: str | None = None
-    """log every trial to this MLflow store too (a server, or sqlite:///file); needs the extra mlflow"""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Arguments(
     Copies, Display, Resources, Place, Extent, SearchSettings, Sizes, VictimOutputs, OwnVictim, SceneSettings
 ):  # --help shows the last group first
@@ -174,8 +157,14 @@ class Arguments(
     """
 
     def checked(self) -> StudySettings:
-        """The checked settings; raises ConfigError or DataError for an invalid one."""
-        return StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        """The checked settings; raises ConfigError or DataError for an invalid one.
+
+        The attacker that knows the label alone is of every suite, also where it is not named.
+        """
+        settings = StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        if FLOOR in settings.attackers:
+            return settings
+        return dataclasses.replace(settings, attackers=(FLOOR, *settings.attackers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +191,8 @@ class StudySettings(Arguments):
             raise ConfigError(
                 f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)"
             )
+        if not 0 <= self.margin < 1:
+            raise ConfigError(f"margin = {self.margin}: must be at least 0 and below 1 (share)")
         choose("stacked", self.stacked, STACKED)
         choose("sampler", self.sampler, SAMPLERS)
         choose("scale", self.scale, SCALES)
@@ -293,9 +284,17 @@ class StudySettings(Arguments):
     def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
         """These settings, for a resumed study with the stored ones.
 
-        If an earlier version computed another digest for the same classifier and the study stores that one,
+        A study that an earlier version began without the attacker that knows the label alone goes on without
+        it. If an earlier version computed another digest for the same classifier and the study stores that one,
         it is kept, so that all records of the study have the same ``victim_digest``.
         """
+        attackers = stored.get("attackers")
+        if (
+            isinstance(attackers, list)
+            and FLOOR not in attackers
+            and [FLOOR, *attackers] == [*self.attackers]
+        ):
+            return dataclasses.replace(self, attackers=tuple(attackers)).continuing(stored)
         earlier = stored.get("victim_digest")
         if self.victim is None or earlier in (None, self.victim_digest):
             return self
