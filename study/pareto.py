@@ -139,6 +139,8 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
             fresh=held_out,
             max_accuracy_drop=settings.max_accuracy_drop,
             scale=settings.scale,
+            margin=settings.margin,
+            tables=settings.tables,
         )
         progress.brief("writing the page", 1, 2)
         size = write_page(load(place), place, with_vectors=False)

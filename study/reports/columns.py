@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.analysis.worst_case import NEEDED
 from study.records.reading.episodes import needed_to_check
+from study.reports.summary import MEASURED
 
 SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "device", "versions")
 
@@ -11,4 +12,4 @@ SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "dev
 def shown_in_reports(name: str) -> bool:
     """Whether a report needs a column of the records."""
     parts = ("check.", "error_percentile", "error_half", "certif", "reconstruction_error_test")
-    return name in SHOWN or needed_to_check(name) or name.startswith(parts)
+    return name in (*SHOWN, *MEASURED) or needed_to_check(name) or name.startswith(parts)

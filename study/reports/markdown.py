@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import pandas as pd
 from rich.console import Console
 
+from mipoison.metrics.excess import MARGIN
 from study.analysis.frontier import configuration_table, selection_bias
 from study.reports.cells import describe
+from study.reports.summary import summary
 from study.reports.tables import equal_distortion_report, fresh_report, print_report
 from study.runtime.plain import fenced, markdown_text
 
@@ -51,10 +53,22 @@ def markdown(
     about: Mapping[str, object],
     max_accuracy_drop: float,
     configurations: pd.DataFrame | None = None,
+    margin: float = MARGIN,
 ) -> str:
-    """The tables as a Markdown page. It depends on the arguments alone, see :func:`print_tables`."""
+    """The study's answer and its tables as a Markdown page. It depends on the arguments alone.
+
+    Args:
+        margin: accepted excess leakage, see :func:`study.reports.summary.summary`. The others: see
+            :func:`print_tables`.
+    """
+    if configurations is None:
+        configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop)
+    answer = summary(
+        episodes, configurations, title_info=about, margin=margin, max_accuracy_drop=max_accuracy_drop
+    )
     sink = io.StringIO()
     console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None, force_terminal=False)
     print_tables(episodes, fresh, console, about, max_accuracy_drop, configurations)
     body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
-    return f"# {markdown_text(about['study'])}\n\n![frontier](frontier.png)\n\n{fenced(body)}\n"
+    first = fenced("\n".join(answer))
+    return f"# {markdown_text(about['study'])}\n\n{first}\n\n![frontier](frontier.png)\n\n{fenced(body)}\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from mipoison.metrics.excess import MARGIN
 from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table, pareto_front, selection_bias
 from study.records.finished import StoredStudy
@@ -15,6 +16,7 @@ from study.reports.cells import describe
 from study.reports.figures import figure_bytes, frontier_figure
 from study.reports.markdown import markdown, print_tables
 from study.reports.reconstructions import reconstruction_figure
+from study.reports.summary import summary
 
 
 def write_report(
@@ -26,17 +28,23 @@ def write_report(
     fresh: pd.DataFrame | None = None,
     max_accuracy_drop: float,
     scale: str,
+    margin: float = MARGIN,
+    tables: bool = False,
 ) -> None:
-    """At the end of a study, print its tables and write the files of the report beside the episodes."""
+    """At the end of a study, write the files of the report beside the episodes and print its answer.
+
+    Args:
+        fresh: episodes on held-out seeds. margin: accepted excess leakage (share of label-only's error).
+        tables: print all tables of ``report.md`` before the answer.
+    """
     about = {"study": records.study, "scale": scale}
     configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop)
     bias = None
     if fresh is not None:
         bias = selection_bias(configurations, fresh, max_accuracy_drop)
         records.storage.write(f"{records.study}/frontier_fresh.parquet", bias.to_parquet(index=False))
-    print_tables(episodes, fresh, console, about, max_accuracy_drop, configurations)
     info = describe(episodes, about)
-    text = markdown(episodes, fresh, about, max_accuracy_drop, configurations)
+    text = markdown(episodes, fresh, about, max_accuracy_drop, configurations, margin)
     records.storage.write(f"{records.study}/report.md", text.encode())
     for name, draw in (
         ("frontier.png", lambda path: frontier_figure(configurations, front, path, info, fresh=bias)),
@@ -45,9 +53,14 @@ def write_report(
         data = figure_bytes(draw)
         if data is not None:
             records.storage.write(f"{records.study}/{name}", data)
+    if tables:
+        print_tables(episodes, fresh, console, about, max_accuracy_drop, configurations)
+    answer = summary(
+        episodes, configurations, title_info=about, margin=margin, max_accuracy_drop=max_accuracy_drop
+    )
+    console.print("\n".join(answer), markup=False, soft_wrap=True)
     console.print(
-        f"written to {records.storage.where(records.study)}: "
-        "episodes/*.parquet, frontier.parquet, report.md, *.png",
+        f"tables and figures: {records.storage.where(records.study)} (report.md, *.png, frontier.parquet)",
         soft_wrap=True,
         markup=False,
     )

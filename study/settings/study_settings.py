@@ -284,9 +284,9 @@ class StudySettings(Arguments):
     def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
         """These settings, for a resumed study with the stored ones.
 
-        A study that an earlier version began without the attacker that knows the label alone goes on without
-        it. If an earlier version computed another digest for the same classifier and the study stores that one,
-        it is kept, so that all records of the study have the same ``victim_digest``.
+        A study that was begun without the attacker that knows the label alone goes on without it. If an
+        earlier version computed another digest for the same classifier and the study stores that one, it is
+        kept, so that all records of the study have the same ``victim_digest``.
         """
         attackers = stored.get("attackers")
         if (
