@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mipoison.attacks import ATTACKS
 from mipoison.attacks.decoder import DecoderConfig
+from mipoison.certificates import COLUMNS
 from mipoison.config import Config, ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa import LPAConfig
@@ -304,6 +305,12 @@ def test_the_record_is_flat_typed_and_complete(records: dict[str, dict[str, Any]
     assert all(record[c] >= 0 for c in record if is_cost(c))
     config = {**DEFENSES[defense]().flat("defense"), "attack.view": "identity", "scene.limit": 100}
     assert {k: record[k] for k in config} == config
+    certified = {name + pool: record[name + pool] for pool in ("", "_test") for name in COLUMNS}
+    none = record["certificate_none"]
+    assert all((value is None) == (none is not None) for value in certified.values())
+    if none is None:
+        assert record["certified_error"] <= record["reconstruction_error"]
+        assert record["certified_error_test"] <= record["reconstruction_error_test"]
     assert (
         (record["alignment_before"] is None)
         == (record["alignment_after"] is None)
