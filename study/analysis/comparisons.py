@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.statistics import ROUNDING, mean_intervals, paired_differences
+from study.analysis.frontier import LABEL_ONLY
 from study.analysis.worst_case import find_worst, prepare
 
 NEAR = 1.5
@@ -40,7 +41,10 @@ def equal_distortion(
 ) -> pd.DataFrame:
     """Compare each setting with the setting of each control that is nearest in log distortion (within NEAR).
 
-    All defenses but the controls and the anchors are compared. Settings cut short are left out.
+    All defenses but the controls and the anchors are compared, a setting that was evaluated twice once.
+    Settings cut short are left out. An error above that of label-only's worst attacker on the same seed counts
+    as that: whoever sees the scores can ignore them, so what is above is the attackers' failure and protects
+    nobody.
 
     Returns:
         One row per setting and control within NEAR, ordered by defense and distortion: both trials and
@@ -53,12 +57,14 @@ def equal_distortion(
     seeds, seed = np.unique(worst.seed, return_inverse=True)
     errors = np.full((len(worst.trials), len(seeds)), np.nan)
     errors[worst.trial, seed] = worst.error
+    errors = np.minimum(errors, _floor(errors, worst.trials, configurations))  # NaN stays: unknown
     known = worst.trials[worst.counts > 0]
     whole = ~configurations["cut"].fillna(False).astype(bool)
     usable = configurations[whole & configurations["trial"].isin(known)].dropna(
         subset=["confidence_distortion"]
     )
     usable = usable[usable["confidence_distortion"] > 0]
+    usable = usable[~usable.duplicated(["defense", *(c for c in usable if c.startswith("defense."))])]
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)
     pairs = _neighbours(usable, controls)
     by_seed = errors[pd.Index(worst.trials).get_indexer(usable["trial"])]
@@ -101,6 +107,13 @@ def equal_distortion(
     table = pd.DataFrame(rows, columns=list(PAIRS), dtype=object).astype(PAIRS)
     table["p_holm"] = holm(table["p_holm"])
     return table
+
+
+def _floor(errors: NDArray[np.float64], trials: NDArray[Any], configurations: pd.DataFrame) -> Any:
+    """Error of label-only's worst attacker on each seed; infinite where it is unknown."""
+    anchors = configurations.loc[configurations["defense"] == LABEL_ONLY, "trial"]
+    rows = errors[pd.Index(trials).isin(anchors)]
+    return np.nan_to_num(rows[0], nan=np.inf) if len(rows) else np.inf
 
 
 def _neighbours(usable: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame:

@@ -62,6 +62,23 @@ def test_settings_cut_short_are_not_compared():
     assert compared(frame).empty
 
 
+def test_what_lies_above_the_floor_is_the_attackers_failure():
+    """Both settings keep the label alone: noise's attackers only did worse, which is no protection."""
+    frame = study_with_differences([-0.0010, -0.0011, -0.0012, -0.0009])
+    (pair,) = compared(frame).to_dict("records")
+    assert pair["verdict"] == "noise beats lpa"
+    floor = [record("label-only", "label-only", "raw", s, distortion=0.4, error=0.028) for s in range(3)]
+    (pair,) = compared(pd.concat([frame, pd.DataFrame(floor)])).to_dict("records")
+    assert pair["difference"] == pytest.approx((-0.0009) / 4)  # on the last seed the floor is unknown
+    assert pair["verdict"] == "no difference shown"
+
+
+def test_a_setting_that_was_evaluated_twice_is_compared_once():
+    frame = make_episodes(n_lpa=4)
+    again = frame[frame["defense"] == "lpa"].assign(trial=lambda rows: rows["trial"] + "-again")
+    pd.testing.assert_frame_equal(compared(frame), compared(pd.concat([frame, again])))
+
+
 def test_holm_by_hand():
     p = pd.Series([0.01, None, 0.04, 0.03], dtype="Float64")
     assert holm(p).tolist()[::2] == pytest.approx([0.03, 0.06])
