@@ -42,9 +42,8 @@ def equal_distortion(
     """Compare each setting with the setting of each control that is nearest in log distortion (within NEAR).
 
     All defenses but the controls and the anchors are compared, a setting that was evaluated twice once.
-    Settings cut short are left out. An error above that of label-only's worst attacker on the same seed counts
-    as that: whoever sees the scores can ignore them, so what is above is the attackers' failure and protects
-    nobody.
+    Settings cut short are left out. An error above that of label-only's worst attacker on the same seed
+    counts as that error: whoever sees the scores can ignore them, so the rest is the attackers' failure.
 
     Returns:
         One row per setting and control within NEAR, ordered by defense and distortion: both trials and
