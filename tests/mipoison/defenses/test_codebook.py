@@ -70,10 +70,10 @@ def excess(z_NK: Tensor, c_NK: Tensor, x_NCHW: Tensor) -> float:
 def test_the_weight_trades_distortion_for_excess_on_new_images() -> None:
     c, x = planted(3000, 2)
     label_only = torch.eye(5)[label_of(c)]
-    free, dear = (protect(fitted(weight=w), c, x) for w in (0.0, 10.0))
+    free, dear = (protect(fitted(weight=w), c, x) for w in (0.0, 20.0))
     base = float((label_only - c).norm(dim=1).mean())
     shares = [float((z - c).norm(dim=1).mean()) / base for z in (free, dear)]
-    assert shares[0] < shares[1] < 0.8
+    assert shares[0] < shares[1] < 0.7
     told = [excess(z, c, x) for z in (free, dear)]
     assert told[0] > 0.03  # the shift
     assert abs(told[1]) < told[0] / 4
