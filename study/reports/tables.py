@@ -13,9 +13,10 @@ from rich.table import Table
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
+from mipoison.metrics.excess import MARGIN
 from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
-from study.analysis.frontier import LABEL_ONLY, MARGIN, defense_table, pareto_front, reference_point
+from study.analysis.frontier import LABEL_ONLY, defense_table, pareto_front, reference_point
 from study.analysis.indicators import (
     LEVELS,
     attained_at,
@@ -59,12 +60,16 @@ def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
     return table
 
 
-def defense_report(configurations: pd.DataFrame, info: str) -> Table:
-    """Of each defense, the least distortion at which these attackers get at most MARGIN beyond the label."""
+def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = MARGIN) -> Table:
+    """Of each defense, the least distortion at which these attackers get at most a margin beyond the label.
+
+    Args:
+        margin: the one that the ``configuration_table`` was made with.
+    """
     table = new_table(
-        f"Least distortion at which these attackers get at most {MARGIN:g} beyond the label",
+        f"Least distortion at which these attackers get at most {margin:g} beyond the label",
         "Per defense, the feasible setting of least distortion whose excess leakage on private training "
-        f"images is at most {MARGIN:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
+        f"images is at most {margin:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
         "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
         "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
         f"certificate. The worst attackers are those by error and by attack accuracy. {info}.",
@@ -278,6 +283,7 @@ def statistics_tables(
     *,
     title_info: Mapping[str, object] | None = None,
     max_accuracy_drop: float = 0.02,
+    margin: float = MARGIN,
 ) -> list[Table]:
     """Frontier, defenses, comparison at equal distortion, indicators, attackers.
 
@@ -286,9 +292,10 @@ def statistics_tables(
         configurations: their ``configuration_table``.
         title_info: study and scale, for the captions.
         max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
+        margin: accepted excess leakage (share), which the ``configuration_table`` was made with.
     """
     info = describe(episodes, title_info)
-    tables = [frontier_report(configurations, info), defense_report(configurations, info)]
+    tables = [frontier_report(configurations, info), defense_report(configurations, info, margin=margin)]
     tables += [equal_distortion_report(episodes, configurations, info)]
     tables += [indicators_report(episodes, configurations, info, max_accuracy_drop)]
     return [*tables, attackers_report(episodes, configurations, info)]
@@ -301,6 +308,7 @@ def print_report(
     console: Console,
     title_info: Mapping[str, object] | None = None,
     max_accuracy_drop: float = 0.02,
+    margin: float = MARGIN,
 ) -> None:
     """Print the tables of :func:`statistics_tables`, then failures and raised checks.
 
@@ -309,7 +317,11 @@ def print_report(
     """
     info = describe(episodes, title_info)
     tables = statistics_tables(
-        episodes, configurations, title_info=title_info, max_accuracy_drop=max_accuracy_drop
+        episodes,
+        configurations,
+        title_info=title_info,
+        max_accuracy_drop=max_accuracy_drop,
+        margin=margin,
     )
     if (episodes["status"] == "failed").any():
         tables += [failures_report(episodes, info)]

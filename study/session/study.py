@@ -9,6 +9,7 @@ from typing import Any
 
 from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
+from mipoison.metrics.excess import MARGIN
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
@@ -79,9 +80,12 @@ class Study:
         self._quality_known = False
 
     def begin(self, command: Sequence[str]) -> None:
-        """Write ``study.json``, unless an earlier run wrote it."""
-        more = {"command": list(command), "content": self.content}
+        """Write ``study.json``; of one that exists, only the margin of the reports may change."""
+        more = {"command": list(command), "content": self.content, "margin": self.settings.margin}
         write_study_file(self.records, self.settings.identity(), more)
+        stored = self.records.read_study_file()
+        if stored is not None and stored.get("margin", MARGIN) != self.settings.margin:
+            self.records.write_json(STUDY_FILE, stored | {"margin": self.settings.margin})
 
     def trials_left(self) -> int:
         """The number of trials that are still to be run."""

@@ -65,7 +65,9 @@ def build(
         given: the reader's classifier, for the vectors. Classifiers that records name are never loaded.
         progress: called before each slow step.
     """
-    configurations = configuration_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    configurations = configuration_table(
+        study.episodes, max_accuracy_drop=study.max_accuracy_drop, margin=study.margin
+    )
     commands = rerun_commands(study, like)
     again = f"python study/report.py {shlex.quote(like)} --vectors yes{_own(study)}"
     panels, why = vectors.panels(study, configurations, with_vectors, data_root, given, progress)

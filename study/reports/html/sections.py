@@ -235,12 +235,11 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
 
 def statistics(study: StoredStudy, configurations: pd.DataFrame) -> str:
     """The tables that the study prints on a terminal."""
-    about = {"study": study.name, "scale": study.about.get("settings", {}).get("scale")}
-    drop = study.max_accuracy_drop
-    shown = [
-        from_rich(t)
-        for t in statistics_tables(study.episodes, configurations, title_info=about, max_accuracy_drop=drop)
-    ]
+    about, drop = study.title_info, study.max_accuracy_drop
+    tables = statistics_tables(
+        study.episodes, configurations, title_info=about, max_accuracy_drop=drop, margin=study.margin
+    )
+    shown = [from_rich(t) for t in tables]
     if study.fresh is not None and len(study.fresh):
         bias = selection_bias(configurations, study.fresh, drop)
         shown.append(
