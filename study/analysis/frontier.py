@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.statistics import ROUNDING, mean_intervals
 from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
 from study.analysis.worst_case import SEED, TRIAL, Worst, check_one_scene, find_worst, prepare
 
-LABEL_ONLY, UNDEFENDED = "label-only", "none"
 REFERENCE_MARGIN = 1.1
 """The reference point has this many times label-only's distortion, so that label-only itself counts."""
 REFERENCE_ACCURACY = 1.05
@@ -104,7 +104,7 @@ def configuration_table(
     knobs = knobs_by_trial(episodes.reset_index(drop=True), rows, trials)
     first = np.unique(owner, return_index=True)[1]
     n_failed, n_rows = np.bincount(owner[rows["_failed"]], minlength=n), np.bincount(owner, minlength=n)
-    is_cut = np.bincount(owner[rows["_cut"]], minlength=n) > 0
+    is_pruned = np.bincount(owner[rows["_pruned"]], minlength=n) > 0
     n_seeds = rows.groupby(TRIAL)["seed"].nunique().to_numpy(dtype=int)
     missing = n_seeds * rows["attack"].nunique() - n_rows
     cost = _cost(rows, worst)
@@ -117,8 +117,8 @@ def configuration_table(
         "n_seeds": n_seeds,
         "n_shared_seeds": worst.counts,
         "n_failed": n_failed,
-        "cut": is_cut,
-        "complete": (n_failed == 0) & (missing == 0) & ~is_cut,
+        "cut": is_pruned,
+        "complete": (n_failed == 0) & (missing == 0) & ~is_pruned,
         "accuracy_drop": drop,
         "feasible": feasible,
         **cost,
@@ -144,7 +144,7 @@ def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
 
     The seeds are those of the worst case; without one, all with a successful episode.
     """
-    ok = (~rows["_failed"] & ~rows["_cut"] & (rows[SEED] >= 0)).to_numpy()
+    ok = (~rows["_failed"] & ~rows["_pruned"] & (rows[SEED] >= 0)).to_numpy()
     shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
     on_shared = pd.MultiIndex.from_arrays([rows[TRIAL], rows["seed"]]).isin(shared)
     used = rows[ok & (on_shared | (worst.counts == 0)[rows[TRIAL].to_numpy()])]
@@ -248,7 +248,7 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
     """
     check_one_scene(episodes)
     rows = prepare(episodes[episodes["defense"] == LABEL_ONLY]).rows
-    floor = rows[~rows["_failed"] & ~rows["_cut"]]
+    floor = rows[~rows["_failed"] & ~rows["_pruned"]]
     distortion = _per_seed(floor, floor["confidence_distortion"])
     mean_image = _per_seed(floor, floor["mean_image_error"])
     if not distortion or not mean_image:

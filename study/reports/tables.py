@@ -11,12 +11,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mipoison.defenses import ANCHORS
+from mipoison.defenses import ANCHORS, LABEL_ONLY
 from mipoison.metrics.checks import checks_table
 from mipoison.metrics.excess import MARGIN
 from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
-from study.analysis.frontier import LABEL_ONLY, defense_table, pareto_front, reference_point
+from study.analysis.frontier import defense_table, pareto_front, reference_point
 from study.analysis.indicators import (
     LEVELS,
     attained_at,
@@ -36,9 +36,9 @@ SHOWN = 16
 def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
     """The Pareto front, ordered by distortion, anchors included."""
     front = pareto_front(configurations)
-    feasible, cut = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
+    feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
     table = new_table(
-        f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {cut} cut short) "
+        f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {pruned} cut short) "
         "are not dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
@@ -152,18 +152,17 @@ def indicators_report(
         "Hypervolume: share of the box between the fixed corners; distortion from 0 to 1.1 times that of "
         "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a "
         "defense's is taken with the anchors. Knee: farthest above the chord of the front of distortion and "
-        "error. "
-        "Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no more than "
-        f"that distortion, by settings of the defense. {info}.",
+        "error. Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no "
+        f"more than that distortion, by settings of the defense. {info}.",
         "indicator|", "value|",
     )  # fmt: skip
-    cut = int(configurations["cut"].fillna(False).sum())
+    pruned = int(configurations["cut"].fillna(False).sum())
     add_row(
         table,
         "settings that nothing dominates",
         f"{len(pareto_front(configurations))} of {len(configurations)}",
     )
-    add_row(table, "settings cut short (label-only dominates them)", str(cut))
+    add_row(table, "settings cut short (label-only dominates them)", str(pruned))
     best = knee(configurations)
     by_trial = configurations.set_index("trial", drop=False)
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")

@@ -22,7 +22,7 @@ from study.session.monitoring import STAGES
 from study.session.quality import quality
 from study.settings.study_settings import StudySettings
 from study.trial.run import Outcome, Record
-from study.trial.spec import FinishedTrial, TrialSpec, TrialTemplate
+from study.trial.spec import FinishedTrial, StartedTrial, TrialSpec, TrialTemplate
 
 REPEATED_SUGGESTIONS = 60
 """After this many suggestions in a row that are known or running, the search space counts as exhausted."""
@@ -47,7 +47,7 @@ class Study:
     Attributes:
         settings: the study's settings. records: its files. search: suggests settings.
         finished: trial -> its records, including anchors.
-        unfinished: trials that an earlier run started and did not finish: name, attempt, setting.
+        unfinished: trials that an earlier run started and did not finish.
         numbers: yields the numbers of new trials.
         resumed: the trials that earlier runs finished.
         outcomes: trial -> its outcome, including anchors. known: digest of a setting -> its outcome.
@@ -60,7 +60,7 @@ class Study:
     records: Records
     search: Search
     finished: dict[str, Sequence[Record]]
-    unfinished: list[tuple[str, int, Mapping[str, Any]]]
+    unfinished: list[StartedTrial]
     numbers: Iterator[int]
     resumed: Sequence[FinishedTrial] = ()
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -112,16 +112,15 @@ class Study:
             return None
         knobs = proposal.config.flat()
         trial, attempt = None, 0
-        for i, (name, tried, stored) in enumerate(self.unfinished):
-            if stored["defense"] == proposal.defense and dict(stored["knobs"]) == knobs:
-                trial, attempt = name, tried + 1
+        for i, begun in enumerate(self.unfinished):
+            if begun.defense == proposal.defense and dict(begun.knobs) == knobs:
+                trial, attempt = begun.trial, begun.attempt + 1
                 del self.unfinished[i]
                 break
         trial = trial or f"t{next(self.numbers):04d}-{proposal.defense}"
         spec = self.template.spec(trial, proposal.defense, knobs, attempt=attempt, floor=self.floor())
-        self.records.write_json(
-            f"trials/{trial}.json", {"defense": spec.defense, "knobs": dict(spec.knobs), "attempt": attempt}
-        )
+        started = StartedTrial(trial=trial, defense=spec.defense, knobs=spec.knobs, attempt=attempt)
+        self.records.write_json(f"trials/{trial}.json", started.document())
         self.running[trial] = RunningTrial(proposal.number, digest)
         return spec
 
