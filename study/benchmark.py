@@ -28,12 +28,10 @@ from mipoison.episode import device_name, versions
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
 from study.bench.measurement import Measurement, markdown, to_frame
-from study.runtime.entry import program
+from study.runtime.entry import DONE, FAILED, USAGE, program
 from study.runtime.plain import markdown_text
 from study.runtime.progress import Progress
 from study.runtime.signals import Interrupts, as_command, interruptible
-
-USAGE, FAILED = 2, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +125,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console.print(f"{settings.out}/benchmark.md, {settings.out}/benchmark.parquet", markup=False)
     for text in failed:
         errors.print(f"failed: {text}", style="bold red", markup=False)
-    return FAILED if failed else 0
+    return FAILED if failed else DONE
 
 
 def _text(rows: list[Measurement], failed: list[str], quick: bool) -> str:

@@ -21,9 +21,9 @@ from rich.console import Console
 
 from study.bench.json_lines import print_measurement
 from study.bench.study_growth import Template, measure
-from study.runtime.entry import DONE, program
+from study.runtime.entry import program
 from study.runtime.progress import Progress
-from study.runtime.signals import as_command, interruptible
+from study.runtime.signals import as_command, until_signalled
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 success, 128 + the number of a signal.
     """
-    with interruptible() as interrupts:
-        try:
-            _measure_all(arguments)
-        except KeyboardInterrupt:
-            print(interrupts.reason, file=sys.stderr)
-            return interrupts.exit_code
-    return DONE
+    return until_signalled(lambda: _measure_all(arguments))
 
 
 def _measure_all(arguments: Sequence[str] | None) -> None:

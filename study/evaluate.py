@@ -22,7 +22,6 @@ from typing import Annotated
 import pandas as pd
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
@@ -31,13 +30,15 @@ from study.records.finished import StoredStudy, load
 from study.records.reading import announce_left_out
 from study.records.status import PRUNED
 from study.reports.tables import attackers_table
-from study.runtime.entry import program
+from study.runtime.entry import DONE, FAILED, USAGE, program
 from study.runtime.plain import visible_line
+from study.runtime.progress import Progress
 from study.runtime.scratch import scratch_folder, temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.trial.rerun import GivenVictim, differences, largest_difference, rerun, rerun_spec, trial_rows
 
-USAGE, DIFFERENT = 2, 1
+DIFFERENT = FAILED
+"""Exit code: numbers differ from the stored ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Arguments:
     trial: str | None = None
     """a recorded trial, for instance t0007-lpa, or an anchor (none, label-only)"""
     defense: str | None = None
-    """another defense family"""
+    """another defense"""
     knob: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
     """knobs that differ from the trial's (or from the defense's defaults)"""
     data_root: Path | None = None
@@ -99,27 +100,20 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     spec = rerun_spec(
         study,
-        chosen.trial,
-        chosen.defense,
-        list(chosen.knob),
-        root,
-        data,
-        GivenVictim(chosen.victim, chosen.victim_state),
+        trial=chosen.trial,
+        defense=chosen.defense,
+        knobs=list(chosen.knob),
+        root=root,
+        data_root=data,
+        given=GivenVictim(chosen.victim, chosen.victim_state),
     )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)
     console.print(
         f"{len(spec.scenes)} seeds x {len(spec.attackers)} attackers, like {chosen.like}", markup=False
     )
-    errors = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(), TimeRemainingColumn(), console=errors, transient=True,
-        disable=not errors.is_terminal,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("scenes and episodes", total=None)
-        measured = rerun(study, spec, lambda n, of: bar.update(task, completed=n, total=of))
+    with Progress(Console(stderr=True)) as progress:
+        measured = rerun(study, spec, lambda n, of: progress.brief("scenes and episodes", n, of))
     stored = None if chosen.trial != spec.trial else trial_rows(study, spec.trial)
     console.print(attackers_table(measured, stored))
     for error in sorted(set(measured.loc[measured["status"] != "ok", "error"].dropna())):
@@ -128,7 +122,7 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
         console.print(
             f"records: {chosen.storage}/{spec.study}/episodes/{spec.trial}.a0.parquet", markup=False
         )
-    return 0 if stored is None else verdict(study, stored, measured, console)
+    return DONE if stored is None else verdict(study, stored, measured, console)
 
 
 def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
@@ -139,7 +133,7 @@ def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, co
     shortened = f" ({pruned} of them pruned, then as now)" if pruned else ""
     if not found:
         console.print(f"equal: {n} stored numbers of {episodes} episodes{shortened}, all of them exactly")
-        return 0
+        return DONE
     most = largest_difference(found)
     console.print(
         f"different: {len(found)} of {n} stored numbers; the largest difference is {most.size:.2%} "

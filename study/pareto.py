@@ -23,13 +23,12 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError, parse_name
 from mipoison.storage.files import storage_failure
-from study.executors.base import Executor
-from study.executors.environment import plan_ray
+from study.executors.starting import make_executor
 from study.records.finished import load
 from study.records.reading import announce_left_out
 from study.reports.html import PAGE, write_page
 from study.reports.report_files import write_report
-from study.runtime.entry import program
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.runtime.scratch import temporary_run_folder
@@ -40,15 +39,12 @@ from study.session.monitoring import RayMonitor
 from study.session.opening import open_study
 from study.session.reevaluation import reevaluate
 from study.session.study import Study
-from study.settings.resources import Resources
-from study.settings.study_settings import Arguments, Display
+from study.settings.study_settings import Arguments
 from study.tracking import make_trackers
 from study.trial.failure import LostError
 
 TABLE_WIDTH = 100
 """Width that the tables need, in characters; in a narrower terminal their lines wrap."""
-USAGE, FAILED = 2, 1
-RESUME_HINT = "finished episodes are kept. Continue with the same settings and --resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,7 +147,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         markup=False,
     )
     console.print(
-        f"python study/report.py {shlex.quote(place)} adds released vectors to it",
+        f"{command('report')} {shlex.quote(place)} adds released vectors to it",
         soft_wrap=True,
         markup=False,
     )
@@ -160,30 +156,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
     if n_pruned:
         console.print(f"{n_pruned} settings pruned (label-only dominated them), {saved} episodes saved")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
-    return FAILED if share > 0.5 else 0
-
-
-def make_executor(
-    resources: Resources, display: Display, console: Console, progress: Progress | None = None
-) -> Executor:
-    """Create the executor that the settings ask for; starts a local Ray if there is no cluster."""
-    show = (lambda *_: None) if progress is None else progress.brief
-    if resources.executor == "local":
-        from study.executors.local import LocalExecutor
-
-        return LocalExecutor()
-    show("loading Ray", 0, 2)
-    plan = plan_ray(resources.address)  # Ray reads its environment when it is imported
-    from study.executors.ray_executor import RayExecutor, start_ray, stop_ray
-
-    show("starting Ray", 1, 2)
-    url = start_ray(plan, dashboard=display.dashboard, verbose=display.verbose)
-    console.print(f"{plan}; dashboard: {url or 'off'}", soft_wrap=True)
-    try:
-        return RayExecutor(resources, plan)
-    except BaseException:
-        stop_ray(plan)
-        raise
+    return FAILED if share > 0.5 else DONE
 
 
 if __name__ == "__main__":

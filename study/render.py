@@ -25,7 +25,7 @@ from study.records.finished import load, write_compact
 from study.records.reading import announce_left_out
 from study.reports.columns import shown_in_reports
 from study.reports.report_files import write_tables_and_figure
-from study.runtime.entry import program
+from study.runtime.entry import DONE, USAGE, program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -67,12 +67,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 write_tables_and_figure(study, chosen.compact)
     except (ConfigError, OSError) as error:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)
-        return 2
+        return USAGE
     except KeyboardInterrupt:
         errors.print(f"{interrupts.reason}; files that were written are complete", markup=False)
         return interrupts.exit_code
     console.print(f"written: {out}/report.md, {out}/frontier.png", markup=False)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
@@ -24,12 +23,11 @@ from study.records.finished import load
 from study.records.reading import announce_left_out
 from study.reports.columns import shown_in_reports
 from study.reports.html import PAGE, build
-from study.runtime.entry import program
+from study.runtime.entry import DONE, USAGE, program
 from study.runtime.plain import visible_line
+from study.runtime.progress import Progress
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.trial.rerun import GivenVictim
-
-USAGE = 2
 
 
 @dataclass(frozen=True)
@@ -64,18 +62,18 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]
     given = GivenVictim(chosen.victim, chosen.victim_state)
     root = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=errors, transient=True, disable=not errors.is_terminal,
-    )  # fmt: skip
     try:
-        with announce_left_out(lambda text: errors.print(text, markup=False)), bar:
+        with announce_left_out(lambda text: errors.print(text, markup=False)), Progress(errors) as progress:
+            progress.brief("reading the records", 0, 2)
             study = load(chosen.study, wanted=shown_in_reports)
-            task = bar.add_task("reading", total=None)
             page = build(
-                study, chosen.study, with_vectors=wanted, data_root=root, given=given,
-                progress=lambda what, done, of: bar.update(task, description=what, completed=done, total=of),
-            ).encode()  # fmt: skip
+                study,
+                chosen.study,
+                with_vectors=wanted,
+                data_root=root,
+                given=given,
+                progress=progress.brief,
+            ).encode()
         if chosen.out is None:
             study.storage.write(f"{study.folder}/{PAGE}", page)
         else:
@@ -88,7 +86,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return interrupts.exit_code
     where = chosen.out or study.storage.where(f"{study.folder}/{PAGE}")
     console.print(f"written: {where} ({len(page) / 1e3:.0f} kB, needs no network)", markup=False)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rich.console import Console
 from mipoison.config import ConfigError, choose
 from mipoison.data.datasets import DataError, parse_name
 from mipoison.storage.files import StorageError
+from study.executors.starting import make_executor
 from study.paper.compact import write_compact
 from study.paper.diagnostics import diagnose
 from study.paper.estimate import duration, expected_seconds
@@ -43,9 +44,8 @@ from study.paper.figures import write_figures
 from study.paper.measured import failed_share, load
 from study.paper.run import check_settings, missing, records_for, run_rows
 from study.paper.tables import write_tables
-from study.pareto import FAILED, RESUME_HINT, USAGE, make_executor
 from study.records.reading import announce_left_out
-from study.runtime.entry import program
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, program
 from study.runtime.plain import visible_line
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -172,7 +172,7 @@ def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Cons
         total, episodes, trials = 0.0, 0, 0
         for run in runs:
             todo = missing(records[run], rows, run)
-            attacks = [name for _, _, names in todo.values() for name in names]
+            attacks = [name for trial in todo.values() for name in trial.attackers]
             episodes += len(attacks) * chosen.seeds
             trials += len(todo)
             if attacks:
@@ -185,7 +185,7 @@ def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Cons
             markup=False,
         )
         for run in runs:
-            run_rows(settings[run], run, records[run], rows, executor, console)
+            run_rows(settings[run], run, records=records[run], rows=rows, executor=executor, console=console)
             if "3" in chosen.figures() and run in DATASETS:
                 diagnose(settings[run], run, records[run])
     finally:
@@ -204,7 +204,7 @@ def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...]
         copy = load(str(chosen.compact), chosen.faces)
         write_tables(copy, tables, str(chosen.compact))
         write_figures(copy, figures, str(chosen.compact))
-    return FAILED if failed_share(found) > 0.5 else 0
+    return FAILED if failed_share(found) > 0.5 else DONE
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from rich.console import Console
 
 from study.bench.json_lines import print_measurement
 from study.bench.simulated_cluster import Nodes, private_environment
-from study.bench.sleeping_trials import on
-from study.runtime.entry import DONE, program
+from study.bench.sleeping_trials import measure_on
+from study.runtime.entry import program
 from study.runtime.progress import Progress
-from study.runtime.signals import as_command, interruptible
+from study.runtime.signals import as_command, until_signalled
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 success, 128 + the number of a signal.
     """
-    with interruptible() as interrupts:
-        try:
-            _measure_all(arguments)
-        except KeyboardInterrupt:
-            print(interrupts.reason, file=sys.stderr)
-            return interrupts.exit_code
-    return DONE
+    return until_signalled(lambda: _measure_all(arguments))
 
 
 def _measure_all(arguments: Sequence[str] | None) -> None:
@@ -65,7 +59,9 @@ def _measure_all(arguments: Sequence[str] | None) -> None:
             with private_environment() as environment, Nodes(environment, nodes) as cluster:
                 for length in chosen.length:
                     progress.brief(f"{nodes} nodes, trials of {length:g} s", next(done), of)
-                    print_measurement(on(cluster, environment, nodes * chosen.per_node, length), chosen.out)
+                    print_measurement(
+                        measure_on(cluster, environment, nodes * chosen.per_node, length), chosen.out
+                    )
 
 
 if __name__ == "__main__":

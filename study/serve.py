@@ -30,7 +30,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage.files import StorageError
 from study.executors.environment import RayPlan, check_privacy, plan_ray
-from study.runtime.entry import program
+from study.runtime.entry import DONE, FAILED, USAGE, program
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from mipoison.serving.wrap import ProtectedClassifier
     from study.serving.http_server import HttpServer
 
-USAGE = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 APP = "mipoison"
 """Name of the application in Ray Serve."""
@@ -140,8 +139,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             console.print("stopping")
         except (RuntimeError, TimeoutError) as error:
             errors.print(f"error: Ray Serve did not start: {str(error).splitlines()[0]}", markup=False)
-            return 1
-    return 0
+            return FAILED
+    return DONE
 
 
 def _served(settings: Arguments) -> Any:
@@ -160,7 +159,8 @@ def _served(settings: Arguments) -> Any:
 
 
 def _http_server(settings: Arguments, protected: ProtectedClassifier) -> HttpServer:
-    """The HTTP door; its port is taken from now on."""
+    """Create the HTTP server, which binds its port."""
+    # Here, because the processes that read request bodies import this file and need no server.
     from study.serving.http_server import HttpServer
 
     return HttpServer(
@@ -189,6 +189,7 @@ def _steps(
 
     When the last step returns, the server answers requests.
     """
+    # Ray reads its environment when it is imported, and Ray Serve may not be installed.
     from ray import serve
     from ray.serve.config import ProxyLocation
 
@@ -227,6 +228,7 @@ def _steps(
 
 def _stop(plan: RayPlan) -> None:
     """Wait for requests in progress, at most ``DRAIN_S`` seconds, then stop the local Ray."""
+    # Ray reads its environment when it is imported.
     import ray
 
     from study.executors.local_ray import stop_ray
@@ -239,7 +241,7 @@ def _stop(plan: RayPlan) -> None:
 
 
 def _drain() -> None:
-    from ray import serve
+    from ray import serve  # as in _steps
 
     # Not serve.shutdown, whose controller prints the end of its own process as a failed task.
     with contextlib.suppress(Exception):  # Serve may not have started, or not answer; Ray is stopped anyway

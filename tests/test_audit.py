@@ -95,6 +95,6 @@ def test_not_installed_is_said(tmp_path: Path) -> None:
     assert "NOT CHECKED: pip-audit is not installed" in text
 
 
-def test_the_committed_exceptions_have_reasons() -> None:
-    for line in (ROOT / ".ci/audit-ignore").read_text().splitlines():
-        assert line.startswith("#") or len(line.split(maxsplit=1)) == 2, line
+def test_the_committed_exceptions_are_accepted(tmp_path: Path) -> None:
+    code, text = audit(tmp_path, listing(package("a")), "", 0, (ROOT / ".ci/audit-ignore").read_text())
+    assert code == 0, text

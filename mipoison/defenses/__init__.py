@@ -60,7 +60,8 @@ DEFENSES: dict[str, type[Config]] = {
     "lpa-amortised": LPAAmortisedConfig,
 }
 
-ANCHORS = ("label-only", "none")
+LABEL_ONLY, UNDEFENDED = "label-only", "none"
+ANCHORS = (LABEL_ONLY, UNDEFENDED)
 """Defenses that every study evaluates and no search tunes: the label alone, and no defense at all."""
 
 

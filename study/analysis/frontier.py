@@ -15,18 +15,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mipoison.defenses import LABEL_ONLY
+from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.statistics import ROUNDING, mean_intervals
 from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
 from study.analysis.worst_case import SEED, TRIAL, Worst, check_one_scene, find_worst, prepare
 
-LABEL_ONLY, UNDEFENDED = "label-only", "none"
 REFERENCE_MARGIN = 1.1
 """The reference point has this many times label-only's distortion, so that label-only itself counts."""
 REFERENCE_ACCURACY = 1.05
 """Attack accuracy of the reference point. It is above 1, so that settings with an accuracy of 1 count: the
 usual case, as the label alone gives every class away."""
-MARGIN = 0.02
-"""A setting is *within the margin* if the bound of its excess leakage (share) is at most this."""
 DROP_TOLERANCE = 1e-9
 """In floating point 0.96 - 0.95 exceeds 0.01: rounding must not make a setting infeasible."""
 WORST = ("worst_attack_accuracy", "worst_reconstruction_error")
@@ -68,7 +67,9 @@ class Reference:
     ideal: tuple[float, float, float]
 
 
-def configuration_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> pd.DataFrame:
+def configuration_table(
+    episodes: pd.DataFrame, *, max_accuracy_drop: float, margin: float = MARGIN
+) -> pd.DataFrame:
     """One row per setting: cost, worst case, leakage beyond the label, number of settings that dominate it.
 
     Distortion and accuracy drop are means over seeds, each seed once. Worst-case attack accuracy is that of
@@ -77,12 +78,13 @@ def configuration_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> 
     successful one). Excess leakage compares the worst attacker by error with label-only's, per seed
     ``1 - error / label-only error``. ``excess_leakage_bound`` is the upper end of its one-sided 95 %
     Student-t interval: an upper bound for these attackers, not for others. ``within_margin`` is a test of
-    non-inferiority: the bound lies between 0 and MARGIN. A bound below zero fails, since attackers that do
-    worse than one who reads labels alone are no evidence. A wide interval fails; null with one seed.
+    non-inferiority: the bound lies between 0 and the margin. A bound below zero fails, since attackers that
+    do worse than one who reads labels alone are no evidence. A wide interval fails; null with one seed.
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
         max_accuracy_drop: share of accuracy in [0, 1]; a setting that costs more is not feasible.
+        margin: excess leakage that is accepted, a share of label-only's error.
 
     Returns:
         COLUMNS, then the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
@@ -102,7 +104,7 @@ def configuration_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> 
     knobs = knobs_by_trial(episodes.reset_index(drop=True), rows, trials)
     first = np.unique(owner, return_index=True)[1]
     n_failed, n_rows = np.bincount(owner[rows["_failed"]], minlength=n), np.bincount(owner, minlength=n)
-    is_cut = np.bincount(owner[rows["_cut"]], minlength=n) > 0
+    is_pruned = np.bincount(owner[rows["_pruned"]], minlength=n) > 0
     n_seeds = rows.groupby(TRIAL)["seed"].nunique().to_numpy(dtype=int)
     missing = n_seeds * rows["attack"].nunique() - n_rows
     cost = _cost(rows, worst)
@@ -115,8 +117,8 @@ def configuration_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> 
         "n_seeds": n_seeds,
         "n_shared_seeds": worst.counts,
         "n_failed": n_failed,
-        "cut": is_cut,
-        "complete": (n_failed == 0) & (missing == 0) & ~is_cut,
+        "cut": is_pruned,
+        "complete": (n_failed == 0) & (missing == 0) & ~is_pruned,
         "accuracy_drop": drop,
         "feasible": feasible,
         **cost,
@@ -124,7 +126,7 @@ def configuration_table(episodes: pd.DataFrame, *, max_accuracy_drop: float) -> 
         **_spread("worst_reconstruction_error", worst.error, worst.counts),
         "worst_attack_accuracy_attacker": worst.accuracy_attacker,
         "worst_reconstruction_error_attacker": worst.error_attacker,
-        **_excess(worst, rows["defense"].to_numpy(dtype=object)[first] == LABEL_ONLY),
+        **_excess(worst, rows["defense"].to_numpy(dtype=object)[first] == LABEL_ONLY, margin),
         **knobs,
     }
     table = pd.DataFrame(
@@ -142,7 +144,7 @@ def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
 
     The seeds are those of the worst case; without one, all with a successful episode.
     """
-    ok = (~rows["_failed"] & ~rows["_cut"] & (rows[SEED] >= 0)).to_numpy()
+    ok = (~rows["_failed"] & ~rows["_pruned"] & (rows[SEED] >= 0)).to_numpy()
     shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
     on_shared = pd.MultiIndex.from_arrays([rows[TRIAL], rows["seed"]]).isin(shared)
     used = rows[ok & (on_shared | (worst.counts == 0)[rows[TRIAL].to_numpy()])]
@@ -164,7 +166,7 @@ def _spread(
     return dict(zip((name, f"{name}_low", f"{name}_high"), mean_intervals(by_seed, counts), strict=True))
 
 
-def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def _excess(worst: Worst, floors: NDArray[np.bool_], margin: float) -> dict[str, NDArray[Any]]:
     """Excess of each worst case over the label-only anchor (the first with a worst case), paired by seed."""
     n = len(worst.trials)
     found = np.flatnonzero(floors & (worst.counts > 0))
@@ -182,7 +184,7 @@ def _excess(worst: Worst, floors: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     # The upper end of a two-sided 90 % interval is a one-sided 95 % bound; the floor is its own measure.
     bound = mean_intervals(1 - ratio[known[0]], pairs, level=0.90)[2]
     bound[found[0]] = 0.0
-    within = ((bound >= -ROUNDING) & (bound <= MARGIN)).astype(object)
+    within = ((bound >= -ROUNDING) & (bound <= margin)).astype(object)
     within[np.isnan(bound)] = None
     return columns | _spread("excess_attack_accuracy", gain[known[1]], gains) | {
         "n_pairs": pairs, "excess_leakage_bound": bound, "within_margin": within,
@@ -230,9 +232,9 @@ def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
     return candidates.sort_values(["confidence_distortion", "trial"], kind="stable").reset_index(drop=True)
 
 
-def frontier_table(episodes: pd.DataFrame, max_accuracy_drop: float) -> pd.DataFrame:
+def frontier_table(episodes: pd.DataFrame, max_accuracy_drop: float, margin: float = MARGIN) -> pd.DataFrame:
     """The content of ``frontier.parquet``: the Pareto front, with fixed column order and types."""
-    return pareto_front(configuration_table(episodes, max_accuracy_drop=max_accuracy_drop))
+    return pareto_front(configuration_table(episodes, max_accuracy_drop=max_accuracy_drop, margin=margin))
 
 
 def reference_point(episodes: pd.DataFrame) -> Reference | None:
@@ -246,7 +248,7 @@ def reference_point(episodes: pd.DataFrame) -> Reference | None:
     """
     check_one_scene(episodes)
     rows = prepare(episodes[episodes["defense"] == LABEL_ONLY]).rows
-    floor = rows[~rows["_failed"] & ~rows["_cut"]]
+    floor = rows[~rows["_failed"] & ~rows["_pruned"]]
     distortion = _per_seed(floor, floor["confidence_distortion"])
     mean_image = _per_seed(floor, floor["mean_image_error"])
     if not distortion or not mean_image:

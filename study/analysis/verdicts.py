@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics import half_samples
 from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
 from study.records.status import PRUNED
 
-LABEL_ONLY = "label-only"
 POOLS = {
     "": ("reconstruction_error", *half_samples.COLUMNS),
     "_test": ("reconstruction_error_test", *half_samples.TEST_COLUMNS),

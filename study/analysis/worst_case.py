@@ -36,7 +36,7 @@ class Prepared:
     """Sorted records, one row per (trial, attack, seed).
 
     Attributes:
-        rows: NEEDED, ``n_classes``, ``_cut``, ``_failed`` and the indices, sorted by trial, attack and seed.
+        rows: NEEDED, ``n_classes``, ``_pruned``, ``_failed`` and the indices, sorted by trial, attack, seed.
         trials, seeds: the names and numbers that the indices refer to, sorted.
     """
 
@@ -105,8 +105,8 @@ def prepare(episodes: pd.DataFrame) -> Prepared:
     rows[PLACE] = np.arange(len(rows))
     for column in (ACCURACY, ERROR, *SHARED):
         rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    rows["_cut"] = (rows["status"] == PRUNED).fillna(False).astype(bool)
-    rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_cut"]
+    rows["_pruned"] = (rows["status"] == PRUNED).fillna(False).astype(bool)
+    rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_pruned"]
     rows = rows[rows["trial"].notna()]
     key = ["trial", "attack", "seed"]
     # The measured values come last: they only order rows that are equal in everything before.
@@ -124,7 +124,7 @@ def find_worst(prepared: Prepared) -> Worst:
     In a trial that was cut short, only attackers that ran are asked for: its worst case is a bound.
     """
     rows, n_trials, n_seeds = prepared.rows, len(prepared.trials), len(prepared.seeds)
-    usable = ~rows["_failed"] & ~rows["_cut"] & rows[ERROR].notna() & rows[ACCURACY].notna()
+    usable = ~rows["_failed"] & ~rows["_pruned"] & rows[ERROR].notna() & rows[ACCURACY].notna()
     found = rows[usable & (rows[SEED] >= 0) & rows["attack"].notna()]
     place, names = pd.factorize(found["attack"], sort=True)
     attackers = np.asarray(names, dtype=object)
@@ -132,9 +132,9 @@ def find_worst(prepared: Prepared) -> Worst:
     error, accuracy = np.full((2, n_trials, n_seeds, len(attackers)), np.nan)
     error[at], accuracy[at] = found[ERROR].to_numpy(), found[ACCURACY].to_numpy()
     gone = np.zeros((n_trials, len(attackers)), dtype=bool)
-    cut = rows[rows["_cut"]]
-    among = pd.Index(attackers).get_indexer(cut["attack"])
-    gone[cut[TRIAL].to_numpy()[among >= 0], among[among >= 0]] = True
+    pruned = rows[rows["_pruned"]]
+    among = pd.Index(attackers).get_indexer(pruned["attack"])
+    gone[pruned[TRIAL].to_numpy()[among >= 0], among[among >= 0]] = True
     present = ~np.isnan(error) & ~gone[:, None]
     shared = (present | gone[:, None]).all(axis=2) & present.any(axis=2)
     counts = shared.sum(axis=1)
@@ -164,13 +164,3 @@ def _mean(
     total = np.where(shared[:, :, None], values, 0.0).sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.where(gone, np.nan, total / np.maximum(counts, 1)[:, None])
-
-
-def worst_cases(episodes: pd.DataFrame) -> dict[str, WorstCase]:
-    """Trial -> its worst attackers, seed by seed; trials without a seed on which all succeeded are absent.
-
-    A missing attacker would make a setting look protected, so a seed counts only if all attackers succeeded.
-    """
-    check_one_scene(episodes)
-    worst = find_worst(prepare(episodes))
-    return {str(worst.trials[i]): worst.case(int(i)) for i in np.flatnonzero(worst.counts)}

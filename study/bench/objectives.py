@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import tyro
 from torch import Tensor
 
 from mipoison.defenses.lpa import LPA, LPAConfig
@@ -126,8 +127,6 @@ class Arguments:
 
 def main() -> None:
     """Measure all scenes; print a line of Markdown per row, then how much each variant changes the gain."""
-    import tyro
-
     chosen = tyro.cli(Arguments, prog="study/bench/objectives.py")
     torch.set_num_threads(1)
     variants = {k: VARIANTS[k] for k in VARIANTS if k == "exact" or k in chosen.variants}

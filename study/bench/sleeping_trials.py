@@ -68,10 +68,10 @@ def measure(nodes: int, trials_per_node: int, length_s: float) -> Scheduling:
         RuntimeError: the cluster or the search failed, with the end of what it printed.
     """
     with private_environment() as environment, Nodes(environment, nodes) as cluster:
-        return on(cluster, environment, nodes * trials_per_node, length_s)
+        return measure_on(cluster, environment, nodes * trials_per_node, length_s)
 
 
-def on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float) -> Scheduling:
+def measure_on(cluster: Nodes, environment: dict[str, str], trials: int, length_s: float) -> Scheduling:
     """Like :func:`measure`, on a running cluster."""
     order = {"address": cluster.address, "trials": trials, "length_s": length_s}
     done = subprocess.run(

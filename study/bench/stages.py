@@ -18,8 +18,7 @@ import torch
 from mipoison.attacks import ATTACKS
 from mipoison.defenses import DEFENSES
 from mipoison.deployment import deploy, release
-from mipoison.episode import EpisodeConfig, attack_and_measure
-from mipoison.metrics.memory import peak_resident_mb
+from mipoison.episode import EpisodeConfig, attack_and_measure, peak_memory_mb
 from mipoison.scene import SceneConfig, prepare, scaled
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
@@ -27,7 +26,6 @@ from study.bench.measurement import Measurement, against, seconds_of
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 400
-WORK = ("seconds_prepare", "seconds_poison", "seconds_attack", "seconds_evaluate")
 
 
 def _scene(quick: bool) -> SceneConfig:
@@ -96,14 +94,14 @@ def peak_source() -> str:
 
 def stages_here(quick: bool) -> dict[str, float]:
     """MiB at the peak of each stage, in this process."""
-    peaks = {"imports": _peak()}
+    peaks = {"imports": peak_memory_mb()}
     with tempfile.TemporaryDirectory() as folder:
         scene: Any = None
 
         def measured(stage: str, action: Callable[[], Any]) -> Any:
             _reset_peak()
             value = action()
-            peaks[stage] = _peak()
+            peaks[stage] = peak_memory_mb()
             return value
 
         config = _scene(quick)
@@ -131,12 +129,6 @@ def _reset_peak() -> None:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             return
-
-
-def _peak() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return peak_resident_mb()
 
 
 def overhead(*, quick: bool = False) -> Iterator[Measurement]:

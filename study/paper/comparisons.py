@@ -17,8 +17,8 @@ def verdict(row: PaperRow, reference: PaperRow, measure: str, measured: Measured
 
     Decided by :func:`mipoison.metrics.statistics.paired_difference` over seeds; three seeds at least.
     """
-    column = measure  # the order is the same on both pixel scales
-    a, b = measured.values(row, column), measured.values(reference, column)
+    # The order is the same on both pixel scales.
+    a, b = measured.values(row, measure), measured.values(reference, measure)
     seeds = a.index.intersection(b.index)
     if not len(seeds):
         return "not run"

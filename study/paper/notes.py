@@ -47,9 +47,8 @@ NOTES: dict[str, tuple[str, ...]] = {
         SAME_SET,
     ),
     "V": (
-        "The paper's undefended errors are equal for all three guidances, and its defended ones are "
-        "lower than "
-        "those: by its own measure LPA would help the attacker.",
+        "The paper's undefended errors are equal for all three guidances, and its defended ones are lower "
+        "than those: by its own measure LPA would help the attacker.",
         SAME_SET,
     ),
     "VI": (
@@ -58,19 +57,17 @@ NOTES: dict[str, tuple[str, ...]] = {
         SAME_SET,
     ),
     "VII": (
-        "The paper's distortions of OnePara (0.991, 0.973) exceed what a label-keeping 5-class vector "
-        "can reach "
-        "from a one-hot input (0.894): its outputs were not normalised, or the metric differs. OnePara-style "
-        "here: the original's details are not public.",
+        "The paper's distortions of OnePara (0.991, 0.973) exceed what a label-keeping 5-class vector can "
+        "reach from a one-hot input (0.894): its outputs were not normalised, or the metric differs. "
+        "OnePara-style here: the original's details are not public.",
         LPA_ON_MNIST,
         "Budgets of PGD, Poi_MSE and AdvExa are set to the paper's distortions. The reference row is LPA.",
         SAME_SET,
     ),
     "VIII": (
-        "Absolute times are this device's; hardware and batch size of the paper's are not stated. "
-        "Compare the "
-        "last column. Training is that of the attacker's inversion model here, of the classifier in the "
-        "paper.",
+        "Absolute times are this device's; hardware and batch size of the paper's are not stated. Compare "
+        "the last column. Training is that of the attacker's inversion model here, of the classifier in "
+        "the paper.",
     ),
     "IX": (
         "The paper's undefended and LPA attack accuracies (80.05, 79.17) are Table VII's for PGD and "
@@ -79,11 +76,9 @@ NOTES: dict[str, tuple[str, ...]] = {
         SAME_SET,
     ),
     "X": (
-        "The reference is LPA under the attacker who does not adapt. An attacker whose transform lowers "
-        "its own "
-        "accuracy is no test of the defense: see the same transforms without any defense, in the rows "
-        "that are "
-        "ours.",
+        "The reference is LPA under the attacker who does not adapt. An attacker whose transform lowers its "
+        "own accuracy is no test of the defense: see the same transforms without any defense, in the rows "
+        "that are ours.",
         LPA_ON_MNIST,
         SAME_SET,
     ),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
 from mipoison.attacks import by_cost
 from mipoison.config import ConfigError
-from mipoison.data.splits import describe, make_split
+from mipoison.data.splits import describe
 from mipoison.defenses import ANCHORS
+from mipoison.scene import split_of
 from mipoison.storage.files import Storage
 from study.executors.base import Executor
 from study.paper.experiments import PaperRow, trials_of
@@ -54,25 +56,32 @@ def check_settings(settings: StudySettings, records: Records, resume: bool) -> N
         )
 
 
-Missing = dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]
-"""Trial -> defense, knobs, attackers."""
+@dataclass(frozen=True, kw_only=True)
+class MissingTrial:
+    """A trial that is still to be run, with these attackers."""
+
+    defense: str
+    knobs: Mapping[str, Any]
+    attackers: tuple[str, ...]
 
 
-def missing(records: Records, rows: Iterable[PaperRow], run: str) -> Missing:
-    """The trials to run: those that are absent, or lack a successful episode of an attacker."""
-    out: Missing = {}
+def missing(records: Records, rows: Iterable[PaperRow], run: str) -> dict[str, MissingTrial]:
+    """The trials to run, by name: those that are absent, or lack a successful episode of an attacker."""
+    out = {}
     for trial, (defense, knobs, attacks) in trials_of(rows, run).items():
         rows_now = records.read_trial(trial)
         have = {r["attack"] for r in rows_now}
         fine = {a for a in have if all(r["status"] == "ok" for r in rows_now if r["attack"] == a)}
         if not set(attacks) <= fine:
-            out[trial] = (defense, knobs, by_cost(dict.fromkeys((*attacks, *sorted(have)))))
+            attackers = by_cost(dict.fromkeys((*attacks, *sorted(have))))
+            out[trial] = MissingTrial(defense=defense, knobs=knobs, attackers=attackers)
     return out
 
 
 def run_rows(
     settings: StudySettings,
     run: str,
+    *,
     records: Records,
     rows: list[PaperRow],
     executor: Executor,
@@ -87,14 +96,7 @@ def run_rows(
     """
     todo = missing(records, rows, run)
     scenes = settings.scenes()
-    first = scenes[0]
-    split = make_split(
-        first.dataset,
-        auxiliary=first.auxiliary,
-        seed=first.seed,
-        data_root=settings.data_root,
-        limit=first.limit,
-    )
+    split = split_of(scenes[0], settings.data_root)
     console.print(
         f"{records.study}: {visible_line(describe(split))}", markup=False, highlight=False, soft_wrap=True
     )
@@ -105,10 +107,12 @@ def run_rows(
     # There is no search: every setting counts as feasible.
     template = dataclasses.replace(template_of(settings, records), max_accuracy_drop=1.0)
     specs = {}
-    for trial, (defense, knobs, attackers) in todo.items():
+    for trial, wanted in todo.items():
         earlier = [int(record["attempt"]) for record in records.read_trial(trial)]
         attempt = max(earlier, default=-1) + 1
-        specs[trial] = template.spec(trial, defense, knobs, attempt=attempt, attackers=attackers)
+        specs[trial] = template.spec(
+            trial, wanted.defense, wanted.knobs, attempt=attempt, attackers=wanted.attackers
+        )
     anchors = [specs[name] for name in ANCHORS if name in specs]
     trials = [spec for name, spec in specs.items() if name not in ANCHORS]
     callbacks = [LiveLine(Progress(console))]

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mipoison.config import ConfigError
+from mipoison.metrics.excess import MARGIN
 from mipoison.storage.files import Storage
 from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
@@ -24,7 +25,7 @@ from study.runtime.plain import visible_line
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
 MAX_ACCURACY_DROP = 0.02
-KEPT = ("settings", "versions", "started")
+KEPT = ("settings", "versions", "started", "margin")
 """Keys of study.json that a compact copy keeps. It is made to be published: the command line, which may hold
 paths of a machine, is left out."""
 
@@ -50,6 +51,11 @@ class StoredStudy:
     def max_accuracy_drop(self) -> float:
         """The share of accuracy that a feasible setting may lose; a default for the paper's tables."""
         return float(self.about.get("settings", {}).get("max_accuracy_drop", MAX_ACCURACY_DROP))
+
+    @property
+    def margin(self) -> float:
+        """The accepted excess leakage of its last report; the default for studies that did not store it."""
+        return float(self.about.get("margin", MARGIN))
 
     @property
     def title_info(self) -> dict[str, object]:

@@ -1,7 +1,8 @@
-"""Rebuilds a setting from the flat columns of its records."""
+"""Reads values back from the flat columns of records: a setting, a finite number."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,3 +24,11 @@ def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and not pd.isna(value):
             out[name] = kind(value)
     return out
+
+
+def finite(value: Any) -> float | None:
+    """A value as a finite number; None if it is missing or not finite."""
+    if value is None or pd.isna(value):
+        return None
+    value = float(value)
+    return value if math.isfinite(value) else None

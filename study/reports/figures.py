@@ -17,8 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
-from mipoison.defenses import DEFENSES
-from study.analysis.frontier import LABEL_ONLY, UNDEFENDED
+from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from study.analysis.indicators import knee
 from study.runtime.plain import visible_line
 from study.runtime.scratch import scratch_folder

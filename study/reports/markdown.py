@@ -21,10 +21,12 @@ MARKDOWN_WIDTH = 120
 def print_tables(
     episodes: pd.DataFrame,
     fresh: pd.DataFrame | None,
+    *,
     console: Console,
     about: Mapping[str, object],
     max_accuracy_drop: float,
     configurations: pd.DataFrame | None = None,
+    margin: float = MARGIN,
 ) -> None:
     """Print all tables of a study, computed from its records.
 
@@ -32,11 +34,17 @@ def print_tables(
         fresh: episodes on held-out seeds, None without.
         about: name and scale of the study, for captions.
         configurations: the ``configuration_table`` of the episodes; computed here if None.
+        margin: accepted excess leakage (share of label-only's error).
     """
     if configurations is None:
-        configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop)
+        configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop, margin=margin)
     print_report(
-        episodes, configurations, console=console, title_info=about, max_accuracy_drop=max_accuracy_drop
+        episodes,
+        configurations,
+        console=console,
+        title_info=about,
+        max_accuracy_drop=max_accuracy_drop,
+        margin=margin,
     )
     if fresh is not None and len(fresh):
         bias = selection_bias(configurations, fresh, max_accuracy_drop)
@@ -50,6 +58,7 @@ def print_tables(
 def markdown(
     episodes: pd.DataFrame,
     fresh: pd.DataFrame | None,
+    *,
     about: Mapping[str, object],
     max_accuracy_drop: float,
     configurations: pd.DataFrame | None = None,
@@ -57,18 +66,24 @@ def markdown(
 ) -> str:
     """The study's answer and its tables as a Markdown page. It depends on the arguments alone.
 
-    Args:
-        margin: accepted excess leakage, see :func:`study.reports.summary.summary`. The others: see
-            :func:`print_tables`.
+    Args: see :func:`print_tables`.
     """
     if configurations is None:
-        configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop)
+        configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop, margin=margin)
     answer = summary(
         episodes, configurations, title_info=about, margin=margin, max_accuracy_drop=max_accuracy_drop
     )
     sink = io.StringIO()
     console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None, force_terminal=False)
-    print_tables(episodes, fresh, console, about, max_accuracy_drop, configurations)
+    print_tables(
+        episodes,
+        fresh,
+        console=console,
+        about=about,
+        max_accuracy_drop=max_accuracy_drop,
+        configurations=configurations,
+        margin=margin,
+    )
     body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
     first = fenced("\n".join(answer))
     return f"# {markdown_text(about['study'])}\n\n{first}\n\n![frontier](frontier.png)\n\n{fenced(body)}\n"

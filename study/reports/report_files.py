@@ -38,13 +38,20 @@ def write_report(
         tables: print all tables of ``report.md`` before the answer.
     """
     about = {"study": records.study, "scale": scale}
-    configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop)
+    configurations = configuration_table(episodes, max_accuracy_drop=max_accuracy_drop, margin=margin)
     bias = None
     if fresh is not None:
         bias = selection_bias(configurations, fresh, max_accuracy_drop)
         records.storage.write(f"{records.study}/frontier_fresh.parquet", bias.to_parquet(index=False))
     info = describe(episodes, about)
-    text = markdown(episodes, fresh, about, max_accuracy_drop, configurations, margin)
+    text = markdown(
+        episodes,
+        fresh,
+        about=about,
+        max_accuracy_drop=max_accuracy_drop,
+        configurations=configurations,
+        margin=margin,
+    )
     records.storage.write(f"{records.study}/report.md", text.encode())
     for name, draw in (
         ("frontier.png", lambda path: frontier_figure(configurations, front, path, info, fresh=bias)),
@@ -54,7 +61,15 @@ def write_report(
         if data is not None:
             records.storage.write(f"{records.study}/{name}", data)
     if tables:
-        print_tables(episodes, fresh, console, about, max_accuracy_drop, configurations)
+        print_tables(
+            episodes,
+            fresh,
+            console=console,
+            about=about,
+            max_accuracy_drop=max_accuracy_drop,
+            configurations=configurations,
+            margin=margin,
+        )
     answer = summary(
         episodes, configurations, title_info=about, margin=margin, max_accuracy_drop=max_accuracy_drop
     )
@@ -72,13 +87,20 @@ def markdown_of(study: StoredStudy, configurations: pd.DataFrame | None = None) 
     Args:
         configurations: the study's ``configuration_table``; computed if None.
     """
-    return markdown(study.episodes, study.fresh, study.title_info, study.max_accuracy_drop, configurations)
+    return markdown(
+        study.episodes,
+        study.fresh,
+        about=study.title_info,
+        max_accuracy_drop=study.max_accuracy_drop,
+        configurations=configurations,
+        margin=study.margin,
+    )
 
 
 def write_tables_and_figure(study: StoredStudy, out: Path) -> None:
     """Write ``report.md`` and ``frontier.png`` of a finished study into a folder."""
     target, drop = Storage(out), study.max_accuracy_drop
-    configurations = configuration_table(study.episodes, max_accuracy_drop=drop)
+    configurations = configuration_table(study.episodes, max_accuracy_drop=drop, margin=study.margin)
     target.write("report.md", markdown_of(study, configurations).encode())
     bias = None if study.fresh is None else selection_bias(configurations, study.fresh, drop)
     info = describe(study.episodes, study.title_info)

@@ -11,11 +11,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mipoison.defenses import ANCHORS
+from mipoison.defenses import ANCHORS, LABEL_ONLY
 from mipoison.metrics.checks import checks_table
+from mipoison.metrics.excess import MARGIN
 from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
-from study.analysis.frontier import LABEL_ONLY, MARGIN, defense_table, pareto_front, reference_point
+from study.analysis.frontier import defense_table, pareto_front, reference_point
 from study.analysis.indicators import (
     LEVELS,
     attained_at,
@@ -35,9 +36,9 @@ SHOWN = 16
 def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
     """The Pareto front, ordered by distortion, anchors included."""
     front = pareto_front(configurations)
-    feasible, cut = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
+    feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
     table = new_table(
-        f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {cut} cut short) "
+        f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {pruned} cut short) "
         "are not dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
@@ -59,12 +60,16 @@ def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
     return table
 
 
-def defense_report(configurations: pd.DataFrame, info: str) -> Table:
-    """Of each defense, the least distortion at which these attackers get at most MARGIN beyond the label."""
+def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = MARGIN) -> Table:
+    """Of each defense, the least distortion at which these attackers get at most a margin beyond the label.
+
+    Args:
+        margin: the one that the ``configuration_table`` was made with.
+    """
     table = new_table(
-        f"Least distortion at which these attackers get at most {MARGIN:g} beyond the label",
+        f"Least distortion at which these attackers get at most {margin:g} beyond the label",
         "Per defense, the feasible setting of least distortion whose excess leakage on private training "
-        f"images is at most {MARGIN:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
+        f"images is at most {margin:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
         "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
         "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
         f"certificate. The worst attackers are those by error and by attack accuracy. {info}.",
@@ -147,18 +152,17 @@ def indicators_report(
         "Hypervolume: share of the box between the fixed corners; distortion from 0 to 1.1 times that of "
         "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a "
         "defense's is taken with the anchors. Knee: farthest above the chord of the front of distortion and "
-        "error. "
-        "Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no more than "
-        f"that distortion, by settings of the defense. {info}.",
+        "error. Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no "
+        f"more than that distortion, by settings of the defense. {info}.",
         "indicator|", "value|",
     )  # fmt: skip
-    cut = int(configurations["cut"].fillna(False).sum())
+    pruned = int(configurations["cut"].fillna(False).sum())
     add_row(
         table,
         "settings that nothing dominates",
         f"{len(pareto_front(configurations))} of {len(configurations)}",
     )
-    add_row(table, "settings cut short (label-only dominates them)", str(cut))
+    add_row(table, "settings cut short (label-only dominates them)", str(pruned))
     best = knee(configurations)
     by_trial = configurations.set_index("trial", drop=False)
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
@@ -278,6 +282,7 @@ def statistics_tables(
     *,
     title_info: Mapping[str, object] | None = None,
     max_accuracy_drop: float = 0.02,
+    margin: float = MARGIN,
 ) -> list[Table]:
     """Frontier, defenses, comparison at equal distortion, indicators, attackers.
 
@@ -286,9 +291,10 @@ def statistics_tables(
         configurations: their ``configuration_table``.
         title_info: study and scale, for the captions.
         max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
+        margin: accepted excess leakage (share), which the ``configuration_table`` was made with.
     """
     info = describe(episodes, title_info)
-    tables = [frontier_report(configurations, info), defense_report(configurations, info)]
+    tables = [frontier_report(configurations, info), defense_report(configurations, info, margin=margin)]
     tables += [equal_distortion_report(episodes, configurations, info)]
     tables += [indicators_report(episodes, configurations, info, max_accuracy_drop)]
     return [*tables, attackers_report(episodes, configurations, info)]
@@ -301,6 +307,7 @@ def print_report(
     console: Console,
     title_info: Mapping[str, object] | None = None,
     max_accuracy_drop: float = 0.02,
+    margin: float = MARGIN,
 ) -> None:
     """Print the tables of :func:`statistics_tables`, then failures and raised checks.
 
@@ -309,7 +316,11 @@ def print_report(
     """
     info = describe(episodes, title_info)
     tables = statistics_tables(
-        episodes, configurations, title_info=title_info, max_accuracy_drop=max_accuracy_drop
+        episodes,
+        configurations,
+        title_info=title_info,
+        max_accuracy_drop=max_accuracy_drop,
+        margin=margin,
     )
     if (episodes["status"] == "failed").any():
         tables += [failures_report(episodes, info)]

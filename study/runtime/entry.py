@@ -1,12 +1,14 @@
-"""The name by which an entry script was called, for ``--help`` and hints, and the common exit codes."""
+"""What entry scripts share: exit codes, and the names by which ``--help`` and hints call them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import PurePath
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: success; the work failed; invalid input, found before any work; interrupted by Ctrl-C."""
+DONE, FAILED, USAGE = 0, 1, 2
+"""Exit codes: success; the work failed; invalid input, found before any work. A signal: 128 + its number."""
+RESUME_HINT = "finished episodes are kept. Continue with the same settings and --resume"
+"""What an interrupted study says."""
 
 
 def _installed() -> bool:

@@ -124,6 +124,17 @@ def interruptible() -> Iterator[Interrupts]:
         _put_back(before)
 
 
+def until_signalled(body: Callable[[], None]) -> int:
+    """Run ``body``; the exit code is 0, or 128 + the number of the signal that ended it, which is printed."""
+    with interruptible() as interrupts:
+        try:
+            body()
+        except KeyboardInterrupt:
+            print(interrupts.reason, file=sys.stderr)
+            return interrupts.exit_code
+    return 0
+
+
 def exit_on_signal() -> None:
     """Let a signal end the process with one line of text. Scripts call it before their imports.
 

@@ -48,7 +48,7 @@ class Connections:
         self.waiting: dict[GuardedProtocol, None] = {}  # ordered: longest idle first
         self.open = 0
 
-    def came(self, protocol: GuardedProtocol) -> None:
+    def opened(self, protocol: GuardedProtocol) -> None:
         """Register a new connection."""
         self.open += 1
         if self.open > self.most:
@@ -61,7 +61,7 @@ class Connections:
                 return
         self.waiting[protocol] = None
 
-    def went(self, protocol: GuardedProtocol) -> None:
+    def closed(self, protocol: GuardedProtocol) -> None:
         """Remove a connection that ended."""
         self.open -= 1
         self.waiting.pop(protocol, None)
@@ -87,13 +87,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
-        self.guard.came(self)
+        self.guard.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._unwatch()
         self._stop_watching_reads()
-        self.guard.went(self)
+        self.guard.closed(self)
         for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:  # uvicorn notifies only the latest
                 cycle.disconnected = True

@@ -74,6 +74,7 @@ class RayMonitor(Monitor):
     """
 
     def __init__(self, study: str, dataset: str) -> None:
+        # Here, because studies without Ray import this module, and need not wait for Ray or have it.
         from ray.util.metrics import Counter, Gauge, Histogram
 
         self._study = {"study": study}

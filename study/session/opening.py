@@ -29,7 +29,7 @@ from study.session.lease import Lease
 from study.session.study import KEPT_COLUMNS, Study
 from study.settings.study_settings import StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
-from study.trial.spec import FinishedTrial
+from study.trial.spec import FinishedTrial, StartedTrial
 
 
 def open_study(settings: StudySettings, console: Console, held: ExitStack | None = None) -> Study:
@@ -118,11 +118,13 @@ def _choose_name(settings: StudySettings, storage: Storage) -> str:
     raise AssertionError
 
 
-def _searched(settings: StudySettings, trial: str, spec: Mapping[str, Any]) -> bool:
+def _searched(settings: StudySettings, begun: StartedTrial) -> bool:
     """Whether the search can repeat a setting that was started; if not, reports that it is skipped."""
-    fine = can_enqueue(list(settings.defenses), spec["defense"], spec["knobs"])
+    fine = can_enqueue(list(settings.defenses), begun.defense, begun.knobs)
     if not fine:
-        leave_out(f"trials/{trial}.json", f"a setting of {spec['defense']} that this study does not search")
+        leave_out(
+            f"trials/{begun.trial}.json", f"a setting of {begun.defense} that this study does not search"
+        )
     return fine
 
 
@@ -137,11 +139,13 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
         finished = records.read_trials()
-    started = dict(records.started())
+    started = {trial: StartedTrial(trial=trial, **document) for trial, document in records.started().items()}
     # A finished trial whose description is missing or damaged is restored from its records.
     for trial in [t for t in finished if t not in started and t not in ANCHORS]:
         row = records.read_trial(trial)[0]
-        started[trial] = {"defense": row["defense"], "knobs": knobs_of(row), "attempt": row["attempt"]}
+        started[trial] = StartedTrial(
+            trial=trial, defense=row["defense"], knobs=knobs_of(row), attempt=int(row["attempt"])
+        )
     ever = {*started, *records.started_names(), *records.attempts()}
     # Trials that failed because of a machine, memory or storage are run again, as another attempt.
     finished = {
@@ -155,16 +159,16 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
         max_accuracy_drop=settings.max_accuracy_drop,
     )
     unfinished = [
-        (trial, int(spec["attempt"]), spec)
-        for trial, spec in sorted(started.items())
-        if trial not in finished and trial not in ANCHORS and _searched(settings, trial, spec)
+        begun
+        for trial, begun in sorted(started.items())
+        if trial not in finished and trial not in ANCHORS and _searched(settings, begun)
     ]
     outcomes = outcomes_of(finished, settings.max_accuracy_drop)
     resumed, known = [], {}
     for trial, rows in finished.items():
         defense, knobs = trial, {}
         if trial in started:
-            defense, knobs = started[trial]["defense"], started[trial]["knobs"]
+            defense, knobs = started[trial].defense, dict(started[trial].knobs)
             search.add_finished(defense, knobs, outcomes[trial])
             known[config_of(defense, knobs).digest()] = outcomes[trial]
         resumed.append(
@@ -172,7 +176,7 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
                 trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=outcomes[trial], before=True
             )
         )
-    search.enqueue([parameters(spec["defense"], spec["knobs"]) for _, _, spec in unfinished])
+    search.enqueue([parameters(begun.defense, begun.knobs) for begun in unfinished])
     search.enqueue(starting_points(search.families))  # known ones are answered without running them again
     return Study(
         settings=settings,

@@ -9,6 +9,7 @@ from typing import Any
 
 from mipoison.defenses import ANCHORS
 from mipoison.episode import versions
+from mipoison.metrics.excess import MARGIN
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
@@ -21,7 +22,7 @@ from study.session.monitoring import STAGES
 from study.session.quality import quality
 from study.settings.study_settings import StudySettings
 from study.trial.run import Outcome, Record
-from study.trial.spec import FinishedTrial, TrialSpec, TrialTemplate
+from study.trial.spec import FinishedTrial, StartedTrial, TrialSpec, TrialTemplate
 
 REPEATED_SUGGESTIONS = 60
 """After this many suggestions in a row that are known or running, the search space counts as exhausted."""
@@ -46,7 +47,7 @@ class Study:
     Attributes:
         settings: the study's settings. records: its files. search: suggests settings.
         finished: trial -> its records, including anchors.
-        unfinished: trials that an earlier run started and did not finish: name, attempt, setting.
+        unfinished: trials that an earlier run started and did not finish.
         numbers: yields the numbers of new trials.
         resumed: the trials that earlier runs finished.
         outcomes: trial -> its outcome, including anchors. known: digest of a setting -> its outcome.
@@ -59,7 +60,7 @@ class Study:
     records: Records
     search: Search
     finished: dict[str, Sequence[Record]]
-    unfinished: list[tuple[str, int, Mapping[str, Any]]]
+    unfinished: list[StartedTrial]
     numbers: Iterator[int]
     resumed: Sequence[FinishedTrial] = ()
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -79,9 +80,12 @@ class Study:
         self._quality_known = False
 
     def begin(self, command: Sequence[str]) -> None:
-        """Write ``study.json``, unless an earlier run wrote it."""
-        more = {"command": list(command), "content": self.content}
+        """Write ``study.json``; of one that exists, only the margin of the reports may change."""
+        more = {"command": list(command), "content": self.content, "margin": self.settings.margin}
         write_study_file(self.records, self.settings.identity(), more)
+        stored = self.records.read_study_file()
+        if stored is not None and stored.get("margin", MARGIN) != self.settings.margin:
+            self.records.write_json(STUDY_FILE, stored | {"margin": self.settings.margin})
 
     def trials_left(self) -> int:
         """The number of trials that are still to be run."""
@@ -108,16 +112,15 @@ class Study:
             return None
         knobs = proposal.config.flat()
         trial, attempt = None, 0
-        for i, (name, tried, stored) in enumerate(self.unfinished):
-            if stored["defense"] == proposal.defense and dict(stored["knobs"]) == knobs:
-                trial, attempt = name, tried + 1
+        for i, begun in enumerate(self.unfinished):
+            if begun.defense == proposal.defense and dict(begun.knobs) == knobs:
+                trial, attempt = begun.trial, begun.attempt + 1
                 del self.unfinished[i]
                 break
         trial = trial or f"t{next(self.numbers):04d}-{proposal.defense}"
         spec = self.template.spec(trial, proposal.defense, knobs, attempt=attempt, floor=self.floor())
-        self.records.write_json(
-            f"trials/{trial}.json", {"defense": spec.defense, "knobs": dict(spec.knobs), "attempt": attempt}
-        )
+        started = StartedTrial(trial=trial, defense=spec.defense, knobs=spec.knobs, attempt=attempt)
+        self.records.write_json(f"trials/{trial}.json", started.document())
         self.running[trial] = RunningTrial(proposal.number, digest)
         return spec
 

@@ -61,7 +61,7 @@ class SceneSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnVictim:
+class VictimPaths:
     """The paths of the user's own classifier. Its content identifies it, see ``victim_digest``."""
 
     victim: str | None = None
@@ -147,7 +147,16 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(
-    Copies, Display, Resources, Place, Extent, SearchSettings, Sizes, VictimOutputs, OwnVictim, SceneSettings
+    Copies,
+    Display,
+    Resources,
+    Place,
+    Extent,
+    SearchSettings,
+    Sizes,
+    VictimOutputs,
+    VictimPaths,
+    SceneSettings,
 ):  # --help shows the last group first
     """Which defense, with which knobs, protects best at each price in utility, when the attacker adapts?
 

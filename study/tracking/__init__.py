@@ -7,8 +7,9 @@ a warning, and the study continues.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from study.records.store import Records
 from study.trial.spec import FinishedTrial
 
 
@@ -46,19 +47,32 @@ class Trackers:
                 self._warn(f"{name} is no longer updated ({reason}); the records are not affected")
 
 
-def make_trackers(settings: Any, records: Any, families: list[str], warn: Callable[[str], None]) -> Trackers:
+class Copies(Protocol):
+    """Which copies the settings ask for, see ``study.settings.display.Copies``."""
+
+    @property
+    def tensorboard(self) -> bool: ...
+
+    @property
+    def mlflow(self) -> str | None: ...
+
+
+def make_trackers(
+    settings: Copies, records: Records, defenses: list[str], warn: Callable[[str], None]
+) -> Trackers:
     """The trackers that the settings ask for.
 
     Args:
-        settings: StudySettings. records: the study's. families: the defense families that are searched.
+        records: the study's. defenses: those that are searched.
 
     Raises:
         ConfigError: MLflow is not installed, or its address contains a password.
     """
+    # Optuna, TensorBoard and MLflow take seconds to import; TensorBoard and MLflow may not be installed.
     from study.tracking.optuna_journal import OptunaJournal
     from study.tracking.tensorboard import TensorBoard
 
-    trackers: dict[str, Tracker] = {"the Optuna journal": OptunaJournal(records, families)}
+    trackers: dict[str, Tracker] = {"the Optuna journal": OptunaJournal(records, defenses)}
     if settings.tensorboard:
         trackers["the TensorBoard log"] = TensorBoard(records)
     if settings.mlflow:

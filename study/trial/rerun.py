@@ -121,8 +121,9 @@ def scenes_in(rows: pd.DataFrame, given: GivenVictim = NO_VICTIM) -> tuple[Scene
 
 def rerun_spec(
     study: StoredStudy,
-    trial: str | None,
-    defense: str | None,
+    *,
+    trial: str | None = None,
+    defense: str | None = None,
     knobs: list[str],
     root: str,
     data_root: str | None,

@@ -14,6 +14,7 @@ from mipoison.metrics import CheckContext, apply_checks, excess_leakage
 from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table
 from study.analysis.worst_case import NEEDED
+from study.records.flat import finite
 from study.records.images import write_pictures
 from study.records.status import PRUNED
 from study.records.store import Records
@@ -35,7 +36,7 @@ def relate_to_anchors(records: list[Record], anchors: list[Record]) -> list[Reco
     """
     label_only, undefended = ANCHORS
     floor = _worst([r for r in anchors if r["defense"] == label_only and _is_measured(r)])
-    family = [*anchors, *records]
+    compared = [*anchors, *records]
     out = []
     for record in records:
         row = dict(record)
@@ -45,7 +46,7 @@ def relate_to_anchors(records: list[Record], anchors: list[Record]) -> list[Reco
                 row["reconstruction_error"], reference["reconstruction_error"]
             )
             row["excess_attack_accuracy"] = row["attack_accuracy"] - reference["attack_accuracy"]
-        near = [r for r in family if r["defense"] != row["defense"] or r in records]
+        near = [r for r in compared if r["defense"] != row["defense"] or r in records]
         context = CheckContext.of(row, near, undefended=undefended, label_only=label_only)
         out.append(row | apply_checks(row, context))
     return out
@@ -102,20 +103,11 @@ def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
     known = {r["attack"] for r in records if r["status"] in ("ok", PRUNED)}
     # An attacker that failed on every seed may be the strongest one, so that no worst case is known.
     failed_on_all_seeds = {r["attack"] for r in records} - known
-    values = {name: _number(setting[name]) for name in (*DIRECTIONS, CONSTRAINT)}
+    values = {name: finite(setting[name]) for name in (*DIRECTIONS, CONSTRAINT)}
     if failed_on_all_seeds:
         values |= dict.fromkeys(DIRECTIONS)
     failed = len(records) - count["ok"] - count[PRUNED]
     return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[PRUNED])}
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
 
 
 def record_trial(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:

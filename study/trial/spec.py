@@ -129,6 +129,20 @@ class TrialResult:
         self.reused += reused
 
 
+@dataclass(frozen=True, kw_only=True)
+class StartedTrial:
+    """A trial that was started, as ``trials/<trial>.json`` describes it; ``attempt`` counts from 0."""
+
+    trial: str
+    defense: str
+    knobs: Mapping[str, Any]
+    attempt: int
+
+    def document(self) -> dict[str, Any]:
+        """The content of its file; the file's name has the trial's."""
+        return {"defense": self.defense, "knobs": dict(self.knobs), "attempt": self.attempt}
+
+
 @dataclass(frozen=True)
 class FinishedTrial:
     """A trial whose records have been written.

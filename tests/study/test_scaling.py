@@ -29,10 +29,14 @@ def test_every_combination_is_measured(tmp_path: Path, monkeypatch: pytest.Monke
         started.append(nodes)
         yield nodes
 
-    def on(nodes: int, environment: dict[str, str], trials: int, length: float) -> Found:
+    def measure_on(nodes: int, environment: dict[str, str], trials: int, length: float) -> Found:
         return Found(nodes, trials, length)
 
-    fakes: dict[str, Any] = {"Nodes": cluster, "on": on, "private_environment": contextlib.nullcontext}
+    fakes: dict[str, Any] = {
+        "Nodes": cluster,
+        "measure_on": measure_on,
+        "private_environment": contextlib.nullcontext,
+    }
     for name, fake in fakes.items():
         monkeypatch.setattr(scaling, name, fake)
     out = tmp_path / "found.jsonl"

@@ -101,13 +101,17 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+def _is_margin(value: Any) -> bool:
+    return _is_share(value) and value < 1
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 _ABOUT: dict[str, Callable[[Any], bool]] = {
-    "command": _is_texts, "settings": lambda value: isinstance(value, dict), "source": _is_text,
-    "started": _is_text, "study": _is_text,
+    "command": _is_texts, "margin": _is_margin, "settings": lambda value: isinstance(value, dict),
+    "source": _is_text, "started": _is_text, "study": _is_text,
 }  # fmt: skip
 _SETTINGS: dict[str, Callable[[Any], bool]] = {"max_accuracy_drop": _is_share, "scale": _is_text}
 

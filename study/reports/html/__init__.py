@@ -19,6 +19,7 @@ from study.reports.html.heatmap import heatmap
 from study.reports.html.markup import escape, section
 from study.reports.html.reconstructions import grid
 from study.reports.html.thinning import explain_thinning, thinned
+from study.runtime.entry import command
 from study.runtime.plain import visible
 from study.trial.rerun import NO_VICTIM, GivenVictim, has_own_victim
 
@@ -36,7 +37,7 @@ def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
     words = list(study.about.get("command", []))
     root = next((b for a, b in itertools.pairwise(words) if a in ("--data-root", "--data_root")), None)
     data = f" --data-root {shlex.quote(str(root))}" if root else ""
-    start, end = f"python study/evaluate.py --like {shlex.quote(like)} --trial ", data + _own(study)
+    start, end = f"{command('evaluate')} --like {shlex.quote(like)} --trial ", data + _own(study)
     return {
         str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
     }
@@ -65,10 +66,14 @@ def build(
         given: the reader's classifier, for the vectors. Classifiers that records name are never loaded.
         progress: called before each slow step.
     """
-    configurations = configuration_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    configurations = configuration_table(
+        study.episodes, max_accuracy_drop=study.max_accuracy_drop, margin=study.margin
+    )
     commands = rerun_commands(study, like)
-    again = f"python study/report.py {shlex.quote(like)} --vectors yes{_own(study)}"
-    panels, why = vectors.panels(study, configurations, with_vectors, data_root, given, progress)
+    again = f"{command('report')} {shlex.quote(like)} --vectors yes{_own(study)}"
+    panels, why = vectors.panels(
+        study, configurations, wanted=with_vectors, data_root=data_root, given=given, progress=progress
+    )
     shown = thinned(configurations)
     drawn = chart_data(study.episodes, shown, commands) | {"vectors": panels}
     body = "".join(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.defenses import ANCHORS, DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
-from study.analysis.frontier import LABEL_ONLY, UNDEFENDED, pareto_front
+from study.analysis.frontier import pareto_front
 from study.analysis.indicators import knee
 from study.analysis.knobs import KNOB
 from study.analysis.worst_case import find_worst, prepare
+from study.records.flat import finite
 from study.reports.cells import setting_name
 from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
 
@@ -23,14 +23,6 @@ Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
 SHAPES = (*MARKERS, "*", "h")
 """Markers in the order in which the page's script defines their shapes."""
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    if value is None or pd.isna(value):
-        return None
-    value = float(value)
-    return value if math.isfinite(value) else None
 
 
 def flag(value: Any) -> bool:
@@ -52,7 +44,7 @@ def defenses(configurations: pd.DataFrame) -> list[Plain]:
 
 def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
     """``0.0426 [0.0411, 0.0441]``; without the interval where there is none."""
-    value, low, high = (number(setting[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    value, low, high = (finite(setting[f"{name}{end}"]) for end in ("", "_low", "_high"))
     if value is None:
         return "not known"
     if low is None or high is None:
@@ -66,12 +58,12 @@ def points(configurations: pd.DataFrame, commands: Mapping[str, str]) -> list[Pl
     knee_trial = knee(configurations)
     out = []
     for _, s in configurations.iterrows():
-        if number(s["confidence_distortion"]) is None or number(s["worst_reconstruction_error"]) is None:
+        if finite(s["confidence_distortion"]) is None or finite(s["worst_reconstruction_error"]) is None:
             continue
         trial = str(s["trial"])
-        point: Plain = {"trial": trial, "defense": str(s["defense"]), "x": number(s["confidence_distortion"])}
+        point: Plain = {"trial": trial, "defense": str(s["defense"]), "x": finite(s["confidence_distortion"])}
         for key, name in (("error", "worst_reconstruction_error"), ("accuracy", "worst_attack_accuracy")):
-            point[key] = [number(s[f"{name}{end}"]) for end in ("", "_low", "_high")]
+            point[key] = [finite(s[f"{name}{end}"]) for end in ("", "_low", "_high")]
         point |= {"feasible": flag(s["feasible"]), "cut": flag(s["cut"]), "front": trial in front}
         point |= {
             "knee": trial == knee_trial,
@@ -85,7 +77,7 @@ def points(configurations: pd.DataFrame, commands: Mapping[str, str]) -> list[Pl
 def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
     """The lines of a setting's tooltip: knobs, cost, worst cases with their attackers, seeds, standing."""
     lines = [NAMES.get(str(s["defense"]), setting_name(s)), f"trial {s['trial']}"]
-    distortion, drop = number(s["confidence_distortion"]), number(s["accuracy_drop"])
+    distortion, drop = finite(s["confidence_distortion"]), finite(s["accuracy_drop"])
     lines.append(f"distortion {distortion:.3g} (mean l2 of c' - c)")
     if drop is not None:
         lines.append(f"accuracy lost {100 * drop:.2f} percentage points")
@@ -94,7 +86,7 @@ def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
         ("worst_attack_accuracy", "worst-case attack accuracy", "share", ".3f"),
     ):
         lines.append(f"{words} {with_interval(s, name, form)} ({unit}) by {s[f'{name}_attacker']}")
-    if number(s["excess_leakage"]) is not None:
+    if finite(s["excess_leakage"]) is not None:
         lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '+.3f')} (share)")
     lines.append(f"seeds {s['n_shared_seeds']}; intervals 95 % Student-t over seeds")
     lines.append(standing(s, on_front))
@@ -109,7 +101,7 @@ def standing(s: Mapping[str, Any], on_front: bool) -> str:
         return "on the frontier: nothing dominates it"
     if not flag(s["feasible"]):
         return "not feasible: costs more accuracy than the study allows"
-    count = number(s["dominated_by"])
+    count = finite(s["dominated_by"])
     return (
         "not on the frontier"
         if count is None
@@ -130,7 +122,7 @@ def parallel(configurations: pd.DataFrame) -> list[Plain]:
             ("worst_attack_accuracy", "worst-case accuracy (share)", False),
             ("worst_reconstruction_error", "worst-case error (MSE)", False),
         ):
-            values = [number(v) for v in group[column]]
+            values = [finite(v) for v in group[column]]
             axes.append({"label": label, "log": log, "choices": None, "values": values})
         names = [setting_name(s) for _, s in group.iterrows()]
         bounds = [flag(v) for v in group["cut"]]
@@ -151,7 +143,7 @@ def _axis(defense: str, column: str, values: pd.Series) -> Plain:
     name = column.removeprefix(KNOB)
     knob = DEFENSES[defense].KNOBS[name]
     if knob.choices is None:
-        numbers = [number(v) for v in values]
+        numbers = [finite(v) for v in values]
         return {"label": name, "log": knob.log, "choices": None, "values": numbers}
     texts = [str(v) for v in values]
     choices = [str(c) for c in knob.choices]
@@ -204,7 +196,7 @@ def chart_data(episodes: pd.DataFrame, configurations: pd.DataFrame, commands: M
     return {
         "defenses": defenses(configurations),
         "points": points(configurations, commands),
-        "meanImage": number(mean_image.mean()) if len(mean_image) else None,
+        "meanImage": finite(mean_image.mean()) if len(mean_image) else None,
         "parallel": parallel(configurations),
         "curves": curves(episodes, configurations),
         "eta": [p / 100 for p in ERROR_PERCENTS],

@@ -8,8 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from mipoison.defenses import ANCHORS
-from study.analysis.frontier import LABEL_ONLY
+from mipoison.defenses import ANCHORS, LABEL_ONLY
 from study.records.status import PRUNED
 from study.reports.cells import setting_name
 from study.reports.html.markup import escape, note, scroller

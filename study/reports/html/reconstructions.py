@@ -19,11 +19,12 @@ from study.reports.figures import side_by_side
 from study.reports.html.chart_data import NAMES
 from study.reports.html.markup import escape, note
 from study.reports.reconstructions import chosen_settings
+from study.runtime.entry import command
 
 NONE = (
     "No reconstructions are kept with these records (a compact copy has none, so that no private image is "
     "published by accident). A study's own folder has them under pictures/: "
-    "python study/report.py results/STUDY shows them."
+    "{command} results/STUDY shows them."
 )
 FACES = (
     "These may be reconstructed photographs of people: if so, keep this page to yourself, whatever the "
@@ -72,7 +73,7 @@ def grid(study: StoredStudy, configurations: pd.DataFrame) -> str:
         alt = f"the same {n} images as attacker {attacker} reconstructs them under {name}"
         rows.append(_row(name, f"{numbers} (MSE), attacker {attacker}", found[attacker], alt))
     if not rows:
-        return note(NONE)
+        return note(NONE.format(command=command("report")))
     warning = f'<p class="warning">{escape(FACES)}</p>' if shows_people(study) else ""
     return f'{warning}<div class="grid">{"".join(rows)}</div>'
 

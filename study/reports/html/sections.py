@@ -9,14 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from mipoison.defenses import ANCHORS
+from mipoison.defenses import ANCHORS, LABEL_ONLY
 from mipoison.metrics.checks import checks_table
 from study.analysis.check_counts import check_counts
-from study.analysis.frontier import LABEL_ONLY, pareto_front, selection_bias
+from study.analysis.frontier import pareto_front, selection_bias
 from study.records.finished import StoredStudy
+from study.records.flat import finite
 from study.records.status import PRUNED
 from study.reports.cells import describe, setting_name
-from study.reports.html.chart_data import flag, number, standing, with_interval
+from study.reports.html.chart_data import flag, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
 from study.reports.html.vectors import SHOWN
@@ -201,7 +202,7 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
     rows = []
     order = configurations.assign(_later=~configurations["defense"].isin(ANCHORS))
     for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
-        distortion, drop = number(s["confidence_distortion"]), number(s["accuracy_drop"])
+        distortion, drop = finite(s["confidence_distortion"]), finite(s["accuracy_drop"])
         attackers = dict.fromkeys(
             str(s[f"{w}_attacker"]) for w in ("worst_reconstruction_error", "worst_attack_accuracy")
         )
@@ -215,7 +216,7 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
                 two_lines(with_interval(s, "excess_leakage", "+.3f")),
                 ", ".join(a for a in attackers if a != "<NA>") or "not known",
                 f"{s['n_shared_seeds']} of {s['n_seeds']}",
-                standing(s, not flag(s["cut"]) and flag(s["feasible"]) and number(s["dominated_by"]) == 0),
+                standing(s, not flag(s["cut"]) and flag(s["feasible"]) and finite(s["dominated_by"]) == 0),
                 command(commands[str(s["trial"])]),
             ]
         )
@@ -235,12 +236,11 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
 
 def statistics(study: StoredStudy, configurations: pd.DataFrame) -> str:
     """The tables that the study prints on a terminal."""
-    about = {"study": study.name, "scale": study.about.get("settings", {}).get("scale")}
-    drop = study.max_accuracy_drop
-    shown = [
-        from_rich(t)
-        for t in statistics_tables(study.episodes, configurations, title_info=about, max_accuracy_drop=drop)
-    ]
+    about, drop = study.title_info, study.max_accuracy_drop
+    tables = statistics_tables(
+        study.episodes, configurations, title_info=about, max_accuracy_drop=drop, margin=study.margin
+    )
+    shown = [from_rich(t) for t in tables]
     if study.fresh is not None and len(study.fresh):
         bias = selection_bias(configurations, study.fresh, drop)
         shown.append(

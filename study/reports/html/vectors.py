@@ -22,12 +22,11 @@ from torch import Tensor
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
-from mipoison.defenses import DEFENSES
+from mipoison.defenses import DEFENSES, UNDEFENDED
 from mipoison.deployment import deploy
 from mipoison.scene import prepare
 from mipoison.storage.artifacts import ArtifactStore, source_fingerprint
 from mipoison.storage.files import Storage
-from study.analysis.frontier import UNDEFENDED
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.records.reading import Unreadable, leave_out
@@ -83,11 +82,11 @@ class _ReadOnlyStore(ArtifactStore):
 def release_vectors(
     study: StoredStudy,
     configurations: pd.DataFrame,
+    *,
     root: str,
     data_root: str | None,
     progress: Progress,
     given: GivenVictim = NO_VICTIM,
-    *,
     train: bool = True,
 ) -> Vectors:
     """Deploy the settings again and release the private images' vectors; clean ones come first.
@@ -157,6 +156,7 @@ def _view(method: str, places: NDArray[Any], n_clean: int) -> dict[str, Any]:
 def panels(
     study: StoredStudy,
     configurations: pd.DataFrame,
+    *,
     wanted: bool | None,
     data_root: str | None,
     given: GivenVictim,
@@ -187,7 +187,13 @@ def panels(
                 ):  # artifacts trained for a page are not written beside published records
                     root = stack.enter_context(tempfile.TemporaryDirectory(prefix="mipoison-"))
                 vectors = release_vectors(
-                    study, configurations, root, data_root, progress, given, train=bool(wanted)
+                    study,
+                    configurations,
+                    root=root,
+                    data_root=data_root,
+                    progress=progress,
+                    given=given,
+                    train=bool(wanted),
                 )
         except VictimMissingError as error:
             leave_out("clean and released vectors", error)

@@ -10,7 +10,7 @@ from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import (
     configuration_table,
 )
-from study.analysis.worst_case import worst_cases
+from study.analysis.worst_case import find_worst, prepare
 from tests.study.analysis.helpers import failed, make_episodes, record, row_of, table
 
 
@@ -68,7 +68,8 @@ def test_mixed_scenes_and_contradicting_knobs_are_refused():
 
 def test_worst_cases_by_seed():
     frame = make_episodes()
-    case = worst_cases(frame)["t003-lpa"]
+    worst = find_worst(prepare(frame))
+    case = worst.case(list(worst.trials).index("t003-lpa"))
     rows = frame[(frame["trial"] == "t003-lpa") & (frame["attack"] == case.error_attacker)]
     assert case.error_by_seed.to_dict() == dict(zip(rows["seed"], rows["reconstruction_error"], strict=True))
     settings = row_of(configuration_table(frame, max_accuracy_drop=0.02), "t003-lpa")

@@ -28,7 +28,7 @@ def test_attackers_of_equal_cost_are_in_one_order(tmp_path: Path) -> None:
     """A set's order would differ from process to process, and with it the order of records and training."""
     rows = [PaperRow("I", "mnist", "none", (), name) for name in ("raw", "passive", "noise", "ridge")]
     todo = missing(records_for(str(tmp_path), "mnist"), rows, "mnist")
-    assert todo["none"][2] == ("ridge", "passive", "raw", "noise")
+    assert todo["none"].attackers == ("ridge", "passive", "raw", "noise")
 
 
 def test_a_row_that_nothing_measures_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

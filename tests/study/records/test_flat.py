@@ -2,8 +2,10 @@
 
 import math
 
+import pandas as pd
+
 from mipoison.defenses import DEFENSES
-from study.records.flat import knobs_of
+from study.records.flat import finite, knobs_of
 
 
 def test_a_setting_comes_back_from_its_columns() -> None:
@@ -20,3 +22,7 @@ def test_kinds_are_those_of_the_fields() -> None:
     assert found["rounds"] == 7
     assert type(found["rounds"]) is int
     assert "budget" not in found
+
+
+def test_a_finite_number_or_nothing() -> None:
+    assert [finite(v) for v in (None, pd.NA, math.nan, math.inf, 3, 0.5)] == [None] * 4 + [3.0, 0.5]

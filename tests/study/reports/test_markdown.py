@@ -11,18 +11,19 @@ ABOUT = {"study": "a*b", "scale": "quick"}
 
 
 def test_the_page_holds_the_terminals_tables(episodes: pd.DataFrame) -> None:
-    text = markdown(episodes, None, ABOUT, 0.02)
+    text = markdown(episodes, None, about=ABOUT, max_accuracy_drop=0.02)
     assert text.startswith("# a\\*b\n\n![frontier](frontier.png)\n")  # a name is no markup
     sink = io.StringIO()
-    print_tables(episodes, None, Console(file=sink, width=MARKDOWN_WIDTH, color_system=None), ABOUT, 0.02)
+    console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None)
+    print_tables(episodes, None, console=console, about=ABOUT, max_accuracy_drop=0.02)
     body = "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
     assert body.strip() in text
     assert "\x1b" not in text
-    assert markdown(episodes, None, ABOUT, 0.02) == text
+    assert markdown(episodes, None, about=ABOUT, max_accuracy_drop=0.02) == text
 
 
 def test_fresh_seeds_have_tables_of_their_own(episodes: pd.DataFrame) -> None:
     fresh = episodes.assign(seed=episodes["seed"] + 100)
-    text = markdown(episodes, fresh, ABOUT, 0.02)
+    text = markdown(episodes, fresh, about=ABOUT, max_accuracy_drop=0.02)
     assert text.count("On the fresh seeds alone:") == 1
-    assert "On the fresh seeds alone:" not in markdown(episodes, None, ABOUT, 0.02)
+    assert "On the fresh seeds alone:" not in markdown(episodes, None, about=ABOUT, max_accuracy_drop=0.02)

@@ -42,7 +42,7 @@ def test_nothing_hidden_is_left() -> None:
 
 
 def test_the_page_of_hostile_records_is_one_heading_and_one_block(hostile: pd.DataFrame) -> None:
-    text = markdown(hostile, None, {"study": HOSTILE, "scale": HOSTILE}, 0.02)
+    text = markdown(hostile, None, about={"study": HOSTILE, "scale": HOSTILE}, max_accuracy_drop=0.02)
     lines = text.splitlines()
     fence = next(line for line in lines if line.startswith("```"))
     mark = fence.removesuffix("text")
@@ -95,7 +95,8 @@ def test_markdown_shows_a_name_as_it_is() -> None:
 def test_a_terminal_gets_no_code(hostile: pd.DataFrame) -> None:
     sink = io.StringIO()
     console = Console(file=sink, width=120, force_terminal=True, color_system=None)
-    print_tables(hostile, None, console, {"study": HOSTILE, "scale": "[red]x"}, 0.02)
+    about = {"study": HOSTILE, "scale": "[red]x"}
+    print_tables(hostile, None, console=console, about=about, max_accuracy_drop=0.02)
     assert "[31m" in sink.getvalue()  # printed as text
     assert "[red]x" in sink.getvalue()
     assert not [c for c in CONTROLS if c in sink.getvalue()]

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from study.pareto import RESUME_HINT
 from study.runtime import signals
+from study.runtime.entry import RESUME_HINT
 from study.runtime.signals import NUMBERS, interruptible, keep_handlers
 
 ROOT = Path(__file__).parents[3]

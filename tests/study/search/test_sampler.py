@@ -163,6 +163,7 @@ def test_a_violation_is_positive(drop: float | None, violates: bool) -> None:
     outcome = GOOD | {"accuracy_drop": drop}
     search.tell(search.ask().number, outcome)
     search.add_finished("rounding", {"decimals": 3}, outcome)
+    assert len(search.study.trials) == 2
     for trial in search.study.trials:
         assert (trial.constraints[CONSTRAINT] > 0) is violates
         assert trial.constraints[CONSTRAINT] == pytest.approx((drop or 0.0) - 0.02)

@@ -69,8 +69,12 @@ class Counting(Monitor):
         self.qualities.append((best, hypervolume))
 
 
-def test_a_callback_that_overrides_nothing_hears_everything_quietly() -> None:
-    tell(Callback())
+def test_a_callback_that_overrides_nothing_does_nothing() -> None:
+    callback = Callback()
+    tell(callback)
+    assert vars(callback) == {}
+    methods = {name for name in vars(Callback) if name.startswith("on_")}
+    assert methods == {name for name in tell.__code__.co_names if name.startswith("on_")}
 
 
 def test_the_live_line_is_printed_once_a_trial_where_there_is_no_terminal() -> None:

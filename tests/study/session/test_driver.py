@@ -167,7 +167,9 @@ def test_pictures_show_the_first_seed(undisturbed: Path) -> None:
     private = make_split("digits", auxiliary="same", seed=0, limit=scene.limit).private_train
     rows = [i for label in range(5) for i in np.flatnonzero(private.y_N.numpy() == label)[:2]]
     truth = (private.x_NCHW[rows] * 255).round().byte().numpy()
-    for path in (undisturbed / "s" / "pictures").glob("*.npz"):
+    pictures = list((undisturbed / "s" / "pictures").glob("*.npz"))
+    assert pictures
+    for path in pictures:
         with np.load(path, allow_pickle=False) as archive:
             assert set(archive.files) == {"truth", "passive", "label-only"}
             np.testing.assert_array_equal(archive["truth"], truth)
@@ -339,7 +341,7 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     # The settings are not at fault: a resumed study runs them again.
     later = opened(root, name="s", trials=2, resume=True)
     assert set(later.finished) == {"none", "label-only"}
-    assert [(name, attempt) for name, attempt, _ in later.unfinished] == [
+    assert [(begun.trial, begun.attempt) for begun in later.unfinished] == [
         ("t0001-noise", 0),
         ("t0002-rounding", 0),
     ]

@@ -203,7 +203,8 @@ def search_paper(root: Path, executor: Ending) -> pd.DataFrame:
     ]
     given = TINY | {"storage": str(root), "auxiliary": "disjoint", "trials": 0, "name": None}
     records = records_for(str(root), "digits")
-    run_rows(StudySettings(**given), "digits", records, rows, executor, Console(file=io.StringIO()))
+    console = Console(file=io.StringIO())
+    run_rows(StudySettings(**given), "digits", records=records, rows=rows, executor=executor, console=console)
     return records.read()
 
 
@@ -253,7 +254,7 @@ def test_anchors_that_a_storage_failure_ends_are_unfinished(tmp_path: Path, user
 def test_a_lost_trial_is_tried_again_by_a_resumed_study(root: Path) -> None:
     run_study(resumed(root, 1), Ending(LOST))
     study = resumed(root, 1)
-    assert [(name, attempt) for name, attempt, _ in study.unfinished] == [("t0001-noise", 0)]
+    assert [(begun.trial, begun.attempt) for begun in study.unfinished] == [("t0001-noise", 0)]
     run_study(study, executor := Ending())
     assert [(s.trial, s.attempt) for s in executor.specs] == [("t0001-noise", 1)]
     assert resumed(root, 1).trials_left() == 0
@@ -278,7 +279,7 @@ def test_trials_that_run_may_end_after_a_storage_failure(root: Path) -> None:
     first, second = executor.specs
     assert second.trial in study.records.finished()
     assert set(study.running) == {first.trial}
-    assert [name for name, _, _ in resumed(root, 4).unfinished] == [first.trial]
+    assert [begun.trial for begun in resumed(root, 4).unfinished] == [first.trial]
 
 
 def test_no_trial_starts_once_the_lease_is_lost(root: Path) -> None:

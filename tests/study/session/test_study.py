@@ -97,7 +97,7 @@ def test_a_study_says_once_what_it_was_begun_with(tmp_path: Path) -> None:
     study.begin(["--trials", "3"])
     study.begin(["--resume"])
     about = json.loads((tmp_path / "s" / "study.json").read_text())
-    assert set(about) == {"settings", "command", "content", "versions", "source", "started"}
+    assert set(about) == {"settings", "command", "content", "versions", "source", "started", "margin"}
     assert about["command"] == ["--trials", "3"]
     assert about["settings"] == json.loads(json.dumps(study.settings.identity()))
     other = opened(tmp_path, name="other").records
@@ -105,4 +105,5 @@ def test_a_study_says_once_what_it_was_begun_with(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "other" / "study.json").read_text())) == set(about) - {
         "command",
         "content",
+        "margin",
     }

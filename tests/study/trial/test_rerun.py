@@ -14,12 +14,12 @@ def test_specification_is_the_recorded_trial(small_study: Path) -> None:
     study = load(small_study)
     trial = searched(small_study, "lpa")
     started = json.loads((small_study / "trials" / f"{trial}.json").read_text())
-    spec = rerun_spec(study, trial, None, [], "root", None)
+    spec = rerun_spec(study, trial=trial, knobs=[], root="root", data_root=None)
     assert dict(spec.knobs) == started["knobs"]
     assert [scene["seed"] for scene in spec.scenes] == [0, 1]
     assert {(s["limit"], s["victim_steps"], s["decoder_steps"]) for s in spec.scenes} == {(100, 40, 20)}
     assert set(spec.attackers) == {"ridge", "passive", "label-only"}
-    changed = rerun_spec(study, trial, None, ["budget=0.25"], "root", None)
+    changed = rerun_spec(study, trial=trial, knobs=["budget=0.25"], root="root", data_root=None)
     assert dict(changed.knobs) == started["knobs"] | {"budget": 0.25}
     assert changed.trial == "again-lpa"  # no recorded trial any more
     assert scenes_in(trial_rows(study, trial))[1].seed == 1

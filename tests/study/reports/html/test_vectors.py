@@ -19,9 +19,9 @@ def test_vectors_are_released_again(small_study: Path) -> None:
     vectors = release_vectors(
         study,
         settings,
-        str(small_study.parent),
-        None,
-        lambda what, done, total: told.append(f"{done}/{total}"),
+        root=str(small_study.parent),
+        data_root=None,
+        progress=lambda what, done, total: told.append(f"{done}/{total}"),
     )
     assert told[0] == "0/5"
     assert told[-1] == "5/5"
