@@ -58,6 +58,7 @@ WITHOUT_TESTS = {
     "study.paper.measured": "tested with the tables that show it: test_tables.py, test_comparisons.py",
     "study.paper.notes": "texts that stand under the paper's tables",
     "study.records.status": "one constant",
+    "study.settings.display": "fields alone; test_study_settings.py checks their bounds",
 }
 """Modules that hold nothing to be tested, and why. A package's ``__init__`` is tested with what it offers."""
 

@@ -1,0 +1,101 @@
+"""The answer of a study: what it recommends, and that it fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from study.analysis.frontier import configuration_table
+from study.analysis.verdicts import POOLS
+from study.reports.summary import choose, judged, summary
+
+ATTACKERS, SEEDS = ("class-mean", "ridge"), (0, 1, 2, 3, 4)
+
+
+def rows(trial: str, defense: str, *, distortion: float, gain: float, seed: int, **more: Any) -> list[Any]:
+    rng, out = np.random.default_rng(seed), []
+    for s in SEEDS:
+        for attack in ATTACKERS:
+            row = {
+                "trial": trial, "defense": defense, "attack": attack, "seed": s, "status": "ok", "attempt": 0,
+                "episode_id": f"{trial}/{attack}/{s}", "dataset": "digits", "auxiliary": "same",
+                "device": "cpu",
+                "confidence_distortion": distortion, "model_accuracy": 0.9, "protected_accuracy": 0.9,
+                "attack_accuracy": 1.0, "mean_image_error": 0.07, "log_loss": 0.2, "clean_log_loss": 0.1,
+                "identification_auc": 0.5 + gain * (attack == "ridge"), "identification_auc_test": 0.5,
+                "identification_rate": 0.014, "identification_chance": 0.014,
+                "estimated_limit": 0.04, "estimated_limit_low": 0.039, "estimated_limit_high": 0.041, **more,
+            }  # fmt: skip
+            for columns in POOLS.values():
+                level = 0.05 * (1 - gain * (attack == "ridge")) * (1 + 0.002 * rng.standard_normal())
+                row |= {name: level * (1 + 0.005 * rng.standard_normal()) for name in columns}
+            out.append(row)
+    return out
+
+
+CERTIFIED = {"certified_excess": 0.01, "certified_excess_test": 0.015, "certified_identification": 0.02}
+ANCHORS = [
+    *rows("none", "none", distortion=0.0, gain=0.3, seed=1),
+    *rows("label-only", "label-only", distortion=0.5, gain=0.0, seed=2, **dict.fromkeys(CERTIFIED, 0.0)),
+]
+
+
+def answer(*parts: Any, margin: float = 0.02) -> tuple[Any, list[str]]:
+    episodes = pd.DataFrame([row for part in (ANCHORS, *parts) for row in part])
+    table = configuration_table(episodes, max_accuracy_drop=0.02)
+    lines = summary(episodes, table, margin=margin, max_accuracy_drop=0.02, title_info={"study": "s"})
+    return choose(judged(episodes, table, margin=margin)), lines
+
+
+def test_the_certified_setting_of_least_distortion_is_deployed() -> None:
+    found, lines = answer(
+        rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED),
+        rows("t2", "rounding", distortion=0.3, gain=0.0, seed=4, **CERTIFIED),
+        rows("t3", "noise", distortion=0.1, gain=0.0, seed=5),
+        rows("t4", "lpa", distortion=0.05, gain=0.2, seed=6),
+    )
+    assert found.deploy is not None
+    assert found.deploy["trial"] == "t1"
+    assert found.runner_up is not None
+    assert found.runner_up["trial"] == "t3"
+    text = "\n".join(lines)
+    assert text.startswith("DEPLOY           rounding (t1): certified\n")
+    assert "no attacker gains more than 0.015 over the label alone" in text
+    assert "40% of label-only's" in text
+    assert "log loss 0.2 (clean 0.1)" in text
+    assert "2 of 6 settings are shown to leak" in text
+
+
+def test_a_narrower_margin_leaves_label_only() -> None:
+    found, lines = answer(rows("t1", "rounding", distortion=0.2, gain=0.2, seed=3, **CERTIFIED), margin=0.001)
+    assert found.deploy is not None
+    assert found.deploy["trial"] == "label-only"
+    assert lines[0] == "DEPLOY           label-only (label-only): certified"
+
+
+def test_records_without_certificates_recommend_nothing_for_certain() -> None:
+    episodes = pd.DataFrame([*ANCHORS, *rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)])
+    episodes = episodes.drop(columns=[*list(CERTIFIED), "identification_auc", "identification_auc_test"])
+    table = configuration_table(episodes, max_accuracy_drop=0.02)
+    lines = summary(episodes, table, margin=0.02, max_accuracy_drop=0.02)
+    assert lines[0].startswith(
+        "DEPLOY           nothing is certified; safe against these attackers alone: noise"
+    )
+    assert "none: no certificate exists" in lines[1]
+    assert not any(line.startswith("identification") for line in lines)
+
+
+@pytest.mark.parametrize("n", [1, 12])
+def test_it_fits_into_25_lines_of_100_columns(n: int) -> None:
+    knobs = {"defense.budget": 0.123456, "defense.rounds": 1000, "defense.substitute_features": "log"}
+    parts = [
+        rows(f"t{i:04d}-lpa-ensemble-of-many", "lpa-ensemble", distortion=0.1 + i / 100, gain=0.012, seed=i)
+        for i in range(n)
+    ]
+    parts += [rows("t9", "rounding", distortion=0.2, gain=0.0, seed=50, **CERTIFIED, **knobs)]
+    _, lines = answer(*parts)
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 100
