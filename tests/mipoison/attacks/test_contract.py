@@ -22,6 +22,8 @@ from mipoison.scene import Scene
 from mipoison.service import DefendedService, MeteredOracle
 from tests.mipoison.attacks.helpers import Spy, brightness, fit, grey
 
+DRAWS_NOTHING = ("class-mean",)  # whatever its seed, it answers the same; one image is enough for it
+
 
 def small(config: Config, scene: Scene) -> Config:
     """Sizes of the tiny scene, but for the steps: a contract does not need a good attacker."""
@@ -106,7 +108,7 @@ class TestContract:
                 torch.manual_seed(global_seed)
                 runs.append(fit(config, x, oracle, known, seed).reconstruct(c))
         assert torch.equal(runs[0], runs[1])
-        assert not torch.equal(runs[0], runs[2])
+        assert torch.equal(runs[0], runs[2]) == (name in DRAWS_NOTHING)
 
     def test_leaves_the_global_random_state(self, name, tiny_scene) -> None:
         before = torch.get_rng_state()
@@ -126,8 +128,8 @@ class TestContract:
 
     def test_too_few_images_are_refused(self, name, tiny_scene) -> None:
         config = small(ATTACKS[name], tiny_scene)
-        for n in (0, 1, 3):
-            with pytest.raises(ValueError, match=rf"at least \d+ images.*got {n}"):
+        for n in (0,) if name in DRAWS_NOTHING else (0, 1, 3):
+            with pytest.raises(ValueError, match=rf"at least \d+ images?\b.*got {n}"):
                 fit(config, grey(n))
         fit(config, grey(12))
 
