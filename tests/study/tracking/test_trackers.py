@@ -25,4 +25,4 @@ def test_a_tracker_that_fails_is_dropped_with_a_warning() -> None:
     trackers.finished(done)
     trackers.close()
     assert broken.told == 1
-    assert said == ["the copy is not kept any further (OSError: no space left); the records are not affected"]
+    assert said == ["the copy is no longer updated (OSError: no space left); the records are not affected"]

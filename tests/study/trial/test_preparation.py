@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mipoison import scene as scenes_module
+from mipoison.defenses import substitutes
 from mipoison.storage.artifacts import ArtifactStore
 from study.trial.preparation import prepare_scene
 from study.trial.run import run_and_record
@@ -57,7 +58,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return train(*args, **options)
 
     monkeypatch.setattr(ArtifactStore, "_store", stored)
-    monkeypatch.setattr(scenes_module, "train", trained)
+    for module in (scenes_module, substitutes):
+        monkeypatch.setattr(module, "train", trained)
     return counts
 
 
