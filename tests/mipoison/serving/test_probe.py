@@ -91,7 +91,7 @@ def test_other_answers_of_the_same_digest_are_refused(
 ) -> None:
     unit = through(fitted(meant()))
     unit.wrap(meant())
-    with pytest.raises(ConfigError, match=r"answers the unit's probe images otherwise \(confidences differ"):
+    with pytest.raises(ConfigError, match=r"other answers to the unit's probe images \(confidences differ"):
         unit.wrap(other())
     unit.wrap(other(), any_model=True)
 
@@ -108,7 +108,7 @@ def test_probabilities_in_place_of_logits_are_refused(through: Callable[[Unit], 
             unit.wrap(hooked(SOFTMAX), any_model=any_model)
     released = unit.wrap(hooked(SOFTMAX), any_model=True, outputs="probabilities")(images())
     assert torch.allclose(released, unit.wrap(Net())(images()), atol=1e-5)
-    with pytest.raises(ConfigError, match="probe images otherwise"):
+    with pytest.raises(ConfigError, match="other answers to the unit's probe images"):
         unit.wrap(hooked(SOFTMAX), outputs="logits")
 
 

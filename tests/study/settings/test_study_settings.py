@@ -59,6 +59,8 @@ def refused(**values: Any) -> str:
         ("max_accuracy_drop", -0.01, "between 0 and 1"),
         ("max_accuracy_drop", 1.5, "between 0 and 1"),
         ("max_accuracy_drop", math.nan, "between 0 and 1"),
+        ("margin", -0.01, "at least 0 and below 1"),
+        ("margin", 1.0, "at least 0 and below 1"),
     ],
 )
 def test_numbers_out_of_bounds(name: str, value: float, bound: str) -> None:
