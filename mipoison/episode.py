@@ -232,13 +232,13 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
         private test images. SSIM is computed on the first ``SAMPLE`` images.
     """
     scene, split = deployment.scene, deployment.scene.split
-    x, y = split.private_train.x_NCHW, split.private_train.y_N
-    rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
+    x, y, x_test = split.private_train.x_NCHW, split.private_train.y_N, split.private_test.x_NCHW
+    rec, rec_test, rec_clean = (reconstructions[k] for k in ("private_train", "private_test", "clean"))
     errors_N = leakage.reconstruction_errors(rec, x)
-    test_errors_N = leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW)
+    test_errors_N = leakage.reconstruction_errors(rec_test, x_test)
     error = float(errors_N.mean())
     label_N, label_test_N = (label_of(scene.clean[part]) for part in ("private_train", "private_test"))
-    from_clean = identification(reconstructions["clean"], x, label_N)
+    from_clean = identification(rec_clean, x, label_N)
     return {
         "reconstruction_error": error,
         "reconstruction_error_test": float(test_errors_N.mean()),
@@ -252,12 +252,10 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
             scene.evaluator, split.private_test.x_NCHW, split.private_test.y_N
         ),
         "ssim": float(leakage.ssim(rec[:SAMPLE], x[:SAMPLE]).mean()),
-        "clean_reconstruction_error": float(
-            leakage.reconstruction_errors(reconstructions["clean"], x).mean()
-        ),
-        "clean_attack_accuracy": scene.recognised(scene.evaluator, reconstructions["clean"], y),
+        "clean_reconstruction_error": float(leakage.reconstruction_errors(rec_clean, x).mean()),
+        "clean_attack_accuracy": scene.recognised(scene.evaluator, rec_clean, y),
         **identification(rec, x, label_N).columns(),
-        **identification(rec_test, split.private_test.x_NCHW, label_test_N).columns("_test"),
+        **identification(rec_test, x_test, label_test_N).columns("_test"),
         "clean_identification_rate": from_clean.rate,
         "clean_identification_auc": from_clean.auc,
         "peak_memory_mb": peak_memory_mb(),

@@ -39,7 +39,7 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 
 
 class _Callers(threading.local):
-    """Of one thread: default dtype and device before the outermost :func:`own_context`; None outside of it."""
+    """Of one thread: default dtype and device before the outermost :func:`own_context`; None outside."""
 
     defaults: tuple[torch.dtype, torch.device] | None = None
 
