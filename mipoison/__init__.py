@@ -2,8 +2,9 @@
 
     import mipoison
 
-    scene = mipoison.prepare("digits")                       # data, victim and evaluators; trained once,
-    cached record = mipoison.evaluate(scene, defense="rounding", knobs={"decimals": 1}, attack="ridge")
+    # Data, victim and evaluators; trained once, then kept below results/.
+    scene = mipoison.prepare("digits")
+    record = mipoison.evaluate(scene, defense="rounding", knobs={"decimals": 1}, attack="ridge")
     print(record["confidence_distortion"], record["reconstruction_error"])
 
 The record's fields are the Euclidean distance between released and clean vectors, which is what the defense
@@ -24,9 +25,11 @@ __version__ = "0.1.0"
 _HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
     "ATTACKS": "mipoison.attacks",
     "ConfigError": "mipoison.config",
+    "DataError": "mipoison.data.images",
     "DEFENSES": "mipoison.defenses",
     "EpisodeConfig": "mipoison.episode",
     "SceneConfig": "mipoison.scene",
+    "Unit": "mipoison.serving.unit",
     "evaluate": "mipoison.episode",
     "fit_unit": "mipoison.serving.protect",
     "load_unit": "mipoison.serving.protect",
@@ -67,5 +70,6 @@ redirect(
         "mipoison.unit": "mipoison.serving.unit",
         "mipoison.victim": "mipoison.victims.own",
         "mipoison.wrap": "mipoison.serving.wrap",
-    }
+    },
+    renamed={"mipoison.victim": {"OwnVictim": "LoadedVictim"}},
 )

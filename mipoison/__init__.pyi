@@ -1,8 +1,8 @@
-"""The public names of :mod:`mipoison`, for type checkers; ``__init__.py`` loads them when they are first
-used."""
+"""The public names of :mod:`mipoison`, for type checkers; ``__init__.py`` loads them at their first use."""
 
 from mipoison.attacks import ATTACKS as ATTACKS
 from mipoison.config import ConfigError as ConfigError
+from mipoison.data.images import DataError as DataError
 from mipoison.defenses import DEFENSES as DEFENSES
 from mipoison.episode import EpisodeConfig as EpisodeConfig
 from mipoison.episode import evaluate as evaluate
@@ -13,5 +13,6 @@ from mipoison.scene import scaled as scaled
 from mipoison.serving.protect import fit_unit as fit_unit
 from mipoison.serving.protect import load_unit as load_unit
 from mipoison.serving.protect import load_victim as load_victim
+from mipoison.serving.unit import Unit as Unit
 
 __version__: str

@@ -55,7 +55,7 @@ def redirect(moved: Mapping[str, str], renamed: Mapping[str, Mapping[str, str]] 
 
 
 def forward(package: str, module: str, renamed: Mapping[str, str] | None = None) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package that was a single module in version 0.1.
+    """A ``__getattr__`` for a package that was a single module before version 0.1.0.
 
     It finds the names of the old module in the module that defines them now.
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from mipoison.certificates import Certificate, Uncertifiable, certificate_columns, certify
 from mipoison.config import Config
 from mipoison.metrics import estimated_limit, leakage, ranking, scoring, utility
+from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.randomness import generator, role_seed
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
 from mipoison.simplex import label_of
-from mipoison.victims.ask import undone
 
 PARTS = ("attack_train", "private_train", "private_test")
 """The three requests: the attacker's own images, and the private images whose answers it inverts."""
@@ -42,7 +42,7 @@ class Deployment:
     seconds_prepare: float
 
 
-@undone()
+@own_context()
 def deploy(scene: Scene, name: str, config: Config) -> Deployment:
     """Fit a defense on what the defender has, and put it behind the API."""
     start = time.perf_counter()
@@ -72,7 +72,7 @@ class Released:
     columns: dict[str, Any]
 
 
-@undone()
+@own_context()
 def release(deployment: Deployment) -> Released:
     """Answer all three requests in this process. ``study.trial.worker`` divides them among several."""
     split = deployment.scene.split
@@ -81,7 +81,7 @@ def release(deployment: Deployment) -> Released:
     return finish_release(deployment, vectors, time.perf_counter() - start)
 
 
-@undone()
+@own_context()
 def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: float) -> Released:
     """Let the API remember its answers, and measure the columns that all attackers share.
 

@@ -8,11 +8,9 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -25,14 +23,13 @@ from mipoison.defenses import DEFENSES, retraining
 from mipoison.deployment import SAMPLE, Deployment, Released, deploy, release
 from mipoison.metrics import half_samples, leakage
 from mipoison.metrics.identification import identification
-from mipoison.metrics.memory import peak_resident_mb
-from mipoison.models.classifier import confidence_vectors
+from mipoison.metrics.machine import device_name, peak_memory_mb, versions
+from mipoison.process import own_context
 from mipoison.protocols import Attack, ThreatModel
 from mipoison.randomness import generator
 from mipoison.scene import PATHS, Scene, SceneConfig
 from mipoison.service import MeteredOracle
 from mipoison.simplex import label_of
-from mipoison.victims.ask import undone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +141,7 @@ class Fitted:
     members: int = 1
 
 
-@undone()
+@own_context()
 def fit_attack(deployment: Deployment, config: Config) -> Fitted:
     """Train one attacker against the API, not together with others."""
     start = time.perf_counter()
@@ -153,31 +150,38 @@ def fit_attack(deployment: Deployment, config: Config) -> Fitted:
     return Fitted(inputs.attack, time.perf_counter() - start, inputs.oracle.queries)
 
 
-@undone()
+@dataclass
+class Attacked:
+    """An attacker that has reconstructed the private images.
+
+    Attributes:
+        fitted: the trained attacker.
+        reconstructions: images (N, C, H, W) of the private training and test images from released vectors
+            (``private_train``, ``private_test``), and of the training images from clean vectors (``clean``).
+    """
+
+    fitted: Fitted
+    reconstructions: dict[str, Tensor]
+
+
+@own_context()
 def attack_once(
-    deployment: Deployment, released: Released, name: str, config: Config, fitted: Fitted | None = None
-) -> tuple[Attack, dict[str, Tensor], float, int]:
+    deployment: Deployment, released: Released, config: Config, fitted: Fitted | None = None
+) -> Attacked:
     """Train one attacker against the API and let it reconstruct the private images.
 
     Args:
         deployment: the defended victim. released: the vectors that it released.
-        name: the attacker's name. config: its configuration.
-        fitted: the attacker if it has been trained already.
-
-    Returns:
-        The trained attacker; its reconstructions of the private training and test images from released
-        vectors (``private_train``, ``private_test``), and of the training images from clean vectors
-        (``clean``); the seconds that training took; the number of queries sent.
+        config: the attacker's configuration. fitted: the attacker if it has been trained already.
     """
-    scene = deployment.scene
     fitted = fitted or fit_attack(deployment, config)
     attack = fitted.attack
     reconstructions = {
         "private_train": attack.reconstruct(released.vectors["private_train"]),
         "private_test": attack.reconstruct(released.vectors["private_test"]),
-        "clean": attack.reconstruct(scene.clean["private_train"]),
+        "clean": attack.reconstruct(deployment.scene.clean["private_train"]),
     }
-    return attack, reconstructions, fitted.seconds, fitted.queries
+    return Attacked(fitted, reconstructions)
 
 
 def paths_of(config: EpisodeConfig) -> dict[str, Any]:
@@ -216,43 +220,42 @@ def base_record(config: EpisodeConfig, fingerprint: str | None) -> dict[str, Any
     }
 
 
-@undone()
+@own_context()
 def measure(deployment: Deployment, released: Released, reconstructions: dict[str, Tensor]) -> dict[str, Any]:
     """Measure the leakage: how close reconstructions are to the private images.
 
     Args:
-        reconstructions: images (N, C, H, W) under the names that :func:`attack_once` returns.
+        reconstructions: images (N, C, H, W), see :class:`Attacked`.
 
     Returns:
         Columns of the record. They are about the private training images, those ending in ``_test`` about the
         private test images. SSIM is computed on the first ``SAMPLE`` images.
     """
     scene, split = deployment.scene, deployment.scene.split
-    x, y = split.private_train.x_NCHW, split.private_train.y_N
-    rec, rec_test = reconstructions["private_train"], reconstructions["private_test"]
+    x, y, x_test = split.private_train.x_NCHW, split.private_train.y_N, split.private_test.x_NCHW
+    rec, rec_test, rec_clean = (reconstructions[k] for k in ("private_train", "private_test", "clean"))
     errors_N = leakage.reconstruction_errors(rec, x)
-    test_errors_N = leakage.reconstruction_errors(rec_test, split.private_test.x_NCHW)
+    test_errors_N = leakage.reconstruction_errors(rec_test, x_test)
     error = float(errors_N.mean())
-    judge = _judge(scene)
     label_N, label_test_N = (label_of(scene.clean[part]) for part in ("private_train", "private_test"))
-    from_clean = identification(reconstructions["clean"], x, label_N)
+    from_clean = identification(rec_clean, x, label_N)
     return {
         "reconstruction_error": error,
         "reconstruction_error_test": float(test_errors_N.mean()),
         "reconstruction_error_paper_scale": None if split.pixel_scale is None else error * split.pixel_scale,
         "reconstruction_skill": leakage.reconstruction_skill(error, released.columns["mean_image_error"]),
-        "attack_accuracy": judge(scene.evaluator, rec, y),
-        "attack_accuracy_test": judge(scene.evaluator, rec_test, split.private_test.y_N),
-        "cycle_accuracy": judge(scene.victim, rec, y),
-        "open_accuracy": judge(scene.open_evaluator, rec, y),
-        "evaluator_accuracy": judge(scene.evaluator, split.private_test.x_NCHW, split.private_test.y_N),
-        "ssim": float(leakage.ssim(rec[:SAMPLE], x[:SAMPLE]).mean()),
-        "clean_reconstruction_error": float(
-            leakage.reconstruction_errors(reconstructions["clean"], x).mean()
+        "attack_accuracy": scene.recognised(scene.evaluator, rec, y),
+        "attack_accuracy_test": scene.recognised(scene.evaluator, rec_test, split.private_test.y_N),
+        "cycle_accuracy": scene.recognised(scene.victim, rec, y),
+        "open_accuracy": scene.recognised(scene.open_evaluator, rec, y),
+        "evaluator_accuracy": scene.recognised(
+            scene.evaluator, split.private_test.x_NCHW, split.private_test.y_N
         ),
-        "clean_attack_accuracy": judge(scene.evaluator, reconstructions["clean"], y),
+        "ssim": float(leakage.ssim(rec[:SAMPLE], x[:SAMPLE]).mean()),
+        "clean_reconstruction_error": float(leakage.reconstruction_errors(rec_clean, x).mean()),
+        "clean_attack_accuracy": scene.recognised(scene.evaluator, rec_clean, y),
         **identification(rec, x, label_N).columns(),
-        **identification(rec_test, split.private_test.x_NCHW, label_test_N).columns("_test"),
+        **identification(rec_test, x_test, label_test_N).columns("_test"),
         "clean_identification_rate": from_clean.rate,
         "clean_identification_auc": from_clean.auc,
         "peak_memory_mb": peak_memory_mb(),
@@ -262,22 +265,7 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
     }
 
 
-def _judge(scene: Scene) -> Callable[[torch.nn.Module, Tensor, Tensor], float]:
-    """A function (classifier, images, labels) -> share of the images that the classifier recognises."""
-
-    def share(model: torch.nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
-        c_NK = torch.cat(
-            [
-                confidence_vectors(model, x_NCHW[i : i + 512].to(scene.device)).cpu()
-                for i in range(0, len(x_NCHW), 512)
-            ]
-        )
-        return leakage.share_recognised(c_NK, y_N)
-
-    return share
-
-
-@undone()
+@own_context()
 def attack_and_measure(
     config: EpisodeConfig, deployment: Deployment, released: Released, fitted: Fitted | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -287,20 +275,22 @@ def attack_and_measure(
         fitted: the attacker if it has been trained already.
 
     Returns:
-        The episode's flat record, and the reconstructions (see :func:`attack_once`).
+        The episode's flat record, and the reconstructions (see :class:`Attacked`).
     """
-    _, reconstructions, seconds, queries = attack_once(
-        deployment, released, config.attack, config.attack_config, fitted
-    )
+    attacked = attack_once(deployment, released, config.attack_config, fitted)
     start = time.perf_counter()
     record = base_record(config, deployment.scene.split.fingerprint) | released.columns
-    record |= measure(deployment, released, reconstructions)
-    record |= {"seconds_attack": seconds, "seconds_evaluate": time.perf_counter() - start, "queries": queries}
-    record["stacked_members"] = 1 if fitted is None else fitted.members
-    return record, reconstructions
+    record |= measure(deployment, released, attacked.reconstructions)
+    record |= {
+        "seconds_attack": attacked.fitted.seconds,
+        "seconds_evaluate": time.perf_counter() - start,
+        "queries": attacked.fitted.queries,
+        "stacked_members": attacked.fitted.members,
+    }
+    return record, attacked.reconstructions
 
 
-@undone()
+@own_context()
 def run_episode(config: EpisodeConfig, scene: Scene) -> dict[str, Any]:
     """Run one episode in this process and return its flat record.
 
@@ -357,21 +347,3 @@ def failed_record(config: EpisodeConfig, fingerprint: str | None, error: BaseExc
     """The record of an episode that raised: it has the error's first line and no measurements."""
     text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     return base_record(config, fingerprint) | {"status": "failed", "error": text}
-
-
-def peak_memory_mb() -> float:
-    """Peak memory in MiB: allocated on the GPU if there is one, else the resident set of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return peak_resident_mb()
-
-
-def device_name() -> str:
-    """Name of the GPU if there is one, else the processor's architecture."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
-
-
-def versions() -> str:
-    """The versions of mipoison, torch and Python, since results may depend on them."""
-    python = platform.python_version()
-    return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}, python {python}"

@@ -1,8 +1,8 @@
 """Settings of the whole process (default dtype, random generators, threads), changed by one thread at a time.
 
-Code that changes such a setting for a while holds the lock :data:`ALONE`, from before it reads the old value
-until it has restored it. Otherwise a second thread could read the changed value as the original one, and
-later restore the changed value.
+Code that changes such a setting for a while holds the lock :data:`PROCESS_LOCK`, from before it reads the
+old value until it has restored it. Otherwise a second thread could read the changed value as the original
+one, and later restore the changed value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ALONE = threading.RLock()
+PROCESS_LOCK = threading.RLock()
 """Lock of the thread that changes process-wide settings, or runs a user's code, which may change them."""
 KINDS = ("cpu", "cuda")
 _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
@@ -39,7 +39,7 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 
 
 class _Callers(threading.local):
-    """Of one thread: default dtype and device before the outermost :func:`undone`; None outside of it."""
+    """Of one thread: default dtype and device before the outermost :func:`own_context`; None outside."""
 
     defaults: tuple[torch.dtype, torch.device] | None = None
 
@@ -48,15 +48,15 @@ _callers = _Callers()
 
 
 def callers_defaults() -> tuple[torch.dtype, torch.device]:
-    """Default dtype and device of the user's program, also when called inside :func:`undone`."""
+    """Default dtype and device of the user's program, also when called inside :func:`own_context`."""
     if _callers.defaults is not None:
         return _callers.defaults
-    with ALONE:
+    with PROCESS_LOCK:
         return torch.get_default_dtype(), torch.get_default_device()
 
 
 @contextlib.contextmanager
-def undone() -> Iterator[None]:
+def own_context() -> Iterator[None]:
     """A scope or decorator that ignores the caller's autocast, inference mode, ``no_grad``, default dtype and
     default device, so that our results do not depend on them.
 
@@ -73,9 +73,9 @@ def undone() -> Iterator[None]:
         for kind in KINDS:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        with ALONE:  # no other thread has the dtype changed now
+        with PROCESS_LOCK:  # no other thread has the dtype changed now
             if (dtype := torch.get_default_dtype()) != torch.float32:
-                stack.enter_context(ALONE)
+                stack.enter_context(PROCESS_LOCK)
                 stack.callback(torch.set_default_dtype, dtype)
                 torch.set_default_dtype(torch.float32)
         if torch.get_default_device().type != "cpu":
@@ -84,14 +84,14 @@ def undone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept(device: torch.device | None) -> Iterator[None]:
+def restored_state(device: torch.device | None) -> Iterator[None]:
     """A scope that restores the process's settings and the random generators of torch, numpy and Python.
 
     Args:
         device: a GPU whose generator is restored, too; None or the CPU: none.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
-    with ALONE, torch.random.fork_rng(devices=devices):
+    with PROCESS_LOCK, torch.random.fork_rng(devices=devices):
         before, numbers = [get() for get, _ in _STATE], np.random.get_state()  # noqa: NPY002
         try:
             yield
@@ -103,9 +103,9 @@ def kept(device: torch.device | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def other_numbers(seed: int, device: torch.device) -> Iterator[None]:
+def reseeded(seed: int, device: torch.device) -> Iterator[None]:
     """A scope in which all global generators are seeded by ``seed``; afterwards they are restored."""
-    with kept(device):
+    with restored_state(device):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)

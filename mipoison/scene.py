@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from mipoison.config import ConfigError
 from mipoison.data.splits import Part, Split, halves, make_split
 from mipoison.defenses.substitutes import Substitutes, fit_decoder
-from mipoison.models.classifier import ClassifierConfig
+from mipoison.metrics.leakage import share_recognised
+from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.models.inversion import InversionNet, SubstituteConfig
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
 from mipoison.scene_config import PATHS, SCALES, SceneConfig, scaled
@@ -30,7 +31,7 @@ from mipoison.storage.files import Storage
 from mipoison.training import seeded, train
 from mipoison.victims.check import check_victim
 from mipoison.victims.fingerprints import refuse_other
-from mipoison.victims.own import OwnVictim, load_victim
+from mipoison.victims.own import LoadedVictim, load_victim
 
 __all__ = [
     "PATHS",
@@ -100,6 +101,11 @@ class Scene:
             trained=self.trained,
         )
 
+    def recognised(self, model: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
+        """Share of the images whose label one of the scene's classifiers recognises."""
+        c_NK = [confidence_vectors(model, x.to(self.device)).cpu() for x in x_NCHW.split(512)]
+        return share_recognised(torch.cat(c_NK), y_N)
+
     def view(self) -> DefenderView:
         """What a defense may be fitted on."""
         substitutes = self.substitutes()
@@ -131,27 +137,34 @@ def _spec(config: SceneConfig, split: Split, device: torch.device, **more: Any) 
     }
 
 
-def _classifier(
-    name: str, config: ClassifierConfig, scene: SceneConfig, split: Split, store: ArtifactStore,
-    device: torch.device, x_NCHW: Tensor, y_N: Tensor, n_classes: int,
-) -> nn.Module:  # fmt: skip
-    with torch.device("meta"):
-        model = config.make(split.image_shape, n_classes)
+@dataclass(frozen=True, kw_only=True)
+class _Classifiers:
+    """Trains the classifiers of one scene, or loads them from its store."""
 
-    def make() -> dict[str, Tensor]:
-        rng = generator(scene.seed, name)
-        with seeded(rng, device):
-            fresh = config.make(split.image_shape, n_classes).to(device)
-        train(
-            fresh, x_NCHW.to(device), y_N.to(device), F.cross_entropy,
-            steps=config.steps, batch=config.batch, lr=config.lr, rng=rng,
-        )  # fmt: skip
-        return fresh.state_dict()
+    scene: SceneConfig
+    split: Split
+    store: ArtifactStore
+    device: torch.device
 
-    spec = _spec(scene, split, device, classifier=config.flat())
-    state = store.tensors(name, spec, make, model.state_dict())
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval().to(device)
+    def trained(self, name: str, config: ClassifierConfig, images: Part, n_classes: int) -> nn.Module:
+        """A frozen classifier on the device. Its name is its kind in the store, and seeds its training."""
+        with torch.device("meta"):
+            model = config.make(self.split.image_shape, n_classes)
+
+        def make() -> dict[str, Tensor]:
+            rng = generator(self.scene.seed, name)
+            with seeded(rng, self.device):
+                fresh = config.make(self.split.image_shape, n_classes).to(self.device)
+            train(
+                fresh, images.x_NCHW.to(self.device), images.y_N.to(self.device), F.cross_entropy,
+                steps=config.steps, batch=config.batch, lr=config.lr, rng=rng,
+            )  # fmt: skip
+            return fresh.state_dict()
+
+        spec = _spec(self.scene, self.split, self.device, classifier=config.flat())
+        state = self.store.tensors(name, spec, make, model.state_dict())
+        model.load_state_dict(state, assign=True)
+        return model.requires_grad_(False).eval().to(self.device)
 
 
 def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
@@ -171,7 +184,7 @@ def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
     )
 
 
-def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVictim:
+def own_victim(config: SceneConfig, split: Split, device: torch.device) -> LoadedVictim:
     """The user's classifier on the device, after checking its digest and its answers to the private images.
 
     Raises:
@@ -190,7 +203,7 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> OwnVi
     return victim
 
 
-@undone()
+@own_context()
 def prepare(
     config: SceneConfig | str,
     store: ArtifactStore | Storage | str | Path = "results",
@@ -221,24 +234,17 @@ def prepare(
     split = split_of(config, data_root)
     private, attack = split.private_train, split.attack_train
     progress(f"{config.dataset}, seed {config.seed}: victim")
+    classifiers = _Classifiers(scene=config, split=split, store=store, device=device)
     victim: nn.Module
     if config.victim is not None:
         victim = own_victim(config, split, device)
     else:
-        victim = _classifier(
-            "victim", config.classifier("victim"), config, split, store, device,
-            private.x_NCHW, private.y_N, split.n_classes,
-        )  # fmt: skip
+        victim = classifiers.trained("victim", config.classifier("victim"), private, split.n_classes)
     progress(f"{config.dataset}, seed {config.seed}: evaluators")
     judge = config.classifier("evaluator")
-    evaluator = _classifier(
-        "evaluator", judge, config, split, store, device, private.x_NCHW, private.y_N, split.n_classes
-    )
-    open_evaluator = _classifier(
-        "open-evaluator", judge, config, split, store, device,
-        torch.cat([private.x_NCHW, attack.x_NCHW]), torch.cat([private.y_N, attack.y_N]),
-        split.n_open_classes,
-    )  # fmt: skip
+    evaluator = classifiers.trained("evaluator", judge, private, split.n_classes)
+    everybody = Part(torch.cat([private.x_NCHW, attack.x_NCHW]), torch.cat([private.y_N, attack.y_N]))
+    open_evaluator = classifiers.trained("open-evaluator", judge, everybody, split.n_open_classes)
     clean = {
         part: clean_vectors(victim, getattr(split, part).x_NCHW, split.n_classes, device)
         for part in ("private_train", "private_test", "attack_train")

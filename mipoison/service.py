@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mipoison.defenses import pipeline
 from mipoison.defenses.pipeline import Pipeline, chunk_count
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.protocols import CHUNK, Defense
 from mipoison.victims.ask import Classifier, classifier_of
 
@@ -68,17 +68,17 @@ class DefendedService:
         self._pipeline = Pipeline(_asked(victim, device), defense, n_classes, device)
         self._defense, self._secret = defense, secret
         self.n_classes, self.device = n_classes, device
-        self._told: dict[bytes, Tensor] = {}
+        self._given: dict[bytes, Tensor] = {}
         self._memory: OrderedDict[bytes, Tensor] = OrderedDict()
         self._remembered = remembered
         self._asked: Counter[bytes] = Counter()
 
-    @undone()
+    @own_context()
     def clean(self, x_NCHW: Tensor) -> Tensor:
         """Clean vectors (N, K) on the CPU. The defender may see them; no attacker is given them."""
         return self._pipeline.clean(x_NCHW)
 
-    @undone()
+    @own_context()
     def release_chunks(
         self, x_NCHW: Tensor, chunks: Iterable[int], *, asked_N: list[int] | None = None
     ) -> dict[int, Tensor]:
@@ -92,7 +92,7 @@ class DefendedService:
         """
         return self._pipeline.release_chunks(x_NCHW, chunks, secret=self._secret, asked_N=asked_N)
 
-    @undone()
+    @own_context()
     def release(self, x_NCHW: Tensor, *, asked_N: list[int] | None = None) -> Tensor:
         """Released vectors (N, K) of one request, computed anew."""
         return self._pipeline.release(x_NCHW, secret=self._secret, asked_N=asked_N)
@@ -123,7 +123,7 @@ class DefendedService:
     def remember(self, x_NCHW: Tensor, released_NK: Tensor) -> None:
         """Keep answers that were computed elsewhere, by other ranks, for the first time each is asked."""
         for name, row in zip(self._names(x_NCHW), released_NK.clone(), strict=True):
-            self._told[name + b"0"] = row
+            self._given[name + b"0"] = row
 
     def session(self) -> Callable[[Tensor], Tensor]:
         """:meth:`answer` for one client, with a count of its own: the queries of others change no answer."""
@@ -175,7 +175,7 @@ class DefendedService:
         return [name + request for name in names]
 
     def _recall(self, key: bytes) -> Tensor | None:
-        told = self._told.get(key)
+        told = self._given.get(key)
         return self._memory.get(key) if told is None else told
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipoison.process import ALONE
+from mipoison.process import PROCESS_LOCK
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -26,7 +26,7 @@ def seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
     The generators belong to the process: other threads that seed them, or ask a classifier, wait meanwhile.
     """
     devices = [device] if device.type == "cuda" else []
-    with ALONE, torch.random.fork_rng(devices=devices):
+    with PROCESS_LOCK, torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(torch.randint(0, 2**62, (1,), generator=rng)))
         yield
 

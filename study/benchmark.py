@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from mipoison.config import ConfigError, choose
-from mipoison.episode import device_name, versions
+from mipoison.metrics.machine import device_name, versions
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
 from study.bench.measurement import Measurement, markdown, to_frame

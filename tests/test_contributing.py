@@ -80,7 +80,7 @@ class Api:
 
 
 def test_the_attacker(load: Load) -> None:
-    config = load('"""Ridge').RidgeConfig
+    config = load('"""Random ridge').RandomRidgeConfig
     assert_says_something(config.summary())
     shape = (1, 16, 16)
     x_NCHW = torch.rand(80, 1, 1, 1, generator=generator(0, "x")).expand(80, *shape).contiguous()

@@ -70,8 +70,7 @@ class DoubleBackwardLoop(DoubleBackward):
 
 
 class FiniteDifference(Engine):
-    """Central differences of first-order gradients at theta +- h v; in sample scope each sample has its own
-    v."""
+    """Central differences of first-order gradients at theta +- h v; in sample scope, a v for each."""
 
     name = "finite-difference"
     live = 24.0

@@ -64,8 +64,7 @@ def gradients_of(parameters: list[Tensor]) -> Iterator[None]:
 def parameter_gradient(
     decoder: InversionNet, c_NK: Tensor, x_NCHW: Tensor, *, chunk: int = 512
 ) -> list[Tensor]:
-    """Gradient in the parameters of the mean loss over all N pairs, accumulated in chunks of ``chunk``
-    pairs."""
+    """Gradient in the parameters of the mean loss over all N pairs, ``chunk`` pairs at a time."""
     parameters = parameters_of(decoder)
     total = [torch.zeros_like(p) for p in parameters]
     with gradients_of(parameters):

@@ -228,8 +228,7 @@ def features_with_slope(c_NK: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def first_matrix(weight: Tensor) -> Tensor:
-    """A first convolution's weight as a matrix (K, k k C): features times it are a channels-last
-    activation."""
+    """A first convolution's weight as a matrix (K, k k C): features times it are channels-last."""
     return weight.permute(0, 2, 3, 1).flatten(1).contiguous()
 
 

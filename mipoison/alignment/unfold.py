@@ -45,7 +45,7 @@ def fold_columns(columns: Tensor, places: tuple[int, int], kernel: int, stride: 
         An activation (N, C, H, W), channels-last.
     """
     n, channels = len(columns), columns.shape[2] // kernel**2
-    rows, offsets = _bags(n, *places, kernel, stride, padding, columns.device)
+    rows, offsets = _bags(n, places, kernel=kernel, stride=stride, padding=padding, device=columns.device)
     # Each output position is a bag of rows of C numbers. This takes one pass; adding shifted views takes
     # four.
     total = F.embedding_bag(rows, columns.reshape(-1, channels), offsets, mode="sum")
@@ -55,10 +55,11 @@ def fold_columns(columns: Tensor, places: tuple[int, int], kernel: int, stride: 
 
 @functools.lru_cache(maxsize=32)
 def _bags(
-    n: int, height: int, width: int, kernel: int, stride: int, padding: int, device: torch.device
+    n: int, places: tuple[int, int], *, kernel: int, stride: int, padding: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """(rows, offsets) of an embedding bag: which patch entries add up to each position of the output."""
-    h, w = ((p - 1) * stride - 2 * padding + kernel for p in (height, width))
+    height, width = places
+    h, w = ((p - 1) * stride - 2 * padding + kernel for p in places)
     k = torch.arange(kernel) - padding
     y = (torch.arange(height)[:, None] * stride + k)[:, None, :, None]
     x = (torch.arange(width)[:, None] * stride + k)[None, :, None, :]

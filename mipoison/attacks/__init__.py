@@ -56,7 +56,7 @@ ATTACKS: dict[str, Config] = {
 PASSIVE = "passive"
 """The attacker of the paper: it trains a decoder on what the API answers and does not adapt to a defense."""
 
-FLOOR = "class-mean"
+LABEL_ATTACKER = "class-mean"
 """The attacker of every suite: with it, no worst case is better than what the label alone gives away."""
 
 REPLICATION = ("data-D1", "diffusion-0", "diffusion-0.5", "diffusion-2")

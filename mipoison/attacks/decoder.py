@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mipoison.attacks.sizes import sized
+from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.attacks.views import VIEWS, adapted_strength
 from mipoison.config import Config
 from mipoison.models.inversion import InversionConfig
@@ -96,7 +96,7 @@ class Decoder:
             The training as a job. The caller runs it, alone or together with others, and then calls
             :meth:`finish`.
         """
-        cfg = self.config
+        cfg, sizes = self.config, sizes_of(self.config)
         if len(x_NCHW) < 4:
             raise ValueError(f"the decoder attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.rng = rng
@@ -110,12 +110,12 @@ class Decoder:
             validation = Validation(
                 c_NK[order[:held]],
                 x_NCHW[order[:held]],
-                every=max(1, (cfg.steps or 0) // 10),
+                every=max(1, sizes.steps // 10),
                 patience=cfg.patience,
             )
             c_NK, x_NCHW = c_NK[order[held:]], x_NCHW[order[held:]]
         architecture = InversionConfig(
-            features=cfg.features, extra_blocks=cfg.extra_blocks, width=cfg.width or 1
+            features=cfg.features, extra_blocks=cfg.extra_blocks, width=sizes.width
         )
         with seeded(rng, self.device):
             self.model = architecture.make(known.image_shape, oracle.n_classes).to(self.device)
@@ -126,9 +126,9 @@ class Decoder:
             # If a variant does not override the loss, pass the plain function: jobs that share a loss are
             # computed together, and bound methods of two attackers would never be equal.
             loss=RECONSTRUCTION_LOSSES[cfg.loss] if type(self).loss is Decoder.loss else self.loss,
-            steps=cfg.steps or 1,
-            batch=cfg.batch or 1,
-            lr=cfg.lr or 1e-3,
+            steps=sizes.steps,
+            batch=sizes.batch,
+            lr=sizes.lr,
             betas=(0.5, 0.999),
             amsgrad=True,
             rng=rng,

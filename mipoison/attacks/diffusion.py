@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mipoison.attacks.sizes import sized
+from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.config import Config
 from mipoison.models.diffusion import DiffusionNet, sample
 from mipoison.models.inversion import features
@@ -76,7 +76,7 @@ class Diffusion:
         Raises:
             ValueError: fewer than four images.
         """
-        cfg = self.config
+        cfg, sizes = self.config, sizes_of(self.config)
         if len(x_NCHW) < 4:
             raise ValueError(f"the diffusion attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         f_NK = features(oracle.query(x_NCHW), cfg.features)
@@ -85,14 +85,14 @@ class Diffusion:
             net = DiffusionNet(
                 known.image_shape,
                 oracle.n_classes,
-                width=cfg.width or 1,
+                width=sizes.width,
                 timesteps=cfg.timesteps,
                 drop=cfg.drop,
             ).to(self.device)
         rows = torch.cat([self._standard(f_NK), x_NCHW.flatten(1)], 1).to(self.device)
         self.net = train(
             net, rows, rows, lambda error_N, _: error_N.mean(),
-            steps=(cfg.steps or 1) * cfg.longer, batch=cfg.batch or 1, lr=cfg.lr, rng=rng,
+            steps=sizes.steps * cfg.longer, batch=sizes.batch, lr=cfg.lr, rng=rng,
         )  # fmt: skip
         self.start_CHW = torch.randn(known.image_shape, generator=rng)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
-from mipoison.attacks.sizes import sized
+from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import seeded, train
@@ -50,10 +50,10 @@ class Distilled(Decoder):
     config: DistilledConfig
 
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
-        cfg = self.config
+        cfg, sizes = self.config, sizes_of(self.config)
         c_NK = oracle.query(x_NCHW).to(self.device)
         with seeded(self.rng, self.device):
-            student = ClassifierConfig(width=cfg.width or 1, hidden=4 * (cfg.width or 1)).make(
+            student = ClassifierConfig(width=sizes.width, hidden=4 * sizes.width).make(
                 known.image_shape, oracle.n_classes
             )
         train(
@@ -61,8 +61,8 @@ class Distilled(Decoder):
             x_NCHW.to(self.device),
             c_NK,
             F.cross_entropy,  # soft labels
-            steps=cfg.steps or 1,
-            batch=cfg.batch or 1,
+            steps=sizes.steps,
+            batch=sizes.batch,
             lr=cfg.student_lr,
             rng=self.rng,
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.attacks.selection import Standardised
-from mipoison.attacks.sizes import sized
+from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import Validation, apply, mse, seeded, train
@@ -71,7 +71,7 @@ class MLP:
         Raises:
             ValueError: fewer than four images.
         """
-        cfg = self.config
+        cfg, sizes = self.config, sizes_of(self.config)
         if len(x_NCHW) < 4:
             raise ValueError(f"the MLP attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.shape = known.image_shape
@@ -80,7 +80,7 @@ class MLP:
         z_NF, x_NP = self._inputs(c_NK), x_NCHW.to(self.device).float().flatten(1)
         order = torch.randperm(len(z_NF), generator=rng).to(self.device)
         held = max(1, round(cfg.validation * len(order)))
-        steps, hidden = cfg.steps or 1, HIDDEN_PER_WIDTH * (cfg.width or 1)
+        hidden = HIDDEN_PER_WIDTH * sizes.width
         with seeded(rng, self.device):
             self.model = nn.Sequential(
                 nn.Linear(z_NF.shape[1], hidden),
@@ -95,12 +95,12 @@ class MLP:
             z_NF[order[held:]],
             x_NP[order[held:]],
             mse,
-            steps=steps,
-            batch=cfg.batch or 1,
-            lr=cfg.lr or 1e-3,
+            steps=sizes.steps,
+            batch=sizes.batch,
+            lr=sizes.lr,
             rng=rng,
             validation=Validation(
-                z_NF[order[:held]], x_NP[order[:held]], every=max(1, steps // 20), patience=cfg.patience
+                z_NF[order[:held]], x_NP[order[:held]], every=max(1, sizes.steps // 20), patience=cfg.patience
             ),
         )
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
 from mipoison.attacks.selection import Standardised
-from mipoison.attacks.sizes import sized
+from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.config import choose
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.pipeline import protect_chunks
@@ -30,7 +30,7 @@ from mipoison.protocols import DefenderView, Oracle, ThreatModel
 from mipoison.simplex import label_of
 from mipoison.training import Job, apply, mse, seeded, train
 
-LOG_FLOOR = -16.0
+LEAST_LOG = -16.0
 """Scores below e^-16, about 1e-7, count as e^-16: smaller ones are rounding errors of float32."""
 LEARNING_RATE = 2e-3
 """Learning rate of the shadow victim and the restoring network; decoder and substitute use ``lr``."""
@@ -104,7 +104,7 @@ class Restorer(Decoder):
     def pairs(self, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         c_NK = oracle.query(x_NCHW)
         if known.defense not in (None, "none"):
-            clean_NK, released_NK = self._shadow_world(c_NK, x_NCHW, known)
+            clean_NK, released_NK = self._shadow_vectors(c_NK, x_NCHW, known)
             self._learn(released_NK, clean_NK)
         return self.apply_view(c_NK), x_NCHW
 
@@ -114,9 +114,9 @@ class Restorer(Decoder):
             c_NK = apply(self.restoring, self._inputs(c_NK)).exp().cpu()
         return super().apply_view(c_NK)
 
-    def _shadow_world(self, c_NK: Tensor, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
+    def _shadow_vectors(self, c_NK: Tensor, x_NCHW: Tensor, known: ThreatModel) -> tuple[Tensor, Tensor]:
         """Clean and released vectors of a shadow victim, for both halves of the attacker's images."""
-        cfg, rng, n_classes = self.config, self.rng, c_NK.shape[1]
+        sizes, rng, n_classes = sizes_of(self.config), self.rng, c_NK.shape[1]
         name = choose("defense (the restorer needs its code)", str(known.defense), DEFENSES)
         order = torch.randperm(len(x_NCHW), generator=rng)
         private, public = x_NCHW[order[: len(order) // 2]], x_NCHW[order[len(order) // 2 :]]
@@ -128,8 +128,8 @@ class Restorer(Decoder):
             private.to(self.device),
             label_N.to(self.device),
             F.cross_entropy,
-            steps=cfg.steps or 1,
-            batch=cfg.batch or 1,
+            steps=sizes.steps,
+            batch=sizes.batch,
             lr=LEARNING_RATE,
             rng=rng,
         )
@@ -149,12 +149,12 @@ class Restorer(Decoder):
 
     def _victim(self) -> ClassifierConfig:
         """Size and training of the shadow victim, since the attacker does not know the victim's."""
-        cfg = self.config
+        sizes = sizes_of(self.config)
         return ClassifierConfig(
-            width=cfg.width or 1,
-            hidden=4 * (cfg.width or 1),
-            steps=cfg.steps or 1,
-            batch=cfg.batch or 1,
+            width=sizes.width,
+            hidden=4 * sizes.width,
+            steps=sizes.steps,
+            batch=sizes.batch,
             lr=LEARNING_RATE,
         )
 
@@ -167,7 +167,7 @@ class Restorer(Decoder):
         known: ThreatModel,
     ) -> DefenderView:
         """What the defender of the shadow victim would know."""
-        cfg, rng, device = self.config, self.rng, self.device
+        sizes, rng, device = sizes_of(self.config), self.rng, self.device
         half = len(public) // 2
         rows = {"D1": slice(0, half), "D2": slice(half, None), "all": slice(None)}
         made: dict[SubstituteConfig, InversionNet] = {}
@@ -179,10 +179,10 @@ class Restorer(Decoder):
             if config not in made:
                 c_NK, x_NCHW = substitute_data(config)
                 with seeded(rng, device):
-                    net = config.architecture(cfg.width or 1).make(known.image_shape, c_NK.shape[1])
+                    net = config.architecture(sizes.width).make(known.image_shape, c_NK.shape[1])
                 train(
                     net.to(device), c_NK.to(device), x_NCHW.to(device), mse,
-                    steps=cfg.steps or 1, batch=cfg.batch or 1, lr=cfg.lr or 1e-3,
+                    steps=sizes.steps, batch=sizes.batch, lr=sizes.lr,
                     betas=(0.5, 0.999), amsgrad=True, rng=rng,
                 )  # fmt: skip
                 made[config] = net.requires_grad_(False).eval()
@@ -201,18 +201,20 @@ class Restorer(Decoder):
 
     def _learn(self, released_NK: Tensor, clean_NK: Tensor) -> None:
         """Train the restoring network: least squares on log scores, from released to clean vectors."""
-        cfg, rng = self.config, self.rng
+        sizes, rng = sizes_of(self.config), self.rng
         self.features = Standardised(released_NK, "all")
         inputs = self._inputs(released_NK)
         n_classes = clean_NK.shape[1]
         with seeded(rng, self.device):
-            restoring = RestoringNet(inputs.shape[1] - n_classes, n_classes, cfg.hidden).to(self.device)
+            restoring = RestoringNet(inputs.shape[1] - n_classes, n_classes, self.config.hidden).to(
+                self.device
+            )
         train(
-            restoring, inputs, clean_NK.log().clamp_min(LOG_FLOOR).to(self.device), mse,
-            steps=cfg.steps or 1, batch=cfg.batch or 1, lr=LEARNING_RATE, rng=rng,
+            restoring, inputs, clean_NK.log().clamp_min(LEAST_LOG).to(self.device), mse,
+            steps=sizes.steps, batch=sizes.batch, lr=LEARNING_RATE, rng=rng,
         )  # fmt: skip
         self.restoring = restoring
 
     def _inputs(self, c_NK: Tensor) -> Tensor:
-        log_NK = c_NK.cpu().log().clamp_min(LOG_FLOOR)
+        log_NK = c_NK.cpu().log().clamp_min(LEAST_LOG)
         return torch.cat([self.features(c_NK).float(), log_NK], 1).to(self.device)

@@ -52,8 +52,7 @@ def signature(job: Job) -> tuple[object, ...] | None:
 
 
 def grouped(jobs: Sequence[Job], most: int = MOST) -> list[list[int]]:
-    """The indices of the jobs in each stack, at most ``most`` a stack; stacks are ordered by their first
-    job."""
+    """The indices of the jobs in each stack, at most ``most`` of them; stacks are in order of their first."""
     together: dict[object, list[int]] = {}
     for i, job in enumerate(jobs):
         together.setdefault(signature(job) or ("alone", i), []).append(i)

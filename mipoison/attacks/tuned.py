@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.decoder import Decoder, DecoderConfig
-from mipoison.attacks.sizes import sized
+from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.protocols import Oracle, ThreatModel
 
 CANDIDATES: tuple[Mapping[str, Any], ...] = (
@@ -61,14 +61,15 @@ class TunedConfig(DecoderConfig):
 
     def candidates(self) -> list[DecoderConfig]:
         """Configurations of the decoders that are tried."""
+        sizes = sizes_of(self)
         base = DecoderConfig(**{f.name: getattr(self, f.name) for f in fields(DecoderConfig)})
         out = []
         for changes in CANDIDATES[: self.tune]:
             values = dict(changes)
             if "steps" in values:
-                values["steps"] = max(1, round(values["steps"] * (self.steps or 1)))
+                values["steps"] = max(1, round(values["steps"] * sizes.steps))
             if "lr" in values:
-                values["lr"] *= self.lr or 1e-3
+                values["lr"] *= sizes.lr
             out.append(replace(base, **values))
         return out
 

@@ -85,7 +85,7 @@ def by_pool_size(
     rng: torch.Generator,
     repeats: int = 10,
 ) -> dict[int, Certificate]:
-    """Certificates of random parts of a pool: what of it is owed to the pool's being small.
+    """Certificates of random parts of a pool: how the bound changes with the number of images.
 
     Args:
         observation, x_NCHW, label_N, rng: see :func:`certify`.

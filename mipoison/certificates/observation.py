@@ -20,8 +20,8 @@ class Gaussian:
         means_NM: where each image's noise is centred.
         sigma: standard deviation of each of the M coordinates, above 0.
         release: (rows_ND, y_NM) -> released vectors (N, K). It is what makes the statement true: whoever saw
-            the discrete part and y could compute the released vector, so he knows no less than an attacker
-            (data processing). A pure function: of the image it sees these two arguments, nothing else (no
+            the discrete part and y could compute the released vector, so an attacker who sees the release
+            knows at most this. A pure function: of the image it sees these two arguments, nothing else (no
             projection into a ball around the clean vector). The contract tests hold the defense to it.
     """
 

@@ -51,9 +51,7 @@ class NoiseConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFreshConfig(NoiseConfig):
-    """Control: ``noise`` drawn again at every query; averaging sees through it.
-
-    Tangent noise that is drawn again each time: the control for what keying is worth.
+    """Control: ``noise`` drawn again at every query, to see what keying is worth: its noise averages out.
 
     Attributes:
         randomness: ``fresh``, nothing else. budget: see NoiseConfig.

@@ -29,7 +29,7 @@ class RoundingConfig(Config):
     Attributes:
         decimals: digits after the point, 0 to 6; None where ``steps`` is another number than a power of ten.
         steps: steps of the grid between 0 and 1, 1 to 1,000,000; None where ``decimals`` says it. 1 releases
-            the label alone. Beside steps, the default of ``decimals`` gives way.
+            the label alone. Beside steps, the default of ``decimals`` is ignored.
     """
 
     SOURCE: ClassVar[str] = "Fredrikson et al. 2015"

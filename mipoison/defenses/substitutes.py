@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.models.inversion import InversionNet, SubstituteConfig
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.protocols import Trained, train_anew
 from mipoison.randomness import generator
 from mipoison.training import RECONSTRUCTION_LOSSES, Loss, seeded, train
@@ -74,7 +74,7 @@ class Substitutes:
         x_NCHW = self.shares[config.data]
         return (self.c_all_NK if config.data == "all" else self.clean(x_NCHW)), x_NCHW
 
-    @undone()
+    @own_context()
     def network(self, config: SubstituteConfig) -> InversionNet:
         """A trained substitute: in eval mode, on the device, its parameters requiring no gradients."""
         sizes = self.sizes()

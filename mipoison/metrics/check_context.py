@@ -57,6 +57,11 @@ def missing(value: Any) -> bool:
 
 
 def number(record: Record, key: str) -> float | None:
+    """The column ``key`` as a float; None where it is missing.
+
+    Raises:
+        ValueError: text, a truth value, or infinity.
+    """
     value = record.get(key)
     if missing(value):
         return None
@@ -75,15 +80,22 @@ def settings(record: Record, name: str) -> dict[str, Any]:
 
 
 def same(a: Record, b: Record, names: Iterable[str]) -> bool:
+    """Whether two records agree in these columns and in the settings under them."""
     return all(settings(a, name) == settings(b, name) for name in names)
 
 
 def ok(record: Record) -> bool:
+    """Whether the episode was measured: it neither failed nor was left out.
+
+    Raises:
+        ValueError: the record has no status.
+    """
     if "status" not in record:
         raise ValueError(f"record has no status; its keys are: {', '.join(sorted(record))}")
     return record["status"] == "ok"
 
 
 def errors(records: Iterable[Record]) -> list[float]:
+    """Reconstruction errors of the records that have one."""
     found = (number(record, "reconstruction_error") for record in records if ok(record))
     return [error for error in found if error is not None]

@@ -27,7 +27,7 @@ from mipoison.metrics.utility import checked_vectors
 from mipoison.simplex import label_of
 
 LOG_FLOOR = float(np.exp(-50))
-"""Least score inside a logarithm: the one below which decoders hear nothing either."""
+"""Least score inside a logarithm: decoders clamp scores there, too."""
 CHUNK = 1024
 """Vectors whose neighbours are sought at once."""
 TIED = 1e-9

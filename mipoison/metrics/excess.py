@@ -25,13 +25,13 @@ Array = NDArray[np.float64]
 LEVEL = 0.95
 """Coverage of each one-sided interval."""
 POWER = 0.95
-"""What :func:`seeds_needed` aims at. The choice of an attacker costs some of it; nine in ten are left
+"""What :func:`seeds_needed` aims at. The choice of an attacker lowers the power to about 0.9
 (``study/bench/calibration.py``)."""
 MARGIN = 0.02
 """Excess leakage (a share of label-only's error) that is accepted, unless somebody names another."""
 RESAMPLES = 200
 MOST_SEEDS = 1000
-"""A planner's answer beyond this means: not by more seeds."""
+"""Cap of :func:`seeds_needed`; a result of this size means that more seeds do not help."""
 
 Verdict = Literal["certified", "safe", "leaks", "undecided"]
 

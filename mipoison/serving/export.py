@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mipoison.defenses.lpa_amortised import LPAAmortised
 from mipoison.models.generator import GeneratorNet
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.simplex import project_release_inside
 
 
@@ -43,7 +43,7 @@ class AmortisedForward(nn.Module):
         return project_release_inside(c_NK.double() + self.budget * d_NK, c_NK)
 
 
-@undone()
+@own_context()
 def export_amortised(defense: LPAAmortised, path: str | Path | None = None) -> torch.export.ExportedProgram:
     """Export a fitted amortised defense for any number of queries, on the device it was fitted on.
 

@@ -1,9 +1,11 @@
 """Protect a classifier in a few lines: fit a unit, save it, load it, wrap the classifier in it.
 
     model = load_victim("net:make", "weights.safetensors")           # or any nn.Module: images to logits
-    unit = fit_unit(model, private=x_private, public=x_public, defense="tail-noise")
+    unit = fit_unit(
+        model, private=x_private, public=x_public, defense="rounding", config={"decimals": 1}
+    )
     unit.save("unit")
-    protected = load_unit("unit").wrap(model, secret=secret)         # an nn.Module
+    protected = load_unit("unit").wrap(model)                        # an nn.Module
     released = protected(x_queries)                                  # (N, K), in place of softmax(model(x))
 
 Shape suffixes: N samples, K classes, CHW image.
@@ -24,7 +26,7 @@ from mipoison.data.datasets import SIDES
 from mipoison.data.splits import Part, halves
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.defenses.substitutes import Substitutes
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import generator
 from mipoison.scene_config import SCALES, SceneConfig
@@ -44,7 +46,7 @@ Images = Tensor | tuple[Tensor, Tensor]
 """Images (N, C, H, W) in [0, 1], or (images, labels (N,))."""
 
 
-@undone()
+@own_context()
 def fit_unit(
     model: nn.Module,
     *,

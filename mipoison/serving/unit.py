@@ -28,7 +28,7 @@ from torch import nn
 
 from mipoison.config import Config, ConfigError, choose, digest
 from mipoison.defenses import DEFENSES, retraining
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
 from mipoison.serving.probe import PREFIX, Probe
@@ -36,7 +36,7 @@ from mipoison.serving.wrap import ProtectedClassifier, check_secret
 from mipoison.storage.files import Storage
 from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import earlier_state_digest, state_digest
-from mipoison.victims.own import OwnVictim
+from mipoison.victims.own import LoadedVictim
 
 FORMAT, VERSION = "mipoison-unit", 1
 SETTINGS, TENSORS = "unit.json", "unit.safetensors"
@@ -72,7 +72,7 @@ class Unit:
     about: dict[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
 
-    @undone()
+    @own_context()
     def wrap(
         self,
         model: nn.Module,
@@ -162,15 +162,15 @@ def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
 
 
 def earlier_weights_digest(model: nn.Module) -> str | None:
-    """The digest of the weights that version 0.1.0 computed, and saved with its units."""
+    """The digest of the weights that versions before 0.1.0 computed, and saved with their units."""
     return earlier_state_digest(_own(model))
 
 
 def _own(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, OwnVictim) else model
+    return model.module if isinstance(model, LoadedVictim) else model
 
 
-@undone()
+@own_context()
 def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
     """Read a saved unit.
 

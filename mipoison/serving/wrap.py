@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from mipoison.config import ConfigError
+from mipoison.config import ConfigError, one_line
 from mipoison.defenses.pipeline import Pipeline
-from mipoison.process import undone
+from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
 from mipoison.victims.ask import Classifier, classifier_of
@@ -133,7 +133,7 @@ class ProtectedClassifier(nn.Module):
                 device_from(name)
         return super().to(*args, **kwargs)
 
-    @undone()
+    @own_context()
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProtectedClassifier:
         """Move copies to another device. ``to``, ``cuda``, ``half`` and the like call this.
 
@@ -143,8 +143,7 @@ class ProtectedClassifier(nn.Module):
         try:
             probe = fn(torch.zeros(1, device=self.device))
         except (RuntimeError, AssertionError) as error:  # torch's errors for a device that is not there
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise ConfigError(f"a protected classifier cannot be moved: {said}") from error
+            raise ConfigError(f"a protected classifier cannot be moved: {one_line(error)}") from error
         if probe.dtype != torch.float32:
             raise ConfigError(
                 f"a protected classifier answers in float32, not {str(probe.dtype)[6:]}: convert the "
@@ -187,7 +186,7 @@ class ProtectedClassifier(nn.Module):
         if len(x_NCHW) and not bool(((x_NCHW >= 0) & (x_NCHW <= 1)).all()):  # NaN compares false
             raise ValueError("expected pixels in [0, 1], all of them finite")
 
-    @undone()
+    @own_context()
     @torch.no_grad()
     def forward(self, x_NCHW: Tensor | np.ndarray | Sequence[Any]) -> Tensor:
         """Released vectors (N, K) of one request, on the device of its images.
@@ -212,7 +211,7 @@ class ProtectedClassifier(nn.Module):
             x = torch.tensor(x)
         return self.answer([x])[0].to(x.device)  # type: ignore[list-item, union-attr]
 
-    @undone()
+    @own_context()
     @torch.no_grad()
     def answer(self, requests: Sequence[Tensor]) -> list[Tensor]:
         """Released vectors (n, K) of each of several requests, computed together, on this module's device.

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError, choose
-from mipoison.process import ALONE, callers_defaults, kept, undone
+from mipoison.config import ConfigError, choose, one_line
+from mipoison.process import PROCESS_LOCK, callers_defaults, own_context, restored_state
 from mipoison.victims.outputs import OUTPUTS, log_probabilities, logits_of
 
 DYNAMIC = (
     "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
 )
 """The call that exports a classifier for batches of any size; error messages quote it."""
-__all__ = ["DYNAMIC", "Classifier", "classifier_of", "on_device", "undone"]
+__all__ = ["DYNAMIC", "Classifier", "classifier_of", "on_device"]
 
 
 class Classifier:
@@ -79,7 +79,7 @@ class Classifier:
         """The device of the module's weights; the CPU if it has none."""
         return _home(self.module) or torch.device("cpu")
 
-    @undone()
+    @own_context()
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """Logits (N, K), float32, on the device of the images.
 
@@ -87,7 +87,12 @@ class Classifier:
             ConfigError: the module fails, or its outputs are not finite or not logits (N, K).
         """
         try:
-            with ALONE, kept(_home(self.module)), self._in_eval_mode() as module, self._own_defaults():
+            with (
+                PROCESS_LOCK,
+                restored_state(_home(self.module)),
+                self._in_eval_mode() as module,
+                self._own_defaults(),
+            ):
                 answer = self._answer(module, x_NCHW)
                 z_NK = logits_of(answer, self.name, x_NCHW.shape[0], self.n_classes)
                 z_NK = z_NK.detach().to(x_NCHW.device, copy=True)
@@ -101,8 +106,8 @@ class Classifier:
             rows = int((~z_NK.isfinite()).any(1).sum())
             raise ConfigError(
                 f"classifier {self.name} gives outputs that are not finite in float32 for {rows} of "
-                f"{len(z_NK)} "
-                "images in [0, 1]; does it overflow in half precision? then run its last layers in float32"
+                f"{len(z_NK)} images in [0, 1]; does it overflow in half precision? then "
+                "run its last layers in float32"
             )
         return log_probabilities(z_NK, self.name) if self.outputs == "probabilities" else z_NK
 
@@ -148,8 +153,7 @@ class Classifier:
 
     @contextlib.contextmanager
     def _own_defaults(self) -> Iterator[None]:
-        """A context with the default dtype and device of the user's program when it handed the module
-        over."""
+        """A scope with the user's default dtype and device of when the module was handed over."""
         dtype, device = self.theirs
         with contextlib.ExitStack() as stack:
             if dtype != torch.float32:
@@ -161,7 +165,7 @@ class Classifier:
 
     def _failure(self, x_NCHW: Tensor, error: Exception) -> str:
         shape = "x".join(map(str, x_NCHW.shape[1:]))
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        said = one_line(error)
         if isinstance(self.module, torch.fx.GraphModule):
             remedy = f"if it was exported for another batch, export it with a dynamic one: {DYNAMIC}"
         else:
@@ -172,8 +176,7 @@ class Classifier:
             )
         return (
             f"classifier {self.name} fails on images {shape} in [0, 1], a batch of {x_NCHW.shape[0]}: "
-            f"{said}; "
-            f"{remedy}"
+            f"{said}; {remedy}"
         )
 
 
@@ -231,7 +234,7 @@ def on_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        said = one_line(error)
         raise ConfigError(
             f"classifier {name} is on {homes.pop()} and cannot be copied to {device} ({said}): move it there "
             f"yourself (model.to({str(device)!r})), or give the device that it is on"

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mipoison.config import ConfigError
-from mipoison.process import other_numbers
+from mipoison.process import own_context, reseeded
 from mipoison.protocols import CHUNK
 from mipoison.randomness import generator, role_seed
-from mipoison.victims.ask import Classifier, undone
+from mipoison.victims.ask import Classifier
 from mipoison.victims.outputs import signs_of_probabilities
 
 PROBE = 256
@@ -44,7 +44,7 @@ _APART = (
 log = logging.getLogger(__name__)
 
 
-@undone()
+@own_context()
 def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_classes: int) -> None:
     """Run a classifier on some of its training images and check the answers.
 
@@ -80,7 +80,7 @@ def check_victim(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, n_c
         )
     c_NK = torch.softmax(z_NK.double(), 1)
     first = x_probe[:CHUNK]
-    with other_numbers(1, classifier.device):  # a classifier that draws random numbers now draws other ones
+    with reseeded(1, classifier.device):  # a classifier that draws random numbers now draws other ones
         again_NK = torch.softmax(answers(classifier, first).double(), 1)
     if float((again_NK - c_NK[:CHUNK]).abs().max()) > _SAME_ANSWER:
         raise ConfigError(
@@ -136,8 +136,7 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
         if float((c_NK.amax(0) - c_NK.amin(0)).max()) < _SAME_ANSWER:
             raise ConfigError(
                 f"classifier {name} answers all of {len(rows)} private images alike (class "
-                f"{int(told_N[0])}): is it "
-                "trained, and are these its training images, in [0, 1]?"
+                f"{int(told_N[0])}): is it trained, and are these its training images, in [0, 1]?"
             )
         return
     y_rows = y_N[rows].cpu()
@@ -145,8 +144,7 @@ def _judge(classifier: Classifier, x_NCHW: Tensor, y_N: Tensor | None, rows: Ten
     if int((counts > 0).sum()) < 2:
         raise ConfigError(
             f"all {len(y_N)} private labels are {int(y_N[0])}: classifier {name} cannot be judged by "
-            f"one class; "
-            f"give images of at least two of {n_classes}"
+            f"one class; give images of at least two of {n_classes}"
         )
     p = permutation_p_value(told_N, y_rows)
     if p <= ERROR / 2:  # half, because the p-value is the smaller one of two tests

@@ -109,10 +109,10 @@ def structure(module: nn.Module) -> str:
 
 
 def earlier_state_digest(module: nn.Module) -> str | None:
-    """:func:`state_digest` as version 0.1.0 computed it, to recognise units and studies made by that version.
+    """:func:`state_digest` as versions before 0.1.0 computed it, to recognise their units and studies.
 
     Returns:
-        The digest, or None for state dicts that version 0.1.0 could not handle.
+        The digest, or None for state dicts that they could not handle.
     """
     h = hashlib.sha256()
     try:

@@ -47,14 +47,12 @@ def logits_of(answer: Any, name: str, n: int, n_classes: int | None) -> Tensor:
     if found.ndim != 2 or len(found) != n or found.shape[1] < 2 or not found.is_floating_point():
         raise ConfigError(
             f"classifier {name} returns {_kind(found)} for {n} images: expected logits (N, K), one "
-            f"row an image, "
-            f"K at least 2{_hint(found, n)}"
+            f"row an image, K at least 2{_hint(found, n)}"
         )
     if n_classes is not None and found.shape[1] != n_classes:
         raise ConfigError(
             f"classifier {name} has {found.shape[1]} outputs, the data {n_classes} private classes: "
-            f"they must be "
-            "the same, in the order of the labels (of a folder: the sorted class names)"
+            "they must be the same, in the order of the labels (of a folder: the sorted class names)"
         )
     return found
 
@@ -101,8 +99,7 @@ def log_probabilities(p_NK: Tensor, name: str) -> Tensor:
     if high <= 0 or low < -_TINY * high or uneven:
         raise ConfigError(
             f"classifier {name} gives values from {low:.4g} to {high:.4g}, not probabilities as "
-            f"stated: state "
-            "outputs logits (--victim-outputs logits), or nothing"
+            "stated: state outputs logits (--victim-outputs logits), or nothing"
         )
     p_NK = p_NK.clamp_min(0)
     p_NK = (p_NK / p_NK.sum(1, keepdim=True).clamp_min(FLOOR)).clamp_min(FLOOR)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError, one_line
-from mipoison.victims.ask import DYNAMIC, Classifier, undone
+from mipoison.process import own_context
+from mipoison.victims.ask import DYNAMIC, Classifier
 from mipoison.victims.fingerprints import exported_digest, is_exported
 from mipoison.victims.identity import earlier_state_digest, state_digest, structure
 from mipoison.victims.weights import load_state
@@ -30,13 +31,13 @@ MOST = 128
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-class OwnVictim(nn.Module):
+class LoadedVictim(nn.Module):
     """The user's classifier, frozen: maps images (N, C, H, W) in [0, 1] to logits (N, K), float32.
 
     Attributes:
         name: the factory's name, or the file's name without its folder.
         digest: identifies the classifier, see :func:`load_victim`.
-        earlier: the digest that version 0.1.0 computed, by which studies of that version are continued.
+        earlier: the digest that versions before 0.1.0 computed, by which their studies are continued.
         module: the user's module.
         asked: the adapter that calls it, see :class:`mipoison.victims.ask.Classifier`.
     """
@@ -50,7 +51,7 @@ class OwnVictim(nn.Module):
         self.asked = Classifier(module, name=name, outputs=outputs)
         self.training = False
 
-    def train(self, mode: bool = True) -> OwnVictim:
+    def train(self, mode: bool = True) -> LoadedVictim:
         """Do nothing: a victim is never trained here, and an exported program has no training mode."""
         return self
 
@@ -83,10 +84,10 @@ def short_name(source: str) -> str:
     return Path(source).name if is_exported(source) else source
 
 
-@undone()
+@own_context()
 def load_victim(
     source: str | Path, state: str | Path | None = None, *, outputs: str | None = None
-) -> OwnVictim:
+) -> LoadedVictim:
     """Load a classifier onto the CPU.
 
     Its digest covers name, weights (dtypes, shapes, bytes) and code (the factory's source file and the
@@ -117,7 +118,7 @@ def load_victim(
         except Exception as error:
             raise ConfigError(f"victim {source!r}: not a torch.export file ({one_line(error)})") from error
         _check_batch(program, source)
-        return OwnVictim(exported, short_name(source), digest, digest, outputs)
+        return LoadedVictim(exported, short_name(source), digest, digest, outputs)
     module, code = _build(source)
     if state is not None:
         load_state(module, source, state)
@@ -126,7 +127,7 @@ def load_victim(
     h.update(f"{structure(module)}{state_digest(module)}".encode())
     earlier.update(f"{module!r}{earlier_state_digest(module)}".encode())
     module = module.eval().requires_grad_(False)
-    return OwnVictim(module, source, h.hexdigest()[:16], earlier.hexdigest()[:16], outputs)
+    return LoadedVictim(module, source, h.hexdigest()[:16], earlier.hexdigest()[:16], outputs)
 
 
 def _text(name: str, given: object) -> str:
@@ -202,6 +203,5 @@ def _check_batch(program: torch.export.ExportedProgram, source: str) -> None:
             sizes = f"batches of {bounds.lower} to {bounds.upper}"
         raise ConfigError(
             f"victim {source!r} was exported for {sizes}: 1 to {MOST} images are asked at a time; "
-            f"export it with a "
-            f"dynamic batch: {DYNAMIC}"
+            f"export it with a dynamic batch: {DYNAMIC}"
         )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mipoison.defenses import ANCHORS
-from mipoison.episode import versions
 from mipoison.metrics.excess import MARGIN
+from mipoison.metrics.machine import versions
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED

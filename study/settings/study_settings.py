@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from mipoison.attacks import ATTACKS, FLOOR, SUITE
+from mipoison.attacks import ATTACKS, LABEL_ATTACKER, SUITE
 from mipoison.config import Config, ConfigError, choose
 from mipoison.data.datasets import dataset_choices, parse_name
 from mipoison.defenses import ANCHORS, DEFENSES, retraining
@@ -27,7 +27,7 @@ from study.tracking.mlflow import check_address
 from study.trial.joint_training import STACKED
 
 DEFAULT_ATTACKERS = (
-    FLOOR, "passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp"
+    LABEL_ATTACKER, "passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp"
 )  # fmt: skip
 """The cheapest suite that contained the worst attacker of every setting tried so far; ``suite`` is the whole
 one."""
@@ -171,9 +171,9 @@ class Arguments(
         The attacker that knows the label alone is of every suite, also where it is not named.
         """
         settings = StudySettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
-        if FLOOR in settings.attackers:
+        if LABEL_ATTACKER in settings.attackers:
             return settings
-        return dataclasses.replace(settings, attackers=(FLOOR, *settings.attackers))
+        return dataclasses.replace(settings, attackers=(LABEL_ATTACKER, *settings.attackers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,8 +300,8 @@ class StudySettings(Arguments):
         attackers = stored.get("attackers")
         if (
             isinstance(attackers, list)
-            and FLOOR not in attackers
-            and [FLOOR, *attackers] == [*self.attackers]
+            and LABEL_ATTACKER not in attackers
+            and [LABEL_ATTACKER, *attackers] == [*self.attackers]
         ):
             return dataclasses.replace(self, attackers=tuple(attackers)).continuing(stored)
         earlier = stored.get("victim_digest")

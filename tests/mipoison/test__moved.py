@@ -1,15 +1,18 @@
-"""Module names of version 0.1 still import."""
+"""Module names from before version 0.1.0 still import."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 
+import pytest
+
 import mipoison
+from mipoison import _moved
 
 
-def test_a_moved_module_still_imports_and_says_where_it_is() -> None:
-    from mipoison import _moved
-
+def test_a_moved_module_still_imports_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     _moved.redirect({"mipoison.settings_of_old": "mipoison.config"})
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -18,3 +21,9 @@ def test_a_moved_module_still_imports_and_says_where_it_is() -> None:
     assert [str(w.message) for w in said if w.category is DeprecationWarning] == [
         "mipoison.settings_of_old is now mipoison.config"
     ]
+
+
+def test_a_renamed_class_is_found_by_its_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match=r"mipoison\.victim is now mipoison\.victims\.own"):
+        from mipoison.victim import OwnVictim  # type: ignore[import-not-found]
+    assert OwnVictim is mipoison.victims.own.LoadedVictim  # type: ignore[attr-defined]

@@ -493,10 +493,11 @@ def names_of(x_NCHW: Tensor) -> set[bytes]:
 def test_the_attacker_gets_its_share_of_the_images(tiny_scene: Scene, data: Any) -> None:
     deployment = deploy(tiny_scene, "lpa", LPAConfig())
     released = release(deployment)
-    attack, reconstructions, _, queries = attack_once(deployment, released, "spy", SpyConfig(data=data))
+    attacked = attack_once(deployment, released, SpyConfig(data=data))
+    attack = attacked.fitted.attack
     assert isinstance(attack, Spy)
     everything = tiny_scene.split.attack_train.x_NCHW
-    assert queries == 2 * len(attack.x)
+    assert attacked.fitted.queries == 2 * len(attack.x)
     assert len(attack.x) == (len(everything) if data == "all" else len(everything) // 2)
     assert names_of(attack.x) <= names_of(everything)
     assert not names_of(attack.x) & names_of(tiny_scene.split.private_train.x_NCHW)
@@ -510,7 +511,7 @@ def test_the_attacker_gets_its_share_of_the_images(tiny_scene: Scene, data: Any)
     assert torch.equal(attack.c, torch.stack([by_name[r.numpy().tobytes()] for r in attack.x]))
     assert torch.equal(attack.c_again, attack.c)
     assert attack.n_classes == tiny_scene.split.n_classes
-    assert set(reconstructions) == {"private_train", "private_test", "clean"}
+    assert set(attacked.reconstructions) == {"private_train", "private_test", "clean"}
 
 
 def test_the_substitute_did_not_see_the_attacker_s_half(tiny_scene: Scene) -> None:
@@ -527,7 +528,7 @@ def test_half_the_images_is_half_the_queries(tiny_config: SceneConfig, tiny_scen
 
 def test_the_attacker_knows_public_settings_only(tiny_scene: Scene) -> None:
     deployment = deploy(tiny_scene, "lpa", LPAConfig(budget=0.03))
-    attack, *_ = attack_once(deployment, release(deployment), "spy", SpyConfig())
+    attack = attack_once(deployment, release(deployment), SpyConfig()).fitted.attack
     assert isinstance(attack, Spy)
     assert attack.known.defense == "lpa"
     assert attack.known.settings == LPAConfig(budget=0.03).flat()
@@ -540,7 +541,7 @@ def test_attackers_are_paired_across_defenses(tiny_scene: Scene) -> None:
     states = []
     for defense, data in (("none", "all"), ("noise", "all"), ("none", "D1")):
         deployment = deploy(tiny_scene, defense, DEFENSES[defense]())
-        attack, *_ = attack_once(deployment, release(deployment), "spy", SpyConfig(data=data))  # type: ignore[arg-type]
+        attack = attack_once(deployment, release(deployment), SpyConfig(data=data)).fitted.attack  # type: ignore[arg-type]
         assert isinstance(attack, Spy)
         states.append(attack.rng_state)
     assert torch.equal(states[0], states[1])

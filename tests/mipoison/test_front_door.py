@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,24 @@ def test_every_name_is_there_and_typed() -> None:
     for name in mipoison.__all__:
         assert getattr(mipoison, name) is not None
     assert set(mipoison.__all__) <= set(dir(mipoison))
+
+
+def test_the_example_runs_as_it_is_written() -> None:
+    """Up to the training: it compiles, and calls what is there with arguments that are taken."""
+    example = (mipoison.__doc__ or "").partition("\n\n")[2].partition("\n\nThe record")[0]
+    tree = ast.parse(textwrap.dedent(example))
+    calls = {ast.unparse(n.func): n for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    assert set(calls) >= {"mipoison.prepare", "mipoison.evaluate"}
+    for name, call in calls.items():
+        if name.startswith("mipoison."):
+            named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
+            inspect.signature(getattr(mipoison, name.partition(".")[2])).bind(*call.args, **named)
+    attack, defense = (
+        next(ast.literal_eval(k.value) for k in calls["mipoison.evaluate"].keywords if k.arg == kind)
+        for kind in ("attack", "defense")
+    )
+    assert attack in mipoison.ATTACKS
+    assert defense in mipoison.DEFENSES
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -233,8 +233,8 @@ def test_an_evaluator_trained_on_reconstructions(scene: Scene, anchors: list[Rec
     released = release(deployment)
     rng = generator(0, "planted")
     config = at_scale(ATTACKS["ridge"], scene.config)
-    _, reconstructions, _, _ = attack_once(deployment, released, "ridge", config)
-    images, labels = reconstructions["private_train"], scene.split.private_train.y_N
+    attacked = attack_once(deployment, released, config)
+    images, labels = attacked.reconstructions["private_train"], scene.split.private_train.y_N
     with seeded(rng, scene.device):
         judge = scene.config.classifier("evaluator").make(scene.split.image_shape, scene.split.n_classes)
     train(judge, images, labels, torch.nn.functional.cross_entropy, steps=200, batch=32, lr=1e-2, rng=rng)
@@ -290,7 +290,9 @@ def test_no_attacker_of_ours_beats_a_certificate(
     scene: Scene, anchors: list[Record], defense: str, knobs: dict[str, Any]
 ) -> None:
     deployment = deploy(scene, defense, DEFENSES[defense](**knobs))
-    for record in relate_to_anchors(run(scene, defense, deployment, (*CHEAP, "knn")), anchors):
+    records = relate_to_anchors(run(scene, defense, deployment, (*CHEAP, "knn")), anchors)
+    assert len(records) == len(CHEAP) + 1
+    for record in records:
         assert record["check.beats_certificate"] is False
         assert record["certified_error"] <= record["reconstruction_error"]
         assert record["certified_error_test"] <= record["reconstruction_error_test"]
@@ -298,7 +300,9 @@ def test_no_attacker_of_ours_beats_a_certificate(
 
 
 def test_where_there_is_no_certificate_the_record_says_why(anchors: list[Record]) -> None:
-    for record in relate_to_anchors([r for r in anchors if r["defense"] == "none"], anchors):
+    records = relate_to_anchors([r for r in anchors if r["defense"] == "none"], anchors)
+    assert records
+    for record in records:
         assert record["certified_error"] is None
         assert "hides nothing" in record["certificate_none"]
         assert record["check.beats_certificate"] is None

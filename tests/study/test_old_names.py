@@ -1,4 +1,4 @@
-"""Names of version 0.1 that were renamed since still import from their old places."""
+"""Names of versions before 0.1.0 that were renamed since still import from their old places."""
 
 import importlib
 import warnings

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mipoison.attacks import ATTACKS, FLOOR, SUITE
+from mipoison.attacks import ATTACKS, LABEL_ATTACKER, SUITE
 from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
@@ -58,5 +58,5 @@ def test_refuses_an_empty_set_and_is_in_the_suite() -> None:
     attack = ClassMeanConfig().make()
     with pytest.raises(ValueError, match="at least 1 image"):
         attack.fit(Answers(torch.ones(1, 2)), torch.empty(0, 1, 2, 3), known=KNOWN, rng=generator(0))
-    assert FLOOR in SUITE
-    assert FLOOR in ATTACKS
+    assert LABEL_ATTACKER in SUITE
+    assert LABEL_ATTACKER in ATTACKS

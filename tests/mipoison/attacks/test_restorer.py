@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mipoison.attacks.restorer import LOG_FLOOR, Restorer, RestorerConfig, RestoringNet
+from mipoison.attacks.restorer import LEAST_LOG, Restorer, RestorerConfig, RestoringNet
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa import LPAConfig
@@ -56,7 +56,7 @@ def answers(scene: Scene, x_NCHW: Tensor) -> Tensor:
 
 
 def log_distance(a_NK: Tensor, b_NK: Tensor) -> float:
-    return float((a_NK.log().clamp_min(LOG_FLOOR) - b_NK.log().clamp_min(LOG_FLOOR)).square().mean().sqrt())
+    return float((a_NK.log().clamp_min(LEAST_LOG) - b_NK.log().clamp_min(LEAST_LOG)).square().mean().sqrt())
 
 
 def test_it_undoes_a_map_that_can_be_undone(monkeypatch: pytest.MonkeyPatch, tiny_scene: Scene) -> None:

@@ -42,6 +42,6 @@ def test_a_part_is_observed_as_in_the_whole() -> None:
     assert part.gaussian is not None
     assert part.gaussian.means_NM.tolist() == [[6.0, 7.0], [0.0, 1.0], [4.0, 5.0]]
     cells = cells_of(part.rows_ND).tolist()
-    assert (cells[1] == cells[2])
-    assert (cells[0] != cells[1])
+    assert cells[1] == cells[2]
+    assert cells[0] != cells[1]
     assert Observation(rows).part(index).gaussian is None

@@ -5,8 +5,6 @@ import torch
 from mipoison.defenses.none import NoDefense
 from tests.mipoison.defenses.helpers import pictures, protect, vectors
 
-# ----------------------------------------------------------------------------------------- none, label-only
-
 
 def test_none_releases_a_copy() -> None:
     c, x = vectors(9), pictures(9)

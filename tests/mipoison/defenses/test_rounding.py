@@ -86,7 +86,7 @@ def test_decimals_are_powers_of_ten_and_one_setting(decimals: int) -> None:
 
 
 def test_settings_of_older_records_keep_their_identity() -> None:
-    """What version 0.1.0 wrote for one and two decimals; two were the default."""
+    """What versions before 0.1.0 wrote for one and two decimals; two were the default."""
     assert RoundingConfig().flat("defense") == {"defense.decimals": 2}
     assert RoundingConfig(decimals=1).flat() == {"decimals": 1}
     assert RoundingConfig().digest() == "7abc1accd29a"

@@ -18,11 +18,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError
+from mipoison.process import own_context
 from mipoison.scene import SceneConfig, prepare, split_of
 from mipoison.serving.protect import load_victim
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
-from mipoison.victims.ask import Classifier, classifier_of, undone
+from mipoison.victims.ask import Classifier, classifier_of
 from mipoison.victims.check import check_victim
 from tests.mipoison.victims.helpers import Around, Form
 
@@ -281,7 +282,7 @@ def test_four_threads_and_the_settings_of_the_process(
     try:
         made: list[Classifier] = []
 
-        @undone()
+        @own_context()
         def inside() -> None:
             made.append(Classifier(Around(net, form)))
 

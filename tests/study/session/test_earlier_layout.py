@@ -54,7 +54,7 @@ def search_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RoundingConfig, "KNOBS", decimals)
     monkeypatch.setattr(RoundingConfig, "STARTS", ({},))
     monkeypatch.setattr(RoundingConfig, "knobs", Config.knobs)
-    monkeypatch.setattr(study_settings, "FLOOR", "ridge")  # of both suites: nothing is added
+    monkeypatch.setattr(study_settings, "LABEL_ATTACKER", "ridge")  # of both suites: nothing is added
 
 
 @pytest.mark.timeout(300)

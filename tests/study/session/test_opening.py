@@ -112,7 +112,7 @@ def test_other_images_under_the_same_name_are_refused(here: Path) -> None:
 
 
 def test_a_study_begun_earlier_is_known_by_its_records(here: Path) -> None:
-    about(content=None)  # as version 0.1.0 wrote it
+    about(content=None)  # as versions before 0.1.0 wrote it
     shutil.copytree("img", "copy")
     assert opened("folder:copy").finished
     change_one_image(here / "copy")
