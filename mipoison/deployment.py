@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mipoison.certificates import Certificate, Uncertifiable, certificate_columns, certify
+from mipoison.certificates import (
+    Certificate,
+    Observation,
+    Uncertifiable,
+    certificate_columns,
+    certify,
+)
 from mipoison.config import Config
 from mipoison.metrics import estimated_limit, leakage, ranking, scoring, utility
 from mipoison.process import own_context
@@ -155,8 +161,11 @@ def _certificates(deployment: Deployment, vectors: dict[str, Tensor]) -> dict[st
     scene = deployment.scene
 
     def of(part: str) -> Certificate | Uncertifiable:
+        observed = deployment.defense.observation(scene.clean[part], vectors[part])
+        if deployment.defense.fresh and isinstance(observed, Observation):
+            return Uncertifiable("fresh noise: the certificate depends on how often an image is asked for")
         return certify(
-            deployment.defense.observation(scene.clean[part], vectors[part]),
+            observed,
             getattr(scene.split, part).x_NCHW,
             label_of(scene.clean[part]),
             rng=generator(scene.config.seed, "certificate", part),

@@ -28,7 +28,7 @@ from study.records.finished import load
 from study.records.reading import announce_left_out
 from study.reports.html import PAGE, write_page
 from study.reports.report_files import write_report
-from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, program
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command, program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.runtime.scratch import temporary_run_folder
@@ -97,7 +97,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return FAILED
 
 
-def _run(study: Study, console: Console, command: Sequence[str]) -> int:
+def _run(study: Study, console: Console, words: Sequence[str]) -> int:
     """Run the study from the first anchor to the report; returns the exit code."""
     began = time.monotonic()
     settings, progress = study.settings, Progress(console)
@@ -113,7 +113,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         )
         try:
             callbacks += [line, Tracking(trackers)]
-            episodes = run_study(study, executor, callbacks, command)
+            episodes = run_study(study, executor, callbacks, words)
         finally:
             trackers.close()
         front = write_frontier(study, episodes)

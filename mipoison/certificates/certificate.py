@@ -32,8 +32,8 @@ class Certificate:
 
     @property
     def excess(self) -> float:
-        """Share by which an error can lie below the floor at most; 0 where the label tells everything."""
-        return 1 - self.bound.error / self.floor if self.floor > 0 else 0.0
+        """Share by which an error can lie below the floor at most."""
+        return 1 - self.bound.error / self.floor
 
 
 def certify(
@@ -73,6 +73,8 @@ def certify(
     else:
         bound = sampled(cell_N, observation.gaussian, x_ND, rng=rng, askings=askings, draws=draws)
     floor = within_variance(cells_of(label_N[:, None]), x_ND)
+    if not floor > 0:
+        return Uncertifiable("each label has one image in the pool: the label tells everything")
     return Certificate(bound, floor, len(x_ND))
 
 

@@ -98,6 +98,10 @@ def sampled(
 ) -> PoolBound:
     """The bound where a release tells the cell and a noisy point, by one-sided ``CONFIDENCE`` limits.
 
+    It is a bound for answers that are reconstructed one at a time. Who matches the answers to all images of
+    the pool with each other can do better (noise 0.002 on digits: 2 % of the error), and who asks for an
+    image of the same 8-bit pixels is given the same keyed noise.
+
     The noise is drawn equally often for each image, and once for each of a random selection where the pool is
     too large for two. Each draw gives the posterior's own variance and maximum, which have less spread than
     the squared error and the hit of a single reconstruction.
@@ -122,13 +126,24 @@ def sampled(
     )
     error, spread = _mean(variance_S, times)
     top, top_spread = _mean(top_S, times)
-    z = float(ndtri(CONFIDENCE))
+    z, copies = float(ndtri(CONFIDENCE)), _copies(x_ND)
     return PoolBound(
         # The cells' own variance bounds B from above: noise tells more, never less.
         error=min(max(error - z * spread, 0.0), within_variance(cell_N, x_ND)),
         identification=min(top + z * top_spread, 1.0),
-        tolerance=float(ndtri(RUN)) * _mean(error_S, times)[1] * math.sqrt(len(image_S) / n),
+        tolerance=float(ndtri(RUN)) * _mean(error_S, times)[1] * math.sqrt(copies * len(image_S) / n),
     )
+
+
+def _copies(x_ND: Tensor) -> float:
+    """By how much copies among the images inflate the variance of a mean over one draw; 1 without copies.
+
+    Keyed noise follows the 8-bit pixels, so that copies share it.
+    """
+    pixels = (x_ND * 255).round().to(torch.uint8).numpy()
+    packed = np.ascontiguousarray(pixels).view(np.dtype((np.void, pixels.shape[1])))
+    counts = np.unique(packed, return_counts=True)[1]
+    return float((counts.astype(float) ** 2).sum() / len(x_ND))
 
 
 def _mean(value_S: Tensor, times: int) -> tuple[float, float]:

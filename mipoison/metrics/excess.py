@@ -47,6 +47,7 @@ class Excess:
             None (both): fewer than two seeds.
         seeds: number of them.
         spread: standard deviation over seeds of what ``low`` is made of; None: fewer than two seeds.
+        gain: the mean before it is cut at 0; below 0 the attackers do worse than label-only's.
         p: of the one-sided test that an attacker fixed beforehand gains nothing; None: fewer than two seeds.
     """
 
@@ -55,6 +56,7 @@ class Excess:
     high: float | None
     seeds: int
     spread: float | None
+    gain: float
     p: float | None
 
 
@@ -98,9 +100,10 @@ def excess_intervals(
             f"{error_TSAH.shape[1:]} and {floor_SBH.shape}"
         )
     error_TSA, floor_SB = error_TSAH[..., 0], floor_SBH[..., 0]
-    mean_T = np.maximum(0.0, 1 - error_TSA.mean(1).min(1) / floor_SB.mean(0).min())
+    gain_T = 1 - error_TSA.mean(1).min(1) / floor_SB.mean(0).min()
+    mean_T = np.maximum(0.0, gain_T)
     if n < 2:
-        return [Excess(float(mean), None, None, n, None, None) for mean in mean_T]
+        return [Excess(max(0.0, float(gain)), None, None, n, None, float(gain), None) for gain in gain_T]
     out_TS, in_TS = np.empty((2, n_settings, n))
     chosen_TSR = np.empty((n_settings, n, RESAMPLES), dtype=int)
     fixed_SR = np.empty((n, RESAMPLES), dtype=int)
@@ -117,14 +120,17 @@ def excess_intervals(
             scores_TS[:, s] = 1 - (np.take_along_axis(error_TSA[:, s], least_TR, 1) / floor_R).mean(1)
     fixed_unlike = _disagreement(fixed_SR)
     quantile, out = float(scipy.stats.t.ppf(level, n - 1)), []
-    for mean, chosen_SR, out_S, in_S in zip(mean_T, chosen_TSR, out_TS, in_TS, strict=True):
+    for all_seeds, mean, chosen_SR, out_S, in_S in zip(
+        gain_T, mean_T, chosen_TSR, out_TS, in_TS, strict=True
+    ):
         unlike = max(_disagreement(chosen_SR), fixed_unlike)
         gain, spread = float(out_S.mean()), float(out_S.std(ddof=1))
         inflated = spread * math.sqrt(1 + n / (n - 1) * min(1.0, 2 * unlike))
         error = max(inflated / math.sqrt(n), ROUNDING)
         high = max(float(in_S.mean()), mean) + quantile * float(in_S.std(ddof=1)) / math.sqrt(n)
         p = float(scipy.special.stdtr(n - 1, -gain / error))
-        out.append(Excess(float(mean), gain - quantile * error, float(high), n, spread, p))
+        low = gain - quantile * error
+        out.append(Excess(float(mean), low, float(high), n, spread, float(all_seeds), p))
     return out
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics import half_samples
+from mipoison.metrics.checks import LABEL_ONLY_TOLERANCE
 from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
 from study.records.status import PRUNED
 
@@ -25,6 +26,12 @@ POOLS = {
 }
 """Ending of a pool's columns -> its mean error, and those over its half-samples."""
 CERTIFIED = ("certified_excess", "certified_excess_test")
+EXACT = ("smallest_cell", "smallest_cell_test")
+"""Known where a certificate is exact: it counts cells, and holds however many answers an attacker compares.
+That of noise speaks of one answer at a time, and of attackers who ask for no image of the same pixels: it
+is a column, and no reason to call a setting certified."""
+AGREEMENT = ("label_agreement", "attack_set_label_agreement")
+BROKEN = "check.beats_certificate"
 COLUMNS: dict[str, str] = {
     "trial": "string",
     "verdict": "string",
@@ -35,39 +42,47 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of a verdict table and their types. ``suite_excess``: with the whole suite's best attacker, and its
 one-sided 95 % bounds; ``_worst``: the larger of train and test. ``certified_excess_worst``: the largest
-certificate over seeds and pools. ``seeds_to_decide``: how many more seeds would decide, of those
+exact certificate over seeds and pools. ``seeds_to_decide``: how many more seeds would decide, of those
 undecided."""
 
 
 def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataFrame:
     """One row per setting that was measured beside label-only on a common seed, sorted by trial.
 
-    The seeds are those on which every attacker of the setting and of label-only succeeded. Of a setting that
-    was cut short the attackers that ran count: it can be seen to leak, and is never safe. Where label-only is
-    missing there is a verdict only for what is certified.
+    The seeds are those on which every attacker of the setting and of label-only succeeded. A setting whose
+    record is not whole can be seen to leak, and is never safe: one that was cut short, lacks an attacker or
+    a seed of label-only, or has a failed episode; one that flips labels, since attackers that trust labels
+    then say little; one against which all attackers do worse than label-only's, which is their failure. It is
+    certified only where every seed has an exact certificate on both pools, and no attacker beat one.
+    Where label-only is missing there is a verdict only for what is certified.
 
     Args:
         episodes: records of one scene with the column ``trial``.
         margin: excess leakage that is accepted, a share of label-only's error.
     """
     names = [name for pool in POOLS.values() for name in pool]
-    wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED]
+    wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED, *EXACT, *AGREEMENT, BROKEN]
     rows = episodes.reindex(columns=wanted)
-    certified = _certified(rows)
     anchor = rows[(rows["defense"] == LABEL_ONLY) & (rows["status"] == "ok")]
+    certified = _certified(rows, set(anchor["seed"]))
+    floor_seeds, floor_attackers = _shared(anchor, set(anchor["attack"]))
+    floor_trial = anchor["trial"].iloc[0] if len(anchor) else None
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
     whole: dict[Any, bool] = {}
     for trial, part in rows.groupby("trial", sort=True):
         ok = part[part["status"] == "ok"]
         gone = set(part.loc[part["status"] == PRUNED, "attack"])
         seeds, attackers = _shared(ok[~ok["attack"].isin(gone)], set(part["attack"]) - gone)
-        whole[trial] = not gone
+        whole[trial] = (
+            set(part["status"]) == {"ok"}
+            and set(floor_attackers) <= set(attackers)
+            and set(floor_seeds) <= set(seeds)
+            and not (part[list(AGREEMENT)].astype("Float64") < 1).any(axis=None)
+        )
         groups[(seeds, attackers)].append(trial)
     indexed = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed", "attack"])
     indexed = indexed.set_index(["trial", "seed", "attack"])[names].astype("Float64")
     found: dict[Any, dict[str, Excess]] = defaultdict(dict)
-    floor_seeds, floor_attackers = _shared(anchor, set(anchor["attack"]))
-    floor_trial = anchor["trial"].iloc[0] if len(anchor) else None
     for (seeds, attackers), trials in groups.items():
         common = tuple(s for s in seeds if s in set(floor_seeds))
         if not common or not attackers or floor_trial is None:
@@ -88,12 +103,20 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     return pd.DataFrame(out, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
 
 
-def _certified(rows: pd.DataFrame) -> dict[Any, float]:
-    """Trial -> largest certified excess over seeds and pools; absent where a pool has none on some seed."""
-    ok = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed"])
-    values = ok[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    largest = pd.Series(values.max(axis=1), index=ok["trial"]) if len(ok) else pd.Series(dtype=float)
-    return {trial: float(v.max()) for trial, v in largest.groupby(level=0) if not v.isna().any()}
+def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
+    """Trial -> largest exact certified excess over seeds and pools; absent if one is missing or was beaten.
+
+    Args:
+        seeds: label-only's; a trial needs a certificate on each of them and of its own.
+    """
+    out = {}
+    for trial, part in rows.groupby("trial"):
+        ok = part[part["status"] == "ok"]
+        known = ok.dropna(subset=[*CERTIFIED, *EXACT])
+        broken = ok[BROKEN].astype("boolean").fillna(False).any()
+        if len(known) == len(ok) and set(known["seed"]) >= seeds | set(part["seed"]) and not broken:
+            out[trial] = float(known[list(CERTIFIED)].astype(float).max(axis=None))
+    return out
 
 
 def _shared(ok: pd.DataFrame, attackers: Iterable[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -126,6 +149,7 @@ def _row(
     if train is None:
         row["verdict"] = "certified" if certified is not None and certified <= margin else None
         return row
+    whole = whole and all(excess.gain >= -LABEL_ONLY_TOLERANCE for excess in found.values())
     row["verdict"] = verdict(train, test if whole else None, certified_excess=certified, margin=margin)
     if row["verdict"] == "undecided" and whole:
         row["seeds_to_decide"] = _more_seeds(list(found.values()), margin)

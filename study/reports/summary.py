@@ -149,7 +149,7 @@ def _parts(
     )
     yield (
         "words",
-        f"certified: no attacker whatsoever gains more than {margin:g} of label-only's error. safe: these "
+        f"certified: no attacker whatsoever gains more than {margin:g} over the label alone. safe: these "
         f"attackers do not, at 95 % confidence, on train and test images. leaks: a gain above zero is shown.",
     )
 
@@ -206,7 +206,9 @@ def _undecided(undecided: pd.DataFrame, n: int) -> str:
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]
-        needs = "more seeds" if pd.isna(more) else f"{more} more seed{'' if more == 1 else 's'}"
+        needs = f"{more} more seed{'' if more == 1 else 's'}"
+        if pd.isna(more):
+            needs = "two seeds or more with the whole suite, or attackers that reach label-only's error"
         listed.append(f"{setting_name(row)} ({row['trial']}) by {needs}")
     if listed:
         text += f"; to be decided: {'; '.join(listed)}"

@@ -58,9 +58,13 @@ def test_noise_lies_between_the_label_and_the_vector_and_asking_again_tells_more
     assert 0 < excesses[0] < excesses[1] < excesses[2] < 1
 
 
-def test_labels_that_tell_everything_leave_no_excess(pool) -> None:
+def test_labels_that_tell_everything_leave_nothing_to_certify(pool) -> None:
     _, x, _ = pool
-    assert certified(Observation(torch.arange(N)[:, None]), x, torch.arange(N)).excess == 0.0
+    found = certify(
+        Observation(torch.arange(N)[:, None]), x, torch.arange(N), rng=generator(0, "certificate")
+    )
+    assert isinstance(found, Uncertifiable)
+    assert "the label tells everything" in found.reason
 
 
 def test_columns(pool) -> None:

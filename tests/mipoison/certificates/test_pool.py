@@ -182,3 +182,18 @@ def test_the_same_generator_gives_the_same_bound() -> None:
         for _ in range(2)
     )
     assert one == two
+
+
+def test_copies_share_their_noise_and_widen_the_tolerance() -> None:
+    """Ten copies of each image: the mean over one draw varies as that of a tenth of the images."""
+    rng = generator(0, "copies")
+    x_ND, c_NM = torch.rand(20, 9, generator=rng), torch.rand(20, 2, generator=rng)
+    alone = sampled(torch.zeros(20, dtype=torch.long), Gaussian(c_NM, 0.1, lambda r, y: y), x_ND, rng=rng)
+    often = sampled(
+        torch.zeros(200, dtype=torch.long),
+        Gaussian(c_NM.repeat(10, 1), 0.1, lambda r, y: y),
+        x_ND.repeat(10, 1),
+        rng=rng,
+    )
+    assert often.error == pytest.approx(alone.error, rel=0.1)
+    assert often.tolerance == pytest.approx(alone.tolerance, rel=0.2)

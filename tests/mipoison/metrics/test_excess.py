@@ -64,7 +64,7 @@ def test_a_choice_among_equals_is_no_leak_where_the_naive_interval_sees_one() ->
 
 def test_it_is_never_below_zero_and_one_seed_has_no_interval() -> None:
     found = excess_interval(np.full((1, 2, 3), 1.2), np.full((1, 1, 3), 1.0), rng=np.random.default_rng(0))
-    assert found == Excess(0.0, None, None, 1, None, None)
+    assert found == Excess(0.0, None, None, 1, None, pytest.approx(-0.2), None)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_bad_input(setting: NDArray[np.float64], floor: NDArray[np.float64], mes
 
 
 def pool(low: float, high: float, p: float) -> Excess:
-    return Excess(max(low, 0.0), low, high, 5, 0.01, p)
+    return Excess(max(low, 0.0), low, high, 5, 0.01, low, p)
 
 
 def test_verdicts_in_order() -> None:
@@ -94,7 +94,7 @@ def test_verdicts_in_order() -> None:
     assert verdict(pool(-0.01, 0.05, 0.3), quiet) == "undecided"
     assert verdict(quiet, quiet, margin=0.005) == "undecided"
     assert verdict(pool(0.0001, 0.05, 0.04), pool(-0.01, 0.05, 0.4)) == "undecided"  # two chances: 0.025 each
-    one = Excess(0.1, None, None, 1, None, None)
+    one = Excess(0.1, None, None, 1, None, 0.1, None)
     assert verdict(one, one) == "undecided"
 
 

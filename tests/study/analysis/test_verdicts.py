@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mipoison.metrics.excess import excess_interval, seeds_needed
-from study.analysis.verdicts import POOLS, verdict_table
+from study.analysis.verdicts import EXACT, POOLS, verdict_table
 
 ATTACKERS, SEEDS = ("class-mean", "passive", "ridge"), (3, 4, 5, 6)
 
@@ -72,7 +72,7 @@ def test_a_claim_has_to_hold_on_train_and_on_test_images() -> None:
 
 def test_certificates_count_only_if_every_seed_and_pool_has_one() -> None:
     anchor = rows("label-only", "label-only", 0.0, seed=1)
-    bound = {"certified_excess": 0.004, "certified_excess_test": 0.015}
+    bound = {"certified_excess": 0.004, "certified_excess_test": 0.015} | dict.fromkeys(EXACT, 7)
     whole, half, loose = (
         rows("whole", "rounding", 0.0, seed=2, **bound),
         rows("half", "rounding", 0.1, seed=3, **bound),
@@ -101,6 +101,53 @@ def test_a_setting_cut_short_is_never_safe_and_failures_take_their_seed() -> Non
     assert pd.isna(table.loc["cut", "suite_excess_high"])
     three = verdict_table(frame([r for r in anchor if r["seed"] != 3], [r for r in failed if r["seed"] != 3]))
     assert table.loc["failed", "suite_excess"] == three.set_index("trial").loc["failed", "suite_excess"]
+
+
+@pytest.mark.parametrize("missing", ["an attacker", "a seed", "half of the seeds of one attacker"])
+def test_what_did_not_face_the_whole_suite_is_never_safe(missing: str) -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    leaking = rows("t1", "noise", 0.1, seed=2)
+    gone = {
+        "an attacker": [r for r in leaking if r["attack"] != "ridge"],
+        "a seed": [r | {"seed": 99} if r["seed"] == 3 else r for r in rows("t1", "noise", 0.0, seed=2)],
+        "half of the seeds of one attacker": [
+            r | ({"status": "failed"} if r["attack"] == "ridge" and r["seed"] < 5 else {}) for r in leaking
+        ],
+    }[missing]
+    assert verdict_table(frame(anchor, leaking)).set_index("trial").loc["t1", "verdict"] == "leaks"
+    assert verdict_table(frame(anchor, gone)).set_index("trial").loc["t1", "verdict"] in (
+        "undecided",
+        "leaks",
+    )
+
+
+def test_attackers_that_fail_and_flipped_labels_make_nothing_safe() -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    worse = rows("t1", "noise", 0.0, seed=2)
+    for row in worse:
+        for name in (c for pool in POOLS.values() for c in pool):
+            row[name] *= 1.3
+    assert verdict_table(frame(anchor, worse)).set_index("trial").loc["t1", "verdict"] == "undecided"
+    flipped = rows("t1", "lfp", 0.0, seed=2, label_agreement=1.0, attack_set_label_agreement=0.95)
+    assert verdict_table(frame(anchor, flipped)).set_index("trial").loc["t1", "verdict"] == "undecided"
+
+
+@pytest.mark.parametrize("fault", ["a seed failed", "beaten", "rows disagree", "noise"])
+def test_what_is_certified_has_an_exact_certificate_on_every_seed_that_nobody_beat(fault: str) -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    bound = {"certified_excess": 0.01, "certified_excess_test": 0.01} | dict.fromkeys(EXACT, 7)
+    setting = rows("t1", "rounding", 0.1, seed=2, **bound)
+    assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] == "certified"
+    for row in setting:
+        if fault == "a seed failed" and row["seed"] == 3:
+            row["status"] = "failed"
+        if fault == "beaten" and (row["seed"], row["attack"]) == (3, "ridge"):
+            row["check.beats_certificate"] = True
+        if fault == "rows disagree" and (row["seed"], row["attack"]) == (3, "ridge"):
+            row["certified_excess"] = 0.5
+        if fault == "noise":
+            row["smallest_cell"] = None
+    assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] != "certified"
 
 
 def test_the_undecided_are_told_how_many_seeds_would_decide() -> None:
