@@ -52,7 +52,9 @@ def test_faults_are_counted_and_named(tmp_path: Path) -> None:
     (tmp_path / "c.png").symlink_to(tmp_path / "nothing")
     fine = [tmp_path / "a.png"]
     assert read_squares("set", tmp_path, fine, "L", 4).tolist() == np.full((1, 4, 4, 1), 7).tolist()
-    with pytest.raises(DataError, match=r"set: mend or remove 2 of 3 image files .*b\.png.*c\.png \(a link"):
+    with pytest.raises(
+        DataError, match=r"set: repair or remove 2 of 3 image files .*b\.png.*c\.png \(a broken link"
+    ):
         read_squares("set", tmp_path, [*fine, tmp_path / "b.png", tmp_path / "c.png"], "L", 4)
 
 

@@ -40,7 +40,7 @@ def test_a_copy_that_is_gone_is_a_503() -> None:
         raise RayActorError
 
     handle: Any = SimpleNamespace(release=SimpleNamespace(remote=lost))
-    with pytest.raises(RequestError, match="no copy of the classifier") as caught:
+    with pytest.raises(RequestError, match="no replica of the classifier") as caught:
         asyncio.run(answer_through(handle)([]))
     assert caught.value.status == 503
 
@@ -51,7 +51,7 @@ def test_what_is_wrong_with_an_application(monkeypatch: pytest.MonkeyPatch) -> N
     assert fault_of("m") == "the classifier is not loaded"
     replicas = {ReplicaState.STARTING: 1}
     states["m"] = SimpleNamespace(deployments={"d": SimpleNamespace(replica_states=replicas)})
-    assert fault_of("m") == "no copy of the classifier runs"
+    assert fault_of("m") == "no replica of the classifier is running"
     replicas[ReplicaState.RUNNING] = 1
     assert fault_of("m") == ""
 

@@ -16,13 +16,13 @@ BEGUN = {"defense": "noise", "knobs": DEFENSES["noise"]().flat(), "attempt": 2}
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": 1, "a": 2}', "a key stands twice"),
-        ("[NaN]", "NaN is no number"),
-        ("[1e999]", "1e999 is no number"),
+        ('{"a": 1, "a": 2}', "a key that occurs twice"),
+        ("[NaN]", "NaN, which is not a finite number"),
+        ("[1e999]", "1e999, which is not a finite number"),
         ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), f"more than {MAX_DEPTH} deep"),
-        (r'"\ud800"', "half a character"),
-        ("{", "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        (r'"\ud800"', "an unpaired surrogate"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_what_is_no_json_of_ours(text: str, said: str) -> None:

@@ -26,7 +26,7 @@ def test_a_trial_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"trial": "t2"}, "not this trial's"),
+        ({"trial": "t2"}, "its rows are of another trial"),
         ({"status": "odd"}, "status"),
         ({"attack": "../up"}, "attack"),
         ({"model_accuracy": 1.5}, "model_accuracy"),
