@@ -53,7 +53,7 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     names = [name for pool in POOLS.values() for name in pool]
     wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED]
     rows = episodes.reindex(columns=wanted)
-    certified = _certified(rows)
+    certified = largest_certificates(rows)
     anchor = rows[(rows["defense"] == LABEL_ONLY) & (rows["status"] == "ok")]
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
     whole: dict[Any, bool] = {}
@@ -88,7 +88,7 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     return pd.DataFrame(out, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
 
 
-def _certified(rows: pd.DataFrame) -> dict[Any, float]:
+def largest_certificates(rows: pd.DataFrame) -> dict[Any, float]:
     """Trial -> largest certified excess over seeds and pools; absent where a pool has none on some seed."""
     ok = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed"])
     values = ok[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)

@@ -46,11 +46,11 @@ class Trackers:
                 self._warn(f"{name} is no longer updated ({reason}); the records are not affected")
 
 
-def make_trackers(settings: Any, records: Any, families: list[str], warn: Callable[[str], None]) -> Trackers:
+def make_trackers(settings: Any, records: Any, search: Any, warn: Callable[[str], None]) -> Trackers:
     """The trackers that the settings ask for.
 
     Args:
-        settings: StudySettings. records: the study's. families: the defense families that are searched.
+        settings: StudySettings. records: the study's. search: its Search.
 
     Raises:
         ConfigError: MLflow is not installed, or its address contains a password.
@@ -58,7 +58,9 @@ def make_trackers(settings: Any, records: Any, families: list[str], warn: Callab
     from study.tracking.optuna_journal import OptunaJournal
     from study.tracking.tensorboard import TensorBoard
 
-    trackers: dict[str, Tracker] = {"the Optuna journal": OptunaJournal(records, families)}
+    trackers: dict[str, Tracker] = {
+        "the Optuna journal": OptunaJournal(records, search.families, search.objectives)
+    }
     if settings.tensorboard:
         trackers["the TensorBoard log"] = TensorBoard(records)
     if settings.mlflow:
