@@ -10,6 +10,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from mipoison.metrics.excess import MARGIN
@@ -19,8 +20,8 @@ from study.analysis.verdicts import POOLS, verdict_table
 EXCESS = "excess"
 CERTIFIED, POSSIBLE = "certified_excess_worst", "possible_excess"
 LIMIT, ERROR = "estimated_limit", "reconstruction_error"
-CAP = r"$\sqcap$"
-"""A ceiling; the dash is taken by what fresh seeds measure."""
+CAP = Path([(-1, -0.7), (-1, 0), (1, 0), (1, -0.7)])
+"""A ceiling, its upper edge at the value; a dash is what fresh seeds measure."""
 TICKS = (-0.02, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -56,7 +57,7 @@ def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
         certified[name].to_numpy(dtype=float) for name in ("confidence_distortion", EXCESS, CERTIFIED)
     )
     axes.vlines(x, measured, bound, color=colour, lw=1.0, alpha=0.45, zorder=2)
-    axes.scatter(x, bound, marker=CAP, s=90, color=colour, linewidths=0.4, zorder=3)
+    axes.scatter(x, bound, marker=CAP, s=90, facecolors="none", edgecolors=colour, linewidths=1.8, zorder=3)
     possible = group.dropna(subset=["confidence_distortion", POSSIBLE])
     axes.scatter(
         possible["confidence_distortion"].to_numpy(dtype=float),
@@ -89,7 +90,8 @@ def finish(axes: Axes, table: pd.DataFrame) -> list[Line2D]:
                 [],
                 marker=CAP,
                 ms=9,
-                mew=0.4,
+                mew=1.8,
+                mfc="none",
                 lw=0,
                 label="certificate (if any): no attacker gains more",
                 **mark,
