@@ -104,12 +104,12 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
     with progress:
         executor = make_executor(settings, settings, console, progress)
     try:
-        line, callbacks = LiveLine(progress), list[Callback]()
+        line, callbacks = LiveLine(progress, shared_classes=settings.auxiliary == "same"), list[Callback]()
         if settings.executor == "ray":
             monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
             callbacks.append(Metrics(monitor))
         trackers = make_trackers(
-            settings, study.records, study.search.families, lambda text: console.print(text, markup=False)
+            settings, study.records, study.search, lambda text: console.print(text, markup=False)
         )
         try:
             callbacks += [line, Tracking(trackers)]

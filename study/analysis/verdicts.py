@@ -119,6 +119,14 @@ def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
     return out
 
 
+def largest_certificates(rows: pd.DataFrame) -> dict[Any, float]:
+    """Trial -> largest certified excess over seeds and pools; absent where a pool has none on some seed."""
+    ok = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed"])
+    values = ok[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    largest = pd.Series(values.max(axis=1), index=ok["trial"]) if len(ok) else pd.Series(dtype=float)
+    return {trial: float(v.max()) for trial, v in largest.groupby(level=0) if not v.isna().any()}
+
+
 def _shared(ok: pd.DataFrame, attackers: Iterable[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Seeds on which all the attackers succeeded, and the attackers, sorted."""
     names = tuple(sorted(attackers))

@@ -136,7 +136,7 @@ def measure(template: Template, trials: int) -> Cost:
             study.progress()
             resume = time.process_time() - began
             memory = _rss_kb() - memory
-            line = LiveLine(Progress(Console(file=io.StringIO())))
+            line = LiveLine(Progress(Console(file=io.StringIO())), shared_classes=True)
             line.on_trials_started(study.progress(), 1)
             loop = TrialLoop(LocalExecutor(), [line], study.lease)
             asks, dones = [], []
@@ -183,6 +183,7 @@ def _one(loop: TrialLoop, study: Study, template: Template, folder: Path) -> tup
         "confidence_distortion": 0.5,
         "worst_attack_accuracy": 0.9,
         "worst_reconstruction_error": 0.1,
+        "worst_identification_auc": 0.6,
         "accuracy_drop": 0.0,
     }
     began = time.process_time()

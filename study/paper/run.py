@@ -115,5 +115,5 @@ def run_rows(
         )
     anchors = [specs[name] for name in ANCHORS if name in specs]
     trials = [spec for name, spec in specs.items() if name not in ANCHORS]
-    callbacks = [LiveLine(Progress(console))]
+    callbacks = [LiveLine(Progress(console), shared_classes=settings.auxiliary == "same")]
     TrialLoop(executor, callbacks).run(FixedTrials(records, anchors, trials), len(trials))

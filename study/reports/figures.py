@@ -18,7 +18,9 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
+from mipoison.metrics.statistics import ROUNDING
 from study.analysis.indicators import knee
+from study.reports.leakage_panel import EXCESS, draw_bounds, finish
 from study.runtime.plain import visible_line
 from study.runtime.scratch import scratch_folder
 
@@ -30,7 +32,11 @@ ANCHOR_STYLE = {LABEL_ONLY: ("black", "*", "--"), UNDEFENDED: ("#666666", "h", "
 PANELS = (
     ("worst_reconstruction_error", "worst-case\nreconstruction error\n(MSE, up: protected)", True),
     ("worst_attack_accuracy", "worst-case\nattack accuracy\n(share, down: protected)", False),
-    ("excess_leakage", "excess leakage\nover label-only\n(share, zero: none)", False),
+    (
+        EXCESS,
+        "excess leakage, the larger\nof train and test (share of\nlabel-only's error, zero: none)",
+        False,
+    ),
 )
 """Column, axis label, whether more is better."""
 
@@ -128,9 +134,12 @@ def frontier_figure(
     path: str | Path,
     info: str,
     *,
+    leakage: pd.DataFrame,
     fresh: pd.DataFrame | None = None,
 ) -> Path:
     """Draw worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
+
+    There is no panel of attack accuracy where it is 1 for every setting: the label gives every class away.
 
     Args:
         configurations: a ``configuration_table``. Settings without a worst case are left out and counted in
@@ -138,20 +147,26 @@ def frontier_figure(
         front: its ``pareto_front``; outlined, and joined by the best value attained at no more distortion.
         path: where to write the PNG; its folder must exist.
         info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
+        leakage: the ``leakage_table``: excess leakage with its interval, certificate and estimated limit.
         fresh: the ``selection_bias`` table: dashes mark what fresh seeds measure.
 
     Returns:
         The path.
     """
     drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
+    drawn = drawn.merge(leakage, on="trial", how="left")
+    front = front.merge(leakage, on="trial", how="left")
+    told = len(drawn) == 0 or bool((_numbers(drawn, "worst_attack_accuracy") < 1 - ROUNDING).any())
+    shown = [panel for panel in PANELS if told or panel[0] != "worst_attack_accuracy"]
     defenses = sorted(drawn["defense"].unique(), key=lambda f: (f in ANCHOR_STYLE, f))
-    figure = Figure(figsize=(9, 10.5), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(9, 10.5 if told else 9.5), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=(1.3, 1, 1))
+    panels = figure.subplots(len(shown), 1, sharex=True, height_ratios=(1.3, 1, 1.3) if told else (1, 1.2))
     handles: list[Line2D] = []
     for defense in defenses:
         colour, marker = style = style_of(defense, defenses)
-        for axes, (column, _, more) in zip(panels, PANELS, strict=True):
+        draw_bounds(panels[-1], drawn[drawn["defense"] == defense], colour)
+        for axes, (column, _, more) in zip(panels, shown, strict=True):
             if defense not in ANCHOR_STYLE:
                 _own_front(axes, drawn[drawn["defense"] == defense], column, more, colour)
             _points(axes, drawn[drawn["defense"] == defense], column, style, front)
@@ -159,24 +174,24 @@ def frontier_figure(
         dashes = ANCHOR_STYLE[defense][2] if defense in ANCHOR_STYLE else ""
         look: dict[str, Any] = {"ls": dashes, "lw": 1.1, "marker": marker}
         handles.append(Line2D([], [], **look, ms=10 if marker == "*" else 7, color=colour, label=name))
-    for axes, (column, label, more_is_better) in zip(panels, PANELS, strict=True):
+    for axes, (column, label, more_is_better) in zip(panels, shown, strict=True):
         for defense, (colour, _, dashes) in ANCHOR_STYLE.items():
             for value in _numbers(drawn[drawn["defense"] == defense], column)[:1]:
-                if math.isfinite(value) and column != "excess_leakage":
+                if math.isfinite(value) and column != EXCESS:
                     axes.axhline(value, color=colour, ls=dashes, lw=1.1, zorder=1)
         _attainable(axes, front, column, more_is_better)
         if fresh is not None:
-            _fresh_points(axes, fresh, column, defenses)
+            _fresh_points(axes, fresh, "excess_leakage" if column == EXCESS else column, defenses)
         axes.set_ylabel(label)
         axes.grid(alpha=0.25, lw=0.6)
     mean_image = _numbers(drawn, "mean_image_error")
     if np.isfinite(mean_image).any():
         panels[0].axhline(np.nanmean(mean_image), color="#CC0000", ls="-.", lw=1.1, zorder=1)
         handles.append(Line2D([], [], color="#CC0000", ls="-.", lw=1.1, label="mean image (learned nothing)"))
-    panels[2].axhline(0, color="black", ls="--", lw=1.1, zorder=1)
-    if drawn["excess_leakage"].isna().all():
+    handles += finish(panels[-1], drawn)
+    if drawn[EXCESS].isna().all():
         why = "no label-only anchor to compare with"
-        panels[2].text(0.5, 0.6, why, transform=panels[2].transAxes, ha="center")
+        panels[-1].text(0.5, 0.6, why, transform=panels[-1].transAxes, ha="center")
     _zero_scale(panels[0], _numbers(drawn, "confidence_distortion"))
     panels[-1].set_xlabel("confidence distortion: mean l2 norm of c' - c (logarithmic, with zero)")
     sign: dict[str, Any] = {"ls": "", "marker": "o", "ms": 7}
@@ -184,7 +199,9 @@ def frontier_figure(
         Line2D([], [], color="black", lw=1, alpha=0.45, label="best at no more distortion"),
         Line2D([], [], **sign, mfc="#BBBBBB", mec="black", mew=1.3, label="not dominated (outlined)"),
         Line2D([], [], **sign, mfc="none", mec="#777777", label="costs too much accuracy (hollow)"),
-        Line2D([], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval over seeds"),
+        Line2D(
+            [], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval (excess: one-sided limits)"
+        ),
     ]
     best = drawn[drawn["trial"] == (knee(configurations) or "")]
     if len(best):

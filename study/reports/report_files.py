@@ -14,6 +14,7 @@ from study.records.finished import StoredStudy
 from study.records.store import Records
 from study.reports.cells import describe
 from study.reports.figures import figure_bytes, frontier_figure
+from study.reports.leakage_panel import leakage_table
 from study.reports.markdown import markdown, print_tables
 from study.reports.reconstructions import reconstruction_figure
 from study.reports.summary import summary
@@ -43,7 +44,7 @@ def write_report(
     if fresh is not None:
         bias = selection_bias(configurations, fresh, max_accuracy_drop)
         records.storage.write(f"{records.study}/frontier_fresh.parquet", bias.to_parquet(index=False))
-    info = describe(episodes, about)
+    info, leakage = describe(episodes, about), leakage_table(episodes)
     text = markdown(
         episodes,
         fresh,
@@ -54,7 +55,10 @@ def write_report(
     )
     records.storage.write(f"{records.study}/report.md", text.encode())
     for name, draw in (
-        ("frontier.png", lambda path: frontier_figure(configurations, front, path, info, fresh=bias)),
+        (
+            "frontier.png",
+            lambda path: frontier_figure(configurations, front, path, info, leakage=leakage, fresh=bias),
+        ),
         ("reconstructions.png", lambda path: reconstruction_figure(records, configurations, path, info)),
     ):
         data = figure_bytes(draw)
@@ -105,6 +109,9 @@ def write_tables_and_figure(study: StoredStudy, out: Path) -> None:
     bias = None if study.fresh is None else selection_bias(configurations, study.fresh, drop)
     info = describe(study.episodes, study.title_info)
     front = pareto_front(configurations)
-    figure = figure_bytes(lambda path: frontier_figure(configurations, front, path, info, fresh=bias))
+    leakage = leakage_table(study.episodes)
+    figure = figure_bytes(
+        lambda path: frontier_figure(configurations, front, path, info, leakage=leakage, fresh=bias)
+    )
     if figure is not None:
         target.write("frontier.png", figure)

@@ -1,4 +1,4 @@
-"""The progress line: trials done and failed, lowest worst-case accuracy, hypervolume, time left."""
+"""The progress line: trials done and failed, how good the settings are, time left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from study.runtime.plain import NOTHING, number
+from study.runtime.plain import NOTHING
 
 BAR = 40
 """Width of the bar in characters."""
@@ -27,8 +27,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._total, self._done, self._failed, self._max_concurrent = 0, 0, 0, 1
-        self._best: float | None = None
-        self._volume: float | None = None
+        self._quality = NOTHING
         self._seconds: list[float] = []
         self._stage, self._began = "", time.monotonic()
         self._parts: tuple[int, int, float] | None = None
@@ -106,9 +105,9 @@ class Progress:
         self._failed += failed
         self._seconds.append(seconds)
 
-    def quality(self, best: float | None, hypervolume: float | None) -> None:
-        """Show the lowest worst-case attack accuracy of feasible settings, and the hypervolume (shares)."""
-        self._best, self._volume = best, hypervolume
+    def quality(self, text: str) -> None:
+        """Show how good the settings are so far."""
+        self._quality = text
         self._show()
 
     def line(self) -> str:
@@ -118,7 +117,7 @@ class Progress:
             left = 0.0
         elif self._seconds:
             left = statistics.median(self._seconds) * (self._total - self._done) / self._max_concurrent
-        return progress_line(self._done, self._failed, self._total, self._best, self._volume, left)
+        return progress_line(self._done, self._failed, self._total, self._quality, left)
 
     def _show(self) -> None:
         if self._live:
@@ -142,16 +141,6 @@ def time_left(seconds: float | None) -> str:
     return f"{text} left"
 
 
-def progress_line(
-    done: int,
-    failed: int,
-    total: int,
-    best_worst_accuracy: float | None,
-    hypervolume: float | None,
-    seconds_left: float | None,
-) -> str:
-    """The progress line of a study, with a dash for each unknown number."""
-    best, volume = (number(math.nan if v is None else v, ".3f") for v in (best_worst_accuracy, hypervolume))
-    counts = f"{done}/{total} done, {failed} failed"
-    quality = f"lowest worst-case attack accuracy {best} | hypervolume {volume}"
-    return f"{counts} | {quality} | {time_left(seconds_left)}"
+def progress_line(done: int, failed: int, total: int, quality: str, seconds_left: float | None) -> str:
+    """The progress line of a study; ``quality`` says how good its settings are."""
+    return f"{done}/{total} done, {failed} failed | {quality} | {time_left(seconds_left)}"

@@ -6,18 +6,15 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from mipoison.config import Config, choose
-from study.analysis.frontier import OBJECTIVES
 from study.search import space
+from study.search.objectives import SearchObjective, directions
 
-DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    o.column: "maximize" if o.maximise else "minimize" for o in OBJECTIVES
-}
 CONSTRAINT = "accuracy_drop"
 """Optuna gets the drop minus its limit; a positive value violates the constraint."""
 
@@ -62,18 +59,28 @@ class Search:
         families: the defense families to search.
         sampler: a key of SAMPLERS. seed: the sampler's seed; a resumed search must use another one, or it
             would repeat its suggestions.
+        objectives: name -> objective, in the order in which Optuna is told their values.
         max_accuracy_drop: settings that cost more model accuracy than this are infeasible.
     """
 
-    def __init__(self, families: list[str], *, sampler: str, seed: int, max_accuracy_drop: float) -> None:
+    def __init__(
+        self,
+        families: list[str],
+        *,
+        sampler: str,
+        seed: int,
+        objectives: Mapping[str, SearchObjective],
+        max_accuracy_drop: float,
+    ) -> None:
         for family in families:
             choose("defense", family, space.searchable())
         self.families, self.max_accuracy_drop = families, max_accuracy_drop
+        self.objectives = dict(objectives)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             self.study = optuna.create_study(
-                directions=list(DIRECTIONS.values()), sampler=make_sampler(sampler, seed)
+                directions=list(directions(objectives).values()), sampler=make_sampler(sampler, seed)
             )
         self._asked: dict[int, optuna.Trial] = {}
         # NSGA-II recombines only parameters that all parents have. In the conditional space that is only the
@@ -140,9 +147,19 @@ class Search:
         drop = outcome.get(CONSTRAINT)
         return (0.0 if drop is None else float(drop)) - self.max_accuracy_drop
 
-    @staticmethod
-    def _values(outcome: Mapping[str, float | None] | None) -> list[float] | None:
-        values = [None if outcome is None else outcome.get(name) for name in DIRECTIONS]
-        if any(v is None or not math.isfinite(v) for v in values):
+    def _values(self, outcome: Mapping[str, float | None] | None) -> list[float] | None:
+        return None if outcome is None else told_values(self.objectives, outcome)
+
+
+def told_values(
+    objectives: Mapping[str, SearchObjective], outcome: Mapping[str, float | None]
+) -> list[float] | None:
+    """What Optuna is told of an outcome; None if an objective is missing or not finite."""
+    values = []
+    for objective in objectives.values():
+        value = outcome.get(objective.column)
+        value = objective.missing if value is None else value
+        if value is None or not math.isfinite(value):
             return None
-        return [float(v) for v in values if v is not None]
+        values.append(float(value))
+    return values

@@ -9,10 +9,8 @@ from typing import Protocol
 from mipoison.defenses import ANCHORS
 from study.runtime.progress import Progress
 from study.session.monitoring import Monitor
+from study.session.quality import Quality
 from study.trial.spec import FinishedTrial, TrialSpec
-
-Quality = tuple[float | None, float | None]
-"""Lowest worst-case attack accuracy of the feasible settings, and hypervolume (shares); None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +64,15 @@ class Callback:
 
 
 class LiveLine(Callback):
-    """Shows the progress on the console."""
+    """Shows the progress on the console.
 
-    def __init__(self, progress: Progress) -> None:
-        self._line = progress
+    Args:
+        shared_classes: whether attacker and victim know the same classes, so that the line shows how well
+            images are identified, and not attack accuracy.
+    """
+
+    def __init__(self, progress: Progress, *, shared_classes: bool) -> None:
+        self._line, self._shared_classes = progress, shared_classes
 
     def on_start(self) -> None:
         self._line.__enter__()
@@ -86,14 +89,17 @@ class LiveLine(Callback):
     def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
         self._line.begin(progress.planned, progress.done, progress.failed, max_concurrent)
         if progress.quality is not None:
-            self._line.quality(*progress.quality)
+            self._line.quality(self._text(progress.quality))
 
     def on_trial_finished(self, trial: FinishedTrial, progress: StudyProgress) -> None:
         self._line.finished(trial.seconds, trial.failed)
-        self._line.quality(*(progress.quality or (None, None)))
+        self._line.quality(self._text(progress.quality or Quality()))
 
     def on_end(self) -> None:
         self._line.__exit__(None, None, None)
+
+    def _text(self, quality: Quality) -> str:
+        return quality.text(shared_classes=self._shared_classes)
 
 
 class Metrics(Callback):
@@ -125,7 +131,7 @@ class Metrics(Callback):
 
     def _show(self, progress: StudyProgress) -> None:
         if progress.quality is not None:
-            self._monitor.quality(*progress.quality)
+            self._monitor.quality(progress.quality)
         self._monitor.trials(progress.planned, progress.done, progress.failed, progress.running)
 
 

@@ -14,6 +14,7 @@ from study.records.store import Records
 from study.runtime import signals
 from study.session.callbacks import Callback, StudyProgress
 from study.session.lease import Lease
+from study.session.quality import Quality, quality
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.run import Outcome, record_failure, record_trial
 from study.trial.spec import FinishedTrial, TrialResult, TrialSpec
@@ -191,7 +192,7 @@ class FixedTrials:
         self.resumed: Sequence[FinishedTrial] = ()
         self._anchors, self._trials = list(anchors), list(trials)
         self._asked = self._done = self._failed = 0
-        self._quality: tuple[float | None, float | None] | None = None
+        self._quality: Quality | None = None
 
     def missing_anchors(self) -> list[TrialSpec]:
         return self._anchors
@@ -206,7 +207,7 @@ class FixedTrials:
         if trial.trial not in ANCHORS:
             self._done += 1
             self._failed += trial.failed
-            self._quality = trial.outcome.get("worst_attack_accuracy"), None
+            self._quality = quality({trial.trial: trial.outcome}, [], 1.0)
 
     def progress(self) -> StudyProgress:
         """The quality is that of the latest trial alone, as the given settings need not form one frontier."""

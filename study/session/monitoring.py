@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from study.session.quality import Quality
+
 STAGES = ("prepare", "poison", "attack", "evaluate")
 """Stages of an episode; ``seconds_<stage>`` are columns of the records."""
 SHARED_STAGES = ("prepare", "poison")
@@ -30,7 +32,13 @@ ACCURACY = "mipoison_worst_attack_accuracy"
 """Gauge by study: the lowest worst-case attack accuracy (share) of the feasible settings."""
 HYPERVOLUME = "mipoison_hypervolume"
 """Gauge by study: the frontier's hypervolume (share of the box between its reference corners)."""
-NAMES = (EPISODES, SPENT, STAGE_SECONDS, ARTIFACTS, TRIALS, ACCURACY, HYPERVOLUME)
+EXCESS = "mipoison_excess_leakage"
+"""Gauge by study: the least worst-case excess leakage (share) of the feasible settings, without anchors."""
+IDENTIFICATION = "mipoison_identification_auc"
+"""Gauge by study: their least identification AUC of the strongest attacker (0.5: chance)."""
+NAMES = (
+    EPISODES, SPENT, STAGE_SECONDS, ARTIFACTS, TRIALS, ACCURACY, HYPERVOLUME, EXCESS, IDENTIFICATION
+)  # fmt: skip
 
 Record = Mapping[str, Any]
 
@@ -44,8 +52,8 @@ class Monitor:
     def trials(self, planned: int, done: int, failed: int, running: int) -> None:
         """Set the number of trials in each state."""
 
-    def quality(self, best: float | None, hypervolume: float | None) -> None:
-        """Set the lowest worst-case attack accuracy of feasible settings and the hypervolume, if known."""
+    def quality(self, quality: Quality) -> None:
+        """Set how good the settings are, as far as it is known."""
 
 
 def stage_seconds(rows: Iterable[Record]) -> list[tuple[str, float]]:
@@ -92,6 +100,10 @@ class RayMonitor(Monitor):
         self._trials = Gauge(TRIALS, "Trials: planned, done, failed, running", ("study", "state"))
         self._accuracy = Gauge(ACCURACY, "Least worst-case attack accuracy, feasible settings", ("study",))
         self._volume = Gauge(HYPERVOLUME, "Hypervolume of the frontier", ("study",))
+        self._excess = Gauge(EXCESS, "Least worst-case excess leakage, feasible settings", ("study",))
+        self._identification = Gauge(
+            IDENTIFICATION, "Least worst-case identification AUC, feasible settings", ("study",)
+        )
 
     def finished(self, rows: Iterable[Record], made: int = 0, reused: int = 0) -> None:
         rows = list(rows)
@@ -112,6 +124,12 @@ class RayMonitor(Monitor):
         for state, n in states.items():
             self._trials.set(n, self._study | {"state": state})
 
-    def quality(self, best: float | None, hypervolume: float | None) -> None:
-        self._accuracy.set(best, self._study)
-        self._volume.set(hypervolume, self._study)
+    def quality(self, quality: Quality) -> None:
+        for gauge, value in (
+            (self._accuracy, quality.accuracy),
+            (self._volume, quality.hypervolume),
+            (self._excess, quality.excess and quality.excess.value),
+            (self._identification, quality.identification and quality.identification.value),
+        ):
+            if value is not None:
+                gauge.set(value, self._study)

@@ -23,6 +23,7 @@ from study.records.reading.documents import MAX_JSON_BYTES
 from study.records.store import STUDY_FILE, Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
+from study.search.objectives import OTHER_CLASSES, chosen, default_names
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
@@ -76,7 +77,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         soft_wrap=True,
     )
     with announce_left_out(functools.partial(console.print, markup=False, soft_wrap=True)):
-        study = _load(settings, records, console, lease)
+        study = _load(settings, records, console, lease, stored)
     study.content = split.content
     _check_content(study, stored, split)
     return study
@@ -128,7 +129,25 @@ def _searched(settings: StudySettings, begun: StartedTrial) -> bool:
     return fine
 
 
-def _load(settings: StudySettings, records: Records, console: Console, lease: Lease | None) -> Study:
+def objective_names(settings: StudySettings, stored: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The objectives that the settings name, else the default ones of the time when the study was begun.
+
+    Args:
+        stored: the content of ``study.json``, None for a new study.
+    """
+    if settings.objectives is not None:
+        return settings.objectives
+    older = stored is not None and "objectives" not in stored["settings"]
+    return OTHER_CLASSES if older else default_names(settings.auxiliary)
+
+
+def _load(
+    settings: StudySettings,
+    records: Records,
+    console: Console,
+    lease: Lease | None,
+    stored: Mapping[str, Any] | None,
+) -> Study:
     """Restore the study from its records. With a lease, damaged files are moved to ``damaged/``."""
     if lease is not None:
         with Progress(console) as progress:
@@ -156,6 +175,7 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
         list(settings.defenses),
         sampler=settings.sampler,
         seed=settings.first_seed + 1000 * len(started),
+        objectives=chosen(objective_names(settings, stored)),
         max_accuracy_drop=settings.max_accuracy_drop,
     )
     unfinished = [
@@ -163,7 +183,7 @@ def _load(settings: StudySettings, records: Records, console: Console, lease: Le
         for trial, begun in sorted(started.items())
         if trial not in finished and trial not in ANCHORS and _searched(settings, begun)
     ]
-    outcomes = outcomes_of(finished, settings.max_accuracy_drop)
+    outcomes = outcomes_of(finished, settings.max_accuracy_drop, finished.get(ANCHORS[0], ()))
     resumed, known = [], {}
     for trial, rows in finished.items():
         defense, knobs = trial, {}

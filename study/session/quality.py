@@ -6,37 +6,98 @@ trial each time, quadratic time in all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from mipoison.defenses import ANCHORS
 from study.analysis.frontier import DROP_TOLERANCE, OBJECTIVES, hypervolume, reference_point
 from study.records.schema import to_frame, to_table
+from study.runtime.plain import NOTHING
 from study.search.sampler import CONSTRAINT
 from study.trial.run import Record
 
-ACCURACY = "worst_attack_accuracy"
+ACCURACY, DISTORTION = "worst_attack_accuracy", "confidence_distortion"
+EXCESS, IDENTIFICATION = "suite_excess_worst", "worst_identification_auc"
+
+
+class Least(NamedTuple):
+    """The least value among the settings, and the distortion that it costs."""
+
+    value: float
+    distortion: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} (distortion {self.distortion:.2g})"
+
+
+class Quality(NamedTuple):
+    """How good the feasible settings are; None: not known yet.
+
+    Attributes:
+        accuracy: the lowest worst-case attack accuracy, anchors included (share).
+        hypervolume: share of the box between the reference corners.
+        excess: the least worst-case excess leakage of the settings that were searched (share).
+        identification: their least identification AUC, 0.5 is chance.
+    """
+
+    accuracy: float | None = None
+    hypervolume: float | None = None
+    excess: Least | None = None
+    identification: Least | None = None
+
+    def text(self, *, shared_classes: bool) -> str:
+        """For the progress line. Where both sides share the classes, attack accuracy says nothing."""
+        told = [f"least excess leakage {self.excess or NOTHING}"]
+        if shared_classes:
+            told.append(f"identification AUC {self.identification or NOTHING}")
+        else:
+            told.append(f"attack accuracy {_number(self.accuracy)}")
+        return f"{', '.join(told)} | hypervolume {_number(self.hypervolume)}"
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
 
 
 def quality(
-    outcomes: Iterable[Mapping[str, float | None]], anchors: list[Record], max_accuracy_drop: float
-) -> tuple[float | None, float | None]:
-    """The lowest worst-case attack accuracy of the feasible settings, and the hypervolume (shares).
+    outcomes: Mapping[str, Mapping[str, float | None]], anchors: list[Record], max_accuracy_drop: float
+) -> Quality:
+    """The quality of the settings so far.
 
     Args:
-        outcomes: those of all finished trials, including anchors (see ``study.trial.run.outcome_of``).
+        outcomes: trial -> outcome, of all finished trials and anchors (see ``study.trial.run.outcome_of``).
         anchors: the anchors' records, which define the reference point of the hypervolume.
         max_accuracy_drop: settings with a larger accuracy drop are not feasible.
-
-    Returns:
-        Both numbers; None for one that is not known yet.
     """
-    columns = [*(o.column for o in OBJECTIVES), CONSTRAINT, "cut"]
-    table = pd.DataFrame([[o.get(c) for c in columns] for o in outcomes], columns=columns, dtype="Float64")
+    columns = [*(o.column for o in OBJECTIVES), CONSTRAINT, "cut", EXCESS, IDENTIFICATION]
+    table = pd.DataFrame(
+        [[o.get(c) for c in columns] for o in outcomes.values()], columns=columns, dtype="Float64"
+    )
     table["feasible"] = (
         (table[CONSTRAINT] <= max_accuracy_drop + DROP_TOLERANCE).fillna(False).astype("boolean")
     )
     table["cut"] = (table["cut"] > 0).fillna(False).astype("boolean")
-    best = table.loc[table["feasible"].astype(bool), ACCURACY].min()
+    feasible = table["feasible"].to_numpy(dtype=bool)
+    # Label-only has the least leakage by definition, and of a cut setting not all attackers have run.
+    is_anchor = np.array([trial in ANCHORS for trial in outcomes], dtype=bool)
+    searched = table[feasible & ~is_anchor & ~table["cut"].to_numpy(dtype=bool)]
+    best = table.loc[feasible, ACCURACY].min()
     corner = reference_point(to_frame(to_table(anchors))) if anchors else None
-    return None if pd.isna(best) else float(best), hypervolume(table, corner) if corner else None
+    return Quality(
+        accuracy=None if pd.isna(best) else float(best),
+        hypervolume=hypervolume(table, corner) if corner else None,
+        excess=_least(searched, EXCESS),
+        identification=_least(searched, IDENTIFICATION),
+    )
+
+
+def _least(table: pd.DataFrame, column: str) -> Least | None:
+    """Of equally good settings, the one of least distortion."""
+    known = table[[column, DISTORTION]].dropna()
+    if known.empty:
+        return None
+    value, distortion = known.sort_values([column, DISTORTION], kind="stable").iloc[0]
+    return Least(float(value), float(distortion))

@@ -16,11 +16,12 @@ from study.analysis.worst_case import NEEDED
 from study.records.store import STUDY_FILE, Records
 from study.search.pruning import Point, worst_point
 from study.search.sampler import Search
-from study.session.callbacks import Quality, StudyProgress
+from study.session.callbacks import StudyProgress
 from study.session.lease import Lease
 from study.session.monitoring import STAGES
-from study.session.quality import quality
+from study.session.quality import Quality, quality
 from study.settings.study_settings import StudySettings
+from study.trial.measures import MEASURED
 from study.trial.run import Outcome, Record
 from study.trial.spec import FinishedTrial, StartedTrial, TrialSpec, TrialTemplate
 
@@ -28,7 +29,7 @@ REPEATED_SUGGESTIONS = 60
 """After this many suggestions in a row that are known or running, the search space counts as exhausted."""
 
 
-KEPT_COLUMNS = (*NEEDED, "error", *(f"seconds_{stage}" for stage in STAGES))
+KEPT_COLUMNS = tuple(dict.fromkeys([*NEEDED, *MEASURED, "error", *(f"seconds_{stage}" for stage in STAGES)]))
 """Columns of finished trials' records that a running study keeps in memory: outcomes, failures, metrics."""
 
 
@@ -152,7 +153,13 @@ class Study:
         )
 
     def floor(self) -> Point | None:
-        """The objectives of the label-only anchor, None until it has been evaluated."""
+        """The frontier's objectives of the label-only anchor, None until it has been evaluated.
+
+        None as well if the search has an objective in which a setting that label-only dominates may be the
+        better one: the search would be told of attackers that had not yet run.
+        """
+        if not all(objective.best_at_label_only for objective in self.search.objectives.values()):
+            return None
         return worst_point(self.finished.get(ANCHORS[0], []))
 
     def check(self) -> None:
@@ -168,7 +175,7 @@ class Study:
         if not self._quality_known and self.outcomes:
             anchors = [row for name in ANCHORS for row in self.finished.get(name, [])]
             drop = self.settings.max_accuracy_drop
-            self._quality = quality(self.outcomes.values(), anchors, drop)
+            self._quality = quality(self.outcomes, anchors, drop)
             self._quality_known = True
         return self._quality
 

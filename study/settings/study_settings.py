@@ -19,9 +19,11 @@ from mipoison.scene import SCALES, SceneConfig, scaled
 from mipoison.victims.own import check_source, load_victim, repeatable_digest
 from study.records.store import check_name
 from study.runtime.plain import visible_line
+from study.search.objectives import OBJECTIVES, chosen
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
 from study.settings.display import Copies, Display
+from study.settings.names import ALL, listed, split_names
 from study.settings.resources import Resources, at_least
 from study.tracking.mlflow import check_address
 from study.trial.joint_training import STACKED
@@ -33,7 +35,6 @@ DEFAULT_ATTACKERS = (
 one."""
 DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
 """The paper's two defenses, and the two controls that they have to beat."""
-ALL = "all"
 WHOLE_SUITE = "suite"
 
 
@@ -117,6 +118,13 @@ class SearchSettings:
         ),
     ] = DEFAULT_ATTACKERS
     sampler: Annotated[str, tyro.conf.arg(help=f"how settings are suggested: {', '.join(SAMPLERS)}")] = "tpe"
+    objectives: Annotated[
+        tuple[str, ...] | None,
+        _names(
+            f"what the search optimises, two or more of: {', '.join(OBJECTIVES)}. Default: distortion, error "
+            "and identification (accuracy if the attacker's classes are others than the victim's)"
+        ),
+    ] = None
     max_accuracy_drop: float = 0.02
     """settings that cost more model accuracy than this (share, 0 to 1) are infeasible"""
 
@@ -221,29 +229,15 @@ class StudySettings(Arguments):
         for flag, value in (("--victim-state", self.victim_state), ("--victim-outputs", self.victim_outputs)):
             if value is not None and self.victim is None:
                 raise ConfigError(f"{flag} {value!r} without --victim module:factory")
-        object.__setattr__(self, "defenses", self._list("defense", self.defenses, families))
-        object.__setattr__(self, "attackers", self._list("attacker", self.attackers, list(ATTACKS)))
+        object.__setattr__(self, "defenses", listed("defense", self.defenses, families, ignored=ANCHORS))
+        object.__setattr__(
+            self, "attackers", listed("attacker", self.attackers, ATTACKS, groups={WHOLE_SUITE: SUITE})
+        )
+        if self.objectives is not None:
+            object.__setattr__(self, "objectives", tuple(chosen(split_names(self.objectives))))
         if self.mlflow is not None:
             check_address(self.mlflow)
         self.scenes()
-
-    @staticmethod
-    def _list(kind: str, given: tuple[str, ...], valid: list[str]) -> tuple[str, ...]:
-        """The given names (separated by spaces or commas) in order, ``all`` expanded and anchors removed."""
-        names = [n for text in given for n in text.split(",") if n]
-        out: list[str] = []
-        for name in names:
-            if name == ALL:
-                out += valid
-            elif kind == "attacker" and name == WHOLE_SUITE:
-                out += SUITE
-            elif kind == "defense" and name in ANCHORS:
-                continue  # every study evaluates the anchors
-            else:
-                out.append(choose(kind, name, valid))
-        if not out:
-            raise ConfigError(f"no {kind} chosen; choose from: {', '.join(valid)}, {ALL}")
-        return tuple(dict.fromkeys(out))
 
     @functools.cached_property
     def victim_digest(self) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from study.records.store import Records
+from study.search.sampler import Search
 from study.trial.spec import FinishedTrial
 
 
@@ -58,12 +59,12 @@ class Copies(Protocol):
 
 
 def make_trackers(
-    settings: Copies, records: Records, defenses: list[str], warn: Callable[[str], None]
+    settings: Copies, records: Records, search: Search, warn: Callable[[str], None]
 ) -> Trackers:
     """The trackers that the settings ask for.
 
     Args:
-        records: the study's. defenses: those that are searched.
+        records: the study's. search: its search.
 
     Raises:
         ConfigError: MLflow is not installed, or its address contains a password.
@@ -72,7 +73,9 @@ def make_trackers(
     from study.tracking.optuna_journal import OptunaJournal
     from study.tracking.tensorboard import TensorBoard
 
-    trackers: dict[str, Tracker] = {"the Optuna journal": OptunaJournal(records, defenses)}
+    trackers: dict[str, Tracker] = {
+        "the Optuna journal": OptunaJournal(records, search.families, search.objectives)
+    }
     if settings.tensorboard:
         trackers["the TensorBoard log"] = TensorBoard(records)
     if settings.mlflow:

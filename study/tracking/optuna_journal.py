@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from optuna.trial import TrialState
 from study.records.store import Records
 from study.runtime.scratch import scratch_folder
 from study.search import space
-from study.search.sampler import DIRECTIONS
+from study.search.objectives import SearchObjective, directions
+from study.search.sampler import told_values
 from study.trial.spec import FinishedTrial
 
 NAME = "optuna.log"
@@ -32,10 +34,14 @@ class OptunaJournal:
 
     Args:
         records: the study's. families: the defense families that are searched.
+        objectives: what the search minimises, see ``study.search.objectives``.
     """
 
-    def __init__(self, records: Records, families: list[str]) -> None:
-        self._records, self._families = records, families
+    def __init__(
+        self, records: Records, families: list[str], objectives: Mapping[str, SearchObjective]
+    ) -> None:
+        self._records, self._families, self._objectives = records, families, objectives
+        named = directions(objectives)
         self._held = ExitStack()
         self._path = Path(self._held.enter_context(scratch_folder("optuna"))) / NAME
         self._written = float("-inf")
@@ -43,24 +49,23 @@ class OptunaJournal:
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(self._path))),
             study_name=records.study,
-            directions=list(DIRECTIONS.values()),
+            directions=list(named.values()),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.set_metric_names(list(DIRECTIONS))
+            self._study.set_metric_names(list(named))
 
     def finished(self, done: FinishedTrial) -> None:
-        values = [done.outcome.get(name) for name in DIRECTIONS]
-        told = [v for v in values if v is not None]
+        told = told_values(self._objectives, done.outcome)
         try:
             parameters = space.parameters(done.defense, done.knobs)
             distributions = space.distributions(self._families, done.defense)
             self._study.add_trial(
                 optuna.trial.create_trial(
-                    state=TrialState.COMPLETE if len(told) == len(values) else TrialState.FAIL,
+                    state=TrialState.COMPLETE if told else TrialState.FAIL,
                     params=parameters,
                     distributions={name: distributions[name] for name in parameters},
-                    values=told if len(told) == len(values) else None,
+                    values=told,
                     user_attrs={"trial": done.trial, "defense": done.defense, **dict(done.outcome)},
                 )
             )

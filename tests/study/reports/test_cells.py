@@ -6,6 +6,7 @@ import pandas as pd
 
 from study.reports.cells import describe
 from study.runtime.progress import progress_line
+from study.session.quality import Least, Quality
 
 
 def test_describe_and_progress_line():
@@ -14,10 +15,16 @@ def test_describe_and_progress_line():
         "study x; data mnist; auxiliary disjoint; at most 200 training images a side; 1 seed (3); "
         "device unknown"
     )
-    line = progress_line(12, 1, 60, 0.4123, 0.52, 200)
-    assert line == (
-        "12/60 done, 1 failed | lowest worst-case attack accuracy 0.412 | hypervolume 0.520 | 3 min left"
+    quality = Quality(0.4123, 0.52, Least(0.0123, 0.00345), Least(0.5321, 0.0125))
+    assert progress_line(12, 1, 60, quality.text(shared_classes=True), 200) == (
+        "12/60 done, 1 failed | least excess leakage 0.012 (distortion 0.0034), "
+        "identification AUC 0.532 (distortion 0.013) | hypervolume 0.520 | 3 min left"
     )
-    assert progress_line(0, 0, 60, None, None, None).endswith("accuracy - | hypervolume - | - left")
-    assert progress_line(1, 0, 2, 0.5, 0.5, 12).endswith("| 12 s left")
-    assert progress_line(1, 0, 2, 0.5, 0.5, 9000).endswith("| 2.5 h left")
+    assert quality.text(shared_classes=False) == (
+        "least excess leakage 0.012 (distortion 0.0034), attack accuracy 0.412 | hypervolume 0.520"
+    )
+    unknown = progress_line(0, 0, 60, Quality().text(shared_classes=True), None)
+    assert unknown.endswith("leakage -, identification AUC - | hypervolume - | - left")
+    assert Quality().text(shared_classes=False).endswith("accuracy - | hypervolume -")
+    assert progress_line(1, 0, 2, "-", 12).endswith("| 12 s left")
+    assert progress_line(1, 0, 2, "-", 9000).endswith("| 2.5 h left")

@@ -12,9 +12,12 @@ from optuna.trial import TrialState
 
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS, DEFENSES
-from study.search.sampler import CONSTRAINT, DIRECTIONS, SAMPLERS, Search, make_sampler
+from study.search.objectives import OTHER_CLASSES, chosen, directions
+from study.search.sampler import CONSTRAINT, SAMPLERS, Search, make_sampler
 from study.search.space import FAMILY, distributions, parameters, searchable, starting_points, suggest
 
+THREE = chosen(OTHER_CLASSES)
+DIRECTIONS = directions(THREE)
 GOOD: dict[str, float | None] = {
     "confidence_distortion": 0.01,
     "worst_attack_accuracy": 0.6,
@@ -28,7 +31,9 @@ BAD = dict(zip(GOOD, (0.5, 1.0, 0.001, 0.0), strict=True))
 def make_search(
     sampler: str = "tpe", seed: int = 0, families: list[str] | None = None, drop: float = 0.02
 ) -> Search:
-    return Search(families or searchable(), sampler=sampler, seed=seed, max_accuracy_drop=drop)
+    return Search(
+        families or searchable(), sampler=sampler, seed=seed, objectives=THREE, max_accuracy_drop=drop
+    )
 
 
 def fake_outcome(number: int) -> dict[str, float | None]:

@@ -11,8 +11,11 @@ from rich.console import Console
 from study.runtime.progress import Progress
 from study.session.callbacks import Callback, LiveLine, Metrics, StudyProgress, Tracking
 from study.session.monitoring import Monitor, Record
+from study.session.quality import Least, Quality
 from study.trial.spec import FinishedTrial, TrialSpec
 
+FIRST = Quality(0.5)
+SECOND = Quality(0.4, 0.1, Least(0.3, 0.02), Least(0.7, 0.05))
 ROW = {"status": "ok", "defense": "noise", "attack": "passive", "seed": 0}
 ANCHOR = FinishedTrial("none", "none", {}, [ROW], {"artifacts_made": 3.0, "artifacts_reused": 1.0})
 TRIAL = FinishedTrial(
@@ -32,9 +35,7 @@ SPEC = TrialSpec(
 )
 
 
-def progress(
-    done: int, running: int, quality: tuple[float | None, float | None] | None = None
-) -> StudyProgress:
+def progress(done: int, running: int, quality: Quality | None = None) -> StudyProgress:
     return StudyProgress(planned=4, done=done, failed=done, running=running, quality=quality)
 
 
@@ -45,9 +46,9 @@ def tell(callback: Callback) -> None:
     callback.on_anchors_started(["label-only"], 2)
     callback.on_anchors_progress(1, 3)
     callback.on_anchor_finished(ANCHOR)
-    callback.on_trials_started(progress(1, 0, (0.5, None)), 2)
+    callback.on_trials_started(progress(1, 0, FIRST), 2)
     callback.on_trial_started(SPEC, progress(1, 1))
-    callback.on_trial_finished(TRIAL, progress(2, 0, (0.4, 0.1)))
+    callback.on_trial_finished(TRIAL, progress(2, 0, SECOND))
     callback.on_end()
 
 
@@ -57,7 +58,7 @@ class Counting(Monitor):
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, int]] = []
         self.states: list[tuple[int, ...]] = []
-        self.qualities: list[tuple[float | None, float | None]] = []
+        self.qualities: list[Quality] = []
 
     def finished(self, rows: Iterable[Record], made: int = 0, reused: int = 0) -> None:
         self.rows.append((len(list(rows)), made, reused))
@@ -65,8 +66,8 @@ class Counting(Monitor):
     def trials(self, planned: int, done: int, failed: int, running: int) -> None:
         self.states.append((planned, done, failed, running))
 
-    def quality(self, best: float | None, hypervolume: float | None) -> None:
-        self.qualities.append((best, hypervolume))
+    def quality(self, quality: Quality) -> None:
+        self.qualities.append(quality)
 
 
 def test_a_callback_that_overrides_nothing_does_nothing() -> None:
@@ -79,7 +80,7 @@ def test_a_callback_that_overrides_nothing_does_nothing() -> None:
 
 def test_the_live_line_is_printed_once_a_trial_where_there_is_no_terminal() -> None:
     out = io.StringIO()
-    tell(LiveLine(Progress(Console(file=out, width=200))))
+    tell(LiveLine(Progress(Console(file=out, width=200)), shared_classes=False))
     lines = out.getvalue().splitlines()
     assert lines[0] == (
         "preparing victims, evaluators and substitutes of 2 seeds; then the anchors: label-only"
@@ -91,6 +92,16 @@ def test_the_live_line_is_printed_once_a_trial_where_there_is_no_terminal() -> N
     ]
     assert "0.400" in lines[-1]
     assert "0.100" in lines[-1]
+    assert "least excess leakage 0.300 (distortion 0.02)" in lines[-1]
+    assert "identification" not in lines[-1]
+
+
+def test_where_the_classes_are_shared_the_line_shows_identification_and_no_attack_accuracy() -> None:
+    out = io.StringIO()
+    tell(LiveLine(Progress(Console(file=out, width=200)), shared_classes=True))
+    line = out.getvalue().splitlines()[-1]
+    assert "identification AUC 0.700 (distortion 0.05)" in line
+    assert "accuracy" not in line
 
 
 def test_the_monitor_counts_what_was_recorded_once() -> None:
@@ -103,7 +114,7 @@ def test_the_monitor_counts_what_was_recorded_once() -> None:
         (2, 2, 0),
     ]  # artifacts of earlier runs are not counted
     assert monitor.states == [(4, 1, 1, 0), (4, 1, 1, 1), (4, 2, 2, 0)]
-    assert monitor.qualities == [(0.5, None), (0.4, 0.1)]
+    assert monitor.qualities == [FIRST, SECOND]
 
 
 def test_copies_for_other_tools_have_no_anchors() -> None:

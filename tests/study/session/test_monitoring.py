@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table, hypervolume, reference_point
+from study.analysis.verdicts import verdict_table
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.records.store import Records
 from study.session import monitoring
@@ -195,6 +196,13 @@ def test_the_frontier_is_that_of_the_records(watched: Watched) -> None:
     assert corner is not None
     volume = hypervolume(settings, corner)
     assert watched.value("ray_mipoison_hypervolume", study=STUDY) == pytest.approx(volume)
+    searched = settings[settings["feasible"].fillna(False) & settings["trial"].str.match(r"t\d")]["trial"]
+    excess = verdict_table(watched.records).set_index("trial")["suite_excess_worst"][searched].min()
+    assert watched.value("ray_mipoison_excess_leakage", study=STUDY) == pytest.approx(excess)
+    ok = watched.records[watched.records["status"] == "ok"].set_index("trial").loc[searched]
+    pools = ["identification_auc", "identification_auc_test"]
+    largest = ok.groupby(["trial", "attack"])[pools].mean().max(axis=1).groupby("trial").max()
+    assert watched.value("ray_mipoison_identification_auc", study=STUDY) == pytest.approx(largest.min())
 
 
 def test_artifacts_are_those_of_the_storage(watched: Watched) -> None:

@@ -222,6 +222,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         defenses=("lpa",),
         attackers=("raw",),
         sampler="random",
+        objectives=("certified", "distortion"),
         max_accuracy_drop=0.5,
     )
     of_own_data = {"image_size", "victim_digest", "victim_outputs"}  # see test_own_victim.py

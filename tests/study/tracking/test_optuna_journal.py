@@ -14,7 +14,9 @@ from optuna.trial import TrialState
 
 from mipoison.storage.files import Storage
 from study.records.store import Records
-from study.search.sampler import DIRECTIONS
+from study.search.objectives import SHARED_CLASSES, chosen, directions
+
+DIRECTIONS = directions(chosen(SHARED_CLASSES))
 
 
 def journal(root: Path) -> optuna.Study:

@@ -1,0 +1,104 @@
+"""The panel of the frontier figure that shows three numbers of each setting over its distortion.
+
+What the suite's worst attacker reaches, with its interval; what no attacker can exceed, where there is a
+certificate; what seems possible by the estimated limit. All are shares of label-only's error, the larger of
+private train and private test images.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.path import Path
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from mipoison.metrics.excess import MARGIN
+from study.analysis.frontier import LABEL_ONLY
+from study.analysis.verdicts import POOLS, verdict_table
+
+EXCESS = "excess"
+CERTIFIED, POSSIBLE = "certified_excess_worst", "possible_excess"
+LIMIT, ERROR = "estimated_limit", "reconstruction_error"
+CAP = Path([(-1, -0.7), (-1, 0), (1, 0), (1, -0.7)])
+"""A ceiling, its upper edge at the value; a dash is what fresh seeds measure."""
+TICKS = (-0.02, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def leakage_table(episodes: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting: ``excess`` with ``_low`` and ``_high``, and CERTIFIED, POSSIBLE; null if unknown.
+
+    ``excess`` is the verdict's, of train or test, whichever is larger; its ends are the larger ends of both.
+    POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds.
+
+    Args:
+        episodes: records of one scene with the column ``trial``.
+    """
+    verdicts = verdict_table(episodes).set_index("trial")
+    table = pd.DataFrame(index=verdicts.index)
+    for end in ("", "_low", "_high"):
+        table[EXCESS + end] = verdicts[[f"suite_excess{pool}{end}" for pool in POOLS]].max(axis=1)
+    table[CERTIFIED] = verdicts[CERTIFIED]
+    ok = episodes[episodes["status"] == "ok"]
+    names = [name + pool for name in (LIMIT, ERROR) for pool in POOLS]
+    rows = ok.reindex(columns=["trial", "defense", "attack", *names])
+    rows[names] = rows[names].astype("Float64")
+    floor = rows[rows["defense"] == LABEL_ONLY].groupby("attack")[names].mean().min()
+    limit = rows.groupby("trial")[names].mean()
+    possible = pd.DataFrame({pool: 1 - limit[LIMIT + pool] / floor[ERROR + pool] for pool in POOLS})
+    table[POSSIBLE] = possible.max(axis=1).clip(lower=0)
+    return table.reset_index()
+
+
+def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
+    """Draw certificates, joined to what was measured, and what seems possible, of one defense's settings."""
+    certified = group.dropna(subset=["confidence_distortion", EXCESS, CERTIFIED])
+    x, measured, bound = (
+        certified[name].to_numpy(dtype=float) for name in ("confidence_distortion", EXCESS, CERTIFIED)
+    )
+    axes.vlines(x, measured, bound, color=colour, lw=1.0, alpha=0.45, zorder=2)
+    axes.scatter(x, bound, marker=CAP, s=90, facecolors="none", edgecolors=colour, linewidths=1.8, zorder=3)
+    possible = group.dropna(subset=["confidence_distortion", POSSIBLE])
+    axes.scatter(
+        possible["confidence_distortion"].to_numpy(dtype=float),
+        possible[POSSIBLE].to_numpy(dtype=float),
+        marker="x",
+        s=26,
+        color=colour,
+        linewidths=1.1,
+        alpha=0.8,
+        zorder=3,
+    )
+
+
+def finish(axes: Axes, table: pd.DataFrame) -> list[Line2D]:
+    """Scale the axis of leakage, draw the lines of zero and of the margin; returns what the legend says."""
+    axes.set_yscale("symlog", linthresh=MARGIN, linscale=0.7)
+    tops = table[[EXCESS, f"{EXCESS}_high", CERTIFIED, POSSIBLE]].astype("Float64").max().max()
+    axes.set_ylim(-MARGIN, 0.1 if pd.isna(tops) else max(0.1, min(1.0, float(tops)) * 1.25))
+    axes.yaxis.set_major_locator(FixedLocator(list(TICKS)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.axhline(0, color="black", ls="--", lw=1.1, zorder=1)
+    axes.axhline(MARGIN, color="#009E73", ls=(0, (1, 1)), lw=1.2, zorder=1)
+    handles = [Line2D([], [], color="#009E73", ls=(0, (1, 1)), lw=1.2, label=f"margin of {MARGIN:g}")]
+    mark = {"color": "#777777"}
+    if table[CERTIFIED].notna().any():
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker=CAP,
+                ms=9,
+                mew=1.8,
+                mfc="none",
+                lw=0,
+                label="certificate (if any): no attacker gains more",
+                **mark,
+            )
+        )
+    if table[POSSIBLE].notna().any():
+        handles.append(
+            Line2D([], [], marker="x", ms=5, lw=0, label="seems possible (estimated limit)", **mark)
+        )
+    return handles

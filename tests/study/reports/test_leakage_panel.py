@@ -1,0 +1,88 @@
+"""Three numbers of each setting, computed here slowly, and the marks that show them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from study.analysis.frontier import LABEL_ONLY
+from study.analysis.verdicts import verdict_table
+from study.reports.leakage_panel import CERTIFIED, EXCESS, POSSIBLE, draw_bounds, finish, leakage_table
+from tests.study.analysis.helpers import make_episodes
+
+ERRORS = ("reconstruction_error", "reconstruction_error_test")
+
+
+@pytest.fixture(scope="module")
+def measured() -> pd.DataFrame:
+    """Two pools, with certificates for some settings and an estimated limit for all."""
+    frame = make_episodes(n_lpa=2, seeds=3)
+    rng = np.random.default_rng(0)
+    frame["reconstruction_error_test"] = frame["reconstruction_error"] * rng.uniform(0.8, 1.2, len(frame))
+    by_seed = frame.groupby(["trial", "seed"])["reconstruction_error"].transform("min")
+    frame["estimated_limit"], frame["estimated_limit_test"] = by_seed * 0.9, by_seed * 0.8
+    some = frame["defense"].isin(["rounding", LABEL_ONLY])
+    for name in ("certified_excess", "certified_excess_test"):
+        values = frame.groupby(["trial", "seed"])["seed"].transform(lambda s: rng.uniform(0.3, 0.6))
+        frame[name] = values.where(some)
+    return frame
+
+
+def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) -> None:
+    table = leakage_table(measured).set_index("trial")
+    floor = measured[measured["defense"] == LABEL_ONLY]
+    least = {name: min(one[name].mean() for _, one in floor.groupby("attack")) for name in ERRORS}
+    assert len(table) == measured["trial"].nunique()
+    for trial, rows in measured.groupby("trial"):
+        excess = [
+            1 - min(one[name].mean() for _, one in rows.groupby("attack")) / least[name] for name in ERRORS
+        ]
+        assert table[EXCESS][trial] == pytest.approx(max(0.0, *excess))
+        possible = [
+            1 - np.mean([one[limit].iloc[0] for _, one in rows.groupby("seed")]) / least[error]
+            for limit, error in zip(("estimated_limit", "estimated_limit_test"), ERRORS, strict=True)
+        ]
+        assert table[POSSIBLE][trial] == pytest.approx(max(0.0, *possible))
+        bounds = rows[["certified_excess", "certified_excess_test"]].to_numpy()
+        if np.isnan(bounds).any():
+            assert pd.isna(table[CERTIFIED][trial])
+        else:
+            assert table[CERTIFIED][trial] == pytest.approx(bounds.max())
+    ends = verdict_table(measured).set_index("trial")
+    for end in ("_low", "_high"):
+        larger = ends[[f"suite_excess{end}", f"suite_excess_test{end}"]].max(axis=1)
+        pd.testing.assert_series_equal(table[EXCESS + end], larger, check_names=False)
+
+
+def test_older_records_have_an_excess_and_no_bounds() -> None:
+    table = leakage_table(make_episodes(n_lpa=2, seeds=3))
+    assert table[EXCESS].notna().all()
+    assert table[[CERTIFIED, POSSIBLE]].isna().all(axis=None)
+    figure = Figure()
+    axes = figure.subplots()
+    table["confidence_distortion"] = 0.1
+    draw_bounds(axes, table, "red")
+    labels = [handle.get_label() for handle in finish(axes, table)]
+    assert labels == ["margin of 0.02"]
+
+
+def test_every_mark_is_where_its_number_is(measured: pd.DataFrame) -> None:
+    table = leakage_table(measured)
+    table["confidence_distortion"] = np.linspace(0, 0.3, len(table))
+    axes = Figure().subplots()
+    draw_bounds(axes, table, "red")
+    labels = [str(handle.get_label()) for handle in finish(axes, table)]
+    assert [text.partition(" ")[0] for text in labels] == ["margin", "certificate", "seems"]
+    stems, certificates, possible = axes.collections
+    known = table.dropna(subset=[CERTIFIED])
+    expected = known[["confidence_distortion", CERTIFIED]].to_numpy(dtype=float)
+    assert np.asarray(certificates.get_offsets()) == pytest.approx(expected)
+    assert len(stems.get_paths()) == len(known) > 0
+    expected = table[["confidence_distortion", POSSIBLE]].to_numpy(dtype=float)
+    assert np.asarray(possible.get_offsets()) == pytest.approx(expected)
+    low, high = axes.get_ylim()
+    marks = table[[EXCESS, CERTIFIED, POSSIBLE]].astype(float).to_numpy()
+    assert low < np.nanmin(marks)
+    assert np.nanmax(marks) < high
