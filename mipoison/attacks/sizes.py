@@ -41,4 +41,4 @@ def sizes_of(config: Config) -> Sizes:
     """The configuration's sizes; those of DEFAULT_SIZES where it leaves one open, or has no such field."""
     values = {name: getattr(config, name, None) for name in DEFAULT_SIZES}
     stated = {name: value for name, value in values.items() if value is not None}
-    return Sizes(**{**DEFAULT_SIZES, **stated})  # type: ignore[arg-type]
+    return Sizes(**{**DEFAULT_SIZES, **stated})
