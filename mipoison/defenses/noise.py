@@ -89,7 +89,7 @@ class TangentNoise(BaseDefense):
 
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config
-        self.draws = True
+        self.draws = config.law == "sphere" or config.budget > 0
         self.fresh = config.randomness == "fresh"
 
     def sigma(self, n_classes: int) -> float:

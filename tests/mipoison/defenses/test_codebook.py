@@ -1,18 +1,14 @@
-"""The codebook: its fit against brute force and other solvers, and what it is for on planted images."""
+"""The codebook: what it is for, on planted images, and what it releases and keeps."""
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-import scipy.optimize
 import torch
 from torch import Tensor
 
 from mipoison.config import ConfigError
-from mipoison.defenses import codebook_fit
 from mipoison.defenses.codebook import Codebook, CodebookConfig
-from mipoison.defenses.codebook_fit import codewords, fitted_cells, leading_directions, median
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
@@ -70,10 +66,10 @@ def excess(z_NK: Tensor, c_NK: Tensor, x_NCHW: Tensor) -> float:
 def test_the_weight_trades_distortion_for_excess_on_new_images() -> None:
     c, x = planted(3000, 2)
     label_only = torch.eye(5)[label_of(c)]
-    free, dear = (protect(fitted(weight=w), c, x) for w in (0.0, 10.0))
+    free, dear = (protect(fitted(weight=w), c, x) for w in (0.0, 20.0))
     base = float((label_only - c).norm(dim=1).mean())
     shares = [float((z - c).norm(dim=1).mean()) / base for z in (free, dear)]
-    assert shares[0] < shares[1] < 0.8
+    assert shares[0] < shares[1] < 0.7
     told = [excess(z, c, x) for z in (free, dear)]
     assert told[0] > 0.03  # the shift
     assert abs(told[1]) < told[0] / 4
@@ -120,78 +116,6 @@ def test_the_side_that_is_not_named_does_not_matter() -> None:
             codebook.fit(view(private, public), rng=torch.Generator())
             states.append(codebook.state())
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-# ---------------------------------------------------------------- the parts of the fit
-
-
-def test_the_median_is_what_a_general_solver_finds() -> None:
-    c = vectors(60).double()
-    found = scipy.optimize.minimize(
-        lambda m: float((c - torch.from_numpy(m)).norm(dim=1).mean()), c.mean(0).numpy(), tol=1e-12
-    )
-    assert float((c - median(c)).norm(dim=1).mean()) <= found.fun + 1e-8
-
-
-@pytest.mark.parametrize("shape", [(200, 30), (30, 200)])
-def test_directions_are_those_of_the_singular_value_decomposition(shape: tuple[int, int]) -> None:
-    away = torch.randn(*shape, generator=generator(0, "svd"), dtype=torch.float64)
-    axes = leading_directions(away, 6)
-    expected = torch.linalg.svd(away, full_matrices=False).Vh[:6].T
-    torch.testing.assert_close(
-        (axes.T @ expected).abs(), torch.eye(6, dtype=torch.float64), atol=1e-8, rtol=0
-    )
-
-
-def test_a_label_without_vectors_has_its_one_hot_codeword() -> None:
-    c = vectors(200).double()
-    some = c[label_of(c) != 2]
-    book = codewords(some, label_of(some))
-    assert bool((book[2] == torch.eye(5, dtype=torch.float64)[2]).all())
-    assert bool((book.argmax(2) == torch.arange(5)[:, None]).all())
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.3, 2.0])
-def test_no_choice_among_the_codewords_beats_the_dual_and_the_fitted_one_comes_near(
-    rate: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nine images, two codewords: all 512 choices, by enumeration."""
-    monkeypatch.setattr(codebook_fit, "PRIOR", 0.0)
-    monkeypatch.setattr(codebook_fit, "HEATS", (0.1, 0.01, 0.001, 0.0002))
-    n = 9
-    look = torch.randn(n, 2, generator=generator(1, "look"), dtype=torch.float64)
-    look = look - look.mean(0)
-    distance = torch.rand(n, 2, generator=generator(1, "distance"), dtype=torch.float64)
-    variance = float(look.square().sum(1).mean())
-    cell = torch.arange(2).expand(n, 2)
-
-    def price(choice: Tensor) -> float:
-        told = 0.0
-        for z in range(2):
-            mine = choice == z
-            if bool(mine.any()):
-                told += float(look[mine].mean(0).square().sum()) * float(mine.double().mean())
-        moved = float(distance.gather(1, choice[:, None]).mean())
-        return moved + rate * told / variance
-
-    best = min(price(torch.tensor(choice)) for choice in itertools.product((0, 1), repeat=n))
-    cells = fitted_cells(cell, distance, look, 2, rate=rate, variance=variance, crowding=0.0)
-    cost = distance + cells.toll_M + look @ cells.push_MR.T
-    dual = float(cost.amin(1).mean())
-    assert dual <= best + 1e-9
-    # A randomised choice closes the gap: at most as many images as there are equations are undecided.
-    assert best - dual < 0.25 * best
-    assert price(cost.argmin(1)) <= price(distance.argmin(1)) + 1e-9
-
-
-def test_of_two_cells_that_tell_nothing_the_distance_decides() -> None:
-    distance = torch.tensor([[0.1, 0.2], [0.3, 0.1]], dtype=torch.float64)
-    look = torch.zeros(2, 1, dtype=torch.float64)
-    cells = fitted_cells(
-        torch.arange(2).expand(2, 2), distance, look, 2, rate=1.0, variance=1.0, crowding=0.0
-    )
-    assert cells.size_M.tolist() == [1, 1]
-    assert float(cells.push_MR.abs().max()) == 0
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,13 @@ def test_other_settings_have_no_certificate(config: NoiseConfig | TailNoiseConfi
     stated = config.make().observation(vectors(4), vectors(4))
     assert isinstance(stated, Uncertifiable)
     assert reason in stated.reason
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.1])
+@pytest.mark.parametrize("cls", [NoiseConfig, TailNoiseConfig])
+def test_what_draws_says_so(cls: type, budget: float) -> None:
+    """Without noise the Gaussian laws ask for no numbers, and so for no secret."""
+    defense, c = cls(law="gaussian", budget=budget).make(), vectors(9)
+    assert defense.draws is (budget > 0)
+    if not defense.draws:
+        assert torch.equal(defense.protect(c, pictures(9), defense.pick(c), rng=None), c)
