@@ -274,6 +274,12 @@ def test_a_piece_of_python_runs(piece: str, checkout: Path, monkeypatch: pytest.
         assert isinstance(released, torch.Tensor)
         assert released.shape == (5, 3)
         assert torch.allclose(released.sum(1), torch.ones(5), atol=1e-5)
+    if "record" in names:
+        record = names["record"]
+        assert isinstance(record, dict)
+        assert record["status"] == "ok"
+        assert 0 < record["reconstruction_error"] < 1
+        assert 0 <= record["confidence_distortion"] <= 2**0.5
 
 
 @pytest.mark.ray

@@ -5,9 +5,9 @@ better than by the mean image of each cell (images with one released row). What 
 label is how far its mean image lies from the label's. The defender sees the images too, so that the choice
 among codewords can weigh that:
 
-    release argmin over codewords z of the label:  |c - z| + toll_z + push_z . (x - mean image of the label)
+    release argmin over codewords z of the label:  |c - z| + offset_z + tilt_z . (x - mean image of the label)
 
-The push makes an image that looks typical of a cell less welcome there. Its best values solve a convex
+The tilt adds to the cost of a cell for images like its mean. Its best values solve a convex
 problem. Let m_z be the cells' mean deviations and F the variance within labels. The mean distortion plus
 ``rate`` times the explained variance, sum_z p_z |m_z|^2 / F, has for any vectors w_z the lower bound
 
@@ -40,7 +40,7 @@ from mipoison.simplex import keep_label, label_of
 
 REFITS = 2
 """Times that codewords become the medians of those who chose them, and are weighed again."""
-MOST = 4000
+MOST_IMAGES = 4000
 """Images of each side that it is fitted on, at most: evenly spaced ones of more."""
 
 
@@ -54,8 +54,8 @@ class CodebookConfig(Config):
         weight: what a unit of certified excess costs, in distortions of label-only, 0 to 10,000. 0 releases
             the nearest codeword; at 50, one percent of excess weighs half of label-only's distortion.
         steps: steps of the grid, 2 to 1,000; 0 releases fitted medians alone.
-        crowding: what a cell's sampling noise costs, in units of what it explains by chance, 0 to 100: small
-            cells are dear, so that few images stand alone.
+        crowding: what a cell's sampling noise costs, in units of what it explains by chance, 0 to 100. It
+            raises the cost of small cells, since a cell of one image is read in full.
         directions: principal components of the images that are weighed, 1 to 1,000.
         fitted_on: ``private`` and ``public`` images, or ``both``. Public ones are less certain than private
             training images, as new ones are. ``private`` where public images show other classes.
@@ -92,18 +92,18 @@ class CodebookConfig(Config):
 class Codebook(BaseDefense):
     """Releases one of its label's codewords, or a grid point; the label keeps the strict maximum.
 
-    State: codewords, grid points that images were put on when it was fitted, and for each of both the push
-    (on ``axes``, principal components of the images) and the toll. No vector and no image of the private
+    State: codewords, grid points that images were put on when it was fitted, and for each of both the tilt
+    (on ``axes``, principal components of the images) and the offset. No vector and no image of the private
     ones, but what they have in common: keep a saved unit like the classifier.
     """
 
     own_LJK: Tensor
-    own_push_LJR: Tensor
-    own_toll_LJ: Tensor
+    own_tilt_LJR: Tensor
+    own_offset_LJ: Tensor
     grid_GK: Tensor
-    grid_push_GR: Tensor
-    grid_toll_G: Tensor
-    unseen_toll: Tensor
+    grid_tilt_GR: Tensor
+    grid_offset_G: Tensor
+    unseen_offset: Tensor
     axes_DR: Tensor
     centre_LR: Tensor
 
@@ -111,7 +111,7 @@ class Codebook(BaseDefense):
         self.config = config
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Codewords from the vectors, axes from the images, then the push and the toll of every cell."""
+        """Codewords from the vectors, axes from the images, then the tilt and the offset of every cell."""
         cfg = self.config
         c_NK, x_ND = self._data(view)
         label_N = label_of(c_NK)
@@ -125,19 +125,19 @@ class Codebook(BaseDefense):
         one_hot_NK = F.one_hot(label_N, view.n_classes)
         rate = cfg.weight * float((c_NK - one_hot_NK).norm(dim=1).mean())
         places_GK, grid_N = self._places(c_NK, label_N)
-        look_NR = x_ND @ self.axes_DR - self.centre_LR[label_N]
+        deviation_NR = x_ND @ self.axes_DR - self.centre_LR[label_N]
         self.own_LJK = codewords(c_NK, label_N)
         for again in range(REFITS, -1, -1):
             distance_NU = self._distances(c_NK, label_N, places_GK, grid_N)
             cells = fitted_cells(
-                self._cell_indices(label_N, grid_N), distance_NU, look_NR,
+                self._cell_indices(label_N, grid_N), distance_NU, deviation_NR,
                 self.own_LJK[:, :, 0].numel() + len(places_GK),
                 rate=rate, variance=variance, crowding=cfg.crowding,
             )  # fmt: skip
             if again:
                 self.own_LJK = refitted(self.own_LJK, c_NK, cells.chosen_N)
         self._keep(cells, places_GK)
-        self.unseen_toll = torch.tensor(rate * cfg.crowding, dtype=torch.float64, device=c_NK.device)
+        self.unseen_offset = torch.tensor(rate * cfg.crowding, dtype=torch.float64, device=c_NK.device)
 
     def _data(self, view: DefenderView) -> tuple[Tensor, Tensor]:
         sides = []
@@ -145,7 +145,7 @@ class Codebook(BaseDefense):
             sides.append((view.c_private_NK, view.x_private_NCHW))
         if self.config.fitted_on != "private":
             sides.append(view.substitute_data(SubstituteConfig(data="all")))
-        even = [torch.linspace(0, len(c) - 1, min(len(c), MOST)).round().long() for c, _ in sides]
+        even = [torch.linspace(0, len(c) - 1, min(len(c), MOST_IMAGES)).round().long() for c, _ in sides]
         c_NK = torch.cat([c[i].to(view.device) for (c, _), i in zip(sides, even, strict=True)])
         x_ND = torch.cat([x[i].flatten(1).to(view.device) for (_, x), i in zip(sides, even, strict=True)])
         return c_NK.double(), x_ND.double()
@@ -155,7 +155,7 @@ class Codebook(BaseDefense):
         if self.config.steps == 0:
             return c_NK.new_zeros(0, c_NK.shape[1] + 1), torch.full_like(label_N, -1)
         place_NK = labelled(whole_steps(c_NK, self.config.steps), label_N)
-        inside_N = ~alone(place_NK, self.config.steps)
+        inside_N = ~is_one_hot(place_NK, self.config.steps)
         places_GK, which_M = torch.unique(place_NK[inside_N], dim=0, return_inverse=True)
         grid_N = torch.full_like(label_N, -1)
         grid_N[inside_N] = which_M
@@ -180,14 +180,16 @@ class Codebook(BaseDefense):
     def _keep(self, cells: Cells, places_GK: Tensor) -> None:
         n_labels, n_own = self.own_LJK.shape[:2]
         split = n_labels * n_own
-        self.own_push_LJR = cells.push_MR[:split].reshape(n_labels, n_own, -1)
+        self.own_tilt_LJR = cells.tilt_MR[:split].reshape(n_labels, n_own, -1)
         repeated_LJ = (self.own_LJK == self.own_LJK[:, :1]).all(2)
         repeated_LJ[:, 0] = False
-        self.own_toll_LJ = cells.toll_M[:split].reshape(n_labels, n_own).masked_fill(repeated_LJ, torch.inf)
+        self.own_offset_LJ = (
+            cells.offset_M[:split].reshape(n_labels, n_own).masked_fill(repeated_LJ, torch.inf)
+        )
         used_G = cells.size_M[split:] > 0
         self.grid_GK = places_GK[used_G]
-        self.grid_push_GR = cells.push_MR[split:][used_G]
-        self.grid_toll_G = cells.toll_M[split:][used_G]
+        self.grid_tilt_GR = cells.tilt_MR[split:][used_G]
+        self.grid_offset_G = cells.offset_M[split:][used_G]
 
     def state(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in Codebook.__annotations__}
@@ -195,36 +197,36 @@ class Codebook(BaseDefense):
     def load_state(self, state: State) -> None:
         for name in Codebook.__annotations__:
             setattr(self, name, state[name])
-        if not self.own_LJK.shape[:2] == self.own_toll_LJ.shape == self.own_push_LJR.shape[:2]:
-            raise ValueError("codewords, tolls and pushes are not of one codebook")
+        if not self.own_LJK.shape[:2] == self.own_offset_LJ.shape == self.own_tilt_LJR.shape[:2]:
+            raise ValueError("codewords, offsets and tilts are not of one codebook")
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         if len(c_NK) == 0:
             return c_NK.clone()
         wide_NK, label_N = c_NK.double(), label_of(c_NK)
-        look_NR = x_NCHW.flatten(1).double() @ self.axes_DR - self.centre_LR[label_N]
+        deviation_NR = x_NCHW.flatten(1).double() @ self.axes_DR - self.centre_LR[label_N]
         own_NJK = self.own_LJK[label_N]
-        cost_NJ = (wide_NK[:, None] - own_NJK).norm(dim=2) + self.own_toll_LJ[label_N]
-        cost_NJ = cost_NJ + (self.own_push_LJR[label_N] * look_NR[:, None]).sum(2)
+        cost_NJ = (wide_NK[:, None] - own_NJK).norm(dim=2) + self.own_offset_LJ[label_N]
+        cost_NJ = cost_NJ + (self.own_tilt_LJR[label_N] * deviation_NR[:, None]).sum(2)
         z_NK = own_NJK[torch.arange(len(c_NK), device=c_NK.device), cost_NJ.argmin(1)]
         if self.config.steps > 0:
             whole_NK = whole_steps(wide_NK, self.config.steps)
             point_NK = whole_NK / self.config.steps
-            toll_N = self._grid_cost(labelled(whole_NK, label_N), look_NR)
-            cost_N = (wide_NK - point_NK).norm(dim=1) + toll_N
+            offset_N = self._grid_cost(labelled(whole_NK, label_N), deviation_NR)
+            cost_N = (wide_NK - point_NK).norm(dim=1) + offset_N
             z_NK = torch.where((cost_N < cost_NJ.amin(1))[:, None], point_NK, z_NK)
         z_NK = z_NK.to(c_NK)
         return keep_label(z_NK, F.one_hot(label_N, c_NK.shape[1]).to(z_NK))
 
-    def _grid_cost(self, place_NK: Tensor, look_NR: Tensor) -> Tensor:
-        """Toll and push of grid points; infinite for the label alone, which the median stands for."""
-        toll_N = self.unseen_toll.expand(len(place_NK)).clone()
+    def _grid_cost(self, place_NK: Tensor, deviation_NR: Tensor) -> Tensor:
+        """Offset and tilt of grid points; infinite for the label alone, which the median stands for."""
+        offset_N = self.unseen_offset.expand(len(place_NK)).clone()
         if len(self.grid_GK) > 0:
             same_NG = (place_NK[:, None] == self.grid_GK[None]).all(2)
             which_N = same_NG.to(torch.uint8).argmax(1)
-            known_N = self.grid_toll_G[which_N] + (self.grid_push_GR[which_N] * look_NR).sum(1)
-            toll_N = torch.where(same_NG.any(1), known_N, toll_N)
-        return torch.where(alone(place_NK, self.config.steps), torch.inf, toll_N)
+            known_N = self.grid_offset_G[which_N] + (self.grid_tilt_GR[which_N] * deviation_NR).sum(1)
+            offset_N = torch.where(same_NG.any(1), known_N, offset_N)
+        return torch.where(is_one_hot(place_NK, self.config.steps), torch.inf, offset_N)
 
     def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation:
         """The released rows: codewords and grid points, a function of vector and image without a key."""
@@ -241,6 +243,6 @@ def labelled(whole_NK: Tensor, label_N: Tensor) -> Tensor:
     return torch.cat([label_N[:, None].to(whole_NK), whole_NK], 1)
 
 
-def alone(place_NK: Tensor, steps: int) -> Tensor:
+def is_one_hot(place_NK: Tensor, steps: int) -> Tensor:
     """Whether a grid point is a label's one-hot vector."""
     return (place_NK[:, 1:] == steps).any(1)

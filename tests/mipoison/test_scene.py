@@ -39,13 +39,13 @@ def test_clean_vectors_are_softmax_of_the_victim(tiny_scene: Scene) -> None:
 
 def test_a_substitute_is_trained_on_the_share_that_it_names(tiny_scene: Scene) -> None:
     attack = tiny_scene.split.attack_train
-    first, second = (tiny_scene.substitute_data(SubstituteConfig(data=d))[1] for d in ("D1", "D2"))
-    everything = tiny_scene.substitute_data(SubstituteConfig(data="all"))[1]
+    first, second = (tiny_scene.view().substitute_data(SubstituteConfig(data=d))[1] for d in ("D1", "D2"))
+    everything = tiny_scene.view().substitute_data(SubstituteConfig(data="all"))[1]
     assert torch.equal(everything, attack.x_NCHW)
     images = [x.numpy().tobytes() for half in (first, second) for x in half]
     assert sorted(images) == sorted(x.numpy().tobytes() for x in everything)
     # It has learned from its own share, and is frozen.
-    c, x = tiny_scene.substitute_data(SubstituteConfig(data="all"))
+    c, x = tiny_scene.view().substitute_data(SubstituteConfig(data="all"))
     net = tiny_scene.substitute(SubstituteConfig(data="all"))
     assert not any(p.requires_grad for p in net.parameters())
     untrained = SubstituteConfig(data="all").architecture(4).make((1, 16, 16), c.shape[1]).eval()

@@ -46,7 +46,7 @@ def test_no_choice_among_the_codewords_beats_the_dual_and_the_fitted_one_comes_n
 ) -> None:
     """Nine images, two codewords: all 512 choices, by enumeration."""
     monkeypatch.setattr(codebook_fit, "PRIOR", 0.0)
-    monkeypatch.setattr(codebook_fit, "HEATS", (0.1, 0.01, 0.001, 0.0002))
+    monkeypatch.setattr(codebook_fit, "TEMPERATURES", (0.1, 0.01, 0.001, 0.0002))
     n = 9
     look = torch.randn(n, 2, generator=generator(1, "look"), dtype=torch.float64)
     look = look - look.mean(0)
@@ -65,7 +65,7 @@ def test_no_choice_among_the_codewords_beats_the_dual_and_the_fitted_one_comes_n
 
     best = min(price(torch.tensor(choice)) for choice in itertools.product((0, 1), repeat=n))
     cells = fitted_cells(cell, distance, look, 2, rate=rate, variance=variance, crowding=0.0)
-    cost = distance + cells.toll_M + look @ cells.push_MR.T
+    cost = distance + cells.offset_M + look @ cells.tilt_MR.T
     dual = float(cost.amin(1).mean())
     assert dual <= best + 1e-9
     # A randomised choice closes the gap: at most as many images as there are equations are undecided.
@@ -80,4 +80,4 @@ def test_of_two_cells_that_tell_nothing_the_distance_decides() -> None:
         torch.arange(2).expand(2, 2), distance, look, 2, rate=1.0, variance=1.0, crowding=0.0
     )
     assert cells.size_M.tolist() == [1, 1]
-    assert float(cells.push_MR.abs().max()) == 0
+    assert float(cells.tilt_MR.abs().max()) == 0
