@@ -97,8 +97,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return FAILED
 
 
-def _run(study: Study, console: Console, command: Sequence[str]) -> int:
-    """Run the study from the first anchor to the report; returns the exit code."""
+def _run(study: Study, console: Console, words: Sequence[str]) -> int:
+    """Run the study from the first anchor to the report; ``words`` are the command line. Returns the exit code."""
     began = time.monotonic()
     settings, progress = study.settings, Progress(console)
     with progress:
@@ -113,7 +113,7 @@ def _run(study: Study, console: Console, command: Sequence[str]) -> int:
         )
         try:
             callbacks += [line, Tracking(trackers)]
-            episodes = run_study(study, executor, callbacks, command)
+            episodes = run_study(study, executor, callbacks, words)
         finally:
             trackers.close()
         front = write_frontier(study, episodes)
