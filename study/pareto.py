@@ -28,7 +28,7 @@ from study.records.finished import load
 from study.records.reading import announce_left_out
 from study.reports.html import PAGE, write_page
 from study.reports.report_files import write_report
-from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, program
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command, program
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
 from study.runtime.scratch import temporary_run_folder
@@ -98,7 +98,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _run(study: Study, console: Console, words: Sequence[str]) -> int:
-    """Run the study from the first anchor to the report; ``words`` are the command line. Returns the exit code."""
+    """Run the study from the first anchor to the report, and return the exit code; ``words``: the command line."""
     began = time.monotonic()
     settings, progress = study.settings, Progress(console)
     with progress:
