@@ -98,7 +98,11 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _run(study: Study, console: Console, words: Sequence[str]) -> int:
-    """Run the study from the first anchor to the report; returns the exit code."""
+    """Run the study from the first anchor to the report; returns the exit code.
+
+    Args:
+        words: the command line, stored in ``study.json``.
+    """
     began = time.monotonic()
     settings, progress = study.settings, Progress(console)
     with progress:
