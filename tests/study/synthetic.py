@@ -164,6 +164,8 @@ def episodes(
             column = pa.array([scene[name]] * n, field.type)
         elif name.startswith(("defense.", "attack.", "scene.")) or pa.types.is_string(field.type):
             column = pa.nulls(n, field.type)
+        elif pa.types.is_integer(field.type):
+            column = pa.array(rng.integers(1, 100, n), field.type, mask=gone)
         else:
             column = pa.array(rng.uniform(0, 1, n), field.type, mask=gone)
         columns.append(column)

@@ -52,4 +52,4 @@ def test_without_a_stated_constraint_the_default_holds(small_study: Path, tmp_pa
     copy = Path(shutil.copytree(small_study, tmp_path / "copy"))
     (copy / "study.json").write_text('{"study": "s"}')
     assert load(copy).max_accuracy_drop == MAX_ACCURACY_DROP
-    assert load(copy).shown == {"study": "s", "scale": None}
+    assert load(copy).title_info == {"study": "s", "scale": None}

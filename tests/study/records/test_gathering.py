@@ -19,7 +19,7 @@ def test_records_that_are_read_in_batches_are_those_of_each_trial(tmp_path: Path
     expected = pd.DataFrame(each).sort_values(["trial", "seed", "attack"], kind="stable", ignore_index=True)
     assert list(frame["episode_id"]) == list(expected["episode_id"])
     assert list(frame["reconstruction_error"].dropna()) == list(expected["reconstruction_error"].dropna())
-    kept, _ = records.take_in(kept=("trial", "status"))
+    kept, _ = records.read_and_move_damaged(kept=("trial", "status"))
     assert set(kept[next(iter(sorted(set(kept) - {"none", "label-only"})))][0]) == {"trial", "status"}
     assert set(kept["none"][0]) == set(frame.columns)
     part = records.read(columns=("error",))
