@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
-from mipoison.episode import device_name, versions
+from mipoison.metrics.machine import device_name, versions
 from study.records.finished import StoredStudy, load
 from study.records.reading import announce_left_out
 from study.records.status import PRUNED
