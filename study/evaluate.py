@@ -25,7 +25,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
-from mipoison.episode import device_name, versions
+from mipoison.metrics.machine import device_name, versions
 from study.records.finished import StoredStudy, load
 from study.records.reading import announce_left_out
 from study.records.status import PRUNED

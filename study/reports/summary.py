@@ -39,8 +39,7 @@ class Choice(NamedTuple):
     """What the study recommends.
 
     Attributes:
-        deploy: the setting, None if none is certified or safe. runner_up: the next one, None if there is
-        none.
+        deploy: the setting, None if none is certified or safe. runner_up: the next one, None if none is.
         undecided: by distortion.
     """
 
