@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
+from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.statistics import ROUNDING
 from study.analysis.indicators import knee
 from study.reports.leakage_panel import EXCESS, draw_bounds, finish
@@ -135,6 +136,7 @@ def frontier_figure(
     info: str,
     *,
     leakage: pd.DataFrame,
+    margin: float = MARGIN,
     fresh: pd.DataFrame | None = None,
 ) -> Path:
     """Draw worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
@@ -148,6 +150,7 @@ def frontier_figure(
         path: where to write the PNG; its folder must exist.
         info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
         leakage: the ``leakage_table``: excess leakage with its interval, certificate and estimated limit.
+        margin: the excess leakage (share) that is accepted, drawn as a line.
         fresh: the ``selection_bias`` table: dashes mark what fresh seeds measure.
 
     Returns:
@@ -188,7 +191,7 @@ def frontier_figure(
     if np.isfinite(mean_image).any():
         panels[0].axhline(np.nanmean(mean_image), color="#CC0000", ls="-.", lw=1.1, zorder=1)
         handles.append(Line2D([], [], color="#CC0000", ls="-.", lw=1.1, label="mean image (learned nothing)"))
-    handles += finish(panels[-1], drawn)
+    handles += finish(panels[-1], drawn, margin)
     if drawn[EXCESS].isna().all():
         why = "no label-only anchor to compare with"
         panels[-1].text(0.5, 0.6, why, transform=panels[-1].transAxes, ha="center")

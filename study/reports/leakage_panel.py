@@ -71,7 +71,7 @@ def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
     )
 
 
-def finish(axes: Axes, table: pd.DataFrame) -> list[Line2D]:
+def finish(axes: Axes, table: pd.DataFrame, margin: float) -> list[Line2D]:
     """Scale the axis of leakage, draw the lines of zero and of the margin; returns what the legend says."""
     axes.set_yscale("symlog", linthresh=MARGIN, linscale=0.7)
     tops = table[[EXCESS, f"{EXCESS}_high", CERTIFIED, POSSIBLE]].astype("Float64").max().max()
@@ -80,9 +80,8 @@ def finish(axes: Axes, table: pd.DataFrame) -> list[Line2D]:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.axhline(0, color="black", ls="--", lw=1.1, zorder=1)
-    axes.axhline(MARGIN, color="#009E73", ls=(0, (1, 1)), lw=1.2, zorder=1)
-    handles = [Line2D([], [], color="#009E73", ls=(0, (1, 1)), lw=1.2, label=f"margin of {MARGIN:g}")]
-    mark = {"color": "#777777"}
+    axes.axhline(margin, color="#009E73", ls=(0, (1, 1)), lw=1.2, zorder=1)
+    handles = [Line2D([], [], color="#009E73", ls=(0, (1, 1)), lw=1.2, label=f"margin of {margin:g}")]
     if table[CERTIFIED].notna().any():
         handles.append(
             Line2D(
@@ -94,11 +93,11 @@ def finish(axes: Axes, table: pd.DataFrame) -> list[Line2D]:
                 mfc="none",
                 lw=0,
                 label="certificate (if any): no attacker gains more",
-                **mark,
+                color="#777777",
             )
         )
     if table[POSSIBLE].notna().any():
         handles.append(
-            Line2D([], [], marker="x", ms=5, lw=0, label="seems possible (estimated limit)", **mark)
+            Line2D([], [], marker="x", ms=5, lw=0, label="seems possible (estimated limit)", color="#777777")
         )
     return handles

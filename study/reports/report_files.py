@@ -57,7 +57,9 @@ def write_report(
     for name, draw in (
         (
             "frontier.png",
-            lambda path: frontier_figure(configurations, front, path, info, leakage=leakage, fresh=bias),
+            lambda path: frontier_figure(
+                configurations, front, path, info, leakage=leakage, margin=margin, fresh=bias
+            ),
         ),
         ("reconstructions.png", lambda path: reconstruction_figure(records, configurations, path, info)),
     ):

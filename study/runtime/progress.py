@@ -27,7 +27,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._total, self._done, self._failed, self._max_concurrent = 0, 0, 0, 1
-        self._quality = NOTHING
+        self._quality = "nothing measured yet"
         self._seconds: list[float] = []
         self._stage, self._began = "", time.monotonic()
         self._parts: tuple[int, int, float] | None = None

@@ -64,7 +64,7 @@ def test_older_records_have_an_excess_and_no_bounds() -> None:
     axes = figure.subplots()
     table["confidence_distortion"] = 0.1
     draw_bounds(axes, table, "red")
-    labels = [handle.get_label() for handle in finish(axes, table)]
+    labels = [handle.get_label() for handle in finish(axes, table, 0.02)]
     assert labels == ["margin of 0.02"]
 
 
@@ -73,7 +73,7 @@ def test_every_mark_is_where_its_number_is(measured: pd.DataFrame) -> None:
     table["confidence_distortion"] = np.linspace(0, 0.3, len(table))
     axes = Figure().subplots()
     draw_bounds(axes, table, "red")
-    labels = [str(handle.get_label()) for handle in finish(axes, table)]
+    labels = [str(handle.get_label()) for handle in finish(axes, table, 0.02)]
     assert [text.partition(" ")[0] for text in labels] == ["margin", "certificate", "seems"]
     stems, certificates, possible = axes.collections
     known = table.dropna(subset=[CERTIFIED])

@@ -36,6 +36,7 @@ def test_it_is_that_of_the_records(name: str) -> None:
     assert len(trials) > 5
     assert found.accuracy == pytest.approx(usable["worst_attack_accuracy"].min(), abs=1e-12)
     assert found.hypervolume == pytest.approx(hypervolume(settings, corner), abs=1e-12)
+    assert found.hypervolume is not None
     assert found.hypervolume > 0
     verdicts = verdict_table(episodes).set_index("trial")["suite_excess_worst"]
     searched = usable[~usable["cut"] & ~usable["trial"].isin(ANCHORS)].set_index("trial")
