@@ -89,7 +89,7 @@ class Arguments(Display, Resources, Place, Sizes):
     resume: bool = False
     """add to (or finish) the records that are there; what is finished is not run again"""
 
-    def chosen_tables(self) -> tuple[str, ...]:
+    def tables_to_make(self) -> tuple[str, ...]:
         """The requested tables.
 
         Raises:
@@ -138,7 +138,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         chosen = tyro.cli(Arguments, args=arguments, prog=program("reproduce"))
         logging.basicConfig(level=logging.INFO if chosen.verbose else logging.ERROR)
-        tables, figures = chosen.chosen_tables(), chosen.figures()
+        tables, figures = chosen.tables_to_make(), chosen.figures()
         parse_name(chosen.faces)
         rows = planned(tables, figures)
         runs = chosen.runs(rows)
