@@ -16,10 +16,12 @@ from PIL import Image
 from rich.console import Console
 
 from mipoison import scene as scenes_module
+from mipoison.attacks.class_mean import ClassMean
 from mipoison.attacks.decoder import Decoder
 from mipoison.config import ConfigError, Knob
 from mipoison.data.splits import make_split
 from mipoison.defenses.rounding import RoundingConfig
+from mipoison.protocols import ThreatModel
 from mipoison.scene import SceneConfig
 from study import pareto
 from study.analysis.frontier import frontier_table
@@ -43,7 +45,7 @@ TINY: dict[str, Any] = dict(
     decoder_steps=20,
     decoder_width=4,
     defenses=("noise", "rounding"),
-    attackers=("passive", "label-only"),
+    attackers=("class-mean", "passive", "label-only"),
     executor="local",
 )
 
@@ -144,7 +146,7 @@ def test_every_file_is_there(undisturbed: Path) -> None:
         *(f"pictures/{t}.npz" for t in everything),
     }
     frame = episodes(undisturbed)
-    assert len(frame) == 5 * 2 * 2
+    assert len(frame) == 5 * 2 * 3
     assert set(frame["status"]) == {"ok"}
     assert frame["episode_id"].is_unique
     assert frame["excess_leakage"].notna().all()  # anchors included
@@ -171,7 +173,7 @@ def test_pictures_show_the_first_seed(undisturbed: Path) -> None:
     assert pictures
     for path in pictures:
         with np.load(path, allow_pickle=False) as archive:
-            assert set(archive.files) == {"truth", "passive", "label-only"}
+            assert set(archive.files) == {"truth", "class-mean", "passive", "label-only"}
             np.testing.assert_array_equal(archive["truth"], truth)
             assert archive["passive"].shape == truth.shape
     for name in ("frontier.png", "reconstructions.png"):
@@ -193,7 +195,7 @@ def test_pictures_of_a_failed_attack_are_not_another_seeds(
     monkeypatch.setattr(worker, "attack_and_measure", fail)
     run_study(opened(root, name="s", trials=0), LosingExecutor([]))
     with np.load(root / "s" / "pictures" / "none.npz", allow_pickle=False) as archive:
-        assert set(archive.files) == {"truth", "label-only"}  # of seed 0
+        assert set(archive.files) == {"truth", "class-mean", "label-only"}  # of seed 0
 
 
 # ---------------------------------------------------------------- interrupted and resumed
@@ -291,7 +293,7 @@ def test_resume_with_other_settings_lists_them(undisturbed: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         opened(undisturbed, name="s", resume=True, seeds=3, attackers=("passive",), trials=99)
     text = str(caught.value)
-    assert "attackers: ['passive', 'label-only'] -> ['passive']" in text
+    assert "attackers: ['class-mean', 'passive', 'label-only'] -> ['passive']" in text
     assert "seeds: 2 -> 3" in text
     assert "trials" not in text
 
@@ -367,13 +369,14 @@ def test_a_space_with_fewer_settings_than_trials_does_not_crash(
 def test_more_than_half_failed_is_an_error(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(self: Decoder, *args: Any, **more: Any) -> None:
+    def fail(self: Any, *args: Any, **more: Any) -> None:
         raise RuntimeError("[/bold] out of memory")
 
-    monkeypatch.setattr(Decoder, "fit", fail)
+    for attacker in (ClassMean, Decoder):
+        monkeypatch.setattr(attacker, "fit", fail)
     assert pareto.main(command(root, trials=1)) == 1
     output = capsys.readouterr().out
-    assert "12 episodes, 100% failed" in output
+    assert "18 episodes, 100% failed" in output
     frame = episodes(root)
     assert set(frame["status"]) == {"failed"}
     assert len(pq.read_table(root / "s" / "frontier.parquet")) == 0
@@ -390,10 +393,18 @@ def test_half_failed_is_not(
             raise RuntimeError("out of memory")
         fit(self, *args, **more)
 
+    fit_mean = ClassMean.fit
+
+    def fail_undefended(self: ClassMean, *args: Any, known: ThreatModel, **more: Any) -> None:
+        if known.defense == "none":
+            raise RuntimeError("out of memory")
+        fit_mean(self, *args, known=known, **more)
+
     monkeypatch.setattr(Decoder, "fit", fail)
+    monkeypatch.setattr(ClassMean, "fit", fail_undefended)
     assert pareto.main(command(root, trials=0, seeds=1)) == 0
-    assert "4 episodes, 50% failed" in capsys.readouterr().out
-    assert Counter(episodes(root)["status"]) == {"ok": 2, "failed": 2}
+    assert "6 episodes, 50% failed" in capsys.readouterr().out
+    assert Counter(episodes(root)["status"]) == {"ok": 3, "failed": 3}
 
 
 def test_the_path_of_the_data_is_not_part_of_a_scene() -> None:

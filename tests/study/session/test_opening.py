@@ -27,7 +27,8 @@ from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
 
 TINY: dict[str, Any] = {
-    "executor": "local", "seeds": 1, "attackers": ("ridge", "label-only"), "defenses": ("rounding",),
+    "executor": "local", "seeds": 1, "attackers": ("class-mean", "ridge", "label-only"),
+    "defenses": ("rounding",),
     "victim_steps": 3, "decoder_steps": 3, "image_size": 16, "name": "s", "trials": 1,
 }  # fmt: skip
 
