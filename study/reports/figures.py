@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
-from mipoison.metrics.statistics import ROUNDING
+from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
+from mipoison.metrics.excess import MARGIN
 from study.analysis.indicators import knee
 from study.reports.leakage_panel import EXCESS, draw_bounds, finish
 from study.runtime.plain import visible_line
@@ -30,6 +31,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 """Okabe and Ito's palette for colour-blind readers (its yellow darkened); markers differ as well."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 ANCHOR_STYLE = {LABEL_ONLY: ("black", "*", "--"), UNDEFENDED: ("#666666", "h", ":")}
+CERTAIN = 0.995
+"""An attack accuracy (share) from which on every class counts as given away: 1.00 when rounded."""
 PANELS = (
     ("worst_reconstruction_error", "worst-case\nreconstruction error\n(MSE, up: protected)", True),
     ("worst_attack_accuracy", "worst-case\nattack accuracy\n(share, down: protected)", False),
@@ -141,7 +144,7 @@ def frontier_figure(
 ) -> Path:
     """Draw worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
 
-    There is no panel of attack accuracy where it is 1 for every setting: the label gives every class away.
+    There is no panel of attack accuracy where it is 1.00 for every setting: the label gives every class away.
 
     Args:
         configurations: a ``configuration_table``. Settings without a worst case are left out and counted in
@@ -159,7 +162,7 @@ def frontier_figure(
     drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
     drawn = drawn.merge(leakage, on="trial", how="left")
     front = front.merge(leakage, on="trial", how="left")
-    told = len(drawn) == 0 or bool((_numbers(drawn, "worst_attack_accuracy") < 1 - ROUNDING).any())
+    told = len(drawn) == 0 or bool((_numbers(drawn, "worst_attack_accuracy") < CERTAIN).any())
     shown = [panel for panel in PANELS if told or panel[0] != "worst_attack_accuracy"]
     defenses = sorted(drawn["defense"].unique(), key=lambda f: (f in ANCHOR_STYLE, f))
     figure = Figure(figsize=(9, 10.5 if told else 9.5), dpi=DPI, layout="constrained")
