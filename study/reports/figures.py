@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
-from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
-from mipoison.metrics.excess import MARGIN
 from study.analysis.indicators import knee
 from study.reports.leakage_panel import EXCESS, draw_bounds, finish
 from study.runtime.plain import visible_line
