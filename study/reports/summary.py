@@ -205,9 +205,10 @@ def _undecided(undecided: pd.DataFrame, n: int) -> str:
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]
-        needs = f"{more} more seed{'' if more == 1 else 's'}"
         if pd.isna(more):
             needs = "two seeds or more with the whole suite, or attackers that reach label-only's error"
+        else:
+            needs = f"{more} more seed{'' if more == 1 else 's'}"
         listed.append(f"{setting_name(row)} ({row['trial']}) by {needs}")
     if listed:
         text += f"; to be decided: {'; '.join(listed)}"
