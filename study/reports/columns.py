@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from study.analysis.verdicts import AGREEMENT, EXACT
 from study.analysis.worst_case import NEEDED
 from study.records.reading.episodes import needed_to_check
 from study.reports.summary import MEASURED
@@ -12,4 +13,4 @@ SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "dev
 def shown_in_reports(name: str) -> bool:
     """Whether a report needs a column of the records."""
     parts = ("check.", "error_percentile", "error_half", "certif", "reconstruction_error_test")
-    return name in (*SHOWN, *MEASURED) or needed_to_check(name) or name.startswith(parts)
+    return name in (*SHOWN, *MEASURED, *AGREEMENT, *EXACT) or needed_to_check(name) or name.startswith(parts)

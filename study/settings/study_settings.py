@@ -287,15 +287,13 @@ class StudySettings(Arguments):
     def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
         """These settings, for a resumed study with the stored ones.
 
-        A study that was begun without the attacker that knows the label alone goes on without it. If an
+        The attacker that knows the label alone is of the suite if it was when the study was begun. If an
         earlier version computed another digest for the same classifier and the study stores that one, it is
         kept, so that all records of the study have the same ``victim_digest``.
         """
-        attackers = stored.get("attackers")
-        if (
-            isinstance(attackers, list)
-            and LABEL_ATTACKER not in attackers
-            and [LABEL_ATTACKER, *attackers] == [*self.attackers]
+        attackers, mine = stored.get("attackers"), [*self.attackers]
+        if isinstance(attackers, list) and (
+            mine == [LABEL_ATTACKER, *attackers] or attackers == [LABEL_ATTACKER, *mine]
         ):
             return dataclasses.replace(self, attackers=tuple(attackers)).continuing(stored)
         earlier = stored.get("victim_digest")

@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "decoder_steps": 20,
     "decoder_width": 4,
     "defenses": ("noise", "rounding"),
-    "attackers": ("passive", "label-only"),
+    "attackers": ("class-mean", "passive", "label-only"),
 }
 
 

@@ -32,7 +32,7 @@ def test_a_trial_from_a_compact_copy_gives_its_stored_numbers(
     kept = tmp_path / "kept"
     assert evaluate.main(["--like", str(compact), "--trial", trial, "--storage", str(kept)]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "of 6 episodes, all of them exactly" in out
+    assert "of 8 episodes, all of them exactly" in out
     # By pandas alone: the episode files of the study and of the rerun hold the same measurements.
     again, first = (
         pd.read_parquet(next((folder / "episodes").glob(f"{trial}.*"))).sort_values(["seed", "attack"])
@@ -70,7 +70,7 @@ def test_another_setting_under_the_same_conditions(compact: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give --trial"),
+        ([], "give a recorded --trial"),
         (["--trial", "t9999-lpa"], "'t9999-lpa'"),
         (["--defense", "lpaa"], "did you mean 'lpa'"),
         (["--defense", "lpa", "--knob", "budgett=1"], "did you mean 'budget'"),

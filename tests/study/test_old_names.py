@@ -11,7 +11,7 @@ import pytest
     [
         ("study.crew.WorkerGroup", "study.executors.worker_group.WorkerGroup"),
         ("study.cut.cut_record", "study.search.pruning.pruned_record"),
-        ("study.driver.pruned_share", "study.session.driver.pruned_counts"),
+        ("study.driver.cut_share", "study.session.driver.pruned_counts"),
         ("study.group.Alone", "study.trial.ranks.SingleRank"),
         ("study.tally.Tally", "study.executors.progress_actor.ProgressActor"),
         ("study.tally.count_progress", "study.executors.progress_actor.count_progress"),

@@ -37,7 +37,7 @@ def test_bad_input_is_refused_in_a_line(
 def test_what_ends_a_run_is_said_in_a_line(
     failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(*given: object) -> None:
+    def fails(*given: object, **named: object) -> None:
         raise failure
 
     monkeypatch.setattr(reproduce, "run_rows", fails)

@@ -12,7 +12,8 @@ ABOUT = {"study": "a*b", "scale": "quick"}
 
 def test_the_page_holds_the_terminals_tables(episodes: pd.DataFrame) -> None:
     text = markdown(episodes, None, about=ABOUT, max_accuracy_drop=0.02)
-    assert text.startswith("# a\\*b\n\n![frontier](frontier.png)\n")  # a name is no markup
+    assert text.startswith("# a\\*b\n\n```text\nDEPLOY ")  # a name is no markup; the answer comes first
+    assert "\n```\n\n![frontier](frontier.png)\n" in text
     sink = io.StringIO()
     console = Console(file=sink, width=MARKDOWN_WIDTH, color_system=None)
     print_tables(episodes, None, console=console, about=ABOUT, max_accuracy_drop=0.02)

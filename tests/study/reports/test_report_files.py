@@ -31,7 +31,7 @@ def test_a_study_keeps_the_margin_that_its_answer_was_given_with(small_study: Pa
     assert (load(small_study).margin, study.margin) == (0.02, 0.999)
     written = (tmp_path / "small" / "report.md").read_text()
     assert written == markdown_of(study) != markdown_of(load(small_study))
-    assert "gains more than 0.999 of label-only's error" in " ".join(written.split())
+    assert "gains more than 0.999 over the label alone" in " ".join(written.split())
     title = "at which these attackers get at most 0.999 beyond the label"
     assert title in written
     assert title in build(study, "small", with_vectors=False)

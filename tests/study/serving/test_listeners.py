@@ -19,7 +19,7 @@ def test_a_taken_port_is_one_line() -> None:
         taken.listen()
         number = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{number}"):
-            HttpServer("127.0.0.1", number, image_shape=SHAPE, n_classes=2, couples=False, at_once=1)
+            HttpServer("127.0.0.1", number, image_shape=SHAPE, n_classes=2, couples=False, max_batches=1)
 
 
 def test_it_listens_where_it_was_told_to_and_nowhere_else(port: int) -> None:

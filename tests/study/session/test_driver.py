@@ -212,8 +212,8 @@ def test_an_interrupted_study_is_finished_by_resume(
 ) -> None:
     ran: list[str] = []
     attack = worker.attack_and_measure
-    # Two anchors and the first trial are eight and four episodes; one more of the second trial is finished.
-    last = {"between trials": 12, "within a trial": 13}[when]
+    # Two anchors and the first trial are twelve and six episodes; one more of the second trial is finished.
+    last = {"between trials": 18, "within a trial": 19}[when]
 
     def counted(episode: Any, *args: Any) -> Any:
         if len(ran) == last and not resumed:
@@ -268,10 +268,10 @@ def test_more_trials_continue_a_finished_study(undisturbed: Path, tmp_path: Path
         if p.startswith(("episodes/", "trials/", "study"))
     }
     assert pareto.main(command(root, "--resume", trials=3)) == 0  # nothing left to do
-    assert len(episodes(root)) == 20
+    assert len(episodes(root)) == 30
     assert pareto.main(command(root, "--resume", trials=4)) == 0
     frame = episodes(root)
-    assert len(frame) == 24
+    assert len(frame) == 36
     assert frame["episode_id"].is_unique
     assert [t for t in sorted(set(frame["trial"])) if t.startswith("t0004-")]
     assert all((root / "s" / p).read_bytes() == data for p, data in before.items())
@@ -333,7 +333,7 @@ def test_lost_trials_are_recorded_as_failures(root: Path) -> None:
     frame = run_study(study, LosingExecutor(lost := []))
     assert [s.trial for s in lost] == ["t0001-noise", "t0002-rounding"]
     bad = frame[frame["trial"].isin([s.trial for s in lost])]
-    assert len(bad) == 8
+    assert len(bad) == 12
     assert set(bad["status"]) == {"failed"}
     assert set(bad["error"]) == {"LostError: WorkerCrashedError: killed"}
     assert bad["reconstruction_error"].isna().all()

@@ -168,7 +168,7 @@ def test_lists_of_attackers() -> None:
 def test_an_empty_list_says_what_there_is(name: str, value: tuple[str, ...]) -> None:
     text = refused(**{name: value})
     assert f"no {name[:-1]} chosen" in text
-    assert {"defenses": "rounding, noise, lpa, lfp, ", "attackers": "passive, raw"}[name] in text
+    assert {"defenses": "rounding, codebook, noise, lpa, lfp, ", "attackers": "passive, raw"}[name] in text
 
 
 # ---------------------------------------------------------------- scenes, sharing, names

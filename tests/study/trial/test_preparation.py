@@ -117,7 +117,7 @@ def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_p
         if more:
             assert_only_episodes_came(before, artifacts(tmp_path))
     kinds = Counter(kind for _, kind in artifacts(tmp_path).values())
-    assert kinds == {"victim": 2, "evaluator": 2, "open-evaluator": 2, "substitute": 4, "episode": 10}
+    assert kinds == {"victim": 2, "evaluator": 2, "open-evaluator": 2, "substitute": 4, "episode": 20}
     first = min(p.stat().st_mtime_ns for p in (tmp_path / "s" / "episodes").glob("t*.parquet"))
     parts = [when for when, kind in artifacts(tmp_path).values() if kind in PARTS]
     assert max(parts) < first
@@ -141,7 +141,7 @@ def test_trials_on_ray_read_them(tmp_path: Path) -> None:
         )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     kinds = Counter(kind for _, kind in artifacts(tmp_path).values())
-    assert kinds == {"victim": 2, "evaluator": 2, "open-evaluator": 2, "substitute": 4, "episode": 10}
+    assert kinds == {"victim": 2, "evaluator": 2, "open-evaluator": 2, "substitute": 4, "episode": 20}
     first = min(p.stat().st_mtime_ns for p in (tmp_path / "s" / "trials").glob("t*.json"))
     parts = [when for when, kind in artifacts(tmp_path).values() if kind in PARTS]
     assert max(parts) < first, "a trial made a part"

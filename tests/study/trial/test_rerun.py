@@ -18,7 +18,7 @@ def test_specification_is_the_recorded_trial(small_study: Path) -> None:
     assert dict(spec.knobs) == started["knobs"]
     assert [scene["seed"] for scene in spec.scenes] == [0, 1]
     assert {(s["limit"], s["victim_steps"], s["decoder_steps"]) for s in spec.scenes} == {(100, 40, 20)}
-    assert set(spec.attackers) == {"ridge", "passive", "label-only"}
+    assert set(spec.attackers) == {"class-mean", "ridge", "passive", "label-only"}
     changed = rerun_spec(study, trial=trial, knobs=["budget=0.25"], root="root", data_root=None)
     assert dict(changed.knobs) == started["knobs"] | {"budget": 0.25}
     assert changed.trial == "again-lpa"  # no recorded trial any more
