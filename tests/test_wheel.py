@@ -48,7 +48,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     assert "  pareto " in run([command, "--help"], away, environment)
     assert metadata.version("mipoison") in run([command, "--version"], away, environment)
     said = run([command, *STUDY.split()], away, environment)
-    assert "6 episodes, 0% failed" in said
+    assert "9 episodes, 0% failed" in said
     page = run([command, "report", "out/tiny", "--vectors", "no"], away, environment)
     assert "report.html" in page
     assert (away / "out" / "tiny" / "report.html").read_text().startswith("<!doctype html>")

@@ -185,6 +185,7 @@ def assert_whole(storage: Path, calm: Path, trials: int, **changes: Any) -> pd.D
     """No episode is missing or repeated; records and frontier equal those of an undisturbed run."""
     records = Records(Storage(storage), "s")
     found = records.read()
+    assert "class-mean" in (SETTINGS | changes)["attackers"]  # the command line adds it otherwise
     per_trial = len((SETTINGS | changes)["attackers"]) * (SETTINGS | changes)["seeds"]
     assert set(found["status"]) <= {"ok", "cut"}, found.loc[found["status"] == "failed", "error"].unique()
     assert found["episode_id"].is_unique

@@ -29,7 +29,7 @@ def requests_of(server: Bucket, trials: int, attackers: tuple[str, ...]) -> Coun
 
 
 def test_requests_of_a_trial(server: Bucket) -> None:
-    two = ("passive", "label-only")
+    two = ("class-mean", "passive")
     three = (*two, "ridge")
     few, many, wide = (requests_of(server, n, a) for n, a in ((2, two), (5, two), (5, three)))
     more = {what: (many[what] - few[what]) / 3 for what in {*many, *few} if many[what] != few[what]}

@@ -91,7 +91,7 @@ def assert_frontier_follows(storage: Path, name: str) -> None:
 def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_path: Path) -> None:
     run(environment, tmp_path / "calm", "--trials", "3", "--name", "s", "--executor", "local")
     calm = episodes(tmp_path / "calm", "s")
-    assert len(calm) == (3 + 2) * 2 * 2
+    assert len(calm) == (3 + 2) * 2 * 3
     assert set(calm["status"]) == {"ok"}
 
     storage = tmp_path / "killed"
@@ -144,7 +144,7 @@ def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path
     assert killed, output
     assert process.returncode == 0, output
     frame = episodes(tmp_path, "s")
-    assert len(frame) == (2 + 2) * 2 * 2
+    assert len(frame) == (2 + 2) * 2 * 3
     assert set(frame["status"]) == {"ok"}
     assert frame["episode_id"].is_unique
 
@@ -171,7 +171,7 @@ def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path:
             *more,
         )
         frames[name] = numbers(episodes(tmp_path / name, "s"))
-    assert len(frames["local"]) == 3 * 2
+    assert len(frames["local"]) == 3 * 3
     for name in ("one", "two"):
         pd.testing.assert_frame_equal(frames["local"], frames[name])
     assert not list(Path(environment["TMPDIR"]).glob("mipoison-*"))  # the run leaves nothing behind

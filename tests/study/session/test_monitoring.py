@@ -161,7 +161,7 @@ def test_the_job_is_reached_with_the_token_alone(watched: Watched) -> None:
 
 
 def test_episodes_are_those_of_the_records(watched: Watched) -> None:
-    assert len(watched.records) == 5 * 2 * 2
+    assert len(watched.records) == 5 * 2 * 3
     groups = watched.records.groupby(["defense", "attack", "status"]).size()
     for (defense, attack, status), n in groups.items():
         labels = {"study": STUDY, "dataset": "digits", "defense": defense, "attack": attack, "status": status}
