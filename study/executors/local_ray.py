@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import utils
+from ray._private import utils, worker
 
 from study.executors.environment import RayPlan, check_length, check_privacy
 from study.runtime.signals import keep_handlers
+from study.runtime.watchdog import add_last_resort, drop_last_resort
 
 
 @contextlib.contextmanager
@@ -44,6 +45,7 @@ def start_local(plan: RayPlan, **options: Any) -> Any:
             context = ray.init(
                 address="local", _node_ip_address="127.0.0.1", _temp_dir=plan.scratch, **options
             )
+            add_last_resort(kill_ray)
         check_privacy(plan.scratch)
     except BaseException:
         stop_ray(plan)
@@ -54,7 +56,15 @@ def start_local(plan: RayPlan, **options: Any) -> Any:
 def stop_ray(plan: RayPlan) -> None:
     """Disconnect from Ray; stop a local Ray and delete its folder and token."""
     ray.shutdown()
+    drop_last_resort(kill_ray)
     if plan.local:
         shutil.rmtree(plan.scratch, ignore_errors=True)
         if plan.token:
             Path(plan.token).unlink(missing_ok=True)
+
+
+def kill_ray() -> None:
+    """Kill the processes of the local Ray of this process, without a word to them."""
+    node = worker._global_node
+    if node is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)

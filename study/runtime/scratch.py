@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mipoison.config import ConfigError
+from study.runtime.watchdog import add_last_resort
 
 BASE_VARIABLE = "MIPOISON_RAY_TMP"
 """Environment variable with the base folder; a short path that no other account uses."""
@@ -79,6 +80,7 @@ def remove_run_folder() -> None:
 
 
 atexit.register(remove_run_folder)
+add_last_resort(remove_run_folder)
 
 
 @contextlib.contextmanager

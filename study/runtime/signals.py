@@ -3,7 +3,7 @@
 Batch systems, Kubernetes and spot machines send these signals. The first signal raises KeyboardInterrupt in
 the main thread, and the command cleans up. Further signals are ignored for 30 seconds; after that the next
 one ends the process without cleaning up, and the next run removes its temporary files
-(``study.runtime.scratch``).
+(``study.runtime.scratch``). ``study.runtime.watchdog`` cleans up if the main thread cannot.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+from study.runtime.watchdog import watched
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 PATIENCE_S = 30.0
@@ -91,9 +93,15 @@ class Interrupts:
     @property
     def reason(self) -> str:
         """What ended the command, for a message."""
-        if self.received in (None, signal.SIGINT):
-            return "interrupted"
-        return f"ended by {signal.Signals(self.received).name}"
+        return _reason(self.received or signal.SIGINT)
+
+
+def _reason(number: int) -> str:
+    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+
+
+def _last_words(number: int) -> str:
+    return f"{_reason(number)}, inside a native call that did not return; what was finished is kept"
 
 
 _current: list[Interrupts] = []
@@ -116,7 +124,8 @@ def interruptible() -> Iterator[Interrupts]:
     hook, sys.unraisablehook = sys.unraisablehook, interrupts.on_unraisable
     _current.append(interrupts)
     try:
-        yield interrupts
+        with watched(before, lambda: interrupts.received is not None, _last_words):
+            yield interrupts
     finally:
         interrupts._dropped = False
         _current.remove(interrupts)
@@ -146,9 +155,8 @@ def exit_on_signal() -> None:
 
 
 def _end_now(number: int, frame: FrameType | None = None) -> None:
-    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     with contextlib.suppress(OSError):
-        os.write(2, f"{what}; nothing was begun\n".encode())
+        os.write(2, f"{_reason(number)}; nothing was begun\n".encode())
     os._exit(128 + number)
 
 

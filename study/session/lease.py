@@ -32,6 +32,7 @@ from mipoison.config import ConfigError
 from mipoison.storage.files import Storage, StorageError, UnfitError
 from study.records.store import check_name
 from study.runtime import signals
+from study.runtime.watchdog import add_last_resort, drop_last_resort
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,19 @@ class Lease:
             self._withdraw()
             raise
         self._thread.start()
+        add_last_resort(self._let_go)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        drop_last_resort(self._let_go)
         self._thread.join(timeout=60)
+        self._withdraw()
+
+    def _let_go(self) -> None:
+        self._stop.set()
         self._withdraw()
 
     def _withdraw(self) -> None:
