@@ -33,8 +33,8 @@ DEFAULT_ATTACKERS = (
 )  # fmt: skip
 """The cheapest suite that contained the worst attacker of every setting tried so far; ``suite`` is the whole
 one."""
-DEFAULT_DEFENSES = ("rounding", "noise", "lpa", "lfp")
-"""The paper's two defenses, and the two controls that they have to beat."""
+DEFAULT_DEFENSES = ("rounding", "noise", "codebook", "lpa", "lfp")
+"""The paper's two defenses, two controls that they have to beat, and a release made to be certified."""
 WHOLE_SUITE = "suite"
 
 
