@@ -32,7 +32,7 @@ LOG_FLOOR = float(np.exp(-50))
 CHUNK = 128
 """Images that are compared with their neighbours' mean at once: few enough for a processor's cache."""
 NEAREST = 4
-"""Nearest vectors that are sought first; where all of them are tied, the others are sought by the distance."""
+"""Nearest vectors that are sought first; where all are tied, the others are sought by their distance."""
 TIED = 1e-9
 """Relative difference up to which two distances are one: on a grid many are, but for rounding."""
 
