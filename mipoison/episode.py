@@ -157,7 +157,7 @@ class Attacked:
     Attributes:
         fitted: the trained attacker.
         reconstructions: images (N, C, H, W) of the private training and test images from released vectors
-            (``private_train``, ``private_test``), and of the training images from clean vectors (``clean``).
+            (``private_train``, ``private_test``), and from clean ones (``clean``, ``clean_test``).
     """
 
     fitted: Fitted
@@ -180,6 +180,7 @@ def attack_once(
         "private_train": attack.reconstruct(released.vectors["private_train"]),
         "private_test": attack.reconstruct(released.vectors["private_test"]),
         "clean": attack.reconstruct(deployment.scene.clean["private_train"]),
+        "clean_test": attack.reconstruct(deployment.scene.clean["private_test"]),
     }
     return Attacked(fitted, reconstructions)
 
@@ -238,7 +239,6 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
     test_errors_N = leakage.reconstruction_errors(rec_test, x_test)
     error = float(errors_N.mean())
     label_N, label_test_N = (label_of(scene.clean[part]) for part in ("private_train", "private_test"))
-    from_clean = identification(rec_clean, x, label_N)
     return {
         "reconstruction_error": error,
         "reconstruction_error_test": float(test_errors_N.mean()),
@@ -256,8 +256,8 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
         "clean_attack_accuracy": scene.recognised(scene.evaluator, rec_clean, y),
         **identification(rec, x, label_N).columns(),
         **identification(rec_test, x_test, label_test_N).columns("_test"),
-        "clean_identification_rate": from_clean.rate,
-        "clean_identification_auc": from_clean.auc,
+        **identification(rec_clean, x, label_N).clean_columns(),
+        **identification(reconstructions["clean_test"], x_test, label_test_N).clean_columns("_test"),
         "peak_memory_mb": peak_memory_mb(),
         **leakage.error_percentiles(errors_N),
         **half_samples.half_sample_errors(errors_N),

@@ -32,8 +32,11 @@ MULTIPLICATIONS = 3e10
 """What the draws may cost: a few seconds on one core. Fewer are drawn from pools where each costs more."""
 EXPONENTIAL = 50
 """What an image's weight in a posterior costs, in multiplications."""
-PAIRS = 2**21
-"""Entries of a posterior that are in memory at once."""
+PAIRS = 2**17
+"""Entries of posteriors that are computed at once: few enough for a processor's cache."""
+LEAST = -600.0
+"""Logarithm of a posterior, relative to the own image's, below which images count as equally impossible: less
+than e^-600 adds nothing to a sum, and numbers near the smallest that there are take many times as long."""
 COLUMNS = 128
 """Pixels that are in memory in double precision at once."""
 
@@ -169,12 +172,14 @@ def _posteriors(
         # Centred, so that neither the squares of distances nor those of pixels cancel.
         z_nM = (means_NM[member_n] - means_NM[member_n].mean(0)) / sigma
         picture = _Pictures(x_ND[member_n].double())
+        # For all draws of an image; by differences, as squares of means far apart would cancel.
+        apart_nn = torch.cdist(z_nM, z_nM, compute_mode="donot_use_mm_for_euclid_dist").square_().div_(2)
         for part in torch.arange(len(rows)).split(max(1, PAIRS // len(member_n))):
             row, i = rows[part], own[part]
             # -|y - c_j|^2 / (2 sigma^2) + |y - c_i|^2 / (2 sigma^2), written so that sigma may be tiny.
-            apart = torch.cdist(z_nM[i], z_nM, compute_mode="donot_use_mm_for_euclid_dist").square()
-            towards = noise_SM[row] @ z_nM.T
-            p = torch.softmax(towards - towards.gather(1, i[:, None]) - apart / 2, 1)
+            log_p = noise_SM[row] @ z_nM.T
+            log_p.sub_(log_p.gather(1, i[:, None])).sub_(apart_nn[i])
+            p = torch.softmax(log_p.clamp_min_(LEAST), 1)
             top_S[row] = p.amax(1)
             variance_S[row], error_S[row] = picture.moments(p, i)
     return variance_S, error_S, top_S

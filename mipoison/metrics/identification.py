@@ -29,11 +29,10 @@ images stay tied whatever the order of summation."""
 
 IDENTIFICATION_COLUMNS = (
     *(f"identification_{name}{end}" for end in ("", "_test") for name in ("rate", "auc", "mrr", "chance")),
-    "clean_identification_rate",
-    "clean_identification_auc",
+    *(f"clean_identification_{name}{end}" for end in ("", "_test") for name in ("rate", "auc")),
 )
 """Columns of a record, on private train and (``_test``) private test images; ``clean``: reconstructions from
-clean vectors of the train images."""
+clean vectors. Records of before have none of clean vectors of the test images."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,13 @@ class Identification:
         """Columns of a record, e.g. ``identification_rate_test`` with the suffix ``_test``."""
         named = {"rate": self.rate, "auc": self.auc, "mrr": self.mrr, "chance": self.chance}
         return {f"identification_{name}{suffix}": value for name, value in named.items()}
+
+    def clean_columns(self, suffix: str = "") -> dict[str, float | None]:
+        """Columns of a record, of reconstructions from clean vectors; the chance is that of released ones."""
+        return {
+            f"clean_identification_rate{suffix}": self.rate,
+            f"clean_identification_auc{suffix}": self.auc,
+        }
 
 
 def identification(rec_NCHW: Tensor, x_NCHW: Tensor, label_N: Tensor) -> Identification:

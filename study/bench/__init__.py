@@ -27,6 +27,8 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "overhead": _late("stages", "overhead"),
     "stacked": _late("stacked", "stacked"),
     "streaming": _late("streaming", "streaming"),
+    "three-numbers": _late("three_numbers", "share"),
+    "three-numbers-growth": _late("three_numbers", "growth"),
     "scheduling": _late("scheduling", "scheduling"),
 }
 """Name -> a call that returns the benchmark's function. That function is called with ``quick=...`` and yields

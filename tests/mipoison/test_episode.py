@@ -395,15 +395,14 @@ def test_what_is_measured_is_of_the_named_images_and_vectors(
         x = getattr(split, part).x_NCHW
         found = identification(reconstructions[part], x, clean[part].argmax(1))
         assert {c: record[c] for c in found.columns(suffix)} == found.columns(suffix)
+        from_clean = identification(reconstructions[f"clean{suffix}"], x, clean[part].argmax(1))
+        assert record[f"clean_identification_rate{suffix}"] == from_clean.rate
+        assert record[f"clean_identification_auc{suffix}"] == from_clean.auc
         c = released.vectors[part].double()
         limits = [contributions(space(c), x.double().flatten(1)).mean() for space in SPACES.values()]
         assert record[f"estimated_limit{suffix}"] == pytest.approx(min(limits), rel=1e-12)
         low, high = record[f"estimated_limit_low{suffix}"], record[f"estimated_limit_high{suffix}"]
         assert low <= record[f"estimated_limit{suffix}"] <= high
-    x = split.private_train.x_NCHW
-    found = identification(reconstructions["clean"], x, clean["private_train"].argmax(1))
-    assert record["clean_identification_rate"] == found.rate
-    assert record["clean_identification_auc"] == found.auc
     y, out = split.private_test.y_N, released.vectors["private_test"]
     assert record["log_loss"] == log_loss(out, y)
     assert record["clean_log_loss"] == log_loss(clean["private_test"], y)
@@ -511,7 +510,7 @@ def test_the_attacker_gets_its_share_of_the_images(tiny_scene: Scene, data: Any)
     assert torch.equal(attack.c, torch.stack([by_name[r.numpy().tobytes()] for r in attack.x]))
     assert torch.equal(attack.c_again, attack.c)
     assert attack.n_classes == tiny_scene.split.n_classes
-    assert set(attacked.reconstructions) == {"private_train", "private_test", "clean"}
+    assert set(attacked.reconstructions) == {"private_train", "private_test", "clean", "clean_test"}
 
 
 def test_the_substitute_did_not_see_the_attacker_s_half(tiny_scene: Scene) -> None:

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks import ATTACKS
+from mipoison.certificates import Observation, Uncertifiable
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.deployment import Deployment, deploy, release
-from mipoison.episode import EpisodeConfig, Fitted, at_scale, attack_and_measure, attack_once
+from mipoison.episode import EpisodeConfig, Fitted, at_scale, attack_and_measure, attack_once, run_episode
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
+from mipoison.simplex import label_of
 from mipoison.training import seeded, train
 from study.trial.run import relate_to_anchors
 
@@ -297,6 +299,42 @@ def test_no_attacker_of_ours_beats_a_certificate(
         assert record["certified_error"] <= record["reconstruction_error"]
         assert record["certified_error_test"] <= record["reconstruction_error_test"]
         assert record["certificate_none"] is None
+
+
+class Liar(Telltale):
+    """States that its answers tell the label alone, while it writes the image into the tail."""
+
+    def observation(self, c_NK: Tensor, released_NK: Tensor) -> Observation | Uncertifiable:
+        return Observation(label_of(c_NK)[:, None])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LiarConfig(Config):
+    """``tells``: whether the tail is released."""
+
+    tells: bool = True
+
+    def make(self) -> BaseDefense:
+        return Liar() if self.tells else DEFENSES["label-only"]().make()
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_episode_of_a_defense_whose_certificate_is_false(
+    scene: Scene, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the oracle alone, with an attacker of the suite; where the tail is kept back nobody is accused."""
+    monkeypatch.setitem(DEFENSES, "liar", LiarConfig)
+    config = EpisodeConfig(
+        scene=scene.config,
+        defense="liar",
+        defense_config=LiarConfig(tells=tells),
+        attack="ridge",
+        attack_config=ATTACKS["ridge"],
+    )
+    (record,) = relate_to_anchors([run_episode(config, scene)], [])
+    assert record["certified_excess"] == 0
+    assert (record["reconstruction_error"] < record["certified_error"]) is tells
+    assert record["check.beats_certificate"] is tells
 
 
 def test_where_there_is_no_certificate_the_record_says_why(anchors: list[Record]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mipoison.certificates import Gaussian
+from mipoison.certificates import pool as pool_module
 from mipoison.certificates.pool import _posteriors, cells_of, exact, sampled, within_variance
 from mipoison.randomness import generator
 
@@ -64,9 +65,14 @@ def test_an_image_alone_in_its_cell_is_read_exactly() -> None:
 # ------------------------------------------------------------------------------------------------ noise
 
 
-@pytest.mark.parametrize(("pixels", "sigma"), [(3, 0.3), (40, 0.3), (40, 0.02), (3, 1e-9)])
-def test_posteriors_against_enumeration(pixels: int, sigma: float) -> None:
-    """More images than pixels and fewer: by the means themselves, and by the Gram matrix."""
+@pytest.mark.parametrize("pairs", [2**17, 20])
+@pytest.mark.parametrize(("pixels", "sigma"), [(3, 0.3), (40, 0.3), (40, 0.02), (40, 0.01), (3, 1e-9)])
+def test_posteriors_against_enumeration(
+    pixels: int, sigma: float, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More images than pixels and fewer: by the means themselves, and by the Gram matrix; all draws at once,
+    and few; posteriors from one half to numbers below the smallest that there are."""
+    monkeypatch.setattr(pool_module, "PAIRS", pairs)
     n = 12
     x, means = pool(n, pixels)
     x, means = x.double(), means.double()

@@ -41,11 +41,13 @@ def by_loops(z_NF: Tensor, x_ND: Tensor) -> float:
 
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
-@pytest.mark.parametrize("chunk", [1024, 7])
+@pytest.mark.parametrize(("chunk", "nearest"), [(128, 4), (7, 2), (7, 1000)])
 def test_every_space_is_the_loop_with_ties(
-    decimals: int | None, chunk: int, monkeypatch: pytest.MonkeyPatch
+    decimals: int | None, chunk: int, nearest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where more neighbours are tied than were sought first, and where all vectors were sought."""
     monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "NEAREST", nearest)
     c = vectors(70, 4)
     if decimals is not None:  # cells of several vectors, and lone ones with several neighbours as near
         grid = 10**decimals
@@ -148,8 +150,18 @@ def test_columns_and_what_is_refused() -> None:
         estimated_limit(2 * vectors(5, 3), images(5), rng=rng)
 
 
-def test_two_thousand_vectors_take_little() -> None:
-    c, x = vectors(2000, 10), images(2000)
+def test_many_features_and_vectors_too_close_for_squares() -> None:
+    """Sixty classes; and vectors so close that the squares of their distances are 0."""
+    c, x = vectors(60, 60), images(60).double().flatten(1)
+    for space in SPACES.values():
+        assert contributions(space(c), x).mean() == pytest.approx(by_loops(space(c), x), abs=1e-12)
+    close = torch.arange(9).double()[:, None] * 1e-180
+    assert contributions(close, x[:9]).mean() == pytest.approx(by_loops(close, x[:9]), abs=1e-12)
+
+
+def test_ten_thousand_vectors_take_little() -> None:
+    """One to two seconds; all distances took five."""
+    c, x = vectors(10_000, 10), images(10_000)
     start = time.process_time()
     estimated_limit(c, x, rng=np.random.default_rng(0))
     assert time.process_time() - start < 5

@@ -112,6 +112,11 @@ def test_images_alone_with_their_label_have_no_auc() -> None:
     both = identification(x.flip(0), x, torch.tensor([0, 0, 7]))
     assert both.auc is not None
     assert set(both.columns("_test")) <= set(module.IDENTIFICATION_COLUMNS)
+    assert both.clean_columns("_test") == {
+        "clean_identification_rate_test": both.rate,
+        "clean_identification_auc_test": both.auc,
+    }
+    assert set(both.clean_columns()) | set(both.clean_columns("_test")) <= set(module.IDENTIFICATION_COLUMNS)
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(3), torch.zeros(2, dtype=torch.int64)])
