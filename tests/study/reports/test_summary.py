@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis.frontier import configuration_table
 from study.analysis.verdicts import POOLS
+from study.records.constraints import Constraints
+from study.reports.findings import Findings
 from study.reports.summary import choose, judged, summary
 
 ATTACKERS, SEEDS = ("class-mean", "ridge"), (0, 1, 2, 3, 4)
@@ -49,11 +50,12 @@ ANCHORS = [
 ]
 
 
-def answer(*parts: Any, margin: float = 0.02) -> tuple[Any, list[str]]:
+def answer(*parts: Any, margin: float = 0.02, **bounds: float) -> tuple[Any, list[str]]:
     episodes = pd.DataFrame([row for part in (ANCHORS, *parts) for row in part])
-    table = configuration_table(episodes, max_accuracy_drop=0.02)
-    lines = summary(episodes, table, margin=margin, max_accuracy_drop=0.02, title_info={"study": "s"})
-    return choose(judged(episodes, table, margin=margin)), lines
+    found = Findings(
+        episodes=episodes, about={"study": "s"}, constraints=Constraints(**bounds), margin=margin
+    )
+    return choose(judged(found)), summary(found)
 
 
 def test_the_certified_setting_of_least_distortion_is_deployed() -> None:
@@ -85,8 +87,7 @@ def test_a_narrower_margin_leaves_label_only() -> None:
 def test_records_without_certificates_recommend_nothing_for_certain() -> None:
     episodes = pd.DataFrame([*ANCHORS, *rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)])
     episodes = episodes.drop(columns=[*list(CERTIFIED), "identification_auc", "identification_auc_test"])
-    table = configuration_table(episodes, max_accuracy_drop=0.02)
-    lines = summary(episodes, table, margin=0.02, max_accuracy_drop=0.02)
+    lines = summary(Findings(episodes=episodes, about={}, constraints=Constraints()))
     assert lines[0].startswith(
         "DEPLOY           nothing is certified; safe against these attackers alone: noise"
     )

@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS, DEFENSES
+from study.records.constraints import Constraints
 from study.search.objectives import OTHER_CLASSES, chosen, directions
-from study.search.sampler import CONSTRAINT, SAMPLERS, Search, make_sampler
+from study.search.sampler import SAMPLERS, Search, make_sampler
 from study.search.space import FAMILY, distributions, parameters, searchable, starting_points, suggest
 
 THREE = chosen(OTHER_CLASSES)
@@ -32,14 +33,18 @@ def make_search(
     sampler: str = "tpe", seed: int = 0, families: list[str] | None = None, drop: float = 0.02
 ) -> Search:
     return Search(
-        families or searchable(), sampler=sampler, seed=seed, objectives=THREE, max_accuracy_drop=drop
+        families or searchable(),
+        sampler=sampler,
+        seed=seed,
+        objectives=THREE,
+        constraints=Constraints(max_accuracy_drop=drop),
     )
 
 
 def fake_outcome(number: int) -> dict[str, float | None]:
     """Objectives without a pattern, some infeasible."""
     u = [math.modf(number * k)[0] for k in (0.618, 0.414, 0.732, 0.236)]
-    return dict(zip([*DIRECTIONS, CONSTRAINT], (0.5 * u[0], u[1], 0.05 * u[2], 0.1 * u[3]), strict=True))
+    return dict(zip([*DIRECTIONS, "accuracy_drop"], (0.5 * u[0], u[1], 0.05 * u[2], 0.1 * u[3]), strict=True))
 
 
 def draw(
@@ -170,8 +175,8 @@ def test_a_violation_is_positive(drop: float | None, violates: bool) -> None:
     search.add_finished("rounding", {"decimals": 3}, outcome)
     assert len(search.study.trials) == 2
     for trial in search.study.trials:
-        assert (trial.constraints[CONSTRAINT] > 0) is violates
-        assert trial.constraints[CONSTRAINT] == pytest.approx((drop or 0.0) - 0.02)
+        assert (trial.constraints["accuracy_drop"] > 0) is violates
+        assert trial.constraints["accuracy_drop"] == pytest.approx((drop or 0.0) - 0.02)
 
 
 # ---------------------------------------------------------------- a resumed search

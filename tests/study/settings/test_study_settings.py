@@ -16,6 +16,7 @@ from mipoison.data.datasets import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from study.records.constraints import FIELDS
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
 from study.settings.study_settings import (
@@ -223,7 +224,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         attackers=("raw",),
         sampler="random",
         objectives=("certified", "distortion"),
-        max_accuracy_drop=0.5,
+        **dict.fromkeys(FIELDS, 0.5),
     )
     of_own_data = {"image_size", "victim_digest", "victim_outputs"}  # see test_own_victim.py
     assert set(changed) == set(StudySettings().identity()) - of_own_data

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from study.analysis.verdicts import verdict_table
+from study.records.constraints import Constraints
 from study.records.status import PRUNED
 from study.trial.measures import MEASURED, measures
 from study.trial.run import outcome_of
@@ -94,8 +95,8 @@ def test_the_certificate_is_the_largest_and_none_without_one_on_every_seed(missi
     for row in rows:
         row |= {"attempt": 0, "episode_id": f"{row['seed']}{row['attack']}"}
     largest = max(max(r["certified_excess"], r["certified_excess_test"]) for r in rows)
-    assert outcome_of(rows, 0.02)["certified_excess_worst"] == pytest.approx(largest)
+    assert outcome_of(rows, Constraints())["certified_excess_worst"] == pytest.approx(largest)
     for row in rows:
         if row["seed"] == 2:
             row[missing] = None
-    assert outcome_of(rows, 0.02)["certified_excess_worst"] is None
+    assert outcome_of(rows, Constraints())["certified_excess_worst"] is None
