@@ -102,11 +102,10 @@ def _parts(
         deploy = anchors.get(LABEL_ONLY)
         if deploy is not None and not _true(deploy["feasible"]):
             deploy = None
-        what = "nothing" if deploy is None else "nothing but label-only"
+        what = "nothing: no" if deploy is None else "nothing but label-only: no other"
         yield (
             "DEPLOY",
-            f"{what}: no other setting with {findings.constraints} is certified or safe to a margin of "
-            f"{margin:g}",
+            f"{what} setting with {findings.constraints} is certified or safe to a margin of {margin:g}",
         )
     elif deploy["verdict"] == "certified":
         yield "DEPLOY", f"{setting_name(deploy)} ({deploy['trial']}): certified"

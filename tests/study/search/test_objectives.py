@@ -206,6 +206,8 @@ def test_settings_are_cut_short_only_if_the_objectives_allow_it(
     assert study.floor() is None
     study.search.objectives = chosen(["distortion", "identification", "error", "certified", "excess"])
     assert study.floor() is not None
+    study.search.constraints = Constraints(max_confidence_distortion=1e-6)
+    assert study.floor() is None  # label-only is not feasible: what it dominates may be all that is
 
 
 def test_directions_are_optunas() -> None:
