@@ -198,7 +198,7 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
 
 
 def _undecided(undecided: pd.DataFrame, n: int) -> str:
-    text = f"{len(undecided)} of {n} settings"
+    text = f"{len(undecided)} of {n} settings besides the anchors"
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]

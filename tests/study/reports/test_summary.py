@@ -145,7 +145,7 @@ def test_anchors_are_never_undecided() -> None:
     assert set(found.verdicts.set_index("trial").loc[["none", "t1"], "verdict"]) == {"undecided"}
     assert choose(judged(found)).undecided["trial"].tolist() == ["t1"]
     text = " ".join(" ".join(summary(found)).split())
-    assert "undecided 1 of 1 settings; to be decided: noise (t1) by" in text
+    assert "undecided 1 of 1 settings besides the anchors; to be decided: noise (t1) by" in text
 
 
 def test_the_verdicts_are_computed_once_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
