@@ -14,7 +14,7 @@ from study.reports.findings import Findings
 from study.runtime.plain import NOTHING, number
 
 WIDTH, LABEL = 100, 17
-FACES: dict[str, tuple[str, ...]] = {
+COSTS: dict[str, tuple[str, ...]] = {
     "distortion": ("confidence_distortion",),
     "accuracy lost": ("accuracy_drop",),
     "order below the top": ("tail_rank_correlation",),
@@ -26,7 +26,7 @@ FACES: dict[str, tuple[str, ...]] = {
 }
 """Faces of utility -> their columns: of the released vectors, and of the clean ones to compare with."""
 MEASURED = (
-    *(name for names in FACES.values() for name in names if name != "accuracy_drop"),
+    *(name for names in COSTS.values() for name in names if name != "accuracy_drop"),
     *(f"identification_{name}{pool}" for name in ("rate", "auc", "chance") for pool in ("", "_test")),
     *(f"certified_identification{pool}" for pool in ("", "_test")),
     *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
@@ -185,7 +185,7 @@ def _share(values: list[float]) -> str:
 
 def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
     parts = []
-    for face, columns in FACES.items():
+    for face, columns in COSTS.items():
         if pd.isna(row[columns[0]]):
             continue
         text = f"{face} {number(row[columns[0]], '.3g')}"
