@@ -65,5 +65,5 @@ def _cell(utility: Mapping[str, Any], name: str, broken: pd.Series) -> str:
     mark = f" {BROKEN}" if broken.get(name, False) else ""
     if face.less is None or name == "accuracy_drop":
         return number(value, ".3g") + mark
-    below = "" if pd.isna(value) else f"\n{value:+.3f}"
+    below = "" if pd.isna(value) else f"\n{value:+z.3f}"
     return number(utility[face.column], ".3f") + below + mark
