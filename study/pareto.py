@@ -26,6 +26,7 @@ from mipoison.storage.files import storage_failure
 from study.executors.starting import make_executor
 from study.records.finished import load
 from study.records.reading import announce_left_out
+from study.reports.findings import Findings
 from study.reports.html import PAGE, write_page
 from study.reports.report_files import write_report
 from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command, program
@@ -133,13 +134,14 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
         progress.brief("writing tables and figures", 0, 2)
         write_report(
             study.records,
-            episodes,
-            front,
+            Findings(
+                episodes=episodes,
+                fresh=held_out,
+                about={"study": folder, "scale": settings.scale},
+                constraints=settings.constraints,
+                margin=settings.margin,
+            ),
             console,
-            fresh=held_out,
-            max_accuracy_drop=settings.max_accuracy_drop,
-            scale=settings.scale,
-            margin=settings.margin,
             tables=settings.tables,
         )
         progress.brief("writing the page", 1, 2)

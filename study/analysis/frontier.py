@@ -19,15 +19,16 @@ from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.statistics import ROUNDING, mean_intervals
 from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
-from study.analysis.worst_case import SEED, TRIAL, Worst, check_one_scene, find_worst, prepare
+from study.analysis.utility import face_values, seed_means
+from study.analysis.worst_case import TRIAL, Worst, check_one_scene, find_worst, prepare
+from study.records.constraints import Constraints
 
 REFERENCE_MARGIN = 1.1
 """The reference point has this many times label-only's distortion, so that label-only itself counts."""
 REFERENCE_ACCURACY = 1.05
 """Attack accuracy of the reference point. It is above 1, so that settings with an accuracy of 1 count: the
 usual case, as the label alone gives every class away."""
-DROP_TOLERANCE = 1e-9
-"""In floating point 0.96 - 0.95 exceeds 0.01: rounding must not make a setting infeasible."""
+COST = ("confidence_distortion", "accuracy_drop")
 WORST = ("worst_attack_accuracy", "worst_reconstruction_error")
 MEASURES = (*WORST, "excess_leakage", "excess_attack_accuracy")
 """Columns with an interval: ``<name>`` is the mean over seeds, ``<name>_low`` and ``_high`` bound it."""
@@ -35,7 +36,7 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("trial", "defense"), "string"),
     **dict.fromkeys(("n_seeds", "n_shared_seeds", "n_pairs", "n_failed"), "Int64"),
     **dict.fromkeys(("complete", "cut", "feasible", "within_margin"), "boolean"),
-    **dict.fromkeys(("confidence_distortion", "accuracy_drop"), "Float64"),
+    **dict.fromkeys(COST, "Float64"),
     **{f"{name}{bound}": "Float64" for name in MEASURES for bound in ("", "_low", "_high")},
     "excess_leakage_bound": "Float64",
     **{f"{name}_attacker": "string" for name in WORST},
@@ -68,22 +69,23 @@ class Reference:
 
 
 def configuration_table(
-    episodes: pd.DataFrame, *, max_accuracy_drop: float, margin: float = MARGIN
+    episodes: pd.DataFrame, *, constraints: Constraints, margin: float = MARGIN
 ) -> pd.DataFrame:
     """One row per setting: cost, worst case, leakage beyond the label, number of settings that dominate it.
 
-    Distortion and accuracy drop are means over seeds, each seed once. Worst-case attack accuracy is that of
-    the attacker with the highest mean over seeds, worst-case error that of the one with the lowest, both over
-    the seeds on which the whole suite succeeded (cost is taken on the same seeds; if there are none, on every
-    successful one). Excess leakage compares the worst attacker by error with label-only's, per seed
-    ``1 - error / label-only error``. ``excess_leakage_bound`` is the upper end of its one-sided 95 %
-    Student-t interval: an upper bound for these attackers, not for others. ``within_margin`` is a test of
-    non-inferiority: the bound lies between 0 and the margin. A bound below zero fails, since attackers that
-    do worse than one who reads labels alone are no evidence. A wide interval fails; null with one seed.
+    Distortion, accuracy drop and the faces of utility that the constraints bound are means over seeds, each
+    seed once. Worst-case attack accuracy is that of the attacker with the highest mean over seeds, worst-case
+    error that of the one with the lowest, both over the seeds on which the whole suite succeeded (cost is
+    taken on the same seeds; if there are none, on every successful one). Excess leakage compares the worst
+    attacker by error with label-only's, per seed ``1 - error / label-only error``. ``excess_leakage_bound``
+    is the upper end of its one-sided 95 % Student-t interval: an upper bound for these attackers, not for
+    others. ``within_margin`` is a test of non-inferiority: the bound lies between 0 and the margin. A bound
+    below zero fails, since attackers that do worse than one who reads labels alone are no evidence. A wide
+    interval fails; null with one seed.
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
-        max_accuracy_drop: share of accuracy in [0, 1]; a setting that costs more is not feasible.
+        constraints: a setting that does not satisfy them is not feasible.
         margin: excess leakage that is accepted, a share of label-only's error.
 
     Returns:
@@ -98,7 +100,7 @@ def configuration_table(
         ValueError: the rows mix data or scales, or a trial has two values of one knob.
     """
     check_one_scene(episodes)
-    prepared = prepare(episodes)
+    prepared = prepare(episodes, constraints.columns)
     rows, trials, worst = prepared.rows, prepared.trials, find_worst(prepared)
     owner, n = rows[TRIAL].to_numpy(), len(trials)
     knobs = knobs_by_trial(episodes.reset_index(drop=True), rows, trials)
@@ -107,10 +109,8 @@ def configuration_table(
     is_pruned = np.bincount(owner[rows["_pruned"]], minlength=n) > 0
     n_seeds = rows.groupby(TRIAL)["seed"].nunique().to_numpy(dtype=int)
     missing = n_seeds * rows["attack"].nunique() - n_rows
-    cost = _cost(rows, worst)
-    drop = cost.pop("accuracy_drop")
-    with np.errstate(invalid="ignore"):
-        feasible = drop <= max_accuracy_drop + DROP_TOLERANCE
+    faces = face_values(rows, dict.fromkeys((*COST, *constraints.bounds)))
+    cost = seed_means(rows, worst, faces.assign(mean_image_error=rows["mean_image_error"]))
     columns: dict[str, NDArray[Any]] = {
         "trial": trials,
         "defense": rows["defense"].to_numpy(dtype=object)[first],
@@ -119,9 +119,8 @@ def configuration_table(
         "n_failed": n_failed,
         "cut": is_pruned,
         "complete": (n_failed == 0) & (missing == 0) & ~is_pruned,
-        "accuracy_drop": drop,
-        "feasible": feasible,
-        **cost,
+        "feasible": constraints.satisfied(cost),
+        **{name: cost[name].to_numpy() for name in (*COST, "mean_image_error")},
         **_spread("worst_attack_accuracy", worst.accuracy, worst.counts),
         **_spread("worst_reconstruction_error", worst.error, worst.counts),
         "worst_attack_accuracy_attacker": worst.accuracy_attacker,
@@ -137,26 +136,6 @@ def configuration_table(
     table = table.astype(COLUMNS | {c: knob_dtype(c, table[c]) for c in knobs})
     table["dominated_by"] = _dominated_by(table)
     return table
-
-
-def _cost(rows: pd.DataFrame, worst: Worst) -> dict[str, NDArray[np.float64]]:
-    """Distortion, error of the mean image and accuracy drop: means over seeds, NaN where unknown.
-
-    The seeds are those of the worst case; without one, all with a successful episode.
-    """
-    ok = (~rows["_failed"] & ~rows["_pruned"] & (rows[SEED] >= 0)).to_numpy()
-    shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
-    on_shared = pd.MultiIndex.from_arrays([rows[TRIAL], rows["seed"]]).isin(shared)
-    used = rows[ok & (on_shared | (worst.counts == 0)[rows[TRIAL].to_numpy()])]
-    used = used.assign(accuracy_drop=used["model_accuracy"] - used["protected_accuracy"])
-    names = ["confidence_distortion", "mean_image_error", "accuracy_drop"]
-    per_seed = used.groupby([TRIAL, SEED])[names].mean()
-    out = {}
-    for name in names:
-        values = per_seed[name].dropna()
-        counts = np.bincount(values.index.get_level_values(TRIAL), minlength=len(worst.trials))
-        out[name] = mean_intervals(values.to_numpy(dtype=float), counts)[0]
-    return out
 
 
 def _spread(
@@ -232,9 +211,9 @@ def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
     return candidates.sort_values(["confidence_distortion", "trial"], kind="stable").reset_index(drop=True)
 
 
-def frontier_table(episodes: pd.DataFrame, max_accuracy_drop: float, margin: float = MARGIN) -> pd.DataFrame:
+def frontier_table(episodes: pd.DataFrame, constraints: Constraints, margin: float = MARGIN) -> pd.DataFrame:
     """The content of ``frontier.parquet``: the Pareto front, with fixed column order and types."""
-    return pareto_front(configuration_table(episodes, max_accuracy_drop=max_accuracy_drop, margin=margin))
+    return pareto_front(configuration_table(episodes, constraints=constraints, margin=margin))
 
 
 def reference_point(episodes: pd.DataFrame) -> Reference | None:
@@ -303,20 +282,19 @@ BIAS = ("worst_reconstruction_error", "worst_attack_accuracy", "excess_leakage")
 """Measures that :func:`selection_bias` compares between the seeds of the search and fresh ones."""
 
 
-def selection_bias(
-    configurations: pd.DataFrame, fresh: pd.DataFrame, max_accuracy_drop: float
-) -> pd.DataFrame:
+def selection_bias(configurations: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
     """One row per re-evaluated setting: each measure on the seeds of the search and on fresh ones.
 
     Columns: trial, defense, knobs, confidence_distortion, then ``<measure>`` and ``<measure>_fresh`` for each
     of BIAS, with ``_low`` and ``_high`` of the excess leakage.
 
     Args:
-        configurations: the search's ``configuration_table``. fresh: episodes on the fresh seeds.
+        configurations: the search's ``configuration_table``. fresh: that of the fresh seeds.
     """
     measures = [*BIAS, "excess_leakage_low", "excess_leakage_high"]
-    after = configuration_table(fresh, max_accuracy_drop=max_accuracy_drop)[["trial", *measures]]
-    merged = configurations.merge(after, on="trial", suffixes=("", "_fresh"), validate="one_to_one")
+    merged = configurations.merge(
+        fresh[["trial", *measures]], on="trial", suffixes=("", "_fresh"), validate="one_to_one"
+    )
     knobs = [c for c in merged if c.startswith("defense.")]
     kept = ["trial", "defense", *knobs, "confidence_distortion"]
     columns = [*kept, *(name + end for name in measures for end in ("", "_fresh"))]

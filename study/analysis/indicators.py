@@ -16,6 +16,7 @@ from mipoison.defenses import ANCHORS
 from mipoison.metrics.statistics import Interval, mean_interval
 from study.analysis.frontier import Reference, configuration_table, hypervolume
 from study.analysis.worst_case import NEEDED, find_worst, prepare
+from study.records.constraints import Constraints
 
 DISTORTION, ERROR = "confidence_distortion", "worst_reconstruction_error"
 LEVELS = (25.0, 50.0, 75.0)
@@ -100,14 +101,13 @@ def attained_at(table: pd.DataFrame, level: float, distortion: float) -> float |
     return float(rows["error"].max()) if len(rows) else None
 
 
-def hypervolume_by_seed(episodes: pd.DataFrame, reference: Reference, max_accuracy_drop: float) -> Interval:
+def hypervolume_by_seed(episodes: pd.DataFrame, reference: Reference, constraints: Constraints) -> Interval:
     """Hypervolume of each seed's own front, within the study's fixed corners: mean and 95 % interval."""
-    episodes = episodes.reindex(
-        columns=[*NEEDED]
-    )  # other columns are not needed, and would be copied for each seed
+    # Other columns are not needed, and would be copied for each seed.
+    episodes = episodes.reindex(columns=[*dict.fromkeys((*NEEDED, *constraints.columns))])
     values: NDArray[np.float64] = np.array(
         [
-            hypervolume(configuration_table(rows, max_accuracy_drop=max_accuracy_drop), reference)
+            hypervolume(configuration_table(rows, constraints=constraints), reference)
             for _, rows in episodes.groupby("seed")
         ]
     )

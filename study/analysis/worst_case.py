@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,7 +37,8 @@ class Prepared:
     """Sorted records, one row per (trial, attack, seed).
 
     Attributes:
-        rows: NEEDED, ``n_classes``, ``_pruned``, ``_failed`` and the indices, sorted by trial, attack, seed.
+        rows: NEEDED and what else was asked for, ``n_classes``, ``_pruned``, ``_failed`` and the indices,
+            sorted by trial, attack, seed.
         trials, seeds: the names and numbers that the indices refer to, sorted.
     """
 
@@ -95,15 +97,19 @@ def check_one_scene(episodes: pd.DataFrame) -> None:
         raise ValueError("episodes mix the images of a seed (split); a frontier has one scene")
 
 
-def prepare(episodes: pd.DataFrame) -> Prepared:
+def prepare(episodes: pd.DataFrame, also: Iterable[str] = ()) -> Prepared:
     """Reduce records to one row per (trial, attack, seed), sorted.
 
     Of several rows the successful one is kept; of several successful ones, the first attempt.
+
+    Args:
+        also: further columns of numbers to keep.
     """
-    columns = [*NEEDED, *(["n_classes"] if "n_classes" in episodes else [])]
-    rows = episodes.reindex(columns=columns).reset_index(drop=True)
+    measured = dict.fromkeys((ACCURACY, ERROR, *SHARED, *also))
+    columns = dict.fromkeys((*NEEDED, *measured, *(["n_classes"] if "n_classes" in episodes else [])))
+    rows = episodes.reindex(columns=list(columns)).reset_index(drop=True)
     rows[PLACE] = np.arange(len(rows))
-    for column in (ACCURACY, ERROR, *SHARED):
+    for column in measured:
         rows[column] = rows[column].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     rows["_pruned"] = (rows["status"] == PRUNED).fillna(False).astype(bool)
     rows["_failed"] = (rows["status"] != "ok").fillna(True).astype(bool) & ~rows["_pruned"]

@@ -129,7 +129,7 @@ def _asker(length_s: float) -> Any:
     def ask() -> TrialSpec:
         return TrialSpec(
             study="scaling",
-            max_accuracy_drop=0,
+            constraints={},
             trial="t",
             attempt=0,
             defense="none",

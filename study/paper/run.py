@@ -17,6 +17,7 @@ from mipoison.scene import split_of
 from mipoison.storage.files import Storage
 from study.executors.base import Executor
 from study.paper.experiments import PaperRow, trials_of
+from study.records.constraints import Constraints
 from study.records.store import Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
@@ -105,7 +106,9 @@ def run_rows(
         return
     write_study_file(records, settings.identity(*SCENES))
     # There is no search: every setting counts as feasible.
-    template = dataclasses.replace(template_of(settings, records), max_accuracy_drop=1.0)
+    template = dataclasses.replace(
+        template_of(settings, records), constraints=Constraints(max_accuracy_drop=1.0)
+    )
     specs = {}
     for trial, wanted in todo.items():
         earlier = [int(record["attempt"]) for record in records.read_trial(trial)]

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from mipoison.config import ConfigError
 from mipoison.metrics.excess import MARGIN
 from mipoison.storage.files import Storage
+from study.records.constraints import Constraints
 from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
 from study.records.reading.episodes import compact_of
@@ -24,7 +25,6 @@ from study.records.store import STUDY_FILE, Records, check_name
 from study.runtime.plain import visible_line
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
-MAX_ACCURACY_DROP = 0.02
 KEPT = ("settings", "versions", "started", "margin")
 """Keys of study.json that a compact copy keeps. It is made to be published: the command line, which may hold
 paths of a machine, is left out."""
@@ -48,9 +48,9 @@ class StoredStudy:
     folder: str
 
     @property
-    def max_accuracy_drop(self) -> float:
-        """The share of accuracy that a feasible setting may lose; a default for the paper's tables."""
-        return float(self.about.get("settings", {}).get("max_accuracy_drop", MAX_ACCURACY_DROP))
+    def constraints(self) -> Constraints:
+        """What a feasible setting may cost in utility; the default for the paper's tables, which lack it."""
+        return Constraints.stored(self.about.get("settings", {}))
 
     @property
     def margin(self) -> float:

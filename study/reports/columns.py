@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from study.analysis.utility import COLUMNS
 from study.analysis.verdicts import AGREEMENT, EXACT
 from study.analysis.worst_case import NEEDED
 from study.records.reading.episodes import needed_to_check
@@ -13,4 +14,8 @@ SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "dev
 def shown_in_reports(name: str) -> bool:
     """Whether a report needs a column of the records."""
     parts = ("check.", "error_percentile", "error_half", "certif", "reconstruction_error_test")
-    return name in (*SHOWN, *MEASURED, *AGREEMENT, *EXACT) or needed_to_check(name) or name.startswith(parts)
+    return (
+        name in (*SHOWN, *MEASURED, *COLUMNS, *AGREEMENT, *EXACT)
+        or needed_to_check(name)
+        or name.startswith(parts)
+    )

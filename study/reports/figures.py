@@ -202,7 +202,7 @@ def frontier_figure(
     handles += [
         Line2D([], [], color="black", lw=1, alpha=0.45, label="best at no more distortion"),
         Line2D([], [], **sign, mfc="#BBBBBB", mec="black", mew=1.3, label="not dominated (outlined)"),
-        Line2D([], [], **sign, mfc="none", mec="#777777", label="costs too much accuracy (hollow)"),
+        Line2D([], [], **sign, mfc="none", mec="#777777", label="outside the constraints (hollow)"),
         Line2D(
             [], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval (excess: one-sided limits)"
         ),

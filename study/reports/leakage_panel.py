@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from mipoison.metrics.excess import MARGIN
 from study.analysis.frontier import LABEL_ONLY
-from study.analysis.verdicts import POOLS, verdict_table
+from study.analysis.verdicts import POOLS
 
 EXCESS = "excess"
 CERTIFIED, POSSIBLE = "certified_excess_worst", "possible_excess"
@@ -25,16 +25,16 @@ CAP = Path([(-1, -0.7), (-1, 0), (1, 0), (1, -0.7)])
 TICKS = (-0.02, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-def leakage_table(episodes: pd.DataFrame) -> pd.DataFrame:
+def leakage_table(episodes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """One row per setting: ``excess`` with ``_low`` and ``_high``, and CERTIFIED, POSSIBLE; null if unknown.
 
     ``excess`` is the verdict's, of train or test, whichever is larger; its ends are the larger ends of both.
     POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds.
 
     Args:
-        episodes: records of one scene with the column ``trial``.
+        episodes: records of one scene with the column ``trial``. verdicts: their ``verdict_table``.
     """
-    verdicts = verdict_table(episodes).set_index("trial")
+    verdicts = verdicts.set_index("trial")
     table = pd.DataFrame(index=verdicts.index)
     for end in ("", "_low", "_high"):
         table[EXCESS + end] = verdicts[[f"suite_excess{pool}{end}" for pool in POOLS]].max(axis=1)

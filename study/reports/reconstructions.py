@@ -36,7 +36,7 @@ def reconstruction_figure(records: Records, configurations: pd.DataFrame, path: 
             continue
         distortion, error = setting["confidence_distortion"], setting["worst_reconstruction_error"]
         name = {"none": "undefended"}.get(str(setting["defense"]), setting_name(setting))
-        cost = "" if setting["feasible"] else f" (costs {100 * setting['accuracy_drop']:.1f} % accuracy)"
+        cost = "" if setting["feasible"] else " (outside the constraints)"
         rows.append(
             (
                 f"{name}{cost}\ndistortion {distortion:.4f}, error {error:.4f}\nattacker {attacker}",

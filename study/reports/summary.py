@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from study.analysis.verdicts import verdict_table
-from study.reports.cells import describe, setting_name
+from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
+from study.reports.cells import setting_name
+from study.reports.findings import Findings
 from study.runtime.plain import NOTHING, number
 
 WIDTH, LABEL = 100, 17
-FACES: dict[str, tuple[str, ...]] = {
+COSTS: dict[str, tuple[str, ...]] = {
     "distortion": ("confidence_distortion",),
     "accuracy lost": ("accuracy_drop",),
     "order below the top": ("tail_rank_correlation",),
@@ -25,7 +26,7 @@ FACES: dict[str, tuple[str, ...]] = {
 }
 """Faces of utility -> their columns: of the released vectors, and of the clean ones to compare with."""
 MEASURED = (
-    *(name for names in FACES.values() for name in names if name != "accuracy_drop"),
+    *(name for names in COSTS.values() for name in names if name != "accuracy_drop"),
     *(f"identification_{name}{pool}" for name in ("rate", "auc", "chance") for pool in ("", "_test")),
     *(f"certified_identification{pool}" for pool in ("", "_test")),
     *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
@@ -40,7 +41,7 @@ class Choice(NamedTuple):
 
     Attributes:
         deploy: the setting, None if none is certified or safe. runner_up: the next one, None if none is.
-        undecided: by distortion.
+        undecided: by distortion, without the anchors.
     """
 
     deploy: Mapping[str, Any] | None
@@ -48,14 +49,14 @@ class Choice(NamedTuple):
     undecided: pd.DataFrame
 
 
-def judged(episodes: pd.DataFrame, configurations: pd.DataFrame, *, margin: float) -> pd.DataFrame:
+def judged(findings: Findings) -> pd.DataFrame:
     """The configurations with their verdicts and the means of MEASURED, one row each."""
-    ok = episodes[episodes["status"] == "ok"]
+    ok = findings.episodes[findings.episodes["status"] == "ok"]
     wanted = ok.reindex(columns=["trial", "attack", *MEASURED])
     values = wanted[list(MEASURED)].astype("Float64").groupby([wanted["trial"], wanted["attack"]]).mean()
     # The strongest attacker at telling images apart; what is measured once a setting is the same for all.
     strongest = values.groupby(level=0).max().drop(columns=["confidence_distortion"]).reset_index()
-    table = configurations.merge(verdict_table(episodes, margin=margin), on="trial", how="left")
+    table = findings.configurations.merge(findings.verdicts, on="trial", how="left")
     return table.merge(strongest, on="trial", how="left")
 
 
@@ -67,49 +68,45 @@ def choose(table: pd.DataFrame) -> Choice:
     """
     usable = table[table["feasible"].fillna(False).astype(bool)].dropna(subset=["confidence_distortion"])
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
-    by_claim = {claim: usable[usable["verdict"] == claim] for claim in ("certified", "safe", "undecided")}
+    by_claim = {claim: usable[usable["verdict"] == claim] for claim in ("certified", "safe")}
+    undecided = usable[(usable["verdict"] == "undecided") & ~usable["defense"].isin(ANCHORS)]
     ranked = [row for claim in ("certified", "safe") for _, row in by_claim[claim].iterrows()]
     if not ranked:
-        return Choice(None, None, by_claim["undecided"])
+        return Choice(None, None, undecided)
     deploy, rest = ranked[0], ranked[1:]
     cheaper = [row for row in rest if row["confidence_distortion"] < deploy["confidence_distortion"]]
-    return Choice(deploy, next(iter([*cheaper, *rest]), None), by_claim["undecided"])
+    return Choice(deploy, next(iter([*cheaper, *rest]), None), undecided)
 
 
-def summary(
-    episodes: pd.DataFrame,
-    configurations: pd.DataFrame,
-    *,
-    title_info: Mapping[str, object] | None = None,
-    margin: float,
-    max_accuracy_drop: float,
-) -> list[str]:
-    """The summary's lines, at most 25 of at most 100 columns.
+def summary(findings: Findings) -> list[str]:
+    """The summary's lines, at most 25 of at most 100 columns (a few more with many constraints).
 
     Args:
-        episodes: the records of one study, with all columns.
-        configurations: their ``configuration_table``.
-        title_info: study and scale. margin: accepted excess leakage (share of label-only's error).
-        max_accuracy_drop: the study's constraint (share).
+        findings: the records have all columns.
     """
-    table = judged(episodes, configurations, margin=margin)
+    table = judged(findings)
     found = choose(table)
     anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
     lines = []
-    for label, text in _parts(table, found, anchors, margin, max_accuracy_drop):
+    for label, text in _parts(table, found, anchors, findings):
         indent = " " * LABEL
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=indent)
-    return [*lines, *textwrap.wrap(describe(episodes, title_info), WIDTH)]
+    return [*lines, *textwrap.wrap(findings.info, WIDTH)]
 
 
 def _parts(
-    table: pd.DataFrame, found: Choice, anchors: Mapping[str, Any], margin: float, max_accuracy_drop: float
+    table: pd.DataFrame, found: Choice, anchors: Mapping[str, Any], findings: Findings
 ) -> Iterator[tuple[str, str]]:
-    deploy, none = found.deploy, anchors.get("none")
+    deploy, none, margin = found.deploy, anchors.get(UNDEFENDED), findings.margin
     if deploy is None:
-        what = "nothing but label-only" if "label-only" in anchors else "no setting of this study"
-        yield "DEPLOY", f"{what}: no other feasible setting is certified or safe to a margin of {margin:g}"
-        deploy = anchors.get("label-only")
+        deploy = anchors.get(LABEL_ONLY)
+        if deploy is not None and not _true(deploy["feasible"]):
+            deploy = None
+        what = "nothing: no" if deploy is None else "nothing but label-only: no other"
+        yield (
+            "DEPLOY",
+            f"{what} setting with {findings.constraints} is certified or safe to a margin of {margin:g}",
+        )
     elif deploy["verdict"] == "certified":
         yield "DEPLOY", f"{setting_name(deploy)} ({deploy['trial']}): certified"
     else:
@@ -129,7 +126,7 @@ def _parts(
                 f"error {_interval(deploy, 'estimated_limit', '.4f')} seems possible on train images "
                 f"(nearest neighbours); the suite reached {number(deploy['worst_reconstruction_error'])}",
             )
-        yield "costs", _costs(deploy, anchors.get("label-only"))
+        yield "costs", _costs(deploy, anchors.get(LABEL_ONLY))
     if found.runner_up is not None:
         r = found.runner_up
         yield (
@@ -138,13 +135,13 @@ def _parts(
             f"{number(r['confidence_distortion'], '.3g')}, excess leakage at most "
             f"{_largest(r, 'suite_excess', '_high')}",
         )
-    yield "undecided", _undecided(found.undecided, len(table))
+    yield "undecided", _undecided(found.undecided, int((~table["defense"].isin(ANCHORS)).sum()))
     leaks = int((table["verdict"] == "leaks").sum())
-    drop = int((~table["feasible"].fillna(False).astype(bool)).sum())
+    out = int((~table["feasible"].fillna(False).astype(bool)).sum())
     yield (
         "leaks",
-        f"{leaks} of {len(table)} settings are shown to leak; {drop} cost more than "
-        f"{max_accuracy_drop:g} of accuracy, or were not measured",
+        f"{leaks} of {len(table)} settings are shown to leak; {out} are outside the constraints "
+        f"({findings.constraints}), or were not measured",
     )
     yield (
         "words",
@@ -188,7 +185,7 @@ def _share(values: list[float]) -> str:
 
 def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
     parts = []
-    for face, columns in FACES.items():
+    for face, columns in COSTS.items():
         if pd.isna(row[columns[0]]):
             continue
         text = f"{face} {number(row[columns[0]], '.3g')}"
@@ -201,7 +198,7 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
 
 
 def _undecided(undecided: pd.DataFrame, n: int) -> str:
-    text = f"{len(undecided)} of {n} settings"
+    text = f"{len(undecided)} of {n} settings besides the anchors"
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]
@@ -214,6 +211,10 @@ def _undecided(undecided: pd.DataFrame, n: int) -> str:
         text += f"; to be decided: {'; '.join(listed)}"
     rest = len(undecided) - len(listed)
     return text + (f"; {rest} more" if rest else "")
+
+
+def _true(value: Any) -> bool:
+    return False if pd.isna(value) else bool(value)
 
 
 def _values(row: Mapping[str, Any], name: str) -> list[float]:

@@ -26,7 +26,10 @@ from study.analysis.indicators import (
     knee,
     seed_points,
 )
-from study.reports.cells import add_row, by_attacker, describe, new_table, setting_name, with_interval
+from study.records.constraints import Constraints
+from study.reports.cells import add_row, by_attacker, new_table, setting_name, with_interval
+from study.reports.findings import Findings
+from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line
 
 SHOWN = 16
@@ -143,7 +146,7 @@ def equal_distortion_report(episodes: pd.DataFrame, configurations: pd.DataFrame
 
 
 def indicators_report(
-    episodes: pd.DataFrame, configurations: pd.DataFrame, info: str, max_accuracy_drop: float
+    episodes: pd.DataFrame, configurations: pd.DataFrame, info: str, constraints: Constraints
 ) -> Table:
     """Knee, hypervolume with its reference corners, and the error that shares of the seeds attain."""
     reference = reference_point(episodes)
@@ -167,7 +170,7 @@ def indicators_report(
     by_trial = configurations.set_index("trial", drop=False)
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
     if reference is not None:
-        spread = hypervolume_by_seed(episodes, reference, max_accuracy_drop)
+        spread = hypervolume_by_seed(episodes, reference, constraints)
         interval = "" if spread.low is None else f" [{spread.low:.3f}, {spread.high:.3f}] over seeds"
         add_row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
         volumes = hypervolume_by_defense(configurations, reference)
@@ -276,54 +279,28 @@ def checks_report(episodes: pd.DataFrame, info: str) -> Table:
     return table
 
 
-def statistics_tables(
-    episodes: pd.DataFrame,
-    configurations: pd.DataFrame,
-    *,
-    title_info: Mapping[str, object] | None = None,
-    max_accuracy_drop: float = 0.02,
-    margin: float = MARGIN,
-) -> list[Table]:
-    """Frontier, defenses, comparison at equal distortion, indicators, attackers.
-
-    Args:
-        episodes: the records of one study.
-        configurations: their ``configuration_table``.
-        title_info: study and scale, for the captions.
-        max_accuracy_drop: the study's constraint (share), for the hypervolume of each seed.
-        margin: accepted excess leakage (share), which the ``configuration_table`` was made with.
-    """
-    info = describe(episodes, title_info)
-    tables = [frontier_report(configurations, info), defense_report(configurations, info, margin=margin)]
-    tables += [equal_distortion_report(episodes, configurations, info)]
-    tables += [indicators_report(episodes, configurations, info, max_accuracy_drop)]
-    return [*tables, attackers_report(episodes, configurations, info)]
+def statistics_tables(found: Findings) -> list[Table]:
+    """Frontier, utility, defenses, comparison at equal distortion, indicators, attackers."""
+    episodes, configurations, info = found.episodes, found.configurations, found.info
+    return [
+        frontier_report(configurations, info),
+        utility_report(found),
+        defense_report(configurations, info, margin=found.margin),
+        equal_distortion_report(episodes, configurations, info),
+        indicators_report(episodes, configurations, info, found.constraints),
+        attackers_report(episodes, configurations, info),
+    ]
 
 
-def print_report(
-    episodes: pd.DataFrame,
-    configurations: pd.DataFrame,
-    *,
-    console: Console,
-    title_info: Mapping[str, object] | None = None,
-    max_accuracy_drop: float = 0.02,
-    margin: float = MARGIN,
-) -> None:
+def print_report(found: Findings, *, console: Console) -> None:
     """Print the tables of :func:`statistics_tables`, then failures and raised checks.
 
     Args:
-        console: 100 columns or more are best. The others: see there.
+        console: 100 columns or more are best.
     """
-    info = describe(episodes, title_info)
-    tables = statistics_tables(
-        episodes,
-        configurations,
-        title_info=title_info,
-        max_accuracy_drop=max_accuracy_drop,
-        margin=margin,
-    )
-    if (episodes["status"] == "failed").any():
-        tables += [failures_report(episodes, info)]
-    for table in [*tables, checks_report(episodes, info)]:
+    tables = statistics_tables(found)
+    if (found.episodes["status"] == "failed").any():
+        tables += [failures_report(found.episodes, found.info)]
+    for table in [*tables, checks_report(found.episodes, found.info)]:
         console.print(table)
         console.print()

@@ -12,11 +12,9 @@ import optuna
 from optuna.trial import TrialState
 
 from mipoison.config import Config, choose
+from study.records.constraints import Constraints
 from study.search import space
 from study.search.objectives import SearchObjective, directions
-
-CONSTRAINT = "accuracy_drop"
-"""Optuna gets the drop minus its limit; a positive value violates the constraint."""
 
 POPULATION = 20
 """Trials of one generation of NSGA-II."""
@@ -60,7 +58,7 @@ class Search:
         sampler: a key of SAMPLERS. seed: the sampler's seed; a resumed search must use another one, or it
             would repeat its suggestions.
         objectives: name -> objective, in the order in which Optuna is told their values.
-        max_accuracy_drop: settings that cost more model accuracy than this are infeasible.
+        constraints: Optuna gets each bounded face's distance from its bound; above zero is infeasible.
     """
 
     def __init__(
@@ -70,11 +68,11 @@ class Search:
         sampler: str,
         seed: int,
         objectives: Mapping[str, SearchObjective],
-        max_accuracy_drop: float,
+        constraints: Constraints,
     ) -> None:
         for family in families:
             choose("defense", family, space.searchable())
-        self.families, self.max_accuracy_drop = families, max_accuracy_drop
+        self.families, self.constraints = families, constraints
         self.objectives = dict(objectives)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -110,7 +108,8 @@ class Search:
         if values is None:
             self.study.tell(trial, state=TrialState.FAIL)
             return False
-        trial.set_constraint(CONSTRAINT, self._violation(outcome or {}))
+        for name, violation in self.constraints.violations(outcome or {}).items():
+            trial.set_constraint(name, violation)
         self.study.tell(trial, values)
         return True
 
@@ -130,7 +129,7 @@ class Search:
                 ),
                 distributions=self._flat or space.distributions(self.families, defense),
                 values=values,
-                constraints={CONSTRAINT: self._violation(outcome)},
+                constraints=self.constraints.violations(outcome),
                 # NSGA-II selects parents only among trials that have a generation.
                 system_attrs={"NSGAIISampler:generation": self._generation()},
             )
@@ -142,10 +141,6 @@ class Search:
     def _generation(self) -> int:
         known = self.study.get_trials(deepcopy=False)  # copying all trials for each one would be quadratic
         return len(known) // POPULATION
-
-    def _violation(self, outcome: Mapping[str, float | None]) -> float:
-        drop = outcome.get(CONSTRAINT)
-        return (0.0 if drop is None else float(drop)) - self.max_accuracy_drop
 
     def _values(self, outcome: Mapping[str, float | None] | None) -> list[float] | None:
         return None if outcome is None else told_values(self.objectives, outcome)

@@ -36,7 +36,7 @@ def run_study(
 
 def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
     """Compute the frontier from the episode records and write ``frontier.parquet``."""
-    frontier = frontier_table(episodes, study.settings.max_accuracy_drop, study.settings.margin)
+    frontier = frontier_table(episodes, study.settings.constraints, study.settings.margin)
     records = study.records
     records.storage.write(f"{records.study}/frontier.parquet", frontier.to_parquet(index=False))
     return frontier

@@ -10,6 +10,7 @@ from typing import Protocol
 from mipoison.defenses import ANCHORS
 from mipoison.storage.files import StorageError, storage_failure
 from study.executors.base import Executor
+from study.records.constraints import Constraints
 from study.records.store import Records
 from study.runtime import signals
 from study.session.callbacks import Callback, StudyProgress
@@ -207,7 +208,7 @@ class FixedTrials:
         if trial.trial not in ANCHORS:
             self._done += 1
             self._failed += trial.failed
-            self._quality = quality({trial.trial: trial.outcome}, [], 1.0)
+            self._quality = quality({trial.trial: trial.outcome}, [], Constraints(max_accuracy_drop=1.0))
 
     def progress(self) -> StudyProgress:
         """The quality is that of the latest trial alone, as the given settings need not form one frontier."""

@@ -27,7 +27,7 @@ from study.search.objectives import OTHER_CLASSES, chosen, default_names
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
-from study.session.study import KEPT_COLUMNS, Study
+from study.session.study import Study, kept_columns
 from study.settings.study_settings import StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
 from study.trial.spec import FinishedTrial, StartedTrial
@@ -68,6 +68,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         )
     scene = settings.scenes()[0]
     split = split_of(scene, settings.data_root)
+    settings.constraints.check_classes(split.n_classes)
     if scene.victim is not None:
         own_victim(scene, split, torch.device("cpu"))  # raises before any work if it does not fit the data
     console.print(
@@ -153,7 +154,7 @@ def _load(
         with Progress(console) as progress:
             if settings.resume:
                 progress.stage("reading what is finished")
-            finished, moved = records.read_and_move_damaged(progress.part, KEPT_COLUMNS)
+            finished, moved = records.read_and_move_damaged(progress.part, kept_columns(settings.constraints))
         for damaged in moved:
             console.print(f"{damaged} cannot be read: moved to damaged/, its trial runs again", markup=False)
     else:
@@ -176,14 +177,14 @@ def _load(
         sampler=settings.sampler,
         seed=settings.first_seed + 1000 * len(started),
         objectives=chosen(objective_names(settings, stored)),
-        max_accuracy_drop=settings.max_accuracy_drop,
+        constraints=settings.constraints,
     )
     unfinished = [
         begun
         for trial, begun in sorted(started.items())
         if trial not in finished and trial not in ANCHORS and _searched(settings, begun)
     ]
-    outcomes = outcomes_of(finished, settings.max_accuracy_drop, finished.get(ANCHORS[0], ()))
+    outcomes = outcomes_of(finished, settings.constraints, finished.get(ANCHORS[0], ()))
     resumed, known = [], {}
     for trial, rows in finished.items():
         defense, knobs = trial, {}

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from mipoison.defenses import ANCHORS
-from study.analysis.frontier import DROP_TOLERANCE, OBJECTIVES, hypervolume, reference_point
+from study.analysis.frontier import OBJECTIVES, hypervolume, reference_point
+from study.records.constraints import Constraints
 from study.records.schema import to_frame, to_table
 from study.runtime.plain import NOTHING
-from study.search.sampler import CONSTRAINT
 from study.trial.run import Record
 
 ACCURACY, DISTORTION = "worst_attack_accuracy", "confidence_distortion"
@@ -63,22 +63,22 @@ def _number(value: float | None) -> str:
 
 
 def quality(
-    outcomes: Mapping[str, Mapping[str, float | None]], anchors: list[Record], max_accuracy_drop: float
+    outcomes: Mapping[str, Mapping[str, float | None]], anchors: list[Record], constraints: Constraints
 ) -> Quality:
     """The quality of the settings so far.
 
     Args:
         outcomes: trial -> outcome, of all finished trials and anchors (see ``study.trial.run.outcome_of``).
         anchors: the anchors' records, which define the reference point of the hypervolume.
-        max_accuracy_drop: settings with a larger accuracy drop are not feasible.
+        constraints: settings that do not satisfy them are not feasible.
     """
-    columns = [*(o.column for o in OBJECTIVES), CONSTRAINT, "cut", EXCESS, IDENTIFICATION]
+    columns = [
+        *dict.fromkeys([*(o.column for o in OBJECTIVES), *constraints.bounds, "cut", EXCESS, IDENTIFICATION])
+    ]
     table = pd.DataFrame(
         [[o.get(c) for c in columns] for o in outcomes.values()], columns=columns, dtype="Float64"
     )
-    table["feasible"] = (
-        (table[CONSTRAINT] <= max_accuracy_drop + DROP_TOLERANCE).fillna(False).astype("boolean")
-    )
+    table["feasible"] = pd.array(constraints.satisfied(table), dtype="boolean")
     table["cut"] = (table["cut"] > 0).fillna(False).astype("boolean")
     feasible = table["feasible"].to_numpy(dtype=bool)
     # Label-only has the least leakage by definition, and of a cut setting not all attackers have run.

@@ -13,6 +13,7 @@ from mipoison.metrics.machine import versions
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
+from study.records.constraints import TOLERANCE, Constraints
 from study.records.store import STUDY_FILE, Records
 from study.search.pruning import Point, worst_point
 from study.search.sampler import Search
@@ -29,8 +30,10 @@ REPEATED_SUGGESTIONS = 60
 """After this many suggestions in a row that are known or running, the search space counts as exhausted."""
 
 
-KEPT_COLUMNS = tuple(dict.fromkeys([*NEEDED, *MEASURED, "error", *(f"seconds_{stage}" for stage in STAGES)]))
-"""Columns of finished trials' records that a running study keeps in memory: outcomes, failures, metrics."""
+def kept_columns(constraints: Constraints) -> tuple[str, ...]:
+    """Columns of finished records that a running study keeps in memory: outcomes, failures, metrics."""
+    seconds = (f"seconds_{stage}" for stage in STAGES)
+    return tuple(dict.fromkeys([*NEEDED, *MEASURED, *constraints.columns, "error", *seconds]))
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Study:
 
     def __post_init__(self) -> None:
         self.template = template_of(self.settings, self.records)
+        self._kept = kept_columns(self.settings.constraints)
         self._failed = {
             trial
             for trial, rows in self.finished.items()
@@ -129,7 +133,7 @@ class Study:
         """Receive a trial that was asked for, or an anchor, after its records were written."""
         whole = trial.trial in ANCHORS
         self.finished[trial.trial] = (
-            trial.rows if whole else [{name: row.get(name) for name in KEPT_COLUMNS} for row in trial.rows]
+            trial.rows if whole else [{name: row.get(name) for name in self._kept} for row in trial.rows]
         )
         self.outcomes[trial.trial] = dict(trial.outcome)
         self._quality_known = False
@@ -155,10 +159,16 @@ class Study:
     def floor(self) -> Point | None:
         """The frontier's objectives of the label-only anchor, None until it has been evaluated.
 
-        None as well if the search has an objective in which a setting that label-only dominates may be the
-        better one: the search would be told of attackers that had not yet run.
+        None as well if a setting that label-only dominates may be the better one: the search has an objective
+        in which it may be, and would be told of attackers that had not yet run; or label-only is not
+        feasible, as where the order of the scores has to be kept.
         """
         if not all(objective.best_at_label_only for objective in self.search.objectives.values()):
+            return None
+        known = self.outcomes.get(ANCHORS[0])
+        if known is not None and any(
+            v > TOLERANCE for v in self.search.constraints.violations(known).values()
+        ):
             return None
         return worst_point(self.finished.get(ANCHORS[0], []))
 
@@ -174,8 +184,7 @@ class Study:
         """The quality, computed once after each tell."""
         if not self._quality_known and self.outcomes:
             anchors = [row for name in ANCHORS for row in self.finished.get(name, [])]
-            drop = self.settings.max_accuracy_drop
-            self._quality = quality(self.outcomes, anchors, drop)
+            self._quality = quality(self.outcomes, anchors, self.settings.constraints)
             self._quality_known = True
         return self._quality
 
@@ -186,7 +195,7 @@ def template_of(settings: StudySettings, records: Records) -> TrialTemplate:
         study=records.study,
         root=records.storage.root,
         data_root=settings.data_root,
-        max_accuracy_drop=settings.max_accuracy_drop,
+        constraints=settings.constraints,
         attackers=settings.attackers,
         scenes=settings.scenes(),
         stacked=settings.stacked,

@@ -17,6 +17,7 @@ from mipoison.data.datasets import dataset_choices, parse_name
 from mipoison.defenses import ANCHORS, DEFENSES, retraining
 from mipoison.scene import SCALES, SceneConfig, scaled
 from mipoison.victims.own import check_source, load_victim, repeatable_digest
+from study.records.constraints import Constraints, UtilityBounds
 from study.records.store import check_name
 from study.runtime.plain import visible_line
 from study.search.objectives import OBJECTIVES, chosen
@@ -104,7 +105,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """The defenses and attackers of the search, its sampler and its constraint."""
+    """The defenses and attackers of the search, its sampler and its objectives."""
 
     defenses: Annotated[
         tuple[str, ...],
@@ -125,8 +126,6 @@ class SearchSettings:
             "and identification (accuracy if the attacker's classes are others than the victim's)"
         ),
     ] = None
-    max_accuracy_drop: float = 0.02
-    """settings that cost more model accuracy than this (share, 0 to 1) are infeasible"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +159,7 @@ class Arguments(
     Resources,
     Place,
     Extent,
+    UtilityBounds,
     SearchSettings,
     Sizes,
     VictimOutputs,
@@ -204,10 +204,7 @@ class StudySettings(Arguments):
         at_least("limit", self.limit, 10)
         for name in ("threads", "victim_steps", "decoder_steps", "decoder_width", "decoder_batch"):
             at_least(name, getattr(self, name), 1)
-        if not 0 <= self.max_accuracy_drop <= 1:
-            raise ConfigError(
-                f"max_accuracy_drop = {self.max_accuracy_drop}: must be between 0 and 1 (share)"
-            )
+        Constraints.of(self)
         if not 0 <= self.margin < 1:
             raise ConfigError(f"margin = {self.margin}: must be at least 0 and below 1 (share)")
         choose("stacked", self.stacked, STACKED)
@@ -238,6 +235,11 @@ class StudySettings(Arguments):
         if self.mlflow is not None:
             check_address(self.mlflow)
         self.scenes()
+
+    @property
+    def constraints(self) -> Constraints:
+        """What a feasible setting may cost in utility."""
+        return Constraints.of(self)
 
     @functools.cached_property
     def victim_digest(self) -> str | None:
@@ -312,7 +314,7 @@ class StudySettings(Arguments):
 
 SCENES = (SceneSettings, VictimOutputs, Sizes)
 """The groups of settings that determine the scenes."""
-IDENTITY = (*SCENES, SearchSettings)
+IDENTITY = (*SCENES, SearchSettings, UtilityBounds)
 """The groups of settings that a resumed study must share with the stored one; all others may change."""
 
 

@@ -7,12 +7,13 @@ attackers that a cut trial did not run are not asked for. Unknown is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from mipoison.metrics.ranking import RANKING_COLUMNS
 from study.analysis.verdicts import CERTIFIED
+from study.records.constraints import FACES
 from study.records.status import PRUNED
 
 POOLS = ("", "_test")
@@ -48,21 +49,24 @@ class Suite(NamedTuple):
         return [fmean(values) for values in known if values]
 
 
-def measures(records: Rows, label_only: Rows) -> dict[str, float | None]:
+def measures(records: Rows, label_only: Rows, faces: Iterable[str] = ()) -> dict[str, float | None]:
     """Means over seeds of the faces of utility, the largest excess leakage and identification AUC.
 
     Args:
         records: of one trial. label_only: the label-only anchor's records, what the excess is over; may be
             empty.
+        faces: further faces of utility, names of ``study.records.constraints.FACES``.
     """
     suite = Suite.of(records)
     by_seed: dict[int, Mapping[str, Any]] = {}
     for (_, seed), row in suite.rows.items():
         if not suite.seeds or seed in suite.seeds:
             by_seed.setdefault(seed, row)
+    values = {name: [row.get(name) for row in by_seed.values()] for name in UTILITY}
+    values |= {name: [FACES[name].of(row) for row in by_seed.values()] for name in faces}
     out: dict[str, float | None] = {}
-    for name in UTILITY:
-        known = [row[name] for row in by_seed.values() if row.get(name) is not None]
+    for name, found in values.items():
+        known = [v for v in found if v is not None]
         out[name] = fmean(known) if known else None
     out["suite_excess_worst"] = _excess(suite, Suite.of(label_only))
     auc = [v for pool in POOLS for v in suite.means(IDENTIFICATION + pool, suite.seeds)]

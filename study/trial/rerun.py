@@ -157,7 +157,7 @@ def rerun_spec(
         study=study.folder,
         root=root,
         data_root=data_root,
-        max_accuracy_drop=study.max_accuracy_drop,
+        constraints=study.constraints,
         attackers=tuple(dict.fromkeys(source["attack"])),
         scenes=scenes_in(source, given),
     )

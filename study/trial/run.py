@@ -15,12 +15,12 @@ from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table
 from study.analysis.verdicts import CERTIFIED, largest_certificates
 from study.analysis.worst_case import NEEDED
+from study.records.constraints import Constraints
 from study.records.flat import finite
 from study.records.images import write_pictures
 from study.records.status import PRUNED
 from study.records.store import Records
 from study.search.objectives import OBJECTIVES
-from study.search.sampler import CONSTRAINT
 from study.trial.failure import FailureKind, TrialFailure
 from study.trial.measures import measures
 from study.trial.ranks import Group
@@ -82,49 +82,50 @@ def _worst(records: list[Record]) -> dict[int, Record]:
     return by_attack[min(sorted(mean), key=lambda a: mean[a])]
 
 
-def outcome_of(records: list[Record], max_accuracy_drop: float, label_only: Sequence[Record] = ()) -> Outcome:
-    """Every objective that there is, and the constraint, of one trial; counts of episodes.
+def outcome_of(records: list[Record], constraints: Constraints, label_only: Sequence[Record] = ()) -> Outcome:
+    """Every objective that there is, and the bounded faces of utility, of one trial; counts of episodes.
 
     A number is None where it cannot be told: an episode failed, or the records are older than its column.
 
     Args:
         label_only: the label-only anchor's records; the excess leakage is not known without them.
     """
-    return outcomes_of({"t": records}, max_accuracy_drop, label_only)["t"]
+    return outcomes_of({"t": records}, constraints, label_only)["t"]
 
 
 def outcomes_of(
-    trials: Mapping[str, Sequence[Record]], max_accuracy_drop: float, label_only: Sequence[Record] = ()
+    trials: Mapping[str, Sequence[Record]], constraints: Constraints, label_only: Sequence[Record] = ()
 ) -> dict[str, Outcome]:
     """Each trial's outcome; ten times faster than one call of :func:`outcome_of` per trial."""
     if not trials:
         return {}
     # Only the columns that are needed, as a resumed study does this for every trial.
-    columns: dict[str, list[Any]] = {name: [] for name in (*NEEDED, *CERTIFIED)}
+    columns: dict[str, list[Any]] = {name: [] for name in (*NEEDED, *CERTIFIED, *constraints.columns)}
     for trial, records in trials.items():
         for r in records:
             for name, column in columns.items():
                 column.append(trial if name == "trial" else r.get(name, 0 if name == "attempt" else None))
     rows = pd.DataFrame(columns)
-    table = configuration_table(rows, max_accuracy_drop=max_accuracy_drop)
+    table = configuration_table(rows, constraints=constraints)
     certified = largest_certificates(rows)
+    faces = [name for name in constraints.bounds if name not in table]
     found = {
         setting["trial"]: {
             **setting,
             "certified_excess_worst": certified.get(setting["trial"]),
-            **measures(trials[setting["trial"]], label_only),
+            **measures(trials[setting["trial"]], label_only, faces),
         }
         for setting in table.to_dict("records")
     }
-    return {trial: _outcome(found[trial], list(records)) for trial, records in trials.items()}
+    return {trial: _outcome(found[trial], list(records), constraints) for trial, records in trials.items()}
 
 
-def _outcome(setting: Mapping[str, Any], records: list[Record]) -> Outcome:
+def _outcome(setting: Mapping[str, Any], records: list[Record], constraints: Constraints) -> Outcome:
     count = Counter(r["status"] for r in records)
     known = {r["attack"] for r in records if r["status"] in ("ok", PRUNED)}
     # An attacker that failed on every seed may be the strongest one, so that no worst case is known.
     failed_on_all_seeds = {r["attack"] for r in records} - known
-    values = {name: finite(setting[name]) for name in (*_COLUMNS, CONSTRAINT)}
+    values = {name: finite(setting[name]) for name in (*_COLUMNS, *constraints.bounds)}
     if failed_on_all_seeds:
         values |= dict.fromkeys(_COLUMNS)
     failed = len(records) - count["ok"] - count[PRUNED]
@@ -140,7 +141,7 @@ def record_trial(spec: TrialSpec, result: TrialResult, anchors: list[Record]) ->
     records.write_trial(spec.trial, spec.attempt, rows)
     artifacts = {"artifacts_made": float(result.made), "artifacts_reused": float(result.reused)}
     label_only = [r for r in anchors if r["defense"] == ANCHORS[0]]
-    return outcome_of(rows, spec.max_accuracy_drop, label_only) | artifacts
+    return outcome_of(rows, Constraints(**spec.constraints), label_only) | artifacts
 
 
 def records_of(spec: TrialSpec) -> Records:

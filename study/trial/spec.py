@@ -13,6 +13,7 @@ from mipoison.attacks import ATTACKS, by_cost
 from mipoison.defenses import DEFENSES
 from mipoison.episode import EpisodeConfig
 from mipoison.scene import SceneConfig
+from study.records.constraints import Constraints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,14 @@ class TrialSpec:
         trial: its id. attempt: the number of earlier attempts.
         defense, knobs: the setting. attackers: names of ATTACKS. scenes: flat SceneConfigs, one per seed.
         root: storage root. data_root: the data folder, None for the default.
-        study: the study's name. max_accuracy_drop: its constraint.
+        study: the study's name. constraints: flat Constraints, what a feasible setting may cost in utility.
         floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
             the same attackers and seeds; a trial that it dominates is pruned. None: never prune.
         stacked: whether attackers are trained jointly, one of ``study.trial.joint_training.STACKED``.
     """
 
     study: str
-    max_accuracy_drop: float
+    constraints: Mapping[str, float | None]
     trial: str
     attempt: int
     defense: str
@@ -63,15 +64,15 @@ class TrialTemplate:
     """What all trials of a study share. Every TrialSpec is built by :meth:`spec`.
 
     Attributes:
-        study, root, data_root, max_accuracy_drop, attackers, stacked: as in :class:`TrialSpec`; ``~`` and
-            relative paths of the data folder are resolved here, since workers have other current folders.
-        scenes: one per seed.
+        study, root, data_root, attackers, stacked: as in :class:`TrialSpec`; ``~`` and relative paths of the
+            data folder are resolved here, since workers have other current folders.
+        constraints: what a feasible setting may cost in utility. scenes: one per seed.
     """
 
     study: str
     root: str
     data_root: Path | str | None
-    max_accuracy_drop: float
+    constraints: Constraints
     attackers: tuple[str, ...]
     scenes: tuple[SceneConfig, ...]
     stacked: str = "auto"
@@ -94,7 +95,7 @@ class TrialTemplate:
         """
         return TrialSpec(
             study=self.study,
-            max_accuracy_drop=self.max_accuracy_drop,
+            constraints=self.constraints.flat(),
             trial=trial,
             attempt=attempt,
             defense=defense,

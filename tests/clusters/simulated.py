@@ -23,6 +23,7 @@ from mipoison.storage.files import Storage
 from study.analysis.frontier import frontier_table
 from study.bench import simulated_cluster as simulation
 from study.executors.local import LocalExecutor
+from study.records.constraints import Constraints
 from study.records.store import Records
 from study.session.loop import TrialLoop
 from study.session.opening import open_study
@@ -196,7 +197,7 @@ def assert_whole(storage: Path, calm: Path, trials: int, **changes: Any) -> pd.D
     assert len(sound) == len(records.finished())  # no finished trial was written twice
     pd.testing.assert_frame_equal(numbers(found), numbers(undisturbed(storage, calm, **changes)))
     stored = pq.read_table(storage / "s" / "frontier.parquet").to_pandas()
-    fresh = frontier_table(found, 0.02)
+    fresh = frontier_table(found, Constraints())
     assert len(stored)
     assert list(stored["trial"]) == list(fresh["trial"])
     assert stored["worst_reconstruction_error"].tolist() == fresh["worst_reconstruction_error"].tolist()

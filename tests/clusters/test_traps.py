@@ -23,6 +23,7 @@ from simulated import (
 )
 
 from study.executors.losses import RETRIES
+from study.records.constraints import Constraints
 from study.search.objectives import OTHER_CLASSES, chosen
 from study.search.sampler import Search
 
@@ -111,7 +112,7 @@ def test_a_resumed_search_takes_another_seed(tmp_path: Path) -> None:
             sampler="random",
             seed=seed,
             objectives=chosen(OTHER_CLASSES),
-            max_accuracy_drop=0.02,
+            constraints=Constraints(),
         )
         return [search.ask().config for _ in range(8)]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study.executors.environment import plan_ray
+from study.records.constraints import Constraints
 from study.settings.resources import Resources
 from study.trial.failure import TrialFailure
 from study.trial.spec import TrialSpec
@@ -62,7 +63,7 @@ def spec(number: int, end: str) -> TrialSpec:
     """A trial whose knob says how to end."""
     return TrialSpec(
         study="s",
-        max_accuracy_drop=0.02,
+        constraints=Constraints().flat(),
         trial=f"{number} {end}",
         attempt=0,
         defense="noise",

@@ -70,6 +70,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--cpus-per-worker", "0"], ["cpus_per_worker = 0.0", "above 0"]),
         (["--gpus-per-worker", "-1"], ["gpus_per_worker = -1.0", "at least 0"]),
         (["--max-accuracy-drop", "2"], ["max_accuracy_drop = 2.0", "between 0 and 1"]),
+        (["--min-top5-agreement", "90"], ["min_top5_agreement = 90.0", "between 0 and 1", "leave it out"]),
         (["--name", "../x"], ["'../x'", "letters, digits"]),
         (["--name", ""], ["''", "letters, digits"]),
     ],

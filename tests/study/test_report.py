@@ -27,7 +27,7 @@ def test_committed_studies_have_a_page(folder: Path) -> None:
     study = load(folder.parent)
     page = build(study, f"study/results/{folder.parent.name}", with_vectors=False)
     numbers = numbers_of(page)
-    settings = configuration_table(study.episodes, max_accuracy_drop=study.max_accuracy_drop)
+    settings = configuration_table(study.episodes, constraints=study.constraints)
     assert len(numbers["points"]) == settings["worst_reconstruction_error"].notna().sum()
     text = Reader(page).text
     assert not re.findall(r"\bnan\b|<NA>", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from mipoison.config import Config, ConfigError, choose
 from mipoison.defenses import DEFENSES
+from study.records.constraints import FIELDS, is_bound
 from study.records.reading import Unreadable, leave_out
 from study.runtime.plain import visible_line
 
@@ -113,7 +115,10 @@ _ABOUT: dict[str, Callable[[Any], bool]] = {
     "command": _is_texts, "margin": _is_margin, "settings": lambda value: isinstance(value, dict),
     "source": _is_text, "started": _is_text, "study": _is_text,
 }  # fmt: skip
-_SETTINGS: dict[str, Callable[[Any], bool]] = {"max_accuracy_drop": _is_share, "scale": _is_text}
+_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "scale": _is_text,
+    **{field: functools.partial(is_bound, field) for field in FIELDS},
+}
 
 
 def about_to_show(data: bytes, name: str) -> dict[str, Any]:

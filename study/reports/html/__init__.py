@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.analysis.frontier import configuration_table
 from study.records.finished import StoredStudy
+from study.reports.findings import Findings
 from study.reports.html import sections, vectors
 from study.reports.html.chart_data import chart_data
 from study.reports.html.heatmap import heatmap
@@ -66,9 +66,8 @@ def build(
         given: the reader's classifier, for the vectors. Classifiers that records name are never loaded.
         progress: called before each slow step.
     """
-    configurations = configuration_table(
-        study.episodes, max_accuracy_drop=study.max_accuracy_drop, margin=study.margin
-    )
+    found = Findings.of(study)
+    configurations = found.configurations
     commands = rerun_commands(study, like)
     again = f"{command('report')} {shlex.quote(like)} --vectors yes{_own(study)}"
     panels, why = vectors.panels(
@@ -86,7 +85,7 @@ def build(
             section("reconstructions", "Reconstructions", grid(study, configurations)),
             sections.vectors(panels, why, None if panels else again),
             sections.all_settings(shown, commands),
-            sections.statistics(study, configurations),
+            sections.statistics(found),
             sections.checks(study.episodes),
             sections.failures(study.episodes),
             sections.about(study),

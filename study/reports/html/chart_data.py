@@ -100,7 +100,7 @@ def standing(s: Mapping[str, Any], on_front: bool) -> str:
     if on_front:
         return "on the frontier: nothing dominates it"
     if not flag(s["feasible"]):
-        return "not feasible: costs more accuracy than the study allows"
+        return "not feasible: outside the study's constraints"
     count = finite(s["dominated_by"])
     return (
         "not on the frontier"

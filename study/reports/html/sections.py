@@ -12,11 +12,12 @@ import pandas as pd
 from mipoison.defenses import ANCHORS, LABEL_ONLY
 from mipoison.metrics.checks import checks_table
 from study.analysis.check_counts import check_counts
-from study.analysis.frontier import pareto_front, selection_bias
+from study.analysis.frontier import pareto_front
 from study.records.finished import StoredStudy
 from study.records.flat import finite
 from study.records.status import PRUNED
 from study.reports.cells import describe, setting_name
+from study.reports.findings import Findings
 from study.reports.html.chart_data import flag, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
@@ -42,7 +43,7 @@ def header(study: StoredStudy, configurations: pd.DataFrame, left_out: str = "")
         ("settings", f"{len(configurations)}, of which {on_front} on the frontier (nothing dominates them)"),
         ("episodes", ", ".join(f"{n} {status}" for status, n in counts.items())),
         ("data", describe(episodes, {"scale": scale})),
-        ("constraint", f"at most {100 * study.max_accuracy_drop:g} percentage points of accuracy lost"),
+        ("constraints", str(study.constraints)),
         ("begun", study.about.get("started", "unknown")),
         ("versions", versions),
     ]
@@ -73,7 +74,7 @@ def frontier(configurations: pd.DataFrame) -> str:
     text = (
         "Every setting under its worst attacker, against what it costs in distortion (mean l2 distance "
         "between clean and released vector; logarithmic, with a place for zero). Bars: 95 % Student-t "
-        "intervals over seeds. Full: not dominated; faint: dominated; hollow: costs too much accuracy, "
+        "intervals over seeds. Full: not dominated; faint: dominated; hollow: outside the constraints, "
         "or (dashed) cut short, then what is shown is a bound. Steps: best on the frontier at no more "
         "distortion. Dashed lines: the anchors. "
     )
@@ -234,20 +235,11 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
     return section("settings", "Settings", note(text), shown)
 
 
-def statistics(study: StoredStudy, configurations: pd.DataFrame) -> str:
+def statistics(found: Findings) -> str:
     """The tables that the study prints on a terminal."""
-    about, drop = study.title_info, study.max_accuracy_drop
-    tables = statistics_tables(
-        study.episodes, configurations, title_info=about, max_accuracy_drop=drop, margin=study.margin
-    )
-    shown = [from_rich(t) for t in tables]
-    if study.fresh is not None and len(study.fresh):
-        bias = selection_bias(configurations, study.fresh, drop)
-        shown.append(
-            from_rich(
-                fresh_report(bias, f"{describe(study.episodes, about)}; fresh: {describe(study.fresh)}")
-            )
-        )
+    shown = [from_rich(t) for t in statistics_tables(found)]
+    if found.fresh is not None and found.bias is not None:
+        shown.append(from_rich(fresh_report(found.bias, f"{found.info}; fresh: {describe(found.fresh)}")))
     return section("statistics", "Statistics, as printed", *shown)
 
 

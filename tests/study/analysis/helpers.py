@@ -8,6 +8,7 @@ import pandas as pd
 from study.analysis.frontier import (
     configuration_table,
 )
+from study.records.constraints import Constraints
 
 
 def record(trial, defense, attack, seed, *, distortion=0.1, error=0.02, accuracy=0.8, drop=0.0, **more):
@@ -57,8 +58,8 @@ def make_episodes(n_lpa=6, seeds=3, rng_seed=0):
 ATTACKS = ("passive", "raw", "mismatched-architecture")
 
 
-def table(rows, max_accuracy_drop=0.02):
-    return configuration_table(pd.DataFrame(rows), max_accuracy_drop=max_accuracy_drop)
+def table(rows, **bounds):
+    return configuration_table(pd.DataFrame(rows), constraints=Constraints(**bounds))
 
 
 def one_each(points, **more):

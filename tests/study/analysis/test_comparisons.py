@@ -9,6 +9,7 @@ import pytest
 from mipoison.metrics.statistics import mean_interval, mean_intervals, paired_difference, paired_differences
 from study.analysis.comparisons import equal_distortion, holm
 from study.analysis.frontier import configuration_table
+from study.records.constraints import Constraints
 from tests.study.analysis.helpers import make_episodes, record
 
 
@@ -22,7 +23,7 @@ def study_with_differences(differences, distortion=0.11):
 
 
 def compared(frame):
-    return equal_distortion(frame, configuration_table(frame, max_accuracy_drop=0.02))
+    return equal_distortion(frame, configuration_table(frame, constraints=Constraints()))
 
 
 @pytest.mark.parametrize(

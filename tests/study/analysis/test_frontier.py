@@ -20,6 +20,7 @@ from study.analysis.frontier import (
     pareto_front,
     reference_point,
 )
+from study.records.constraints import Constraints
 from tests.study.analysis.helpers import ATTACKS, failed, make_episodes, one_each, record, row_of, table
 
 
@@ -48,7 +49,9 @@ def test_equal_settings_all_stay_and_infeasible_ones_neither_stay_nor_dominate()
     assert settings["trial"].tolist() == ["better", "t000", "t001", "t002"]
     assert settings["dominated_by"].tolist() == [0, 0, 0, 2]
     assert not row_of(settings, "better")["feasible"]
-    assert row_of(table(rows, 0.03), "better")["feasible"]  # 0.95 - 0.92 is not 0.03 in binary
+    assert row_of(table(rows, max_accuracy_drop=0.03), "better")[
+        "feasible"
+    ]  # 0.95 - 0.92 is not 0.03 in binary
 
 
 @pytest.mark.parametrize(
@@ -109,18 +112,18 @@ def test_failures_are_counted_and_a_setting_without_a_worst_case_is_null():
 def test_a_study_in_which_everything_failed():
     rows = [failed(record("a", "lpa", "raw", s)) for s in range(2)]
     frame = pd.DataFrame(rows).drop(columns=["attack_accuracy", "reconstruction_error", "mean_image_error"])
-    settings = configuration_table(frame, max_accuracy_drop=0.02)
+    settings = configuration_table(frame, constraints=Constraints())
     assert settings["n_failed"].tolist() == [2]
     assert not settings["feasible"].any()
     assert pareto_front(settings).empty
     assert reference_point(frame) is None
     assert defense_table(settings)["trial"].isna().all()
-    assert configuration_table(frame.iloc[:0], max_accuracy_drop=0.02).empty
+    assert configuration_table(frame.iloc[:0], constraints=Constraints()).empty
 
 
 def test_without_a_label_only_anchor_excess_is_null():
     frame = make_episodes()
-    settings = configuration_table(frame[frame["defense"] != "label-only"], max_accuracy_drop=0.02)
+    settings = configuration_table(frame[frame["defense"] != "label-only"], constraints=Constraints())
     assert settings[["excess_leakage", "excess_attack_accuracy", "within_margin"]].isna().all().all()
     assert settings["worst_attack_accuracy"].notna().all()
     assert not pareto_front(settings).empty
@@ -129,7 +132,7 @@ def test_without_a_label_only_anchor_excess_is_null():
 
 
 def test_one_seed_has_no_interval():
-    settings = configuration_table(make_episodes(seeds=1), max_accuracy_drop=0.02)
+    settings = configuration_table(make_episodes(seeds=1), constraints=Constraints())
     bounds = [c for c in COLUMNS if c.endswith(("_low", "_high"))]
     assert settings[bounds].isna().all().all()
     told = settings.set_index("trial")["within_margin"].dropna()
@@ -146,15 +149,15 @@ def test_neither_row_order_nor_files_matter(seed):
     joined = pd.concat([parts[i] for i in rng.permutation(len(parts))])
     for other in (shuffled, joined.reindex(columns=[c for c in joined.columns[::-1]])):
         kept = frame if other is shuffled else frame[[c for c in frame.columns if c in other.columns]]
-        assert_frame_equal(frontier_table(other, 0.02), frontier_table(kept, 0.02))
+        assert_frame_equal(frontier_table(other, Constraints()), frontier_table(kept, Constraints()))
         assert_frame_equal(
-            configuration_table(other, max_accuracy_drop=0.02),
-            configuration_table(kept, max_accuracy_drop=0.02),
+            configuration_table(other, constraints=Constraints()),
+            configuration_table(kept, constraints=Constraints()),
         )
 
 
 def test_frontier_survives_parquet(tmp_path):
-    front = frontier_table(make_episodes(), 0.02)
+    front = frontier_table(make_episodes(), Constraints())
     assert front.dtypes.astype(str).to_dict().items() >= {
         "trial": "string", "worst_attack_accuracy": "Float64", "complete": "boolean", "n_pairs": "Int64",
         "defense.budget": "Float64", "defense.rounds": "Int64", "defense.substitute_features": "string",
@@ -165,7 +168,7 @@ def test_frontier_survives_parquet(tmp_path):
     assert_frame_equal(back, front, check_dtype=False)
     again = make_episodes()
     again.to_parquet(tmp_path / "episodes.parquet")
-    assert_frame_equal(frontier_table(pd.read_parquet(tmp_path / "episodes.parquet"), 0.02), front)
+    assert_frame_equal(frontier_table(pd.read_parquet(tmp_path / "episodes.parquet"), Constraints()), front)
 
 
 def test_hypervolume_by_hand():
@@ -192,12 +195,12 @@ def test_reference_is_fixed_by_the_label_only_anchor():
     assert got.worst == pytest.approx((1.1 * 0.35 * 1.005, 1.05, 0))
     assert got.ideal == pytest.approx((0, 0.2, 0.05))
     assert reference_point(frame[frame["defense"].isin(["label-only", "none"])]) == got
-    assert 0 < hypervolume(configuration_table(frame, max_accuracy_drop=0.02), got) < 1
+    assert 0 < hypervolume(configuration_table(frame, constraints=Constraints()), got) < 1
 
 
 def test_defense_table_names_the_cheapest_setting_within_the_margin():
     frame = make_episodes(n_lpa=18, seeds=6)
-    settings = configuration_table(frame, max_accuracy_drop=0.02)
+    settings = configuration_table(frame, constraints=Constraints())
     got = defense_table(settings).set_index("defense")
     assert got.loc["lpa", "n_settings"] == 18
     within = settings[(settings["defense"] == "lpa") & settings["within_margin"]]

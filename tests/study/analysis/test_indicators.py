@@ -16,6 +16,7 @@ from study.analysis.indicators import (
     seed_points,
     usable,
 )
+from study.records.constraints import Constraints
 from tests.study.analysis.helpers import make_episodes, one_each, record, table
 
 
@@ -82,7 +83,7 @@ def test_seed_points_hold_the_worst_attacker_of_each_setting() -> None:
         for seed in (0, 1)
     ]
     frame = pd.DataFrame(rows)
-    got = seed_points(frame, configuration_table(frame, max_accuracy_drop=0.02))
+    got = seed_points(frame, configuration_table(frame, constraints=Constraints()))
     assert got.values.tolist() == [["t", "noise", 0, 0.1, 0.02], ["t", "noise", 1, 1.1, pytest.approx(0.03)]]
 
 
@@ -91,13 +92,13 @@ def test_hypervolumes() -> None:
     reference = reference_point(frame)
     assert reference is not None
     each = [
-        hypervolume(configuration_table(frame[frame["seed"] == s], max_accuracy_drop=0.02), reference)
+        hypervolume(configuration_table(frame[frame["seed"] == s], constraints=Constraints()), reference)
         for s in range(3)
     ]
-    spread = hypervolume_by_seed(frame, reference, 0.02)
+    spread = hypervolume_by_seed(frame, reference, Constraints())
     assert spread.mean == pytest.approx(np.mean(each))
     assert spread.n == 3
-    settings = configuration_table(frame, max_accuracy_drop=0.02)
+    settings = configuration_table(frame, constraints=Constraints())
     by_defense = hypervolume_by_defense(settings, reference)
     assert set(by_defense) == {"anchors", "lpa", "noise", "rounding", "lfp"}
     assert by_defense["lfp"] == by_defense["anchors"]  # costs too much accuracy: not feasible

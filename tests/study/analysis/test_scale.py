@@ -18,6 +18,7 @@ from rich.console import Console
 
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import configuration_table
+from study.records.constraints import Constraints
 from study.records.schema import to_frame
 from study.records.status import PRUNED
 from study.session.opening import open_study
@@ -86,7 +87,7 @@ def plainly(episodes: pd.DataFrame, trial: str, floor: dict[int, float] | None) 
 @pytest.mark.parametrize("seed", range(8))
 def test_all_settings_at_once_are_what_loops_say_of_each(seed: int) -> None:
     episodes = small_study(seed)
-    table = configuration_table(episodes, max_accuracy_drop=0.02).set_index("trial")
+    table = configuration_table(episodes, constraints=Constraints()).set_index("trial")
     anchor = plainly(episodes, "label-only", None)
     floor = anchor.get("_reconstruction_error")
     assert set(table.index) == set(episodes["trial"])
@@ -124,7 +125,7 @@ def test_settings_of_a_large_study_take_little_time() -> None:
         rng = np.random.default_rng(0)
         frame = to_frame(synthetic.episodes(synthetic.plan(trials, rng), 3, synthetic.ATTACKERS, rng))
         began = time.process_time()
-        configuration_table(frame, max_accuracy_drop=0.02)
+        configuration_table(frame, constraints=Constraints())
         return time.process_time() - began
 
     seconds(20)  # imports

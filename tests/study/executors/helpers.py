@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from study.executors.worker_group import WorkerGroup
+from study.records.constraints import Constraints
 from study.trial.spec import TrialSpec
 
 SPEC = TrialSpec(
     study="s",
-    max_accuracy_drop=0.02,
+    constraints=Constraints().flat(),
     trial="t0001-noise",
     attempt=0,
     defense="noise",

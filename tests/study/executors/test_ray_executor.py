@@ -20,6 +20,7 @@ from simulated import command_of, descendants
 
 from mipoison.storage.files import Storage
 from study.analysis.frontier import frontier_table
+from study.records.constraints import Constraints
 from study.records.store import Records
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +83,7 @@ def numbers(frame: pd.DataFrame) -> pd.DataFrame:
 
 def assert_frontier_follows(storage: Path, name: str) -> None:
     stored = pq.read_table(storage / name / "frontier.parquet").to_pandas()
-    fresh = frontier_table(episodes(storage, name), 0.02)
+    fresh = frontier_table(episodes(storage, name), Constraints())
     assert len(stored)
     assert list(stored["trial"]) == list(fresh["trial"])
     assert stored["worst_reconstruction_error"].tolist() == fresh["worst_reconstruction_error"].tolist()

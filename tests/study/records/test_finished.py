@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from mipoison.config import ConfigError
-from study.records.finished import MAX_ACCURACY_DROP, load, write_compact
+from study.records.constraints import Constraints
+from study.records.finished import load, write_compact
 
 
 def test_a_compact_copy_is_the_study(small_study: Path, tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_a_compact_copy_is_the_study(small_study: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(copy.episodes[full.columns], full)
     assert set(copy.episodes) == set(full)
     assert (copy.name, copy.fresh) == (study.name, None)
-    assert copy.max_accuracy_drop == study.max_accuracy_drop == 0.02
+    assert copy.constraints == study.constraints == Constraints()
     assert copy.about["settings"] == study.about["settings"]
     kept = json.loads((tmp_path / "copy/study.json").read_text())
     assert "command" not in kept  # its paths are nobody else's
@@ -51,5 +52,5 @@ def test_what_is_no_finished_study(small_study: Path, tmp_path: Path) -> None:
 def test_without_a_stated_constraint_the_default_holds(small_study: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(small_study, tmp_path / "copy"))
     (copy / "study.json").write_text('{"study": "s"}')
-    assert load(copy).max_accuracy_drop == MAX_ACCURACY_DROP
+    assert load(copy).constraints == Constraints()
     assert load(copy).title_info == {"study": "s", "scale": None}

@@ -20,6 +20,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from study import render, report
 from study.analysis.frontier import frontier_table
+from study.records.constraints import Constraints
 from study.records.finished import load, small_parquet
 from study.records.reading import Unreadable, announce_left_out
 from study.records.reading.documents import about_to_show, parse_json, started_of
@@ -61,7 +62,7 @@ def resume(folder: Path) -> None:
         assert study.ask() is not None
         rows = [row for rows in study.finished.values() for row in rows][:3]
         relate_to_anchors(rows, read_anchors(study.records))
-        frontier_table(study.records.read(), 0.02)
+        frontier_table(study.records.read(), Constraints())
 
 
 def shapes(folder: Path, rng: random.Random) -> Iterator[tuple[str, bytes, Callable[[bytes], object], str]]:

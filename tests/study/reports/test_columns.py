@@ -13,7 +13,6 @@ def test_the_page_of_the_shown_columns_is_that_of_all(small_study: Path) -> None
     assert len(few.episodes.columns) < 0.8 * len(whole.episodes.columns)
     assert set(SHOWN) <= set(few.episodes)
     assert markdown_of(few) == markdown_of(whole)
-    drop = whole.max_accuracy_drop
-    assert configuration_table(few.episodes, max_accuracy_drop=drop).equals(
-        configuration_table(whole.episodes, max_accuracy_drop=drop)
+    assert configuration_table(few.episodes, constraints=whole.constraints).equals(
+        configuration_table(whole.episodes, constraints=whole.constraints)
     )

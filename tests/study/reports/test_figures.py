@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from study.analysis.frontier import configuration_table, pareto_front
+from study.analysis.verdicts import verdict_table
+from study.records.constraints import Constraints
 from study.reports.cells import describe
 from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
 from study.reports.leakage_panel import leakage_table
@@ -22,13 +24,13 @@ def drawn(path):
 
 
 def test_frontier_figure_draws_every_family(episodes, tmp_path):
-    settings = configuration_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, constraints=Constraints())
     got = frontier_figure(
         settings,
         pareto_front(settings),
         tmp_path / "frontier.png",
         describe(episodes),
-        leakage=leakage_table(episodes),
+        leakage=leakage_table(episodes, verdict_table(episodes)),
     )
     pixels = drawn(got)
     assert pixels.shape == (1575, 1350, 3)
@@ -43,8 +45,8 @@ def test_frontier_figure_of_one_seed_without_anchor_and_of_nothing(tmp_path):
     frame = frame[frame["defense"] != "label-only"]
     nothing = pd.DataFrame([failed(record("a", "lpa", "raw", 0))])
     for name, rows, least in (("one seed", frame, 5), ("failed", nothing, 1)):
-        settings, path = configuration_table(rows, max_accuracy_drop=0.02), tmp_path / f"{name}.png"
-        leakage = leakage_table(rows)
+        settings, path = configuration_table(rows, constraints=Constraints()), tmp_path / f"{name}.png"
+        leakage = leakage_table(rows, verdict_table(rows))
         got = drawn(frontier_figure(settings, pareto_front(settings), path, name, leakage=leakage))
         assert got.std() > least
 
@@ -53,8 +55,8 @@ def test_no_panel_of_attack_accuracy_where_it_is_1_for_all(episodes, tmp_path):
     certain = episodes.assign(
         attack_accuracy=episodes["attack_accuracy"].where(episodes["attack_accuracy"].isna(), 1.0)
     )
-    settings = configuration_table(certain, max_accuracy_drop=0.02)
-    leakage = leakage_table(certain)
+    settings = configuration_table(certain, constraints=Constraints())
+    leakage = leakage_table(certain, verdict_table(certain))
     got = frontier_figure(settings, pareto_front(settings), tmp_path / "a.png", "all 1", leakage=leakage)
     assert drawn(got).shape == (1425, 1350, 3)
 

@@ -33,7 +33,7 @@ def measured() -> pd.DataFrame:
 
 
 def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) -> None:
-    table = leakage_table(measured).set_index("trial")
+    table = leakage_table(measured, verdict_table(measured)).set_index("trial")
     floor = measured[measured["defense"] == LABEL_ONLY]
     least = {name: min(one[name].mean() for _, one in floor.groupby("attack")) for name in ERRORS}
     assert len(table) == measured["trial"].nunique()
@@ -59,7 +59,8 @@ def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) ->
 
 
 def test_older_records_have_an_excess_and_no_bounds() -> None:
-    table = leakage_table(make_episodes(n_lpa=2, seeds=3))
+    episodes = make_episodes(n_lpa=2, seeds=3)
+    table = leakage_table(episodes, verdict_table(episodes))
     assert table[EXCESS].notna().all()
     assert table[[CERTIFIED, POSSIBLE]].isna().all(axis=None)
     figure = Figure()
@@ -71,7 +72,7 @@ def test_older_records_have_an_excess_and_no_bounds() -> None:
 
 
 def test_every_mark_is_where_its_number_is(measured: pd.DataFrame) -> None:
-    table = leakage_table(measured)
+    table = leakage_table(measured, verdict_table(measured))
     table["confidence_distortion"] = np.linspace(0, 0.3, len(table))
     axes = Figure().subplots()
     draw_bounds(axes, table, "red")

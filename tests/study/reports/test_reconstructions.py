@@ -3,11 +3,12 @@
 import pandas as pd
 
 from study.analysis.frontier import configuration_table
+from study.records.constraints import Constraints
 from study.reports.reconstructions import chosen_settings
 
 
 def test_of_each_defense_the_best_is_shown(episodes: pd.DataFrame) -> None:
-    settings = configuration_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, constraints=Constraints())
     found = chosen_settings(settings)
     assert found["defense"].tolist()[:2] == ["none", "label-only"]
     assert found["defense"].is_unique

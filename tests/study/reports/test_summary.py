@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis.frontier import configuration_table
-from study.analysis.verdicts import POOLS
+from study.analysis.verdicts import POOLS, verdict_table
+from study.records.constraints import Constraints
+from study.reports import findings as findings_module
+from study.reports.findings import Findings
+from study.reports.markdown import markdown
 from study.reports.summary import choose, judged, summary
 
 ATTACKERS, SEEDS = ("class-mean", "ridge"), (0, 1, 2, 3, 4)
@@ -49,11 +52,12 @@ ANCHORS = [
 ]
 
 
-def answer(*parts: Any, margin: float = 0.02) -> tuple[Any, list[str]]:
+def answer(*parts: Any, margin: float = 0.02, **bounds: float) -> tuple[Any, list[str]]:
     episodes = pd.DataFrame([row for part in (ANCHORS, *parts) for row in part])
-    table = configuration_table(episodes, max_accuracy_drop=0.02)
-    lines = summary(episodes, table, margin=margin, max_accuracy_drop=0.02, title_info={"study": "s"})
-    return choose(judged(episodes, table, margin=margin)), lines
+    found = Findings(
+        episodes=episodes, about={"study": "s"}, constraints=Constraints(**bounds), margin=margin
+    )
+    return choose(judged(found)), summary(found)
 
 
 def test_the_certified_setting_of_least_distortion_is_deployed() -> None:
@@ -85,8 +89,7 @@ def test_a_narrower_margin_leaves_label_only() -> None:
 def test_records_without_certificates_recommend_nothing_for_certain() -> None:
     episodes = pd.DataFrame([*ANCHORS, *rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)])
     episodes = episodes.drop(columns=[*list(CERTIFIED), "identification_auc", "identification_auc_test"])
-    table = configuration_table(episodes, max_accuracy_drop=0.02)
-    lines = summary(episodes, table, margin=0.02, max_accuracy_drop=0.02)
+    lines = summary(Findings(episodes=episodes, about={}, constraints=Constraints()))
     assert lines[0].startswith(
         "DEPLOY           nothing is certified; safe against these attackers alone: noise"
     )
@@ -105,3 +108,56 @@ def test_it_fits_into_25_lines_of_100_columns(n: int) -> None:
     _, lines = answer(*parts)
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 100
+
+
+def test_only_what_keeps_within_the_constraints_is_deployed() -> None:
+    parts = [
+        rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED, top5_agreement=0.5),
+        rows("t2", "rounding", distortion=0.3, gain=0.0, seed=4, **CERTIFIED, top5_agreement=0.95),
+        rows("t3", "noise", distortion=0.1, gain=0.0, seed=5),  # not measured: does not satisfy it
+    ]
+    free, _ = answer(*parts)
+    assert free.deploy is not None
+    assert free.deploy["trial"] == "t1"
+    found, lines = answer(*parts, min_top5_agreement=0.9)
+    assert found.deploy is not None
+    assert found.deploy["trial"] == "t2"
+    assert found.runner_up is None
+    text = " ".join(" ".join(lines).split())
+    assert "4 are outside the constraints (accuracy drop at most 0.02, top-5 agreement at least 0.9)" in text
+
+
+def test_where_label_only_breaks_a_constraint_nothing_is_recommended_in_its_place() -> None:
+    found, lines = answer(
+        rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED), max_confidence_distortion=0.1
+    )
+    assert found.deploy is None
+    text = " ".join(" ".join(lines).split())
+    said = "DEPLOY nothing: no setting with accuracy drop at most 0.02, distortion at most 0.1 is certified"
+    assert text.startswith(said)
+    assert not any(line.startswith(("guarantee", "costs")) for line in lines)
+
+
+def test_anchors_are_never_undecided() -> None:
+    """No more seeds are run of them for their own sake: the undefended victim is the comparison."""
+    one = [r for r in (*ANCHORS, *rows("t1", "noise", distortion=0.1, gain=0.0, seed=5)) if r["seed"] == 0]
+    found = Findings(episodes=pd.DataFrame(one), about={}, constraints=Constraints())
+    assert set(found.verdicts.set_index("trial").loc[["none", "t1"], "verdict"]) == {"undecided"}
+    assert choose(judged(found)).undecided["trial"].tolist() == ["t1"]
+    text = " ".join(" ".join(summary(found)).split())
+    assert "undecided 1 of 1 settings besides the anchors; to be decided: noise (t1) by" in text
+
+
+def test_the_verdicts_are_computed_once_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: Any, **more: Any) -> pd.DataFrame:
+        calls.append(args)
+        return verdict_table(*args, **more)
+
+    monkeypatch.setattr(findings_module, "verdict_table", counted)
+    found = Findings(episodes=pd.DataFrame(ANCHORS), about={"study": "s"}, constraints=Constraints())
+    assert len(found.leakage) == 2
+    markdown(found)
+    summary(found)
+    assert len(calls) == 1

@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 
 from mipoison.metrics.checks import checks_table
-from study.analysis.frontier import configuration_table, defense_table, pareto_front
+from study.analysis.frontier import defense_table, pareto_front
+from study.records.constraints import Constraints
+from study.reports.findings import Findings
 from study.reports.tables import print_report
 from tests.study.analysis.helpers import failed, make_episodes, record
 
@@ -17,10 +19,10 @@ WIDTH = 100
 
 
 def printed(episodes, **title_info):
-    settings = configuration_table(episodes, max_accuracy_drop=0.02)
+    found = Findings(episodes=episodes, about=title_info, constraints=Constraints())
     console = Console(record=True, width=WIDTH, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_report(episodes, settings, console=console, title_info=title_info)
-    return console.export_text(), settings
+    print_report(found, console=console)
+    return console.export_text(), found.configurations
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,8 @@ def test_report_fits_and_truncates_nothing(report):
 def test_every_caption_says_where_the_numbers_come_from(report):
     flat = " ".join(report[0].split())
     source = "study test-study; scale tiny; data digits; auxiliary same; all training images; 4 seeds"
-    assert flat.count(source + " (0, 1, 2, 3)") == 7
-    assert flat.count("device cpu") == 7
+    assert flat.count(source + " (0, 1, 2, 3)") == 8
+    assert flat.count("device cpu") == 8
 
 
 def test_failures_and_raised_checks_are_counted(report, episodes):

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
+from study.records.constraints import Constraints
 from study.reports.figures import figure_bytes, grid_figure
+from study.reports.findings import Findings
 from study.reports.markdown import markdown, print_tables
 from study.runtime.plain import fenced, markdown_text, visible, visible_line
 from study.tracking.mlflow import check_address
@@ -42,7 +44,8 @@ def test_nothing_hidden_is_left() -> None:
 
 
 def test_the_page_of_hostile_records_is_one_heading_and_two_blocks(hostile: pd.DataFrame) -> None:
-    text = markdown(hostile, None, about={"study": HOSTILE, "scale": HOSTILE}, max_accuracy_drop=0.02)
+    about = {"study": HOSTILE, "scale": HOSTILE}
+    text = markdown(Findings(episodes=hostile, about=about, constraints=Constraints()))
     lines = text.splitlines()
     outside: list[str] = []
     blocks = 0
@@ -102,7 +105,7 @@ def test_a_terminal_gets_no_code(hostile: pd.DataFrame) -> None:
     sink = io.StringIO()
     console = Console(file=sink, width=120, force_terminal=True, color_system=None)
     about = {"study": HOSTILE, "scale": "[red]x"}
-    print_tables(hostile, None, console=console, about=about, max_accuracy_drop=0.02)
+    print_tables(Findings(episodes=hostile, about=about, constraints=Constraints()), console)
     assert "[31m" in sink.getvalue()  # printed as text
     assert "[red]x" in sink.getvalue()
     assert not [c for c in CONTROLS if c in sink.getvalue()]

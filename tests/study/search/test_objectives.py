@@ -17,6 +17,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS
 from study.executors.local import LocalExecutor
+from study.records.constraints import Constraints
 from study.search.objectives import (
     OBJECTIVES,
     OTHER_CLASSES,
@@ -188,7 +189,7 @@ def test_a_missing_certificate_counts_as_1_and_nothing_else_does() -> None:
         sampler="random",
         seed=0,
         objectives=chosen(["certified", "error"]),
-        max_accuracy_drop=0.02,
+        constraints=Constraints(),
     )
     assert search.tell(search.ask().number, {"worst_reconstruction_error": 0.1})
     assert search.study.trials[0].values == [1.0, 0.1]
@@ -205,6 +206,8 @@ def test_settings_are_cut_short_only_if_the_objectives_allow_it(
     assert study.floor() is None
     study.search.objectives = chosen(["distortion", "identification", "error", "certified", "excess"])
     assert study.floor() is not None
+    study.search.constraints = Constraints(max_confidence_distortion=1e-6)
+    assert study.floor() is None  # label-only is not feasible: what it dominates may be all that is
 
 
 def test_directions_are_optunas() -> None:

@@ -13,6 +13,7 @@ import pytest
 from mipoison.attacks import ATTACKS
 from study import pareto
 from study.analysis.frontier import configuration_table, pareto_front
+from study.records.constraints import Constraints
 from study.search.pruning import dominated, stages, worst_point
 from study.session.driver import failed_share, pruned_counts
 from study.trial.run import outcome_of
@@ -52,7 +53,7 @@ def test_the_front_is_that_of_the_whole_tables(seed: int) -> None:
             gone = {"status": "cut", "attack_accuracy": None, "reconstruction_error": None}
             rows = [r if r["attack"] in CHEAP else r | gone for r in rows]
         cut += rows
-    tables = [configuration_table(pd.DataFrame(rows), max_accuracy_drop=0.02) for rows in (whole, cut)]
+    tables = [configuration_table(pd.DataFrame(rows), constraints=Constraints()) for rows in (whole, cut)]
     fronts = [pareto_front(t)["trial"].tolist() for t in tables]
     assert fronts[0] == fronts[1]
     assert int(tables[1]["cut"].sum()) == n_cut
@@ -108,7 +109,7 @@ def test_a_dominated_trial_runs_the_cheap_attackers_alone(root: Path) -> None:
     frame = pd.DataFrame([r | {"trial": "t", "attempt": 0} for r in short.records])
     assert failed_share(frame) == 0
     assert pruned_counts(frame) == (1, 2)
-    outcome = outcome_of(short.records, 0.02)
+    outcome = outcome_of(short.records, Constraints())
     assert (outcome["failed"], outcome["cut"]) == (0, 2)
     assert outcome["worst_reconstruction_error"] == pytest.approx(
         np.mean([r["reconstruction_error"] for r in short.records if r["attack"] == "ridge"])

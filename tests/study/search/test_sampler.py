@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 
 from mipoison.config import ConfigError
 from mipoison.defenses import ANCHORS, DEFENSES
+from study.records.constraints import Constraints
 from study.search.objectives import OTHER_CLASSES, chosen, directions
-from study.search.sampler import CONSTRAINT, SAMPLERS, Search, make_sampler
+from study.search.sampler import SAMPLERS, Search, make_sampler
 from study.search.space import FAMILY, distributions, parameters, searchable, starting_points, suggest
 
 THREE = chosen(OTHER_CLASSES)
@@ -29,17 +30,25 @@ BAD = dict(zip(GOOD, (0.5, 1.0, 0.001, 0.0), strict=True))
 
 
 def make_search(
-    sampler: str = "tpe", seed: int = 0, families: list[str] | None = None, drop: float = 0.02
+    sampler: str = "tpe",
+    seed: int = 0,
+    families: list[str] | None = None,
+    drop: float = 0.02,
+    **bounds: float,
 ) -> Search:
     return Search(
-        families or searchable(), sampler=sampler, seed=seed, objectives=THREE, max_accuracy_drop=drop
+        families or searchable(),
+        sampler=sampler,
+        seed=seed,
+        objectives=THREE,
+        constraints=Constraints(max_accuracy_drop=drop, **bounds),
     )
 
 
 def fake_outcome(number: int) -> dict[str, float | None]:
     """Objectives without a pattern, some infeasible."""
     u = [math.modf(number * k)[0] for k in (0.618, 0.414, 0.732, 0.236)]
-    return dict(zip([*DIRECTIONS, CONSTRAINT], (0.5 * u[0], u[1], 0.05 * u[2], 0.1 * u[3]), strict=True))
+    return dict(zip([*DIRECTIONS, "accuracy_drop"], (0.5 * u[0], u[1], 0.05 * u[2], 0.1 * u[3]), strict=True))
 
 
 def draw(
@@ -161,7 +170,7 @@ def test_directions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drop", "violates"), [(0.0, False), (0.0199, False), (0.03, True), (-0.01, False), (None, False)]
+    ("drop", "violates"), [(0.0, False), (0.0199, False), (0.03, True), (-0.01, False), (None, True)]
 )
 def test_a_violation_is_positive(drop: float | None, violates: bool) -> None:
     search = make_search(drop=0.02)
@@ -170,8 +179,33 @@ def test_a_violation_is_positive(drop: float | None, violates: bool) -> None:
     search.add_finished("rounding", {"decimals": 3}, outcome)
     assert len(search.study.trials) == 2
     for trial in search.study.trials:
-        assert (trial.constraints[CONSTRAINT] > 0) is violates
-        assert trial.constraints[CONSTRAINT] == pytest.approx((drop or 0.0) - 0.02)
+        assert (trial.constraints["accuracy_drop"] > 0) is violates
+        if drop is not None:
+            assert trial.constraints["accuracy_drop"] == pytest.approx(drop - 0.02)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_bound_is_a_constraint_of_optunas(sampler: str) -> None:
+    search = make_search(sampler, min_top5_agreement=0.9, max_ece_increase=0.05)
+    outcome = GOOD | {"accuracy_drop": 0.01, "top5_agreement": 0.8, "ece_increase": 0.05}
+    search.tell(search.ask().number, outcome)
+    search.add_finished("rounding", {"decimals": 3}, outcome)
+    for trial in search.study.trials:
+        expected = {"accuracy_drop": -0.01, "top5_agreement": 0.1, "ece_increase": 0.0}
+        assert trial.constraints == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_the_sampler_avoids_what_breaks_a_bound(sampler: str) -> None:
+    """Both families are equally good otherwise; one of them loses the order of the scores."""
+    taught = make_search(sampler, seed=3, families=["noise", "rounding"], min_top5_agreement=0.9)
+    for i in range(60):
+        point = GOOD | {"confidence_distortion": 1e-3 + 1e-6 * i}
+        taught.add_finished("rounding", {"decimals": 3}, point | {"top5_agreement": 0.95})
+        taught.add_finished("noise", {"budget": 1e-3 + 1e-3 * i}, point | {"top5_agreement": 0.2})
+    fine = GOOD | {"top5_agreement": 0.95}
+    share = sum(p[FAMILY] == "rounding" for p in draw(taught, 20, lambda i: fine)) / 20
+    assert share > 0.7  # chance: 1 / 2
 
 
 # ---------------------------------------------------------------- a resumed search

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from study.records.constraints import Constraints
 from study.runtime.progress import Progress
 from study.session.callbacks import Callback, LiveLine, Metrics, StudyProgress, Tracking
 from study.session.monitoring import Monitor, Record
@@ -23,7 +24,7 @@ TRIAL = FinishedTrial(
 )
 SPEC = TrialSpec(
     study="s",
-    max_accuracy_drop=0.02,
+    constraints=Constraints().flat(),
     trial="t0001-noise",
     attempt=0,
     defense="noise",

@@ -28,6 +28,7 @@ from study.analysis.frontier import frontier_table
 from study.executors import local
 from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
+from study.records.constraints import Constraints
 from study.session.driver import failed_share, run_study
 from study.session.opening import open_study
 from study.session.study import Study
@@ -155,7 +156,7 @@ def test_every_file_is_there(undisturbed: Path) -> None:
 
 def test_the_frontier_follows_from_the_records(undisturbed: Path) -> None:
     frame = episodes(undisturbed)
-    expected = frontier_table(frame.sample(frac=1, random_state=0), 0.02)
+    expected = frontier_table(frame.sample(frac=1, random_state=0), Constraints())
     stored = pq.read_table(undisturbed / "s" / "frontier.parquet").to_pandas()
     # Written to Parquet and read back, so that both have the same column types.
     sink = io.BytesIO(expected.to_parquet(index=False))
@@ -256,7 +257,7 @@ def test_an_interrupted_study_is_finished_by_resume(
     for episode_id in shared:
         assert again[episode_id] == expected[episode_id]
     stored = pd.read_parquet(root / "s" / "frontier.parquet")
-    assert list(stored["trial"]) == list(frontier_table(frame, 0.02)["trial"])
+    assert list(stored["trial"]) == list(frontier_table(frame, Constraints())["trial"])
 
 
 @pytest.mark.usefixtures("no_report")

@@ -19,6 +19,7 @@ from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
 from study.paper.experiments import PaperRow
 from study.paper.run import records_for, run_rows
+from study.records.constraints import Constraints
 from study.records.store import ProgressCallback, Records, no_progress
 from study.session.callbacks import Callback, StudyProgress
 from study.session.driver import run_study
@@ -299,12 +300,13 @@ def test_a_spec_holds_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.
         **TINY | {"storage": str(tmp_path), "seeds": 2, "attackers": ("passive", "mlp"), "stacked": "on"},
         data_root=Path("data"),
         max_accuracy_drop=0.1,
+        min_top2_agreement=0.5,
     )
     template = template_of(settings, Records(Storage(tmp_path), "s"))
     spec = template.spec("t0001-noise", "noise", {"budget": 0.1}, attempt=2, floor=(1.0, 0.5, 0.1))
     assert spec == TrialSpec(
         study="s",
-        max_accuracy_drop=0.1,
+        constraints=Constraints(max_accuracy_drop=0.1, min_top2_agreement=0.5).flat(),
         trial="t0001-noise",
         attempt=2,
         defense="noise",

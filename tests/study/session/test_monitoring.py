@@ -21,6 +21,7 @@ from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table, hypervolume, reference_point
 from study.analysis.verdicts import verdict_table
 from study.bench.simulated_cluster import Nodes, private_environment
+from study.records.constraints import Constraints
 from study.records.store import Records
 from study.session import monitoring
 
@@ -189,7 +190,7 @@ def test_seconds_are_those_of_the_records(watched: Watched) -> None:
 
 
 def test_the_frontier_is_that_of_the_records(watched: Watched) -> None:
-    settings = configuration_table(watched.records, max_accuracy_drop=0.02)
+    settings = configuration_table(watched.records, constraints=Constraints())
     best = settings[settings["feasible"].fillna(False)]["worst_attack_accuracy"].min()
     assert watched.value("ray_mipoison_worst_attack_accuracy", study=STUDY) == pytest.approx(best)
     corner = reference_point(watched.records)

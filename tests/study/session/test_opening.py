@@ -22,6 +22,7 @@ from mipoison.scene import own_victim, split_of
 from mipoison.victims.own import load_victim
 from study import pareto
 from study.analysis.frontier import configuration_table
+from study.records.constraints import Constraints
 from study.session.driver import Study
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
@@ -165,10 +166,10 @@ def test_records_of_one_table_show_the_same_images(here: Path) -> None:
     found = episodes()
     elsewhere = found["trial"] == "none"
     found.loc[elsewhere, ["dataset", "scene.dataset"]] = "folder:/moved"
-    assert len(configuration_table(found, max_accuracy_drop=1.0)) == 3
+    assert len(configuration_table(found, constraints=Constraints(max_accuracy_drop=1.0))) == 3
     found.loc[elsewhere, "split"] = "0" * 16
     with pytest.raises(ValueError, match="mix the images of a seed"):
-        configuration_table(found, max_accuracy_drop=1.0)
+        configuration_table(found, constraints=Constraints(max_accuracy_drop=1.0))
 
 
 def test_the_classifier_of_an_earlier_version_is_known_again(

@@ -11,12 +11,13 @@ import pytest
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import configuration_table, hypervolume, reference_point
 from study.analysis.verdicts import verdict_table
+from study.records.constraints import Constraints
 from study.records.schema import to_frame
 from study.session.quality import Least, Quality, quality
 from study.trial.run import Record, outcomes_of
 
 RESULTS = Path(__file__).parents[3] / "study" / "results"
-DROP = 0.02
+DROP = Constraints()
 
 
 @pytest.mark.parametrize("name", ["digits-search", "fashion-search", "mnist-suite"])
@@ -26,7 +27,7 @@ def test_it_is_that_of_the_records(name: str) -> None:
     for row in table.to_pylist():
         trials.setdefault(row["trial"], []).append(row)
     episodes = to_frame(table)
-    settings = configuration_table(episodes, max_accuracy_drop=DROP)
+    settings = configuration_table(episodes, constraints=DROP)
     usable = settings[settings["feasible"].fillna(False).astype(bool)]
     corner = reference_point(episodes)
     assert corner is not None

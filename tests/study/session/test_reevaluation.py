@@ -12,6 +12,7 @@ from rich.console import Console
 from mipoison.storage.files import Storage
 from study import pareto
 from study.analysis.frontier import configuration_table, selection_bias
+from study.records.constraints import Constraints
 from study.records.store import Records
 from study.reports.tables import fresh_report
 
@@ -40,10 +41,12 @@ def test_fresh_seeds_follow_those_of_the_search(root: Path) -> None:
 
 def test_the_comparison_is_a_function_of_both_sets_of_episodes(root: Path) -> None:
     searched, fresh = (Records(Storage(root), name).read() for name in ("s", "s.fresh"))
-    bias = selection_bias(configuration_table(searched, max_accuracy_drop=0.02), fresh, 0.02)
+    bias = selection_bias(
+        *(configuration_table(frame, constraints=Constraints()) for frame in (searched, fresh))
+    )
     stored = pd.read_parquet(root / "s" / "frontier_fresh.parquet")
     assert stored["trial"].tolist() == bias["trial"].tolist()
-    after = configuration_table(fresh, max_accuracy_drop=0.02).set_index("trial")
+    after = configuration_table(fresh, constraints=Constraints()).set_index("trial")
     for _, row in bias.iterrows():
         assert (
             row["worst_reconstruction_error_fresh"] == after.loc[row["trial"], "worst_reconstruction_error"]

@@ -16,6 +16,7 @@ from mipoison.data.datasets import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from study.records.constraints import FIELDS
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
 from study.settings.study_settings import (
@@ -59,6 +60,8 @@ def refused(**values: Any) -> str:
         ("max_accuracy_drop", -0.01, "between 0 and 1"),
         ("max_accuracy_drop", 1.5, "between 0 and 1"),
         ("max_accuracy_drop", math.nan, "between 0 and 1"),
+        ("max_confidence_distortion", 1.5, "between 0 and 1.414"),
+        ("min_top2_agreement", -0.5, "between 0 and 1"),
         ("margin", -0.01, "at least 0 and below 1"),
         ("margin", 1.0, "at least 0 and below 1"),
     ],
@@ -223,7 +226,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         attackers=("raw",),
         sampler="random",
         objectives=("certified", "distortion"),
-        max_accuracy_drop=0.5,
+        **dict.fromkeys(FIELDS, 0.5),
     )
     of_own_data = {"image_size", "victim_digest", "victim_outputs"}  # see test_own_victim.py
     assert set(changed) == set(StudySettings().identity()) - of_own_data
@@ -264,6 +267,9 @@ def test_settings_that_an_earlier_version_did_not_store_had_their_defaults() -> 
     older = {name: value for name, value in stored.items() if name not in ("stacked", "max_accuracy_drop")}
     assert StudySettings().changes(older) == []
     assert StudySettings(max_accuracy_drop=0.1).changes(older) == ["max_accuracy_drop: 0.02 -> 0.1"]
+    unbound = {name: value for name, value in stored.items() if name not in FIELDS}
+    assert StudySettings().changes(unbound) == []
+    assert StudySettings(min_top5_agreement=0.9).changes(unbound) == ["min_top5_agreement: None -> 0.9"]
     # One that this version does not know is a difference, not ignored.
     assert StudySettings().changes(stored | {"later": 1}) == ["later: 1 -> None"]
 

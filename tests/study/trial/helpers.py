@@ -10,6 +10,7 @@ import pytest
 
 from mipoison.attacks.decoder import Decoder
 from mipoison.scene import SceneConfig
+from study.records.constraints import Constraints
 from study.trial.spec import TrialResult, TrialSpec
 
 SEEDS = (0, 1)
@@ -33,7 +34,7 @@ def spec_of(
 ) -> TrialSpec:
     values: dict[str, Any] = dict(
         study="s",
-        max_accuracy_drop=0.02,
+        constraints=Constraints().flat(),
         trial="t0001-x",
         attempt=0,
         defense=defense,

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from study.analysis.verdicts import verdict_table
+from study.records.constraints import Constraints
 from study.records.status import PRUNED
 from study.trial.measures import MEASURED, measures
 from study.trial.run import outcome_of
@@ -50,6 +51,17 @@ def test_the_excess_is_that_of_the_verdicts(seed: int) -> None:
     assert found == pytest.approx(table["suite_excess_worst"]["t"], rel=1e-12)
     assert found is not None
     assert found > 0
+
+
+def test_bounded_faces_of_utility_are_means_over_the_seeds_that_count() -> None:
+    rows = rows_of(np.random.default_rng(0), "t")
+    for row in rows:
+        row |= {"ece": 0.1 + 0.1 * row["seed"], "clean_ece": 0.05}
+    rows[0]["status"] = "failed"
+    left = [r["seed"] for r in rows if r["attack"] == rows[0]["attack"] and r["seed"] != rows[0]["seed"]]
+    found = measures(rows, [], ["ece_increase", "top5_agreement"])
+    assert found["ece_increase"] == pytest.approx(np.mean([0.05 + 0.1 * seed for seed in left]))
+    assert found["top5_agreement"] is None
 
 
 def test_identification_is_the_strongest_attackers_on_the_worse_pool() -> None:
@@ -94,8 +106,8 @@ def test_the_certificate_is_the_largest_and_none_without_one_on_every_seed(missi
     for row in rows:
         row |= {"attempt": 0, "episode_id": f"{row['seed']}{row['attack']}"}
     largest = max(max(r["certified_excess"], r["certified_excess_test"]) for r in rows)
-    assert outcome_of(rows, 0.02)["certified_excess_worst"] == pytest.approx(largest)
+    assert outcome_of(rows, Constraints())["certified_excess_worst"] == pytest.approx(largest)
     for row in rows:
         if row["seed"] == 2:
             row[missing] = None
-    assert outcome_of(rows, 0.02)["certified_excess_worst"] is None
+    assert outcome_of(rows, Constraints())["certified_excess_worst"] is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mipoison.metrics import CHECKS
-from study.search.sampler import CONSTRAINT
+from study.records.constraints import Constraints
 from study.trial.run import outcome_of, outcomes_of, relate_to_anchors
 from tests.study.trial.helpers import SEEDS, Record
 
@@ -48,7 +48,7 @@ def slowly(rows: list[dict[str, Any]]) -> dict[str, float]:
         "worst_reconstruction_error": min(
             mean([r["reconstruction_error"] for r in one]) for one in by_attack
         ),
-        CONSTRAINT: mean([r["model_accuracy"] - r["protected_accuracy"] for r in first]),
+        "accuracy_drop": mean([r["model_accuracy"] - r["protected_accuracy"] for r in first]),
     }
 
 
@@ -65,10 +65,10 @@ def test_many_at_once_are_told_as_each_alone() -> None:
             row |= gone | {"status": "cut"}
     for row in trials["t4"]:
         row |= gone | {"confidence_distortion": None, "protected_accuracy": None}
-    together = outcomes_of(trials, 0.02)
+    together = outcomes_of(trials, Constraints())
     assert list(together) == list(trials)
     for name, rows in trials.items():
-        assert together[name] == outcome_of(rows, 0.02), name
+        assert together[name] == outcome_of(rows, Constraints()), name
     for name in ("t0", "t5"):
         expected = slowly(trials[name])
         assert {k: together[name][k] for k in expected} == pytest.approx(expected, rel=1e-12)
@@ -83,7 +83,7 @@ def test_many_at_once_are_told_as_each_alone() -> None:
 
 
 def test_of_nothing_nothing() -> None:
-    assert outcomes_of({}, 0.02) == {}
+    assert outcomes_of({}, Constraints()) == {}
 
 
 # ---------------------------------------------------------------- columns across records
@@ -206,7 +206,7 @@ def test_the_outcome_is_the_worst_case_over_the_suite() -> None:
         made_up("noise", "raw", 0, 0.03, 0.6, confidence_distortion=0.1),
         made_up("noise", "raw", 1, 0.05, 0.8, confidence_distortion=0.3),
     ]
-    outcome = outcome_of(records, 0.02)
+    outcome = outcome_of(records, Constraints())
     assert outcome == pytest.approx(
         {
             "confidence_distortion": 0.2,
@@ -230,7 +230,7 @@ def test_the_outcome_is_the_worst_case_over_the_suite() -> None:
 def test_an_outcome_that_cannot_be_told_is_none() -> None:
     failed = [made_up("noise", a, s, None, None) for a in ("passive", "raw") for s in SEEDS]
     gone = dict.fromkeys(("confidence_distortion", "model_accuracy", "protected_accuracy"))
-    outcome = outcome_of([r | gone for r in failed], 0.02)
+    outcome = outcome_of([r | gone for r in failed], Constraints())
     assert outcome["failed"] == outcome["episodes"] == 4
     assert {
         outcome[k]
@@ -246,6 +246,6 @@ def test_an_outcome_that_cannot_be_told_is_none() -> None:
 def test_an_attacker_that_failed_on_every_seed_is_not_left_out() -> None:
     """Without its strongest attacker a setting would look protected, and the search would be told so."""
     failed = [made_up("noise", "raw", s, None, None) for s in SEEDS]
-    some = outcome_of([made_up("noise", "passive", s, 0.04) for s in SEEDS] + failed, 0.02)
+    some = outcome_of([made_up("noise", "passive", s, 0.04) for s in SEEDS] + failed, Constraints())
     assert some["failed"] == 2
     assert some["worst_attack_accuracy"] is None

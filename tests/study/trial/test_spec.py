@@ -11,6 +11,7 @@ import pytest
 
 from mipoison.config import ConfigError
 from mipoison.scene import SceneConfig
+from study.records.constraints import Constraints
 from study.trial.spec import FinishedTrial, TrialResult, TrialTemplate
 from tests.study.trial.helpers import SEEDS, spec_of
 
@@ -39,12 +40,13 @@ def test_one_place_describes_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyP
         study="s",
         root="r",
         data_root="data",
-        max_accuracy_drop=0.1,
+        constraints=Constraints(max_accuracy_drop=0.1, min_top2_agreement=0.5),
         attackers=("passive", "ridge"),
         scenes=scenes,
     )
     spec = template.spec("t1", "noise", {"budget": 0.5}, attempt=2, floor=(1.0, 0.5, 0.1))
-    assert (spec.trial, spec.attempt, spec.floor, spec.max_accuracy_drop) == ("t1", 2, (1.0, 0.5, 0.1), 0.1)
+    assert (spec.trial, spec.attempt, spec.floor) == ("t1", 2, (1.0, 0.5, 0.1))
+    assert Constraints(**spec.constraints) == Constraints(max_accuracy_drop=0.1, min_top2_agreement=0.5)
     assert spec.attackers == ("ridge", "passive")  # the cheap ones first
     assert spec.data_root == str(tmp_path / "data")  # workers have other current folders
     assert [SceneConfig(**scene) for scene in spec.scenes] == list(scenes)

@@ -57,5 +57,11 @@ def test_a_report_leaves_out_what_is_of_another_kind() -> None:
         kept = about_to_show(json.dumps(about).encode(), "s/study.json")
     assert kept == {"study": "s", "settings": {"scale": "quick"}}
     assert len(said) == 2
+    bounds: dict[str, object] = {"min_top2_agreement": 0.5, "min_top5_agreement": None}
+    bad = {"max_ece_increase": "x", "min_label_agreement": True, "max_log_loss_increase": -1}
+    with announce_left_out(said.append):
+        kept = about_to_show(json.dumps({"settings": bounds | bad}).encode(), "s/study.json")
+    assert kept == {"settings": bounds}
+    assert len(said) == 5
     with pytest.raises(Unreadable, match="a list, not an object"):
         about_to_show(b"[]", "s/study.json")

@@ -8,6 +8,7 @@ import pytest
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import configuration_table, pareto_front
+from study.records.constraints import Constraints
 from tests.study.reports.html.helpers import numbers_of
 
 
@@ -15,7 +16,7 @@ def test_points_are_the_settings(page: str, episodes: pd.DataFrame) -> None:
     """Against plain means over the records, and the frontier's own table."""
     numbers = numbers_of(page)
     points = {p["trial"]: p for p in numbers["points"]}
-    settings = configuration_table(episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(episodes, constraints=Constraints())
     assert set(points) == set(settings.dropna(subset=["worst_reconstruction_error"])["trial"])
     assert {t for t, p in points.items() if p["front"]} == set(pareto_front(settings)["trial"])
     whole = episodes[(episodes["status"] == "ok") & ~episodes["trial"].isin(["t003-lpa", "t200-lfp"])]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mipoison.storage.files import Storage
 from study.analysis.frontier import configuration_table
+from study.records.constraints import Constraints
 from study.records.finished import StoredStudy, load
 from study.reports.html import build
 from study.reports.html.reconstructions import FACES, grid
@@ -33,7 +34,7 @@ def test_pictures_of_people_come_with_a_warning_and_broken_ones_are_left_out(
     small_study: Path, tmp_path: Path
 ) -> None:
     study = load(small_study)
-    settings = configuration_table(study.episodes, max_accuracy_drop=0.02)
+    settings = configuration_table(study.episodes, constraints=Constraints())
     people = StoredStudy(**{**vars(study), "episodes": study.episodes.assign(dataset="lfw")})
     assert FACES in grid(people, settings)
     (tmp_path / "s" / "pictures").mkdir(parents=True)

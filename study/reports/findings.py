@@ -1,0 +1,89 @@
+"""What a report is made of: a study's records, and the tables that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from mipoison.metrics.excess import MARGIN
+from study.analysis.frontier import configuration_table, pareto_front, selection_bias
+from study.analysis.utility import utility_table
+from study.analysis.verdicts import verdict_table
+from study.records.constraints import Constraints
+from study.records.finished import StoredStudy
+from study.reports.cells import describe
+from study.reports.leakage_panel import leakage_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The records of one study. Each table is computed when it is first asked for, and once.
+
+    Attributes:
+        episodes: the records of the search. fresh: those on held-out seeds, None without.
+        about: name and scale of the study, for captions.
+        constraints: what a feasible setting may cost in utility.
+        margin: accepted excess leakage (share of label-only's error).
+    """
+
+    episodes: pd.DataFrame
+    fresh: pd.DataFrame | None = None
+    about: Mapping[str, object]
+    constraints: Constraints
+    margin: float = MARGIN
+
+    @classmethod
+    def of(cls, study: StoredStudy) -> Findings:
+        """Those of a finished study."""
+        return cls(
+            episodes=study.episodes,
+            fresh=study.fresh,
+            about=study.title_info,
+            constraints=study.constraints,
+            margin=study.margin,
+        )
+
+    @cached_property
+    def info(self) -> str:
+        """One line on where the numbers come from, for captions."""
+        return describe(self.episodes, self.about)
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """The ``configuration_table`` of the search."""
+        return configuration_table(self.episodes, constraints=self.constraints, margin=self.margin)
+
+    @cached_property
+    def front(self) -> pd.DataFrame:
+        """The Pareto front."""
+        return pareto_front(self.configurations)
+
+    @cached_property
+    def utility(self) -> pd.DataFrame:
+        """The ``utility_table``: every face of every setting's utility."""
+        return utility_table(self.episodes)
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """The ``verdict_table``."""
+        return verdict_table(self.episodes, margin=self.margin)
+
+    @cached_property
+    def leakage(self) -> pd.DataFrame:
+        """The ``leakage_table``, for the figure."""
+        return leakage_table(self.episodes, self.verdicts)
+
+    @cached_property
+    def again(self) -> pd.DataFrame | None:
+        """The ``configuration_table`` of the held-out seeds; None without."""
+        if self.fresh is None or not len(self.fresh):
+            return None
+        return configuration_table(self.fresh, constraints=self.constraints, margin=self.margin)
+
+    @cached_property
+    def bias(self) -> pd.DataFrame | None:
+        """The frontier on the seeds of the search and on held-out ones; None without."""
+        return None if self.again is None else selection_bias(self.configurations, self.again)
