@@ -14,6 +14,7 @@ from torch import Tensor
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.pipeline import victim_of
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
@@ -49,6 +50,7 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
             substitute=lambda config: make_decoder(K),
             substitute_data=lambda config: (c, x),
             n_classes=K,
+            ask=victim_of(victim, K, CPU),
         )
         defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
         defense.fit(view, rng=generator(0))

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mipoison.defenses import DEFENSES
+from mipoison.defenses.pipeline import victim_of
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView, Defense
@@ -31,7 +32,16 @@ def view_of(decoder: InversionNet, n_classes: int, n: int = 30) -> DefenderView:
         n_classes=n_classes,
         device=CPU,
         victim=ClassifierConfig(width=4, hidden=8, steps=10, batch=16),
+        ask=victim_of(linear_victim(n_classes), n_classes, CPU),
     )
+
+
+def linear_victim(n_classes: int) -> nn.Module:
+    """An untrained classifier of pictures whose answers differ among noisy copies."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(256, n_classes))
+    nn.init.normal_(net[1].weight, std=0.3, generator=generator(n_classes, "victim"))
+    nn.init.zeros_(net[1].bias)
+    return net.requires_grad_(False).eval()
 
 
 def vectors(n: int, k: int = 5, seed: int = 0, sharpness: float = 2.0) -> Tensor:
