@@ -72,10 +72,10 @@ class StealthyShieldConfig(Config):
 class StealthyShield(BaseDefense):
     """``argmin KL(p | q_y)`` over the vectors p with ``|p - c|_1 <= epsilon * H(c)``.
 
-    The means are those of the private training images, by their true labels. A label without images has the
-    mean score of all other images' labels, and the rest in equal shares. (The paper's code is given a table of
-    means; it does not show of which images.) With ``label="own"``, a mean of which the label is no maximum is
-    projected to where it is one.
+    The means are those of the private training images, by their true labels. (The paper's code is given a
+    table of means; it does not show of which images.) A label without images has the mean score of all other
+    images' labels, and the rest in equal shares. With ``label="own"``, a mean of which the label is no
+    maximum is projected to where it is one.
     """
 
     uncertifiable = (
@@ -118,7 +118,7 @@ class StealthyShield(BaseDefense):
 
 
 def label_means(c_NK: Tensor, y_N: Tensor) -> Tensor:
-    """Mean vector of the rows with each label, (K, K), float64; see :class:`StealthyShield` for empty labels."""
+    """Mean vector of the rows with each label, (K, K), float64; an empty label's: see StealthyShield."""
     n_classes = c_NK.shape[1]
     one_hot_NK = F.one_hot(y_N, n_classes).double()
     wide_NK = c_NK.double()

@@ -20,6 +20,7 @@ from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.service import CHUNK, DefendedService, MeteredOracle, chunk_count
 from mipoison.training import seeded
+from tests.mipoison.defenses.helpers import skip_without_library
 
 CPU = torch.device("cpu")
 K = 4
@@ -41,6 +42,7 @@ def victim() -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> Callable[..., DefendedService]:
     def make(name: str = "noise", secret: bytes = b"secret", **changes: Any) -> DefendedService:
+        skip_without_library(name)
         x = images(40, seed=9)
         c = confidence_vectors(victim, x)
         view = DefenderView(

@@ -58,9 +58,7 @@ def test_a_step_is_the_mean_of_clipped_gradients(opacus, clip: float, monkeypatc
     monkeypatch.setattr(
         torch.optim.lr_scheduler, "OneCycleLR", lambda o, lr, **_: torch.optim.lr_scheduler.ConstantLR(o, 1.0)
     )
-    train_privately(
-        net, x, y, noise_multiplier=0.0, clip=clip, steps=1, batch=12, lr=0.3, rng=generator(0)
-    )
+    train_privately(net, x, y, noise_multiplier=0.0, clip=clip, steps=1, batch=12, lr=0.3, rng=generator(0))
     expected = looped_step(slow, x, y, clip, 12)
     for after, before, g in zip(net.parameters(), slow.parameters(), expected, strict=True):
         torch.testing.assert_close(after, before - 0.3 * g, rtol=1e-4, atol=1e-6)
@@ -108,10 +106,8 @@ def slow_epsilon(sigma: float, q: float, steps: int, delta: float) -> float:
     ("sigma", "n", "batch", "steps"),
     [(4.0, 361, 128, 100), (8.0, 361, 128, 600), (2.0, 5000, 128, 600), (1.1, 60_000, 256, 2000)],
 )
-def test_epsilon_against_the_binomial_expansion(
-    opacus, sigma: float, n: int, batch: int, steps: int
-) -> None:
-    """The library also tries fractional orders below 11, so that it may be a little below, and never above."""
+def test_epsilon_against_the_binomial_expansion(opacus, sigma: float, n: int, batch: int, steps: int) -> None:
+    """The library also tries fractional orders, so that it may be a little below, and never above."""
     victim = ClassifierConfig(steps=steps, batch=batch)
     ours = epsilon_spent(DPSGDConfig(noise_multiplier=sigma), n, victim)
     expected = slow_epsilon(sigma, min(batch, n) / n, steps, 1 / n)
@@ -119,7 +115,7 @@ def test_epsilon_against_the_binomial_expansion(
 
 
 def test_epsilon_of_one_whole_batch_step_is_that_of_the_gaussian_mechanism(opacus) -> None:
-    """One step on everything is the plain mechanism, whose exact epsilon (Balle & Wang 2018) is a lower bound."""
+    """One step on everything is the plain mechanism; its exact epsilon (Balle & Wang 2018) is below."""
     from scipy.optimize import brentq
     from scipy.stats import norm
 
@@ -127,9 +123,7 @@ def test_epsilon_of_one_whole_batch_step_is_that_of_the_gaussian_mechanism(opacu
     ours = epsilon_spent(DPSGDConfig(noise_multiplier=sigma), n, ClassifierConfig(steps=1, batch=n))
 
     def excess(e: float) -> float:
-        return (
-            norm.cdf(0.5 / sigma - e * sigma) - math.exp(e) * norm.cdf(-0.5 / sigma - e * sigma) - 1 / n
-        )
+        return norm.cdf(0.5 / sigma - e * sigma) - math.exp(e) * norm.cdf(-0.5 / sigma - e * sigma) - 1 / n
 
     exact = brentq(excess, 0, 50)
     assert exact < ours < 1.5 * exact

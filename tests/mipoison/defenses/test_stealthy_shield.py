@@ -18,7 +18,7 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def solved(c: np.ndarray, q: np.ndarray, bound: float) -> np.ndarray:
-    """The same problem for scipy: p = c + up - down, what rises and what falls at most half the bound each."""
+    """The same problem for scipy: p = c + up - down, of which up and down sum to the bound at most."""
     k = len(c)
 
     def p_of(v: np.ndarray) -> np.ndarray:
