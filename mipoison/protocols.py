@@ -73,6 +73,8 @@ class DefenderView:
         trained: trains or loads other parts. Their settings must name all that they depend on beyond the
             scene. A loaded part draws nothing from ``rng``, so ``fit`` must not use ``rng`` before this call.
         victim: architecture and training of the victim, for defenses that retrain it.
+        ask: the victim's clean vectors (N, K), on the CPU, of any images in [0, 1], for defenses that ask it
+            again when they protect (see :meth:`Defense.behind`); None where nobody is there to be asked.
     """
 
     x_private_NCHW: Tensor
@@ -84,6 +86,7 @@ class DefenderView:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     trained: Trained = train_anew
     victim: ClassifierConfig = field(default_factory=ClassifierConfig)
+    ask: Callable[[Tensor], Tensor] | None = None
 
 
 class Defense(Protocol):
@@ -114,6 +117,14 @@ class Defense(Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`state` returned, in place of :meth:`fit`."""
+        ...
+
+    def behind(self, ask: Callable[[Tensor], Tensor]) -> Defense:
+        """This defense behind a classifier: itself, or a copy that asks this classifier when it protects.
+
+        Args:
+            ask: images in [0, 1] to clean vectors (N, K) on the CPU.
+        """
         ...
 
     def pick(self, c_NK: Tensor) -> Tensor:

@@ -119,6 +119,9 @@ class Scene:
             device=self.device,
             trained=self.trained,
             victim=self.config.classifier("victim"),
+            ask=functools.partial(
+                clean_vectors, self.victim, n_classes=self.split.n_classes, device=self.device
+            ),
         )
 
 

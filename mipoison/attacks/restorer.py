@@ -23,7 +23,7 @@ from mipoison.attacks.selection import Standardised
 from mipoison.attacks.sizes import sized, sizes_of
 from mipoison.config import choose
 from mipoison.defenses import DEFENSES
-from mipoison.defenses.pipeline import protect_chunks
+from mipoison.defenses.pipeline import protect_chunks, victim_of
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.models.inversion import InversionNet, SubstituteConfig
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
@@ -138,7 +138,7 @@ class Restorer(Decoder):
             for part, x in (("private", private), ("public", public))
         }
         defense: Any = DEFENSES[name].from_flat(known.settings).make()
-        defense.fit(self._view(private, public, clean, label_N, known), rng=rng)
+        defense.fit(self._view(shadow, private, public, clean, label_N, known), rng=rng)
         secret = int(torch.randint(0, 2**62, (1,), generator=rng)).to_bytes(8, "big")
         released = [
             z_NK
@@ -160,6 +160,7 @@ class Restorer(Decoder):
 
     def _view(
         self,
+        shadow: nn.Module,
         private: Tensor,
         public: Tensor,
         clean: dict[str, Tensor],
@@ -197,6 +198,7 @@ class Restorer(Decoder):
             substitute_data=substitute_data,
             n_classes=clean["private"].shape[1],
             device=device,
+            ask=victim_of(shadow, clean["private"].shape[1], device),
         )
 
     def _learn(self, released_NK: Tensor, clean_NK: Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mipoison.config import Config
 from mipoison.defenses.advexa import AdvExaConfig
 from mipoison.defenses.codebook import CodebookConfig
+from mipoison.defenses.dp_sgd import DPSGDConfig
 from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
@@ -26,7 +27,9 @@ from mipoison.defenses.pgd import PGDConfig
 from mipoison.defenses.poi_mse import PoiMSEConfig
 from mipoison.defenses.purifier import PurifierConfig
 from mipoison.defenses.reverse_sigmoid import ReverseSigmoidConfig
+from mipoison.defenses.robust_privacy import RobustPrivacyConfig
 from mipoison.defenses.rounding import RoundingConfig
+from mipoison.defenses.stealthy_shield import StealthyShieldConfig
 from mipoison.defenses.tail_noise import TailNoiseConfig
 from mipoison.defenses.temperature import TemperatureConfig
 from mipoison.defenses.top_k import TopKConfig
@@ -58,6 +61,9 @@ DEFENSES: dict[str, type[Config]] = {
     "advexa": AdvExaConfig,
     "onepara": OneParaConfig,
     "lpa-amortised": LPAAmortisedConfig,
+    "stealthy-shield": StealthyShieldConfig,
+    "robust-privacy": RobustPrivacyConfig,
+    "dp-sgd": DPSGDConfig,
 }
 
 LABEL_ONLY, UNDEFENDED = "label-only", "none"

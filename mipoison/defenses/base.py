@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from mipoison.certificates.observation import COUPLED, RETRAINED, UNSTATED, Obse
 from mipoison.config import Config
 from mipoison.defenses.state import State, decoder_from, decoder_state, list_from, list_state
 from mipoison.models.inversion import InversionNet, SubstituteConfig
-from mipoison.protocols import DefenderView
+from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness
 
 Randomness = Literal["keyed", "fresh"]
@@ -130,6 +131,10 @@ class BaseDefense:
         Raises:
             KeyError, ValueError, RuntimeError: these are not this defense's tensors.
         """
+
+    def behind(self, ask: Callable[[Tensor], Tensor]) -> Defense:
+        """Itself: it protects without asking the classifier again."""
+        return self
 
     def pick(self, c_NK: Tensor) -> Tensor:
         """All vectors (S(x) = 1 in Eq. 3)."""

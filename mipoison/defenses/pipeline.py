@@ -8,6 +8,7 @@ Shape suffixes: N queries, K classes, CHW image.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,13 @@ def clean_vectors(
         for i in range(0, len(x_NCHW), CHUNK)
     ]
     return torch.cat(parts) if parts else torch.empty(0, n_classes)
+
+
+def victim_of(
+    model: Callable[[Tensor], Tensor], n_classes: int, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """:func:`clean_vectors` of a classifier, for defenses that ask it again; it pickles if the model does."""
+    return functools.partial(clean_vectors, model, n_classes=n_classes, device=device)
 
 
 def chunk_count(n: int) -> int:
@@ -132,12 +140,16 @@ class Pipeline:
 
     Attributes:
         model: images to logits. n_classes: K.
+        defense: the fitted one, or a copy of it that asks this model: see :meth:`Defense.behind`.
     """
 
     model: Callable[[Tensor], Tensor]
     defense: Defense
     n_classes: int
     device: torch.device
+
+    def __post_init__(self) -> None:
+        self.defense = self.defense.behind(victim_of(self.model, self.n_classes, self.device))
 
     def clean(self, x_NCHW: Tensor) -> Tensor:
         """Clean vectors (N, K) on the CPU."""

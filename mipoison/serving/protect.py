@@ -13,6 +13,7 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -113,6 +114,7 @@ def fit_unit(
             substitute_data=substitutes.data,
             n_classes=n_classes,
             device=where,
+            ask=functools.partial(clean_vectors, asked, n_classes=n_classes, device=where),
         ),
         rng=generator(seed, "defense", defense),
     )

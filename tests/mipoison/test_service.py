@@ -14,11 +14,13 @@ from torch import Tensor
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.noise import NoiseConfig
+from mipoison.defenses.pipeline import victim_of
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
 from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.service import CHUNK, DefendedService, MeteredOracle, chunk_count
 from mipoison.training import seeded
+from tests.mipoison.defenses.helpers import skip_without_library
 
 CPU = torch.device("cpu")
 K = 4
@@ -40,6 +42,7 @@ def victim() -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> Callable[..., DefendedService]:
     def make(name: str = "noise", secret: bytes = b"secret", **changes: Any) -> DefendedService:
+        skip_without_library(name)
         x = images(40, seed=9)
         c = confidence_vectors(victim, x)
         view = DefenderView(
@@ -49,6 +52,7 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
             substitute=lambda config: make_decoder(K),
             substitute_data=lambda config: (c, x),
             n_classes=K,
+            ask=victim_of(victim, K, CPU),
         )
         defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
         defense.fit(view, rng=generator(0))

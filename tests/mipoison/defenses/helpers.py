@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mipoison.defenses import DEFENSES
+from mipoison.defenses.pipeline import victim_of
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView, Defense
@@ -31,7 +33,17 @@ def view_of(decoder: InversionNet, n_classes: int, n: int = 30) -> DefenderView:
         n_classes=n_classes,
         device=CPU,
         victim=ClassifierConfig(width=4, hidden=8, steps=10, batch=16),
+        ask=victim_of(linear_victim(n_classes), n_classes, CPU),
     )
+
+
+def linear_victim(n_classes: int) -> nn.Module:
+    """A random linear classifier of pictures, to which all grey images are alike: noisy copies differ."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(256, n_classes)).requires_grad_(False)
+    weight = torch.randn(n_classes, 256, generator=generator(n_classes, "victim"))
+    net[1].bias.zero_()
+    net[1].weight.copy_(0.3 * (weight - weight.mean(1, keepdim=True)))
+    return net.eval()
 
 
 def vectors(n: int, k: int = 5, seed: int = 0, sharpness: float = 2.0) -> Tensor:
@@ -42,7 +54,14 @@ def pictures(n: int, seed: int = 0) -> Tensor:
     return torch.rand(n, 1, 16, 16, generator=generator(seed, "x"))
 
 
+def skip_without_library(name: str) -> None:
+    """Skip the test of a defense whose optional library is not installed."""
+    if name == "dp-sgd":
+        pytest.importorskip("opacus", reason="dp-sgd needs the extra dp")
+
+
 def fitted(name: str, view: DefenderView, **changes: Any) -> Defense:
+    skip_without_library(name)
     defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
     defense.fit(view, rng=generator(0, "defense", name))
     return defense

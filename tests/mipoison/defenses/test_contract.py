@@ -31,10 +31,20 @@ NO_SAMPLE_SCOPE = {"lpa-shuffled"}
 """Defenses that couple the queries of a chunk by construction (beside those with a ``scope`` setting)."""
 
 
+class FittedAtDefaults(dict[str, Defense]):
+    """Every defense at its defaults, fitted on a scene when it is asked for."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def __missing__(self, name: str) -> Defense:
+        self[name] = fitted(name, self.scene.view())
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def defenses(tiny_scene: Scene) -> dict[str, Defense]:
-    """Every defense at its defaults, fitted on the tiny scene."""
-    return {name: fitted(name, tiny_scene.view()) for name in DEFENSES}
+    return FittedAtDefaults(tiny_scene)
 
 
 @pytest.fixture
@@ -205,6 +215,8 @@ DRAWING = [
     *((name, {field: 0}) for name in DEFENSES for field in ("budget", "rounds")
       if field in DEFENSES[name].field_kinds()),
     *(("mid", {"sampling": how}) for how in ("fresh", "mean")),
+    *(("robust-privacy", {"noise": how}) for how in ("keyed", "common")),
+    *(("stealthy-shield", more) for more in ({"label": "own"}, {"epsilon": 0.0})),
     *(("lfp", {"picks": "request", **more}) for more in ({}, {"budget": 0.0}, {"rounds": 0})),
     ("lpa", {"scope": "batch"}),
 ]  # fmt: skip

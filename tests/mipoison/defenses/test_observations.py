@@ -18,6 +18,7 @@ from mipoison.protocols import Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
 from mipoison.simplex import label_of, project_labelled_simplex, project_tangent
+from tests.mipoison.defenses.helpers import skip_without_library
 
 DRAWS = 10_000
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
@@ -34,6 +35,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("codebook", {"weight": 0.0, "steps": 0}),
     ("lpa", {"scope": "batch"}),
     ("lfp", {"picks": "query"}),
+    ("robust-privacy", {"noise": "common"}),
+    ("robust-privacy", {"noise": "common", "releases": "label"}),
+    ("robust-privacy", {"noise": "common", "releases": "mean"}),
+    ("stealthy-shield", {"label": "own"}),
 ]
 """Defaults of everything, and settings that state something else than the defaults do."""
 CERTIFIED: dict[str, dict[str, Any]] = {
@@ -43,6 +48,7 @@ CERTIFIED: dict[str, dict[str, Any]] = {
     "noise": {"law": "gaussian"},
     "noise-fresh": {"law": "gaussian"},
     "tail-noise": {"law": "gaussian", "label_steps": 5},
+    "robust-privacy": {"noise": "common"},
 }
 """Defenses that have a certificate at some setting, and that; of all others the statement is that there is
 none."""
@@ -101,6 +107,7 @@ def assert_law(defense: Defense, c_K: Tensor) -> None:
 
 @pytest.mark.parametrize(("name", "changes"), SETTINGS)
 def test_what_is_stated_is_true(name: str, changes: dict[str, Any], tiny_scene: Scene) -> None:
+    skip_without_library(name)
     defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
     defense.fit(tiny_scene.view(), rng=generator(0, "defense", name))
     c, x = tiny_scene.clean["attack_train"], tiny_scene.split.attack_train.x_NCHW
