@@ -53,8 +53,8 @@ class Face:
 
     def of(self, record: Mapping[str, Any]) -> float | None:
         """Its value in a record; None where a column is missing."""
-        values = [record.get(name) for name in self.columns]
-        return None if any(v is None for v in values) else float(values[0] - sum(values[1:]))  # type: ignore[operator]
+        known = [record[name] for name in self.columns if record.get(name) is not None]
+        return float(known[0] - sum(known[1:])) if len(known) == len(self.columns) else None
 
     def beyond(self, value: Any, bound: float) -> Any:
         """How far values are out of the bound: above 0 if they are, NaN where the value is."""

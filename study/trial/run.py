@@ -141,7 +141,7 @@ def record_trial(spec: TrialSpec, result: TrialResult, anchors: list[Record]) ->
     records.write_trial(spec.trial, spec.attempt, rows)
     artifacts = {"artifacts_made": float(result.made), "artifacts_reused": float(result.reused)}
     label_only = [r for r in anchors if r["defense"] == ANCHORS[0]]
-    return outcome_of(rows, Constraints(**spec.constraints), label_only) | artifacts
+    return outcome_of(rows, Constraints.stored(spec.constraints), label_only) | artifacts
 
 
 def records_of(spec: TrialSpec) -> Records:
