@@ -13,6 +13,7 @@ from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
+from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
@@ -41,6 +42,7 @@ ATTACKS: dict[str, Config] = {
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
+    "kernel": KernelConfig(),
     "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),
