@@ -129,9 +129,7 @@ def known_sets(known: ThreatModel) -> dict[str, FeatureSet]:
     if not isinstance(budget, int | float) or isinstance(budget, bool) or budget <= 0:
         return {name: s for name, s in FEATURE_SETS.items() if s.floor is not None}
     floor = min(max(float(budget), LEAST_FLOOR), MOST_FLOOR)
-    return {
-        name: replace(s, floor=floor) if s.floor is None else s for name, s in FEATURE_SETS.items()
-    }
+    return {name: replace(s, floor=floor) if s.floor is None else s for name, s in FEATURE_SETS.items()}
 
 
 def per_label(z_NF: Tensor, c_NK: Tensor) -> Tensor:

@@ -120,7 +120,9 @@ def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
     size_V, basis_VV = np.linalg.eigh(gram_VV / scale)
     root_VV = np.sqrt(size_V.clip(0))[:, None] * basis_VV.T
     heavy = 1e3
-    found_V, _ = nnls(np.vstack([root_VV, np.full(len(gram_VV), heavy)]), np.r_[np.zeros(len(gram_VV)), heavy])
+    found_V, _ = nnls(
+        np.vstack([root_VV, np.full(len(gram_VV), heavy)]), np.r_[np.zeros(len(gram_VV)), heavy]
+    )
     found_V[found_V < LEAST_VOTE] = 0
     return found_V / found_V.sum()
 
@@ -153,9 +155,7 @@ class KernelAttack:
         vote_V = votes([judged.without_NP, *(c.error_NP for c in candidates)])
         chosen = [(v, c) for v, c in zip(vote_V[1:], candidates, strict=True) if v > 0]
         self.parts = (
-            judged
-            if len(some) == len(x_ND)
-            else Residuals(label_N, x_ND, oracle.n_classes, COMPONENTS, rng)
+            judged if len(some) == len(x_ND) else Residuals(label_N, x_ND, oracle.n_classes, COMPONENTS, rng)
         )
         rows = some if len(some) == len(x_ND) else torch.arange(len(x_ND))
         self.voters = [self._voter(float(v), c, c_NK, rows, order) for v, c in chosen]

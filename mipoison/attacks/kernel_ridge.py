@@ -109,10 +109,11 @@ class Path:
         # An image that is alone with its label moves the mean of that label and no target.
         ones_NL = torch.where((parts.count_N == 1)[:, None], left_NL, ones_NL)
         moved_NP = parts.without_NP - kept_NP
-        return [
-            (q_NR @ (shrink_R[:, None] * target_RP) + outside_NP + moved_NP * ones_N[:, None]) / left_N[:, None]
-            for shrink_R, left_N, ones_N in zip(shrink_RL.mT, left_NL.mT, ones_NL.mT, strict=True)
-        ]
+        errors = []
+        for shrink_R, left_N, ones_N in zip(shrink_RL.mT, left_NL.mT, ones_NL.mT, strict=True):
+            fixed_NP = q_NR @ (shrink_R[:, None] * target_RP) + outside_NP
+            errors.append((fixed_NP + moved_NP * ones_N[:, None]) / left_N[:, None])
+        return errors
 
     def solution(self, parts: Residuals, penalty: float) -> Tensor:
         """Weights (M, P) of the landmarks: a prediction is the kernel to the landmarks times these."""

@@ -9,11 +9,19 @@ Shape suffixes: N samples, K classes, D pixels, P principal components.
 from __future__ import annotations
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
-MOST_BASIS_IMAGES = 2000
+MOST_BASIS_IMAGES = 1000
 """Largest number of images that the principal components are computed from."""
+LEAST_SHARE = 1e-10
+"""Components of less than this share of the largest's variance are none."""
+
+
+def class_means(label_N: Tensor, x_ND: Tensor, n_classes: int) -> Tensor:
+    """Mean image (K, D) of each label; of labels that no image has, the mean of all images."""
+    count_K = torch.bincount(label_N, minlength=n_classes)
+    total_KD = torch.zeros(n_classes, x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, label_N, x_ND)
+    return torch.where(count_K[:, None] > 0, total_KD / count_K[:, None].clamp_min(1), x_ND.mean(0))
 
 
 class Residuals:
@@ -37,15 +45,12 @@ class Residuals:
     def __init__(
         self, label_N: Tensor, x_ND: Tensor, n_classes: int, components: int, rng: torch.Generator
     ) -> None:
-        count_K = torch.bincount(label_N, minlength=n_classes)
-        total_KD = torch.zeros(n_classes, x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, label_N, x_ND)
-        overall_D = x_ND.mean(0)
-        self.mean_KD = torch.where(count_K[:, None] > 0, total_KD / count_K[:, None].clamp_min(1), overall_D)
-        self.count_N = count_K[label_N]
+        self.mean_KD = class_means(label_N, x_ND, n_classes)
+        self.count_N = torch.bincount(label_N, minlength=n_classes)[label_N]
         rest_ND = x_ND - self.mean_KD[label_N]
         others_N1 = (self.count_N - 1).clamp_min(1)[:, None]
         n = len(x_ND)
-        alone_ND = (x_ND - overall_D) * n / max(n - 1, 1)
+        alone_ND = (x_ND - x_ND.mean(0)) * n / max(n - 1, 1)
         without_ND = torch.where(self.count_N[:, None] > 1, rest_ND * (1 + 1 / others_N1), alone_ND)
         self.basis_DP = self._basis(rest_ND, components, rng)
         self.rest_NP, self.without_NP = rest_ND @ self.basis_DP, without_ND @ self.basis_DP
@@ -53,11 +58,12 @@ class Residuals:
 
     @staticmethod
     def _basis(rest_ND: Tensor, components: int, rng: torch.Generator) -> Tensor:
-        seed = int(torch.randint(2**31, (1,), generator=rng))
-        some = torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]
-        count = min(components, len(some), rest_ND.shape[1])
-        found = PCA(count, random_state=seed).fit(rest_ND[some].numpy())
-        return torch.from_numpy(found.components_.T.copy())
+        """Eigenvectors of the smaller of the two matrices of products, of images or of pixels."""
+        some_ND = rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
+        wide = some_ND.shape[1] > len(some_ND)
+        size_R, vector = torch.linalg.eigh(some_ND @ some_ND.mT if wide else some_ND.mT @ some_ND)
+        kept = (size_R > LEAST_SHARE * size_R[-1].clamp_min(LEAST_SHARE)).nonzero()[-components:, 0]
+        return some_ND.mT @ vector[:, kept] / size_R[kept].sqrt() if wide else vector[:, kept]
 
     def images(self, label_N: Tensor, rest_NP: Tensor) -> Tensor:
         """Images (N, D), float64, clamped to [0, 1], of labels and predicted components."""

@@ -11,12 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mipoison.attacks.feature_sets import FeatureSet
+from mipoison.attacks.feature_sets import FeatureSet, known_sets
 from mipoison.models.inversion import features
+from mipoison.protocols import ThreatModel
 from mipoison.simplex import label_of
 
 Kind = Literal["log", "raw", "all"]
 KINDS: tuple[Kind, ...] = ("log", "raw", "all")
+Inputs = Literal["log", "raw", "all", "tuned", "chosen"]
+"""What a configuration says of features: one kind; ``tuned``, the best of the three kinds (as in records of
+before); or ``chosen``, the best of all feature sets."""
+
+
+def feature_choices(inputs: Inputs, known: ThreatModel) -> list[Kind | FeatureSet]:
+    """The features that compete, for a configuration's ``inputs``."""
+    if inputs == "chosen":
+        return list(known_sets(known).values())
+    return list(KINDS) if inputs == "tuned" else [inputs]
 
 
 def score_features(c_NK: Tensor, kind: Kind) -> Tensor:
