@@ -20,6 +20,7 @@ from mipoison.attacks.one_by_one import OneByOneConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
+from mipoison.attacks.trees import TreesConfig
 from mipoison.attacks.tuned import TunedConfig
 from mipoison.config import Config
 
@@ -43,6 +44,7 @@ ATTACKS: dict[str, Config] = {
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
     "kernel": KernelConfig(),
+    "trees": TreesConfig(),
     "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),
