@@ -48,7 +48,7 @@ class Residuals:
         self.mean_KD = class_means(label_N, x_ND, n_classes)
         self.count_N = torch.bincount(label_N, minlength=n_classes)[label_N]
         rest_ND = x_ND - self.mean_KD[label_N]
-        others_N1 = (self.count_N - 1).clamp_min(1)[:, None]
+        others_N1 = (self.count_N - 1).clamp_min(1)[:, None].to(x_ND)  # one over integers is float32
         n = len(x_ND)
         alone_ND = (x_ND - x_ND.mean(0)) * n / max(n - 1, 1)
         without_ND = torch.where(self.count_N[:, None] > 1, rest_ND * (1 + 1 / others_N1), alone_ND)
