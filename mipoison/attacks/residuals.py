@@ -59,7 +59,8 @@ class Residuals:
     @staticmethod
     def _basis(rest_ND: Tensor, components: int, rng: torch.Generator) -> Tensor:
         """Eigenvectors of the smaller of the two matrices of products, of images or of pixels."""
-        some_ND = rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
+        few = len(rest_ND) <= MOST_BASIS_IMAGES
+        some_ND = rest_ND if few else rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
         wide = some_ND.shape[1] > len(some_ND)
         size_R, vector = torch.linalg.eigh(some_ND @ some_ND.mT if wide else some_ND.mT @ some_ND)
         kept = (size_R > LEAST_SHARE * size_R[-1].clamp_min(LEAST_SHARE)).nonzero()[-components:, 0]
