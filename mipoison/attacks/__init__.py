@@ -17,6 +17,7 @@ from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
+from mipoison.attacks.pca_mlp import PCAMLPConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
@@ -45,6 +46,7 @@ ATTACKS: dict[str, Config] = {
     "mlp": MLPConfig(),
     "kernel": KernelConfig(),
     "trees": TreesConfig(),
+    "pca-mlp": PCAMLPConfig(),
     "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),
