@@ -1,6 +1,6 @@
 """Regressions of residuals on feature sets, compared by their leave-one-out errors.
 
-Shape suffixes: N images, M landmarks, F features, K classes, P principal components.
+Shape suffixes: N images, M landmarks, F features, K classes, D pixels, P principal components.
 """
 
 from __future__ import annotations
@@ -8,15 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from mipoison.attacks.feature_sets import FeatureSet
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel, Path
 from mipoison.attacks.residuals import Residuals
-from mipoison.attacks.selection import Standardised
+from mipoison.attacks.selection import Standardised, Together
 from mipoison.simplex import label_of
 
 FIRST = Kernel("matern", 2.0)
 """Kernel by which the feature sets are compared."""
+TOGETHER = 2
+"""Number of feature sets that a network reads."""
+COMPONENTS = 16
+"""Principal components on which feature sets are compared for it."""
 EXACT = 500
 """Up to so many images every image is a landmark while the settings are chosen."""
 
@@ -63,3 +69,15 @@ def candidate(standardise: Standardised, kernel: Kernel, c_NK: Tensor, parts: Re
 def compared(features: Iterable[Standardised], c_NK: Tensor, parts: Residuals) -> list[Candidate]:
     """Regressions with the kernel FIRST on each of these features, the best first."""
     return sorted((candidate(f, FIRST, c_NK, parts) for f in features), key=lambda found: found.loss)
+
+
+def best_together(sets: Iterable[FeatureSet], c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Together:
+    """The feature sets that are best for a kernel regression, and the label: what a network is to read.
+
+    Args:
+        c_NK, x_ND: the attacker's answers, and its images in float64. rng: draws the images that judge.
+    """
+    some = torch.randperm(len(x_ND), generator=rng)[:EXACT]
+    judged = Residuals(label_of(c_NK[some]), x_ND[some], c_NK.shape[1], COMPONENTS, rng)
+    found = compared((Standardised(c_NK, s) for s in sets), c_NK[some], judged)
+    return Together([best.standardise for best in found[:TOGETHER]])

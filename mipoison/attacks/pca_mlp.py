@@ -16,16 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.attacks.feature_sets import known_sets
-from mipoison.attacks.kernel_choice import EXACT, compared
+from mipoison.attacks.kernel_choice import best_together
 from mipoison.attacks.residuals import Residuals
-from mipoison.attacks.selection import Standardised, Together, folds
+from mipoison.attacks.selection import folds
 from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 from mipoison.training import Validation, apply, mse, seeded, train
-
-SETS = 2
-"""Number of feature sets that the network reads, the best for a kernel regression."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +44,9 @@ class PCAMLPConfig(Config):
     components: int = 16
     networks: int = 3
     hidden: int = 128
-    steps: int = 300
+    steps: int = 150
     batch: int = 64
-    lr: float = 3e-3
+    lr: float = 5e-3
     noise: float = 0.3
     patience: int = 5
     data: Literal["all", "D1", "D2"] = "all"
@@ -88,11 +85,7 @@ class PCAMLP:
         self.models: list[nn.Module] = []
         if self.parts.rest_NP.shape[1] == 0:
             return
-        some = torch.randperm(len(x_ND), generator=rng)[:EXACT]
-        judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, cfg.components, rng)
-        sets = [Standardised(c_NK, s) for s in known_sets(known).values()]
-        best = compared(sets, c_NK[some], judged)[:SETS]
-        self.features = Together([found.standardise for found in best])
+        self.features = best_together(known_sets(known).values(), c_NK, x_ND, rng)
         self.scale = float(self.parts.rest_NP.square().mean().sqrt())
         z_NF = self._inputs(c_NK)
         y_NP = (self.parts.rest_NP / self.scale).float().to(self.device)
