@@ -113,9 +113,7 @@ def test_with_a_feature_set_neighbours_have_the_same_label() -> None:
     label = torch.arange(80) % 2
     top = 0.6 + 0.3 * torch.rand(80, generator=generator(0))
     c = torch.stack([torch.where(label == k, top, (1 - top) / 2) for k in range(2)] + [(1 - top) / 2], 1)
-    x = (
-        0.2 + 0.5 * label[:, None, None, None] + 0.2 * torch.rand(80, *SHAPE, generator=generator(1))
-    ).float()
+    x = 0.2 + 0.5 * label[:, None, None, None] + 0.2 * torch.rand(80, *SHAPE, generator=generator(1))
     attack = fit(KNNConfig(), c, x)
     assert isinstance(attack.standardise.kind, FeatureSet)
     out = attack.reconstruct(c).flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""The PCA-MLP starts as the label's mean image, learns its residuals, and validates on images it is not shown."""
+"""The PCA-MLP starts as the mean image of the label, and learns what its images add to it."""
 
 from typing import Any
 
