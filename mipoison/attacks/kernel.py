@@ -52,6 +52,7 @@ class KernelConfig(Config):
         judged: number of its images on which the settings are chosen, at least 20.
         landmarks: number of images whose kernels span the regression; with fewer images it is exact. At
             least 20.
+        most: most of its images that are regressed, at least 20; bounds memory.
         data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
 
@@ -59,10 +60,11 @@ class KernelConfig(Config):
 
     judged: int = 1000
     landmarks: int = 1000
+    most: int = 10000
     data: Literal["all", "D1", "D2"] = "all"
 
     def validate(self) -> None:
-        for name in ("judged", "landmarks"):
+        for name in ("judged", "landmarks", "most"):
             self.require(name, getattr(self, name) >= 20, "at least 20")
 
     def make(self) -> KernelAttack:
@@ -123,8 +125,8 @@ class KernelAttack:
         self.shape = known.image_shape
         c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
         label_N = label_of(c_NK)
-        n = len(x_ND)
-        order = torch.randperm(n, generator=rng) if n > EXACT else torch.arange(n)
+        n = min(len(x_ND), self.config.most)
+        order = torch.randperm(len(x_ND), generator=rng)[:n] if len(x_ND) > EXACT else torch.arange(n)
         some = order[: self.config.judged]
         judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, COMPONENTS, rng)
         candidates = compared([Standardised(c_NK, s) for s in known_sets(known).values()], c_NK[some], judged)

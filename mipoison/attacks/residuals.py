@@ -39,7 +39,6 @@ class Residuals:
         without_NP: ``rest`` of each image if the mean of its label is taken over the other images; if it is
             the only one of its label, the mean is that of all others.
         count_N: number of images with this label.
-        lost: the sum over images of the squares of ``without`` outside the basis: no regression reaches it.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class Residuals:
         without_ND = torch.where(self.count_N[:, None] > 1, rest_ND * (1 + 1 / others_N1), alone_ND)
         self.basis_DP = self._basis(rest_ND, components, rng)
         self.rest_NP, self.without_NP = rest_ND @ self.basis_DP, without_ND @ self.basis_DP
-        self.lost = float(without_ND.square().sum() - self.without_NP.square().sum())
 
     @staticmethod
     def _basis(rest_ND: Tensor, components: int, rng: torch.Generator) -> Tensor:

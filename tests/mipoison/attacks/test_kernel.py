@@ -71,7 +71,7 @@ def test_where_scores_say_nothing_it_answers_with_the_mean_of_the_label() -> Non
     torch.testing.assert_close(one_hot.reconstruct(c), mean[c.argmax(1)])
 
 
-@pytest.mark.parametrize("changes", [{"landmarks": 60}, {"judged": 60}])
+@pytest.mark.parametrize("changes", [{"landmarks": 60}, {"judged": 60}, {"most": 200}])
 def test_many_images_take_landmarks_and_judges(
     changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,10 +79,20 @@ def test_many_images_take_landmarks_and_judges(
         monkeypatch.setattr(module, "EXACT", 50)
     c, x = wave(300, 0)
     attack: KernelAttack = fit(KernelConfig(**changes), c, x)
-    landmarks = changes.get("landmarks", 300)
+    regressed = changes.get("most", 300)
+    landmarks = changes.get("landmarks", regressed)
     assert all(len(v.z_MF) == landmarks for v in attack.voters)
-    assert len(attack.parts.rest_NP) == 300  # all images are regressed
+    assert len(attack.parts.rest_NP) == regressed
     assert excess(attack) > 0.8
+
+
+def test_of_many_images_another_seed_draws_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (kernel_module, choice_module):
+        monkeypatch.setattr(module, "EXACT", 50)
+    c, x = wave(100, 0)
+    first, again, other = (fit(KernelConfig(landmarks=40), c, x, seed).reconstruct(c) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_chunks_do_not_change_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +120,6 @@ def test_votes_are_the_best_mean() -> None:
 
 
 def test_bounds() -> None:
-    for name in ("judged", "landmarks"):
+    for name in ("judged", "landmarks", "most"):
         with pytest.raises(ConfigError, match=name):
             KernelConfig(**{name: 19})

@@ -30,14 +30,12 @@ def test_means_of_labels() -> None:
 @pytest.mark.parametrize("d", [4, 6, 30])  # fewer pixels than images, and more
 def test_without_is_what_a_mean_without_the_image_leaves(d: int) -> None:
     x = images(d=d)
-    p, total = parts(x), 0.0
+    p = parts(x)
     for i in range(10):
         others = np.arange(10) != i
         same = others & (LABELS.numpy() == int(LABELS[i]))
         expected = x.numpy()[i] - x.numpy()[same if same.any() else others].mean(0)
         np.testing.assert_allclose(p.without_NP[i], expected @ p.basis_DP.numpy(), atol=1e-10)
-        total += float(np.square(expected).sum())
-    assert float(p.without_NP.square().sum()) + p.lost == pytest.approx(total)
 
 
 @pytest.mark.parametrize("d", [6, 30])

@@ -25,9 +25,9 @@ class Fixed:
         return self.c_NK.clone()
 
 
-def fit(c: Tensor, x: Tensor, **changes: int) -> Trees:
+def fit(c: Tensor, x: Tensor, seed: int = 0, **changes: int) -> Trees:
     attack = TreesConfig(**changes).make()
-    attack.fit(Fixed(c), x, known=ThreatModel(None, {}, SHAPE), rng=generator(0))
+    attack.fit(Fixed(c), x, known=ThreatModel(None, {}, SHAPE), rng=generator(seed))
     return attack
 
 
@@ -54,6 +54,13 @@ def test_it_follows_steps() -> None:
     c, x = steps(150, 1)
     mean = torch.stack([x[c.argmax(1) == k].mean(0) for k in range(3)])[c.argmax(1)]
     assert float((attack.reconstruct(c) - x).square().mean()) < 0.25 * float((mean - x).square().mean())
+
+
+def test_another_seed_grows_other_trees() -> None:
+    c, x = steps(100, 0)
+    first, again, other = (fit(c, x, seed).reconstruct(c) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_where_scores_say_nothing_it_answers_with_the_mean_of_the_label() -> None:
