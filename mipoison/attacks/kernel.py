@@ -58,8 +58,8 @@ class KernelConfig(Config):
 
     COST: ClassVar[int] = 0
 
-    judged: int = 1000
-    landmarks: int = 1000
+    judged: int = 800
+    landmarks: int = 600
     most: int = 10000
     data: Literal["all", "D1", "D2"] = "all"
 

@@ -23,7 +23,7 @@ TOGETHER = 2
 """Number of feature sets that a network reads."""
 COMPONENTS = 16
 """Principal components on which feature sets are compared for it."""
-EXACT = 500
+EXACT = 400
 """Up to so many images every image is a landmark while the settings are chosen."""
 
 
