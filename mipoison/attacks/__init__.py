@@ -13,12 +13,15 @@ from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
+from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
+from mipoison.attacks.pca_mlp import PCAMLPConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
+from mipoison.attacks.trees import TreesConfig
 from mipoison.attacks.tuned import TunedConfig
 from mipoison.config import Config
 
@@ -41,6 +44,9 @@ ATTACKS: dict[str, Config] = {
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
+    "kernel": KernelConfig(),
+    "trees": TreesConfig(),
+    "pca-mlp": PCAMLPConfig(),
     "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),

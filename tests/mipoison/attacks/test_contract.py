@@ -24,6 +24,9 @@ from tests.mipoison.attacks.helpers import Spy, brightness, fit, grey
 
 DRAWS_NOTHING = ("class-mean",)
 """Attackers that answer the same for every seed; one image is enough for them."""
+MAY_DRAW_NOTHING = ("kernel", "trees")
+"""Attackers whose draws may not show on few images: ``kernel`` draws only from more images than it can use,
+and ``trees`` keeps no forest that is worse out of bag than the mean image of the label."""
 
 
 def small(config: Config, scene: Scene) -> Config:
@@ -109,7 +112,8 @@ class TestContract:
                 torch.manual_seed(global_seed)
                 runs.append(fit(config, x, oracle, known, seed).reconstruct(c))
         assert torch.equal(runs[0], runs[1])
-        assert torch.equal(runs[0], runs[2]) == (name in DRAWS_NOTHING)
+        if name not in MAY_DRAW_NOTHING:
+            assert torch.equal(runs[0], runs[2]) == (name in DRAWS_NOTHING)
 
     def test_leaves_the_global_random_state(self, name, tiny_scene) -> None:
         before = torch.get_rng_state()

@@ -1,0 +1,161 @@
+"""Kernel attacker: the mean image of the label plus kernel ridge regressions of the rest on the scores.
+
+It is closed form throughout: nothing is trained by gradients. Feature sets, kernels and penalties compete by
+their leave-one-out errors on the attacker's own images; the best of them vote.
+
+Shape suffixes: N images, M landmarks, K classes, D pixels, P principal components, V voters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import Tensor
+
+from mipoison.attacks.feature_sets import known_sets
+from mipoison.attacks.kernel_choice import EXACT, Candidate, candidate, compared, path_of
+from mipoison.attacks.kernel_ridge import Kernel
+from mipoison.attacks.residuals import Residuals
+from mipoison.attacks.selection import Standardised
+from mipoison.config import Config
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.simplex import label_of
+
+OTHERS = (
+    Kernel("gaussian", 1.0),
+    Kernel("gaussian", 4.0),
+    Kernel("laplacian", 2.0),
+    Kernel("matern", 2.0, across=0.7),
+)
+"""Kernels that are tried on the best feature sets."""
+FINALISTS = 3
+"""Number of feature sets on which they are tried."""
+COMPONENTS = 64
+"""Principal components of the images' residuals that are predicted."""
+LEAST_VOTE = 0.03
+"""Voters of a smaller weight are dropped."""
+CHUNK = 2048
+"""Number of vectors inverted at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig(Config):
+    """The label's mean image plus kernel ridge regressions of the rest on the scores, in closed form; feature
+    sets, kernels and penalties are chosen by exact leave-one-out errors.
+
+    Attributes:
+        judged: number of its images on which the settings are chosen, at least 20.
+        landmarks: number of images whose kernels span the regression; with fewer images it is exact. At
+            least 20.
+        most: most of its images that are regressed, at least 20; bounds memory.
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+    """
+
+    COST: ClassVar[int] = 0
+
+    judged: int = 800
+    landmarks: int = 600
+    most: int = 10000
+    data: Literal["all", "D1", "D2"] = "all"
+
+    def validate(self) -> None:
+        for name in ("judged", "landmarks", "most"):
+            self.require(name, getattr(self, name) >= 20, "at least 20")
+
+    def make(self) -> KernelAttack:
+        return KernelAttack(self)
+
+
+@dataclass
+class Voter:
+    """One regression of the attacker, ready to predict."""
+
+    standardise: Standardised
+    kernel: Kernel
+    z_MF: Tensor
+    label_M: Tensor
+    weight_MP: Tensor
+
+    def __call__(self, c_NK: Tensor) -> Tensor:
+        """Predicted principal components (N, P), times the weight of this vote."""
+        gram_NM = self.kernel(self.standardise(c_NK), label_of(c_NK.cpu()), self.z_MF, self.label_M)
+        return gram_NM @ self.weight_MP
+
+
+def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
+    """Weights (V,) at least 0 that sum to 1, of the mean with the least squared error.
+
+    Least squares on the Gram matrix of the errors, with the sum as one heavy equation.
+    """
+    flat_VE = torch.stack([error.flatten() for error in error_VNP])
+    gram_VV = (flat_VE @ flat_VE.mT).numpy()
+    scale = float(np.trace(gram_VV)) / len(gram_VV)
+    if scale <= 0:
+        return np.full(len(gram_VV), 1 / len(gram_VV))
+    size_V, basis_VV = np.linalg.eigh(gram_VV / scale)
+    root_VV = np.sqrt(size_V.clip(0))[:, None] * basis_VV.T
+    heavy_V = np.full(len(gram_VV), 1e3)
+    found_V, _ = nnls(np.vstack([root_VV, heavy_V]), np.r_[0 * heavy_V, heavy_V[0]])
+    found_V[found_V < LEAST_VOTE] = 0
+    return found_V / found_V.sum()
+
+
+class KernelAttack:
+    """Queries its images once and solves linear systems."""
+
+    def __init__(self, config: KernelConfig) -> None:
+        self.config = config
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query, choose the voters and fit them, in float64.
+
+        Args:
+            rng: draws the images on which settings are chosen, and the landmarks, where there are many.
+
+        Raises:
+            ValueError: fewer than four images.
+        """
+        if len(x_NCHW) < 4:
+            raise ValueError(f"the kernel attacker needs at least 4 images of its own, got {len(x_NCHW)}")
+        self.shape = known.image_shape
+        c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
+        label_N = label_of(c_NK)
+        n = min(len(x_ND), self.config.most)
+        order = torch.randperm(len(x_ND), generator=rng)[:n] if len(x_ND) > EXACT else torch.arange(n)
+        some = order[: self.config.judged]
+        judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, COMPONENTS, rng)
+        candidates = compared([Standardised(c_NK, s) for s in known_sets(known).values()], c_NK[some], judged)
+        candidates += [
+            candidate(c.standardise, kernel, c_NK[some], judged)
+            for c in candidates[:FINALISTS]
+            for kernel in OTHERS
+        ]
+        # The mean image of the label is a voter, too: it is all that there is to say where scores are empty.
+        vote_V = votes([judged.without_NP, *(c.error_NP for c in candidates)])
+        chosen = [(v, c) for v, c in zip(vote_V[1:], candidates, strict=True) if v > 0]
+        # All rows in the same order, since the first of them are the landmarks.
+        everything = (label_N[order], x_ND[order], oracle.n_classes, COMPONENTS, rng)
+        self.parts = judged if len(some) == n else Residuals(*everything)
+        self.voters = [self._voter(float(v), c, c_NK[order], self.parts) for v, c in chosen]
+
+    def _voter(self, vote: float, c: Candidate, c_NK: Tensor, parts: Residuals) -> Voter:
+        z_NF, label_N = c.standardise(c_NK), label_of(c_NK)
+        at = slice(None) if len(c_NK) <= max(EXACT, self.config.landmarks) else slice(self.config.landmarks)
+        weight_MP = vote * path_of(c.kernel, z_NF, label_N, len(z_NF[at])).solution(parts, c.penalty)
+        return Voter(c.standardise, c.kernel, z_NF[at], label_N[at], weight_MP)
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Reconstruct images (N, C, H, W) from released vectors."""
+        parts = [self._reconstruct(c_NK[i : i + CHUNK]) for i in range(0, max(1, len(c_NK)), CHUNK)]
+        return torch.cat(parts).float().reshape(-1, *self.shape)
+
+    def _reconstruct(self, c_NK: Tensor) -> Tensor:
+        rest_NP = torch.zeros(len(c_NK), self.parts.rest_NP.shape[1], dtype=torch.float64)
+        for voter in self.voters:
+            rest_NP += voter(c_NK)
+        return self.parts.images(label_of(c_NK.cpu()), rest_NP)
