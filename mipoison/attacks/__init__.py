@@ -13,6 +13,7 @@ from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
+from mipoison.attacks.ensemble import CheapStackConfig, StackConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
@@ -47,6 +48,8 @@ ATTACKS: dict[str, Config] = {
     "restorer": RestorerConfig(),
     "distilled": DistilledConfig(),
     "tuned": TunedConfig(),
+    "stack-cheap": CheapStackConfig(),
+    "stack": StackConfig(),
     "data-D1": DecoderConfig(data="D1"),
     "diffusion-0": DiffusionConfig(guidance=0.0),
     "diffusion-0.5": DiffusionConfig(guidance=0.5),
