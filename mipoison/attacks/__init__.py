@@ -15,6 +15,7 @@ from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
 from mipoison.attacks.ensemble import CheapStackConfig, StackConfig
 from mipoison.attacks.knn import KNNConfig
+from mipoison.attacks.matched import MatchedConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
 from mipoison.attacks.restorer import RestorerConfig
@@ -50,6 +51,7 @@ ATTACKS: dict[str, Config] = {
     "tuned": TunedConfig(),
     "stack-cheap": CheapStackConfig(),
     "stack": StackConfig(),
+    "matched": MatchedConfig(),
     "data-D1": DecoderConfig(data="D1"),
     "diffusion-0": DiffusionConfig(guidance=0.0),
     "diffusion-0.5": DiffusionConfig(guidance=0.5),
