@@ -14,6 +14,7 @@ from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
 from mipoison.attacks.ensemble import CheapStackConfig, StackConfig
+from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.matched import MatchedConfig
 from mipoison.attacks.mlp import MLPConfig
@@ -21,6 +22,7 @@ from mipoison.attacks.one_by_one import OneByOneConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
+from mipoison.attacks.trees import TreesConfig
 from mipoison.attacks.tuned import TunedConfig
 from mipoison.config import Config
 
@@ -43,6 +45,8 @@ ATTACKS: dict[str, Config] = {
     "ridge": RidgeConfig(),
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
+    "kernel": KernelConfig(),
+    "trees": TreesConfig(),
     "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),

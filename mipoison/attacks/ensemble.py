@@ -25,23 +25,32 @@ from torch import Tensor
 
 from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
+from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.selection import folds
 from mipoison.attacks.sizes import sized
 from mipoison.attacks.tuned import RecordedAnswers
+from mipoison.attacks.trees import TreesConfig
 from mipoison.attacks.weighting import Products, combine, leading_components
 from mipoison.config import Config, Plain
 from mipoison.protocols import Attack, Oracle, ThreatModel
 from mipoison.simplex import label_of
 
-CLOSED_FORMS: Mapping[str, Config] = {"ridge": RidgeConfig(), "knn": KNNConfig()}
+CLOSED_FORMS: Mapping[str, Config] = {
+    "ridge": RidgeConfig(),
+    "knn": KNNConfig(),
+    "kernel": KernelConfig(),
+    "trees": TreesConfig(),
+}
 """Members of every stack, besides the class mean."""
 TRAINED: Mapping[str, Config] = {"mlp": MLPConfig(), "passive": DecoderConfig()}
 """Members that are trained by gradients."""
 JUDGED = 2048
 """Images, drawn at random, on whose reconstructions the weights are computed: bounds the memory."""
+CHUNK = 512
+"""Vectors inverted at once: bounds the memory for the members' images."""
 COMPONENTS = 64
 """Leading principal components that may have weights of their own."""
 
@@ -160,6 +169,10 @@ class Stack:
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""
+        parts = [self._reconstruct(c_NK[i : i + CHUNK]) for i in range(0, max(1, len(c_NK)), CHUNK)]
+        return torch.cat(parts).clamp(0, 1).float().reshape(-1, *self.shape)
+
+    def _reconstruct(self, c_NK: Tensor) -> Tensor:
         pixels = len(self.basis_DR)
         mean_ND = torch.zeros(len(c_NK), pixels, dtype=torch.float64)
         rec_JND = torch.zeros(len(self.names), len(c_NK), pixels, dtype=torch.float64)
@@ -168,4 +181,4 @@ class Stack:
             for j, member in enumerate(members):
                 rec_JND[j] += member.reconstruct(c_NK).flatten(1) / len(self.fits)
         d_ND = combine(rec_JND - mean_ND, label_of(c_NK.cpu()), self.w_GBJ, self.basis_DR)
-        return (mean_ND + d_ND).clamp(0, 1).float().reshape(-1, *self.shape)
+        return mean_ND + d_ND

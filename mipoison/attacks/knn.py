@@ -7,15 +7,20 @@ Shape suffixes: N vectors to invert, M own answers, K classes, F features, D pix
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mipoison.attacks.selection import KINDS, Kind, Standardised, folds
-from mipoison.config import Config
+from mipoison.attacks.feature_sets import FeatureSet
+from mipoison.attacks.selection import KINDS, Inputs, Standardised, feature_choices, folds
+from mipoison.config import Config, Plain
 from mipoison.protocols import Oracle, ThreatModel
+from mipoison.simplex import label_of
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
 """Values of k that are tried."""
@@ -24,22 +29,29 @@ CHUNK = 512
 JUDGED = 256
 """Largest number of held-out images in a fold on which the settings are compared."""
 
+SHORTLIST = 3
+"""Number of feature sets that are compared on all folds."""
+LABEL_WEIGHT = 0.7
+"""Weight of the label's one-hot per feature: two labels are as far apart as two typical vectors."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KNNConfig(Config):
     """Answers with the mean image of the nearest released vectors: trains nothing.
 
     Attributes:
-        inputs: features, standardised: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or
-            ``tuned`` for the best of the three on the attacker's own held-out images.
+        inputs: features, standardised: ``chosen``, the best of FEATURE_SETS (with the label's one-hot) on the
+            attacker's own held-out images; or those of earlier records, ``log`` or ``raw`` scores, ``all``
+            (both and the one-hot), or ``tuned`` for the best of the three.
         folds: number of cross-validation folds, 2 to 20. The features and k with the least held-out error
             are used. A reconstruction is the mean over the folds, each of which searches its training part.
         data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
 
     COST: ClassVar[int] = 0
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"inputs": "tuned"}
 
-    inputs: Literal["log", "raw", "all", "tuned"] = "tuned"
+    inputs: Inputs = "chosen"
     folds: int = 5
     data: Literal["all", "D1", "D2"] = "all"
 
@@ -56,6 +68,15 @@ def distances(z_NF: Tensor, own_MF: Tensor) -> Tensor:
     Computing them by a matrix product is faster, but rounds equal distances differently.
     """
     return torch.cdist(z_NF, own_MF, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def position(standardise: Standardised, c_NK: Tensor) -> Tensor:
+    """Where distances are measured: standardised features, and for a feature set the label's one-hot."""
+    z_NF = standardise(c_NK)
+    if not isinstance(standardise.kind, FeatureSet):
+        return z_NF
+    apart = LABEL_WEIGHT * math.sqrt(z_NF.shape[1])
+    return torch.cat([z_NF, apart * F.one_hot(label_of(c_NK), c_NK.shape[1])], 1)
 
 
 def neighbour_weights(d_NM: Tensor, k: int) -> Tensor:
@@ -86,29 +107,37 @@ class KNN:
                 f"the nearest-neighbour attacker needs at least 4 images of its own, got {len(x_NCHW)}"
             )
         self.shape = known.image_shape
-        c_MK, self.x_MD = oracle.query(x_NCHW), x_NCHW.cpu().float().flatten(1)
+        c_MK, self.x_MD = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().float().flatten(1)
         self.fold_M = folds(len(self.x_MD), self.config.folds, rng)
-        kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
+        choices = feature_choices(self.config.inputs, known)
+        if len(choices) > len(KINDS):  # the first fold sorts out most of them
+            choices.sort(key=lambda kind: float(self._errors(Standardised(c_MK, kind), c_MK, 1).min()))
+            choices = choices[:SHORTLIST]
         best = torch.inf
-        for kind in kinds:
+        for kind in choices:
             standardise = Standardised(c_MK, kind)
-            z_MF = standardise(c_MK)
-            error_k = torch.zeros(len(NEIGHBOURS), dtype=torch.float64)
-            for fold in range(int(self.fold_M.max()) + 1):
-                held = (self.fold_M == fold).nonzero()[:JUDGED, 0]
-                rest = self.fold_M != fold
-                d_NM = distances(z_MF[held], z_MF[rest])
-                for i, k in enumerate(NEIGHBOURS):
-                    x_ND = neighbour_weights(d_NM, k).float() @ self.x_MD[rest]
-                    error_k[i] += (x_ND - self.x_MD[held]).double().square().sum()
+            error_k = self._errors(standardise, c_MK, int(self.fold_M.max()) + 1)
             i = int(error_k.argmin())
             if float(error_k[i]) < best:
-                best, self.k = float(error_k[i]), NEIGHBOURS[i]
-                self.standardise, self.z_MF = standardise, z_MF
+                best, self.k, self.standardise = float(error_k[i]), NEIGHBOURS[i], standardise
+        self.z_MF = position(self.standardise, c_MK)
+
+    def _errors(self, standardise: Standardised, c_MK: Tensor, count: int) -> Tensor:
+        """Squared error of each k in NEIGHBOURS on the first ``count`` folds, summed."""
+        z_MF = position(standardise, c_MK)
+        error_k = torch.zeros(len(NEIGHBOURS), dtype=torch.float64)
+        for fold in range(count):
+            held = (self.fold_M == fold).nonzero()[:JUDGED, 0]
+            rest = self.fold_M != fold
+            d_NM = distances(z_MF[held], z_MF[rest])
+            for i, k in enumerate(NEIGHBOURS):
+                x_ND = neighbour_weights(d_NM, k).float() @ self.x_MD[rest]
+                error_k[i] += (x_ND - self.x_MD[held]).double().square().sum()
+        return error_k
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""
-        z_NF = self.standardise(c_NK)
+        z_NF = position(self.standardise, c_NK.cpu())
         parts = [self._mean_images(z_NF[i : i + CHUNK]) for i in range(0, len(z_NF), CHUNK)]
         x_ND = torch.cat(parts) if parts else self.x_MD[:0]
         return x_ND.clamp(0, 1).reshape(-1, *self.shape)

@@ -1,25 +1,33 @@
 """Ridge attacker: linear regression of the pixels on the scores, in closed form.
 
 It trains nothing by gradients, so there is no gradient that a defense could steer: a small change of an
-answer changes the normal equations by a small amount.
+answer changes the normal equations by a small amount. On a feature set it regresses what the images add to
+the mean image of their label, with a line of the log-odds for each label.
 
 Shape suffixes: N samples, K classes, F features, D pixels, P penalties, CHW image.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mipoison.attacks.selection import KINDS, Kind, Standardised, folds
-from mipoison.config import Config
+from mipoison.attacks.feature_sets import FeatureSet, per_label
+from mipoison.attacks.residuals import class_means
+from mipoison.attacks.selection import KINDS, Inputs, Kind, Standardised, feature_choices, folds
+from mipoison.config import Config, Plain
 from mipoison.protocols import Oracle, ThreatModel
+from mipoison.simplex import label_of
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge penalties that are tried, per sample: the squared coefficients are weighted with N times this."""
+
+SHORTLIST = 3
+"""Number of feature sets that are compared on all folds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +35,18 @@ class RidgeConfig(Config):
     """Linear regression of the pixels on the scores, in closed form: no gradient to poison.
 
     Attributes:
-        inputs: features, standardised: ``log`` or ``raw`` scores, ``all`` (both and the label's one-hot), or
-            ``tuned`` for the best of the three on the attacker's own held-out images.
+        inputs: features, standardised: ``chosen``, the best of FEATURE_SETS on the attacker's own held-out
+            images; or those of earlier records, ``log`` or ``raw`` scores, ``all`` (both and the label's
+            one-hot), or ``tuned`` for the best of the three.
         folds: number of cross-validation folds, 2 to 20. The features and the penalty with the least
             held-out error are used; the solutions of the folds are averaged.
         data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
     """
 
     COST: ClassVar[int] = 0
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"inputs": "tuned"}
 
-    inputs: Literal["log", "raw", "all", "tuned"] = "tuned"
+    inputs: Inputs = "chosen"
     folds: int = 5
     data: Literal["all", "D1", "D2"] = "all"
 
@@ -69,6 +79,29 @@ def ridge_path(z_NF: Tensor, x_ND: Tensor, penalties: tuple[float, ...]) -> list
     return path
 
 
+def columns(standardise: Standardised, c_NK: Tensor) -> Tensor:
+    """What the pixels are linear in: standardised features, and for a feature set a line of each label."""
+    z_NF = standardise(c_NK)
+    return per_label(z_NF, c_NK) if isinstance(standardise.kind, FeatureSet) else z_NF
+
+
+@dataclass
+class Regression:
+    """A linear map from features to pixels, the mean over the folds.
+
+    Attributes:
+        loss: squared error on held-out images, summed.
+        mean_KD: mean images of the labels, to which it adds; zero for inputs that are no feature set.
+    """
+
+    standardise: Standardised
+    penalty: float
+    loss: float
+    mean_KD: Tensor
+    w_FD: Tensor
+    b_D: Tensor
+
+
 class Ridge:
     """Queries its images once and solves linear systems."""
 
@@ -84,26 +117,48 @@ class Ridge:
         if len(x_NCHW) < 4:
             raise ValueError(f"the ridge attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.shape = known.image_shape
-        c_NK, x_ND = oracle.query(x_NCHW), x_NCHW.cpu().double().flatten(1)
+        c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
         fold_N = folds(len(x_ND), self.config.folds, rng)
-        kinds: tuple[Kind, ...] = KINDS if self.config.inputs == "tuned" else (self.config.inputs,)
-        best = torch.inf
-        for kind in kinds:
-            standardise = Standardised(c_NK, kind)
-            z_NF = standardise(c_NK)
-            paths, error_P = [], torch.zeros(len(PENALTIES), dtype=torch.float64)
-            for k in range(int(fold_N.max()) + 1):
-                path = ridge_path(z_NF[fold_N != k], x_ND[fold_N != k], PENALTIES)
-                z, x = z_NF[fold_N == k], x_ND[fold_N == k]
-                error_P += torch.stack([((z @ w + b).clamp(0, 1) - x).square().sum() for w, b in path])
-                paths.append(path)
-            p = int(error_P.argmin())
-            if float(error_P[p]) < best:
-                best, self.standardise, self.penalty = float(error_P[p]), standardise, PENALTIES[p]
-                self.w_FD = torch.stack([path[p][0] for path in paths]).mean(0)
-                self.b_D = torch.stack([path[p][1] for path in paths]).mean(0)
+        choices = feature_choices(self.config.inputs, known)
+        if len(choices) > len(KINDS):  # the first fold sorts out most of them
+            choices.sort(key=lambda kind: self._validated(kind, c_NK, x_ND, fold_N, 1).loss)
+            choices = choices[:SHORTLIST]
+        best = min(
+            (self._validated(kind, c_NK, x_ND, fold_N, int(fold_N.max()) + 1) for kind in choices),
+            key=lambda found: found.loss,
+        )
+        self.standardise, self.penalty, self.mean_KD = best.standardise, best.penalty, best.mean_KD
+        self.w_FD, self.b_D = best.w_FD, best.b_D
+
+    def _validated(
+        self, kind: Kind | FeatureSet, c_NK: Tensor, x_ND: Tensor, fold_N: Tensor, count: int
+    ) -> Regression:
+        """The regression on these features with the penalty that is best on the first ``count`` folds."""
+        standardise = Standardised(c_NK, replace(kind, odds=True) if isinstance(kind, FeatureSet) else kind)
+        z_NF, label_N = columns(standardise, c_NK), label_of(c_NK)
+        paths, means, error_P = [], [], torch.zeros(len(PENALTIES), dtype=torch.float64)
+        for k in range(count):
+            rest, held = fold_N != k, fold_N == k
+            mean_KD = torch.zeros(c_NK.shape[1], x_ND.shape[1], dtype=torch.float64)
+            if isinstance(kind, FeatureSet):
+                mean_KD = class_means(label_N[rest], x_ND[rest], c_NK.shape[1])
+            path = ridge_path(z_NF[rest], x_ND[rest] - mean_KD[label_N[rest]], PENALTIES)
+            z, x, mean = z_NF[held], x_ND[held], mean_KD[label_N[held]]
+            error_P += torch.stack([((mean + z @ w + b).clamp(0, 1) - x).square().sum() for w, b in path])
+            paths.append(path)
+            means.append(mean_KD)
+        p = int(error_P.argmin())
+        return Regression(
+            standardise=standardise,
+            penalty=PENALTIES[p],
+            loss=float(error_P[p]),
+            mean_KD=torch.stack(means).mean(0),
+            w_FD=torch.stack([path[p][0] for path in paths]).mean(0),
+            b_D=torch.stack([path[p][1] for path in paths]).mean(0),
+        )
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""
-        x_ND = self.standardise(c_NK) @ self.w_FD + self.b_D
+        c_NK = c_NK.cpu()
+        x_ND = self.mean_KD[label_of(c_NK)] + columns(self.standardise, c_NK) @ self.w_FD + self.b_D
         return x_ND.clamp(0, 1).float().reshape(-1, *self.shape)

@@ -11,11 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mipoison.attacks.feature_sets import FeatureSet, known_sets
 from mipoison.models.inversion import features
+from mipoison.protocols import ThreatModel
 from mipoison.simplex import label_of
 
 Kind = Literal["log", "raw", "all"]
 KINDS: tuple[Kind, ...] = ("log", "raw", "all")
+Inputs = Literal["log", "raw", "all", "tuned", "chosen"]
+"""What a configuration says of features: one kind; ``tuned``, the best of the three kinds (as in records of
+before); or ``chosen``, the best of all feature sets."""
+
+
+def feature_choices(inputs: Inputs, known: ThreatModel) -> list[Kind | FeatureSet]:
+    """The features that compete, for a configuration's ``inputs``."""
+    if inputs == "chosen":
+        return list(known_sets(known).values())
+    return list(KINDS) if inputs == "tuned" else [inputs]
 
 
 def score_features(c_NK: Tensor, kind: Kind) -> Tensor:
@@ -39,12 +51,12 @@ class Standardised:
     beyond it, e.g. at a score of exactly 0. Features that do not vary become 0.
 
     Args:
-        c_NK: the attacker's answers. kind: see :func:`score_features`.
+        c_NK: the attacker's answers. kind: a feature set, or see :func:`score_features`.
     """
 
-    def __init__(self, c_NK: Tensor, kind: Kind) -> None:
+    def __init__(self, c_NK: Tensor, kind: Kind | FeatureSet) -> None:
         self.kind = kind
-        z_NF = score_features(c_NK, kind)
+        z_NF = self._plain(c_NK)
         self.mean_F, self.scale_F = z_NF.mean(0), z_NF.std(0, correction=0)
         # A constant feature has a deviation of about 1e-16 because of rounding; it counts as 0.
         self.scale_F[self.scale_F <= 1e-12 * (1 + self.mean_F.abs())] = torch.inf
@@ -52,8 +64,11 @@ class Standardised:
 
     def __call__(self, c_NK: Tensor) -> Tensor:
         """Features (N, F), float64, on the CPU."""
-        z_NF = score_features(c_NK, self.kind).clamp(self.low_F, self.high_F)
+        z_NF = self._plain(c_NK).clamp(self.low_F, self.high_F)
         return (z_NF - self.mean_F) / self.scale_F
+
+    def _plain(self, c_NK: Tensor) -> Tensor:
+        return self.kind(c_NK) if isinstance(self.kind, FeatureSet) else score_features(c_NK, self.kind)
 
 
 def folds(n: int, count: int, rng: torch.Generator) -> Tensor:

@@ -60,7 +60,7 @@ def test_the_stack_is_about_as_good_as_its_best_member(config: CheapStackConfig,
     errors = {name: error(fitted(member, c, x), fresh_c, target) for name, member in members.items()}
     stack = error(fitted(config, c, x), fresh_c, target)
     unknowable = 0.01  # variance of what the vector does not tell
-    assert stack < min(errors.values()) + 0.003 * unknowable
+    assert stack < min(errors.values()) + 0.005 * unknowable
     if told:
         assert stack < 0.5 * errors["class-mean"]
 

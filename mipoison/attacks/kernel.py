@@ -1,0 +1,216 @@
+"""Kernel attacker: the mean image of the label plus kernel ridge regressions of the rest on the scores.
+
+It is closed form throughout: nothing is trained by gradients. Feature sets, kernels and penalties compete by
+their leave-one-out errors on the attacker's own images; the best of them vote.
+
+Shape suffixes: N images, M landmarks, K classes, D pixels, P principal components, V voters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import Tensor
+
+from mipoison.attacks.feature_sets import FeatureSet, known_sets
+from mipoison.attacks.kernel_ridge import PENALTIES, Kernel, Path
+from mipoison.attacks.residuals import Residuals
+from mipoison.attacks.selection import Standardised
+from mipoison.config import Config
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.simplex import label_of
+
+FIRST = Kernel("matern", 2.0)
+"""Kernel by which the feature sets are compared."""
+OTHERS = (
+    Kernel("gaussian", 1.0),
+    Kernel("gaussian", 4.0),
+    Kernel("laplacian", 2.0),
+    Kernel("matern", 2.0, across=0.7),
+)
+"""Kernels that are tried on the best feature sets."""
+FINALISTS = 3
+"""Number of feature sets on which they are tried."""
+COMPONENTS = 64
+"""Principal components of the images' residuals that are predicted."""
+EXACT = 500
+"""Up to so many images every image is a landmark while the settings are chosen."""
+LEAST_VOTE = 0.03
+"""Voters of a smaller weight are dropped."""
+CHUNK = 2048
+"""Number of vectors inverted at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig(Config):
+    """The label's mean image plus kernel ridge regressions of the rest on the scores, in closed form; feature
+    sets, kernels and penalties are chosen by exact leave-one-out errors.
+
+    Attributes:
+        judged: number of its images on which the settings are chosen, at least 20.
+        landmarks: number of images whose kernels span the regression; with fewer images it is exact. At
+            least 20.
+        data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
+    """
+
+    COST: ClassVar[int] = 0
+
+    judged: int = 1000
+    landmarks: int = 1000
+    data: Literal["all", "D1", "D2"] = "all"
+
+    def validate(self) -> None:
+        for name in ("judged", "landmarks"):
+            self.require(name, getattr(self, name) >= 20, "at least 20")
+
+    def make(self) -> KernelAttack:
+        return KernelAttack(self)
+
+
+@dataclass
+class Candidate:
+    """One regression on the images on which settings are chosen.
+
+    Attributes:
+        standardise: vectors -> features. penalty: the best one.
+        error_NP: leave-one-out errors.
+    """
+
+    standardise: Standardised
+    kernel: Kernel
+    penalty: float
+    error_NP: Tensor
+
+    @property
+    def loss(self) -> float:
+        return float(self.error_NP.square().sum())
+
+
+@dataclass
+class Voter:
+    """One regression of the attacker, ready to predict."""
+
+    standardise: Standardised
+    kernel: Kernel
+    z_MF: Tensor
+    label_M: Tensor
+    weight_MP: Tensor
+
+    def __call__(self, c_NK: Tensor) -> Tensor:
+        """Predicted principal components (N, P), times the weight of this vote."""
+        gram_NM = self.kernel(self.standardise(c_NK), label_of(c_NK.cpu()), self.z_MF, self.label_M)
+        return gram_NM @ self.weight_MP
+
+
+def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
+    """Weights (V,) at least 0 that sum to 1, of the mean with the least squared error.
+
+    Least squares on the Gram matrix of the errors, with the sum as one heavy equation.
+    """
+    flat_VE = torch.stack([error.flatten() for error in error_VNP])
+    gram_VV = (flat_VE @ flat_VE.mT).numpy()
+    scale = float(np.trace(gram_VV)) / len(gram_VV)
+    if scale <= 0:
+        return np.full(len(gram_VV), 1 / len(gram_VV))
+    size_V, basis_VV = np.linalg.eigh(gram_VV / scale)
+    root_VV = np.sqrt(size_V.clip(0))[:, None] * basis_VV.T
+    heavy = 1e3
+    found_V, _ = nnls(
+        np.vstack([root_VV, np.full(len(gram_VV), heavy)]), np.r_[np.zeros(len(gram_VV)), heavy]
+    )
+    found_V[found_V < LEAST_VOTE] = 0
+    return found_V / found_V.sum()
+
+
+class KernelAttack:
+    """Queries its images once and solves linear systems."""
+
+    def __init__(self, config: KernelConfig) -> None:
+        self.config = config
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query, choose the voters and fit them, in float64.
+
+        Args:
+            rng: draws the images on which settings are chosen, and the landmarks.
+
+        Raises:
+            ValueError: fewer than four images.
+        """
+        if len(x_NCHW) < 4:
+            raise ValueError(f"the kernel attacker needs at least 4 images of its own, got {len(x_NCHW)}")
+        self.shape = known.image_shape
+        c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
+        label_N = label_of(c_NK)
+        order = torch.randperm(len(x_ND), generator=rng)
+        some = order[: self.config.judged]
+        judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, COMPONENTS, rng)
+        candidates = self._candidates(known_sets(known), c_NK, some, judged)
+        # The mean image of the label is a voter, too: it is all that there is to say where scores are empty.
+        vote_V = votes([judged.without_NP, *(c.error_NP for c in candidates)])
+        chosen = [(v, c) for v, c in zip(vote_V[1:], candidates, strict=True) if v > 0]
+        self.parts = (
+            judged if len(some) == len(x_ND) else Residuals(label_N, x_ND, oracle.n_classes, COMPONENTS, rng)
+        )
+        rows = some if len(some) == len(x_ND) else torch.arange(len(x_ND))
+        self.voters = [self._voter(float(v), c, c_NK, rows, order) for v, c in chosen]
+
+    def _candidates(
+        self, sets: dict[str, FeatureSet], c_NK: Tensor, some: Tensor, parts: Residuals
+    ) -> list[Candidate]:
+        """The regressions on all feature sets, and those of other kernels on the best of them."""
+        first = [self._candidate(Standardised(c_NK, s), FIRST, c_NK[some], parts) for s in sets.values()]
+        first.sort(key=lambda c: c.loss)
+        more = [
+            self._candidate(c.standardise, kernel, c_NK[some], parts)
+            for c in first[:FINALISTS]
+            for kernel in OTHERS
+        ]
+        return first + more
+
+    def _candidate(
+        self, standardise: Standardised, kernel: Kernel, c_NK: Tensor, parts: Residuals
+    ) -> Candidate:
+        z_NF, label_N = standardise(c_NK), label_of(c_NK)
+        path = self._path(kernel, z_NF, label_N, EXACT)
+        errors = path.left_out(parts, label_N)
+        best = min(range(len(PENALTIES)), key=lambda p: float(errors[p].square().sum()))
+        return Candidate(standardise, kernel, PENALTIES[best], errors[best])
+
+    @staticmethod
+    def _path(kernel: Kernel, z_NF: Tensor, label_N: Tensor, landmarks: int) -> Path:
+        """The landmarks are the first images: these are in random order."""
+        if len(z_NF) <= landmarks:
+            return Path(kernel(z_NF, label_N, z_NF, label_N))
+        z_MF, label_M = z_NF[:landmarks], label_N[:landmarks]
+        return Path(kernel(z_NF, label_N, z_MF, label_M), kernel(z_MF, label_M, z_MF, label_M))
+
+    def _voter(self, vote: float, c: Candidate, c_NK: Tensor, rows: Tensor, order: Tensor) -> Voter:
+        z_NF, label_N = c.standardise(c_NK[rows]), label_of(c_NK[rows])
+        most = max(EXACT, self.config.landmarks)
+        if len(rows) <= most:
+            at_M = torch.arange(len(rows))
+            path = Path(c.kernel(z_NF, label_N, z_NF, label_N))
+        else:
+            at_M = order[: self.config.landmarks]
+            z_MF, label_M = z_NF[at_M], label_N[at_M]
+            path = Path(c.kernel(z_NF, label_N, z_MF, label_M), c.kernel(z_MF, label_M, z_MF, label_M))
+        return Voter(
+            c.standardise, c.kernel, z_NF[at_M], label_N[at_M], vote * path.solution(self.parts, c.penalty)
+        )
+
+    def reconstruct(self, c_NK: Tensor) -> Tensor:
+        """Reconstruct images (N, C, H, W) from released vectors."""
+        parts = [self._reconstruct(c_NK[i : i + CHUNK]) for i in range(0, max(1, len(c_NK)), CHUNK)]
+        return torch.cat(parts).float().reshape(-1, *self.shape)
+
+    def _reconstruct(self, c_NK: Tensor) -> Tensor:
+        rest_NP = torch.zeros(len(c_NK), self.parts.rest_NP.shape[1], dtype=torch.float64)
+        for voter in self.voters:
+            rest_NP += voter(c_NK)
+        return self.parts.images(label_of(c_NK.cpu()), rest_NP)

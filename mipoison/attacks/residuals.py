@@ -1,0 +1,70 @@
+"""What an image adds to the mean image of its label, in few numbers: the target of regressions on scores.
+
+The mean image of the label needs no score. A regression of the rest is compared with it honestly only if
+the mean was taken without the image that is predicted: ``without`` says how the rest changes then.
+
+Shape suffixes: N samples, K classes, D pixels, P principal components.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MOST_BASIS_IMAGES = 1000
+"""Largest number of images that the principal components are computed from."""
+LEAST_SHARE = 1e-10
+"""Components of less than this share of the largest's variance are none."""
+
+
+def class_means(label_N: Tensor, x_ND: Tensor, n_classes: int) -> Tensor:
+    """Mean image (K, D) of each label; of labels that no image has, the mean of all images."""
+    count_K = torch.bincount(label_N, minlength=n_classes)
+    total_KD = torch.zeros(n_classes, x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, label_N, x_ND)
+    return torch.where(count_K[:, None] > 0, total_KD / count_K[:, None].clamp_min(1), x_ND.mean(0))
+
+
+class Residuals:
+    """Mean images of the labels, and the principal components of what the images add to them.
+
+    Args:
+        label_N: labels of the attacker's own images. x_ND: the images, float64.
+        n_classes: K. components: most principal components.
+        rng: draws the images that these are computed from, where there are many.
+
+    Attributes:
+        mean_KD: mean images; the mean of all images for labels that no image has.
+        basis_DP: orthonormal directions of the leading principal components.
+        rest_NP: ``x - mean`` of each image along them.
+        without_NP: ``rest`` of each image if the mean of its label is taken over the other images; if it is
+            the only one of its label, the mean is that of all others.
+        count_N: number of images with this label.
+        lost: the sum over images of the squares of ``without`` outside the basis: no regression reaches it.
+    """
+
+    def __init__(
+        self, label_N: Tensor, x_ND: Tensor, n_classes: int, components: int, rng: torch.Generator
+    ) -> None:
+        self.mean_KD = class_means(label_N, x_ND, n_classes)
+        self.count_N = torch.bincount(label_N, minlength=n_classes)[label_N]
+        rest_ND = x_ND - self.mean_KD[label_N]
+        others_N1 = (self.count_N - 1).clamp_min(1)[:, None]
+        n = len(x_ND)
+        alone_ND = (x_ND - x_ND.mean(0)) * n / max(n - 1, 1)
+        without_ND = torch.where(self.count_N[:, None] > 1, rest_ND * (1 + 1 / others_N1), alone_ND)
+        self.basis_DP = self._basis(rest_ND, components, rng)
+        self.rest_NP, self.without_NP = rest_ND @ self.basis_DP, without_ND @ self.basis_DP
+        self.lost = float(without_ND.square().sum() - self.without_NP.square().sum())
+
+    @staticmethod
+    def _basis(rest_ND: Tensor, components: int, rng: torch.Generator) -> Tensor:
+        """Eigenvectors of the smaller of the two matrices of products, of images or of pixels."""
+        some_ND = rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
+        wide = some_ND.shape[1] > len(some_ND)
+        size_R, vector = torch.linalg.eigh(some_ND @ some_ND.mT if wide else some_ND.mT @ some_ND)
+        kept = (size_R > LEAST_SHARE * size_R[-1].clamp_min(LEAST_SHARE)).nonzero()[-components:, 0]
+        return some_ND.mT @ vector[:, kept] / size_R[kept].sqrt() if wide else vector[:, kept]
+
+    def images(self, label_N: Tensor, rest_NP: Tensor) -> Tensor:
+        """Images (N, D), float64, clamped to [0, 1], of labels and predicted components."""
+        return (self.mean_KD[label_N] + rest_NP @ self.basis_DP.mT).clamp(0, 1)
