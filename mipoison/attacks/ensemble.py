@@ -66,7 +66,7 @@ class CheapStackConfig(Config):
         width, steps, batch, lr: of trained members. None as in DecoderConfig.
     """
 
-    COST: ClassVar[int] = 0
+    COST: ClassVar[int] = 1
 
     folds: int = 5
     data: str = "all"

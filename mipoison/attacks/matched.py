@@ -54,7 +54,7 @@ class MatchedConfig(CheapStackConfig):
             CheapStackConfig for the others.
     """
 
-    COST: ClassVar[int] = 0
+    COST: ClassVar[int] = 1
 
     matching: Literal["power"] = "power"
 

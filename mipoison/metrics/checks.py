@@ -47,6 +47,10 @@ JUDGE_TOLERANCE = 0.1
 SECOND_JUDGE_TOLERANCE = 0.25
 """Share by which the attack accuracies of the two evaluators may differ if both know the same classes."""
 
+HIDDEN_CHANNEL_LEVEL = 0.001
+"""Largest p value of the permutation test that counts as a hidden channel: one in a thousand settings without
+one is called so by chance."""
+
 CERTIFICATE_ROUNDING = 1e-5
 """Share of a certified error by which sums in single precision may lie below it."""
 
@@ -169,6 +173,11 @@ def _beats_certificate(record: Record, context: CheckContext) -> bool | None:
     return any(found) if found else None
 
 
+def _hidden_channel(record: Record, context: CheckContext) -> bool | None:
+    p = number(record, "hidden_channel_p")
+    return None if p is None else p <= HIDDEN_CHANNEL_LEVEL
+
+
 CHECKS: dict[str, Check] = {
     "repeated_queries_differ": Check(
         "repeated_queries_differ",
@@ -254,6 +263,14 @@ CHECKS: dict[str, Check] = {
         "no attacker can do that with one answer to each image: something reached it that must not have, or "
         "the defense answers otherwise than it states",
         _beats_certificate,
+    ),
+    "hidden_channel": Check(
+        "hidden_channel",
+        "among vectors that look alike to two decimals, signs of zeros, sums, low-order digits or the order of "
+        f"near ties follow the private image (permutation test, p at most {HIDDEN_CHANNEL_LEVEL:g})",
+        "the answers carry something of the image where no user looks and no attacker of the suite does: "
+        "the measured leakage is too low, release a canonical form",
+        _hidden_channel,
     ),
 }
 
