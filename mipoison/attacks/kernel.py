@@ -137,7 +137,7 @@ class KernelAttack:
         """Query, choose the voters and fit them, in float64.
 
         Args:
-            rng: draws the images on which settings are chosen, and the landmarks.
+            rng: draws the images on which settings are chosen, and the landmarks, where there are many.
 
         Raises:
             ValueError: fewer than four images.
@@ -147,7 +147,8 @@ class KernelAttack:
         self.shape = known.image_shape
         c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
         label_N = label_of(c_NK)
-        order = torch.randperm(len(x_ND), generator=rng)
+        n = len(x_ND)
+        order = torch.randperm(n, generator=rng) if n > EXACT else torch.arange(n)
         some = order[: self.config.judged]
         judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, COMPONENTS, rng)
         candidates = self._candidates(known_sets(known), c_NK, some, judged)

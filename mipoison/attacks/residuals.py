@@ -48,7 +48,7 @@ class Residuals:
         self.mean_KD = class_means(label_N, x_ND, n_classes)
         self.count_N = torch.bincount(label_N, minlength=n_classes)[label_N]
         rest_ND = x_ND - self.mean_KD[label_N]
-        others_N1 = (self.count_N - 1).clamp_min(1)[:, None]
+        others_N1 = (self.count_N - 1).clamp_min(1)[:, None].to(x_ND)  # one over integers is float32
         n = len(x_ND)
         alone_ND = (x_ND - x_ND.mean(0)) * n / max(n - 1, 1)
         without_ND = torch.where(self.count_N[:, None] > 1, rest_ND * (1 + 1 / others_N1), alone_ND)
@@ -59,7 +59,8 @@ class Residuals:
     @staticmethod
     def _basis(rest_ND: Tensor, components: int, rng: torch.Generator) -> Tensor:
         """Eigenvectors of the smaller of the two matrices of products, of images or of pixels."""
-        some_ND = rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
+        few = len(rest_ND) <= MOST_BASIS_IMAGES
+        some_ND = rest_ND if few else rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
         wide = some_ND.shape[1] > len(some_ND)
         size_R, vector = torch.linalg.eigh(some_ND @ some_ND.mT if wide else some_ND.mT @ some_ND)
         kept = (size_R > LEAST_SHARE * size_R[-1].clamp_min(LEAST_SHARE)).nonzero()[-components:, 0]
