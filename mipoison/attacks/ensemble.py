@@ -31,8 +31,8 @@ from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.selection import folds
 from mipoison.attacks.sizes import sized
-from mipoison.attacks.tuned import RecordedAnswers
 from mipoison.attacks.trees import TreesConfig
+from mipoison.attacks.tuned import RecordedAnswers
 from mipoison.attacks.weighting import Products, combine, leading_components
 from mipoison.config import Config, Plain
 from mipoison.protocols import Attack, Oracle, ThreatModel

@@ -1,9 +1,9 @@
 """Weights of several attackers' reconstructions, by non-negative least squares on images of one's own.
 
-What is weighted is each attacker's deviation from the mean image of the label, so that weights of zero are the
-class-mean attacker and its own weight is one minus the sum of the others (Breiman, "Stacked regressions",
-1996). All that is needed are inner products, summed over the images of each fold and label: weights without a
-fold come from differences of sums, and no scheme has to look at an image twice.
+What is weighted is each attacker's deviation from the mean image of the label, so that weights of zero are
+the class-mean attacker, whose own weight is one minus the sum of the others (Breiman, "Stacked regressions",
+1996). All that is needed are inner products, summed over the images of each fold and label: weights without
+a fold come from the sums of the other folds, and no scheme has to look at an image twice.
 
 Shape suffixes: J attackers, N images, D pixels, R components, B blocks of components, G labels, F folds.
 """
@@ -89,7 +89,7 @@ class Products:
         """Sum over images.
 
         Args:
-            d_JND: each attacker's deviation from the mean image of the label, on images it did not learn from.
+            d_JND: each attacker's deviation from the label's mean image, on images it did not learn from.
             r_ND: the true deviation. label_N, fold_N: of each image. basis_DR: leading components.
             labels: number of labels.
         """

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mipoison.metrics.check_context import CELL, CheckContext, Record, errors, missing, number, ok, same, settings
+from mipoison.metrics.check_context import (
+    CELL,
+    CheckContext,
+    Record,
+    errors,
+    missing,
+    number,
+    ok,
+    same,
+    settings,
+)
 
 REPEAT_TOLERANCE = 1e-6
 """Largest l2 distance between two answers to one query that rounding in float32 explains."""
@@ -258,16 +268,16 @@ CHECKS: dict[str, Check] = {
     "beats_certificate": Check(
         "beats_certificate",
         "on private training or test images the error is below the certified one by more than its tolerance "
-        f"(where noise is sampled) and {CERTIFICATE_ROUNDING:g} of it; with noise, not for attackers that match "
-        "the vectors of a batch, as that bound is for answers that are reconstructed one at a time",
+        f"(where noise is sampled) and {CERTIFICATE_ROUNDING:g} of it; with noise, not for attackers that "
+        "match the vectors of a batch, as that bound is for answers that are reconstructed one at a time",
         "no attacker can do that with one answer to each image: something reached it that must not have, or "
         "the defense answers otherwise than it states",
         _beats_certificate,
     ),
     "hidden_channel": Check(
         "hidden_channel",
-        "among vectors that look alike to two decimals, signs of zeros, sums, low-order digits or the order of "
-        f"near ties follow the private image (permutation test, p at most {HIDDEN_CHANNEL_LEVEL:g})",
+        "among vectors that look alike to two decimals, signs of zeros, sums, low-order digits or the order "
+        f"of near ties follow the private image (permutation test, p at most {HIDDEN_CHANNEL_LEVEL:g})",
         "the answers carry something of the image where no user looks and no attacker of the suite does: "
         "the measured leakage is too low, release a canonical form",
         _hidden_channel,

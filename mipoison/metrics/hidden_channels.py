@@ -7,8 +7,8 @@ rounding. Such a channel is closed by releasing a canonical form, and found here
 - Images whose vectors look alike (same label, same scores to two decimals) form a cell. Within a cell, what
   hides in the vector may not tell one image from another.
 - The statistic is the largest correlation, within cells, of a hidden feature with a principal component of
-  the images. Under the null hypothesis the images of a cell can be exchanged, so that its distribution is that
-  over permutations of images within cells, whatever features and images are like.
+  the images. Under the null hypothesis the images of a cell can be exchanged, so that its distribution is
+  that over permutations of images within cells, whatever features and images are like.
 
 Of a continuous score the digits after the third significant one are as good as random within a cell, which
 is why undefended vectors pass. Shape suffixes: N vectors, K classes, F features, P components, D pixels.
@@ -39,7 +39,7 @@ near enough. Without a channel that takes a few dozen permutations."""
 
 
 def hidden_features(c_NK: Tensor) -> Tensor:
-    """What is hidden in vectors: signs of zeros, sums, low-order digits, order of near ties; float64 (N, F)."""
+    """Signs of zeros, deviations of sums from 1, low-order digits, order of near ties: float64 (N, F)."""
     c_NK = c_NK.detach().cpu()
     negative_NK = (torch.signbit(c_NK) & (c_NK == 0)).double()
     c_NK = c_NK.double()
@@ -50,8 +50,8 @@ def hidden_features(c_NK: Tensor) -> Tensor:
 def digits_after(c_NK: Tensor, significant: int) -> Tensor:
     """What remains of each score after so many significant digits, in [-0.5, 0.5] units of the last.
 
-    It is 0 where it is no more than the rounding of a float32 number, for scores of 0, and for scores so close
-    to 1 that these digits are seen in one minus the score.
+    It is 0 where it is no more than the rounding of a float32 number, for scores of 0, and for scores so
+    close to 1 that these digits are seen in one minus the score.
     """
     size_NK = c_NK.abs()
     unit_NK = 10.0 ** (size_NK.clamp_min(1e-30).log10().floor() - significant + 1)

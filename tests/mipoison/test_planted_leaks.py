@@ -1,8 +1,8 @@
-"""Twenty planted leaks and twenty clean mechanisms: the stack or the check of hidden channels finds every leak,
-and neither is alarmed by a mechanism that tells the label and nothing else.
+"""Twenty planted leaks and twenty clean mechanisms: the stack or the check of hidden channels finds every
+leak, and neither is alarmed by a mechanism that tells the label and nothing else.
 
-The scene has scikit-learn's digits, their class as the label, and clean vectors that tell nothing but the label,
-so that whatever is found was planted. What is told is ``secret``, one number of each image.
+The scene has scikit-learn's digits, their class as the label, and clean vectors that tell nothing but the
+label, so that whatever is found was planted. What is told is ``secret``, one number of each image.
 """
 
 from __future__ import annotations
@@ -262,7 +262,8 @@ def gain_p(scene: Scene, c_NK: Tensor) -> float:
     for config in (ClassMeanConfig(), CheapStackConfig(folds=3)):
         attack: Any = config.make()
         known = ThreatModel(None, {}, tuple(scene.x.shape[1:]))  # type: ignore[arg-type]
-        attack.fit(Spy(lambda x: c_NK[:OWN].clone(), K), scene.x[:OWN], known=known, rng=generator(0, "stack"))
+        oracle = Spy(lambda x: c_NK[:OWN].clone(), K)
+        attack.fit(oracle, scene.x[:OWN], known=known, rng=generator(0, "stack"))
         errors.append((attack.reconstruct(c_NK[OWN:]) - scene.x[OWN:]).square().flatten(1).mean(1).numpy())
     gain_N = errors[0].astype(float) - errors[1]
     spread = gain_N.std(ddof=1) / np.sqrt(len(gain_N))

@@ -1,5 +1,7 @@
 """Weights by non-negative least squares, against scipy on the plain design matrix."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -69,7 +71,7 @@ def test_weights_of_a_block_use_its_components_alone() -> None:
     basis = leading_components(r_ND.double(), 20)
     found = products().weights(Scheme(blocks=True, labels=False))
     ends = [0, *BLOCKS, 20]
-    for b, (start, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+    for b, (start, stop) in enumerate(itertools.pairwise(ends)):
         part = basis[:, start:stop]
         expected = scipy.optimize.nnls(
             (d_JND.double() @ part).flatten(1).T.numpy(), (r_ND.double() @ part).flatten().numpy()

@@ -1,4 +1,4 @@
-"""Hidden channels: features by hand, the size of the test under the null, and its power on planted channels."""
+"""Hidden channels: features by hand, the size of the test, and its power on planted channels."""
 
 import math
 
