@@ -19,6 +19,7 @@ from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.matched import MatchedConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
+from mipoison.attacks.requery import RequeryConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
@@ -56,6 +57,7 @@ ATTACKS: dict[str, Config] = {
     "stack-cheap": CheapStackConfig(),
     "stack": StackConfig(),
     "matched": MatchedConfig(),
+    "requery": RequeryConfig(),
     "data-D1": DecoderConfig(data="D1"),
     "diffusion-0": DiffusionConfig(guidance=0.0),
     "diffusion-0.5": DiffusionConfig(guidance=0.5),
