@@ -31,6 +31,8 @@ COMPONENTS = 16
 """Principal components of the images within cells."""
 ROWS = 1000
 """Vectors that are looked at, the first ones."""
+PAIRS = 2**22
+"""Pairs of scores in memory at once."""
 PERMUTATIONS = 1999
 """Most permutations; the least p value is one over one more."""
 EXCEEDING = 20
@@ -63,9 +65,12 @@ def digits_after(c_NK: Tensor, significant: int) -> Tensor:
 
 def near_ties(c_NK: Tensor) -> Tensor:
     """For each score, how many others are just below it less how many are just above it (N, K)."""
-    apart_NKK = c_NK[:, :, None] - c_NK[:, None, :]
-    near_NKK = apart_NKK.abs() <= NEAR_TIE * torch.maximum(c_NK[:, :, None], c_NK[:, None, :])
-    return (apart_NKK.sign() * near_NKK).sum(2)
+    found = []
+    for part_BK in c_NK.split(max(1, PAIRS // c_NK.shape[1] ** 2)):
+        apart_BKK = part_BK[:, :, None] - part_BK[:, None, :]
+        near_BKK = apart_BKK.abs() <= NEAR_TIE * torch.maximum(part_BK[:, :, None], part_BK[:, None, :])
+        found.append((apart_BKK.sign() * near_BKK).sum(2))
+    return torch.cat(found)
 
 
 def visible_cells(c_NK: Tensor) -> Tensor:
@@ -82,10 +87,12 @@ def _within(v_NF: Tensor, cell_N: Tensor) -> Tensor:
     return v_NF - (sum_CF / size_C1)[cell_N]
 
 
-def _scaled(v_NF: Tensor, least: float) -> Tensor:
-    """Columns of length 1; columns shorter than ``least`` are left out."""
-    length_F = v_NF.norm(dim=0)
-    return v_NF[:, length_F > least] / length_F[length_F > least]
+def _varying(v_NF: Tensor, cell_N: Tensor) -> Tensor:
+    """Deviations within cells, each column scaled to length 1; those that vary by rounding alone left out."""
+    within_NF = _within(v_NF, cell_N)
+    length_F = within_NF.norm(dim=0)
+    keep_F = length_F > 1e-9 * v_NF.norm(dim=0)
+    return within_NF[:, keep_F] / length_F[keep_F]
 
 
 def hidden_channel_p(c_NK: Tensor, x_NCHW: Tensor, *, rng: torch.Generator) -> float | None:
@@ -108,7 +115,7 @@ def hidden_channel_p(c_NK: Tensor, x_NCHW: Tensor, *, rng: torch.Generator) -> f
     if len(c_NK) < 2:
         return None
     cell_N = visible_cells(c_NK)
-    z_NF = _scaled(_within(hidden_features(c_NK), cell_N), 1e-12)
+    z_NF = _varying(hidden_features(c_NK), cell_N)
     x_ND = _within(x_NCHW.detach().cpu().double().flatten(1), cell_N)
     size_N, basis_NN = torch.linalg.eigh(x_ND @ x_ND.mT)
     lead = size_N > 1e-9 * size_N[-1].clamp_min(1e-30)

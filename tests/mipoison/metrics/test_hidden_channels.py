@@ -110,6 +110,8 @@ def test_nothing_to_test() -> None:
     x = images(5)
     assert hidden_channel_p(torch.eye(5), x, rng=generator(0)) is None
     assert hidden_channel_p(torch.tensor([0.5, 0.5]).expand(5, 2), x, rng=generator(0)) is None
+    many = torch.tensor([[0.7, 0.2, 0.1], [1 / 6, 0.5, 1 / 3]]).repeat(100, 1)
+    assert hidden_channel_p(many, images(200), rng=generator(0)) is None
     assert hidden_channel_p(torch.rand(1, 3), x[:1], rng=generator(0)) is None
     with pytest.raises(ValueError, match="one each"):
         hidden_channel_p(torch.eye(5), x[:4], rng=generator(0))
