@@ -19,6 +19,7 @@ from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.matched import MatchedConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
+from mipoison.attacks.pca_mlp import PCAMLPConfig
 from mipoison.attacks.requery import RequeryConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
@@ -48,6 +49,7 @@ ATTACKS: dict[str, Config] = {
     "mlp": MLPConfig(),
     "kernel": KernelConfig(),
     "trees": TreesConfig(),
+    "pca-mlp": PCAMLPConfig(),
     "one-by-one": OneByOneConfig(),
     "top-k": DecoderConfig(view="top-k"),
     "robust": RobustConfig(),

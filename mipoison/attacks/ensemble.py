@@ -28,6 +28,7 @@ from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.mlp import MLPConfig
+from mipoison.attacks.pca_mlp import PCAMLPConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.selection import folds
 from mipoison.attacks.sizes import sized
@@ -45,7 +46,11 @@ CLOSED_FORMS: Mapping[str, Config] = {
     "trees": TreesConfig(),
 }
 """Members of every stack, besides the class mean."""
-TRAINED: Mapping[str, Config] = {"mlp": MLPConfig(), "passive": DecoderConfig()}
+TRAINED: Mapping[str, Config] = {
+    "mlp": MLPConfig(),
+    "pca-mlp": PCAMLPConfig(),
+    "passive": DecoderConfig(),
+}
 """Members that are trained by gradients."""
 JUDGED = 2048
 """Images, drawn at random, on whose reconstructions the weights are computed: bounds the memory."""

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from torch import Tensor
 
-from mipoison.attacks.feature_sets import FeatureSet, known_sets
-from mipoison.attacks.kernel_ridge import PENALTIES, Kernel, Path
+from mipoison.attacks.feature_sets import known_sets
+from mipoison.attacks.kernel_choice import EXACT, Candidate, candidate, compared, path_of
+from mipoison.attacks.kernel_ridge import Kernel
 from mipoison.attacks.residuals import Residuals
 from mipoison.attacks.selection import Standardised
 from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
-FIRST = Kernel("matern", 2.0)
-"""Kernel by which the feature sets are compared."""
 OTHERS = (
     Kernel("gaussian", 1.0),
     Kernel("gaussian", 4.0),
@@ -38,8 +37,6 @@ FINALISTS = 3
 """Number of feature sets on which they are tried."""
 COMPONENTS = 64
 """Principal components of the images' residuals that are predicted."""
-EXACT = 500
-"""Up to so many images every image is a landmark while the settings are chosen."""
 LEAST_VOTE = 0.03
 """Voters of a smaller weight are dropped."""
 CHUNK = 2048
@@ -73,25 +70,6 @@ class KernelConfig(Config):
 
 
 @dataclass
-class Candidate:
-    """One regression on the images on which settings are chosen.
-
-    Attributes:
-        standardise: vectors -> features. penalty: the best one.
-        error_NP: leave-one-out errors.
-    """
-
-    standardise: Standardised
-    kernel: Kernel
-    penalty: float
-    error_NP: Tensor
-
-    @property
-    def loss(self) -> float:
-        return float(self.error_NP.square().sum())
-
-
-@dataclass
 class Voter:
     """One regression of the attacker, ready to predict."""
 
@@ -119,10 +97,8 @@ def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
         return np.full(len(gram_VV), 1 / len(gram_VV))
     size_V, basis_VV = np.linalg.eigh(gram_VV / scale)
     root_VV = np.sqrt(size_V.clip(0))[:, None] * basis_VV.T
-    heavy = 1e3
-    found_V, _ = nnls(
-        np.vstack([root_VV, np.full(len(gram_VV), heavy)]), np.r_[np.zeros(len(gram_VV)), heavy]
-    )
+    heavy_V = np.full(len(gram_VV), 1e3)
+    found_V, _ = nnls(np.vstack([root_VV, heavy_V]), np.r_[0 * heavy_V, heavy_V[0]])
     found_V[found_V < LEAST_VOTE] = 0
     return found_V / found_V.sum()
 
@@ -151,59 +127,25 @@ class KernelAttack:
         order = torch.randperm(n, generator=rng) if n > EXACT else torch.arange(n)
         some = order[: self.config.judged]
         judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, COMPONENTS, rng)
-        candidates = self._candidates(known_sets(known), c_NK, some, judged)
+        candidates = compared([Standardised(c_NK, s) for s in known_sets(known).values()], c_NK[some], judged)
+        candidates += [
+            candidate(c.standardise, kernel, c_NK[some], judged)
+            for c in candidates[:FINALISTS]
+            for kernel in OTHERS
+        ]
         # The mean image of the label is a voter, too: it is all that there is to say where scores are empty.
         vote_V = votes([judged.without_NP, *(c.error_NP for c in candidates)])
         chosen = [(v, c) for v, c in zip(vote_V[1:], candidates, strict=True) if v > 0]
-        self.parts = (
-            judged if len(some) == len(x_ND) else Residuals(label_N, x_ND, oracle.n_classes, COMPONENTS, rng)
-        )
-        rows = some if len(some) == len(x_ND) else torch.arange(len(x_ND))
-        self.voters = [self._voter(float(v), c, c_NK, rows, order) for v, c in chosen]
+        # All rows in the same order, since the first of them are the landmarks.
+        everything = (label_N[order], x_ND[order], oracle.n_classes, COMPONENTS, rng)
+        self.parts = judged if len(some) == n else Residuals(*everything)
+        self.voters = [self._voter(float(v), c, c_NK[order], self.parts) for v, c in chosen]
 
-    def _candidates(
-        self, sets: dict[str, FeatureSet], c_NK: Tensor, some: Tensor, parts: Residuals
-    ) -> list[Candidate]:
-        """The regressions on all feature sets, and those of other kernels on the best of them."""
-        first = [self._candidate(Standardised(c_NK, s), FIRST, c_NK[some], parts) for s in sets.values()]
-        first.sort(key=lambda c: c.loss)
-        more = [
-            self._candidate(c.standardise, kernel, c_NK[some], parts)
-            for c in first[:FINALISTS]
-            for kernel in OTHERS
-        ]
-        return first + more
-
-    def _candidate(
-        self, standardise: Standardised, kernel: Kernel, c_NK: Tensor, parts: Residuals
-    ) -> Candidate:
-        z_NF, label_N = standardise(c_NK), label_of(c_NK)
-        path = self._path(kernel, z_NF, label_N, EXACT)
-        errors = path.left_out(parts, label_N)
-        best = min(range(len(PENALTIES)), key=lambda p: float(errors[p].square().sum()))
-        return Candidate(standardise, kernel, PENALTIES[best], errors[best])
-
-    @staticmethod
-    def _path(kernel: Kernel, z_NF: Tensor, label_N: Tensor, landmarks: int) -> Path:
-        """The landmarks are the first images: these are in random order."""
-        if len(z_NF) <= landmarks:
-            return Path(kernel(z_NF, label_N, z_NF, label_N))
-        z_MF, label_M = z_NF[:landmarks], label_N[:landmarks]
-        return Path(kernel(z_NF, label_N, z_MF, label_M), kernel(z_MF, label_M, z_MF, label_M))
-
-    def _voter(self, vote: float, c: Candidate, c_NK: Tensor, rows: Tensor, order: Tensor) -> Voter:
-        z_NF, label_N = c.standardise(c_NK[rows]), label_of(c_NK[rows])
-        most = max(EXACT, self.config.landmarks)
-        if len(rows) <= most:
-            at_M = torch.arange(len(rows))
-            path = Path(c.kernel(z_NF, label_N, z_NF, label_N))
-        else:
-            at_M = order[: self.config.landmarks]
-            z_MF, label_M = z_NF[at_M], label_N[at_M]
-            path = Path(c.kernel(z_NF, label_N, z_MF, label_M), c.kernel(z_MF, label_M, z_MF, label_M))
-        return Voter(
-            c.standardise, c.kernel, z_NF[at_M], label_N[at_M], vote * path.solution(self.parts, c.penalty)
-        )
+    def _voter(self, vote: float, c: Candidate, c_NK: Tensor, parts: Residuals) -> Voter:
+        z_NF, label_N = c.standardise(c_NK), label_of(c_NK)
+        at = slice(None) if len(c_NK) <= max(EXACT, self.config.landmarks) else slice(self.config.landmarks)
+        weight_MP = vote * path_of(c.kernel, z_NF, label_N, len(z_NF[at])).solution(parts, c.penalty)
+        return Voter(c.standardise, c.kernel, z_NF[at], label_N[at], weight_MP)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""

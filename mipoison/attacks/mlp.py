@@ -1,20 +1,23 @@
 """MLP attacker: a fully connected decoder on standardised scores, stopped early on its own validation split.
 
-Shape suffixes: N samples, K classes, F features, CHW image.
+Shape suffixes: N samples, K classes, F features, D pixels, CHW image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mipoison.attacks.selection import Standardised
+from mipoison.attacks.feature_sets import known_sets
+from mipoison.attacks.kernel_choice import best_together
+from mipoison.attacks.selection import Standardised, Together
 from mipoison.attacks.sizes import sized, sizes_of
-from mipoison.config import Config
+from mipoison.config import Config, Plain
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.training import Validation, apply, mse, seeded, train
 
@@ -24,11 +27,13 @@ HIDDEN_PER_WIDTH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig(Config):
-    """A fully connected decoder on log scores, raw scores and the label, stopped early on its own validation
-    split.
+    """A fully connected decoder on the feature sets that suit its own images best, stopped early on its own
+    validation split.
 
     Attributes:
-        inputs: features, standardised: ``log`` or ``raw`` scores, or ``all`` (both and the label's one-hot).
+        inputs: features, standardised: ``chosen``, the two of FEATURE_SETS that are best for a kernel
+            regression on its own images, and the label's one-hot; or those of earlier records, ``log`` or
+            ``raw`` scores, or ``all`` (both and the one-hot).
         validation: share of its images held out for early stopping, (0, 0.5].
         patience: number of checks without progress, of twenty in a training, after which training stops.
         data: the attacker's own images: ``all`` of D_inv train, or a stratified half ``D1`` or ``D2``.
@@ -37,8 +42,9 @@ class MLPConfig(Config):
     """
 
     COST: ClassVar[int] = 0
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"inputs": "all"}
 
-    inputs: Literal["log", "raw", "all"] = "all"
+    inputs: Literal["log", "raw", "all", "chosen"] = "chosen"
     validation: float = 0.15
     patience: int = 4
     data: Literal["all", "D1", "D2"] = "all"
@@ -75,8 +81,13 @@ class MLP:
         if len(x_NCHW) < 4:
             raise ValueError(f"the MLP attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         self.shape = known.image_shape
-        c_NK = oracle.query(x_NCHW)
-        self.standardise = Standardised(c_NK, cfg.inputs)
+        c_NK = oracle.query(x_NCHW).cpu()
+        self.standardise: Standardised | Together
+        if cfg.inputs == "chosen":
+            x_ND = x_NCHW.cpu().double().flatten(1)
+            self.standardise = best_together(known_sets(known).values(), c_NK, x_ND, rng)
+        else:
+            self.standardise = Standardised(c_NK, cfg.inputs)
         z_NF, x_NP = self._inputs(c_NK), x_NCHW.to(self.device).float().flatten(1)
         order = torch.randperm(len(z_NF), generator=rng).to(self.device)
         held = max(1, round(cfg.validation * len(order)))

@@ -112,7 +112,9 @@ class Requery:
             ValueError: fewer than eight images.
         """
         if len(x_NCHW) < 8:
-            raise ValueError(f"the re-querying attacker needs at least 8 images of its own, got {len(x_NCHW)}")
+            raise ValueError(
+                f"the re-querying attacker needs at least 8 images of its own, got {len(x_NCHW)}"
+            )
         self.shape = known.image_shape
         c_NK, x_NCHW = oracle.query(x_NCHW), x_NCHW.cpu().float()
         fold_N = folds(len(x_NCHW), self.config.folds, rng)

@@ -5,6 +5,7 @@ Shape suffixes: N samples, K classes, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -69,6 +70,22 @@ class Standardised:
 
     def _plain(self, c_NK: Tensor) -> Tensor:
         return self.kind(c_NK) if isinstance(self.kind, FeatureSet) else score_features(c_NK, self.kind)
+
+
+class Together:
+    """Several standardised feature sets and the label's one-hot, side by side: the input of a network.
+
+    Args:
+        parts: the feature sets, fitted to the attacker's answers.
+    """
+
+    def __init__(self, parts: Sequence[Standardised]) -> None:
+        self.parts = list(parts)
+
+    def __call__(self, c_NK: Tensor) -> Tensor:
+        """Features (N, F), float64, on the CPU; the one-hot has about the spread of the others."""
+        label_NK = F.one_hot(label_of(c_NK.cpu()), c_NK.shape[1])
+        return torch.cat([*(part(c_NK) for part in self.parts), 2.0 * label_NK], 1)
 
 
 def folds(n: int, count: int, rng: torch.Generator) -> Tensor:

@@ -113,7 +113,7 @@ class Trees:
         with warnings.catch_warnings():  # an image that no tree left out is predicted as 0
             warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores")
             warnings.filterwarnings("ignore", message="R\\^2 score is not well-defined")
-            forest.fit(z_NF, rest_NP)
+            forest.fit(z_NF, rest_NP if rest_NP.shape[1] > 1 else rest_NP[:, 0])
         return forest, forest.oob_prediction_.reshape(rest_NP.shape)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:

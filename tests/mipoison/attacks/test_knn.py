@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from mipoison.attacks.feature_sets import FeatureSet
 from mipoison.attacks.knn import KNN, NEIGHBOURS, KNNConfig, distances, neighbour_weights
 from mipoison.attacks.selection import KINDS, folds, score_features
 from mipoison.config import ConfigError
@@ -105,6 +106,19 @@ def test_under_label_only_it_gives_class_means() -> None:
     for k in range(3):
         expected = torch.stack([x[(label == k) & (fold != f)].mean(0) for f in range(2)]).mean(0)
         torch.testing.assert_close(out[k], expected)
+
+
+def test_with_a_feature_set_neighbours_have_the_same_label() -> None:
+    """Two labels whose vectors have the same log-odds."""
+    label = torch.arange(80) % 2
+    top = 0.6 + 0.3 * torch.rand(80, generator=generator(0))
+    c = torch.stack([torch.where(label == k, top, (1 - top) / 2) for k in range(2)] + [(1 - top) / 2], 1)
+    x = 0.2 + 0.5 * label[:, None, None, None] + 0.2 * torch.rand(80, *SHAPE, generator=generator(1))
+    attack = fit(KNNConfig(), c, x)
+    assert isinstance(attack.standardise.kind, FeatureSet)
+    out = attack.reconstruct(c).flatten(1).mean(1)
+    assert bool((out[label == 0] < 0.45).all())
+    assert bool((out[label == 1] > 0.65).all())
 
 
 def test_equal_vectors_are_at_distance_zero() -> None:

@@ -18,7 +18,7 @@ KNOWN = ThreatModel(None, {}, SHAPE)
 SIZES: dict[str, Any] = {"width": 1, "steps": 150, "batch": 32, "lr": 1e-2}
 
 
-@pytest.mark.parametrize("inputs", ["log", "raw", "all"])
+@pytest.mark.parametrize("inputs", ["log", "raw", "all", "chosen"])
 def test_it_beats_the_mean_image_on_an_easy_oracle(inputs: Any) -> None:
     x, private = grey(120), grey(60, seed=1)
     attack = MLPConfig(inputs=inputs, **SIZES).make()
@@ -37,7 +37,7 @@ def test_its_validation_images_are_no_training_images(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(mlp_module, "train", spy)
     x = grey(40)
-    attack = MLPConfig(validation=0.25, patience=2, **SIZES).make()
+    attack = MLPConfig(inputs="all", validation=0.25, patience=2, **SIZES).make()
     oracle = Brightness()
     attack.fit(oracle, x, known=KNOWN, rng=generator(0))
     assert oracle.queries == 40

@@ -73,7 +73,9 @@ def test_it_makes_no_good_reconstruction_worse() -> None:
 
 def test_without_a_gain_there_is_no_correction() -> None:
     """Constant answers: nothing differs from anything."""
-    attack = fit(RequeryConfig(first="class-mean"), grey(SMALL), Spy(lambda x: torch.full((len(x), 2), 0.5), 2))
+    attack = fit(
+        RequeryConfig(first="class-mean"), grey(SMALL), Spy(lambda x: torch.full((len(x), 2), 0.5), 2)
+    )
     c = torch.tensor([[0.5, 0.5]])
     assert attack.gain <= 0  # type: ignore[attr-defined]
     mean = grey(SMALL).mean(0)

@@ -92,10 +92,50 @@ def test_a_whole_fit_is_the_mean_of_scikit_learn_s_folds(inputs: Any) -> None:
 def test_it_finds_the_features_that_pixels_are_linear_in(kind: Literal["log", "raw"]) -> None:
     x = images_of(vectors(300), 0.0, kind)
     test = images_of(vectors(100, seed=1), 0.0, kind)
-    attack = fit(RidgeConfig(), x)
+    attack = fit(RidgeConfig(inputs="tuned"), x)
     assert attack.standardise.kind in (kind, "all")  # "all" has both
     error = (attack.reconstruct(Answers(5).query(test)) - test).square().mean()
     assert float(error) < 0.02 * float((x.mean(0) - test).square().mean())
+
+
+def test_feature_sets_compete_and_each_label_has_its_line() -> None:
+    """Pixels follow the log-odds, upwards for one label and downwards for the other."""
+    rng = generator(3)
+    label, odds = torch.arange(200) % 2, 1 + 3 * torch.rand(200, generator=rng)
+    top = torch.sigmoid(odds)
+    rest = (1 - top)[:, None] * torch.softmax(torch.randn(200, 4, generator=rng), 1)
+    c = torch.stack([torch.cat([r[:k], t[None], r[k:]]) for r, t, k in zip(rest, top, label, strict=True)])
+    slope = torch.where(label == 0, 0.1, -0.1)
+    x = (0.5 + slope * (odds - 2.5))[:, None, None, None].expand(-1, *SHAPE).contiguous()
+
+    class Written(Answers):
+        def query(self, x_NCHW: Tensor) -> Tensor:
+            return c
+
+    attack = RidgeConfig().make()
+    attack.fit(Written(5), x, known=KNOWN, rng=generator(0))
+    assert float((attack.reconstruct(c) - x).square().mean()) < 0.02 * float((x - x.mean(0)).square().mean())
+    old = RidgeConfig(inputs="tuned").make()
+    old.fit(Written(5), x, known=KNOWN, rng=generator(0))
+    assert float((old.reconstruct(c) - x).square().mean()) > float(
+        (attack.reconstruct(c) - x).square().mean()
+    )
+
+
+def test_without_scores_it_answers_with_the_mean_of_the_label() -> None:
+    c = torch.eye(5)[torch.arange(60) % 5]
+
+    class OneHot(Answers):
+        def query(self, x_NCHW: Tensor) -> Tensor:
+            return c
+
+    x = torch.rand(60, *SHAPE, generator=generator(0))
+    attack = RidgeConfig(folds=2).make()
+    attack.fit(OneHot(5), x, known=KNOWN, rng=generator(0))
+    fold = folds(60, 2, generator(0))
+    for k in range(5):
+        means = [x[(torch.arange(60) % 5 == k) & (fold != f)].mean(0) for f in range(2)]
+        torch.testing.assert_close(attack.reconstruct(torch.eye(5))[k], torch.stack(means).mean(0))
 
 
 def test_more_noise_takes_a_stronger_penalty() -> None:
@@ -134,6 +174,13 @@ def test_folds_are_equal_and_drawn() -> None:
     assert torch.equal(fold, folds(23, 5, generator(0)))
     assert not torch.equal(fold, folds(23, 5, generator(1)))
     assert sorted(folds(3, 5, generator(0)).tolist()) == [0, 1, 2]
+
+
+def test_records_of_before_keep_their_settings() -> None:
+    """Their value was the default, and had the digest of one."""
+    assert RidgeConfig.recorded({"folds": 5}) == RidgeConfig(inputs="tuned")
+    assert RidgeConfig(inputs="tuned").changed(before=True) == {}
+    assert RidgeConfig().digest() != RidgeConfig(inputs="tuned").digest()
 
 
 def test_bounds() -> None:

@@ -7,7 +7,9 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from mipoison.attacks.selection import Standardised, folds, score_features
+from mipoison.attacks.feature_sets import FEATURE_SETS
+from mipoison.attacks.selection import KINDS, Standardised, Together, feature_choices, folds, score_features
+from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
 
 
@@ -45,3 +47,26 @@ def test_folds_are_as_equal_as_can_be(n: int, count: int) -> None:
     assert len(sizes) == min(n, count)
     assert int(sizes.max() - sizes.min()) <= 1
     assert not torch.equal(folds(50, 5, generator(1)), folds(50, 5, generator(2)))
+
+
+def test_a_feature_set_is_standardised_too() -> None:
+    c = vectors()
+    found = Standardised(c, FEATURE_SETS["ranks"])(c)
+    expected = StandardScaler().fit_transform(FEATURE_SETS["ranks"](c).numpy())
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+
+
+def test_what_competes() -> None:
+    known = ThreatModel("none", {}, (1, 1, 1))
+    assert feature_choices("log", known) == ["log"]
+    assert feature_choices("tuned", known) == list(KINDS)
+    assert len(feature_choices("chosen", known)) == sum(s.floor is not None for s in FEATURE_SETS.values())
+
+
+def test_features_side_by_side() -> None:
+    c = vectors()
+    parts = [Standardised(c, FEATURE_SETS[name]) for name in ("odds", "power")]
+    found = Together(parts)(c[:3])
+    assert found.shape == (3, 1 + 5 + 4)
+    torch.testing.assert_close(found[:, 1:6], parts[1](c[:3]))
+    assert (found[:, 6:] / 2).argmax(1).tolist() == c[:3].argmax(1).tolist()
