@@ -42,8 +42,8 @@ COMPONENTS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class RequeryConfig(Config):
-    """Asks about its own reconstructions, compares the answers with the vectors that it inverted, and learns a
-    correction from the difference.
+    """Asks about its own reconstructions, compares the answers with the vectors that it inverted, and learns
+    a correction from the difference.
 
     Attributes:
         first: the attacker whose reconstructions are corrected.
