@@ -7,9 +7,9 @@ The weights are those of least squared error on these reconstructions, none belo
 part in any choice, and what the class mean does not explain is all that is weighted: where the members fail,
 the stack answers with the class mean (:mod:`mipoison.attacks.weighting`).
 
-The answer to a private vector is the weighted sum of each member's mean over the folds' fits. Fitting every
-member once more to all images would cost one more fit and give up the average, which is worth more to the
-members that are trained by gradients than a fifth more images.
+The answer to a private vector is the weighted sum of each member's mean over the folds' fits. No member is
+fitted once more to all images, which would cost another fit. The weights were computed for single fits, whose
+errors are larger than those of their mean: they are on the side of the class mean.
 
 Shape suffixes: J members, N samples, K classes, D pixels, CHW image.
 """
