@@ -20,7 +20,7 @@ from mipoison.certificates import (
     certify,
 )
 from mipoison.config import Config
-from mipoison.metrics import estimated_limit, leakage, ranking, scoring, utility
+from mipoison.metrics import estimated_limit, hidden_channels, leakage, ranking, scoring, utility
 from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.randomness import generator, role_seed
@@ -139,6 +139,11 @@ def _shared_columns(
             vectors["private_test"],
         ),
         repeat_query_distance=float((again - vectors["private_train"][:n]).norm(dim=1).max()) if n else 0.0,
+        hidden_channel_p=hidden_channels.hidden_channel_p(
+            vectors["private_train"],
+            split.private_train.x_NCHW,
+            rng=generator(scene.config.seed, "hidden channel"),
+        ),
         poison_ms_per_sample=1e3 * max(seconds_poison - seconds_inference, 0.0) / queries,
         inference_ms_per_sample=1e3 * seconds_inference / queries,
         seconds_prepare=deployment.seconds_prepare,

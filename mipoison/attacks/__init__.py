@@ -13,11 +13,14 @@ from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.diffusion import DiffusionConfig
 from mipoison.attacks.distilled import DistilledConfig
+from mipoison.attacks.ensemble import CheapStackConfig, StackConfig
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
+from mipoison.attacks.matched import MatchedConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
 from mipoison.attacks.pca_mlp import PCAMLPConfig
+from mipoison.attacks.requery import RequeryConfig
 from mipoison.attacks.restorer import RestorerConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.attacks.robust import RobustConfig
@@ -53,6 +56,10 @@ ATTACKS: dict[str, Config] = {
     "restorer": RestorerConfig(),
     "distilled": DistilledConfig(),
     "tuned": TunedConfig(),
+    "stack-cheap": CheapStackConfig(),
+    "stack": StackConfig(),
+    "matched": MatchedConfig(),
+    "requery": RequeryConfig(),
     "data-D1": DecoderConfig(data="D1"),
     "diffusion-0": DiffusionConfig(guidance=0.0),
     "diffusion-0.5": DiffusionConfig(guidance=0.5),

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mipoison.metrics.check_context import CELL, CheckContext, Record, errors, number, ok, same, settings
+from mipoison.metrics.check_context import (
+    CELL,
+    CheckContext,
+    Record,
+    errors,
+    missing,
+    number,
+    ok,
+    same,
+    settings,
+)
 
 REPEAT_TOLERANCE = 1e-6
 """Largest l2 distance between two answers to one query that rounding in float32 explains."""
@@ -46,6 +56,10 @@ JUDGE_TOLERANCE = 0.1
 
 SECOND_JUDGE_TOLERANCE = 0.25
 """Share by which the attack accuracies of the two evaluators may differ if both know the same classes."""
+
+HIDDEN_CHANNEL_LEVEL = 0.001
+"""Largest p value of the permutation test that counts as a hidden channel: one in a thousand settings without
+one is called so by chance."""
 
 CERTIFICATE_ROUNDING = 1e-5
 """Share of a certified error by which sums in single precision may lie below it."""
@@ -163,8 +177,15 @@ def _beats_certificate(record: Record, context: CheckContext) -> bool | None:
         )
         if error is not None and bound is not None:
             tolerance = number(record, f"certified_tolerance{pool}") or 0.0
+            if tolerance and not missing(record.get("attack.matching")):
+                continue  # with noise the bound is for answers that are reconstructed one at a time
             found.append(error < bound * (1 - CERTIFICATE_ROUNDING) - tolerance)
     return any(found) if found else None
+
+
+def _hidden_channel(record: Record, context: CheckContext) -> bool | None:
+    p = number(record, "hidden_channel_p")
+    return None if p is None else p <= HIDDEN_CHANNEL_LEVEL
 
 
 CHECKS: dict[str, Check] = {
@@ -247,10 +268,19 @@ CHECKS: dict[str, Check] = {
     "beats_certificate": Check(
         "beats_certificate",
         "on private training or test images the error is below the certified one by more than its tolerance "
-        f"(where noise is sampled) and {CERTIFICATE_ROUNDING:g} of it",
+        f"(where noise is sampled) and {CERTIFICATE_ROUNDING:g} of it; with noise, not for attackers that "
+        "match the vectors of a batch, as that bound is for answers that are reconstructed one at a time",
         "no attacker can do that with one answer to each image: something reached it that must not have, or "
         "the defense answers otherwise than it states",
         _beats_certificate,
+    ),
+    "hidden_channel": Check(
+        "hidden_channel",
+        "among vectors that look alike to two decimals, signs of zeros, sums, low-order digits or the order "
+        f"of near ties follow the private image (permutation test, p at most {HIDDEN_CHANNEL_LEVEL:g})",
+        "the answers carry something of the image where no user looks and no attacker of the suite does: "
+        "the measured leakage is too low, release a canonical form",
+        _hidden_channel,
     ),
 }
 

@@ -78,6 +78,7 @@ _REAL = [
     "alignment_before",
     "alignment_after",
     "repeat_query_distance",
+    "hidden_channel_p",
     "poison_ms_per_sample",
     "inference_ms_per_sample",
     "seconds_prepare",

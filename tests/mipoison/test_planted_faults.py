@@ -227,6 +227,24 @@ def test_a_defense_that_writes_the_image_into_the_tail(scene: Scene, anchors: li
     assert "leaks_more_than_undefended" in raised(record)
 
 
+class SignedZeros(BaseDefense):
+    """Answers one-hot vectors; the sign of each zero tells a bit of the image."""
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        one_hot_NK = torch.nn.functional.one_hot(c_NK.argmax(1), c_NK.shape[1]).to(c_NK)
+        zones_NK = torch.stack([part.flatten(1).mean(1) for part in x_NCHW.tensor_split(c_NK.shape[1], 2)], 1)
+        return torch.where((one_hot_NK == 0) & (zones_NK > zones_NK.median()), -0.0, one_hot_NK)
+
+
+def test_a_defense_that_writes_the_image_into_the_signs_of_zeros(scene: Scene, anchors: list[Record]) -> None:
+    """No attacker sees it, and the record says that its leakage is not to be trusted."""
+    (row,) = run(scene, "none", with_defense(scene, SignedZeros()), ("ridge",))
+    (record,) = relate_to_anchors([row | {"defense": "signed zeros"}], anchors)
+    assert "hidden_channel" in raised(record)
+    assert "leaks_more_than_undefended" not in raised(record)
+    assert not any("hidden_channel" in raised(r) for r in relate_to_anchors(anchors, anchors))
+
+
 # ---------------------------------------------------------------- an evaluator trained on reconstructions
 
 

@@ -46,7 +46,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
         ("model_accuracy", "protected_accuracy", "label_agreement", "label_recovery", "ece",
          "attack_set_label_agreement", "attack_accuracy", "attack_accuracy_test", "cycle_accuracy",
          "open_accuracy", "evaluator_accuracy", "clean_attack_accuracy", "top2_agreement", "top5_agreement",
-         "clean_ece", *IDENTIFICATION_COLUMNS, *_both("certified_identification", "share_in_small_cells")),
+         "clean_ece", "hidden_channel_p", *IDENTIFICATION_COLUMNS,
+         *_both("certified_identification", "share_in_small_cells")),
         SHARE),
     **dict.fromkeys(
         ("rank_correlation", "tail_rank_correlation", "ssim", "alignment_before", "alignment_after"),

@@ -66,6 +66,7 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         "check.leaks_more_than_undefended": False,
         "check.unfit_judge": False,
         "check.beats_certificate": None,  # there is none
+        "check.hidden_channel": None,  # not tested
     }
     assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
     assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
@@ -90,6 +91,8 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         ("beats_certificate", {"certified_error": 0.0263}),
         ("beats_certificate", {"certified_error": 0.0273, "certified_tolerance": 0.001}),
         ("beats_certificate", {"certified_error_test": 0.03, "reconstruction_error_test": 0.0299}),
+        ("beats_certificate", {"certified_error": 0.0263, "attack.matching": "power"}),
+        ("hidden_channel", {"hidden_channel_p": 0.0005}),
     ],
 )
 def test_a_planted_fault_raises_its_check_alone(fault, changes):
@@ -107,6 +110,19 @@ def test_a_planted_fault_raises_its_check_alone(fault, changes):
 )
 def test_what_a_certificate_allows_raises_nothing(changes):
     assert apply_checks({**SUITE[0], **changes}, context())["check.beats_certificate"] is False
+
+
+def test_a_certificate_with_noise_says_nothing_of_an_attacker_that_matches_a_batch():
+    """It holds for answers that are reconstructed one at a time."""
+    beaten = {"certified_error": 0.03, "certified_tolerance": 0.001}
+    for matching, expected in (("power", None), (None, True), (math.nan, True)):
+        row = {**SUITE[0], **beaten, "attack.matching": matching}
+        assert apply_checks(row, context())["check.beats_certificate"] is expected
+
+
+def test_a_p_value_that_chance_explains_is_no_hidden_channel():
+    row = {**SUITE[0], "hidden_channel_p": 0.02}
+    assert apply_checks(row, context())["check.hidden_channel"] is False
 
 
 def test_below_label_only_looks_at_the_whole_suite():
