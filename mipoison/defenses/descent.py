@@ -1,4 +1,4 @@
-"""Algorithm 1 of Zhou et al., lines 3 to 9: projected descent from one random start with steps of one length."""
+"""Algorithm 1 of Zhou et al., lines 3 to 9: projected descent from a random start, steps of one length."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ from mipoison.defenses.noise import random_direction
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import label_of, project_release, project_tangent
 
-COUNT = 24
+COUNT = 30
 """Starts that a query tries, besides the random one of Algorithm 1."""
-DRAWN = 160
+DRAWN = 128
 """Random starts from which the fit chooses, besides the optima that it finds itself."""
-IMAGES = 96
+IMAGES = 80
 """Public images, at most, on which the fit compares starts."""
 FIT_ROUNDS = 6
 """Rounds that the fit climbs on each of them."""
@@ -86,10 +86,11 @@ class Starts:
 
 
 def draw_starts(n: int, n_classes: int, budget: float, rng: torch.Generator) -> Starts:
-    """Random starts: a third moves along the simplex by the budget's length, the others treat each score apart.
+    """Random starts: a third moves along the simplex, by the budget's length; in the others each score is
+    drawn apart.
 
-    Of their scores a quarter is kept, a quarter is zero, and half is log-uniform in the upper six decades up
-    to the budget. A start of the first kind often ends with exact zeros, which no step in log space reaches.
+    Of those scores a quarter is kept, a quarter is zero, and half is log-uniform in the six decades below the
+    budget. A start of the first kind often ends with exact zeros, which no step in log space reaches.
     """
     shape = (n, n_classes)
     kind, height, noise = (torch.rand(shape, generator=rng, dtype=torch.float64) for _ in range(3))
