@@ -39,8 +39,8 @@ def latency(*, quick: bool = False) -> Iterator[Measurement]:
                 value=1e3 * seconds / n,
                 unit="ms per sample",
                 repeats=repeats,
-                conditions=f"R = {ROUNDS}, search descent, {size}; clean vectors given, the victim's own pass "
-                "not included",
+                conditions=f"R = {ROUNDS}, search descent, {size}; clean vectors given, the victim's own "
+                "pass not included",
             )
             if name != "lpa":
                 row = against(row, f"lpa, batch {n}", 1e3 * taken["lpa"][0] / n)

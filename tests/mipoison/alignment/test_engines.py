@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mipoison.alignment import ENGINES, OBJECTIVES, align_samples, default_engine, make_engine
+from mipoison.alignment import (
+    ENGINES,
+    OBJECTIVES,
+    align_samples,
+    default_engine,
+    make_engine,
+    parameter_gradient,
+)
 from mipoison.alignment.memory import chunk_of, floats_per_sample, multiply_adds
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionNet

@@ -1,4 +1,4 @@
-"""The descent of Algorithm 1: directions of length one. Its rounds are tested with LPA's search ``descent``."""
+"""The descent of Algorithm 1: directions of length one. LPA's search ``descent`` tests its rounds."""
 
 import torch
 
