@@ -21,11 +21,11 @@ from mipoison.defenses.noise import random_direction
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import label_of, project_release, project_tangent
 
-COUNT = 30
+COUNT = 24
 """Starts that a query tries, besides the random one of Algorithm 1."""
-DRAWN = 128
+DRAWN = 160
 """Random starts from which the fit chooses, besides the optima that it finds itself."""
-IMAGES = 80
+IMAGES = 96
 """Public images, at most, on which the fit compares starts."""
 FIT_ROUNDS = 6
 """Rounds that the fit climbs on each of them."""

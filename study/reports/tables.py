@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,30 @@ from study.analysis.indicators import (
     knee,
     seed_points,
 )
-from study.reports.cells import add_row, by_attacker, describe, new_table, setting_name, with_interval
+from study.reports.cells import (
+    add_row,
+    alignments,
+    by_attacker,
+    describe,
+    new_table,
+    setting_name,
+    with_alignment,
+    with_interval,
+)
 from study.runtime.plain import NOTHING, number, visible_line
 
 SHOWN = 16
 """Largest number of comparisons, and of kinds of failures, that a table lists; it counts all."""
 
 
-def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
-    """The Pareto front, ordered by distortion, anchors included."""
+def frontier_report(
+    configurations: pd.DataFrame, info: str, cosines: Mapping[str, float] = MappingProxyType({})
+) -> Table:
+    """The Pareto front, ordered by distortion, anchors included.
+
+    Args:
+        cosines: trial -> mean cosine to its target, see ``alignments``.
+    """
     front = pareto_front(configurations)
     feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
     table = new_table(
@@ -42,7 +58,9 @@ def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
         "are not dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
-        f"/ worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
+        "/ worst label-only error, with its 95 % Student-t interval over paired seeds. Mean cosine: of the "
+        "released vectors' gradients to the target that a defense aligns them with. "
+        f"{info}.",
         "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror",
         "excess\nleakage", "seeds",
     )  # fmt: skip
@@ -50,7 +68,7 @@ def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
         add_row(
             table,
             number(s["confidence_distortion"], ".3g"),
-            setting_name(s),
+            with_alignment(s, cosines),
             number(s["accuracy_drop"]),
             by_attacker(s, "worst_attack_accuracy", ".3f"),
             by_attacker(s, "worst_reconstruction_error", ".4f"),
@@ -294,7 +312,8 @@ def statistics_tables(
         margin: accepted excess leakage (share), which the ``configuration_table`` was made with.
     """
     info = describe(episodes, title_info)
-    tables = [frontier_report(configurations, info), defense_report(configurations, info, margin=margin)]
+    front = frontier_report(configurations, info, alignments(episodes))
+    tables = [front, defense_report(configurations, info, margin=margin)]
     tables += [equal_distortion_report(episodes, configurations, info)]
     tables += [indicators_report(episodes, configurations, info, max_accuracy_drop)]
     return [*tables, attackers_report(episodes, configurations, info)]
