@@ -31,7 +31,7 @@ FIT_ROUNDS = 6
 """Rounds that the fit climbs on each of them."""
 JITTER = 0.25
 """Standard deviation of the natural logarithm of the factor by which a start is varied for each query."""
-GAIN = 1e-5
+GAIN = 1e-6
 """Least relative improvement of the objective that counts. Without it, rounding would decide which of two
 equal vectors is kept, and a query would be answered otherwise alone than among others."""
 GROW, SHRINK, LONGEST = 1.5, 0.4, 3.0
