@@ -70,7 +70,7 @@ class LPAConfig(AlignedConfig):
 
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {"search": "descent"}
 
-    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003}, {"scope": "batch"})
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
 
     search: Literal["restarts", "descent"] = "restarts"
     scope: Literal["sample", "batch"] = "sample"

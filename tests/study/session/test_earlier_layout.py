@@ -9,16 +9,15 @@ these files anew and says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mipoison.config import Config, Knob, Plain
+from mipoison.config import Config, Knob
 from mipoison.defenses import DEFENSES, lpa
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.episode import device_name, versions
@@ -54,8 +53,6 @@ OTHERWISE = 0.05
 @dataclass(frozen=True, kw_only=True)
 class LPAConfig(lpa.LPAConfig):
     """LPA before ``search`` was a field; of the same name, since digests contain it."""
-
-    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
 
     search: Literal["restarts", "descent"] = "descent"
 
