@@ -50,6 +50,9 @@ class Compiled(Engine):
     def align(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
         return self.inner.align(c_NK, x_NCHW)
 
+    def values(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        return self.inner.values(c_NK, x_NCHW)
+
     @torch.no_grad()
     def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
         n = len(c_NK)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mipoison.alignment.gradients import Aligned, gradients_of, norm_of, objective_of, parameters_of
+from mipoison.alignment.gradients import Aligned, gradients_of, join, norm_of, objective_of, parameters_of
 from mipoison.alignment.layers import layer_inner, layer_products
 from mipoison.models.inversion import InversionNet, features
 
@@ -33,7 +33,7 @@ def align_batch(
         square = sum((a.square().sum() for a in g), torch.zeros_like(error))
         value, cosine = objective_of(objective, dot, square, norm_of(target))
         (gradient,) = torch.autograd.grad(value, c)
-    return Aligned(cosine.detach().expand(len(c)), gradient)
+    return Aligned(cosine.detach().expand(len(c)), gradient, value.detach().expand(len(c)))
 
 
 def align_samples(
@@ -58,7 +58,7 @@ def align_samples(
             dot_N, square_N = dot_N + d, square_N + s
         value_N, cosine_N = objective_of(objective, dot_N, square_N, norm_of(target))
         (gradient,) = torch.autograd.grad(value_N.sum(), c)
-    return Aligned(cosine_N.detach(), gradient)
+    return Aligned(cosine_N.detach(), gradient, value_N.detach())
 
 
 def align_samples_loop(
@@ -70,8 +70,8 @@ def align_samples_loop(
         align_batch(decoder, target, c_NK[i : i + 1], x_NCHW[i : i + 1], objective) for i in range(len(c_NK))
     ]
     if not parts:
-        return Aligned(c_NK.new_zeros(0), torch.zeros_like(c_NK))
-    return Aligned(torch.cat([p.cosine_N for p in parts]), torch.cat([p.gradient_NK for p in parts]))
+        return Aligned(c_NK.new_zeros(0), torch.zeros_like(c_NK), c_NK.new_zeros(0))
+    return join(parts)
 
 
 @dataclass
@@ -111,7 +111,7 @@ def angle_samples(decoder: InversionNet, c_NK: Tensor, reference_NK: Tensor, x_N
         lengths_N = torch.sqrt(square_N.clamp_min(tiny)) * torch.sqrt(norm_N.clamp_min(tiny))
         cosine_N = dot_N / lengths_N.clamp_min(tiny)
         (gradient,) = torch.autograd.grad(cosine_N.sum(), c)
-    return Aligned(cosine_N.detach(), gradient)
+    return Aligned(cosine_N.detach(), gradient, cosine_N.detach())
 
 
 def _backward(

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipoison.alignment.gradients import OBJECTIVES, Aligned
+from mipoison.alignment.gradients import OBJECTIVES, Aligned, join
 from mipoison.alignment.memory import chunk_of
 from mipoison.config import choose
 from mipoison.models.inversion import InversionNet
@@ -66,18 +66,22 @@ class Engine:
             c_NK: confidence vectors. x_NCHW: their images.
         """
         if len(c_NK) == 0:
-            return Aligned(c_NK.new_zeros(0), torch.zeros_like(c_NK))
+            return Aligned(c_NK.new_zeros(0), torch.zeros_like(c_NK), c_NK.new_zeros(0))
         if self.scope == "batch":
             return self._batch(c_NK, x_NCHW)
         size = chunk_of(self.decoder, self.live, c_NK.device)
         if len(c_NK) <= size:
             return self._samples(c_NK, x_NCHW)
         parts = [self._samples(c_NK[i : i + size], x_NCHW[i : i + size]) for i in range(0, len(c_NK), size)]
-        return Aligned(torch.cat([p.cosine_N for p in parts]), torch.cat([p.gradient_NK for p in parts]))
+        return join(parts)
 
     def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
         """The objective's gradient (N, K) in the confidence vectors, without the cosines."""
         return self.align(c_NK, x_NCHW).gradient_NK
+
+    def values(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        """The objective (N,) at the confidence vectors, without its gradient."""
+        return self.align(c_NK, x_NCHW).value_N
 
     def _samples(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
         raise NotImplementedError

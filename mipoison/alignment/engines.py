@@ -18,7 +18,7 @@ from mipoison.alignment.compiled import SUFFIX, Compiled
 from mipoison.alignment.double_backward import align_batch, align_samples, align_samples_loop
 from mipoison.alignment.engine import SCOPES, Engine
 from mipoison.alignment.forward_over_reverse import Folded, SampleTerms, parameter_gradients, tangent
-from mipoison.alignment.gradients import Aligned, norm_of, parameter_gradient, weights_of
+from mipoison.alignment.gradients import Aligned, norm_of, objective_of, parameter_gradient, weights_of
 from mipoison.alignment.memory import chunk_of, has_fast_bf16, multiply_adds
 from mipoison.alignment.network import Network, fit_for_bf16
 from mipoison.config import choose
@@ -81,18 +81,20 @@ class FiniteDifference(Engine):
         dot_N = sum(((g * t).flatten(1).sum(1) for g, t in pairs), zero)
         square_N = sum((g.flatten(1).square().sum(1) for g in own), zero)
         beta_N, alpha_N, cosine_N = weights_of(self.objective, dot_N, square_N, norm_of(self.target))
+        value_N, _ = objective_of(self.objective, dot_N, square_N, norm_of(self.target))
         if self.objective == "frozen":
             gradient_NK = finite_difference.along_shared(self.decoder, self.target, c_NK, x_NCHW)
-            return Aligned(cosine_N, (-beta_N[:, None] * gradient_NK).to(c_NK))
+            return Aligned(cosine_N, (-beta_N[:, None] * gradient_NK).to(c_NK), value_N)
         v = [_column(beta_N, g) * t - _column(alpha_N, g) * g for g, t in pairs]
         gradient_NK = finite_difference.along_samples(self.decoder, v, c_NK, x_NCHW)
-        return Aligned(cosine_N, -gradient_NK.to(c_NK))
+        return Aligned(cosine_N, -gradient_NK.to(c_NK), value_N)
 
     def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
         g = parameter_gradient(self.decoder, c_NK, x_NCHW)
-        v, cosine = direction_of(self.objective, self.target, g)
+        v, cosine, value = direction_of(self.objective, self.target, g)
         gradient_NK = finite_difference.along_shared(self.decoder, v, c_NK, x_NCHW) / len(c_NK)
-        return Aligned(cosine.expand(len(c_NK)), -gradient_NK.to(c_NK))
+        n = len(c_NK)
+        return Aligned(cosine.expand(n), -gradient_NK.to(c_NK), value.expand(n))
 
     def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
         if self.objective != "frozen" or len(c_NK) == 0:
@@ -127,7 +129,21 @@ class ForwardOverReverse(Engine):
             gradient_NK = beta_N[:, None] * tangent(self.net, state, self.whole)
         else:
             gradient_NK = terms.tangent(beta_N, alpha_N)
-        return Aligned(cosine_N.to(c_NK), -gradient_NK.to(c_NK))
+        return Aligned(cosine_N.to(c_NK), -gradient_NK.to(c_NK), self._value(terms).to(c_NK))
+
+    def _value(self, terms: SampleTerms) -> Tensor:
+        return objective_of(self.objective, terms.dot_N, terms.square_N, self.target_norm)[0]
+
+    @torch.no_grad()
+    def values(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        """In sample scope half the time of a gradient, as no tangent pass is made."""
+        if self.scope == "batch" or len(c_NK) == 0:
+            return super().values(c_NK, x_NCHW)
+        size, parts = chunk_of(self.decoder, self.live, c_NK.device), []
+        for i in range(0, len(c_NK), size):
+            state = self.net.primal(c_NK[i : i + size], x_NCHW[i : i + size])
+            parts.append(self._value(SampleTerms(self.net, state, self.target, self.weights)))
+        return torch.cat(parts).to(c_NK)
 
     @torch.no_grad()
     def _batch(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
@@ -138,7 +154,7 @@ class ForwardOverReverse(Engine):
         for r in rows[1:]:
             own = parameter_gradients(self.net, self.net.primal(c_NK[r], x_NCHW[r]))
             total = [a + b for a, b in zip(total, own, strict=True)]
-        v, cosine = direction_of(self.objective, self.target, [g / n for g in total])
+        v, cosine, value = direction_of(self.objective, self.target, [g / n for g in total])
         folded = Folded(self.net, self.net.fold(v))
         if len(rows) > 1:  # run the passes again instead of storing them, so that memory is that of one chunk
             states.clear()
@@ -146,7 +162,8 @@ class ForwardOverReverse(Engine):
             tangent(self.net, states[0] if states else self.net.primal(c_NK[r], x_NCHW[r]), folded)
             for r in rows
         ]
-        return Aligned(cosine.to(c_NK).expand(n), -torch.cat(parts).to(c_NK) / n)
+        gradient_NK = -torch.cat(parts).to(c_NK) / n
+        return Aligned(cosine.to(c_NK).expand(n), gradient_NK, value.to(c_NK).expand(n))
 
     @torch.no_grad()
     def gradient(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
@@ -182,12 +199,16 @@ _ENGINES: tuple[type[Engine], ...] = (
 ENGINES: dict[str, type[Engine]] = {cls.name: cls for cls in _ENGINES}
 
 
-def direction_of(objective: str, target: list[Tensor], g: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """(v, cosine) of one gradient g, where v = beta t - alpha g with the weights of ``weights_of``."""
+def direction_of(
+    objective: str, target: list[Tensor], g: list[Tensor]
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """(v, cosine, objective) of one gradient g, where v = beta t - alpha g with the weights of
+    ``weights_of``."""
     dot = sum(((t * a).sum() for t, a in zip(target, g, strict=True)), g[0].new_zeros(()))
     square = sum((a.square().sum() for a in g), g[0].new_zeros(()))
     beta, alpha, cosine = weights_of(objective, dot, square, norm_of(target))
-    return [beta * t - alpha * a for t, a in zip(target, g, strict=True)], cosine
+    value, _ = objective_of(objective, dot, square, norm_of(target))
+    return [beta * t - alpha * a for t, a in zip(target, g, strict=True)], cosine, value
 
 
 def _column(v_N: Tensor, like: Tensor) -> Tensor:

@@ -33,10 +33,21 @@ class Aligned:
     Attributes:
         cosine_N: cosine between target and gradient, [-1, 1]; in batch scope the batch's, repeated.
         gradient_NK: gradient, in the confidence vectors, of the objective that is minimised.
+        value_N: that objective; in batch scope the batch's, repeated.
     """
 
     cosine_N: Tensor
     gradient_NK: Tensor
+    value_N: Tensor
+
+
+def join(parts: list[Aligned]) -> Aligned:
+    """The samples of several parts, at least one, in their order."""
+    return Aligned(
+        torch.cat([p.cosine_N for p in parts]),
+        torch.cat([p.gradient_NK for p in parts]),
+        torch.cat([p.value_N for p in parts]),
+    )
 
 
 def parameters_of(decoder: InversionNet) -> list[Tensor]:

@@ -20,7 +20,7 @@ from mipoison.alignment import EngineName, target_gradient
 from mipoison.certificates.observation import BENT
 from mipoison.config import Knob, Plain
 from mipoison.defenses.base import AlignedConfig, AlignedDefense, SubstituteDefense
-from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.descent import unit_rows
 from mipoison.defenses.noise import random_direction
 from mipoison.defenses.state import State
 from mipoison.protocols import DefenderView

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mipoison.alignment import Aligned, Engine, EngineName, parameter_gradient, parameters_of, target_gradient
+from mipoison.alignment import (
+    Aligned,
+    Engine,
+    EngineName,
+    make_engine,
+    parameter_gradient,
+    parameters_of,
+    target_gradient,
+)
 from mipoison.certificates.observation import BENT
 from mipoison.config import Knob, Plain
-from mipoison.defenses.base import AlignedConfig, AlignedDefense, DescentConfig, SubstituteDefense
-from mipoison.defenses.noise import random_direction
+from mipoison.defenses.base import AlignedConfig, AlignedDefense, SubstituteDefense
+from mipoison.defenses.descent import descend
+from mipoison.defenses.restarts import Starts, best_start, climb, learn_starts
+from mipoison.defenses.state import State
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
-from mipoison.simplex import project_release, project_tangent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +35,14 @@ class LPAConfig(AlignedConfig):
 
     Attributes:
         budget: l2 bound on c' - c, [0, 1.5]; 0 releases the clean vector.
-        rounds: optimisation rounds R, at least 0. With 0 the random start d0 is released: noise of the same
-            length.
-        step: length of a step relative to the budget, alpha in (0, 2].
+        rounds: optimisation rounds R, at least 0. With 0 the start is released; of the search ``descent``
+            that is noise of the same length.
+        step: alpha in (0, 2]. Of the search ``descent``, and on raw features, it is relative to the budget.
+            Of ``restarts`` on log features it is in decades of the scores, and the first step's alone.
+        search: ``restarts``: the best of several starts, then steps of their own for each row, in log space
+            if the substitute has log features; the best vector is kept (see
+            mipoison.defenses.restarts). ``descent``: Algorithm 1 to the letter, one random start and steps of
+            one length, which hardly aligns (study/FINDINGS.md); records of before ``search`` was a field.
         scope: ``sample`` aligns each query by itself, so that no user's answer depends on another's query.
             ``batch`` aligns a chunk of 128 together, as the paper words it.
         objective: ``cosine`` (Eq. 7), ``distance`` (||t - g||^2, the paper's Poi_MSE) or ``frozen`` (the
@@ -38,8 +52,8 @@ class LPAConfig(AlignedConfig):
         loss: the defender's L, ``mse`` or ``psnr``, on which the substitute is trained. The target's
             direction does not depend on it: the gradient of -PSNR over a set is a positive multiple of that
             of MSE.
-        refresh: number of rounds that use one gradient, 1 to 1000. 1 is Algorithm 1. 2 halves the cost; see
-            study/PERFORMANCE.md for its effect.
+        refresh: number of rounds of the search ``descent`` that use one gradient, 1 to 1000. 1 is
+            Algorithm 1. 2 halves the cost; see study/PERFORMANCE.md for its effect.
         keep_label: project onto the vectors whose maximum is the clean label.
         engine: how gradients are computed (see mipoison.alignment.ENGINES); ``auto``: the fastest here.
         randomness, substitute_...: see AlignedConfig.
@@ -54,8 +68,11 @@ class LPAConfig(AlignedConfig):
         "substitute_features": Knob(choices=("log", "raw"), help="input features of the substitute"),
     }
 
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"search": "descent"}
+
     STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
 
+    search: Literal["restarts", "descent"] = "restarts"
     scope: Literal["sample", "batch"] = "sample"
     objective: Literal["cosine", "distance", "frozen"] = "cosine"
     target: Literal["private", "flipped", "random"] = "private"
@@ -72,53 +89,12 @@ class LPAConfig(AlignedConfig):
         return LPA(self)
 
 
-def unit_rows(g_NK: Tensor) -> Tensor:
-    """Rows scaled to length one, in float64. Rows of zeros stay zero.
-
-    Rows are divided by their largest entry first, because the square of a gradient overflows where log
-    features have a score of 1e-20.
-    """
-    g_NK = torch.nan_to_num(g_NK.double(), nan=0.0, posinf=1e300, neginf=-1e300)
-    g_NK = g_NK / g_NK.abs().amax(1, keepdim=True).clamp_min(1e-300)
-    return g_NK / g_NK.norm(dim=1, keepdim=True).clamp_min(1e-300)
-
-
-def descend(
-    config: DescentConfig,
-    c_NK: Tensor,
-    rng: QueryRandomness,
-    gradient: Callable[[Tensor], Tensor],
-    *,
-    keep_label: bool = True,
-    refresh: int = 1,
-) -> Tensor:
-    """Projected descent from a random start of the budget's size (Algorithm 1, lines 3 to 9).
-
-    Args:
-        config: budget, rounds, step.
-        c_NK: clean vectors.
-        rng: draws the start, which is the same for all defenses that descend.
-        gradient: of the objective in the released vectors (N, K). Only its direction on the simplex counts.
-        keep_label: project onto the vectors whose maximum is the clean label.
-        refresh: number of rounds that use one gradient, at least 1.
-    """
-    if config.budget == 0 or len(c_NK) == 0:
-        return c_NK.clone()
-    start_NK = c_NK.double() + config.budget * random_direction(c_NK, rng, "lpa start")
-    z_NK = project_release(start_NK, c_NK, config.budget, keep_label=keep_label)
-    direction_NK = torch.zeros_like(start_NK)
-    for i in range(config.rounds):
-        if i % refresh == 0:
-            direction_NK = unit_rows(project_tangent(gradient(z_NK).double()))
-        moved_NK = z_NK.double() - config.step * config.budget * direction_NK
-        z_NK = project_release(moved_NK, c_NK, config.budget, keep_label=keep_label)
-    return z_NK
-
-
 class LPA(AlignedDefense, SubstituteDefense):
-    """Projected descent on ``1 - cos(t, g(c + d; x))`` from a random start of the budget's size."""
+    """Lowers ``1 - cos(t, g(c + d; x))`` over the released vectors within the budget."""
 
     uncertifiable = BENT
+
+    starts: Starts
 
     def __init__(self, config: LPAConfig) -> None:
         self.config = config
@@ -128,7 +104,8 @@ class LPA(AlignedDefense, SubstituteDefense):
         self.couples = config.scope == "batch"
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Train or load the substitute; compute the target gradient once, over all of D_cla train."""
+        """Train or load the substitute; compute the target gradient once, over all of D_cla train; for the
+        search ``restarts`` learn its starts on the substitute's share of the public images."""
         cfg = self.config
         self.substitute = view.substitute(dataclasses.replace(cfg.substitute(), loss=cfg.loss))
         x, c = view.x_private_NCHW.to(view.device), view.c_private_NK.to(view.device)
@@ -138,6 +115,32 @@ class LPA(AlignedDefense, SubstituteDefense):
             self.target = parameter_gradient(self.substitute, c, x)
         else:
             self.target = [torch.randn(p.shape, generator=rng).to(p) for p in parameters_of(self.substitute)]
+        if self._restarts:
+            c_NK, x_NCHW = (part.to(view.device) for part in view.substitute_data(cfg.substitute()))
+            self.starts = learn_starts(
+                self._engine_of_samples(),
+                c_NK,
+                x_NCHW,
+                cfg.budget,
+                step=cfg.step,
+                keep_label=cfg.keep_label,
+                rng=rng,
+            )
+
+    @property
+    def _restarts(self) -> bool:
+        return self.config.search == "restarts" and self.config.budget > 0
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = super().state()
+        if self._restarts:
+            tensors |= {"starts.keep": self.starts.keep_MK, "starts.add": self.starts.add_MK}
+        return tensors
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        if self._restarts:
+            self.starts = Starts(state["starts.keep"], state["starts.add"])
 
     def align(self, c_NK: Tensor, x_NCHW: Tensor) -> Aligned:
         """Cosine to the target and the objective's gradient, by the configured scope and objective."""
@@ -146,15 +149,36 @@ class LPA(AlignedDefense, SubstituteDefense):
     def _engine_here(self) -> Engine:
         return self.engine_for(self.config.engine, self.config.scope, self.config.objective)
 
+    def _engine_of_samples(self) -> Engine:
+        cfg = self.config
+        if cfg.scope == "sample":
+            return self._engine_here()
+        return make_engine(cfg.engine, self.substitute, self.target, objective=cfg.objective)
+
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        return descend(
-            self.config,
+        cfg = self.config
+        if not self._restarts or len(c_NK) == 0:
+            return descend(
+                cfg,
+                c_NK,
+                rng,
+                lambda z_NK: self._engine_here().gradient(z_NK, x_NCHW),
+                keep_label=cfg.keep_label,
+                refresh=cfg.refresh,
+            )
+        z_NK = best_start(
+            self._engine_of_samples(),
+            self.starts,
             c_NK,
-            rng,
-            lambda z_NK: self._engine_here().gradient(z_NK, x_NCHW),
-            keep_label=self.config.keep_label,
-            refresh=self.config.refresh,
+            x_NCHW,
+            cfg.budget,
+            keep_label=cfg.keep_label,
+            rng=rng,
         )
+        return climb(
+            self._engine_here(), c_NK, x_NCHW, z_NK, cfg.budget,
+            rounds=cfg.rounds, step=cfg.step, keep_label=cfg.keep_label,
+        )  # fmt: skip
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:
         return self.mean_cosine(c_NK, x_NCHW, self.config.scope)

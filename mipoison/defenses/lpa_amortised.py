@@ -13,7 +13,7 @@ from mipoison.alignment import Engine, EngineName, angle_samples, make_engine, t
 from mipoison.certificates.observation import BENT
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense, Randomness
-from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.descent import unit_rows
 from mipoison.defenses.state import State, module_state, part
 from mipoison.models.generator import GeneratorNet
 from mipoison.models.inversion import SubstituteConfig, features

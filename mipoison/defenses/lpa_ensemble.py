@@ -13,7 +13,8 @@ from mipoison.alignment import EngineName, make_engine, target_gradient
 from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import BaseDefense, DescentConfig
-from mipoison.defenses.lpa import LPAConfig, descend, unit_rows
+from mipoison.defenses.descent import descend, unit_rows
+from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.state import State, decoder_from, decoder_state, list_from, list_state
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.protocols import DefenderView

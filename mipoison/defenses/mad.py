@@ -14,7 +14,8 @@ from mipoison.alignment import angle_samples
 from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
-from mipoison.defenses.lpa import LPAConfig, descend
+from mipoison.defenses.descent import descend
+from mipoison.defenses.lpa import LPAConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 

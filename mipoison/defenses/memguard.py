@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
-from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.descent import unit_rows
 from mipoison.defenses.purifier import LogScores
 from mipoison.defenses.state import State, module_state, part
 from mipoison.models.inversion import SubstituteConfig

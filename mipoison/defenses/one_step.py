@@ -13,7 +13,7 @@ from mipoison.alignment import EngineName, target_gradient
 from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Config, Knob
 from mipoison.defenses.base import AlignedDefense, SubstituteDefense
-from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.descent import unit_rows
 from mipoison.models.inversion import SubstituteConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness

@@ -12,7 +12,8 @@ from torch import Tensor
 from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
-from mipoison.defenses.lpa import LPAConfig, descend
+from mipoison.defenses.descent import descend
+from mipoison.defenses.lpa import LPAConfig
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness

@@ -19,6 +19,7 @@ def _late(module: str, function: str) -> Callable[[], Benchmark]:
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "engines": _late("engines", "engines"),
     "engine-memory": _late("engines", "memory"),
+    "alignment": _late("alignment", "alignment"),
     "latency": _late("poisoning", "latency"),
     "growth": _late("poisoning", "growth"),
     "peak": _late("peak", "peak_share"),

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from mipoison.alignment import make_engine
-from mipoison.defenses.lpa import LPAConfig, descend
+from mipoison.defenses.descent import descend
+from mipoison.defenses.lpa import LPAConfig
 from mipoison.models.inversion import InversionConfig, InversionNet
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import default_device

@@ -1,5 +1,7 @@
 """Measures the final cosine that objectives and engines reach on trained substitutes at equal distortion.
 
+The search is the descent of Algorithm 1, whose rounds differ in nothing but the gradient.
+
 The reference engine computes all cosines. A result is a dictionary per setting.
 """
 
@@ -72,7 +74,7 @@ def final_alignment(
         )  # fmt: skip
         for name, changes in {"start": {"rounds": 0}, **variants}.items():
             settings: dict[str, Any] = dict(
-                budget=budget, rounds=rounds, scope=scope, substitute_features=features
+                budget=budget, rounds=rounds, scope=scope, substitute_features=features, search="descent"
             )
             defense = LPAConfig(**{**settings, **changes}).make()
             defense.fit(scene.view(), rng=generator(scene.config.seed, "benchmark"))

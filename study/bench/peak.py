@@ -15,7 +15,7 @@ from study.bench.subject import Size, fitted, pairs, protect
 def peak_share(*, quick: bool = False) -> Iterator[Measurement]:
     """Compare operations per second of LPA's poison loop with those of a large matrix product."""
     size, n, rounds = (Size(width=8), 32, 1) if quick else (Size(), 1024, 10)
-    lpa = fitted("lpa", size, rounds=rounds)
+    lpa = fitted("lpa", size, rounds=rounds, search="descent")
     c_NK, x_NCHW = pairs(size, n)
     with FlopCounterMode(display=False) as counter:
         protect(lpa, c_NK, x_NCHW)

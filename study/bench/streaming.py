@@ -28,7 +28,10 @@ from mipoison.training import seeded
 
 ROOT = Path(__file__).parents[2]
 CLASSES, SHAPE, BATCH = 10, (1, 16, 16), 1000
-KNOBS: dict[str, dict[str, Any]] = {"rounding": {}, "lpa": {"rounds": 1, "budget": 0.05}}
+KNOBS: dict[str, dict[str, Any]] = {
+    "rounding": {},
+    "lpa": {"search": "descent", "rounds": 1, "budget": 0.05},
+}
 STREAMS = {"rounding": (10_000, 1_000_000), "lpa": (10_000, 100_000)}
 QUICK = {"rounding": (2_000, 8_000), "lpa": (1_000, 3_000)}
 EXTRA_MIB, SLOWER = 32.0, 1.5

@@ -24,7 +24,7 @@ from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
 from mipoison.scene import scene_for
 from mipoison.service import MeteredOracle
-from study.paper.experiments import BUDGETS
+from study.paper.experiments import BUDGETS, DESCENT
 from study.records.store import Records
 from study.settings.study_settings import StudySettings
 
@@ -82,9 +82,9 @@ def _settings_of(dataset: str) -> list[tuple[str, str, dict[str, Any]]]:
     budget = BUDGETS[dataset]
     return [
         ("none", "none", {}),
-        (f"lpa, budget {budget:g}", "lpa", {"budget": budget, "substitute_data": "all"}),
+        (f"lpa, budget {budget:g}", "lpa", {"budget": budget, "substitute_data": "all", **DESCENT}),
         (f"noise, length {budget:g}", "noise", {"budget": budget}),
-        ("lpa, budget 0.1", "lpa", {"budget": 0.1, "substitute_data": "all"}),
+        ("lpa, budget 0.1", "lpa", {"budget": 0.1, "substitute_data": "all", **DESCENT}),
     ]
 
 

@@ -94,6 +94,10 @@ def _lpa(dataset: str, **more: Any) -> dict[str, Any]:
     return {"budget": BUDGETS[dataset], "substitute_data": "all", **more}
 
 
+DESCENT = {"search": "descent"}
+"""LPA as the paper has it."""
+
+
 _ATTACK_WORDS = {
     "tcnn-mse": PASSIVE,
     "tcnn-psnr": "mismatched-loss",
@@ -130,7 +134,7 @@ def _knobs(defense: str, dataset: str, setting: list[str]) -> dict[str, Any]:
     if defense == "pgd":
         return _lpa(dataset) | {"budget": 0.1 if dataset == "mnist" else 0.0012}
     if defense == "poi-mse":
-        return _lpa(dataset) | {"budget": 1.5e-4 if dataset == "mnist" else 0.0012}
+        return _lpa(dataset) | DESCENT | {"budget": 1.5e-4 if dataset == "mnist" else 0.0012}
     if defense == "advexa":
         return _lpa(dataset) | {"budget": 0.055 if dataset == "mnist" else 0.0012}
     if defense == "onepara":
@@ -141,7 +145,7 @@ def _knobs(defense: str, dataset: str, setting: list[str]) -> dict[str, Any]:
         raise ConfigError(
             f"numbers.csv names the defense {defense!r}: add its knobs to study/paper/experiments.py"
         )
-    knobs = _lpa(dataset)
+    knobs = _lpa(dataset) | DESCENT
     for word in setting:
         knobs |= _DEFENDER_WORDS.get(word, {})
         if word.startswith("l2 budget"):

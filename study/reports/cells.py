@@ -41,6 +41,20 @@ def setting_name(setting: Mapping[str, Any]) -> str:
     return f"{setting['defense']} {knobs_text(setting)}".strip()
 
 
+def alignments(episodes: pd.DataFrame) -> dict[str, float]:
+    """Trial -> mean cosine of its released vectors' gradients to its target, of defenses that have one."""
+    if "alignment_after" not in episodes:
+        return {}
+    measured = pd.to_numeric(episodes["alignment_after"], errors="coerce").groupby(episodes["trial"]).mean()
+    return {str(trial): float(value) for trial, value in measured.dropna().items()}
+
+
+def with_alignment(setting: Mapping[str, Any], cosines: Mapping[str, float]) -> str:
+    """Defense and knobs, and on a line of its own how far its vectors align, if it aligns them."""
+    cosine = cosines.get(str(setting["trial"]))
+    return setting_name(setting) + ("" if cosine is None else f"\nmean cosine {cosine:+.3f}")
+
+
 def with_interval(setting: Mapping[str, Any], name: str, form: str = "+.3f") -> str:
     low, high = setting[f"{name}_low"], setting[f"{name}_high"]
     interval = "" if pd.isna(low) or pd.isna(high) else f"\n[{low:{form}}, {high:{form}}]"

@@ -8,7 +8,17 @@ from study.analysis.worst_case import NEEDED
 from study.records.reading.episodes import needed_to_check
 from study.reports.summary import MEASURED
 
-SHOWN = (*NEEDED, "study", "n_classes", "split", "error", "excess_leakage", "device", "versions")
+SHOWN = (
+    *NEEDED,
+    "alignment_after",
+    "study",
+    "n_classes",
+    "split",
+    "error",
+    "excess_leakage",
+    "device",
+    "versions",
+)
 
 
 def shown_in_reports(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,15 @@ from study.analysis.indicators import (
     seed_points,
 )
 from study.records.constraints import Constraints
-from study.reports.cells import add_row, by_attacker, new_table, setting_name, with_interval
+from study.reports.cells import (
+    add_row,
+    alignments,
+    by_attacker,
+    new_table,
+    setting_name,
+    with_alignment,
+    with_interval,
+)
 from study.reports.findings import Findings
 from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line
@@ -36,8 +45,14 @@ SHOWN = 16
 """Largest number of comparisons, and of kinds of failures, that a table lists; it counts all."""
 
 
-def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
-    """The Pareto front, ordered by distortion, anchors included."""
+def frontier_report(
+    configurations: pd.DataFrame, info: str, cosines: Mapping[str, float] = MappingProxyType({})
+) -> Table:
+    """The Pareto front, ordered by distortion, anchors included.
+
+    Args:
+        cosines: trial -> mean cosine to its target, see ``alignments``.
+    """
     front = pareto_front(configurations)
     feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
     table = new_table(
@@ -45,7 +60,9 @@ def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
         "are not dominated",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
-        f"/ worst label-only error, with its 95 % Student-t interval over paired seeds. {info}.",
+        "/ worst label-only error, with its 95 % Student-t interval over paired seeds. Mean cosine: of the "
+        "released vectors' gradients to the target that a defense aligns them with. "
+        f"{info}.",
         "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror",
         "excess\nleakage", "seeds",
     )  # fmt: skip
@@ -53,7 +70,7 @@ def frontier_report(configurations: pd.DataFrame, info: str) -> Table:
         add_row(
             table,
             number(s["confidence_distortion"], ".3g"),
-            setting_name(s),
+            with_alignment(s, cosines),
             number(s["accuracy_drop"]),
             by_attacker(s, "worst_attack_accuracy", ".3f"),
             by_attacker(s, "worst_reconstruction_error", ".4f"),
@@ -283,7 +300,7 @@ def statistics_tables(found: Findings) -> list[Table]:
     """Frontier, utility, defenses, comparison at equal distortion, indicators, attackers."""
     episodes, configurations, info = found.episodes, found.configurations, found.info
     return [
-        frontier_report(configurations, info),
+        frontier_report(configurations, info, alignments(episodes)),
         utility_report(found),
         defense_report(configurations, info, margin=found.margin),
         equal_distortion_report(episodes, configurations, info),

@@ -229,7 +229,7 @@ from mipoison.service import DefendedService
 
 torch.set_num_threads(1)
 name, few, many = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-settings = {"rounds": 1, "budget": 0.05} if name == "lpa" else {}
+settings = {"rounds": 1, "budget": 0.05, "search": "descent"} if name == "lpa" else {}
 victim = ClassifierConfig(width=2, hidden=8).make((1, 16, 16), 4).eval().requires_grad_(False)
 x, c = torch.rand(20, 1, 16, 16), torch.full((20, 4), 0.25)
 view = DefenderView(

@@ -54,14 +54,15 @@ def slow(
 ) -> Aligned:
     """One double backward a sample."""
     t = torch.cat([v.flatten() for v in target])
-    cosines, gradients = [], []
+    cosines, gradients, values = [], [], []
     for i in range(len(c_NK)):
         model = copy.deepcopy(decoder)
         c = c_NK[i : i + 1].clone().requires_grad_(True)
         value, cosine = value_of(flat_gradient(model, c, x_NCHW[i : i + 1], create_graph=True), t, objective)
         gradients.append(torch.autograd.grad(value, c)[0])
         cosines.append(cosine.detach())
-    return Aligned(torch.stack(cosines), torch.cat(gradients))
+        values.append(value.detach())
+    return Aligned(torch.stack(cosines), torch.cat(gradients), torch.stack(values))
 
 
 def slow_batch(
@@ -70,7 +71,8 @@ def slow_batch(
     model, t = copy.deepcopy(decoder), torch.cat([v.flatten() for v in target])
     c = c_NK.clone().requires_grad_(True)
     value, cosine = value_of(flat_gradient(model, c, x_NCHW, create_graph=True), t, objective)
-    return Aligned(cosine.detach().expand(len(c)), torch.autograd.grad(value, c)[0])
+    gradient = torch.autograd.grad(value, c)[0]
+    return Aligned(cosine.detach().expand(len(c)), gradient, value.detach().expand(len(c)))
 
 
 def row_cosines(a_NK: Tensor, b_NK: Tensor) -> Tensor:

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mipoison.alignment import ENGINES, OBJECTIVES, align_samples, default_engine, make_engine
+from mipoison.alignment import (
+    ENGINES,
+    OBJECTIVES,
+    align_samples,
+    default_engine,
+    make_engine,
+    parameter_gradient,
+)
 from mipoison.alignment.memory import chunk_of, floats_per_sample, multiply_adds
 from mipoison.config import ConfigError
 from mipoison.models.inversion import InversionNet
@@ -99,6 +106,26 @@ def test_the_hand_written_pass_is_exact_in_float64(
     engine = make_engine("forward-over-reverse", decoder, target, scope=scope, objective=objective)
     torch.testing.assert_close(engine.align(c, x).gradient_NK, expected, rtol=1e-7, atol=1e-10)
     torch.testing.assert_close(engine.gradient(c, x), expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("scope", ["sample", "batch"])
+def test_values_of_the_objective(make_decoder: MakeDecoder, scope: str, objective: str) -> None:
+    """In float64 those of plain autograd, one sample at a time; with a gradient and without one."""
+    decoder = make_decoder(K, 16, "log", 0, 3).double()
+    c, x, target = vectors(), pictures(16), random_target(decoder)
+    found = REFERENCES[scope](decoder, target, c, x, "cosine" if objective == "frozen" else objective)
+    expected = found.value_N
+    if objective == "frozen":  # -<t, g> / |t| = -cos |g|
+        rows = [slice(i, i + 1) for i in range(len(c))] if scope == "sample" else [slice(None)]
+        own = [torch.cat([g.flatten() for g in parameter_gradient(decoder, c[r], x[r])]).norm() for r in rows]
+        expected = -found.cosine_N * torch.stack(own)
+    for name in ENGINES:
+        engine = make_engine(name, decoder, target, scope=scope, objective=objective)
+        close = dict(rtol=2e-2, atol=2e-3) if name.endswith("bf16") else dict(rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(engine.align(c, x).value_N, expected, **close)
+        torch.testing.assert_close(engine.values(c, x), expected, **close)
+        assert engine.values(c[:0], x[:0]).shape == (0,)
 
 
 def hard_vectors() -> Tensor:
@@ -225,7 +252,7 @@ def test_final_alignment_and_distortion_of_lpa(make_decoder: MakeDecoder, scope:
     decoder = make_decoder(5, width=4, features=features)
     view = view_of(decoder, 5)
     c, x = vectors(40, 5).float(), pictures(16, 40).float()
-    settings = dict(scope=scope, budget=0.05, step=0.3, rounds=10)
+    settings = dict(scope=scope, budget=0.05, step=0.3, rounds=10, search="descent")
 
     def outcome(**changes: object) -> tuple[float, float]:
         defense = fitted("lpa", view, **{**settings, **changes})

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mipoison.defenses.lpa import LPA, LPAConfig, unit_rows
+from mipoison.defenses.lpa import LPA, LPAConfig
 from mipoison.defenses.noise import random_direction
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView
@@ -38,7 +38,7 @@ def test_lpa_rises_against_its_random_start_and_flipped_falls(
     view = view_of(make_decoder(5, width=4, features=features), 5)
     c, x = vectors(40, sharpness=0.3), pictures(40)  # no score near 0, where log features jump
     judge = lpa(view, scope=scope)
-    settings = dict(budget=0.05, scope=scope, step=0.3)
+    settings = dict(budget=0.05, scope=scope, step=0.3, search="descent")
 
     def cosines(**changes: Any) -> Tensor:
         return judge.align(protect(lpa(view, **settings, **changes), c, x), x).cosine_N
@@ -55,7 +55,7 @@ def test_lpa_rises_against_its_random_start_and_flipped_falls(
 def test_lpa_distance_objective_lowers_the_distance(easy: tuple[DefenderView, Tensor, Tensor]) -> None:
     """Poi_MSE: ||t - g||^2 a sample, from gradients that plain autograd computes."""
     view, c, x = easy
-    settings = dict(budget=0.05, objective="distance", step=0.3)
+    settings = dict(budget=0.05, objective="distance", step=0.3, search="descent")
 
     def distance(defense: LPA, z: Tensor) -> float:
         from mipoison.alignment import parameter_gradient
@@ -73,7 +73,7 @@ def test_lpa_distance_objective_lowers_the_distance(easy: tuple[DefenderView, Te
 def test_lpa_without_rounds_is_matched_noise(easy: tuple[DefenderView, Tensor, Tensor]) -> None:
     view, _, x = easy
     c = interior(40).double()
-    z = lpa(view, rounds=0, budget=0.05)
+    z = lpa(view, rounds=0, budget=0.05, search="descent")
     moved = protect(z, c, x) - c
     direction = random_direction(c, QueryRandomness(content_keys(x, b"secret")), "lpa start")
     torch.testing.assert_close(moved / 0.05, direction, rtol=0, atol=1e-6)
@@ -83,8 +83,8 @@ def test_lpa_takes_one_step_by_hand(easy: tuple[DefenderView, Tensor, Tensor]) -
     """Inside the simplex and the ball the first step is d0 - alpha * budget * u."""
     view, _, x = easy
     c, budget, step = interior(40), 0.05, 0.5
-    defense = lpa(view, rounds=1, budget=budget, step=step)
-    start = protect(lpa(view, rounds=0, budget=budget), c, x)
+    defense = lpa(view, rounds=1, budget=budget, step=step, search="descent")
+    start = protect(lpa(view, rounds=0, budget=budget, search="descent"), c, x)
     gradient = defense.align(start, x).gradient_NK.double()
     gradient -= gradient.mean(1, keepdim=True)
     wish = start.double() - step * budget * gradient / gradient.norm(dim=1, keepdim=True)
@@ -138,15 +138,3 @@ def test_the_defender_s_loss_does_not_change_lpa(easy: tuple[DefenderView, Tenso
     """Negative PSNR of the whole set has the same direction as MSE: every cosine is equal."""
     view, c, x = easy
     assert torch.equal(protect(lpa(view, loss="mse"), c, x), protect(lpa(view, loss="psnr"), c, x))
-
-
-def test_unit_rows() -> None:
-    rows = torch.tensor(
-        [[3.0, 4.0], [0.0, 0.0], [1e30, 0.0], [1e-30, 1e-30], [float("nan"), 1.0], [float("inf"), 1.0]]
-    )
-    unit = unit_rows(rows)
-    expected = [[0.6, 0.8], [0, 0], [1, 0], [0.5**0.5, 0.5**0.5], [0, 1], [1, 0]]
-    torch.testing.assert_close(unit, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
-
-
-# ----------------------------------------------------------------------------------------------------- LPA

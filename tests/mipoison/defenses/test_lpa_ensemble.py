@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mipoison.defenses.lpa import unit_rows
+from mipoison.defenses.descent import unit_rows
 from mipoison.defenses.lpa_ensemble import LPAEnsemble
 from tests.mipoison.defenses.helpers import fitted, pictures, protect, vectors, view_of
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
-from study.reports.cells import describe
+from study.reports.cells import alignments, describe, with_alignment
 from study.runtime.progress import progress_line
 from study.session.quality import Least, Quality
 
@@ -28,3 +29,21 @@ def test_describe_and_progress_line():
     assert Quality().text(shared_classes=False).endswith("accuracy - | hypervolume -")
     assert progress_line(1, 0, 2, "-", 12).endswith("| 12 s left")
     assert progress_line(1, 0, 2, "-", 9000).endswith("| 2.5 h left")
+
+
+def test_a_mean_cosine_stands_beside_the_settings_that_have_one():
+    frame = pd.DataFrame(
+        {
+            "trial": ["t1-lpa", "t1-lpa", "t2-noise", "t3-lpa"],
+            "alignment_after": pd.array([0.1, 0.2, None, None], dtype="Float64"),
+        }
+    )
+    cosines = alignments(frame)
+    assert cosines == {"t1-lpa": pytest.approx(0.15)}
+    assert alignments(frame.drop(columns="alignment_after")) == {}
+    settings = [
+        {"trial": trial, "defense": defense, "defense.budget": 0.01}
+        for trial, defense in (("t1-lpa", "lpa"), ("t2-noise", "noise"), ("t3-lpa", "lpa"))
+    ]
+    found = [with_alignment(s, cosines) for s in settings]
+    assert found == ["lpa budget=0.01\nmean cosine +0.150", "noise budget=0.01", "lpa budget=0.01"]

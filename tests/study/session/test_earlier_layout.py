@@ -9,13 +9,16 @@ these files anew and says so.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mipoison.config import Config, Knob
+from mipoison.defenses import DEFENSES, lpa
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.episode import device_name, versions
 from study import pareto
@@ -47,13 +50,22 @@ OTHERWISE = 0.05
 """Accepted relative difference on another processor or torch, since rounding changes the training."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LPAConfig(lpa.LPAConfig):
+    """LPA before ``search`` was a field; of the same name, since digests contain it."""
+
+    search: Literal["restarts", "descent"] = "descent"
+
+
 @pytest.fixture(autouse=True)
 def search_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a study searched when the files were written: decimals, not steps, and no class-mean attacker."""
+    """What a study searched when the files were written: decimals, not steps; LPA by the descent alone.
+    And no suite had the class-mean attacker."""
     decimals = {"decimals": Knob(low=1, high=6, integer=True, help="digits after the point")}
     monkeypatch.setattr(RoundingConfig, "KNOBS", decimals)
     monkeypatch.setattr(RoundingConfig, "STARTS", ({},))
     monkeypatch.setattr(RoundingConfig, "knobs", Config.knobs)
+    monkeypatch.setitem(DEFENSES, "lpa", LPAConfig)
     monkeypatch.setattr(study_settings, "LABEL_ATTACKER", "ridge")  # of both suites: nothing is added
 
 
