@@ -96,6 +96,8 @@ class Defense(Protocol):
         fresh: whether a query that is asked again gets newly drawn random numbers.
         retrains: whether it replaces the victim by a retrained one: then it is not a post-processing unit.
         couples: whether an answer depends on the other queries of the same request.
+        reads_image: whether :meth:`protect` reads the images, and may so write of them into its answers. A
+            defense that says no is not given their pixels, only their shape (a tensor on the device ``meta``).
     """
 
     keeps_label: bool
@@ -103,6 +105,7 @@ class Defense(Protocol):
     fresh: bool
     retrains: bool
     couples: bool
+    reads_image: bool
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Train or compute what :meth:`protect` needs; called once, before any query."""
@@ -121,7 +124,13 @@ class Defense(Protocol):
         ...
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        """Released vectors of one chunk, on the simplex, of the same shape and dtype. No input changes."""
+        """Released vectors of one chunk, on the simplex, of the same shape and dtype. No input changes.
+
+        Args:
+            c_NK: clean vectors. picked_N: what :meth:`pick` returned for them.
+            x_NCHW: the images; without pixels unless ``reads_image``.
+            rng: random numbers, keyed by the images.
+        """
         ...
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:

@@ -97,21 +97,38 @@ def protect_chunks(
         sizes: number of queries of each request, if there are several; None: all queries are one request.
 
     Raises:
-        ConfigError: the defense draws random numbers without a secret, or although it declares not to.
+        ConfigError: the defense draws random numbers without a secret, or although it declares not to; or it
+            reads the image although it declares not to.
     """
     sizes = [len(c_NK)] if sizes is None else list(sizes)
     picked_N = torch.cat([defense.pick(part) for part in c_NK.split(sizes)])
     rows = chunk_rows(sizes, defense.couples)
     fresh_N = list(asked_N or [0] * len(c_NK)) if defense.fresh else None
     return {
-        k: defense.protect(
+        k: _protected(
+            defense,
             c_NK[rows[k]].to(device),
-            x_NCHW[rows[k]].to(device),
+            # Who declares not to read the image gets its shape: a tensor without values.
+            x_NCHW[rows[k]].to(device if defense.reads_image else "meta"),
             picked_N[rows[k]].to(device),
-            rng=_randomness(defense, x_NCHW[rows[k]], secret, fresh_N and fresh_N[rows[k]]),
-        ).cpu()
+            _randomness(defense, x_NCHW[rows[k]], secret, fresh_N and fresh_N[rows[k]]),
+        )
         for k in (range(len(rows)) if chunks is None else chunks)
     }
+
+
+def _protected(
+    defense: Defense, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, rng: QueryRandomness
+) -> Tensor:
+    try:
+        return defense.protect(c_NK, x_NCHW, picked_N, rng=rng).cpu()
+    except RuntimeError as error:
+        if x_NCHW.is_meta and "meta" in str(error):
+            name = type(defense).__name__
+            raise ConfigError(
+                f"{name} read the image, but declares reads_image = False: set reads_image = True"
+            ) from error
+        raise
 
 
 def _randomness(
@@ -168,4 +185,9 @@ class Pipeline:
     ) -> Tensor:
         """Released vectors (N, K) of all queries, on the CPU."""
         parts = self.release_chunks(x_NCHW, secret=secret, asked_N=asked_N, sizes=sizes)
+        return torch.cat(list(parts.values())) if parts else torch.empty(0, self.n_classes)
+
+    def release_as_if(self, c_NK: Tensor, x_NCHW: Tensor, *, secret: bytes | None) -> Tensor:
+        """Released vectors (N, K) of one request, had the classifier answered ``c_NK`` to these images."""
+        parts = protect_chunks(self.defense, c_NK, x_NCHW, secret=secret, device=self.device)
         return torch.cat(list(parts.values())) if parts else torch.empty(0, self.n_classes)
