@@ -188,14 +188,16 @@ def _written(deployment: Deployment) -> dict[str, float | None]:
     c_NK = scene.clean["attack_train"]
     constant_KK = written_image.label_constants(c_NK, defense.pick(c_NK))
 
-    def asked(part: str) -> tuple[Tensor, Tensor, Tensor]:
+    def asked(part: str, most: int = written_image.MOST_OF_A_POOL) -> tuple[Tensor, Tensor, Tensor]:
         x_NCHW, label_N = getattr(scene.split, part).x_NCHW, label_of(scene.clean[part])
         rng = generator(scene.config.seed, "written image", part)
-        at_N = torch.randperm(len(label_N), generator=rng)[: written_image.MOST]
+        at_N = torch.randperm(len(label_N), generator=rng)[:most]
         released_NK = deployment.service.release_as_if(constant_KK[label_N[at_N]], x_NCHW[at_N])
         return released_NK, x_NCHW[at_N].flatten(1), label_N[at_N]
 
-    attacker = written_image.ResidualKernel(*asked("attack_train"), scene.split.n_classes)
+    attacker = written_image.ResidualKernel(
+        *asked("attack_train", written_image.MOST_OWN), scene.split.n_classes
+    )
     for part, suffix in (("private_train", ""), ("private_test", "_test")):
         found = written_image.written_image(attacker, *asked(part))
         columns |= {f"written_excess{suffix}": found.excess, f"written_z{suffix}": found.z}

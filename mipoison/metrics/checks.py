@@ -47,6 +47,10 @@ JUDGE_TOLERANCE = 0.1
 SECOND_JUDGE_TOLERANCE = 0.25
 """Share by which the attack accuracies of the two evaluators may differ if both know the same classes."""
 
+WRITTEN_Z = 3.0
+"""Standard deviations beyond chance at which a defense counts as writing the image. Two pools are tested, so
+that 0.3 % of settings that write nothing exceed it on one of them."""
+
 CERTIFICATE_ROUNDING = 1e-5
 """Share of a certified error by which sums in single precision may lie below it."""
 
@@ -167,6 +171,11 @@ def _beats_certificate(record: Record, context: CheckContext) -> bool | None:
     return any(found) if found else None
 
 
+def _writes_image(record: Record, context: CheckContext) -> bool | None:
+    found = [z for pool in ("", "_test") if (z := number(record, f"written_z{pool}")) is not None]
+    return any(z > WRITTEN_Z for z in found) if found else None
+
+
 CHECKS: dict[str, Check] = {
     "repeated_queries_differ": Check(
         "repeated_queries_differ",
@@ -251,6 +260,15 @@ CHECKS: dict[str, Check] = {
         "no attacker can do that with one answer to each image: something reached it that must not have, or "
         "the defense answers otherwise than it states",
         _beats_certificate,
+    ),
+    "writes_image": Check(
+        "writes_image",
+        "with one constant vector per label in place of the classifier's, an attacker's reconstructions fit "
+        f"their own image better than others of the label, by more than {WRITTEN_Z:g} standard deviations of "
+        "chance (private training or test images); only for defenses that read the image",
+        "the defense itself writes of the query's image into its answer: `written_excess` is how much this "
+        "attacker reads of it, beside all that the vector says. A certificate counts it already",
+        _writes_image,
     ),
 }
 

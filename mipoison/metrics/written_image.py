@@ -3,10 +3,10 @@
 The classifier's vector is replaced by one constant per label, so that the label is all it says. Whatever an
 attacker then finds in the released vectors beyond the label, the defense has put there.
 
-The attacker knows the constants and its own images. It reconstructs an image as the mean image of the label
-plus a kernel regression of what is left on the released vector minus the label's mean answer. Kernel (linear or
-Gaussian, over all labels or within each) and penalty are those of least leave-one-out error on its own
-images, in closed form.
+The attacker has images of its own and the answers to them. It reconstructs an image as the mean image of the
+label plus a kernel regression of what is left on the released vector minus the label's mean answer. Scores or
+their roots, kernel (linear or Gaussian, over all labels or within each) and penalty are those of least
+leave-one-out error on its own images, in closed form.
 
 Whether it finds anything is tested on the private images: if the answer depends on the label and chance
 alone, the reconstructions of one label may be exchanged among its images. Mean and variance of the sum of
@@ -19,6 +19,7 @@ Shape suffixes: N, M images, K classes, F features, D pixels, A the attacker's i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -28,14 +29,18 @@ from torch import Tensor
 from mipoison.simplex import keep_label, label_of
 
 PENALTIES = tuple(10.0**e for e in range(-4, 4))
-"""Ridge penalties that are tried, in units of the kernel's mean diagonal; the last one answers nearly the
-label's mean image."""
-MOST = 500
-"""Images of each part that are asked for, at most: a defense may be expensive."""
+"""Ridge penalties that are tried, in units of the kernel's mean diagonal."""
+MOST_OWN, MOST_OF_A_POOL = 256, 128
+"""Images of the attacker and of each private pool that are asked for, at most: a defense may be expensive."""
+UNSURE = 0.25
+"""Share of a label's vectors, the least sure ones, of which the constant is the mean. Next to a corner of the
+simplex hardly any perturbation fits: there a defense writes little, whatever it reads."""
 LEAST = 4
 """Images that an attacker needs."""
 DUST = 1e-12
-"""Features that vary less do not vary: all of a vector's digits are used, but not those of its rounding."""
+"""Scores that vary less do not vary: rounding alone moves the mean of equal numbers."""
+ROUNDING = 1e-9
+"""Predictions that differ by a smaller share of their size are equal."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,28 @@ WRITTEN_COLUMNS = tuple(f"written_{name}{end}" for end in ("", "_test") for name
 def label_constants(c_NK: Tensor, picked_N: Tensor) -> Tensor:
     """One vector for each label (K, K), of which the label is the first maximum.
 
-    The mean of the vectors with the label that the defense would change (of all with the label, if it would
-    change none of them): a defense that leaves certain vectors alone has to be asked about others. One-hot
-    for a label without vectors.
+    The mean of the least sure ones (``UNSURE``) of the label's vectors that the defense would change (of all
+    of the label, if it would change none of them). One-hot for a label without vectors.
 
     Args:
         c_NK: clean vectors of the attacker's images. picked_N: those that the defense picks.
     """
-    n_classes = c_NK.shape[1]
-    label_N = label_of(c_NK)
-    constant_KK = torch.eye(n_classes, dtype=torch.float64)
-    for rows_N in (torch.ones_like(picked_N), picked_N):
-        means = LabelMeans(c_NK[rows_N].double(), label_N[rows_N], n_classes)
-        constant_KK = torch.where(means.known_L[:, None], means.mean_LD, constant_KK)
-    return keep_label(constant_KK.to(c_NK), torch.eye(n_classes, dtype=c_NK.dtype))
+    label_N, n_classes = label_of(c_NK), c_NK.shape[1]
+    one_hot_KK = torch.eye(n_classes, dtype=torch.float64)
+    constant_KK = one_hot_KK.clone()
+    for label in label_N.unique():
+        own_N = label_N == label
+        own_MK = c_NK[own_N & picked_N] if bool((own_N & picked_N).any()) else c_NK[own_N]
+        unsure_M = own_MK.amax(1).argsort(stable=True)[: math.ceil(UNSURE * len(own_MK))]
+        constant_KK[label] = own_MK[unsure_M].double().mean(0)
+    return keep_label(constant_KK.to(c_NK), one_hot_KK.to(c_NK))
+
+
+SPACES: dict[str, Callable[[Tensor], Tensor]] = {
+    "raw": lambda c_NK: c_NK.double(),
+    "root": lambda c_NK: c_NK.double().clamp_min(0).sqrt(),
+}
+"""What of the answers is compared: the scores, or their roots, in which small scores count more."""
 
 
 class LabelMeans:
@@ -111,22 +124,17 @@ class ResidualKernel:
                 f"at least {LEAST} images with an answer and a label each are needed, got {len(x_AD)} images, "
                 f"{len(released_AK)} answers and {len(label_A)} labels"
             )
-        released_AK, x_AD = released_AK.double(), x_AD.double()
+        x_AD = x_AD.double()
         self.label_A = label_A
         self.means = LabelMeans(x_AD, label_A, n_classes)
-        self.answers = LabelMeans(released_AK, label_A, n_classes)
-        away_AK = released_AK - self.answers(label_A)
-        scale_K = away_AK.square().mean(0).sqrt()
-        self.scale_K = torch.where(scale_K > DUST, scale_K, torch.inf)
-        self.z_AK = away_AK / self.scale_K
-        self.low_K, self.high_K = self.z_AK.amin(0), self.z_AK.amax(0)
+        self.spaces = {name: _Space(of(released_AK), label_A, n_classes) for name, of in SPACES.items()}
         residual_AD = x_AD - self.means(label_A)
-        self.kind = ("linear", "all")
+        self.kind: tuple[str, str, str] = ("raw", "linear", "all")
         self.weight_AD = torch.zeros_like(residual_AD)
         best = float(residual_AD.square().sum())
         gram_AA = residual_AD @ residual_AD.mT
-        for kind in product(("linear", "gaussian"), ("all", "label")):
-            kernel_AA = self._kernel(kind, self.z_AK, label_A)
+        for kind in product(SPACES, ("linear", "gaussian"), ("all", "label")):
+            kernel_AA = self._kernel(kind, released_AK, label_A)
             unit = float(kernel_AA.diagonal().mean())
             if not unit > 0:
                 continue
@@ -139,22 +147,38 @@ class ResidualKernel:
                     inverse_A = 1 / (size_A + penalty * unit)
                     self.weight_AD = basis_AA @ (inverse_A[:, None] * (basis_AA.mT @ residual_AD))
 
-    def _kernel(self, kind: tuple[str, str], z_NK: Tensor, label_N: Tensor) -> Tensor:
-        """Kernel (N, A) of these rows and the attacker's."""
-        shape, scope = kind
+    def _kernel(self, kind: tuple[str, str, str], released_NK: Tensor, label_N: Tensor) -> Tensor:
+        """Kernel (N, A) of these answers and the attacker's."""
+        name, shape, scope = kind
+        space = self.spaces[name]
+        z_NK = space(SPACES[name](released_NK), label_N)
         if shape == "linear":
-            kernel_NA = z_NK @ self.z_AK.mT
+            kernel_NA = z_NK @ space.z_AK.mT
         else:
-            width = max(1, int(torch.isfinite(self.scale_K).sum()))
-            kernel_NA = torch.exp(-torch.cdist(z_NK, self.z_AK).square() / (2 * width))
+            kernel_NA = torch.exp(-torch.cdist(z_NK, space.z_AK).square() / (2 * space.width))
         return kernel_NA * (label_N[:, None] == self.label_A[None]) if scope == "label" else kernel_NA
 
     def predict(self, released_NK: Tensor, label_N: Tensor) -> Tensor:
         """Predicted residuals (N, D) from the label's mean image; zero for a label that has none."""
-        z_NK = (released_NK.double() - self.answers(label_N)) / self.scale_K
-        z_NK = z_NK.clamp(self.low_K, self.high_K)  # a linear kernel would extrapolate without bound
-        away_ND = self._kernel(self.kind, z_NK, label_N) @ self.weight_AD
+        away_ND = self._kernel(self.kind, released_NK, label_N) @ self.weight_AD
         return away_ND * self.means.known_L[label_N][:, None]
+
+
+class _Space:
+    """Answers minus their label's mean, in units of their deviation, within the range of the attacker's."""
+
+    def __init__(self, value_AK: Tensor, label_A: Tensor, n_classes: int) -> None:
+        self.means = LabelMeans(value_AK, label_A, n_classes)
+        away_AK = value_AK - self.means(label_A)
+        scale_K = away_AK.square().mean(0).sqrt()
+        self.scale_K = torch.where(scale_K > DUST, scale_K, torch.inf)
+        self.width = max(1, int(torch.isfinite(self.scale_K).sum()))
+        self.z_AK = away_AK / self.scale_K
+        self.low_K, self.high_K = self.z_AK.amin(0), self.z_AK.amax(0)
+
+    def __call__(self, value_NK: Tensor, label_N: Tensor) -> Tensor:
+        # A linear kernel would extrapolate without bound.
+        return ((value_NK - self.means(label_N)) / self.scale_K).clamp(self.low_K, self.high_K)
 
 
 def _left_out(size_A: Tensor, basis_AA: Tensor, gram_AA: Tensor, penalty: float) -> float:
@@ -183,7 +207,10 @@ def exchange_z(residual_ND: Tensor, predicted_ND: Tensor, label_N: Tensor) -> fl
         if n < 2:
             continue
         residual, predicted = residual_ND[own_N], predicted_ND[own_N]
-        product_nn = (residual - residual.mean(0)) @ (predicted - predicted.mean(0)).mT
+        centred = predicted - predicted.mean(0)
+        if float(centred.norm()) <= ROUNDING * float(predicted.norm()):
+            continue
+        product_nn = (residual - residual.mean(0)) @ centred.mT
         total += float(product_nn.diagonal().sum())
         variance += float(product_nn.square().sum()) / (n - 1)
     return total / math.sqrt(variance) if variance > 0 else 0.0

@@ -66,6 +66,7 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         "check.leaks_more_than_undefended": False,
         "check.unfit_judge": False,
         "check.beats_certificate": None,  # there is none
+        "check.writes_image": None,  # the defense does not read it
     }
     assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
     assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
@@ -90,6 +91,8 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         ("beats_certificate", {"certified_error": 0.0263}),
         ("beats_certificate", {"certified_error": 0.0273, "certified_tolerance": 0.001}),
         ("beats_certificate", {"certified_error_test": 0.03, "reconstruction_error_test": 0.0299}),
+        ("writes_image", {"written_z": 3.1}),
+        ("writes_image", {"written_z": -1.0, "written_z_test": 3.1}),
     ],
 )
 def test_a_planted_fault_raises_its_check_alone(fault, changes):
@@ -107,6 +110,12 @@ def test_a_planted_fault_raises_its_check_alone(fault, changes):
 )
 def test_what_a_certificate_allows_raises_nothing(changes):
     assert apply_checks({**SUITE[0], **changes}, context())["check.beats_certificate"] is False
+
+
+@pytest.mark.parametrize("z", [-5.0, 0.0, 2.9])
+def test_chance_is_not_taken_for_a_written_image(z):
+    changes = {"written_z": z, "written_z_test": 0.5, "written_excess": 0.1}
+    assert apply_checks({**SUITE[0], **changes}, context())["check.writes_image"] is False
 
 
 def test_below_label_only_looks_at_the_whole_suite():
