@@ -97,7 +97,7 @@ class Defense(Protocol):
         retrains: whether it replaces the victim by a retrained one: then it is not a post-processing unit.
         couples: whether an answer depends on the other queries of the same request.
         reads_image: whether :meth:`protect` reads the images, and may so write of them into its answers. A
-            defense that says no is not given their pixels, only their shape (a tensor on the device ``meta``).
+            defense that says no is given their shape and no pixels.
     """
 
     keeps_label: bool
@@ -127,8 +127,9 @@ class Defense(Protocol):
         """Released vectors of one chunk, on the simplex, of the same shape and dtype. No input changes.
 
         Args:
-            c_NK: clean vectors. picked_N: what :meth:`pick` returned for them.
-            x_NCHW: the images; without pixels unless ``reads_image``.
+            c_NK: clean vectors.
+            x_NCHW: the images; their shape alone unless ``reads_image``.
+            picked_N: what :meth:`pick` returned for the vectors.
             rng: random numbers, keyed by the images.
         """
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,31 @@ class NoRandomness(QueryRandomness):
 
     def uniform(self, width: int, stream: str) -> Tensor:
         raise ConfigError(self.reason)
+
+
+class NoImages(Tensor):
+    """What a defense gets that declares not to read the images: their shape. All else raises ConfigError."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func not in _OF_THE_SHAPE:
+            raise ConfigError(
+                "a defense that declares reads_image = False read the image: set reads_image = True"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
+_OF_THE_SHAPE = {
+    Tensor.__len__, Tensor.size, Tensor.dim, Tensor.shape.__get__, Tensor.ndim.__get__,
+}  # fmt: skip
+
+
+def no_images(x_NCHW: Tensor) -> Tensor:
+    """The shape of these images alone; it holds no pixel."""
+    return torch.empty_like(x_NCHW, device="meta").as_subclass(NoImages)
 
 
 def clean_vectors(
@@ -105,30 +131,14 @@ def protect_chunks(
     rows = chunk_rows(sizes, defense.couples)
     fresh_N = list(asked_N or [0] * len(c_NK)) if defense.fresh else None
     return {
-        k: _protected(
-            defense,
+        k: defense.protect(
             c_NK[rows[k]].to(device),
-            # Who declares not to read the image gets its shape: a tensor without values.
-            x_NCHW[rows[k]].to(device if defense.reads_image else "meta"),
+            x_NCHW[rows[k]].to(device) if defense.reads_image else no_images(x_NCHW[rows[k]]),
             picked_N[rows[k]].to(device),
-            _randomness(defense, x_NCHW[rows[k]], secret, fresh_N and fresh_N[rows[k]]),
-        )
+            rng=_randomness(defense, x_NCHW[rows[k]], secret, fresh_N and fresh_N[rows[k]]),
+        ).cpu()
         for k in (range(len(rows)) if chunks is None else chunks)
     }
-
-
-def _protected(
-    defense: Defense, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, rng: QueryRandomness
-) -> Tensor:
-    try:
-        return defense.protect(c_NK, x_NCHW, picked_N, rng=rng).cpu()
-    except RuntimeError as error:
-        if x_NCHW.is_meta and "meta" in str(error):
-            name = type(defense).__name__
-            raise ConfigError(
-                f"{name} read the image, but declares reads_image = False: set reads_image = True"
-            ) from error
-        raise
 
 
 def _randomness(

@@ -121,7 +121,7 @@ class ResidualKernel:
     def __init__(self, released_AK: Tensor, x_AD: Tensor, label_A: Tensor, n_classes: int) -> None:
         if len(x_AD) < LEAST or not len(x_AD) == len(released_AK) == len(label_A):
             raise ValueError(
-                f"at least {LEAST} images with an answer and a label each are needed, got {len(x_AD)} images, "
+                f"at least {LEAST} images with answer and label are needed, got {len(x_AD)} images, "
                 f"{len(released_AK)} answers and {len(label_A)} labels"
             )
         x_AD = x_AD.double()

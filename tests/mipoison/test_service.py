@@ -61,6 +61,7 @@ class Recorder(BaseDefense):
     """Counts what it is asked to protect."""
 
     draws = True
+    reads_image = True
 
     def __init__(self, fresh: bool = False) -> None:
         self.fresh, self.chunks, self.requests = fresh, [], []
