@@ -31,6 +31,9 @@ AROUND_ANOTHER_CENTRE = {"lfp"}
 NO_SAMPLE_SCOPE = {"lpa-shuffled"}
 """Defenses that couple the queries of a chunk by construction (beside those with a ``scope`` setting)."""
 
+READS_SELDOM = {"codebook"}
+"""Defenses in whose answers the image matters near a tie only (``test_codebook.py`` plants one)."""
+
 
 @pytest.fixture(scope="module")
 def defenses(tiny_scene: Scene) -> dict[str, Defense]:
@@ -132,7 +135,8 @@ class TestContract:
         c, x = queries
         picked, rng = defenses[name].pick(c), QueryRandomness(content_keys(x, b"secret"))
         own, other = (defenses[name].protect(c, images, picked, rng=rng) for images in (x, x.roll(1, 0)))
-        assert bool((own != other).any()) is defenses[name].reads_image
+        if name not in READS_SELDOM:
+            assert bool((own != other).any()) is defenses[name].reads_image
 
     def test_who_does_not_read_the_image_needs_its_shape_alone(self, name, defenses, queries) -> None:
         if defenses[name].reads_image:
