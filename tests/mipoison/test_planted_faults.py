@@ -232,7 +232,7 @@ def test_a_defense_that_writes_the_image_into_the_tail(scene: Scene, anchors: li
 
 
 class Pixel(BaseDefense):
-    """Answers the victim's vector, with up to 1e-4 moved between the two scores after the label by a pixel."""
+    """The victim's vector, with up to 1e-4 moved by a pixel between the two scores after the label."""
 
     reads_image = True
 
