@@ -55,8 +55,12 @@ class NoImages(Tensor):
 
 
 _OF_THE_SHAPE = {
-    Tensor.__len__, Tensor.size, Tensor.dim, Tensor.shape.__get__, Tensor.ndim.__get__,
-}  # fmt: skip
+    Tensor.__len__,
+    Tensor.size,
+    Tensor.dim,
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
+    Tensor.ndim.__get__,  # type: ignore[attr-defined]
+}
 
 
 def no_images(x_NCHW: Tensor) -> Tensor:
