@@ -43,12 +43,13 @@ def span(knob: Knob) -> str:
 
 
 def defenses() -> str:
-    """A row per defense: what it does, the knobs that a search varies, its source."""
+    """A row per defense: what it does, its knobs in a search, whether it reads the image, its source."""
     rows = []
     for name, config in DEFENSES.items():
         knobs = [f"`{knob}`: {entry.help} ({span(entry)})" for knob, entry in config.KNOBS.items()]
-        rows.append((f"`{name}`", code(config.summary()), "<br>".join(knobs), config.SOURCE))
-    return markdown(("name", "what it does", "knobs", "source"), rows)
+        reads = "yes" if config().make().reads_image else "no"
+        rows.append((f"`{name}`", code(config.summary()), "<br>".join(knobs), reads, config.SOURCE))
+    return markdown(("name", "what it does", "knobs", "reads the image", "source"), rows)
 
 
 def attackers() -> str:

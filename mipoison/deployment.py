@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mipoison.certificates import (
@@ -20,7 +21,15 @@ from mipoison.certificates import (
     certify,
 )
 from mipoison.config import Config
-from mipoison.metrics import estimated_limit, hidden_channels, leakage, ranking, scoring, utility
+from mipoison.metrics import (
+    estimated_limit,
+    hidden_channels,
+    leakage,
+    ranking,
+    scoring,
+    utility,
+    written_image,
+)
 from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.randomness import generator, role_seed
@@ -154,7 +163,7 @@ def _shared_columns(
     images = split.attack_train.x_NCHW[sample].to(scene.device)
     for name, answers in (("alignment_before", scene.clean), ("alignment_after", vectors)):
         columns[name] = deployment.defense.alignment(answers["attack_train"][sample].to(scene.device), images)
-    return columns | _certificates(deployment, vectors)
+    return columns | _certificates(deployment, vectors) | _written(deployment)
 
 
 def _certificates(deployment: Deployment, vectors: dict[str, Tensor]) -> dict[str, Any]:
@@ -177,3 +186,32 @@ def _certificates(deployment: Deployment, vectors: dict[str, Tensor]) -> dict[st
         )
 
     return certificate_columns({"": of("private_train"), "_test": of("private_test")})
+
+
+def _written(deployment: Deployment) -> dict[str, float | None]:
+    """What the defense writes of images into its answers, on private train and (``_test``) test images.
+
+    None where it does not read them, where it is the classifier itself that reads them (a retrained one), and
+    where the attacker has too few images.
+    """
+    scene, defense = deployment.scene, deployment.defense
+    columns: dict[str, float | None] = dict.fromkeys(written_image.WRITTEN_COLUMNS)
+    if not defense.reads_image or defense.retrains or len(scene.clean["attack_train"]) < written_image.LEAST:
+        return columns
+    c_NK = scene.clean["attack_train"]
+    constant_KK = written_image.label_constants(c_NK, defense.pick(c_NK))
+
+    def asked(part: str, most: int = written_image.MOST_OF_A_POOL) -> tuple[Tensor, Tensor, Tensor]:
+        x_NCHW, label_N = getattr(scene.split, part).x_NCHW, label_of(scene.clean[part])
+        rng = generator(scene.config.seed, "written image", part)
+        at_N = torch.randperm(len(label_N), generator=rng)[:most]
+        released_NK = deployment.service.release_as_if(constant_KK[label_N[at_N]], x_NCHW[at_N])
+        return released_NK, x_NCHW[at_N].flatten(1), label_N[at_N]
+
+    attacker = written_image.ResidualKernel(
+        *asked("attack_train", written_image.MOST_OWN), scene.split.n_classes
+    )
+    for part, suffix in (("private_train", ""), ("private_test", "_test")):
+        found = written_image.written_image(attacker, *asked(part))
+        columns |= {f"written_excess{suffix}": found.excess, f"written_z{suffix}": found.z}
+    return columns

@@ -99,6 +99,8 @@ class Defense(Protocol):
         fresh: whether a query that is asked again gets newly drawn random numbers.
         retrains: whether it replaces the victim by a retrained one: then it is not a post-processing unit.
         couples: whether an answer depends on the other queries of the same request.
+        reads_image: whether :meth:`protect` reads the images, and may so write of them into its answers. A
+            defense that says no is given their shape and no pixels.
     """
 
     keeps_label: bool
@@ -106,6 +108,7 @@ class Defense(Protocol):
     fresh: bool
     retrains: bool
     couples: bool
+    reads_image: bool
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Train or compute what :meth:`protect` needs; called once, before any query."""
@@ -132,7 +135,14 @@ class Defense(Protocol):
         ...
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
-        """Released vectors of one chunk, on the simplex, of the same shape and dtype. No input changes."""
+        """Released vectors of one chunk, on the simplex, of the same shape and dtype. No input changes.
+
+        Args:
+            c_NK: clean vectors.
+            x_NCHW: the images; their shape alone unless ``reads_image``.
+            picked_N: what :meth:`pick` returned for the vectors.
+            rng: random numbers, keyed by the images.
+        """
         ...
 
     def alignment(self, c_NK: Tensor, x_NCHW: Tensor) -> float | None:

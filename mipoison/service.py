@@ -97,6 +97,15 @@ class DefendedService:
         """Released vectors (N, K) of one request, computed anew."""
         return self._pipeline.release(x_NCHW, secret=self._secret, asked_N=asked_N)
 
+    @own_context()
+    def release_as_if(self, c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+        """Released vectors (N, K) of one request, had the classifier answered ``c_NK`` to these images.
+
+        For an audit of the defense, with the randomness that the images are keyed with; no client is answered
+        like this.
+        """
+        return self._pipeline.release_as_if(c_NK, x_NCHW, secret=self._secret)
+
     def release_stream(self, x: Sliceable | Iterable[Any], *, window: int = WINDOW) -> Iterator[Tensor]:
         """Released vectors of any number of queries, in memory that does not grow with their number.
 

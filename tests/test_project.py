@@ -109,10 +109,11 @@ def test_every_defense_has_a_row_on_the_site(reference: ModuleType) -> None:
     text = page(reference, "defenses.md")
     assert_one_table_lists(DEFENSES, text)
     for name, config in DEFENSES.items():
-        _, summary, knobs, source = cells(text, name)
+        _, summary, knobs, reads, source = cells(text, name)
         assert_says_something(summary)
         assert summary == config.summary().replace("``", "`").replace("|", "\\|")
         assert re.findall(r"`(\w+)`: \w", knobs) == list(config.KNOBS)
+        assert reads == ("yes" if config().make().reads_image else "no")
         assert source == config.SOURCE
 
 

@@ -14,6 +14,7 @@ from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
+from mipoison.defenses.lpa_blind import LPABlindConfig
 from mipoison.defenses.lpa_controls import LPAFlippedConfig, LPARandomConfig, LPAShuffledConfig
 from mipoison.defenses.lpa_ensemble import LPAEnsembleConfig
 from mipoison.defenses.mad import MADConfig
@@ -64,6 +65,7 @@ DEFENSES: dict[str, type[Config]] = {
     "stealthy-shield": StealthyShieldConfig,
     "robust-privacy": RobustPrivacyConfig,
     "dp-sgd": DPSGDConfig,
+    "lpa-blind": LPABlindConfig,
 }
 
 LABEL_ONLY, UNDEFENDED = "label-only", "none"

@@ -112,6 +112,7 @@ class BaseDefense:
     fresh: bool = False
     retrains: bool = False
     couples: bool = False
+    reads_image: bool = False
     uncertifiable: str = UNSTATED
     """Why there is no certificate, for defenses that do not state an observation of their own."""
 
@@ -156,7 +157,12 @@ class BaseDefense:
 
 
 class SubstituteDefense(BaseDefense):
-    """A defense that keeps one substitute, and possibly a target gradient (one tensor a parameter)."""
+    """A defense that keeps one substitute, and possibly a target gradient (one tensor a parameter).
+
+    It reads the image, which the substitute's gradients are of; a subclass that does not says so.
+    """
+
+    reads_image = True
 
     substitute: InversionNet
     target: list[Tensor]

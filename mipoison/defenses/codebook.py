@@ -97,6 +97,8 @@ class Codebook(BaseDefense):
     ones, but what they have in common: keep a saved unit like the classifier.
     """
 
+    reads_image = True
+
     own_LJK: Tensor
     own_tilt_LJR: Tensor
     own_offset_LJ: Tensor

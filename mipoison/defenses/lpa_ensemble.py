@@ -68,6 +68,7 @@ class LPAEnsemble(BaseDefense):
     scaling the substitutes with log features would decide the direction.
     """
 
+    reads_image = True
     uncertifiable = BENT
 
     def __init__(self, config: LPAEnsembleConfig) -> None:

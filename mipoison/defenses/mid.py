@@ -55,6 +55,7 @@ class MID(BaseDefense):
 
     keeps_label = False
     retrains = True
+    reads_image = True
 
     def __init__(self, config: MIDConfig) -> None:
         self.config = config

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,35 @@ class NoRandomness(QueryRandomness):
 
     def uniform(self, width: int, stream: str) -> Tensor:
         raise ConfigError(self.reason)
+
+
+class NoImages(Tensor):
+    """What a defense gets that declares not to read the images: their shape. All else raises ConfigError."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func not in _OF_THE_SHAPE:
+            raise ConfigError(
+                "a defense that declares reads_image = False read the image: set reads_image = True"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
+_OF_THE_SHAPE = {
+    Tensor.__len__,
+    Tensor.size,
+    Tensor.dim,
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
+    Tensor.ndim.__get__,  # type: ignore[attr-defined]
+}
+
+
+def no_images(x_NCHW: Tensor) -> Tensor:
+    """The shape of these images alone; it holds no pixel."""
+    return torch.empty_like(x_NCHW, device="meta").as_subclass(NoImages)
 
 
 def clean_vectors(
@@ -105,7 +135,8 @@ def protect_chunks(
         sizes: number of queries of each request, if there are several; None: all queries are one request.
 
     Raises:
-        ConfigError: the defense draws random numbers without a secret, or although it declares not to.
+        ConfigError: the defense draws random numbers without a secret, or although it declares not to; or it
+            reads the image although it declares not to.
     """
     sizes = [len(c_NK)] if sizes is None else list(sizes)
     picked_N = torch.cat([defense.pick(part) for part in c_NK.split(sizes)])
@@ -114,7 +145,7 @@ def protect_chunks(
     return {
         k: defense.protect(
             c_NK[rows[k]].to(device),
-            x_NCHW[rows[k]].to(device),
+            x_NCHW[rows[k]].to(device) if defense.reads_image else no_images(x_NCHW[rows[k]]),
             picked_N[rows[k]].to(device),
             rng=_randomness(defense, x_NCHW[rows[k]], secret, fresh_N and fresh_N[rows[k]]),
         ).cpu()
@@ -180,4 +211,9 @@ class Pipeline:
     ) -> Tensor:
         """Released vectors (N, K) of all queries, on the CPU."""
         parts = self.release_chunks(x_NCHW, secret=secret, asked_N=asked_N, sizes=sizes)
+        return torch.cat(list(parts.values())) if parts else torch.empty(0, self.n_classes)
+
+    def release_as_if(self, c_NK: Tensor, x_NCHW: Tensor, *, secret: bytes | None) -> Tensor:
+        """Released vectors (N, K) of one request, had the classifier answered ``c_NK`` to these images."""
+        parts = protect_chunks(self.defense, c_NK, x_NCHW, secret=secret, device=self.device)
         return torch.cat(list(parts.values())) if parts else torch.empty(0, self.n_classes)

@@ -61,6 +61,10 @@ HIDDEN_CHANNEL_LEVEL = 0.001
 """Largest p value of the permutation test that counts as a hidden channel: one in a thousand settings without
 one is called so by chance."""
 
+WRITTEN_Z = 3.0
+"""Standard deviations beyond chance at which a defense counts as writing the image. Two pools are tested, so
+that 0.3 % of settings that write nothing exceed it on one of them."""
+
 CERTIFICATE_ROUNDING = 1e-5
 """Share of a certified error by which sums in single precision may lie below it."""
 
@@ -188,6 +192,11 @@ def _hidden_channel(record: Record, context: CheckContext) -> bool | None:
     return None if p is None else p <= HIDDEN_CHANNEL_LEVEL
 
 
+def _writes_image(record: Record, context: CheckContext) -> bool | None:
+    found = [z for pool in ("", "_test") if (z := number(record, f"written_z{pool}")) is not None]
+    return any(z > WRITTEN_Z for z in found) if found else None
+
+
 CHECKS: dict[str, Check] = {
     "repeated_queries_differ": Check(
         "repeated_queries_differ",
@@ -281,6 +290,15 @@ CHECKS: dict[str, Check] = {
         "the answers carry something of the image where no user looks and no attacker of the suite does: "
         "the measured leakage is too low, release a canonical form",
         _hidden_channel,
+    ),
+    "writes_image": Check(
+        "writes_image",
+        "with one constant vector per label in place of the classifier's, an attacker's reconstructions fit "
+        f"their own image better than others of the label, by more than {WRITTEN_Z:g} standard deviations of "
+        "chance (private training or test images); only for defenses that read the image",
+        "the defense itself writes of the query's image into its answer: `written_excess` is how much this "
+        "attacker reads of it, beside all that the vector says. A certificate counts it already",
+        _writes_image,
     ),
 }
 

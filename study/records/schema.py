@@ -19,6 +19,7 @@ from mipoison.metrics.identification import IDENTIFICATION_COLUMNS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
 from mipoison.metrics.ranking import RANKING_COLUMNS
 from mipoison.metrics.scoring import SCORING_COLUMNS
+from mipoison.metrics.written_image import WRITTEN_COLUMNS
 from mipoison.scene import SceneConfig
 from study.records.gathering import gather
 
@@ -94,6 +95,7 @@ _REAL = [
     *SCORING_COLUMNS,
     *ESTIMATED_LIMIT_COLUMNS,
     *IDENTIFICATION_COLUMNS,
+    *WRITTEN_COLUMNS,
 ]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

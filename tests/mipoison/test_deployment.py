@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.mid import MIDConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
 from mipoison.deployment import PARTS, Deployment, Released, deploy, finish_release, release
+from mipoison.metrics import written_image
+from mipoison.randomness import generator
 from mipoison.scene import Scene
+from mipoison.simplex import label_of
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +52,29 @@ def test_what_was_released_is_remembered(tiny_scene: Scene) -> None:
     assert released.columns["poison_ms_per_sample"] == 0
     x = tiny_scene.split.attack_train.x_NCHW[:5]
     assert torch.equal(deployment.service.answer(x), uniform["attack_train"][:5])
+
+
+def test_the_image_is_sought_in_answers_to_one_constant_per_label(tiny_scene: Scene) -> None:
+    """By hand: the defense gets the constants and the true images, and none of the classifier's vectors."""
+    deployment = deploy(tiny_scene, "lpa", LPAConfig(budget=0.05, rounds=2))
+    columns = release(deployment).columns
+    constants = written_image.label_constants(
+        tiny_scene.clean["attack_train"], torch.ones(100, dtype=torch.bool)
+    )
+    asked = {}
+    for part in PARTS:
+        x, label = getattr(tiny_scene.split, part).x_NCHW, label_of(tiny_scene.clean[part])
+        order = torch.randperm(len(x), generator=generator(tiny_scene.config.seed, "written image", part))
+        answers = deployment.service.release_as_if(constants[label[order]], x[order])
+        assert not torch.equal(answers, deployment.service.release(x[order]))
+        asked[part] = answers, x[order].flatten(1), label[order]
+    attacker = written_image.ResidualKernel(*asked["attack_train"], tiny_scene.split.n_classes)
+    for part, suffix in (("private_train", ""), ("private_test", "_test")):
+        found = written_image.written_image(attacker, *asked[part])
+        assert columns[f"written_excess{suffix}"] == found.excess
+        assert columns[f"written_z{suffix}"] == found.z
+
+
+def test_a_retrained_classifier_is_not_asked_about_constants(tiny_scene: Scene) -> None:
+    columns = release(deploy(tiny_scene, "mid", MIDConfig())).columns
+    assert {columns[name] for name in written_image.WRITTEN_COLUMNS} == {None}

@@ -17,7 +17,7 @@ from mipoison.attacks import ATTACKS
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.certificates import COLUMNS
 from mipoison.config import Config, ConfigError
-from mipoison.defenses import DEFENSES
+from mipoison.defenses import DEFENSES, retraining
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.deployment import PARTS, deploy, finish_release, release
@@ -33,6 +33,7 @@ from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS, SPACES, co
 from mipoison.metrics.identification import IDENTIFICATION_COLUMNS, identification
 from mipoison.metrics.ranking import tail_rank_correlation
 from mipoison.metrics.scoring import SCORING_COLUMNS, log_loss
+from mipoison.metrics.written_image import WRITTEN_COLUMNS
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.scene import Scene, SceneConfig, prepare
 from mipoison.service import chunk_count
@@ -296,6 +297,8 @@ def test_the_record_is_flat_typed_and_complete(records: dict[str, dict[str, Any]
     assert not [c for c in (*IDENTITY, *MEASURED, *NULLABLE) if c not in record]
     assert all(type(v) in (str, int, float, bool, type(None)) for v in record.values())
     json.dumps(record, allow_nan=False)
+    reads = DEFENSES[defense]().make().reads_image and defense not in retraining()
+    assert all((record[column] is not None) == reads for column in WRITTEN_COLUMNS)
     assert record["status"] == "ok"
     assert record["error"] is None
     for column in MEASURED:
@@ -322,9 +325,11 @@ def test_no_defense_and_zero_budget_are_the_same(tiny_config, tiny_scene, record
     zero = run_episode(episode(tiny_config, "noise", budget=0.0), tiny_scene)
     aligned = run_episode(episode(tiny_config, "lpa", budget=0.0), tiny_scene)
     own = {"episode_id", "defense", "alignment_before", "alignment_after", "certificate_none"}
+    own |= set(WRITTEN_COLUMNS)  # LPA reads the image; at budget 0 it writes nothing
     expected = {k: v for k, v in numbers(records["none"]).items() if k not in own}
     for record in (zero, aligned):
         assert {k: record[k] for k in expected} == expected
+    assert {aligned[column] for column in WRITTEN_COLUMNS} == {0.0}
     assert expected["confidence_distortion"] == 0
     assert expected["label_agreement"] == 1
     assert expected["reconstruction_error"] == expected["clean_reconstruction_error"]

@@ -17,6 +17,8 @@ from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.deployment import Deployment, deploy, release
 from mipoison.episode import EpisodeConfig, Fitted, at_scale, attack_and_measure, attack_once, run_episode
+from mipoison.metrics.checks import WRITTEN_Z
+from mipoison.metrics.written_image import WRITTEN_COLUMNS
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
 from mipoison.randomness import QueryRandomness, generator
 from mipoison.scene import Scene
@@ -69,6 +71,7 @@ FAULTS = {
     "label_recovered",
     "leaks_more_than_undefended",
     "unfit_judge",
+    "writes_image",
 }
 
 
@@ -205,6 +208,8 @@ def test_lfp_on_everything_leaves_the_label_readable(scene: Scene, anchors: list
 class Telltale(BaseDefense):
     """Keeps the label and writes the image's principal components into the tail: more than the victim's."""
 
+    reads_image = True
+
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         x_NP = view.x_private_NCHW.flatten(1)
         self.mean_P = x_NP.mean(0)
@@ -224,7 +229,65 @@ def test_a_defense_that_writes_the_image_into_the_tail(scene: Scene, anchors: li
     (row,) = run(scene, "none", with_defense(scene, telltale), ("ridge",))
     (record,) = relate_to_anchors([row | {"defense": "telltale"}], anchors)
     assert record["label_agreement"] == 1
-    assert "leaks_more_than_undefended" in raised(record)
+    assert {"leaks_more_than_undefended", "writes_image"} <= raised(record)
+    assert record["written_excess"] > 0.1
+
+
+class Pixel(BaseDefense):
+    """The victim's vector, with up to 1e-4 moved by a pixel between the two scores after the label."""
+
+    reads_image = True
+
+    def __init__(self, pixel: int) -> None:
+        self.pixel = pixel
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        n_classes, label_N1 = c_NK.shape[1], c_NK.argmax(1, keepdim=True)
+        first_N1, second_N1 = (label_N1 + 1) % n_classes, (label_N1 + 2) % n_classes
+        moved_N1 = c_NK.gather(1, first_N1).clamp_max(1e-4) * x_NCHW.flatten(1)[:, self.pixel, None]
+        return c_NK.scatter_add(1, first_N1, -moved_N1).scatter_add(1, second_N1, moved_N1)
+
+
+def loudest_pixel(scene: Scene) -> int:
+    """The pixel that explains most of the variance of the images of one label."""
+    x_ND, label_N = scene.split.attack_train.x_NCHW.flatten(1), scene.clean["attack_train"].argmax(1)
+    r_ND = torch.cat([x_ND[label_N == k] - x_ND[label_N == k].mean(0) for k in label_N.unique()])
+    return int((r_ND.mT @ r_ND).square().sum(1).div(r_ND.square().sum(0).clamp_min(1e-3)).argmax())
+
+
+def test_a_defense_that_writes_one_pixel_into_the_tail(scene: Scene, anchors: list[Record]) -> None:
+    """Too little for any attacker on the victim's own vectors, which vary more; the audit finds it."""
+    (row,) = run(scene, "none", with_defense(scene, Pixel(loudest_pixel(scene))), ("ridge",))
+    (record,) = relate_to_anchors([row | {"defense": "pixel"}], anchors)
+    assert record["confidence_distortion"] < 2e-4
+    assert raised(record) & FAULTS == {"writes_image"}
+    assert record["written_excess"] > 0.02
+
+
+WRITES_NOTHING: list[tuple[str, dict[str, Any]]] = [
+    ("noise", {}),
+    ("noise", {"law": "gaussian", "budget": 0.05}),
+    ("noise-fresh", {"budget": 0.05}),
+    ("rounding", {}),
+    ("rounding", {"decimals": 1}),
+    ("label-only", {}),
+    ("tail-noise", {}),
+    ("tail-noise", {"label_steps": 5, "law": "gaussian"}),
+    ("lpa-blind", {}),
+]
+
+
+@pytest.mark.parametrize(("defense", "knobs"), WRITES_NOTHING)
+def test_defenses_that_do_not_read_the_image_are_not_accused_even_if_they_are_audited(
+    scene: Scene, defense: str, knobs: dict[str, Any]
+) -> None:
+    deployment = deploy(scene, defense, DEFENSES[defense](**knobs))
+    columns = release(deployment).columns
+    assert {columns[name] for name in WRITTEN_COLUMNS} == {None}
+    deployment.defense.reads_image = True
+    columns = release(deployment).columns
+    assert max(columns["written_z"], columns["written_z_test"]) < WRITTEN_Z
+    assert max(columns["written_excess"], columns["written_excess_test"]) < 0.02
 
 
 class SignedZeros(BaseDefense):

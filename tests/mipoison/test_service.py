@@ -65,6 +65,7 @@ class Recorder(BaseDefense):
     """Counts what it is asked to protect."""
 
     draws = True
+    reads_image = True
 
     def __init__(self, fresh: bool = False) -> None:
         self.fresh, self.chunks, self.requests = fresh, [], []
@@ -450,3 +451,13 @@ def test_noise_through_the_service_is_keyed_by_the_content(
     clean = service.clean(x)
     by_hand = defense.protect(clean, x, defense.pick(clean), rng=QueryRandomness(content_keys(x, b"secret")))
     assert torch.equal(service.release(x), by_hand)
+
+
+@pytest.mark.parametrize("name", ["noise", "lpa"])
+def test_as_if_the_classifier_had_answered_what_it_answers(
+    make_service: Callable[..., DefendedService], name: str
+) -> None:
+    service, x = make_service(name), images(20)
+    assert torch.equal(service.release_as_if(service.clean(x), x), service.release(x))
+    uniform = torch.full((20, K), 1 / K)
+    assert not torch.equal(service.release_as_if(uniform, x), service.release(x))

@@ -59,7 +59,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
          *PERCENTILE_COLUMNS, *half_samples.COLUMNS, *half_samples.TEST_COLUMNS, *ESTIMATED_LIMIT_COLUMNS),
         ERROR),
     **dict.fromkeys(("confidence_distortion", "attack_set_distortion", "repeat_query_distance"), DISTANCE),
-    **dict.fromkeys(("reconstruction_skill", "excess_leakage", *_both("certified_excess")), GAIN),
+    **dict.fromkeys(
+        ("reconstruction_skill", "excess_leakage", *_both("certified_excess", "written_excess")), GAIN),
     **dict.fromkeys(
         ("reconstruction_error_paper_scale", "poison_ms_per_sample", "inference_ms_per_sample",
          "seconds_prepare", "seconds_poison", "seconds_attack", "seconds_evaluate",

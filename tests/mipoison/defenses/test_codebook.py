@@ -86,6 +86,14 @@ def test_at_weight_zero_the_nearest_codeword_is_released() -> None:
     assert len(torch.unique(z, dim=0)) <= 5 * 4
 
 
+def test_the_image_decides_among_codewords_unless_the_weight_is_zero() -> None:
+    c, x = planted(800, 2)
+    for weight, reads in ((5.0, True), (0.0, False)):
+        codebook = fitted(weight=weight)
+        assert codebook.reads_image
+        assert torch.equal(protect(codebook, c, x), protect(codebook, c, x.roll(1, 0))) is not reads
+
+
 def test_the_label_is_the_only_maximum_and_rows_sum_to_one() -> None:
     codebook = fitted(steps=3)
     c = torch.cat([vectors(300), planted(300, 4)[0], torch.tensor([[0.2] * 5, [0.4, 0.4, 0.2, 0, 0]])])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mipoison.alignment import target_gradient
 from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.defenses.pipeline import no_images
 from mipoison.protocols import Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
@@ -29,6 +30,9 @@ AROUND_ANOTHER_CENTRE = {"lfp"}
 """Defenses whose budget bounds the distance to another vector than the clean one (LFP: the reversed one)."""
 NO_SAMPLE_SCOPE = {"lpa-shuffled"}
 """Defenses that couple the queries of a chunk by construction (beside those with a ``scope`` setting)."""
+
+READS_SELDOM = {"codebook"}
+"""Defenses in whose answers the image matters near a tie only (``test_codebook.py`` plants one)."""
 
 
 class FittedAtDefaults(dict[str, Defense]):
@@ -136,6 +140,22 @@ class TestContract:
     def test_draws_is_what_happens(self, name, defenses, queries) -> None:
         assert draws(defenses[name], *queries) is defenses[name].draws
 
+    def test_reads_image_is_what_happens(self, name, defenses, queries) -> None:
+        """Under the same random numbers, other images change the answer of those alone that read them."""
+        c, x = queries
+        picked, rng = defenses[name].pick(c), QueryRandomness(content_keys(x, b"secret"))
+        own, other = (defenses[name].protect(c, images, picked, rng=rng) for images in (x, x.roll(1, 0)))
+        if name not in READS_SELDOM:
+            assert bool((own != other).any()) is defenses[name].reads_image
+
+    def test_who_does_not_read_the_image_needs_its_shape_alone(self, name, defenses, queries) -> None:
+        if defenses[name].reads_image:
+            pytest.skip("reads the image")
+        c, x = queries
+        rng = QueryRandomness(content_keys(x, b"secret"))
+        z = defenses[name].protect(c, no_images(x), defenses[name].pick(c), rng=rng)
+        assert torch.equal(z, protect(defenses[name], c, x))
+
     def test_repeats_when_fitted_again(self, name, defenses, tiny_scene, queries) -> None:
         again = fitted(name, tiny_scene.view())
         assert torch.equal(protect(again, *queries), protect(defenses[name], *queries))
@@ -230,6 +250,16 @@ def test_draws_is_what_happens_under_other_settings(
     view = view_of(make_decoder(5), 5)
     defense = fitted(name, view, **changes)
     assert draws(defense, vectors(30), pictures(30)) is defense.draws
+
+
+@pytest.mark.parametrize(("name", "changes"), DRAWING)
+def test_who_declares_not_to_read_the_image_does_not_under_other_settings(
+    name: str, changes: dict[str, Any], make_decoder: MakeDecoder
+) -> None:
+    defense = fitted(name, view_of(make_decoder(5), 5), **changes)
+    c, rng = vectors(30), QueryRandomness(content_keys(pictures(30), b"secret"))
+    own, other = (defense.protect(c, pictures(30, s), defense.pick(c), rng=rng) for s in (0, 1))
+    assert defense.reads_image or torch.equal(own, other)
 
 
 @pytest.mark.parametrize("budget", [1e-4, 0.01, 0.3, 1.5])

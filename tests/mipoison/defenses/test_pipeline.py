@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
-from mipoison.defenses.pipeline import NoRandomness, Pipeline, chunk_rows, protect_chunks
+from mipoison.defenses.pipeline import NoRandomness, Pipeline, chunk_rows, no_images, protect_chunks
 from mipoison.protocols import CHUNK, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 
@@ -118,6 +118,49 @@ def test_drawing_without_a_declaration_or_a_secret_is_refused(model: nn.Module) 
     with pytest.raises(ConfigError, match="no reason"):
         NoRandomness(5, "no reason")[1:3].normal(2, "stream")
     assert len(NoRandomness(5, "no reason")[1:3]) == 2
+
+
+class Peeking(BaseDefense):
+    """Adds the image's first pixel, its mean or its largest pixel to the first score."""
+
+    reads_image = True
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
+        pixel_N = {
+            "pixel": lambda: x_NCHW[:, 0, 0, 0],
+            "mean": lambda: x_NCHW.mean(),
+            "moved": lambda: c_NK.new_zeros(len(c_NK)).to(x_NCHW),
+            "rows": lambda: c_NK[x_NCHW.flatten(1).amax(1) > 0.5].sum(),
+        }[self.how]()
+        z_NK = c_NK.to(pixel_N) if self.how == "moved" else c_NK.clone()
+        z_NK[:, 0] += pixel_N
+        return z_NK
+
+
+@pytest.mark.parametrize("how", ["pixel", "mean", "moved", "rows"])
+def test_reading_the_image_without_a_declaration_is_refused(model: nn.Module, how: str) -> None:
+    peeking = Peeking(how)
+    assert Pipeline(model, peeking, K, CPU).release(images(3), secret=None).shape == (3, K)
+    peeking.reads_image = False
+    with pytest.raises(ConfigError, match="declares reads_image = False read the image"):
+        Pipeline(model, peeking, K, CPU).release(images(3), secret=None)
+
+
+def test_the_shape_of_images_is_no_secret() -> None:
+    x = no_images(images(3))
+    assert (len(x), x.shape, x.size(1), x.ndim, x.dim()) == (3, images(3).shape, images(3).shape[1], 4, 4)
+
+
+def test_answers_as_if_the_classifier_had_said_something_else(model: nn.Module) -> None:
+    """With the keys of the images; what the classifier does say plays no part."""
+    c, x = torch.full((150, K), 1 / K), images(150)
+    pipeline = Pipeline(model, Mixing(), K, CPU)
+    found = pipeline.release_as_if(c, x, secret=SECRET)
+    assert torch.equal(found, torch.cat(by_hand(lambda part: part.new_zeros(len(part), K), Mixing(), [x])))
+    assert pipeline.release_as_if(c[:0], x[:0], secret=SECRET).shape == (0, K)
 
 
 def test_no_queries(model: nn.Module) -> None:

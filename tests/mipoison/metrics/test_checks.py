@@ -67,6 +67,7 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         "check.unfit_judge": False,
         "check.beats_certificate": None,  # there is none
         "check.hidden_channel": None,  # not tested
+        "check.writes_image": None,  # the defense does not read it
     }
     assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
     assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
@@ -93,6 +94,8 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         ("beats_certificate", {"certified_error_test": 0.03, "reconstruction_error_test": 0.0299}),
         ("beats_certificate", {"certified_error": 0.0263, "attack.matching": "power"}),
         ("hidden_channel", {"hidden_channel_p": 0.0005}),
+        ("writes_image", {"written_z": 3.1}),
+        ("writes_image", {"written_z": -1.0, "written_z_test": 3.1}),
     ],
 )
 def test_a_planted_fault_raises_its_check_alone(fault, changes):
@@ -123,6 +126,12 @@ def test_a_certificate_with_noise_says_nothing_of_an_attacker_that_matches_a_bat
 def test_a_p_value_that_chance_explains_is_no_hidden_channel():
     row = {**SUITE[0], "hidden_channel_p": 0.02}
     assert apply_checks(row, context())["check.hidden_channel"] is False
+
+
+@pytest.mark.parametrize("z", [-5.0, 0.0, 2.9])
+def test_chance_is_not_taken_for_a_written_image(z):
+    changes = {"written_z": z, "written_z_test": 0.5, "written_excess": 0.1}
+    assert apply_checks({**SUITE[0], **changes}, context())["check.writes_image"] is False
 
 
 def test_below_label_only_looks_at_the_whole_suite():

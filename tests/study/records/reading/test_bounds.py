@@ -16,6 +16,8 @@ FINE = {
     "certified_excess": [-0.01, None],
     "certified_identification_test": [1.0, None],
     "smallest_cell": [1, None],
+    "written_excess": [-0.01, None],
+    "written_z": [-2.5, 40.0],
 }
 
 
@@ -48,6 +50,7 @@ def test_what_a_study_measures_is_within() -> None:
         ("certified_tolerance_test", -1e-9),
         ("certified_excess", 1.1),
         ("certified_identification", 1.01),
+        ("written_excess_test", 1.1),
         ("smallest_cell_test", 0),
         ("pool_size", 0),
         ("a column of tomorrow", 1e308),
