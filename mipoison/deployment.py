@@ -191,12 +191,13 @@ def _certificates(deployment: Deployment, vectors: dict[str, Tensor]) -> dict[st
 def _written(deployment: Deployment) -> dict[str, float | None]:
     """What the defense writes of images into its answers, on private train and (``_test``) test images.
 
-    None where it does not read them, where it is the classifier itself that reads them (a retrained one), and
+    None where it does not read them, where it is a classifier that reads them (retrained, or asked again), and
     where the attacker has too few images.
     """
     scene, defense = deployment.scene, deployment.defense
     columns: dict[str, float | None] = dict.fromkeys(written_image.WRITTEN_COLUMNS)
-    if not defense.reads_image or defense.retrains or len(scene.clean["attack_train"]) < written_image.LEAST:
+    writes = defense.reads_image and not (defense.retrains or defense.asks_again)
+    if not writes or len(scene.clean["attack_train"]) < written_image.LEAST:
         return columns
     c_NK = scene.clean["attack_train"]
     constant_KK = written_image.label_constants(c_NK, defense.pick(c_NK))

@@ -101,6 +101,8 @@ class Defense(Protocol):
         couples: whether an answer depends on the other queries of the same request.
         reads_image: whether :meth:`protect` reads the images, and may so write of them into its answers. A
             defense that says no is given their shape and no pixels.
+        asks_again: whether its answer is the classifier's, asked again about the images. What it tells of
+            them is then the classifier's doing, not its own.
     """
 
     keeps_label: bool
@@ -109,6 +111,7 @@ class Defense(Protocol):
     retrains: bool
     couples: bool
     reads_image: bool
+    asks_again: bool
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Train or compute what :meth:`protect` needs; called once, before any query."""

@@ -113,6 +113,7 @@ class BaseDefense:
     retrains: bool = False
     couples: bool = False
     reads_image: bool = False
+    asks_again: bool = False
     uncertifiable: str = UNSTATED
     """Why there is no certificate, for defenses that do not state an observation of their own."""
 

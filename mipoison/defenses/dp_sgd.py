@@ -70,6 +70,7 @@ class DPSGD(BaseDefense):
 
     keeps_label = False
     retrains = True
+    reads_image = True
 
     def __init__(self, config: DPSGDConfig) -> None:
         self.config = config

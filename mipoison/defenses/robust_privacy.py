@@ -78,6 +78,8 @@ class RobustPrivacy(BaseDefense):
     """
 
     keeps_label = False
+    reads_image = True
+    asks_again = True
 
     noise_SCHW: Tensor | None = None
 

@@ -293,6 +293,8 @@ def test_defenses_that_do_not_read_the_image_are_not_accused_even_if_they_are_au
 class SignedZeros(BaseDefense):
     """Answers one-hot vectors; the sign of each zero tells a bit of the image."""
 
+    reads_image = True
+
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         one_hot_NK = torch.nn.functional.one_hot(c_NK.argmax(1), c_NK.shape[1]).to(c_NK)
         zones_NK = torch.stack([part.flatten(1).mean(1) for part in x_NCHW.tensor_split(c_NK.shape[1], 2)], 1)

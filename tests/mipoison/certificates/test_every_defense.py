@@ -137,6 +137,8 @@ class Telling(BaseDefense):
 class Writing(Noisy):
     """Adds the noise that it states, and moves the vector by the image's first pixel before."""
 
+    reads_image = True
+
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         moved_NK = c_NK.clone()
         moved_NK[:, :2] += 0.2 * (x_NCHW[:, 0, 0, :1] - 0.5) * torch.tensor([1.0, -1.0])
