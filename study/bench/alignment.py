@@ -6,6 +6,7 @@ reference engine computes all cosines.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import tempfile
 import time
@@ -104,8 +105,8 @@ def _compared(
         start = time.process_time()
         unit.fit(scene.view(), rng=generator(scene.config.seed, "benchmark"))
         fit_seconds[search] = time.process_time() - start
-    calls = {
-        name: lambda u=unit: u.protect(c_NK, x_NCHW, u.pick(c_NK), rng=keys)  # type: ignore[misc]
+    calls: dict[str, Callable[[], Tensor]] = {
+        name: functools.partial(unit.protect, c_NK, x_NCHW, unit.pick(c_NK), rng=keys)
         for name, unit in units.items()
     }
     seconds = _seconds(calls, repeats)
@@ -119,7 +120,7 @@ def _compared(
     case = f"seed {scene.config.seed}, budget {budget:g}"
     for name, z_NK in released.items():
         length = float((z_NK - c_NK).double().norm(dim=1).mean())
-        row = dict(
+        row: dict[str, Any] = dict(
             benchmark="alignment: mean cosine to the target", case=f"{case}: {name}, distortion {length:.4f}",
             value=cosine[name], unit="",
             conditions=f"digits, {len(c_NK)} private training images, log features",
@@ -127,7 +128,7 @@ def _compared(
         if name == "restarts":
             row |= dict(against=best, baseline=cosine[best], ratio=cosine[name] / cosine[best])
             row |= dict(bar=">= the best drawn", holds=cosine[name] >= cosine[best])
-        yield Measurement(**row)  # type: ignore[arg-type]
+        yield Measurement(**row)
     ratio = seconds["descent"] / seconds["restarts"]
     yield Measurement(
         benchmark="alignment: time",
