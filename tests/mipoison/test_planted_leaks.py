@@ -7,7 +7,7 @@ label, so that whatever is found was planted. What is told is ``secret``, one nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -282,9 +282,8 @@ def alarms(scene: Scene, mechanism: Mechanism) -> set[str]:
     return found
 
 
-def cases(mechanisms: dict[str, Mechanism], always: tuple[str, ...]) -> Iterator[Any]:
-    for name in mechanisms:
-        yield pytest.param(name, marks=() if name in always else pytest.mark.slow)
+def cases(mechanisms: dict[str, Mechanism], always: tuple[str, ...]) -> list[Any]:
+    return [pytest.param(n, marks=() if n in always else pytest.mark.slow) for n in mechanisms]
 
 
 HIDDEN = {"low-order-digits", "sign-of-zero", "sum-off-by-a-pixel", "order-of-ties"}

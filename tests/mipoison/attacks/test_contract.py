@@ -30,9 +30,10 @@ and ``trees`` keeps no forest that is worse out of bag than the mean image of th
 
 
 def small(config: Config, scene: Scene) -> Config:
-    """Sizes of the tiny scene, but for the steps: a contract does not need a good attacker."""
+    """Sizes of the tiny scene, but few steps and folds: a contract does not need a good attacker."""
     config = at_scale(config, scene.config)
-    return dataclasses.replace(config, **{"steps": 15} if "steps" in config.field_kinds() else {})
+    few = {"steps": 15, "folds": 2}
+    return dataclasses.replace(config, **{k: n for k, n in few.items() if k in config.field_kinds()})
 
 
 # ------------------------------------------------------------------------------------------- the contract
