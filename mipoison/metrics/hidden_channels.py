@@ -95,6 +95,18 @@ def _varying(v_NF: Tensor, cell_N: Tensor) -> Tensor:
     return within_NF[:, keep_F] / length_F[keep_F]
 
 
+def _leading(x_ND: Tensor) -> Tensor:
+    """The images along their leading principal components, each of length 1: (N, P), P at most COMPONENTS."""
+    largest = float(x_ND.abs().max())
+    if largest < 1e-9:  # equal images but for rounding: an eigendecomposition of that need not converge
+        return x_ND[:, :0]
+    x_ND = x_ND / largest
+    wide = x_ND.shape[1] > len(x_ND)
+    size_R, vector = torch.linalg.eigh(x_ND @ x_ND.mT if wide else x_ND.mT @ x_ND)
+    lead = (size_R > 1e-9 * size_R[-1]).nonzero()[-COMPONENTS:, 0]
+    return vector[:, lead] if wide else x_ND @ vector[:, lead] / size_R[lead].sqrt()
+
+
 def hidden_channel_p(c_NK: Tensor, x_NCHW: Tensor, *, rng: torch.Generator) -> float | None:
     """The p value of the permutation test: small if what is hidden in the vectors follows the images.
 
@@ -112,14 +124,13 @@ def hidden_channel_p(c_NK: Tensor, x_NCHW: Tensor, *, rng: torch.Generator) -> f
     if len(c_NK) != len(x_NCHW):
         raise ValueError(f"{len(c_NK)} vectors and {len(x_NCHW)} images: one each")
     c_NK, x_NCHW = c_NK[:ROWS], x_NCHW[:ROWS]
-    if len(c_NK) < 2:
-        return None
     cell_N = visible_cells(c_NK)
+    alike_N = torch.bincount(cell_N, minlength=1)[cell_N] > 1
+    if not alike_N.any():
+        return None
+    c_NK, x_NCHW, cell_N = c_NK[alike_N.to(c_NK.device)], x_NCHW[alike_N.to(x_NCHW.device)], cell_N[alike_N]
     z_NF = _varying(hidden_features(c_NK), cell_N)
-    x_ND = _within(x_NCHW.detach().cpu().double().flatten(1), cell_N)
-    size_N, basis_NN = torch.linalg.eigh(x_ND @ x_ND.mT)
-    lead = size_N > 1e-9 * size_N[-1].clamp_min(1e-30)
-    y_NP = basis_NN[:, lead][:, -COMPONENTS:]
+    y_NP = _leading(_within(x_NCHW.detach().cpu().double().flatten(1), cell_N))
     if not z_NF.shape[1] or not y_NP.shape[1]:
         return None
     statistic = float((z_NF.mT @ y_NP).abs().max())

@@ -115,3 +115,23 @@ def test_nothing_to_test() -> None:
     assert hidden_channel_p(torch.rand(1, 3), x[:1], rng=generator(0)) is None
     with pytest.raises(ValueError, match="one each"):
         hidden_channel_p(torch.eye(5), x[:4], rng=generator(0))
+
+
+def test_vectors_that_all_look_different_and_equal_images_are_nothing_to_test() -> None:
+    """The deviations are rounding errors then, of which an eigendecomposition need not converge."""
+    rng, n = generator(0, "test"), 400
+    apart = torch.stack([torch.arange(n) / n, 1 - torch.arange(n) / n], 1)
+    assert hidden_channel_p(apart[::5], images(n)[::5], rng=rng) is None
+    alike = torch.tensor([[0.9, 0.1]]).repeat(n, 1) + 1e-5 * torch.rand(n, 2, generator=rng)
+    same = images(1).repeat(n, 1, 1, 1)
+    assert hidden_channel_p(alike, same, rng=rng) is None
+
+
+def test_the_shorter_side_gives_the_same_components() -> None:
+    """More pixels than images, and fewer: the same test, on images that are padded with nothing."""
+    rng, n = generator(0, "test"), 60
+    alike = torch.tensor([[0.9, 0.1]]).repeat(n, 1) + 1e-5 * torch.rand(n, 2, generator=rng)
+    x = images(n)
+    wide = torch.cat([x, torch.zeros(n, 1, 96, 4)], 2)
+    found = [hidden_channel_p(alike, v, rng=generator(1, "draws")) for v in (x, wide)]
+    assert found[0] == found[1]

@@ -17,6 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mipoison.attacks import ATTACKS
+from mipoison.attacks.mlp import MLPConfig
+from mipoison.attacks.ridge import RidgeConfig
 from mipoison.config import Config, Knob
 from mipoison.defenses import DEFENSES, lpa
 from mipoison.defenses.rounding import RoundingConfig
@@ -60,12 +63,16 @@ class LPAConfig(lpa.LPAConfig):
 @pytest.fixture(autouse=True)
 def search_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a study searched when the files were written: decimals, not steps; LPA by the descent alone.
-    And no suite had the class-mean attacker."""
+
+    Ridge and MLP chose among fewer features, and no suite had the class-mean attacker.
+    """
     decimals = {"decimals": Knob(low=1, high=6, integer=True, help="digits after the point")}
     monkeypatch.setattr(RoundingConfig, "KNOBS", decimals)
     monkeypatch.setattr(RoundingConfig, "STARTS", ({},))
     monkeypatch.setattr(RoundingConfig, "knobs", Config.knobs)
     monkeypatch.setitem(DEFENSES, "lpa", LPAConfig)
+    monkeypatch.setitem(ATTACKS, "ridge", RidgeConfig(inputs="tuned"))
+    monkeypatch.setitem(ATTACKS, "mlp", MLPConfig(inputs="all"))
     monkeypatch.setattr(study_settings, "LABEL_ATTACKER", "ridge")  # of both suites: nothing is added
 
 
