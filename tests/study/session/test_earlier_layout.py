@@ -82,7 +82,7 @@ def test_the_records_are_those_of_the_earlier_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2700)
 def test_the_default_study_has_the_records_of_the_earlier_loop(tmp_path: Path) -> None:
     """One trial at a time: with several at once the search depends on which of them ends first."""
     attackers = tuple(name for name in study_settings.DEFAULT_ATTACKERS if name != "class-mean")
