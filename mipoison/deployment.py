@@ -191,8 +191,8 @@ def _certificates(deployment: Deployment, vectors: dict[str, Tensor]) -> dict[st
 def _written(deployment: Deployment) -> dict[str, float | None]:
     """What the defense writes of images into its answers, on private train and (``_test``) test images.
 
-    None where it does not read them, where it is a classifier that reads them (retrained, or asked again), and
-    where the attacker has too few images.
+    None where it does not read them, where it is a classifier that reads them (retrained, or asked again),
+    and where the attacker has too few images.
     """
     scene, defense = deployment.scene, deployment.defense
     columns: dict[str, float | None] = dict.fromkeys(written_image.WRITTEN_COLUMNS)
