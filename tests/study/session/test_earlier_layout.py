@@ -22,6 +22,7 @@ from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.ridge import RidgeConfig
 from mipoison.config import Config, Knob
 from mipoison.defenses import DEFENSES, lpa
+from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.rounding import RoundingConfig
 from mipoison.episode import device_name, versions
 from study import pareto
@@ -62,7 +63,8 @@ class LPAConfig(lpa.LPAConfig):
 
 @pytest.fixture(autouse=True)
 def search_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a study searched when the files were written: decimals, not steps; LPA by the descent alone.
+    """What a study searched when the files were written: decimals, not steps; noise on the sphere, LPA by
+    the descent alone.
 
     Ridge and MLP chose among fewer features, and no suite had the class-mean attacker.
     """
@@ -70,6 +72,8 @@ def search_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RoundingConfig, "KNOBS", decimals)
     monkeypatch.setattr(RoundingConfig, "STARTS", ({},))
     monkeypatch.setattr(RoundingConfig, "knobs", Config.knobs)
+    budget = {"budget": NoiseConfig.KNOBS["budget"]}
+    monkeypatch.setattr(NoiseConfig, "KNOBS", budget)
     monkeypatch.setitem(DEFENSES, "lpa", LPAConfig)
     monkeypatch.setitem(ATTACKS, "ridge", RidgeConfig(inputs="tuned"))
     monkeypatch.setitem(ATTACKS, "mlp", MLPConfig(inputs="all"))
