@@ -25,6 +25,8 @@ VISIBLE = 2
 """Decimals of the scores that make a cell."""
 DIGITS = range(3, 7)
 """Significant digits after which what follows is a hidden feature."""
+STEP = 3
+"""Decimals that are told apart before later digits count as hidden."""
 NEAR_TIE = 1e-5
 """Relative difference of two scores that counts as a tie of which only the order shows."""
 COMPONENTS = 16
@@ -46,7 +48,20 @@ def hidden_features(c_NK: Tensor) -> Tensor:
     negative_NK = (torch.signbit(c_NK) & (c_NK == 0)).double()
     c_NK = c_NK.double()
     sum_N1 = (c_NK.sum(1, keepdim=True) - 1).clamp(-1e-3, 1e-3)
-    return torch.cat([negative_NK, sum_N1, *(digits_after(c_NK, k) for k in DIGITS), near_ties(c_NK)], 1)
+    digits = (unexplained(digits_after(c_NK, k), c_NK) for k in DIGITS)
+    return torch.cat([negative_NK, sum_N1, *digits, near_ties(c_NK)], 1)
+
+
+def unexplained(digits_NK: Tensor, c_NK: Tensor) -> Tensor:
+    """Digits less their mean over the vectors whose score of this class is the same to three decimals.
+
+    On a grid of some hundred steps the later digits only repeat which step it is, which is no secret.
+    """
+    step_NK = (c_NK * 10**STEP).round().long()
+    rest_NK = torch.empty_like(digits_NK)
+    for k in range(c_NK.shape[1]):
+        rest_NK[:, k] = _within(digits_NK[:, k : k + 1], step_NK[:, k].unique(return_inverse=True)[1])[:, 0]
+    return rest_NK
 
 
 def digits_after(c_NK: Tensor, significant: int) -> Tensor:

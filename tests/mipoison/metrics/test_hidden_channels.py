@@ -135,3 +135,14 @@ def test_the_shorter_side_gives_the_same_components() -> None:
     wide = torch.cat([x, torch.zeros(n, 1, 96, 4)], 2)
     found = [hidden_channel_p(alike, v, rng=generator(1, "draws")) for v in (x, wide)]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("steps", [250, 633, 1500])
+def test_a_grid_s_later_digits_are_no_hidden_channel(steps: int) -> None:
+    """They repeat which step of the grid it is, and the steps follow the image as any score does."""
+    least = 1.0
+    for seed in range(8):
+        x = images(300, seed)
+        p = hidden_channel_p((smooth(x) * steps).round() / steps, x, rng=generator(seed))
+        least = min(least, 1.0 if p is None else p)
+    assert least > 0.002
