@@ -13,10 +13,11 @@ from mipoison.attacks.views import VIEWS
 from mipoison.config import Knob
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
+from study.settings.study_settings import DEFAULT_ATTACKERS
 
 COSTS = {
     0: "seconds: closed form, or a small network",
-    1: "one training of a decoder",
+    1: "about one training of a decoder",
     2: "several trainings",
 }
 """Value of ``Config.COST`` -> its meaning."""
@@ -53,11 +54,11 @@ def defenses() -> str:
 
 
 def attackers() -> str:
-    """A row per attacker: what it does, its options, its cost, whether it is in the suite."""
+    """A row per attacker: what it does, its options, its cost, whether suite or default run has it."""
     rows = []
     for name, config in ATTACKS.items():
         options = "<br>".join(f"`{option}={value}`" for option, value in config.changed().items())
-        suite = "yes" if name in SUITE else "no"
+        suite = "by default" if name in DEFAULT_ATTACKERS else "yes" if name in SUITE else "no"
         rows.append((f"`{name}`", code(config.summary()), options, COSTS[config.COST], suite))
     return markdown(("name", "what it does", "options", "cost", "in the suite"), rows)
 

@@ -106,7 +106,8 @@ class Config:
     SOURCE: ClassVar[str] = ""
     """The paper or section that it comes from; empty for our own controls."""
     COST: ClassVar[int] = 1
-    """What an attacker costs: 0 seconds (closed form), 1 the training of one decoder, 2 of several."""
+    """What an attacker costs: 0 seconds (closed form, trees, a small network), 1 about as much as training a
+    decoder, 2 as training several."""
 
     def __post_init__(self) -> None:
         for name, (kind, optional) in self.field_kinds().items():

@@ -99,8 +99,8 @@ class Defense(Protocol):
         fresh: whether a query that is asked again gets newly drawn random numbers.
         retrains: whether it replaces the victim by a retrained one: then it is not a post-processing unit.
         couples: whether an answer depends on the other queries of the same request.
-        reads_image: whether :meth:`protect` reads the images, and may so write of them into its answers. A
-            defense that says no is given their shape and no pixels.
+        reads_image: whether :meth:`protect` reads the images, and may thus write parts of them into its
+            answers. A defense that says no is given their shape and no pixels.
         asks_again: whether its answer is the classifier's, asked again about the images. What it tells of
             them is then the classifier's doing, not its own.
     """

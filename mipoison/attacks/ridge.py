@@ -36,7 +36,8 @@ class RidgeConfig(Config):
 
     Attributes:
         inputs: features, standardised: ``chosen``, the best of FEATURE_SETS on the attacker's own held-out
-            images; or those of earlier records, ``log`` or ``raw`` scores, ``all`` (both and the label's
+            images, regressing what is left of the label's mean image, with a line of the log-odds for each
+            label; or those of earlier records, ``log`` or ``raw`` scores, ``all`` (both and the label's
             one-hot), or ``tuned`` for the best of the three.
         folds: number of cross-validation folds, 2 to 20. The features and the penalty with the least
             held-out error are used; the solutions of the folds are averaged.

@@ -64,7 +64,9 @@ class LPAConfig(AlignedConfig):
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 bound on c' - c"),
         "rounds": Knob(low=1, high=20, log=True, integer=True, help="alignment rounds"),
-        "step": Knob(low=0.05, high=1.0, log=True, help="step length relative to the budget"),
+        "step": Knob(
+            low=0.05, high=1.0, log=True, help="step: decades of the scores, or share of the budget"
+        ),
         "substitute_features": Knob(choices=("log", "raw"), help="input features of the substitute"),
     }
 

@@ -36,7 +36,7 @@ class LPABlindConfig(LPAConfig):
 
     SOURCE: ClassVar[str] = ""
 
-    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {}
 
     stand_in: Literal["public", "private"] = "public"
 
@@ -60,7 +60,7 @@ def label_means(c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
 
 
 class LPABlind(LPA):
-    """Projected descent on ``1 - cos(t, g(c + d; mean image of c's label))``.
+    """LPA's search (see LPAConfig) on ``1 - cos(t, g(c + d; mean image of c's label))``.
 
     :meth:`alignment` is measured with each query's own image, as for LPA.
     """
