@@ -69,7 +69,7 @@ def certify(
         return Uncertifiable("there is no image in the pool")
     x_ND, cell_N = x_NCHW.detach().cpu().flatten(1), cells_of(observation.rows_ND)
     if observation.gaussian is None:
-        bound = exact(cell_N, x_ND)
+        bound = exact(cell_N, x_ND, label_N.detach().cpu())
     else:
         bound = sampled(cell_N, observation.gaussian, x_ND, rng=rng, askings=askings, draws=draws)
     floor = within_variance(cells_of(label_N[:, None]), x_ND)

@@ -79,12 +79,19 @@ def within_variance(cell_N: Tensor, x_ND: Tensor) -> float:
     return total / x_ND.numel()
 
 
-def exact(cell_N: Tensor, x_ND: Tensor) -> PoolBound:
-    """The bound where a release tells the cell and nothing more: no sampling, it holds in every run."""
+def exact(cell_N: Tensor, x_ND: Tensor, label_N: Tensor | None = None) -> PoolBound:
+    """The bound where a release tells the cell and nothing more: no sampling, it holds in every run.
+
+    Args:
+        cell_N: cells, numbered from 0. x_ND: the images.
+        label_N: clean labels. Identification is measured among the images of one clean label, so that who
+            names an image is told the label beside the cell; None: the cell tells it.
+    """
     size_C = torch.bincount(cell_N)
+    told_NM = cell_N[:, None] if label_N is None else torch.stack([cell_N, label_N.to(cell_N)], 1)
     return PoolBound(
         error=within_variance(cell_N, x_ND),
-        identification=len(size_C) / len(cell_N),
+        identification=len(torch.unique(told_NM, dim=0)) / len(cell_N),
         smallest_cell=int(size_C.min()),
         share_in_small_cells=float((size_C[cell_N] < SMALL_CELL).double().mean()),
     )

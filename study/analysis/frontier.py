@@ -19,7 +19,7 @@ from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.statistics import ROUNDING, mean_intervals
 from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
-from study.analysis.utility import face_values, seed_means
+from study.analysis.utility import bounded_means, face_values, seed_means
 from study.analysis.worst_case import TRIAL, Worst, check_one_scene, find_worst, prepare
 from study.records.constraints import Constraints
 
@@ -85,7 +85,8 @@ def configuration_table(
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
-        constraints: a setting that does not satisfy them is not feasible.
+        constraints: a setting that does not satisfy them on the mean of all its seeds, also those on which
+            an attacker failed, is not feasible.
         margin: excess leakage that is accepted, a share of label-only's error.
 
     Returns:
@@ -119,7 +120,7 @@ def configuration_table(
         "n_failed": n_failed,
         "cut": is_pruned,
         "complete": (n_failed == 0) & (missing == 0) & ~is_pruned,
-        "feasible": constraints.satisfied(cost),
+        "feasible": constraints.satisfied(bounded_means(rows, n, faces[list(constraints.bounds)])),
         **{name: cost[name].to_numpy() for name in (*COST, "mean_image_error")},
         **_spread("worst_attack_accuracy", worst.accuracy, worst.counts),
         **_spread("worst_reconstruction_error", worst.error, worst.counts),

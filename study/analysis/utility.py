@@ -24,6 +24,20 @@ def face_values(rows: pd.DataFrame, faces: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(found, index=rows.index)
 
 
+def bounded_means(rows: pd.DataFrame, n_trials: int, values: pd.DataFrame) -> pd.DataFrame:
+    """Per trial (by index), means over all seeds with a successful episode; NaN if one of them has no value.
+
+    Constraints are held to these: an attacker that failed on a seed does not take the seed's cost away.
+
+    Args:
+        rows, values: see :func:`seed_means`.
+    """
+    ok = (~rows["_failed"] & ~rows["_pruned"] & (rows[SEED] >= 0)).to_numpy()
+    per_seed = values[ok].groupby([rows.loc[ok, TRIAL], rows.loc[ok, SEED]]).mean()
+    means = per_seed.groupby(level=0).agg(lambda seeds: seeds.mean(skipna=False))
+    return means.reindex(range(n_trials))
+
+
 def seed_means(rows: pd.DataFrame, worst: Worst, values: pd.DataFrame) -> pd.DataFrame:
     """Per trial (by index), means over seeds of values that all attackers of a seed share; NaN where unknown.
 

@@ -32,6 +32,9 @@ That of noise speaks of one answer at a time, and of attackers who ask for no im
 is a column, and no reason to call a setting certified."""
 AGREEMENT = ("label_agreement", "attack_set_label_agreement")
 BROKEN = "check.beats_certificate"
+DOUBTS = (BROKEN, *(f"check.{n}" for n in ("hidden_channel", "writes_image", "asked_nothing")),
+          "check.repeated_queries_differ")  # fmt: skip
+"""Checks that say that more is in the answers than these attackers can read, or that they read too few."""
 COLUMNS: dict[str, str] = {
     "trial": "string",
     "verdict": "string",
@@ -52,16 +55,18 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     The seeds are those on which every attacker of the setting and of label-only succeeded. A setting whose
     record is not whole can be seen to leak, and is never safe: one that was cut short, lacks an attacker or
     a seed of label-only, or has a failed episode; one that flips labels, since attackers that trust labels
-    then say little; one against which all attackers do worse than label-only's, which is their failure. It is
-    certified only where every seed has an exact certificate on both pools, and no attacker beat one.
-    Where label-only is missing there is a verdict only for what is certified.
+    then say little; one against which all attackers do worse than label-only's, which is their failure; one
+    with a raised check of DOUBTS. It is certified only where every seed has an exact certificate on both
+    pools, no attacker beat one, and none gains more than the margin over these attackers' label-only error,
+    which may lie above the best answer to a label. Label-only is certified, in older records too, as it
+    tells nothing but the label. Where it is missing there is a verdict only for what is certified.
 
     Args:
         episodes: records of one scene with the column ``trial``.
         margin: excess leakage that is accepted, a share of label-only's error.
     """
     names = [name for pool in POOLS.values() for name in pool]
-    wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED, *EXACT, *AGREEMENT, BROKEN]
+    wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED, *EXACT, *AGREEMENT, *DOUBTS]
     rows = episodes.reindex(columns=wanted)
     anchor = rows[(rows["defense"] == LABEL_ONLY) & (rows["status"] == "ok")]
     certified = _certified(rows, set(anchor["seed"]))
@@ -69,6 +74,7 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     floor_trial = anchor["trial"].iloc[0] if len(anchor) else None
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
     whole: dict[Any, bool] = {}
+    doubted: dict[Any, bool] = {}
     for trial, part in rows.groupby("trial", sort=True):
         ok = part[part["status"] == "ok"]
         gone = set(part.loc[part["status"] == PRUNED, "attack"])
@@ -79,6 +85,7 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
             and set(floor_seeds) <= set(seeds)
             and not (part[list(AGREEMENT)].astype("Float64") < 1).any(axis=None)
         )
+        doubted[trial] = bool(ok[list(DOUBTS)].astype("boolean").fillna(False).any(axis=None))
         groups[(seeds, attackers)].append(trial)
     indexed = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed", "attack"])
     indexed = indexed.set_index(["trial", "seed", "attack"])[names].astype("Float64")
@@ -99,7 +106,7 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
             excess = excess_intervals(error[known], floor, rng=np.random.default_rng(0))
             for trial, value in zip(np.asarray(trials, dtype=object)[known], excess, strict=True):
                 found[trial][pool] = value
-    out = [_row(t, found.get(t, {}), certified.get(t), whole[t], margin) for t in whole]
+    out = [_row(t, found.get(t, {}), certified.get(t), whole[t], doubted[t], margin) for t in whole]
     return pd.DataFrame(out, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
 
 
@@ -114,8 +121,12 @@ def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
         ok = part[part["status"] == "ok"]
         known = ok.dropna(subset=[*CERTIFIED, *EXACT])
         broken = ok[BROKEN].astype("boolean").fillna(False).any()
-        if len(known) == len(ok) and set(known["seed"]) >= seeds | set(part["seed"]) and not broken:
+        if broken or not len(ok):
+            continue
+        if len(known) == len(ok) and set(known["seed"]) >= seeds | set(part["seed"]):
             out[trial] = float(known[list(CERTIFIED)].astype(float).max(axis=None))
+        elif set(part["defense"]) == {LABEL_ONLY}:
+            out[trial] = 0.0
     return out
 
 
@@ -145,7 +156,7 @@ def _errors(
 
 
 def _row(
-    trial: Any, found: dict[str, Excess], certified: float | None, whole: bool, margin: float
+    trial: Any, found: dict[str, Excess], certified: float | None, whole: bool, doubted: bool, margin: float
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial, "certified_excess_worst": certified}
     for pool, excess in found.items():
@@ -158,8 +169,11 @@ def _row(
         row["verdict"] = "certified" if certified is not None and certified <= margin else None
         return row
     whole = whole and all(excess.gain >= -LABEL_ONLY_TOLERANCE for excess in found.values())
-    row["verdict"] = verdict(train, test if whole else None, certified_excess=certified, margin=margin)
-    if row["verdict"] == "undecided" and whole:
+    if any(excess.low is not None and excess.low > margin for excess in found.values()):
+        certified = None
+    trusted = whole and not doubted
+    row["verdict"] = verdict(train, test if trusted else None, certified_excess=certified, margin=margin)
+    if row["verdict"] == "undecided" and trusted:
         row["seeds_to_decide"] = _more_seeds(list(found.values()), margin)
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
+from study.analysis.verdicts import DOUBTS
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.runtime.plain import NOTHING, number
@@ -25,10 +27,11 @@ COSTS: dict[str, tuple[str, ...]] = {
     "calibration error": ("ece", "clean_ece"),
 }
 """Faces of utility -> their columns: of the released vectors, and of the clean ones to compare with."""
+IDENTIFIED = ("certified_identification", "certified_identification_test")
 MEASURED = (
     *(name for names in COSTS.values() for name in names if name != "accuracy_drop"),
     *(f"identification_{name}{pool}" for name in ("rate", "auc", "chance") for pool in ("", "_test")),
-    *(f"certified_identification{pool}" for pool in ("", "_test")),
+    *IDENTIFIED,
     *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
 )
 """Columns of the records that the summary takes means of."""
@@ -55,7 +58,10 @@ def judged(findings: Findings) -> pd.DataFrame:
     wanted = ok.reindex(columns=["trial", "attack", *MEASURED])
     values = wanted[list(MEASURED)].astype("Float64").groupby([wanted["trial"], wanted["attack"]]).mean()
     # The strongest attacker at telling images apart; what is measured once a setting is the same for all.
-    strongest = values.groupby(level=0).max().drop(columns=["confidence_distortion"]).reset_index()
+    strongest = values.groupby(level=0).max().drop(columns=["confidence_distortion"])
+    named = list(IDENTIFIED)
+    strongest[named] = wanted[named].astype("Float64").groupby(wanted["trial"]).max()  # on the worst seed
+    strongest = strongest.reset_index()
     table = findings.configurations.merge(findings.verdicts, on="trial", how="left")
     return table.merge(strongest, on="trial", how="left")
 
@@ -117,6 +123,8 @@ def _parts(
         )
     if deploy is not None:
         yield "guarantee", _guarantee(deploy)
+        if raised := _raised(deploy, findings.episodes):
+            yield "checks", f"raised in its records: {raised}; report.md says what they mean"
         yield "measured", _measured(deploy, none)
         if _values(deploy, "identification_auc"):  # records older than the column have none
             yield "identification", _identification(deploy, none)
@@ -146,17 +154,19 @@ def _parts(
     yield (
         "words",
         f"certified: no attacker whatsoever gains more than {margin:g} over the label alone. safe: these "
-        f"attackers do not, at 95 % confidence, on train and test images. leaks: a gain above zero is shown.",
+        f"attackers do not, at 95 % confidence, on train and test images, and no check doubts it. leaks: a "
+        f"gain above zero is shown.",
     )
 
 
 def _guarantee(row: Mapping[str, Any]) -> str:
     if pd.isna(row["certified_excess_worst"]):
         return "none: no certificate exists for this release; what follows speaks of these attackers alone"
-    text = f"no attacker gains more than {number(row['certified_excess_worst'], '.3f')} over the label alone"
+    worst = _up(row["certified_excess_worst"])
+    text = f"no attacker gains more than {worst:.3f} over the best use of the label alone"
     named = max(_values(row, "certified_identification"), default=None)
     if named is not None:
-        text += f", or names the image more often than {named:.3f} (any seed, train and test)"
+        text += f", or names the image more often than {_up(named):.3f} (any seed, train and test)"
     return text
 
 
@@ -211,6 +221,18 @@ def _undecided(undecided: pd.DataFrame, n: int) -> str:
         text += f"; to be decided: {'; '.join(listed)}"
     rest = len(undecided) - len(listed)
     return text + (f"; {rest} more" if rest else "")
+
+
+def _up(bound: Any) -> float:
+    """A bound from above, rounded up to the three decimals that are printed."""
+    return math.ceil(float(bound) * 1000 - 1e-6) / 1000
+
+
+def _raised(row: Mapping[str, Any], episodes: pd.DataFrame) -> str:
+    """Checks of DOUBTS that a record of this setting raised."""
+    mine = episodes[episodes["trial"] == row["trial"]].reindex(columns=list(DOUBTS))
+    raised = mine.astype("boolean").fillna(False).any()
+    return ", ".join(name.removeprefix("check.") for name in DOUBTS if raised[name])
 
 
 def _true(value: Any) -> bool:

@@ -63,11 +63,18 @@ def measures(records: Rows, label_only: Rows, faces: Iterable[str] = ()) -> dict
         if not suite.seeds or seed in suite.seeds:
             by_seed.setdefault(seed, row)
     values = {name: [row.get(name) for row in by_seed.values()] for name in UTILITY}
-    values |= {name: [FACES[name].of(row) for row in by_seed.values()] for name in faces}
     out: dict[str, float | None] = {}
     for name, found in values.items():
         known = [v for v in found if v is not None]
         out[name] = fmean(known) if known else None
+    # Constraints are held to all seeds, as in the frontier: a failed attacker takes no seed's cost away.
+    every = {
+        seed: row for (_, seed), row in sorted(suite.rows.items(), key=lambda item: item[0], reverse=True)
+    }
+    for name in faces:
+        bounded = [FACES[name].of(row) for row in every.values()]
+        numbers = [v for v in bounded if v is not None]
+        out[name] = fmean(numbers) if numbers and len(numbers) == len(bounded) else None
     out["suite_excess_worst"] = _excess(suite, Suite.of(label_only))
     auc = [v for pool in POOLS for v in suite.means(IDENTIFICATION + pool, suite.seeds)]
     out["worst_identification_auc"] = max(auc, default=None)

@@ -9,6 +9,7 @@ from torch import Tensor
 from mipoison.attacks.restorer import LEAST_LOG, Restorer, RestorerConfig, RestoringNet
 from mipoison.config import ConfigError
 from mipoison.defenses import DEFENSES
+from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.pipeline import protect_chunks
@@ -20,17 +21,13 @@ from mipoison.service import MeteredOracle
 SIZES: dict[str, Any] = {"width": 4, "steps": 40, "batch": 16, "lr": 5e-3}
 
 
-class Sharpen:
+class Sharpen(BaseDefense):
     """A defense that squares the scores: invertible, so that a restorer can do better than nothing."""
 
-    draws = fresh = couples = False
     views: ClassVar[list[DefenderView]] = []
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         Sharpen.views.append(view)
-
-    def pick(self, c_NK: Tensor) -> Tensor:
-        return torch.ones(len(c_NK), dtype=torch.bool)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return c_NK.square() / c_NK.square().sum(1, keepdim=True)

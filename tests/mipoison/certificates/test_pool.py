@@ -203,3 +203,14 @@ def test_copies_share_their_noise_and_widen_the_tolerance() -> None:
     )
     assert often.error == pytest.approx(alone.error, rel=0.1)
     assert often.tolerance == pytest.approx(alone.tolerance, rel=0.2)
+
+
+def test_identification_is_told_the_clean_label_beside_the_cell() -> None:
+    """A release that changes labels has cells of several labels; who names the image among those of its clean
+    label is right once for each pair."""
+    x = torch.rand(6, 3, generator=generator(0, "x"))
+    cell, label = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 2, 1, 1])
+    bound = exact(cell, x, label)
+    assert bound.identification == pytest.approx(4 / 6)
+    assert exact(cell, x).identification == pytest.approx(2 / 6)
+    assert bound.error == exact(cell, x).error

@@ -82,7 +82,18 @@ def test_face_values_are_per_row() -> None:
 def test_a_bound_decides_who_is_feasible_and_changes_no_other_number(
     episodes: pd.DataFrame, face: str
 ) -> None:
+    ok = episodes[episodes["status"] == "ok"]
+    by_trial = {  # over all seeds, also those on which an attacker failed
+        trial: np.mean(
+            [
+                float("nan") if (v := FACES[face].of(seed.iloc[0].to_dict())) is None else v
+                for _, seed in part.groupby("seed")
+            ]
+        )
+        for trial, part in ok.groupby("trial")
+    }
     values = utility_table(episodes).set_index("trial")[face].astype(float)
+    values = pd.Series(by_trial).reindex(values.index)
     bound = max(float(values.median()), 0.0)
     constraints = Constraints(**{"max_accuracy_drop": 1.0, bound_of(face): bound})
     table = configuration_table(episodes, constraints=constraints).set_index("trial")

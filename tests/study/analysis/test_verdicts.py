@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mipoison.metrics.excess import excess_interval, seeds_needed
-from study.analysis.verdicts import EXACT, POOLS, verdict_table
+from study.analysis.verdicts import DOUBTS, EXACT, POOLS, verdict_table
 
 ATTACKERS, SEEDS = ("class-mean", "passive", "ridge"), (3, 4, 5, 6)
 
@@ -57,7 +57,7 @@ def test_every_number_is_the_librarys() -> None:
         assert row[f"suite_excess{pool}_low"] == pytest.approx(expected.low)
         assert row[f"suite_excess{pool}_high"] == pytest.approx(expected.high)
     assert table.loc["t1", "verdict"] == "leaks"
-    assert table.loc["label-only", "verdict"] == "safe"
+    assert table.loc["label-only", "verdict"] == "certified"
 
 
 def test_a_claim_has_to_hold_on_train_and_on_test_images() -> None:
@@ -136,7 +136,7 @@ def test_attackers_that_fail_and_flipped_labels_make_nothing_safe() -> None:
 def test_what_is_certified_has_an_exact_certificate_on_every_seed_that_nobody_beat(fault: str) -> None:
     anchor = rows("label-only", "label-only", 0.0, seed=1)
     bound = {"certified_excess": 0.01, "certified_excess_test": 0.01} | dict.fromkeys(EXACT, 7)
-    setting = rows("t1", "rounding", 0.1, seed=2, **bound)
+    setting = rows("t1", "rounding", 0.0, seed=2, **bound)
     assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] == "certified"
     for row in setting:
         if fault == "a seed failed" and row["seed"] == 3:
@@ -148,6 +148,35 @@ def test_what_is_certified_has_an_exact_certificate_on_every_seed_that_nobody_be
         if fault == "noise":
             row["smallest_cell"] = None
     assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] != "certified"
+
+
+def test_a_certificate_does_not_outweigh_a_measured_gain_over_the_margin() -> None:
+    """The certificate is over the best use of a label, which these attackers may not make of it."""
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    bound = {"certified_excess": 0.01, "certified_excess_test": 0.01} | dict.fromkeys(EXACT, 7)
+    table = verdict_table(frame(anchor, rows("t1", "rounding", 0.1, seed=2, **bound))).set_index("trial")
+    assert table.loc["t1", "verdict"] == "leaks"
+    assert table.loc["t1", "certified_excess_worst"] == 0.01
+
+
+def test_label_only_is_certified_in_records_without_certificates_unless_it_was_beaten() -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    assert verdict_table(frame(anchor)).set_index("trial").loc["label-only", "certified_excess_worst"] == 0
+    anchor[0]["check.beats_certificate"] = True
+    table = verdict_table(frame(anchor)).set_index("trial")
+    assert pd.isna(table.loc["label-only", "certified_excess_worst"])
+    assert table.loc["label-only", "verdict"] != "safe"
+
+
+@pytest.mark.parametrize("check", DOUBTS)
+def test_a_raised_check_makes_a_setting_unsafe(check: str) -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    setting = rows("t1", "lpa", 0.0, seed=2, **dict.fromkeys(DOUBTS, False))
+    assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] == "safe"
+    setting[3][check] = True
+    table = verdict_table(frame(anchor, setting)).set_index("trial")
+    assert table.loc["t1", "verdict"] == "undecided"
+    assert pd.isna(table.loc["t1", "seeds_to_decide"])  # no seeds would help
 
 
 def test_the_undecided_are_told_how_many_seeds_would_decide() -> None:

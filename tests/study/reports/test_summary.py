@@ -73,7 +73,7 @@ def test_the_certified_setting_of_least_distortion_is_deployed() -> None:
     assert found.runner_up["trial"] == "t3"
     text = "\n".join(lines)
     assert text.startswith("DEPLOY           rounding (t1): certified\n")
-    assert "no attacker gains more than 0.015 over the label alone" in text
+    assert "no attacker gains more than 0.015 over the best use of the label alone" in text
     assert "40% of label-only's" in text
     assert "log loss 0.2 (clean 0.1)" in text
     assert "2 of 6 settings are shown to leak" in text
@@ -90,11 +90,31 @@ def test_records_without_certificates_recommend_nothing_for_certain() -> None:
     episodes = pd.DataFrame([*ANCHORS, *rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)])
     episodes = episodes.drop(columns=[*list(CERTIFIED), "identification_auc", "identification_auc_test"])
     lines = summary(Findings(episodes=episodes, about={}, constraints=Constraints()))
+    assert lines[0] == "DEPLOY           label-only (label-only): certified"  # by construction
+    assert any(line.startswith("runner-up") and "noise (t3): safe" in line for line in lines)
+    assert not any(line.startswith("identification") for line in lines)
+
+
+def test_without_a_certified_setting_within_the_constraints_a_safe_one_is_named_as_such() -> None:
+    _, lines = answer(
+        rows("t3", "noise", distortion=0.1, gain=0.0, seed=5, top2_agreement=0.9), min_top2_agreement=0.5
+    )
     assert lines[0].startswith(
         "DEPLOY           nothing is certified; safe against these attackers alone: noise"
     )
     assert "none: no certificate exists" in lines[1]
-    assert not any(line.startswith("identification") for line in lines)
+
+
+def test_what_is_deployed_names_its_raised_checks_and_its_identification_on_the_worst_seed() -> None:
+    bound = dict.fromkeys(("certified_identification", "certified_identification_test"), 0.1)
+    setting = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED | bound)
+    for row in setting:
+        if row["seed"] == setting[0]["seed"]:
+            row["certified_identification"] = 0.3001
+    setting[0]["check.hidden_channel"] = True
+    text = " ".join(" ".join(answer(setting)[1]).split())
+    assert "names the image more often than 0.301 (any seed" in text  # rounded up
+    assert "checks raised in its records: hidden_channel;" in text
 
 
 @pytest.mark.parametrize("n", [1, 12])
