@@ -58,11 +58,13 @@ def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) ->
         pd.testing.assert_series_equal(table[EXCESS + end], larger, check_names=False)
 
 
-def test_older_records_have_an_excess_and_no_bounds() -> None:
+def test_older_records_have_an_excess_and_no_bound_but_label_only_s() -> None:
     episodes = make_episodes(n_lpa=2, seeds=3)
     table = leakage_table(episodes, verdict_table(episodes))
     assert table[EXCESS].notna().all()
-    assert table[[CERTIFIED, POSSIBLE]].isna().all(axis=None)
+    assert table[POSSIBLE].isna().all()
+    assert table.dropna(subset=[CERTIFIED])[["trial", CERTIFIED]].to_numpy().tolist() == [["label-only", 0.0]]
+    table = table[table["trial"] != "label-only"].reset_index(drop=True)
     figure = Figure()
     axes = figure.subplots()
     table["confidence_distortion"] = 0.1
