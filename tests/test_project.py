@@ -18,6 +18,7 @@ from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.views import VIEWS
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
+from study.settings.study_settings import DEFAULT_ATTACKERS
 
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 2**20
@@ -139,7 +140,8 @@ def test_every_attacker_has_a_row_on_the_site(reference: ModuleType) -> None:
         for option in config.changed():
             assert re.search(rf"^- .*`{option}=", text, flags=re.MULTILINE), f"{option} is not explained"
         assert cost == reference.COSTS[config.COST]
-        assert suite == ("yes" if name in SUITE else "no")
+        by_default = name in DEFAULT_ATTACKERS
+        assert suite == ("by default" if by_default else "yes" if name in SUITE else "no")
 
 
 def test_attackers_that_share_a_summary_differ_in_their_options(reference: ModuleType) -> None:
