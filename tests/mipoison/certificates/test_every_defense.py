@@ -45,6 +45,7 @@ def view(pool: tuple[Tensor, Tensor]) -> DefenderView:
         x_private_NCHW=x_NCHW,
         c_private_NK=c_NK,
         y_private_N=label_of(c_NK),
+        ask=lambda x_NCHW: torch.softmax(5 * x_NCHW.flatten(1)[:, :3], 1),
         substitute=lambda config: pytest.fail("a certifiable defense of the registry has no substitute"),
         substitute_data=lambda config: (c_NK, x_NCHW),
         n_classes=3,
