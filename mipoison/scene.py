@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mipoison.config import ConfigError
 from mipoison.data.splits import Part, Split, halves, make_split
+from mipoison.defenses.pipeline import victim_of
 from mipoison.defenses.substitutes import Substitutes, fit_decoder
 from mipoison.metrics.leakage import share_recognised
 from mipoison.models.classifier import ClassifierConfig, confidence_vectors
@@ -119,9 +120,7 @@ class Scene:
             device=self.device,
             trained=self.trained,
             victim=self.config.classifier("victim"),
-            ask=functools.partial(
-                clean_vectors, self.victim, n_classes=self.split.n_classes, device=self.device
-            ),
+            ask=victim_of(self.victim, self.split.n_classes, self.device),
         )
 
 

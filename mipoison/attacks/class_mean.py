@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mipoison.config import Config
+from mipoison.models.label_means import label_means
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
@@ -46,12 +47,7 @@ class ClassMean:
             raise ValueError("the class-mean attacker needs at least 1 image of its own, got 0")
         self.shape = known.image_shape
         label_N, x_ND = label_of(oracle.query(x_NCHW)), x_NCHW.cpu().double().flatten(1)
-        count_K = torch.bincount(label_N, minlength=oracle.n_classes)
-        total_KD = torch.zeros(oracle.n_classes, x_ND.shape[1], dtype=torch.float64)
-        total_KD.index_add_(0, label_N, x_ND)
-        self.mean_KD = torch.where(
-            count_K[:, None] > 0, total_KD / count_K[:, None].clamp_min(1), x_ND.mean(0)
-        )
+        self.mean_KD = label_means(label_N, x_ND, oracle.n_classes)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Images (N, C, H, W) of released vectors."""

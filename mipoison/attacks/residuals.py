@@ -11,17 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mipoison.models.label_means import label_means
+
 MOST_BASIS_IMAGES = 1000
 """Largest number of images that the principal components are computed from."""
 LEAST_SHARE = 1e-10
 """Components of less than this share of the largest's variance are none."""
-
-
-def class_means(label_N: Tensor, x_ND: Tensor, n_classes: int) -> Tensor:
-    """Mean image (K, D) of each label; of labels that no image has, the mean of all images."""
-    count_K = torch.bincount(label_N, minlength=n_classes)
-    total_KD = torch.zeros(n_classes, x_ND.shape[1], dtype=x_ND.dtype).index_add_(0, label_N, x_ND)
-    return torch.where(count_K[:, None] > 0, total_KD / count_K[:, None].clamp_min(1), x_ND.mean(0))
 
 
 class Residuals:
@@ -44,7 +39,7 @@ class Residuals:
     def __init__(
         self, label_N: Tensor, x_ND: Tensor, n_classes: int, components: int, rng: torch.Generator
     ) -> None:
-        self.mean_KD = class_means(label_N, x_ND, n_classes)
+        self.mean_KD = label_means(label_N, x_ND, n_classes)
         self.count_N = torch.bincount(label_N, minlength=n_classes)[label_N]
         rest_ND = x_ND - self.mean_KD[label_N]
         others_N1 = (self.count_N - 1).clamp_min(1)[:, None].to(x_ND)  # one over integers is float32

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import FeatureSet, per_label
-from mipoison.attacks.residuals import class_means
 from mipoison.attacks.selection import KINDS, Inputs, Kind, Standardised, feature_choices, folds
 from mipoison.config import Config, Plain
+from mipoison.models.label_means import label_means
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
@@ -142,7 +142,7 @@ class Ridge:
             rest, held = fold_N != k, fold_N == k
             mean_KD = torch.zeros(c_NK.shape[1], x_ND.shape[1], dtype=torch.float64)
             if isinstance(kind, FeatureSet):
-                mean_KD = class_means(label_N[rest], x_ND[rest], c_NK.shape[1])
+                mean_KD = label_means(label_N[rest], x_ND[rest], c_NK.shape[1])
             path = ridge_path(z_NF[rest], x_ND[rest] - mean_KD[label_N[rest]], PENALTIES)
             z, x, mean = z_NF[held], x_ND[held], mean_KD[label_N[held]]
             error_P += torch.stack([((mean + z @ w + b).clamp(0, 1) - x).square().sum() for w, b in path])

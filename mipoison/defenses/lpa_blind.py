@@ -19,6 +19,7 @@ from torch import Tensor
 from mipoison.config import Plain
 from mipoison.defenses.lpa import LPA, LPAConfig
 from mipoison.defenses.state import State
+from mipoison.models.label_means import label_means
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import label_of
@@ -44,7 +45,7 @@ class LPABlindConfig(LPAConfig):
         return LPABlind(self)
 
 
-def label_means(c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
+def mean_images(c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
     """Mean image of the vectors with each label (K, C, H, W); of a label without any, the mean image of all.
 
     Raises:
@@ -52,10 +53,7 @@ def label_means(c_NK: Tensor, x_NCHW: Tensor) -> Tensor:
     """
     if len(x_NCHW) == 0:
         raise ValueError("there is no image to take the label's mean of")
-    label_N, x_ND = label_of(c_NK), x_NCHW.double().flatten(1)
-    count_K = torch.bincount(label_N, minlength=c_NK.shape[1])
-    sum_KD = x_ND.new_zeros(c_NK.shape[1], x_ND.shape[1]).index_add_(0, label_N, x_ND)
-    mean_KD = torch.where(count_K[:, None] > 0, sum_KD / count_K.clamp_min(1)[:, None], x_ND.mean(0))
+    mean_KD = label_means(label_of(c_NK), x_NCHW.double().flatten(1), c_NK.shape[1])
     return mean_KD.to(x_NCHW).unflatten(1, x_NCHW.shape[1:])
 
 
@@ -74,7 +72,7 @@ class LPABlind(LPA):
         pairs = view.c_private_NK, view.x_private_NCHW
         if self.config.stand_in == "public":
             pairs = view.substitute_data(self.config.substitute())
-        self.mean_KCHW = label_means(*pairs).to(view.device)
+        self.mean_KCHW = mean_images(*pairs).to(view.device)
 
     def state(self) -> dict[str, Tensor]:
         return super().state() | {"label_means": self.mean_KCHW}

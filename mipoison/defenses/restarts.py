@@ -141,10 +141,7 @@ def learn_starts(
     # For images of other labels, the score of this image's label is kept.
     label_N1 = label_of(c_NK)[:, None]
     found = Starts(torch.zeros_like(best_NK).scatter(1, label_N1, 1.0), best_NK.scatter(1, label_N1, 0.0))
-    every = Starts(
-        *(torch.cat([a, b]) for a, b in ((drawn.keep_MK, found.keep_MK), (drawn.add_MK, found.add_MK)))
-    )
-    return every[complementary(torch.cat([value_NM, judged(found)], 1), COUNT)]
+    return drawn.joined(found)[complementary(torch.cat([value_NM, judged(found)], 1), COUNT)]
 
 
 def complementary(value_NM: Tensor, count: int) -> Tensor:

@@ -13,7 +13,6 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -26,6 +25,7 @@ from mipoison.config import Config, ConfigError, choose
 from mipoison.data.datasets import SIDES
 from mipoison.data.splits import Part, halves
 from mipoison.defenses import DEFENSES, retraining
+from mipoison.defenses.pipeline import victim_of
 from mipoison.defenses.substitutes import Substitutes
 from mipoison.process import own_context
 from mipoison.protocols import DefenderView, Defense
@@ -114,7 +114,7 @@ def fit_unit(
             substitute_data=substitutes.data,
             n_classes=n_classes,
             device=where,
-            ask=functools.partial(clean_vectors, asked, n_classes=n_classes, device=where),
+            ask=victim_of(asked, n_classes, where),
         ),
         rng=generator(seed, "defense", defense),
     )

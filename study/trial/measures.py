@@ -58,19 +58,16 @@ def measures(records: Rows, label_only: Rows, faces: Iterable[str] = ()) -> dict
         faces: further faces of utility, names of ``study.records.constraints.FACES``.
     """
     suite = Suite.of(records)
-    by_seed: dict[int, Mapping[str, Any]] = {}
+    every: dict[int, Mapping[str, Any]] = {}
     for (_, seed), row in suite.rows.items():
-        if not suite.seeds or seed in suite.seeds:
-            by_seed.setdefault(seed, row)
+        every.setdefault(seed, row)
+    by_seed = {seed: row for seed, row in every.items() if not suite.seeds or seed in suite.seeds}
     values = {name: [row.get(name) for row in by_seed.values()] for name in UTILITY}
     out: dict[str, float | None] = {}
     for name, found in values.items():
         known = [v for v in found if v is not None]
         out[name] = fmean(known) if known else None
     # Constraints are held to all seeds, as in the frontier: a failed attacker takes no seed's cost away.
-    every = {
-        seed: row for (_, seed), row in sorted(suite.rows.items(), key=lambda item: item[0], reverse=True)
-    }
     for name in faces:
         bounded = [FACES[name].of(row) for row in every.values()]
         numbers = [v for v in bounded if v is not None]

@@ -7,7 +7,8 @@ from sklearn.gaussian_process.kernels import RBF, Matern
 from sklearn.kernel_ridge import KernelRidge
 
 from mipoison.attacks.kernel_ridge import PENALTIES, PROFILES, Kernel, Path
-from mipoison.attacks.residuals import Residuals, class_means
+from mipoison.attacks.residuals import Residuals
+from mipoison.models.label_means import label_means
 from mipoison.randomness import generator
 
 N, K, D = 24, 4, 5
@@ -29,7 +30,7 @@ def literal(kernel: Kernel, penalty: float, landmarks: int | None) -> np.ndarray
     errors = []
     for i in range(N):
         rest = torch.arange(N) != i
-        mean = class_means(label[rest], x[rest], K)
+        mean = label_means(label[rest], x[rest], K)
         target = (x[rest] - mean[label[rest]]).numpy()
         at = rest if landmarks is None else torch.arange(N) < landmarks
         to = kernel(z[rest], label[rest], z[at], label[at]).numpy()

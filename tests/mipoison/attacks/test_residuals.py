@@ -1,11 +1,12 @@
-"""Means of labels and residuals against NumPy loops; the basis against a singular value decomposition."""
+"""Residuals against NumPy loops; the basis against a singular value decomposition."""
 
 import numpy as np
 import pytest
 import torch
 
 import mipoison.attacks.residuals as module
-from mipoison.attacks.residuals import Residuals, class_means
+from mipoison.attacks.residuals import Residuals
+from mipoison.models.label_means import label_means
 from mipoison.randomness import generator
 
 K, LABELS = 4, torch.tensor([0, 0, 1, 0, 1, 2, 1, 0, 1, 0])
@@ -17,14 +18,6 @@ def images(n: int = 10, d: int = 6) -> torch.Tensor:
 
 def parts(x: torch.Tensor, components: int = 99) -> Residuals:
     return Residuals(LABELS, x, K, components, generator(0))
-
-
-def test_means_of_labels() -> None:
-    x = images()
-    found = class_means(LABELS, x, K)
-    for k in range(3):
-        np.testing.assert_allclose(found[k], x.numpy()[LABELS.numpy() == k].mean(0))
-    np.testing.assert_allclose(found[3], x.numpy().mean(0))  # nobody has it
 
 
 @pytest.mark.parametrize("d", [4, 6, 30])  # fewer pixels than images, and more
@@ -42,7 +35,7 @@ def test_without_is_what_a_mean_without_the_image_leaves(d: int) -> None:
 def test_the_basis_is_that_of_the_singular_value_decomposition(d: int) -> None:
     x = images(d=d)
     p = parts(x, components=3)
-    rest = x.numpy() - class_means(LABELS, x, K).numpy()[LABELS.numpy()]
+    rest = x.numpy() - label_means(LABELS, x, K).numpy()[LABELS.numpy()]
     _, _, right = np.linalg.svd(rest)
     np.testing.assert_allclose(p.basis_DP.numpy() @ p.basis_DP.numpy().T, right[:3].T @ right[:3], atol=1e-9)
     np.testing.assert_allclose(p.basis_DP.T @ p.basis_DP, np.eye(3), atol=1e-9)

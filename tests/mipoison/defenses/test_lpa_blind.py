@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mipoison.alignment import align_samples
 from mipoison.defenses import DEFENSES
-from mipoison.defenses.lpa_blind import LPABlind, label_means
+from mipoison.defenses.lpa_blind import LPABlind, mean_images
 from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.simplex import label_of
@@ -82,13 +82,13 @@ def test_label_means_against_a_loop_and_where_there_is_no_image() -> None:
     c, x = vectors(12, 3), pictures(12)
     c = c[label_of(c) != 1]
     x = x[: len(c)]
-    found = label_means(c, x)
+    found = mean_images(c, x)
     for k in (0, 2):
         rows = [x[i].double() for i in range(len(c)) if int(c[i].argmax()) == k]
         torch.testing.assert_close(found[k], (sum(rows) / len(rows)).float())  # type: ignore[operator, union-attr]
     torch.testing.assert_close(found[1], x.double().mean(0).float())
     with pytest.raises(ValueError, match="no image"):
-        label_means(c[:0], x[:0])
+        mean_images(c[:0], x[:0])
 
 
 def test_the_means_are_saved(easy: tuple[DefenderView, Tensor, Tensor]) -> None:
