@@ -17,6 +17,7 @@ from mipoison.attacks.ensemble import CheapStackConfig, StackConfig
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
 from mipoison.attacks.matched import MatchedConfig
+from mipoison.attacks.mixtures import MixturesConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.one_by_one import OneByOneConfig
 from mipoison.attacks.pca_mlp import PCAMLPConfig
@@ -48,6 +49,7 @@ ATTACKS: dict[str, Config] = {
     "knn": KNNConfig(),
     "mlp": MLPConfig(),
     "kernel": KernelConfig(),
+    "mixtures": MixturesConfig(),
     "trees": TreesConfig(),
     "pca-mlp": PCAMLPConfig(),
     "one-by-one": OneByOneConfig(),

@@ -27,6 +27,7 @@ from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.knn import KNNConfig
+from mipoison.attacks.mixtures import MixturesConfig
 from mipoison.attacks.mlp import MLPConfig
 from mipoison.attacks.pca_mlp import PCAMLPConfig
 from mipoison.attacks.ridge import RidgeConfig
@@ -52,6 +53,8 @@ TRAINED: Mapping[str, Config] = {
     "passive": DecoderConfig(),
 }
 """Members that are trained by gradients."""
+ASKING: Mapping[str, Config] = {"mixtures": MixturesConfig(each=2)}
+"""Members that ask the API about more than the attacker's own images: those of each fold, anew."""
 JUDGED = 2048
 """Images, drawn at random, on whose reconstructions the weights are computed: bounds the memory."""
 CHUNK = 512
@@ -105,8 +108,8 @@ class CheapStackConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig(CheapStackConfig):
-    """Weights the reconstructions of the class mean, all closed forms and trained decoders by least squares
-    on its own images: the attacker that is fixed beforehand.
+    """Weights the reconstructions of the class mean, all closed forms, trained decoders and ``mixtures`` by
+    least squares on its own images: the attacker that is fixed beforehand.
 
     Attributes: see CheapStackConfig.
     """
@@ -114,7 +117,7 @@ class StackConfig(CheapStackConfig):
     COST: ClassVar[int] = 2
 
     def members(self) -> dict[str, Config]:
-        return self._sized({**CLOSED_FORMS, **TRAINED})
+        return self._sized({**CLOSED_FORMS, **TRAINED, **ASKING})
 
 
 class Stack:
@@ -130,7 +133,7 @@ class Stack:
         self.config = config
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
-        """Query the API once, fit every member to each fold's rest, and compute the weights.
+        """Query its images once, fit every member to each fold's rest (ASKING ask more), compute the weights.
 
         Raises:
             ValueError: fewer than eight images.
@@ -151,7 +154,7 @@ class Stack:
             rest = (fold_N != fold).nonzero()[:, 0]
             held = ((fold_N == fold) & (place_N >= 0)).nonzero()[:, 0]
             mean, *others = [
-                self._fitted(config, c_NK[rest], x_NCHW[rest], known, rng)
+                self._fitted(config, RecordedAnswers(c_NK[rest], oracle), x_NCHW[rest], known, rng)
                 for config in (ClassMeanConfig(), *members.values())
             ]
             self.fits.append((mean, others))
@@ -166,10 +169,10 @@ class Stack:
         self.gains = {scheme: -error for scheme, error in errors.items()}
 
     def _fitted(
-        self, config: Config, c_NK: Tensor, x_NCHW: Tensor, known: ThreatModel, rng: torch.Generator
+        self, config: Config, oracle: Oracle, x_NCHW: Tensor, known: ThreatModel, rng: torch.Generator
     ) -> Attack:
         attack: Attack = config.make()
-        attack.fit(RecordedAnswers(c_NK), x_NCHW, known=known, rng=rng)
+        attack.fit(oracle, x_NCHW, known=known, rng=rng)
         return attack
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:

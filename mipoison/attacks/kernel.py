@@ -105,6 +105,23 @@ def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
     return found_V / found_V.sum()
 
 
+@dataclass
+class Chosen:
+    """How the kernel attacker chose.
+
+    Attributes:
+        order: the images that it regresses; on the first of them, those of ``judged``, settings are chosen.
+        sets: features, the best first.
+        judged: the residuals of these images.
+        error_NP: leave-one-out errors of the vote on them.
+    """
+
+    order: Tensor
+    sets: list[Standardised]
+    judged: Residuals
+    error_NP: Tensor
+
+
 class KernelAttack:
     """Queries its images once and solves linear systems."""
 
@@ -122,14 +139,18 @@ class KernelAttack:
         """
         if len(x_NCHW) < 4:
             raise ValueError(f"the kernel attacker needs at least 4 images of its own, got {len(x_NCHW)}")
+        self.learn(oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1), known, rng)
+
+    def learn(self, c_NK: Tensor, x_ND: Tensor, known: ThreatModel, rng: torch.Generator) -> Chosen:
+        """Choose and fit the voters, given answers and images; returns what was chosen on which images."""
         self.shape = known.image_shape
-        c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
-        label_N = label_of(c_NK)
+        label_N, n_classes = label_of(c_NK), c_NK.shape[1]
         n = min(len(x_ND), self.config.most)
         order = torch.randperm(len(x_ND), generator=rng)[:n] if len(x_ND) > EXACT else torch.arange(n)
         some = order[: self.config.judged]
-        judged = Residuals(label_N[some], x_ND[some], oracle.n_classes, COMPONENTS, rng)
+        judged = Residuals(label_N[some], x_ND[some], n_classes, COMPONENTS, rng)
         candidates = compared([Standardised(c_NK, s) for s in known_sets(known).values()], c_NK[some], judged)
+        sets = [c.standardise for c in candidates]
         candidates += [
             candidate(c.standardise, kernel, c_NK[some], judged)
             for c in candidates[:FINALISTS]
@@ -139,14 +160,18 @@ class KernelAttack:
         vote_V = votes([judged.without_NP, *(c.error_NP for c in candidates)])
         chosen = [(v, c) for v, c in zip(vote_V[1:], candidates, strict=True) if v > 0]
         # All rows in the same order, since the first of them are the landmarks.
-        everything = (label_N[order], x_ND[order], oracle.n_classes, COMPONENTS, rng)
+        everything = (label_N[order], x_ND[order], n_classes, COMPONENTS, rng)
         self.parts = judged if len(some) == n else Residuals(*everything)
         self.voters = [self._voter(float(v), c, c_NK[order], self.parts) for v, c in chosen]
+        error_NP = vote_V[0] * judged.without_NP
+        for vote, c in chosen:
+            error_NP = error_NP + vote * c.error_NP
+        return Chosen(order, sets, judged, error_NP)
 
     def _voter(self, vote: float, c: Candidate, c_NK: Tensor, parts: Residuals) -> Voter:
         z_NF, label_N = c.standardise(c_NK), label_of(c_NK)
         at = slice(None) if len(c_NK) <= max(EXACT, self.config.landmarks) else slice(self.config.landmarks)
-        weight_MP = vote * path_of(c.kernel, z_NF, label_N, len(z_NF[at])).solution(parts, c.penalty)
+        weight_MP = vote * path_of(c.kernel, z_NF, label_N, len(z_NF[at])).solution(parts.rest_NP, c.penalty)
         return Voter(c.standardise, c.kernel, z_NF[at], label_N[at], weight_MP)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
@@ -155,7 +180,11 @@ class KernelAttack:
         return torch.cat(parts).float().reshape(-1, *self.shape)
 
     def _reconstruct(self, c_NK: Tensor) -> Tensor:
+        return self.parts.images(label_of(c_NK.cpu()), self.rest(c_NK))
+
+    def rest(self, c_NK: Tensor) -> Tensor:
+        """Predicted principal components (N, P) of what the images add to the means of their labels."""
         rest_NP = torch.zeros(len(c_NK), self.parts.rest_NP.shape[1], dtype=torch.float64)
         for voter in self.voters:
             rest_NP += voter(c_NK)
-        return self.parts.images(label_of(c_NK.cpu()), rest_NP)
+        return rest_NP

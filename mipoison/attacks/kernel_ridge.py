@@ -32,8 +32,10 @@ PROFILES: dict[str, Callable[[Tensor], Tensor]] = {
     "gaussian": lambda d: torch.exp(-d.square() / 2),
     "laplacian": lambda d: torch.exp(-d),
     "matern": lambda d: (1 + math.sqrt(3) * d) * torch.exp(-math.sqrt(3) * d),
+    "inverse": lambda d: (1 + d.square()).rsqrt(),
 }
-"""Kernels as functions of a distance in units of the bandwidth; ``matern`` has smoothness 3/2."""
+"""Kernels as functions of a distance in units of the bandwidth; ``matern`` has smoothness 3/2,
+``inverse`` is the inverse multiquadric, which falls slowest."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Path:
             errors.append((fixed_NP + moved_NP * ones_N[:, None]) / left_N[:, None])
         return errors
 
-    def solution(self, parts: Residuals, penalty: float) -> Tensor:
+    def solution(self, target_NP: Tensor, penalty: float) -> Tensor:
         """Weights (M, P) of the landmarks: a prediction is the kernel to the landmarks times these."""
-        part_RP = self.q_NR.mT @ parts.rest_NP
+        part_RP = self.q_NR.mT @ target_NP
         return self.to_landmarks_MR @ (part_RP / (self.size_R + penalty)[:, None])

@@ -30,11 +30,12 @@ from study.tracking.mlflow import check_address
 from study.trial.joint_training import STACKED
 
 DEFAULT_ATTACKERS = (
-    LABEL_ATTACKER, "passive", "rounding", "label-only", "ridge", "mlp", "kernel", "trees"
+    LABEL_ATTACKER, "passive", "rounding", "label-only", "ridge", "mlp", "kernel", "trees", "mixtures"
 )  # fmt: skip
 """The paper's attacker, two that distrust small scores, and the strongest for their cost: ``kernel``
 reached the largest excess in each of nine settings (digits, three seeds, scale quick; LPA by descent), in
-less time than one decoder. ``suite`` is the whole one."""
+less time than one decoder, and ``mixtures`` a larger one where a defense perturbs vectors.
+``suite`` is the whole one."""
 DEFAULT_DEFENSES = ("rounding", "noise", "codebook", "lpa", "lfp")
 """The paper's two defenses, two controls that they have to beat, and a release made to be certified."""
 WHOLE_SUITE = "suite"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.class_mean import ClassMeanConfig
-from mipoison.attacks.ensemble import CLOSED_FORMS, TRAINED, CheapStackConfig, Stack, StackConfig
+from mipoison.attacks.ensemble import ASKING, CLOSED_FORMS, TRAINED, CheapStackConfig, Stack, StackConfig
 from mipoison.config import Config, ConfigError
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
@@ -41,8 +41,13 @@ def world(n: int, told: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fitted(config: Config, c_NK: Tensor, x_NCHW: Tensor, seed: int = 0) -> Stack:
+    """An image that is not one of these gets the answer to the one that is most like it."""
+
+    def answer(asked_NCHW: Tensor) -> Tensor:
+        return c_NK[torch.cdist(asked_NCHW.flatten(1), x_NCHW.flatten(1)).argmin(1)]
+
     attack: Stack = config.make()
-    attack.fit(Spy(lambda x: c_NK.clone(), 3), x_NCHW, known=KNOWN, rng=generator(seed, "attack"))
+    attack.fit(Spy(answer, 3), x_NCHW, known=KNOWN, rng=generator(seed, "attack"))
     return attack
 
 
@@ -79,15 +84,18 @@ def test_nothing_is_told_and_the_stack_answers_with_the_label_s_mean() -> None:
 
 
 def test_each_image_is_asked_once_whatever_the_members() -> None:
+    """Beside its images, which all members share, ``mixtures`` asks two mixtures of each of its fold's."""
     c, x, _ = world(40, 1.0, 0)
-    spy = Spy(lambda x: c.clone(), 3)
-    StackConfig(folds=2, **SMALL | {"steps": 3}).make().fit(spy, x, known=KNOWN, rng=generator(0))
-    assert [len(asked) for asked in spy.asked] == [40]
+    for config, asked in ((CheapStackConfig, [40]), (StackConfig, [40, 40, 40])):
+        spy = Spy(lambda asked: c[: len(asked)].clone(), 3)
+        config(folds=2, **SMALL | {"steps": 3}).make().fit(spy, x, known=KNOWN, rng=generator(0))
+        assert [len(request) for request in spy.asked] == asked
+        assert torch.equal(spy.asked[0], x)
 
 
 def test_members_and_their_sizes() -> None:
     members = StackConfig(**SMALL).members()
-    assert set(members) == set(CLOSED_FORMS) | set(TRAINED)
+    assert set(members) == set(CLOSED_FORMS) | set(TRAINED) | set(ASKING)
     assert set(CheapStackConfig().members()) == set(CLOSED_FORMS)
     assert members["passive"].steps == 60  # type: ignore[attr-defined]
     assert CheapStackConfig.COST < StackConfig.COST

@@ -75,10 +75,10 @@ def test_solutions_are_scikit_learn_s(penalty: float) -> None:
     parts = Residuals(label, x, K, D, generator(0))
     gram = Kernel("gaussian", 1.0)(z, label, z, label)
     reference = KernelRidge(alpha=penalty, kernel="precomputed").fit(gram.numpy(), parts.rest_NP.numpy())
-    np.testing.assert_allclose(Path(gram).solution(parts, penalty), reference.dual_coef_, atol=1e-9)
+    np.testing.assert_allclose(Path(gram).solution(parts.rest_NP, penalty), reference.dual_coef_, atol=1e-9)
     # With all images as landmarks, Nystroem's functions are all there are.
     np.testing.assert_allclose(
-        gram @ Path(gram, gram).solution(parts, penalty), reference.predict(gram.numpy()), atol=1e-6
+        gram @ Path(gram, gram).solution(parts.rest_NP, penalty), reference.predict(gram.numpy()), atol=1e-6
     )
 
 

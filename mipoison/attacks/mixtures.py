@@ -1,0 +1,248 @@
+"""Mixing attacker: asks the API about mixtures of its own images, too, and learns from images and mixtures.
+
+An attacker has few images of its own, and an API answers any image. Mixtures of two images with the same
+label, ``m + cos(a) (x - m) + sin(a) (x' - m)`` around the label's mean image m, have the mean and the
+covariance of its images, and are more pairs (vector, image). They average out what a defense draws anew for
+each image, or makes jump from image to image.
+
+The kernel attacker on its own images alone votes with kernel ridge regressions on images and mixtures
+together. These are judged on its own images, by folds: without an image, and without all mixtures that it is
+part of.
+
+Shape suffixes: N images, M mixtures or landmarks, K classes, D pixels, P principal components.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mipoison.attacks.kernel import KernelAttack, KernelConfig, Voter, votes
+from mipoison.attacks.kernel_choice import path_of
+from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
+from mipoison.attacks.selection import Standardised, folds
+from mipoison.models.label_means import label_means
+from mipoison.protocols import Oracle, ThreatModel
+from mipoison.simplex import label_of
+
+KERNELS = tuple(Kernel("inverse", width, across=0.5) for width in (0.25, 0.4, 0.8))
+"""Kernels that are tried on images and mixtures."""
+SETS = 2
+"""Number of feature sets on which they are tried: the best for the kernel attacker."""
+FOLDS = 5
+JUDGED_FOLDS = 3
+"""Folds on which they are judged; the other folds' images are learned from only."""
+VOTERS = 4
+"""Number of regressions on mixtures that may vote: the best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixturesConfig(KernelConfig):
+    """Asks about mixtures of pairs of its own images, too, and regresses on images and mixtures.
+
+    Attributes:
+        each: number of mixtures per image, at least 1.
+        mixed: most of its images that are mixed, at least 20.
+        angle: the smaller part's weight is its sine, in (0, pi / 4].
+
+    See KernelConfig for the others.
+    """
+
+    COST: ClassVar[int] = 1
+
+    each: int = 4
+    mixed: int = 600
+    angle: float = 0.3
+
+    def validate(self) -> None:
+        super().validate()
+        self.require("each", self.each >= 1, "at least 1")
+        self.require("mixed", self.mixed >= 20, "at least 20")
+        self.require("angle", 0 < self.angle <= math.pi / 4, "above 0 and at most pi / 4 (0.785)")
+
+    def make(self) -> Mixtures:
+        return Mixtures(self)
+
+
+def pairs(label_N: Tensor, each: int, rng: torch.Generator) -> Tensor:
+    """Parents (M, 2) of mixtures: each image ``each`` times, with another of the same label, drawn evenly.
+
+    An image that is alone with its label has none.
+    """
+    found = []
+    for label in label_N.unique():
+        member_n = (label_N == label).nonzero()[:, 0]
+        n = len(member_n)
+        if n > 1:
+            other_nE = torch.randint(n - 1, (n, each), generator=rng)
+            other_nE += other_nE >= torch.arange(n)[:, None]  # anyone but itself
+            found.append(
+                torch.stack([member_n[:, None].expand(n, each), member_n[other_nE]], 2).flatten(0, 1)
+            )
+    return torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.int64)
+
+
+def mixture(x_ND: Tensor, mean_ND: Tensor, parent_M2: Tensor, angle: float) -> Tensor:
+    """Mixtures (M, D) in [0, 1], of images around the mean images of their labels (N, D)."""
+    mean_MD = mean_ND[parent_M2[:, 0]]
+    first_MD, second_MD = (x_ND[parent_M2[:, side]] - mean_MD for side in (0, 1))
+    return (mean_MD + math.cos(angle) * first_MD + math.sin(angle) * second_MD).clamp(0, 1)
+
+
+@dataclass
+class Data:
+    """Images and mixtures with the answers to them.
+
+    Attributes:
+        c_NK, y_NP: answers to the images, and their principal components.
+        answer_MK, mixed_MP: the same of the mixtures. parent_M2: of which images they are mixtures.
+    """
+
+    c_NK: Tensor
+    y_NP: Tensor
+    answer_MK: Tensor
+    mixed_MP: Tensor
+    parent_M2: Tensor
+
+    def without(self, out_N: Tensor) -> Data:
+        """What is left without these images and all mixtures of which one of them is a part; parents keep
+        their old places."""
+        kept_M = ~out_N[self.parent_M2].any(1)
+        mixtures = (self.answer_MK[kept_M], self.mixed_MP[kept_M], self.parent_M2[kept_M])
+        return Data(self.c_NK[~out_N], self.y_NP[~out_N], *mixtures)
+
+
+class Regression:
+    """Kernel ridge regressions of all penalties on images and mixtures; the first images are the landmarks.
+
+    Args:
+        mean_KP: principal components of the mean images.
+    """
+
+    def __init__(
+        self, standardise: Standardised, kernel: Kernel, data: Data, mean_KP: Tensor, landmarks: int
+    ) -> None:
+        self.standardise, self.kernel = standardise, kernel
+        c_NK = torch.cat([data.c_NK, data.answer_MK])
+        z_NF, label_N = standardise(c_NK), label_of(c_NK)
+        self.target_NP = torch.cat([data.y_NP, data.mixed_MP]) - mean_KP[label_N]
+        m = min(len(data.c_NK), landmarks)
+        self.z_MF, self.label_M = z_NF[:m], label_N[:m]
+        self.path = path_of(kernel, z_NF, label_N, m)
+
+    def gram(self, c_NK: Tensor) -> Tensor:
+        """Kernel (N, M) between vectors and landmarks."""
+        return self.kernel(self.standardise(c_NK), label_of(c_NK), self.z_MF, self.label_M)
+
+    def weights(self, penalty: float) -> Tensor:
+        """Weights (M, P) of the landmarks."""
+        return self.path.solution(self.target_NP, penalty)
+
+    def voter(self, penalty: float, vote: float) -> Voter:
+        """The regression of this penalty, times its vote."""
+        return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))
+
+
+@dataclass
+class Tried:
+    """A regression on images and mixtures: features, kernel and the penalty of least error.
+
+    Attributes:
+        error_nP: its errors on the judged images.
+    """
+
+    standardise: Standardised
+    kernel: Kernel
+    penalty: float
+    error_nP: Tensor
+
+
+class Mixtures(KernelAttack):
+    """Queries its images and mixtures of them, once each, and solves linear systems.
+
+    Attributes:
+        weight_V: after :meth:`fit`, the weights of the mean image, of the kernel attacker and of the best
+            regressions on mixtures; they sum to 1.
+    """
+
+    config: MixturesConfig
+
+    def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
+        """Query, mix, query the mixtures, choose the voters and fit them, in float64.
+
+        Args:
+            rng: draws the mixtures, the folds, and what the kernel attacker draws.
+
+        Raises:
+            ValueError: fewer than eight images.
+        """
+        if len(x_NCHW) < 8:
+            raise ValueError(f"the mixing attacker needs at least 8 images of its own, got {len(x_NCHW)}")
+        c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
+        chosen = self.learn(c_NK, x_ND, known, rng)
+        c_NK, x_ND = c_NK[chosen.order], x_ND[chosen.order]
+        data = self._mixed(oracle, c_NK, x_ND, rng)
+        fold_N = torch.full((len(x_ND),), FOLDS)  # of images that are never held out
+        fold_N[: len(chosen.error_NP)] = folds(len(chosen.error_NP), FOLDS, rng)
+        held = (fold_N < JUDGED_FOLDS)[: len(chosen.error_NP)]
+        tried = [
+            self._tried(standardise, kernel, data, fold_N)
+            for standardise in chosen.sets[:SETS]
+            for kernel in KERNELS
+        ]
+        tried = sorted(tried, key=lambda t: float(t.error_nP.square().sum()))[:VOTERS]
+        # The judged images' components: the same as those of ``parts`` unless there are more images.
+        turn_PP = chosen.judged.basis_DP.mT @ self.parts.basis_DP
+        known_VnP = [e[held] @ turn_PP for e in (chosen.judged.without_NP, chosen.error_NP)]
+        self.weight_V = votes([*known_VnP, *(t.error_nP for t in tried)])
+        self.share = float(self.weight_V[1])
+        self.others = [
+            self._mixing_voter(float(w), t, data)
+            for w, t in zip(self.weight_V[2:], tried, strict=True)
+            if w > 0
+        ]
+
+    def _mixed(self, oracle: Oracle, c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Data:
+        """Mix the first images and ask about the mixtures."""
+        label_N = label_of(c_NK)
+        parent_M2 = pairs(label_N[: self.config.mixed], self.config.each, rng)
+        mean_ND = label_means(label_N, x_ND, oracle.n_classes)[label_N]
+        mixed_MD = mixture(x_ND, mean_ND, parent_M2, self.config.angle).float()
+        answer_MK = oracle.query(mixed_MD.reshape(-1, *self.shape)).cpu() if len(mixed_MD) else c_NK[:0]
+        basis_DP = self.parts.basis_DP
+        return Data(c_NK, x_ND @ basis_DP, answer_MK, mixed_MD.double() @ basis_DP, parent_M2)
+
+    def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_N: Tensor) -> Tried:
+        """Errors on held-out images of regressions that have seen nothing of them, with the best penalty."""
+        error_LNP = torch.zeros(len(PENALTIES), *data.y_NP.shape, dtype=torch.float64)
+        for fold in range(JUDGED_FOLDS):
+            out = fold_N == fold
+            if not bool(out.any()):
+                continue
+            train = data.without(out)
+            mean_KP = label_means(label_of(train.c_NK), train.y_NP, data.c_NK.shape[1])
+            found = Regression(standardise, kernel, train, mean_KP, self.config.landmarks)
+            left_nP = data.y_NP[out] - mean_KP[label_of(data.c_NK[out])]
+            gram_nM = found.gram(data.c_NK[out])
+            for p, penalty in enumerate(PENALTIES):
+                error_LNP[p, out] = left_nP - gram_nM @ found.weights(penalty)
+        error_LnP = error_LNP[:, fold_N < JUDGED_FOLDS]
+        best = int(error_LnP.square().flatten(1).sum(1).argmin())
+        return Tried(standardise, kernel, PENALTIES[best], error_LnP[best])
+
+    def _mixing_voter(self, weight: float, tried: Tried, data: Data) -> Voter:
+        """The regression on all images and mixtures, times its weight."""
+        mean_KP = self.parts.mean_KD @ self.parts.basis_DP
+        found = Regression(tried.standardise, tried.kernel, data, mean_KP, self.config.landmarks)
+        return found.voter(tried.penalty, weight)
+
+    def rest(self, c_NK: Tensor) -> Tensor:
+        """Predicted principal components (N, P) of what the images add to the means of their labels."""
+        rest_NP = self.share * super().rest(c_NK)
+        for voter in self.others:
+            rest_NP += voter(c_NK)
+        return rest_NP

@@ -1,0 +1,169 @@
+"""The mixing attacker: what it asks, that its mixtures are like images, and that it is judged honestly."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import mipoison.attacks.mixtures as module
+from mipoison.attacks.kernel import KernelConfig
+from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
+from mipoison.attacks.mixtures import Data, Mixtures, MixturesConfig, Regression, mixture, pairs
+from mipoison.attacks.selection import Standardised
+from mipoison.config import ConfigError
+from mipoison.models.label_means import label_means
+from mipoison.randomness import generator
+from mipoison.simplex import label_of
+from tests.mipoison.attacks.helpers import KNOWN, SHAPE, Spy, brightness, fit, grey
+
+
+def data(n: int = 40, each: int = 3, pixels: int = 5) -> Data:
+    rng = generator(0, "data")
+    c_NK = torch.softmax(2 * torch.randn(n, 3, generator=rng, dtype=torch.float64), 1)
+    x_ND = torch.rand(n, pixels, generator=rng, dtype=torch.float64)
+    parent_M2 = pairs(label_of(c_NK), each, rng)
+    answer_MK = torch.softmax(2 * torch.randn(len(parent_M2), 3, generator=rng, dtype=torch.float64), 1)
+    return Data(c_NK, x_ND, answer_MK, x_ND[parent_M2].mean(1), parent_M2)
+
+
+def test_each_image_is_mixed_with_others_of_its_label() -> None:
+    label_N = torch.tensor([0, 1, 0, 2, 0, 1])
+    parent_M2 = pairs(label_N, 50, generator(0))
+    first, second = parent_M2.T
+    assert torch.bincount(first, minlength=6).tolist() == [50, 50, 50, 0, 50, 50]  # 3 is alone with its label
+    assert torch.equal(label_N[first], label_N[second])
+    assert bool((first != second).all())
+    assert set(second[first == 0].tolist()) == {2, 4}
+    assert pairs(torch.arange(4), 3, generator(0)).shape == (0, 2)
+
+
+def test_mixtures_have_the_mean_and_the_covariance_of_the_images() -> None:
+    rng = np.random.default_rng(0)
+    covariance = np.array([[0.006, 0.003], [0.003, 0.004]])
+    x = torch.from_numpy(rng.multivariate_normal([0.4, 0.6], covariance, 4000))
+    label_N = torch.zeros(len(x), dtype=torch.int64)
+    parent_M2 = pairs(label_N, 5, generator(0))
+    mixed = mixture(x, label_means(label_N, x, 1)[label_N], parent_M2, 0.7).numpy()
+    np.testing.assert_allclose(mixed.mean(0), [0.4, 0.6], atol=0.005)
+    np.testing.assert_allclose(np.cov(mixed.T), covariance, atol=0.0005)
+    far = mixture(torch.tensor([[0.0], [1.0]]), torch.full((2, 1), 0.5), torch.tensor([[0, 0], [1, 1]]), 0.7)
+    assert far.tolist() == [[0.0], [1.0]]  # these mixtures would lie outside [0, 1]
+
+
+def test_it_asks_its_images_and_then_mixtures_of_the_first() -> None:
+    spy, x = Spy(brightness, 2), grey(60)
+    fit(MixturesConfig(each=3, mixed=30), x, spy)
+    assert [len(asked) for asked in spy.asked] == [60, 90]
+    assert torch.equal(spy.asked[0], x)
+    mixed = spy.asked[1]
+    assert mixed.shape[1:] == SHAPE
+    assert mixed.dtype == torch.float32
+    assert float(mixed.min()) >= 0
+    assert float(mixed.max()) <= 1
+
+
+def test_what_is_held_out_takes_its_mixtures_along() -> None:
+    whole, out_N = data(), torch.zeros(40, dtype=torch.bool)
+    out_N[:13] = True
+    rest = whole.without(out_N)
+    assert len(rest.c_NK) == len(rest.y_NP) == 27
+    kept = [m for m, (a, b) in enumerate(whole.parent_M2.tolist()) if a >= 13 and b >= 13]
+    assert 0 < len(kept) < len(whole.parent_M2)
+    assert torch.equal(rest.mixed_MP, whole.mixed_MP[kept])
+    assert torch.equal(rest.answer_MK, whole.answer_MK[kept])
+
+
+@pytest.mark.parametrize("landmarks", [20, 500])
+def test_the_regression_is_the_normal_equations(landmarks: int) -> None:
+    """Weights w of the landmarks' kernels that minimise ``|y - G w|^2 + penalty w G_landmarks w``."""
+    d, kernel, penalty = data(), Kernel("inverse", 0.5, across=0.5), 0.3
+    mean_KP = label_means(label_of(d.c_NK), d.y_NP, 3)
+    found = Regression(Standardised(d.c_NK, "log"), kernel, d, mean_KP, landmarks)
+    c = torch.cat([d.c_NK, d.answer_MK])
+    gram = found.gram(c).numpy()
+    own = found.gram(d.c_NK[:landmarks]).numpy()
+    y = (torch.cat([d.y_NP, d.mixed_MP]) - mean_KP[label_of(c)]).numpy()
+    expected = np.linalg.solve(gram.T @ gram + penalty * own, gram.T @ y)
+    np.testing.assert_allclose(gram @ found.weights(penalty).numpy(), gram @ expected, atol=1e-7)
+    voter = found.voter(penalty, 0.5)
+    np.testing.assert_allclose(voter(d.c_NK).numpy(), 0.5 * found.gram(d.c_NK).numpy() @ expected, atol=1e-7)
+
+
+def test_errors_are_those_of_a_refit_without_the_image() -> None:
+    """Against a slow loop that fits a regression anew for each fold, and takes the best penalty of all."""
+    d = data()
+    fold_N = torch.arange(40) % module.FOLDS
+    attack, kernel = Mixtures(MixturesConfig()), Kernel("inverse", 0.5)
+    standardise = Standardised(d.c_NK, "log")
+    found = attack._tried(standardise, kernel, d, fold_N)
+    errors = {}
+    for penalty in PENALTIES:
+        error = torch.zeros_like(d.y_NP)
+        for fold in range(module.JUDGED_FOLDS):
+            rest = d.without(fold_N == fold)
+            mean = torch.stack([rest.y_NP[label_of(rest.c_NK) == k].mean(0) for k in range(3)])
+            refit = Regression(standardise, kernel, rest, mean, 600)
+            for i in (fold_N == fold).nonzero()[:, 0].tolist():
+                own = d.c_NK[i : i + 1]
+                said = mean[label_of(own)] + refit.gram(own) @ refit.weights(penalty)
+                error[i] = (d.y_NP[i : i + 1] - said)[0]
+        errors[penalty] = error[fold_N < module.JUDGED_FOLDS]
+    best = min(errors, key=lambda p: float(errors[p].square().sum()))
+    assert found.penalty == best
+    torch.testing.assert_close(found.error_nP, errors[best])
+
+
+def noisy(seed: int) -> Any:
+    """A victim whose log-odds tell how bright an image is, behind noise drawn anew for each question."""
+    rng = generator(seed, "noise")
+
+    def answer(x_NCHW: Tensor) -> Tensor:
+        b_N = torch.logit(brightness(x_NCHW)[:, 0]) + 1.5 * torch.randn(len(x_NCHW), generator=rng)
+        return torch.softmax(torch.stack([b_N, -b_N], 1), 1)
+
+    return answer
+
+
+def test_mixtures_average_noise_out() -> None:
+    """In the mean of five small data sets it is better than the attacker that asks its own images alone."""
+    gains = []
+    for seed in range(5):
+        x, stolen = grey(24, seed), grey(400, seed + 100)
+        c = noisy(seed + 50)(stolen)
+        mine, plain = (
+            float((fit(config, x, Spy(noisy(seed), 2)).reconstruct(c) - stolen).square().mean())
+            for config in (MixturesConfig(each=30, mixed=24, angle=0.7), KernelConfig())
+        )
+        gains.append(1 - mine / plain)
+    assert np.mean(gains) > 0.02
+
+
+def test_without_pairs_it_is_the_kernel_attacker() -> None:
+    """Eight images of eight labels have no mixtures; the regressions are then on the images alone."""
+    x, eye = grey(8), torch.eye(8)
+    spy = Spy(lambda asked: eye[: len(asked)], 8)
+    attack = fit(MixturesConfig(), x, spy)
+    assert [len(asked) for asked in spy.asked] == [8]
+    assert attack.reconstruct(eye).isfinite().all()
+
+
+def test_many_images_keep_some_for_learning_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mipoison.attacks.kernel.EXACT", 50)
+    monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 50)
+    x = grey(150)
+    attack = fit(MixturesConfig(judged=40, mixed=60, landmarks=30, most=120), x)
+    assert sum(attack.weight_V) == pytest.approx(1)  # type: ignore[attr-defined]
+    new = grey(100, 7)
+    assert float((attack.reconstruct(brightness(new)) - new).square().mean()) < 0.1 * float(new.var())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("each", 0), ("mixed", 19), ("angle", 0.0), ("angle", 0.8), ("angle", float("nan"))]
+)
+def test_bounds(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=name):
+        MixturesConfig(**{name: value})
+    with pytest.raises(ValueError, match="at least 8 images"):
+        fit(MixturesConfig(), grey(7), known=KNOWN)
