@@ -1,7 +1,12 @@
 """What several test files share: a tiny prepared scene, decoders with batch statistics worth the name, and an
 object store."""
 
+import os
 from collections.abc import Callable, Iterator
+
+# Before NumPy and torch are imported: files run beside each other, and threads that spin would starve them.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
 import pytest
 import torch

@@ -26,7 +26,7 @@ from simulated import (
 from mipoison.storage.files import Storage
 from study.records.store import Records
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(580 * SLACK)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(580 * SLACK)]
 
 Start = Callable[..., Simulated]
 

@@ -44,6 +44,7 @@ def storm(tmp_path: Path, trials: int, nodes: int, every_s: float, concurrent: i
     print(f"\n{trials} trials, {nodes} nodes, {killed} killed, {took:.0f} s, {len(found)} records")
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 @pytest.mark.timeout(580 * SLACK)
 def test_four_nodes_and_one_lost_every_ten_seconds(tmp_path: Path) -> None:

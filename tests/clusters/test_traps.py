@@ -29,7 +29,7 @@ from study.search.sampler import Search
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and the former as an IPv6 address, as /proc/net/tcp writes them."""
-pytestmark = pytest.mark.timeout(580 * SLACK)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(580 * SLACK)]
 
 
 @pytest.fixture(scope="module")
