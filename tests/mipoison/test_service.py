@@ -1,5 +1,6 @@
 """The defended API: chunks, memory, meter, and fresh against keyed answers."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -41,8 +42,16 @@ def victim() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> Callable[..., DefendedService]:
+    fitted: dict[str, Defense] = {}
+
     def make(name: str = "noise", secret: bytes = b"secret", **changes: Any) -> DefendedService:
         skip_without_library(name)
+        key = f"{name} {changes}"
+        if key not in fitted:
+            fitted[key] = fit(name, changes)
+        return DefendedService(victim, copy.deepcopy(fitted[key]), secret=secret, n_classes=K, device=CPU)
+
+    def fit(name: str, changes: dict[str, Any]) -> Defense:
         x = images(40, seed=9)
         c = confidence_vectors(victim, x)
         view = DefenderView(
@@ -53,10 +62,11 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
             substitute_data=lambda config: (c, x),
             n_classes=K,
             ask=victim_of(victim, K, CPU),
+            victim=ClassifierConfig(width=2, hidden=8, steps=30),
         )
         defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
         defense.fit(view, rng=generator(0))
-        return DefendedService(victim, defense, secret=secret, n_classes=K, device=CPU)
+        return defense
 
     return make
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.runtime import watchdog
+from study.runtime.entry import RESUME_HINT
 
 ROOT = Path(__file__).parents[3]
 BEGIN = """
@@ -119,7 +120,7 @@ def test_a_native_call_is_ended_after_the_clean_up(place: Path, number: signal.S
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
-    assert output.strip() == f"{said}, inside a native call that did not return; what was finished is kept"
+    assert output.strip() == f"{said}, inside a native call that did not return; {RESUME_HINT}"
     nothing_left(place)
 
 
