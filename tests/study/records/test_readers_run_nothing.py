@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import mipoison.scene
 from mipoison.storage.artifacts import source_fingerprint
@@ -109,6 +110,8 @@ def test_readers_run_nothing_that_records_name(
         (folder / "study.json").write_text(json.dumps(about))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    # What is drawn is not looked at here, and drawing takes most of the time.
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
     mipoison.scene._remembered.cache_clear()
     for name, reader in READERS.items():
         capsys.readouterr()
