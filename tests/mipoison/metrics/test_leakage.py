@@ -9,6 +9,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mipoison.metrics import (
     defense_curve,
@@ -110,6 +111,22 @@ def test_ssim_against_scipy(channels, size):
     np.testing.assert_allclose(ssim(rec, x, batch=2).numpy(), got.numpy(), atol=1e-14)
     np.testing.assert_allclose(ssim(x, x).numpy(), 1, atol=1e-12)
     assert ssim(rec[:1], x[:1]).shape == (1,)
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 16, 16), (3, 32, 20), (1, 6, 9)])
+@pytest.mark.parametrize("kind", ["noise", "blurred", "nearly flat"])
+def test_ssim_is_that_of_torchmetrics(kind, channels, height, width):
+    """Within 1e-12 (seen: 1.4e-13), also where variances are rounding, or sides differ."""
+    rng = torch.Generator().manual_seed(3)
+    x, rec = torch.rand(2, 7, channels, height, width, generator=rng)
+    if kind == "blurred":
+        rec = 0.7 * x + 0.3 * x.mean(dim=(2, 3), keepdim=True)
+    if kind == "nearly flat":
+        x, rec = 0.5 + 1e-7 * x, 0.25 + 1e-7 * rec
+    _, map_NCHW = structural_similarity_index_measure(
+        rec.double(), x.double(), sigma=1.5, data_range=1.0, reduction="none", return_full_image=True
+    )
+    np.testing.assert_allclose(ssim(rec, x).numpy(), map_NCHW.mean(dim=(1, 2, 3)).numpy(), rtol=0, atol=1e-12)
 
 
 def test_ssim_of_flat_images_has_a_closed_form():
