@@ -90,28 +90,27 @@ class Released:
 @own_context()
 def release(deployment: Deployment) -> Released:
     """Answer all three requests in this process. ``study.trial.worker`` divides them among several."""
-    split = deployment.scene.split
-    start = time.perf_counter()
-    vectors = {part: deployment.service.release(getattr(split, part).x_NCHW) for part in PARTS}
-    return finish_release(deployment, vectors, time.perf_counter() - start)
+    split, service = deployment.scene.split, deployment.service
+    start, before = time.perf_counter(), service.seconds_clean
+    vectors = {part: service.release(getattr(split, part).x_NCHW) for part in PARTS}
+    seconds = time.perf_counter() - start
+    return finish_release(deployment, vectors, seconds, service.seconds_clean - before)
 
 
 @own_context()
-def finish_release(deployment: Deployment, vectors: dict[str, Tensor], seconds: float) -> Released:
+def finish_release(
+    deployment: Deployment, vectors: dict[str, Tensor], seconds: float, seconds_clean: float
+) -> Released:
     """Let the API remember its answers, and measure the columns that all attackers share.
 
     Args:
         vectors: part name -> released vectors.
-        seconds: time that computing them took, clean vectors included.
+        seconds: time that computing them took, clean vectors included. seconds_clean: the part of it that
+            clean vectors took.
     """
-    scene, service = deployment.scene, deployment.service
-    start = time.perf_counter()
     for part in PARTS:
-        service.clean(getattr(scene.split, part).x_NCHW)
-    inference = time.perf_counter() - start
-    for part in PARTS:
-        service.remember(getattr(scene.split, part).x_NCHW, vectors[part])
-    return Released(vectors, _shared_columns(deployment, vectors, seconds, inference))
+        deployment.service.remember(getattr(deployment.scene.split, part).x_NCHW, vectors[part])
+    return Released(vectors, _shared_columns(deployment, vectors, seconds, seconds_clean))
 
 
 def _shared_columns(

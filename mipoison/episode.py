@@ -248,9 +248,7 @@ def measure(deployment: Deployment, released: Released, reconstructions: dict[st
         "attack_accuracy_test": scene.recognised(scene.evaluator, rec_test, split.private_test.y_N),
         "cycle_accuracy": scene.recognised(scene.victim, rec, y),
         "open_accuracy": scene.recognised(scene.open_evaluator, rec, y),
-        "evaluator_accuracy": scene.recognised(
-            scene.evaluator, split.private_test.x_NCHW, split.private_test.y_N
-        ),
+        "evaluator_accuracy": scene.evaluator_accuracy,
         "ssim": float(leakage.ssim(rec[:SAMPLE], x[:SAMPLE]).mean()),
         "clean_reconstruction_error": float(leakage.reconstruction_errors(rec_clean, x).mean()),
         "clean_attack_accuracy": scene.recognised(scene.evaluator, rec_clean, y),

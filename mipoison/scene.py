@@ -107,6 +107,11 @@ class Scene:
         c_NK = [confidence_vectors(model, x.to(self.device)).cpu() for x in x_NCHW.split(512)]
         return share_recognised(torch.cat(c_NK), y_N)
 
+    @functools.cached_property
+    def evaluator_accuracy(self) -> float:
+        """Share of the private test images that the evaluator recognises: the same in every episode."""
+        return self.recognised(self.evaluator, self.split.private_test.x_NCHW, self.split.private_test.y_N)
+
     def view(self) -> DefenderView:
         """What a defense may be fitted on."""
         substitutes = self.substitutes()

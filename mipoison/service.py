@@ -73,6 +73,11 @@ class DefendedService:
         self._remembered = remembered
         self._asked: Counter[bytes] = Counter()
 
+    @property
+    def seconds_clean(self) -> float:
+        """Time that the classifier has taken so far; releasing vectors asks it as well."""
+        return self._pipeline.seconds_clean
+
     @own_context()
     def clean(self, x_NCHW: Tensor) -> Tensor:
         """Clean vectors (N, K) on the CPU. The defender may see them; no attacker is given them."""

@@ -9,8 +9,9 @@ Shape suffixes: N queries, K classes, CHW image.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -172,19 +173,24 @@ class Pipeline:
     Attributes:
         model: images to logits. n_classes: K.
         defense: the fitted one, or a copy of it that asks this model: see :meth:`Defense.behind`.
+        seconds_clean: time that clean vectors have taken so far, whoever asked for them.
     """
 
     model: Callable[[Tensor], Tensor]
     defense: Defense
     n_classes: int
     device: torch.device
+    seconds_clean: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.defense = self.defense.behind(victim_of(self.model, self.n_classes, self.device))
 
     def clean(self, x_NCHW: Tensor) -> Tensor:
         """Clean vectors (N, K) on the CPU."""
-        return clean_vectors(self.model, x_NCHW, self.n_classes, self.device)
+        start = time.perf_counter()
+        c_NK = clean_vectors(self.model, x_NCHW, self.n_classes, self.device)
+        self.seconds_clean += time.perf_counter() - start
+        return c_NK
 
     def release_chunks(
         self,

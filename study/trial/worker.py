@@ -66,12 +66,14 @@ class PoisonedShare:
     Attributes:
         vectors: (seed, part of the split) -> chunk -> released vectors.
         errors: seed -> why its poisoning failed on this rank.
-        seconds: seed -> this rank's time for it.
+        seconds: seed -> this rank's time for it. clean: seed -> the part of it that clean vectors took, which
+            each rank computes for all chunks.
     """
 
     vectors: dict[tuple[int, str], dict[int, torch.Tensor]] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
+    clean: dict[int, float] = field(default_factory=dict)
 
 
 class TrialRun:
@@ -179,7 +181,7 @@ class TrialRun:
             n: s.deployment for n, s in self.seeds.items() if s.deployment is not None and s.error is None
         }
         for number, deployment in deployments.items():
-            start = time.perf_counter()
+            start, before = time.perf_counter(), deployment.service.seconds_clean
             try:
                 for part in PARTS:
                     x = getattr(deployment.scene.split, part).x_NCHW
@@ -191,6 +193,7 @@ class TrialRun:
                 log.warning("seed %s: poisoning failed: %s", number, error, exc_info=True)
                 share.errors[number] = _portable(error)
             share.seconds[number] = time.perf_counter() - start
+            share.clean[number] = deployment.service.seconds_clean - before
         everyone: list[PoisonedShare] = self.group.gather(share)
         for number, deployment in deployments.items():
             errors = [one.errors[number] for one in everyone if number in one.errors]
@@ -204,9 +207,11 @@ class TrialRun:
                     answers |= one.vectors[number, part]
                 vectors[part] = torch.cat([answers[k] for k in sorted(answers)])
             try:
-                # The sum over the ranks: the cost of the poisoning does not depend on the number of ranks.
-                cost = sum(one.seconds[number] for one in everyone)
-                self.seeds[number].released = finish_release(deployment, vectors, cost)
+                # Poisoning is summed over the ranks, clean vectors count once: the cost does not depend on
+                # the number of ranks.
+                poison = sum(one.seconds[number] - one.clean[number] for one in everyone)
+                clean = sum(one.clean[number] for one in everyone) / len(everyone)
+                self.seeds[number].released = finish_release(deployment, vectors, poison + clean, clean)
             except StorageError:
                 raise
             except Exception as error:

@@ -9,7 +9,7 @@ from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.mid import MIDConfig
 from mipoison.defenses.noise import NoiseConfig
 from mipoison.defenses.none import NoneConfig
-from mipoison.deployment import PARTS, Deployment, Released, deploy, finish_release, release
+from mipoison.deployment import PARTS, REPEATS, Deployment, Released, deploy, finish_release, release
 from mipoison.metrics import written_image
 from mipoison.randomness import generator
 from mipoison.scene import Scene
@@ -48,10 +48,28 @@ def test_what_was_released_is_remembered(tiny_scene: Scene) -> None:
     """The study's sharded form: vectors that ranks computed are what the API answers afterwards."""
     deployment = deploy(tiny_scene, "none", NoneConfig())
     uniform = {p: torch.full_like(tiny_scene.clean[p], 1 / tiny_scene.split.n_classes) for p in PARTS}
-    released = finish_release(deployment, uniform, seconds=0.0)
+    released = finish_release(deployment, uniform, seconds=0.0, seconds_clean=0.0)
     assert released.columns["poison_ms_per_sample"] == 0
     x = tiny_scene.split.attack_train.x_NCHW[:5]
     assert torch.equal(deployment.service.answer(x), uniform["attack_train"][:5])
+
+
+def test_the_classifier_is_asked_about_each_image_once(tiny_scene: Scene) -> None:
+    """And about the repeated ones; not once more to see how long it takes."""
+    deployment = deploy(tiny_scene, "none", NoneConfig())
+    asked: list[int] = []
+    hook = tiny_scene.victim.register_forward_hook(lambda module, args, output: asked.append(len(output)))
+    try:
+        released = release(deployment)
+    finally:
+        hook.remove()
+    queries = sum(len(c) for c in tiny_scene.clean.values())
+    assert sum(asked) == queries + min(REPEATS, len(tiny_scene.clean["private_train"]))
+    found = released.columns
+    clean = found["inference_ms_per_sample"] * queries / 1e3
+    assert 0 < clean < found["seconds_poison"]
+    assert found["poison_ms_per_sample"] * queries / 1e3 == pytest.approx(found["seconds_poison"] - clean)
+    assert clean < deployment.service.seconds_clean  # the repeated ones came later
 
 
 def test_the_image_is_sought_in_answers_to_one_constant_per_label(tiny_scene: Scene) -> None:

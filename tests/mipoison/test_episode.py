@@ -446,8 +446,10 @@ def test_a_sharded_release_is_the_same_episode(
         for r, rank in enumerate(ranks):
             chunks |= rank.release_chunks(x, range(r, chunk_count(len(x)), 2))
         vectors[part] = torch.cat([chunks[k] for k in sorted(chunks)])
-    record, _ = attack_and_measure(config, deployment, finish_release(deployment, vectors, 0.5))
+    record, _ = attack_and_measure(config, deployment, finish_release(deployment, vectors, 0.5, 0.25))
     assert record["seconds_poison"] == 0.5
+    queries = sum(len(c) for c in tiny_scene.clean.values())
+    assert record["inference_ms_per_sample"] == record["poison_ms_per_sample"] == 250 / queries
     assert numbers(record) == numbers(records[defense])
 
 

@@ -37,6 +37,23 @@ def test_clean_vectors_are_softmax_of_the_victim(tiny_scene: Scene) -> None:
     assert torch.equal(found, tiny_scene.clean["private_test"])
 
 
+def test_the_evaluator_is_asked_about_real_images_once(tiny_scene: Scene) -> None:
+    scene = dataclasses.replace(tiny_scene)
+    x, y = scene.split.private_test.x_NCHW, scene.split.private_test.y_N
+    with torch.no_grad():
+        right = (scene.evaluator(x.to(scene.device)).cpu().argmax(1) == y).double().mean()
+    asked: list[int] = []
+    hook = scene.evaluator.register_forward_hook(lambda module, args, output: asked.append(len(output)))
+    try:
+        accuracies = [scene.evaluator_accuracy for _ in range(3)]
+    finally:
+        hook.remove()
+    assert accuracies == pytest.approx([float(right)] * 3, abs=1e-12)
+    assert sum(asked) == len(x)
+    other = dataclasses.replace(scene, evaluator=scene.open_evaluator)
+    assert other.evaluator_accuracy == scene.recognised(scene.open_evaluator, x, y)
+
+
 def test_a_substitute_is_trained_on_the_share_that_it_names(tiny_scene: Scene) -> None:
     attack = tiny_scene.split.attack_train
     first, second = (tiny_scene.view().substitute_data(SubstituteConfig(data=d))[1] for d in ("D1", "D2"))
