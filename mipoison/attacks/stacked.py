@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.models.inversion import InversionNet, features
-from mipoison.training import Job, Loss, Validation, held_out_loss
+from mipoison.training import Job, Loss, OneCycleAdam, Validation, held_out_loss
 
 log = logging.getLogger(__name__)
 
@@ -198,29 +198,19 @@ def _train_stack(jobs: Sequence[Job]) -> None:
     """The training loop of :func:`mipoison.training.train` for a stack of jobs with equal signatures."""
     order = sorted(range(len(jobs)), key=lambda i: [j.loss for j in jobs].index(jobs[i].loss))
     jobs = [jobs[i] for i in order]  # jobs with the same loss are adjacent, and their losses are one call
-    first, device = jobs[0], jobs[0].inputs.device
+    first = jobs[0]
     members = [_Member(job, min(job.batch, len(job.inputs))) for job in jobs]
     stack = Stack([job.model for job in jobs])  # type: ignore[misc]
     stack.train()
-    optimiser = torch.optim.Adam(
-        list(stack.parameters()),
-        lr=first.lr,
-        betas=first.betas,
-        amsgrad=first.amsgrad,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, first.lr, total_steps=max(first.steps, 2), cycle_momentum=False
+    optimiser = OneCycleAdam(
+        stack.parameters(), steps=first.steps, lr=first.lr, betas=first.betas, amsgrad=first.amsgrad
     )
     data = _Data(jobs)
     runs = _runs([job.loss for job in jobs])
     for step in range(1, first.steps + 1):
         rows_BM = torch.stack([member.draw() for member in members], 1)
         z_BMK, x_BMCHW = data.batch(rows_BM, [not member.stopped for member in members])
-        optimiser.zero_grad(set_to_none=True)
-        _total_loss(stack(z_BMK), x_BMCHW, runs).backward()
-        optimiser.step()
-        schedule.step()
+        optimiser.step(_total_loss(stack(z_BMK), x_BMCHW, runs))
         for i, member in enumerate(members):
             held = member.job.validation
             due = held is not None and (step % held.every == 0 or step == first.steps)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,17 @@ from torch import Tensor, nn
 
 import mipoison.training as training
 from mipoison.randomness import generator
-from mipoison.training import RECONSTRUCTION_LOSSES, Validation, apply, mse, negative_psnr, seeded, train
+from mipoison.training import (
+    RECONSTRUCTION_LOSSES,
+    OneCycleAdam,
+    Validation,
+    apply,
+    mse,
+    negative_psnr,
+    one_cycle,
+    seeded,
+    train,
+)
 
 CPU = torch.device("cpu")
 
@@ -100,6 +111,113 @@ def test_steps_match_adam_by_hand(amsgrad: bool) -> None:
             denominator = (top[j] / (1 - b2**step)).sqrt() + 1e-8
             p.data -= rate * m[j] / (1 - b1**step) / denominator
     torch.testing.assert_close(state(model).double(), state(slow), rtol=1e-5, atol=1e-6)
+
+
+def by_torch(model: nn.Module, x: Tensor, y: Tensor, *, steps: int, lr: float, amsgrad: bool) -> nn.Module:
+    """Full batches, by torch's own classes."""
+    adam = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.5, 0.999), amsgrad=amsgrad, fused=True)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=steps, cycle_momentum=False)
+    rng = generator(0)
+    torch.randint(0, 2**62, (1,), generator=rng)  # the seed of dropout
+    for _ in range(steps):
+        rows = torch.randperm(len(x), generator=rng)
+        adam.zero_grad()
+        mse(model(x[rows]), y[rows]).backward()
+        adam.step()
+        cycle.step()
+    return model
+
+
+class Turned(nn.Module):
+    """Autograd lays a gradient out as the copy of the weights was that the product took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = linear(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, _, second = self.layers  # type: ignore[misc]
+        return second(x @ first.weight.mT.contiguous() + first.bias)  # type: ignore[no-any-return]
+
+
+class ChannelsLast(nn.Module):
+    """A parameter that itself lies in memory in another order than its dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with seeded(generator(0, "init"), CPU):
+            self.weight = nn.Parameter(torch.randn(3, 2, 3, 4).to(memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.tanh(x @ self.weight.flatten(1)).unflatten(1, (2, 12))
+        return (z * torch.arange(12.0).to(x)).mean(dim=2)
+
+
+@pytest.mark.parametrize("make", [Turned, ChannelsLast])
+def test_gradients_in_another_layout_train_as_those_of_their_parameters(make: type[nn.Module]) -> None:
+    """The fused kernel pairs numbers by their place in memory and says nothing when these do not belong
+    together: it would train, wrongly. By hand in float64, where layouts play no part."""
+    x, y = data(8)
+    model, slow = make(), make().double()
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(mse(model(x), y), parameters)
+    assert any(g.stride() != p.stride() for g, p in zip(gradients, parameters, strict=True))
+    steps, lr, b1, b2 = 6, 1e-2, 0.5, 0.999
+    train(model, x, y, mse, steps=steps, batch=8, lr=lr, betas=(b1, b2), rng=generator(0))
+
+    wide = list(slow.parameters())
+    m, v = ([torch.zeros_like(p) for p in wide] for _ in range(2))
+    for step in range(1, steps + 1):
+        gradients = torch.autograd.grad(mse(slow(x.double()), y.double()), wide)
+        for j, (p, g) in enumerate(zip(wide, gradients, strict=True)):
+            m[j], v[j] = b1 * m[j] + (1 - b1) * g, b2 * v[j] + (1 - b2) * g**2
+            denominator = (v[j] / (1 - b2**step)).sqrt() + 1e-8
+            p.data -= one_cycle(step - 1, steps, lr) * m[j] / (1 - b1**step) / denominator
+    torch.testing.assert_close(state(model).double(), state(slow), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("make", [linear, Turned, ChannelsLast])
+def test_training_is_that_of_torchs_own_classes_bit_for_bit(
+    make: Callable[[], nn.Module], amsgrad: bool
+) -> None:
+    x, y = data(8)
+    expected = by_torch(make(), x, y, steps=40, lr=1e-2, amsgrad=amsgrad)
+    model = make()
+    train(model, x, y, mse, steps=40, batch=8, lr=1e-2, betas=(0.5, 0.999), amsgrad=amsgrad, rng=generator(0))
+    assert torch.equal(state(model), state(expected))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 400])
+@pytest.mark.parametrize("peak", [5e-3, 1e-3, 0.1])
+def test_the_cycle_is_torchs_bit_for_bit(steps: int, peak: float) -> None:
+    optimiser = torch.optim.SGD(linear().parameters(), lr=1.0)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, peak, total_steps=max(steps, 2), cycle_momentum=False
+    )
+    for step in range(steps):
+        assert one_cycle(step, steps, peak) == optimiser.param_groups[0]["lr"]
+        optimiser.step()
+        if step + 1 < max(steps, 2):
+            cycle.step()
+
+
+def test_a_parameter_without_a_gradient_waits_with_a_count_of_its_own() -> None:
+    x, y = data(8)
+    models = [linear(), linear()]
+    ours = OneCycleAdam(models[0].parameters(), steps=6, lr=1e-2, betas=(0.9, 0.999), amsgrad=False)
+    adam = torch.optim.Adam(models[1].parameters(), fused=True)
+    for step in range(6):
+        for model in models:
+            model[2].requires_grad_(step % 2 == 1)  # type: ignore[index]
+        before = models[0][2].weight.clone()  # type: ignore[index]
+        ours.step(mse(models[0](x), y))
+        adam.param_groups[0]["lr"] = one_cycle(step, 6, 1e-2)
+        adam.zero_grad()
+        mse(models[1](x), y).backward()
+        adam.step()
+        assert torch.equal(before, models[0][2].weight) == (step % 2 == 0)  # type: ignore[index]
+    assert torch.equal(state(models[0]), state(models[1]))
 
 
 def test_batches_go_through_every_sample_before_any_repeats() -> None:
