@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     exit_on_signal()
 
+import functools
 import logging
 import shlex
 import sys
@@ -24,6 +25,7 @@ from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError, parse_name
 from mipoison.storage.files import storage_failure
 from study.executors.starting import make_executor
+from study.records.curves import read_curves
 from study.records.finished import load
 from study.records.reading import announce_left_out
 from study.reports.findings import Findings
@@ -35,6 +37,7 @@ from study.runtime.progress import Progress
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
+from study.session.curves import write_learning_curves
 from study.session.driver import failed_share, pruned_counts, run_study, write_frontier
 from study.session.monitoring import RayMonitor
 from study.session.opening import open_study
@@ -122,6 +125,9 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
         finally:
             trackers.close()
         front = write_frontier(study, episodes)
+        say = functools.partial(console.print, markup=False, soft_wrap=True)
+        if settings.learning_curves:
+            write_learning_curves(study, front, executor, progress, say)
         held_out = None
         if settings.fresh_seeds:
             held_out = reevaluate(study, front, executor, settings.fresh_seeds, [line])
@@ -140,6 +146,7 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
                 about={"study": folder, "scale": settings.scale},
                 constraints=settings.constraints,
                 margin=settings.margin,
+                curves=read_curves(study.records.storage, folder),
             ),
             console,
             tables=settings.tables,

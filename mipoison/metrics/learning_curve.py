@@ -31,12 +31,19 @@ class LearningCurve:
     Attributes:
         limit: a, the extrapolated error.
         low, high: percentile bootstrap interval of the limit, over the private images.
+        gain: 1 - limit / mean error at the largest size: the share of that error which more images would take
+            away; at most 1, below 0 for a curve that rises.
+        gain_low, gain_high: its interval. It is narrower than the limit's, since an image that is hard to
+            reconstruct is so at every size.
         scale: b. exponent: c.
     """
 
     limit: float
     low: float
     high: float
+    gain: float
+    gain_low: float
+    gain_high: float
     scale: float
     exponent: float
 
@@ -75,12 +82,21 @@ def learning_curve(
         raise ValueError(f"errors must be ({len(sizes)} sizes, N images), got shape {errors.shape}")
     if not (np.isfinite(errors).all() and (errors >= 0).all()):
         raise ValueError("errors must be finite and at least 0")
+    largest, n = int(np.argmax(sizes)), errors.shape[1]
     limit, scale, exponent = _fit(sizes, errors.mean(axis=1))
-    n = errors.shape[1]
-    draws = (rng.integers(0, n, n) for _ in range(resamples if n > 1 else 1))
-    limits = [_fit(sizes, errors[:, drawn].mean(axis=1))[0] for drawn in draws]
-    low, high = np.quantile(limits, [(1 - level) / 2, (1 + level) / 2])
-    return LearningCurve(limit, float(low), float(high), scale, exponent)
+    limits, gains = [], []
+    for _ in range(resamples if n > 1 else 1):
+        mean_S = errors[:, rng.integers(0, n, n)].mean(axis=1)
+        limits.append(_fit(sizes, mean_S)[0])
+        gains.append(_gain(limits[-1], float(mean_S[largest])))
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    (low, high), (gain_low, gain_high) = (map(float, np.quantile(v, ends)) for v in (limits, gains))
+    gain = _gain(limit, float(errors[largest].mean()))
+    return LearningCurve(limit, low, high, gain, gain_low, gain_high, scale, exponent)
+
+
+def _gain(limit: float, error: float) -> float:
+    return 1 - limit / error if error > 0 else 0.0
 
 
 def _fit(size_S: NDArray[np.float64], error_S: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -19,23 +19,20 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from mipoison.attacks import ATTACKS
-from mipoison.config import Config, choose
+from mipoison.config import choose
 from mipoison.defenses import DEFENSES
-from mipoison.deployment import Deployment, deploy, release
-from mipoison.episode import at_scale, open_attack
-from mipoison.metrics.leakage import reconstruction_errors
+from mipoison.deployment import deploy, release
 from mipoison.metrics.learning_curve import learning_curve
-from mipoison.randomness import generator, role_seed
+from mipoison.randomness import role_seed
 from mipoison.scene import prepare, scaled
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
+from study.trial.curves import errors_at
 from study.trial.rerun import changed
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -62,20 +59,6 @@ class Arguments:
     """at most so many training images a side; default: the quick scale's"""
 
 
-def errors_at(deployment: Deployment, config: Config, sizes: Sequence[int]) -> NDArray[np.float64]:
-    """Each private training image's error at every size of the attacker: (S, N)."""
-    scene = deployment.scene
-    released = release(deployment)
-    x, c = scene.split.private_train.x_NCHW, released.vectors["private_train"]
-    rows = []
-    for size in sizes:
-        given = open_attack(deployment, at_scale(config, scene.config))
-        order = torch.randperm(len(given.x_NCHW), generator=generator(scene.config.seed, "learning curve"))
-        given.attack.fit(given.oracle, given.x_NCHW[order[:size]], known=given.known, rng=given.rng)
-        rows.append(reconstruction_errors(given.attack.reconstruct(c), x).cpu().numpy())
-    return np.stack(rows)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it and print the table."""
     chosen = tyro.cli(Arguments, args=arguments, prog="study/examples/learning_curve.py")
@@ -92,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             deployment = deploy(scene, chosen.defense, setting)
             sizes = [round(share * len(scene.split.attack_train)) for share in SHARES]
-            errors.append(errors_at(deployment, ATTACKS[chosen.attack], sizes))
+            errors.append(errors_at(deployment, ATTACKS[chosen.attack], sizes)["train"])
             limits.append(release(deployment).columns["estimated_limit"])
     together_SN = np.concatenate(errors, axis=1)
     curve = learning_curve(sizes, together_SN, rng=np.random.default_rng(role_seed(0, "learning curve")))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 from study.records.store import ProgressCallback, no_progress
 from study.trial.failure import TrialFailure
 from study.trial.run import Outcome
 from study.trial.spec import TrialResult, TrialSpec
 
+R = TypeVar("R")
 Ask = Callable[[], TrialSpec | None]
 """Returns the next trial to run, or None if there are no more."""
 Tell = Callable[[TrialSpec, Outcome | TrialFailure], None]
@@ -45,6 +46,14 @@ class Executor(Protocol):
         """Run n trials: get each from ``ask``, run it, pass its outcome or failure to ``tell``.
 
         Ends early when ``ask`` returns None.
+        """
+        ...
+
+    def each(self, work: Callable[[TrialSpec], R], specs: list[TrialSpec]) -> Iterator[R | Exception]:
+        """Call a function with each spec where trials run; yields the results in the order of the specs.
+
+        The specs' scenes have been prepared. What the function raises, or the loss of its process after all
+        retries, is yielded in its result's place.
         """
         ...
 

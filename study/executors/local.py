@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from mipoison.storage.files import StorageError
-from study.executors.base import Ask, Tell
+from study.executors.base import Ask, R, Tell
 from study.records.store import ProgressCallback, no_progress
 from study.trial.failure import TrialFailure
 from study.trial.preparation import count_preparation, prepare_scene, scenes_of
@@ -30,6 +32,14 @@ class LocalExecutor:
             on_progress(len(scenes) + i, parts)
             results.append(run_trial(spec))
         return count_preparation(prepared, results)
+
+    def each(self, work: Callable[[TrialSpec], R], specs: list[TrialSpec]) -> Iterator[R | Exception]:
+        for spec in specs:
+            try:
+                result: R | Exception = work(spec)
+            except Exception as error:
+                result = error
+            yield result
 
     def close(self) -> None:
         pass

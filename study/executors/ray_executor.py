@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -18,7 +18,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.execution import class_cache
 
 from mipoison.config import ConfigError
-from study.executors.base import Ask, Tell
+from study.executors.base import Ask, R, Tell
 from study.executors.environment import RayPlan
 from study.executors.local_ray import keep_signal_handlers, start_local, stop_ray
 from study.executors.losses import NODE_RETRIES, RETRIES, loss_of
@@ -169,6 +169,17 @@ class RayExecutor:
                     ) from error
                 time.sleep(RETRY_WAIT_S)
         raise AssertionError
+
+    def each(self, work: Callable[[TrialSpec], R], specs: list[TrialSpec]) -> Iterator[R | Exception]:
+        """As in :class:`Executor`: one Ray task a spec, with the resources of a worker."""
+        group = self.worker_group
+        remote = ray.remote(num_cpus=group.cpus, num_gpus=group.gpus, max_retries=RETRIES)
+        for ref in [remote(work).remote(spec) for spec in specs]:
+            try:
+                result: R | Exception = ray.get(ref)
+            except Exception as error:
+                result = error
+            yield result
 
     def search(self, n: int, ask: Ask, tell: Tell) -> None:
         if self.worker_group.workers:

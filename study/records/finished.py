@@ -17,6 +17,7 @@ from mipoison.config import ConfigError
 from mipoison.metrics.excess import MARGIN
 from mipoison.storage.files import Storage
 from study.records.constraints import Constraints
+from study.records.curves import CURVES, curves_bytes, read_curves
 from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_to_show
 from study.records.reading.episodes import compact_of
@@ -133,11 +134,14 @@ def _name(about: Mapping[str, Any], folder: str) -> str:
 
 
 def write_compact(study: StoredStudy, out: Path) -> None:
-    """Write a compact copy: one Parquet file of episodes, one of the fresh ones, and ``study.json``."""
+    """Write a compact copy: one Parquet file of episodes, one of the fresh ones, the learning curves, and
+    ``study.json``."""
     target = Storage(out)  # symbolic links are not followed
     for name, frame in ((EPISODES, study.episodes), (FRESH, study.fresh)):
         if frame is not None:
             target.write(name, small_parquet(frame.dropna(axis=1, how="all")))
+    if curves := read_curves(study.storage, study.folder):
+        target.write(CURVES, curves_bytes(curves))
     about = {"study": study.name, **{k: study.about[k] for k in KEPT if k in study.about}}
     target.write(STUDY_FILE, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
 

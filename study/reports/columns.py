@@ -23,7 +23,14 @@ SHOWN = (
 
 def shown_in_reports(name: str) -> bool:
     """Whether a report needs a column of the records."""
-    parts = ("check.", "error_percentile", "error_half", "certif", "reconstruction_error_test")
+    parts = (
+        "check.",
+        "error_percentile",
+        "error_half",
+        "certif",
+        "reconstruction_error_test",
+        "estimated_limit",
+    )
     return (
         name in (*SHOWN, *MEASURED, *COLUMNS, *AGREEMENT, *EXACT)
         or needed_to_check(name)

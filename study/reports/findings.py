@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from study.analysis.frontier import configuration_table, pareto_front, selection
 from study.analysis.utility import utility_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
+from study.records.curves import read_curves
 from study.records.finished import StoredStudy
 from study.reports.cells import describe
 from study.reports.leakage_panel import leakage_table
@@ -26,6 +28,7 @@ class Findings:
         episodes: the records of the search. fresh: those on held-out seeds, None without.
         about: name and scale of the study, for captions.
         constraints: what a feasible setting may cost in utility.
+        curves: the rows of the study's learning curves; none without.
         margin: accepted excess leakage (share of label-only's error).
     """
 
@@ -34,6 +37,7 @@ class Findings:
     about: Mapping[str, object]
     constraints: Constraints
     margin: float = MARGIN
+    curves: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def of(cls, study: StoredStudy) -> Findings:
@@ -44,6 +48,7 @@ class Findings:
             about=study.title_info,
             constraints=study.constraints,
             margin=study.margin,
+            curves=read_curves(study.storage, study.folder),
         )
 
     @cached_property
@@ -73,8 +78,8 @@ class Findings:
 
     @cached_property
     def leakage(self) -> pd.DataFrame:
-        """The ``leakage_table``, for the figure."""
-        return leakage_table(self.episodes, self.verdicts)
+        """The ``leakage_table``, for the figure and the table of limits."""
+        return leakage_table(self.episodes, self.verdicts, self.curves)
 
     @cached_property
     def again(self) -> pd.DataFrame | None:

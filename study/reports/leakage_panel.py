@@ -1,38 +1,53 @@
-"""The panel of the frontier figure that shows three numbers of each setting over its distortion.
+"""The panel of the frontier figure that shows what is known of each setting's leakage over its distortion.
 
 What the suite's worst attacker reaches, with its interval; what no attacker can exceed, where there is a
-certificate; what seems possible by the estimated limit. All are shares of label-only's error, the larger of
-private train and private test images.
+certificate; what seems possible by the estimated limit; what an attacker would reach with ever more images,
+where there is a learning curve. All are shares of label-only's error, the larger of private train and private
+test images.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from mipoison.metrics.excess import MARGIN
 from study.analysis.frontier import LABEL_ONLY
 from study.analysis.verdicts import POOLS
+from study.records.curves import FACES
 
 EXCESS = "excess"
+EXTRAPOLATED = "extrapolated_excess"
 CERTIFIED, POSSIBLE = "certified_excess_worst", "possible_excess"
 LIMIT, ERROR = "estimated_limit", "reconstruction_error"
 CAP = Path([(-1, -0.7), (-1, 0), (1, 0), (1, -0.7)])
 """A ceiling, its upper edge at the value; a dash is what fresh seeds measure."""
+BESIDE = 0.11
+"""Inches to the right of its setting at which the extrapolated excess stands, so that no mark covers it."""
 TICKS = (-0.02, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-def leakage_table(episodes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting: ``excess`` with ``_low`` and ``_high``, and CERTIFIED, POSSIBLE; null if unknown.
+def leakage_table(
+    episodes: pd.DataFrame, verdicts: pd.DataFrame, curves: Sequence[Mapping[str, Any]] = ()
+) -> pd.DataFrame:
+    """One row per setting: EXCESS and EXTRAPOLATED with ``_low`` and ``_high``, CERTIFIED, POSSIBLE; null if
+    unknown.
 
     ``excess`` is the verdict's, of train or test, whichever is larger; its ends are the larger ends of both.
-    POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds.
+    POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds. EXTRAPOLATED is
+    the same of a learning curve's limit, its ends those of the curve's gain. Label-only's error is the
+    measured one, so that label-only itself has an extrapolated excess: more images show better means.
 
     Args:
         episodes: records of one scene with the column ``trial``. verdicts: their ``verdict_table``.
+        curves: rows of ``study.records.curves``.
     """
     verdicts = verdicts.set_index("trial")
     table = pd.DataFrame(index=verdicts.index)
@@ -47,11 +62,23 @@ def leakage_table(episodes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFram
     limit = rows.groupby("trial")[names].mean()
     possible = pd.DataFrame({pool: 1 - limit[LIMIT + pool] / floor[ERROR + pool] for pool in POOLS})
     table[POSSIBLE] = possible.max(axis=1).clip(lower=0)
+    for end in ("", "_low", "_high"):
+        shares = [
+            (
+                row["trial"],
+                1 - (1 - row[f"gain{end}"]) * row["errors"][-1] / floor[ERROR + FACES[row["face"]]],
+            )
+            for row in curves
+            if not pd.isna(floor[ERROR + FACES[row["face"]]])
+        ]
+        largest = pd.DataFrame(shares, columns=["trial", "share"]).groupby("trial")["share"].max()
+        table[EXTRAPOLATED + end] = largest.clip(lower=0).reindex(table.index).astype("Float64")
     return table.reset_index()
 
 
 def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
-    """Draw certificates, joined to what was measured, and what seems possible, of one defense's settings."""
+    """Draw certificates, joined to what was measured, what seems possible, and what is extrapolated with its
+    interval, of one defense's settings."""
     certified = group.dropna(subset=["confidence_distortion", EXCESS, CERTIFIED])
     x, measured, bound = (
         certified[name].to_numpy(dtype=float) for name in ("confidence_distortion", EXCESS, CERTIFIED)
@@ -69,12 +96,28 @@ def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
         alpha=0.8,
         zorder=3,
     )
+    curved = group.dropna(subset=["confidence_distortion", EXTRAPOLATED])
+    if len(curved):
+        x, low, value, high = (
+            curved[name].to_numpy(dtype=float)
+            for name in ("confidence_distortion", *(EXTRAPOLATED + end for end in ("_low", "", "_high")))
+        )
+        figure = axes.get_figure()
+        assert figure is not None
+        beside = axes.transData + ScaledTranslation(BESIDE, 0, figure.dpi_scale_trans)
+        axes.vlines(x, low, high, color=colour, lw=1.0, ls=(0, (1, 1.5)), zorder=3, transform=beside)
+        axes.scatter(x, value, marker="+", s=60, color=colour, linewidths=1.3, zorder=3, transform=beside)
 
 
 def finish(axes: Axes, table: pd.DataFrame, margin: float) -> list[Line2D]:
     """Scale the axis of leakage, draw the lines of zero and of the margin; returns what the legend says."""
     axes.set_yscale("symlog", linthresh=MARGIN, linscale=0.7)
-    tops = table[[EXCESS, f"{EXCESS}_high", CERTIFIED, POSSIBLE]].astype("Float64").max().max()
+    tops = (
+        table[[EXCESS, f"{EXCESS}_high", CERTIFIED, POSSIBLE, f"{EXTRAPOLATED}_high"]]
+        .astype("Float64")
+        .max()
+        .max()
+    )
     axes.set_ylim(-MARGIN, 0.1 if pd.isna(tops) else max(0.1, min(1.0, float(tops)) * 1.25))
     axes.yaxis.set_major_locator(FixedLocator(list(TICKS)))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -100,4 +143,7 @@ def finish(axes: Axes, table: pd.DataFrame, margin: float) -> list[Line2D]:
         handles.append(
             Line2D([], [], marker="x", ms=5, lw=0, label="seems possible (estimated limit)", color="#777777")
         )
+    if table[EXTRAPOLATED].notna().any():
+        label = "extrapolated (bounds nothing)"
+        handles.append(Line2D([], [], marker="+", ms=8, ls=(0, (1, 2)), lw=1, label=label, color="#777777"))
     return handles

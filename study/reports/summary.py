@@ -13,6 +13,7 @@ from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
 from study.analysis.verdicts import DOUBTS
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
+from study.reports.limits_report import extrapolation_text
 from study.runtime.plain import NOTHING, number
 
 WIDTH, LABEL = 100, 17
@@ -134,6 +135,9 @@ def _parts(
                 f"error {_interval(deploy, 'estimated_limit', '.4f')} seems possible on train images "
                 f"(nearest neighbours); the suite reached {number(deploy['worst_reconstruction_error'])}",
             )
+        for curve in findings.curves:
+            if curve["trial"] == deploy["trial"] and curve["face"] == "train":
+                yield "extrapolated", extrapolation_text(curve)
         yield "costs", _costs(deploy, anchors.get(LABEL_ONLY))
     if found.runner_up is not None:
         r = found.runner_up

@@ -38,6 +38,7 @@ from study.reports.cells import (
     with_interval,
 )
 from study.reports.findings import Findings
+from study.reports.limits_report import limits_report
 from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line
 
@@ -297,10 +298,12 @@ def checks_report(episodes: pd.DataFrame, info: str) -> Table:
 
 
 def statistics_tables(found: Findings) -> list[Table]:
-    """Frontier, utility, defenses, comparison at equal distortion, indicators, attackers."""
+    """Frontier, leakage (where there are learning curves), utility, defenses, comparison at equal distortion,
+    indicators, attackers."""
     episodes, configurations, info = found.episodes, found.configurations, found.info
     return [
         frontier_report(configurations, info, alignments(episodes)),
+        *([limits_report(found)] if found.curves else []),
         utility_report(found),
         defense_report(configurations, info, margin=found.margin),
         equal_distortion_report(episodes, configurations, info),

@@ -17,6 +17,9 @@ class Display:
     """show Ray's and the workers' logs"""
     tables: bool = False
     """print all tables of report.md at the end, not the summary alone"""
+    learning_curves: bool = True
+    """at the end, extrapolate the error of the attacker kernel over the number of its images, for the
+    frontier and the anchors"""
     margin: float = MARGIN
     """accepted excess leakage, a share of label-only's error: what is certified or safe stays within it"""
 

@@ -105,7 +105,7 @@ def command_of(pid: int) -> str:
 
 def arguments(storage: Path, **changes: Any) -> list[str]:
     """Command line of a small study."""
-    out = ["--storage", str(storage), "--name", "s"]
+    out = ["--storage", str(storage), "--name", "s", "--no-learning-curves"]
     for name, value in (SETTINGS | changes).items():
         values = value if isinstance(value, tuple) else (value,)
         out += [f"--{name.replace('_', '-')}", *map(str, values)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from study import pareto, render
+from study.records.curves import CURVES
 from study.records.finished import load
 from study.reports.report_files import markdown_of
 
@@ -33,7 +34,7 @@ def test_a_compact_copy_renders_the_same_page(study: Path, tmp_path: Path) -> No
     copy = tmp_path / "copy"
     assert render.main([str(study), "--out", str(tmp_path / "a"), "--compact", str(copy)]) == 0
     assert {p.name for p in copy.iterdir()} == {
-        "episodes.parquet", "fresh.parquet", "study.json", "report.md", "frontier.png",
+        "episodes.parquet", "fresh.parquet", CURVES, "study.json", "report.md", "frontier.png",
     }  # fmt: skip
     assert render.main([str(copy), "--out", str(tmp_path / "b")]) == 0
     assert (tmp_path / "b" / "report.md").read_bytes() == (study / "report.md").read_bytes()

@@ -74,11 +74,11 @@ def build(
         study, configurations, wanted=with_vectors, data_root=data_root, given=given, progress=progress
     )
     shown = thinned(configurations)
-    drawn = chart_data(study.episodes, shown, commands) | {"vectors": panels}
+    drawn = chart_data(study.episodes, shown, commands, found.curves) | {"vectors": panels}
     body = "".join(
         [
             sections.header(study, configurations, explain_thinning(len(shown), len(configurations))),
-            sections.frontier(configurations),
+            sections.frontier(configurations, extrapolated=bool(found.curves)),
             section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
             sections.knobs(configurations),
             sections.curves(drawn),

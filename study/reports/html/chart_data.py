@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from study.analysis.worst_case import find_worst, prepare
 from study.records.flat import finite
 from study.reports.cells import setting_name
 from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
+from study.reports.limits_report import extrapolation_text
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
@@ -52,8 +54,19 @@ def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def points(configurations: pd.DataFrame, commands: Mapping[str, str]) -> list[Plain]:
-    """One entry per setting that the frontier's chart draws; ``lines`` is the text of its tooltip."""
+def points(
+    configurations: pd.DataFrame,
+    commands: Mapping[str, str],
+    curves: Sequence[Mapping[str, Any]] = (),
+    limits: Mapping[str, float] = MappingProxyType({}),
+) -> list[Plain]:
+    """One entry per setting that the frontier's chart draws; ``lines`` is the text of its tooltip.
+
+    Args:
+        curves: rows of ``study.records.curves``; those of private training images are shown.
+        limits: trial -> estimated limit; shown beside a curve.
+    """
+    curve_of = {row["trial"]: row for row in curves if row["face"] == "train"}
     front = set(pareto_front(configurations)["trial"])
     knee_trial = knee(configurations)
     out = []
@@ -70,6 +83,11 @@ def points(configurations: pd.DataFrame, commands: Mapping[str, str]) -> list[Pl
             "lines": tooltip(s, trial in front),
             "command": commands[trial],
         }
+        if curve := curve_of.get(trial):
+            point["extrapolated"] = [curve[f"limit{end}"] for end in ("", "_low", "_high")]
+            point["limit"] = finite(limits.get(trial))
+            seems = [] if point["limit"] is None else [f"estimated limit {point['limit']:.4f} (MSE)"]
+            point["lines"][-1:-1] = [*seems, f"extrapolated: {extrapolation_text(curve)}"]
         out.append(point)
     return out
 
@@ -190,12 +208,29 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def chart_data(episodes: pd.DataFrame, configurations: pd.DataFrame, commands: Mapping[str, str]) -> Plain:
-    """All data of the charts; ``eta`` holds the shares of images that the curves' percentiles stand for."""
+def estimated_limits(episodes: pd.DataFrame) -> dict[str, float]:
+    """Trial -> estimated limit on private training images, mean over the seeds."""
+    if "estimated_limit" not in episodes:
+        return {}
+    values = pd.to_numeric(episodes["estimated_limit"], errors="coerce").groupby(episodes["trial"]).mean()
+    return {str(trial): float(value) for trial, value in values.dropna().items()}
+
+
+def chart_data(
+    episodes: pd.DataFrame,
+    configurations: pd.DataFrame,
+    commands: Mapping[str, str],
+    learned: Sequence[Mapping[str, Any]] = (),
+) -> Plain:
+    """All data of the charts; ``eta`` holds the shares of images that the curves' percentiles stand for.
+
+    Args:
+        learned: the learning curves, see :func:`points`.
+    """
     mean_image = configurations["mean_image_error"].dropna()
     return {
         "defenses": defenses(configurations),
-        "points": points(configurations, commands),
+        "points": points(configurations, commands, learned, estimated_limits(episodes)),
         "meanImage": finite(mean_image.mean()) if len(mean_image) else None,
         "parallel": parallel(configurations),
         "curves": curves(episodes, configurations),

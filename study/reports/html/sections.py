@@ -22,6 +22,7 @@ from study.reports.html.chart_data import flag, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
 from study.reports.html.vectors import SHOWN
+from study.reports.limits_report import BOUNDS_NOTHING
 from study.reports.tables import fresh_report, statistics_tables
 from study.settings.study_settings import StudySettings
 
@@ -67,8 +68,12 @@ def header(study: StoredStudy, configurations: pd.DataFrame, left_out: str = "")
     )
 
 
-def frontier(configurations: pd.DataFrame) -> str:
-    """The two charts of the frontier, their legend, and the setting that the reader has chosen."""
+def frontier(configurations: pd.DataFrame, *, extrapolated: bool = False) -> str:
+    """The two charts of the frontier, their legend, and the setting that the reader has chosen.
+
+    Args:
+        extrapolated: whether learning curves are drawn.
+    """
     drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
     missing = len(configurations) - len(drawn)
     text = (
@@ -81,6 +86,12 @@ def frontier(configurations: pd.DataFrame) -> str:
     text += f"{missing} settings without a worst case are not drawn. " if missing else ""
     if not (configurations["defense"] == LABEL_ONLY).any():
         text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "
+    if extrapolated:
+        text += (
+            "In the chart of errors, x is the estimated limit (what seems possible), and +, "
+            "extrapolated, the error that the learning curves' attacker would reach with ever more images, "
+            f"with its dotted interval. {BOUNDS_NOTHING} "
+        )
     text += (
         "Point, tap or use the arrow keys; click or Enter keeps a setting. Drag: zoom, double click: undo."
     )

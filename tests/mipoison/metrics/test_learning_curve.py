@@ -32,6 +32,8 @@ def test_an_exact_law_is_found(a: float, b: float, c: float) -> None:
     assert found.error(SIZES) == pytest.approx(law(SIZES, a, b, c), abs=1e-6)
     assert found.error(6400) == pytest.approx(law(6400.0, a, b, c), abs=2e-4)
     assert found.low == found.high == found.limit
+    assert found.gain_low == found.gain_high == found.gain
+    assert found.gain == pytest.approx(1 - a / law(400.0, a, b, c), abs=2e-3)
     if b:
         assert (found.scale, found.exponent) == pytest.approx((b, c), rel=0.01)
 
@@ -52,6 +54,21 @@ def test_the_interval_covers_the_limit() -> None:
         assert found.low <= found.limit <= found.high
         inside += found.low <= 0.03 <= found.high
     assert inside >= 8  # of 10
+
+
+def test_the_gain_s_interval_is_free_of_the_images_level() -> None:
+    """Images whose errors differ by a factor, and follow one law: the limit is uncertain, the gain is not."""
+    level = np.random.default_rng(0).gamma(2, 1 / 2, 100)
+    errors = law(SIZES, 0.03, 0.2, 0.6)[:, None] * level
+    found = learning_curve(SIZES, errors, rng=np.random.default_rng(1))
+    assert found.high - found.low > 0.2 * found.limit
+    assert (found.gain_low, found.gain, found.gain_high) == pytest.approx(
+        3 * (1 - 0.03 / law(400, 0.03, 0.2, 0.6),), abs=2e-3
+    )
+    rising = learning_curve(SIZES, np.linspace(0.02, 0.05, 5)[:, None], rng=np.random.default_rng(0))
+    assert rising.gain == pytest.approx(1 - 0.035 / 0.05)
+    none = learning_curve(SIZES, np.zeros((5, 2)), rng=np.random.default_rng(0))
+    assert (none.gain_low, none.gain, none.gain_high) == (0, 0, 0)
 
 
 def test_bounds_hold_where_no_law_does() -> None:

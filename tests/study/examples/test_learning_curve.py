@@ -15,16 +15,16 @@ from study.examples import learning_curve as example
 
 def test_more_images_help_and_all_of_them_are_the_episode(tiny_scene: Scene) -> None:
     sizes = [10, 30, len(tiny_scene.split.attack_train)]
-    errors = example.errors_at(deploy(tiny_scene, "none", NoneConfig()), ATTACKS["ridge"], sizes)
+    deployment = deploy(tiny_scene, "none", NoneConfig())
+    errors = example.errors_at(deployment, ATTACKS["ridge"], sizes)["train"]
     assert errors.shape == (3, len(tiny_scene.split.private_train))
     few, some, all_of_them = errors.mean(axis=1)
     assert few > some > all_of_them
     # The same images in another order: other folds, nearly the same regression.
     whole = evaluate(tiny_scene, "none", "ridge")["reconstruction_error"]
     assert all_of_them == pytest.approx(whole, rel=0.03)
-    assert np.array_equal(
-        errors, example.errors_at(deploy(tiny_scene, "none", NoneConfig()), ATTACKS["ridge"], sizes)
-    )
+    again = example.errors_at(deploy(tiny_scene, "none", NoneConfig()), ATTACKS["ridge"], sizes)
+    assert np.array_equal(errors, again["train"])
 
 
 def test_the_command_prints_its_table(

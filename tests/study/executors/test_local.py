@@ -58,3 +58,14 @@ def test_anchors_come_after_their_scenes_and_are_counted(monkeypatch: pytest.Mon
     assert done == [0, 1, "t0", "t1"]
     assert parts == [(i, 4) for i in range(4)]
     assert [(r.made, r.reused) for r in results] == [(2, 4), (0, 0)]  # the preparation is counted once
+
+
+def test_each_spec_has_its_result_or_its_error_in_order() -> None:
+    def work(spec: TrialSpec) -> str:
+        if spec.trial == "t1":
+            raise ZeroDivisionError("no")
+        return spec.trial
+
+    first, error, last = LocalExecutor().each(work, specs(3))
+    assert (first, last) == ("t0", "t2")
+    assert isinstance(error, ZeroDivisionError)

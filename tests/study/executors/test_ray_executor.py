@@ -21,11 +21,12 @@ from simulated import command_of, descendants
 from mipoison.storage.files import Storage
 from study.analysis.frontier import frontier_table
 from study.records.constraints import Constraints
+from study.records.curves import read_curves
 from study.records.store import Records
 
 ROOT = Path(__file__).parents[3]
 SMALL = ["--seeds", "2", "--attackers", "passive", "label-only"]
-TINY = [*SMALL, "--victim-steps", "30", "--decoder-steps", "20", "--no-dashboard"]
+TINY = [*SMALL, "--victim-steps", "30", "--decoder-steps", "20", "--no-dashboard", "--no-learning-curves"]
 TIMEOUT_S = 280
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * TIMEOUT_S)]
 
@@ -90,7 +91,8 @@ def assert_frontier_follows(storage: Path, name: str) -> None:
 
 
 def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_path: Path) -> None:
-    run(environment, tmp_path / "calm", "--trials", "3", "--name", "s", "--executor", "local")
+    local = ["--executor", "local", "--learning-curves"]
+    run(environment, tmp_path / "calm", "--trials", "3", "--name", "s", *local)
     calm = episodes(tmp_path / "calm", "s")
     assert len(calm) == (3 + 2) * 2 * 3
     assert set(calm["status"]) == {"ok"}
@@ -107,7 +109,8 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
     before = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
     assert before
 
-    assert "a local Ray on loopback" in run(environment, storage, "--trials", "3", "--name", "s", "--resume")
+    again = ["--resume", "--learning-curves"]
+    assert "a local Ray on loopback" in run(environment, storage, "--trials", "3", "--name", "s", *again)
     after = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
     assert all(after.get(name) == data for name, data in before.items()), "a finished trial was written again"
     resumed = episodes(storage, "s")
@@ -120,6 +123,10 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
         numbers(calm[calm["episode_id"].isin(both)]), numbers(resumed[resumed["episode_id"].isin(both)])
     )
     assert_frontier_follows(storage, "s")
+    here, there = ({(r["trial"], r["face"]): r for r in read_curves(Storage(root), "s")}
+                   for root in (tmp_path / "calm", storage))  # fmt: skip
+    for anchor in [(name, face) for name in ("none", "label-only") for face in ("train", "test")]:
+        assert here[anchor] == there[anchor]
 
 
 def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path) -> None:

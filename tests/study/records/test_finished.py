@@ -11,6 +11,7 @@ import pytest
 
 from mipoison.config import ConfigError
 from study.records.constraints import Constraints
+from study.records.curves import CURVES, read_curves
 from study.records.finished import load, write_compact
 
 
@@ -18,7 +19,9 @@ def test_a_compact_copy_is_the_study(small_study: Path, tmp_path: Path) -> None:
     study = load(small_study)
     write_compact(study, tmp_path / "copy")
     copy = load(tmp_path / "copy")
-    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == ["episodes.parquet", "study.json"]
+    kept_files = ["episodes.parquet", CURVES, "study.json"]
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == kept_files
+    assert read_curves(copy.storage, copy.folder) == read_curves(study.storage, study.folder) != []
     full = study.episodes.dropna(axis=1, how="all")  # empty columns take no room in a copy
     pd.testing.assert_frame_equal(copy.episodes[full.columns], full)
     assert set(copy.episodes) == set(full)

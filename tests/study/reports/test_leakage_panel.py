@@ -9,8 +9,17 @@ from matplotlib.figure import Figure
 
 from study.analysis.frontier import LABEL_ONLY
 from study.analysis.verdicts import verdict_table
-from study.reports.leakage_panel import CERTIFIED, EXCESS, POSSIBLE, draw_bounds, finish, leakage_table
+from study.reports.leakage_panel import (
+    CERTIFIED,
+    EXCESS,
+    EXTRAPOLATED,
+    POSSIBLE,
+    draw_bounds,
+    finish,
+    leakage_table,
+)  # fmt: skip
 from tests.study.analysis.helpers import make_episodes
+from tests.study.records.test_curves import ROW
 
 ERRORS = ("reconstruction_error", "reconstruction_error_test")
 
@@ -91,3 +100,36 @@ def test_every_mark_is_where_its_number_is(measured: pd.DataFrame) -> None:
     marks = table[[EXCESS, CERTIFIED, POSSIBLE]].astype(float).to_numpy()
     assert low < np.nanmin(marks)
     assert np.nanmax(marks) < high
+
+
+def test_what_is_extrapolated_is_the_larger_of_train_and_test(measured: pd.DataFrame) -> None:
+    floor = measured[measured["defense"] == LABEL_ONLY]
+    least = {name: min(one[name].mean() for _, one in floor.groupby("attack")) for name in ERRORS}
+    faces = dict(zip(("train", "test"), ERRORS, strict=True))
+    curves = [
+        ROW | {"trial": trial, "face": face, "errors": [0.03, 0.029, 0.028, error], "gain": gain,
+               "gain_low": gain - 0.02, "gain_high": gain + 0.3}
+        for trial, face, error, gain in (
+            ("none", "train", 0.02, 0.1), ("none", "test", 0.018, 0.05), (LABEL_ONLY, "train", 0.03, -0.2))
+    ]  # fmt: skip
+    table = leakage_table(measured, verdict_table(measured), curves).set_index("trial")
+    for end, more in (("", 0.0), ("_low", -0.02), ("_high", 0.3)):
+        column = table[EXTRAPOLATED + end]
+        shares = [1 - c["errors"][-1] * (1 - c["gain"] - more) / least[faces[c["face"]]] for c in curves[:2]]
+        assert column["none"] == pytest.approx(max(shares))
+        assert column.notna().sum() == 2
+    assert table[EXTRAPOLATED][LABEL_ONLY] == 0  # an error above label-only's is no gain
+    rest = leakage_table(measured, verdict_table(measured)).set_index("trial")
+    pd.testing.assert_frame_equal(table[rest.columns[:5]], rest[rest.columns[:5]])
+
+    table["confidence_distortion"] = 0.1
+    axes = Figure().subplots()
+    draw_bounds(axes, table.reset_index(), "red")
+    labels = [str(handle.get_label()) for handle in finish(axes, table.reset_index(), 0.02)]
+    assert labels[-1] == "extrapolated (bounds nothing)"
+    stems, marks = axes.collections[-2:]
+    known = table.dropna(subset=[EXTRAPOLATED])
+    expected = known[["confidence_distortion", EXTRAPOLATED]].to_numpy(dtype=float)
+    assert np.asarray(marks.get_offsets()) == pytest.approx(expected)
+    ends = [path.vertices[:, 1].tolist() for path in stems.get_paths()]
+    assert ends == known[[f"{EXTRAPOLATED}_low", f"{EXTRAPOLATED}_high"]].to_numpy(dtype=float).tolist()

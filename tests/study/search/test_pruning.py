@@ -128,7 +128,7 @@ def test_every_rank_takes_the_same_decision(root: Path) -> None:
 def test_a_study_cuts_what_costs_more_than_label_only(tmp_path: Path, capsys: Any) -> None:
     """Noise of a large budget on digits has more distortion than label-only and protects no better."""
     arguments = "--executor local --trials 3 --seeds 1 --victim-steps 60 --decoder-steps 20 --name s"
-    arguments += " --attackers ridge passive --defenses noise tail-noise"
+    arguments += " --attackers ridge passive --defenses noise tail-noise --no-learning-curves"
     assert pareto.main([*arguments.split(), "--storage", str(tmp_path)]) == 0
     episodes = pd.read_parquet(tmp_path / "s" / "episodes")
     assert set(episodes["status"]) <= {"ok", "cut"}

@@ -52,7 +52,7 @@ TINY: dict[str, Any] = dict(
 
 
 def command(root: Path, *more: str, **changes: Any) -> list[str]:
-    out = ["--storage", str(root), *more]
+    out = ["--storage", str(root), "--no-learning-curves", *more]
     for name, value in (TINY | {"name": "s"} | changes).items():
         values = value if isinstance(value, tuple) else (value,)
         out += [] if value is None else [f"--{name.replace('_', '-')}", *map(str, values)]

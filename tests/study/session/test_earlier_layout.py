@@ -97,7 +97,8 @@ def test_the_default_study_has_the_records_of_the_earlier_loop(tmp_path: Path) -
 
 def run(storage: Path, name: str, *more: str) -> Path:
     """The study's folder, after a run in this process."""
-    assert pareto.main(["--executor", "local", "--name", name, "--storage", str(storage), *more]) == 0
+    given = ["--executor", "local", "--no-learning-curves", "--name", name, "--storage", str(storage)]
+    assert pareto.main([*given, *more]) == 0
     return storage / name
 
 

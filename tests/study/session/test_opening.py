@@ -65,7 +65,19 @@ def run(dataset: str, *more: str, storage: str = "out", name: str = "s") -> int:
         f"--{key.replace('_', '-')}={value}" for key, value in TINY.items() if not isinstance(value, tuple)
     ]
     lists = ["--attackers", *TINY["attackers"], "--defenses", *TINY["defenses"]]
-    return pareto.main([*given, *lists, f"--name={name}", "--dataset", dataset, "--storage", storage, *more])
+    return pareto.main(
+        [
+            *given,
+            *lists,
+            "--no-learning-curves",
+            f"--name={name}",
+            "--dataset",
+            dataset,
+            "--storage",
+            storage,
+            *more,
+        ]
+    )
 
 
 def opened(dataset: str, **changes: Any) -> Study:

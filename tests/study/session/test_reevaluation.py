@@ -17,7 +17,7 @@ from study.records.store import Records
 from study.reports.tables import fresh_report
 
 TINY = "--executor local --trials 3 --seeds 2 --fresh-seeds 2 --victim-steps 30 --decoder-steps 20"
-TINY += " --attackers passive label-only --defenses rounding noise --name s"
+TINY += " --attackers passive label-only --defenses rounding noise --name s --no-learning-curves"
 
 
 @pytest.fixture(scope="module")

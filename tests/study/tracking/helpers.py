@@ -9,6 +9,7 @@ from study import pareto
 TINY = [
     "--executor",
     "local",
+    "--no-learning-curves",
     "--seeds",
     "2",
     "--limit",

@@ -19,7 +19,9 @@ function frontierPlot(id, field, more, meanImage) {
   const host = byId(id), points = NUMBERS.points.filter((p) => p[field][0] !== null);
   if (!points.length) { html(host, "p", { class: "note" }, "No setting has a worst case."); return; }
   const scaleX = zeroLog(points.map((p) => p.x));
-  const extent = points.flatMap((p) => p[field].filter((v) => v !== null));
+  // What seems possible, and what is extrapolated: errors, of settings with a learning curve.
+  const beyond = (p) => (field === "error" && p.extrapolated ? [...p.extrapolated, p.limit] : []);
+  const extent = points.flatMap((p) => [...p[field], ...beyond(p)].filter((v) => v !== null));
   const scaleY = more ? linear(extent) : linear(extent, undefined, 1.03);
   const whole = [scaleX.low, scaleX.high, scaleY.low, scaleY.high];
   let view = whole, plot, focus = -1, near = null;
@@ -63,6 +65,12 @@ function frontierPlot(id, field, more, meanImage) {
     const group = svg(inside, "g", { class: p.front ? "" : "faint", "data-trial": p.trial });
     if (low !== null && high !== null) {
       svg(group, "path", { class: "bar", style: `stroke:${css}`, d: `M${at},${y(low)}V${y(high)}M${at - 3},${y(low)}h6M${at - 3},${y(high)}h6` });
+    }
+    if (beyond(p).length) {
+      const [limit, least, most] = p.extrapolated, to = at + 9;
+      svg(group, "path", { class: "extrapolated", style: `stroke:${css}`, d: `M${to},${y(least)}V${y(most)}`, "stroke-dasharray": "1 2" });
+      svg(group, "path", { class: "extrapolated", style: `stroke:${css}`, d: `M${to - 5},${y(limit)}h10m-5,-5v10` });
+      if (p.limit !== null) svg(group, "path", { class: "limit", style: `stroke:${css}`, d: `M${at - 4},${y(p.limit) - 4}l8,8m-8,0l8,-8` });
     }
     const look = hollow ? `fill:var(--paper);stroke:${css};stroke-width:1.6` : `fill:${css};stroke:var(--paper);stroke-width:0.8`;
     svg(group, "path", { class: "point", d: shape(p.defense), transform: `translate(${at},${y(value)})`, style: look, "stroke-dasharray": p.cut ? "2 2" : "none" });

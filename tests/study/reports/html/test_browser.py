@@ -7,12 +7,15 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from study.records.curves import CURVES, curves_bytes
 from study.reports.html import build
+from tests.study.records.test_curves import ROW
 from tests.study.reports.html.helpers import HOSTILE, finished
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -232,3 +235,25 @@ def test_the_heat_map_switches_without_a_script(browser: Any, address: str) -> N
         assert "Scripts are off" in browser.find_element(By.TAG_NAME, "header").text
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_learning_curves_are_drawn_where_they_are(
+    browser: Any, episodes: pd.DataFrame, tmp_path: Path
+) -> None:
+    frame = episodes.assign(estimated_limit=0.012)
+    study = finished(frame, tmp_path)
+    study.storage.write(
+        f"{study.folder}/{CURVES}", curves_bytes([ROW | {"trial": "none", "limit_low": 0.001}])
+    )
+    (tmp_path / "page.html").write_text(build(study, "results/made-up", with_vectors=False))
+    opened(browser, (tmp_path / "page.html").as_uri())
+    assert browser.get_log("browser") == []
+    for selector, n in ((".extrapolated", 2), (".limit", 1)):
+        assert len(browser.find_elements(By.CSS_SELECTOR, f"#frontier-error {selector}")) == n
+        own = browser.find_elements(By.CSS_SELECTOR, f'#frontier-error [data-trial="none"] {selector}')
+        assert len(own) == n
+        assert not browser.find_elements(By.CSS_SELECTOR, f"#frontier-accuracy {selector}")
+    measured = point(browser, "frontier-error", "none").location["y"]
+    interval = browser.find_elements(By.CSS_SELECTOR, "#frontier-error .extrapolated")[0]
+    assert interval.rect["y"] + interval.rect["height"] > measured  # lower is less error: 0.001 lies below
+    assert "An extrapolation bounds nothing" in browser.find_element(By.ID, "frontier-note").text

@@ -9,6 +9,8 @@ from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import configuration_table, pareto_front
 from study.records.constraints import Constraints
+from study.reports.html.chart_data import chart_data
+from tests.study.records.test_curves import ROW
 from tests.study.reports.html.helpers import numbers_of
 
 
@@ -45,3 +47,26 @@ def test_curves_are_the_mean_percentiles_of_the_worst_attacker(page: str, episod
     own = episodes[(episodes["trial"] == "t005-lpa") & (episodes["attack"] == curve["attacker"])]
     assert curve["epsilon"] == pytest.approx(own[list(PERCENTILE_COLUMNS)].mean().tolist(), rel=1e-4)
     assert numbers["eta"] == [p / 100 for p in ERROR_PERCENTS]
+
+
+def test_a_curve_s_limit_stands_beside_the_estimated_one(episodes: pd.DataFrame) -> None:
+    frame = episodes.assign(estimated_limit=0.011 + 0.001 * episodes["seed"])
+    settings = configuration_table(frame, constraints=Constraints())
+    rows = [ROW | {"trial": "none"}, ROW | {"trial": "none", "face": "test", "limit": 0.5}]
+    commands = dict.fromkeys(settings["trial"], "again")
+    drawn = chart_data(frame, settings, commands, rows)
+    points = {p["trial"]: p for p in drawn["points"]}
+    assert points["none"]["extrapolated"] == [0.03, 0.02, 0.031]
+    assert points["none"]["limit"] == pytest.approx(0.012)
+    assert points["none"]["lines"][-3] == "estimated limit 0.0120 (MSE)"
+    assert points["none"]["lines"][-2].startswith(
+        "extrapolated: error 0.0300 [0.0200, 0.0310] on train images"
+    )
+    assert [t for t, p in points.items() if "extrapolated" in p or "limit" in p] == ["none"]
+    plain = chart_data(frame, settings, commands)
+    others = [p for p in drawn["points"] if p["trial"] != "none"]
+    assert others == [p for p in plain["points"] if p["trial"] != "none"]
+    older = chart_data(episodes, settings, commands, rows)
+    point = next(p for p in older["points"] if p["trial"] == "none")
+    assert point["limit"] is None
+    assert "estimated" not in "".join(point["lines"])

@@ -1,0 +1,60 @@
+"""The table of what is known of each setting's leakage, from the surest number to the most optimistic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from study.reports.cells import add_row, new_table, setting_name, with_interval
+from study.reports.findings import Findings
+from study.reports.leakage_panel import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE
+from study.runtime.plain import number
+
+BOUNDS_NOTHING = "An extrapolation bounds nothing: another attacker may do better, with fewer images."
+
+
+def limits_report(found: Findings) -> Table:
+    """Certificate, measured excess, estimated limit and extrapolation of settings with learning curves."""
+    curves = {row["trial"]: row for row in found.curves if row["face"] == "train"}
+    rows = found.configurations.merge(found.leakage, on="trial")
+    rows = rows[rows["trial"].isin(curves)]
+    attackers = ", ".join(sorted({row["attack"] for row in found.curves}))
+    table = new_table(
+        "How much leaks: what is certain, measured, estimated and extrapolated",
+        "Shares of label-only's error, the larger of private train and test images. Certificate: no attacker "
+        "gains more. Measured: by the worst attacker, with one-sided 95 % limits. Seems possible: by the "
+        f"estimated limit of the releases. Extrapolated: to what the attacker {attackers} would reach with "
+        "ever more images of its own, by the law error = a + b n^-c of its mean errors (x 1000, train) at n "
+        f"images, with a 95 % bootstrap interval over the private images. {BOUNDS_NOTHING} {found.info}.",
+        "distortion", "defense|", "certificate", "measured", "seems\npossible", "extra-\npolated",
+        "errors at n images",
+    )  # fmt: skip
+    for _, s in rows.sort_values(["confidence_distortion", "trial"], kind="stable").iterrows():
+        add_row(
+            table,
+            number(s["confidence_distortion"], ".3g"),
+            setting_name(s),
+            number(s[CERTIFIED], ".3f"),
+            with_interval(s, EXCESS, ".3f"),
+            number(s[POSSIBLE], ".3f"),
+            with_interval(s, EXTRAPOLATED, ".3f"),
+            errors_text(curves[s["trial"]]),
+        )
+    return table
+
+
+def errors_text(curve: Mapping[str, Any]) -> str:
+    """``48.1 at 45, 45.0 at 90, ...`` on lines of two."""
+    pairs = [f"{1000 * e:.1f} at {n}" for n, e in zip(curve["sizes"], curve["errors"], strict=True)]
+    return "\n".join(", ".join(pairs[i : i + 2]) for i in range(0, len(pairs), 2))
+
+
+def extrapolation_text(curve: Mapping[str, Any]) -> str:
+    """What the answer says of a curve."""
+    low, high = curve["limit_low"], curve["limit_high"]
+    return (
+        f"error {curve['limit']:.4f} [{low:.4f}, {high:.4f}] on {curve['face']} images if {curve['attack']} "
+        f"had ever more images than its {curve['sizes'][-1]} (it bounds nothing)"
+    )
