@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mipoison.config import Config, Plain, choose, digest
 from mipoison.data.datasets import DATASETS, check_image_size, parse_name
-from mipoison.data.splits import AUXILIARY
-from mipoison.models.classifier import ClassifierConfig
-from mipoison.victims.outputs import OUTPUTS
-from mipoison.victims.own import check_source, short_name
+from mipoison.data.sources import AUXILIARY
+from mipoison.victims.source import OUTPUTS, check_source, short_name
+
+if TYPE_CHECKING:
+    from mipoison.models.classifier import ClassifierConfig
 
 _OF_OWN = ("victim_state", "victim_digest", "victim_outputs")
 """Settings that apply only where the victim is the user's own classifier."""
@@ -93,6 +94,8 @@ class SceneConfig(Config):
 
     def classifier(self, architecture: Literal["victim", "evaluator"]) -> ClassifierConfig:
         """Configuration of the victim or of an evaluator."""
+        from mipoison.models.classifier import ClassifierConfig
+
         return ClassifierConfig(
             architecture=architecture,
             width=self.victim_width,

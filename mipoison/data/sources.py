@@ -19,6 +19,9 @@ FACE_SIDE = 64
 FOLDER_SIDE = 32
 """Height and width, in pixels, of the images of ``folder:PATH`` unless `image_size` asks for others."""
 
+AUXILIARY = ("same", "disjoint")
+"""Which images the attacker has: other images of the private classes, or images of other classes."""
+
 Kind = Literal["classes", "identities", "folder"]
 
 

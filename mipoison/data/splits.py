@@ -22,12 +22,11 @@ from mipoison.data.datasets import DATASETS, load_dataset, parse_name
 from mipoison.data.drawing import Groups, choose_rows, halve_classes
 from mipoison.data.images import DataError, some
 from mipoison.data.overlap import shared_images
+from mipoison.data.sources import AUXILIARY as AUXILIARY
 from mipoison.data.sources import RawImages
 from mipoison.randomness import role_seed
 
 Auxiliary = Literal["same", "disjoint"]
-AUXILIARY = ("same", "disjoint")
-"""Which images the attacker has: other images of the private classes, or images of other classes."""
 PARTS = ("private_train", "private_test", "attack_train", "attack_test")
 
 

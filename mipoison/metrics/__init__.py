@@ -2,61 +2,55 @@
 
 The functions take vectors, images or records; they do not know models, attackers or defenses. Those called
 like their module (``estimated_limit``, ``identification``, ``learning_curve``) are imported from there.
+Importing this package is fast, since each name below is loaded when it is first used.
 """
 
-from mipoison.metrics.checks import CHECKS, Check, CheckContext, apply_checks, checks_table
-from mipoison.metrics.leakage import (
-    defense_curve,
-    excess_leakage,
-    gamma_inversion,
-    mean_image_error,
-    reconstruction_errors,
-    reconstruction_skill,
-    share_recognised,
-    ssim,
-)
-from mipoison.metrics.ranking import tail_rank_correlation, top_agreement
-from mipoison.metrics.scoring import brier_score, log_loss
-from mipoison.metrics.statistics import Interval, PairedDifference, mean_interval, paired_difference
-from mipoison.metrics.utility import (
-    accuracy,
-    confidence_distortion,
-    expected_calibration_error,
-    kl_divergence,
-    label_agreement,
-    label_recovery,
-    rank_correlation,
-    utility_metrics,
-)
+from __future__ import annotations
 
-__all__ = [
-    "CHECKS",
-    "Check",
-    "CheckContext",
-    "Interval",
-    "PairedDifference",
-    "accuracy",
-    "apply_checks",
-    "brier_score",
-    "checks_table",
-    "confidence_distortion",
-    "defense_curve",
-    "excess_leakage",
-    "expected_calibration_error",
-    "gamma_inversion",
-    "kl_divergence",
-    "label_agreement",
-    "label_recovery",
-    "log_loss",
-    "mean_image_error",
-    "mean_interval",
-    "paired_difference",
-    "rank_correlation",
-    "reconstruction_errors",
-    "reconstruction_skill",
-    "share_recognised",
-    "ssim",
-    "tail_rank_correlation",
-    "top_agreement",
-    "utility_metrics",
-]
+import importlib
+from typing import Any
+
+_HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
+    "CHECKS": "mipoison.metrics.checks",
+    "Check": "mipoison.metrics.checks",
+    "CheckContext": "mipoison.metrics.checks",
+    "Interval": "mipoison.metrics.statistics",
+    "PairedDifference": "mipoison.metrics.statistics",
+    "accuracy": "mipoison.metrics.utility",
+    "apply_checks": "mipoison.metrics.checks",
+    "brier_score": "mipoison.metrics.scoring",
+    "checks_table": "mipoison.metrics.checks",
+    "confidence_distortion": "mipoison.metrics.utility",
+    "defense_curve": "mipoison.metrics.leakage",
+    "excess_leakage": "mipoison.metrics.leakage",
+    "expected_calibration_error": "mipoison.metrics.utility",
+    "gamma_inversion": "mipoison.metrics.leakage",
+    "kl_divergence": "mipoison.metrics.utility",
+    "label_agreement": "mipoison.metrics.utility",
+    "label_recovery": "mipoison.metrics.utility",
+    "log_loss": "mipoison.metrics.scoring",
+    "mean_image_error": "mipoison.metrics.leakage",
+    "mean_interval": "mipoison.metrics.statistics",
+    "paired_difference": "mipoison.metrics.statistics",
+    "rank_correlation": "mipoison.metrics.utility",
+    "reconstruction_errors": "mipoison.metrics.leakage",
+    "reconstruction_skill": "mipoison.metrics.leakage",
+    "share_recognised": "mipoison.metrics.leakage",
+    "ssim": "mipoison.metrics.leakage",
+    "tail_rank_correlation": "mipoison.metrics.ranking",
+    "top_agreement": "mipoison.metrics.ranking",
+    "utility_metrics": "mipoison.metrics.utility",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,6 +19,7 @@ import scipy.special
 import scipy.stats
 from numpy.typing import NDArray
 
+from mipoison.metrics.constants import MARGIN as MARGIN
 from mipoison.metrics.statistics import ROUNDING
 
 Array = NDArray[np.float64]
@@ -27,8 +28,6 @@ LEVEL = 0.95
 POWER = 0.95
 """What :func:`seeds_needed` aims at. The choice of an attacker lowers the power to about 0.9
 (``study/bench/calibration.py``)."""
-MARGIN = 0.02
-"""Excess leakage (a share of label-only's error) that is accepted, unless somebody names another."""
 RESAMPLES = 200
 MOST_SEEDS = 1000
 """Cap of :func:`seeds_needed`; a result of this size means that more seeds do not help."""

@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-KL_FLOOR = 1e-12
-"""Least probability inside the logarithms of :func:`kl_divergence`."""
+from mipoison.metrics.constants import KL_FLOOR as KL_FLOOR
 
 SIMPLEX_TOLERANCE = 1e-3
 """How far a row may be off the simplex (sum, negative entries) before it counts as no confidence vector."""

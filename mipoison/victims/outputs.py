@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from mipoison.config import ConfigError
+from mipoison.victims.source import OUTPUTS as OUTPUTS
 
-OUTPUTS = ("logits", "probabilities")
-"""What the user can say that a classifier returns."""
 KEYS = ("logits", "output", "outputs", "out")
 """Keys under which logits are looked for in a dictionary, in this order."""
 FLOOR = 1e-12

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import inspect
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -23,12 +22,13 @@ from mipoison.process import own_context
 from mipoison.victims.ask import DYNAMIC, Classifier
 from mipoison.victims.fingerprints import exported_digest, is_exported
 from mipoison.victims.identity import earlier_state_digest, state_digest, structure
+from mipoison.victims.source import CHOICES as CHOICES
+from mipoison.victims.source import check_source as check_source
+from mipoison.victims.source import short_name as short_name
 from mipoison.victims.weights import load_state
 
-CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
 MOST = 128
 """Largest batch that a classifier gets, from a service or a study (see ``mipoison.service.CHUNK``)."""
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class LoadedVictim(nn.Module):
@@ -57,31 +57,6 @@ class LoadedVictim(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return self.asked(x_NCHW)
-
-
-def check_source(source: str, state: str | None) -> None:
-    """Check that two strings can name a classifier and its weights, without importing anything.
-
-    Raises:
-        ConfigError: a string of another form, a file that does not exist, or weights for a ``.pt2`` file,
-            which contains its own.
-    """
-    exported = is_exported(source)
-    if not exported and (".py:" in source or not _FACTORY.fullmatch(source)):
-        hint = "; write the module's name without .py" if ".py:" in source else ""
-        raise ConfigError(f"victim {source!r}: expected {CHOICES}{hint}")
-    if exported and state is not None:
-        raise ConfigError(f"--victim-state {state!r}: {source} has its own weights; leave it out")
-    for name, path in (("--victim", source if exported else None), ("--victim-state", state)):
-        if path is not None and not Path(path).expanduser().is_file():
-            if Path(path).expanduser().is_dir():
-                raise ConfigError(f"{name} {path!r} is a folder: name the file in it")
-            raise ConfigError(f"{name} {path!r}: no such file (looked in {Path.cwd()})")
-
-
-def short_name(source: str) -> str:
-    """The name shown in records: the factory's, or the file's name without its folder."""
-    return Path(source).name if is_exported(source) else source
 
 
 @own_context()

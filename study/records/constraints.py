@@ -11,14 +11,15 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mipoison.config import ConfigError
-from mipoison.metrics.utility import KL_FLOOR
+from mipoison.metrics.constants import KL_FLOOR
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 TOLERANCE = 1e-9
 """In floating point 0.96 - 0.95 exceeds 0.01: rounding must not put a setting out of bounds."""
@@ -183,6 +184,9 @@ class Constraints(UtilityBounds):
         Args:
             table: settings; has a column for each bounded face. Null is out of the bound.
         """
+        import numpy as np
+        import pandas as pd
+
         found = {}
         for name, bound in self.bounds.items():
             values = table[name].astype("Float64").to_numpy(dtype=float, na_value=np.nan)

@@ -33,6 +33,7 @@ from study.records.gathering import (
     no_progress,
     rows_by_trial,
 )
+from study.records.names import check_name as check_name
 from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_of, parse_json, settings_of, started_of
 from study.records.reading.episodes import episodes_of, needed_to_check, of_one_scene
@@ -42,16 +43,6 @@ log = logging.getLogger(__name__)
 
 STUDY_FILE = "study.json"
 """File with a study's settings, versions and command line."""
-
-
-def check_name(name: str, what: str = "study") -> str:
-    """Return a name that can be a folder (letters, digits, dot, dash, underscore), else raise ConfigError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigError(
-            f"{what} name {name!r}: "
-            "use 1 to 100 letters, digits, '.', '-' or '_', beginning with one of the first two"
-        )
-    return name
 
 
 class Records:

@@ -10,8 +10,6 @@ import re
 import unicodedata
 from typing import Any
 
-import pandas as pd
-
 _HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode categories of invisible characters: control, format (direction marks), private use, surrogates,
 line and paragraph separators."""
@@ -56,4 +54,6 @@ NOTHING = "-"
 
 def number(value: Any, form: str = ".4f") -> str:
     """A number in the given format; a dash if it is missing."""
+    import pandas as pd
+
     return NOTHING if pd.isna(value) else format(float(value), form)

@@ -15,30 +15,9 @@ from mipoison.config import Config, choose
 from study.records.constraints import Constraints
 from study.search import space
 from study.search.objectives import SearchObjective, directions
-
-POPULATION = 20
-"""Trials of one generation of NSGA-II."""
-
-
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """The Optuna sampler with this name (a key of :data:`SAMPLERS`)."""
-    choose("sampler", name, SAMPLERS)
-    return SAMPLERS[name](seed)
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
-
-
-def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, mutation_prob=0.2)
-
-
-def _random(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-SAMPLERS = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
+from study.search.samplers import POPULATION
+from study.search.samplers import SAMPLERS as SAMPLERS
+from study.search.samplers import make_sampler as make_sampler
 
 
 @dataclass(frozen=True)

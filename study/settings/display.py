@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mipoison.metrics.excess import MARGIN
+from mipoison.metrics.constants import MARGIN
 
 
 @dataclass(frozen=True, kw_only=True)

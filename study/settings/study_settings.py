@@ -1,4 +1,8 @@
-"""The settings of a study, which the command line sets; checked before any work starts."""
+"""The settings of a study, which the command line sets; checked before any work starts.
+
+Importing them, parsing a command line into them and checking it load neither torch nor another large library,
+so that ``--help`` and a mistake are answered at once. Only a classifier of the user's own needs torch.
+"""
 
 from __future__ import annotations
 
@@ -6,152 +10,37 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
-import tyro
-
-from mipoison.attacks import ATTACKS, LABEL_ATTACKER, SUITE
-from mipoison.config import Config, ConfigError, choose
-from mipoison.data.datasets import dataset_choices, parse_name
-from mipoison.defenses import ANCHORS, DEFENSES, retraining
-from mipoison.scene import SCALES, SceneConfig, scaled
-from mipoison.victims.own import check_source, load_victim, repeatable_digest
+from mipoison.config import ConfigError, choose
+from mipoison.data.datasets import parse_name
+from mipoison.scene_config import SCALES, SceneConfig, scaled
+from mipoison.victims.source import check_source
 from study.records.constraints import Constraints, UtilityBounds
-from study.records.store import check_name
+from study.records.names import check_name
 from study.runtime.plain import visible_line
-from study.search.objectives import OBJECTIVES, chosen
-from study.search.sampler import SAMPLERS
-from study.search.space import searchable
+from study.search.objectives import chosen
+from study.search.samplers import SAMPLERS
 from study.settings.display import Copies, Display
+from study.settings.groups import DEFAULT_ATTACKERS as DEFAULT_ATTACKERS
+from study.settings.groups import DEFAULT_DEFENSES as DEFAULT_DEFENSES
+from study.settings.groups import (
+    WHOLE_SUITE,
+    Extent,
+    Place,
+    SceneSettings,
+    SearchSettings,
+    Sizes,
+    Stacked,
+    VictimOutputs,
+    VictimPaths,
+)
 from study.settings.names import ALL, listed, split_names
+from study.settings.registered import ANCHORS, LABEL_ATTACKER, attackers, families
 from study.settings.resources import Resources, at_least
-from study.tracking.mlflow import check_address
-from study.trial.joint_training import STACKED
 
-DEFAULT_ATTACKERS = (
-    LABEL_ATTACKER, "passive", "rounding", "label-only", "ridge", "mlp", "kernel", "trees", "mixtures"
-)  # fmt: skip
-"""The paper's attacker, two that distrust small scores, and the strongest for their cost: ``kernel``
-reached the largest excess in each of nine settings (digits, three seeds, scale quick; LPA by descent), in
-less time than one decoder, and ``mixtures`` a larger one where a defense perturbs vectors.
-``suite`` is the whole one."""
-DEFAULT_DEFENSES = ("rounding", "noise", "codebook", "lpa", "lfp")
-"""The paper's two defenses, two controls that they have to beat, and a release made to be certified."""
-WHOLE_SUITE = "suite"
-
-
-def _names(text: str) -> Any:
-    return tyro.conf.arg(help=text, metavar="NAME [NAME ...]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneSettings:
-    """The data, their split, and what determines the order of floating-point sums."""
-
-    dataset: Annotated[str, tyro.conf.arg(help=f"the victim's data: {dataset_choices()}")] = "digits"
-    """``--help`` shows the annotation's text instead of this one."""
-    auxiliary: Literal["same", "disjoint"] = "same"
-    """the attacker's images: others of the private classes (same), or other classes (disjoint, the paper)"""
-    image_size: int | None = None
-    """side of the images of folder:PATH: 16, 32 or 64 (default 32); the central square, resized"""
-    first_seed: int = 0
-    """the first seed; the others follow"""
-    threads: int = 1
-    """CPU threads of torch in a worker; part of the settings because sums are ordered by it"""
-    stacked: Literal["auto", "on", "off"] = "auto"
-    """train attackers of one architecture, over seeds and views, as one network: on, off, or auto (on a GPU);
-    part of the settings because sums are ordered by it"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VictimPaths:
-    """The paths of the user's own classifier. Its content identifies it, see ``victim_digest``."""
-
-    victim: str | None = None
-    """your own classifier, images in [0, 1] to logits: module:factory (in the current folder or an installed
-    package) or file.pt2 (torch.export). Both run code: use only files that you trust. Default: one is
-    trained"""
-    victim_state: str | None = None
-    """weights for --victim module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VictimOutputs:
-    """What the user's own classifier returns. Unlike its path, this affects what is measured."""
-
-    victim_outputs: Literal["logits", "probabilities"] | None = None
-    """what --victim returns: probabilities (each vector is divided by its sum), or logits that are not
-    checked to be none; default: logits, refused where they look like probabilities"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """The sizes of the networks and of their training."""
-
-    scale: Literal["quick", "full"] = "quick"
-    """sizes of networks and training: quick for CPUs (at most 2,000 training images a side), full for GPUs"""
-    limit: int | None = None
-    """at most so many training images a side; default: the scale's"""
-    victim_steps: int | None = None
-    """training steps of victim and evaluators; default: the scale's"""
-    decoder_steps: int | None = None
-    """training steps of inversion models; default: the scale's"""
-    decoder_width: int | None = None
-    """channels of inversion models before the last block; default: the scale's"""
-    decoder_batch: int | None = None
-    """images per training step of inversion models; default: the scale's"""
-    seeds: int = 3
-    """victims, splits and attackers per setting; intervals need at least 2"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings:
-    """The defenses and attackers of the search, its sampler and its objectives."""
-
-    defenses: Annotated[
-        tuple[str, ...],
-        _names(f"defense families to search: {', '.join(searchable())}; or {ALL}"),
-    ] = DEFAULT_DEFENSES
-    attackers: Annotated[
-        tuple[str, ...],
-        _names(
-            f"attackers of every setting; the worst case is over these: {', '.join(ATTACKS)}; "
-            f"{WHOLE_SUITE} (all but those that only replicate the paper); or {ALL}"
-        ),
-    ] = DEFAULT_ATTACKERS
-    sampler: Annotated[str, tyro.conf.arg(help=f"how settings are suggested: {', '.join(SAMPLERS)}")] = "tpe"
-    objectives: Annotated[
-        tuple[str, ...] | None,
-        _names(
-            f"what the search optimises, two or more of: {', '.join(OBJECTIVES)}. Default: distortion, error "
-            "and identification (accuracy if the attacker's classes are others than the victim's)"
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extent:
-    """The study's name and its number of trials."""
-
-    trials: int = 12
-    """defense settings to evaluate, besides the anchors (undefended, label-only)"""
-    fresh_seeds: int = 0
-    """re-evaluate the frontier on so many seeds that the search never used: its selection bias (0: do not)"""
-    name: str | None = None
-    """the study's name; default <dataset>-<auxiliary>, numbered if that exists"""
-    resume: bool = False
-    """continue the named (or latest of the default name) study up to --trials; loses and repeats nothing"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The data folder and the storage. A study may be moved to another place."""
-
-    data_root: Path | None = None
-    """data folder in torchvision's layout (or .gz); default $MIPOISON_DATA or ~/.cache/mipoison/data"""
-    storage: str = "results"
-    """where everything is kept: a folder, or s3://bucket/prefix"""
+if TYPE_CHECKING:
+    from mipoison.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,34 +98,41 @@ class StudySettings(Arguments):
         Constraints.of(self)
         if not 0 <= self.margin < 1:
             raise ConfigError(f"margin = {self.margin}: must be at least 0 and below 1 (share)")
-        choose("stacked", self.stacked, STACKED)
+        choose("stacked", self.stacked, get_args(Stacked))
         choose("sampler", self.sampler, SAMPLERS)
         choose("scale", self.scale, SCALES)
         parse_name(self.dataset)
         if self.name is not None:
             check_name(self.name)
-        families = searchable()
+        valid = list(families())
         if self.victim is not None:
-            given = ",".join(self.defenses).split(",")
-            if retrained := [name for name in retraining() if name in given]:
-                raise ConfigError(
-                    f"defense {', '.join(retrained)} retrains the victim: not possible with --victim; "
-                    f"choose from: {', '.join(n for n in families if n not in retrained)}, {ALL}"
-                )
-            families = [name for name in families if name not in retraining()]
+            valid = self._for_own_victim(valid)
             check_source(self.victim, self.victim_state)
         for flag, value in (("--victim-state", self.victim_state), ("--victim-outputs", self.victim_outputs)):
             if value is not None and self.victim is None:
                 raise ConfigError(f"{flag} {value!r} without --victim module:factory")
-        object.__setattr__(self, "defenses", listed("defense", self.defenses, families, ignored=ANCHORS))
-        object.__setattr__(
-            self, "attackers", listed("attacker", self.attackers, ATTACKS, groups={WHOLE_SUITE: SUITE})
-        )
+        object.__setattr__(self, "defenses", listed("defense", self.defenses, valid, ignored=ANCHORS))
+        groups = _suite() if WHOLE_SUITE in split_names(self.attackers) else {}
+        object.__setattr__(self, "attackers", listed("attacker", self.attackers, attackers(), groups=groups))
         if self.objectives is not None:
             object.__setattr__(self, "objectives", tuple(chosen(split_names(self.objectives))))
         if self.mlflow is not None:
+            from study.tracking.mlflow import check_address
+
             check_address(self.mlflow)
         self.scenes()
+
+    def _for_own_victim(self, valid: list[str]) -> list[str]:
+        """The valid defenses without those that retrain the victim; raises ConfigError if one is chosen."""
+        from mipoison.defenses import retraining
+
+        given = ",".join(self.defenses).split(",")
+        if retrained := [name for name in retraining() if name in given]:
+            raise ConfigError(
+                f"defense {', '.join(retrained)} retrains the victim: not possible with --victim; "
+                f"choose from: {', '.join(n for n in valid if n not in retrained)}, {ALL}"
+            )
+        return [name for name in valid if name not in retraining()]
 
     @property
     def constraints(self) -> Constraints:
@@ -246,7 +142,11 @@ class StudySettings(Arguments):
     @functools.cached_property
     def victim_digest(self) -> str | None:
         """The digest of the user's own classifier; None if the study trains one."""
-        return None if self.victim is None else repeatable_digest(self.victim, self.victim_state)
+        if self.victim is None:
+            return None
+        from mipoison.victims.own import repeatable_digest
+
+        return repeatable_digest(self.victim, self.victim_state)
 
     def scenes(self) -> tuple[SceneConfig, ...]:
         """The scenes, one per seed."""
@@ -303,6 +203,8 @@ class StudySettings(Arguments):
         earlier = stored.get("victim_digest")
         if self.victim is None or earlier in (None, self.victim_digest):
             return self
+        from mipoison.victims.own import load_victim
+
         if load_victim(self.victim, self.victim_state).earlier != earlier:
             return self
         same = dataclasses.replace(self)
@@ -340,6 +242,13 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _suite() -> dict[str, tuple[str, ...]]:
+    """The group of attackers that has a name on the command line."""
+    from mipoison.attacks import SUITE
+
+    return {WHOLE_SUITE: SUITE}
+
+
 def _source(dataset: Any) -> Any:
     """The name of a data set without its path."""
     return dataset.partition(":")[0] if isinstance(dataset, str) else dataset
@@ -347,4 +256,6 @@ def _source(dataset: Any) -> Any:
 
 def config_of(defense: str, knobs: dict[str, Any]) -> Config:
     """A defense's configuration from stored knobs."""
+    from mipoison.defenses import DEFENSES
+
     return DEFENSES[defense].recorded(knobs)

@@ -1,0 +1,31 @@
+"""The names of :mod:`mipoison.metrics`, for type checkers; ``__init__.py`` loads them at their first use."""
+
+from mipoison.metrics.checks import CHECKS as CHECKS
+from mipoison.metrics.checks import Check as Check
+from mipoison.metrics.checks import CheckContext as CheckContext
+from mipoison.metrics.checks import apply_checks as apply_checks
+from mipoison.metrics.checks import checks_table as checks_table
+from mipoison.metrics.leakage import defense_curve as defense_curve
+from mipoison.metrics.leakage import excess_leakage as excess_leakage
+from mipoison.metrics.leakage import gamma_inversion as gamma_inversion
+from mipoison.metrics.leakage import mean_image_error as mean_image_error
+from mipoison.metrics.leakage import reconstruction_errors as reconstruction_errors
+from mipoison.metrics.leakage import reconstruction_skill as reconstruction_skill
+from mipoison.metrics.leakage import share_recognised as share_recognised
+from mipoison.metrics.leakage import ssim as ssim
+from mipoison.metrics.ranking import tail_rank_correlation as tail_rank_correlation
+from mipoison.metrics.ranking import top_agreement as top_agreement
+from mipoison.metrics.scoring import brier_score as brier_score
+from mipoison.metrics.scoring import log_loss as log_loss
+from mipoison.metrics.statistics import Interval as Interval
+from mipoison.metrics.statistics import PairedDifference as PairedDifference
+from mipoison.metrics.statistics import mean_interval as mean_interval
+from mipoison.metrics.statistics import paired_difference as paired_difference
+from mipoison.metrics.utility import accuracy as accuracy
+from mipoison.metrics.utility import confidence_distortion as confidence_distortion
+from mipoison.metrics.utility import expected_calibration_error as expected_calibration_error
+from mipoison.metrics.utility import kl_divergence as kl_divergence
+from mipoison.metrics.utility import label_agreement as label_agreement
+from mipoison.metrics.utility import label_recovery as label_recovery
+from mipoison.metrics.utility import rank_correlation as rank_correlation
+from mipoison.metrics.utility import utility_metrics as utility_metrics
