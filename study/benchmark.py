@@ -16,22 +16,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 from rich.console import Console
-from rich.markdown import Markdown
 
 from mipoison.config import ConfigError, choose
-from mipoison.metrics.machine import device_name, versions
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
-from study.bench.measurement import Measurement, markdown, to_frame
 from study.runtime.entry import DONE, FAILED, USAGE, program
 from study.runtime.plain import markdown_text
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
+
+if TYPE_CHECKING:
+    from study.bench.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,10 @@ class Arguments:
 
 def header(quick: bool) -> str:
     """The report's title, and the hardware and versions of the measurements."""
+    import torch
+
+    from mipoison.metrics.machine import device_name, versions
+
     lines = [
         "# Benchmark" + (" (--quick: sizes too small to say anything)" if quick else ""),
         "",
@@ -102,6 +105,15 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     except ConfigError as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE
+    try:
+        with loading(console):
+            import torch
+            from rich.markdown import Markdown
+
+            from study.bench.measurement import Measurement
+    except KeyboardInterrupt:
+        errors.print(f"{interrupts.reason}; nothing was measured", markup=False)
+        return interrupts.exit_code
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     storage, rows, failed = Storage(settings.out), list[Measurement](), list[str]()
@@ -129,11 +141,16 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _text(rows: list[Measurement], failed: list[str], quick: bool) -> str:
+    from study.bench.measurement import markdown
+
     lost = "".join(f"\n\n**failed:** {markdown_text(text)}" for text in failed)
     return markdown(rows, header(quick) + lost)
 
 
 def _write(storage: Storage, rows: list[Measurement], failed: list[str], quick: bool) -> None:
+    from mipoison.metrics.machine import device_name, versions
+    from study.bench.measurement import to_frame
+
     frame = to_frame(rows).assign(
         device=device_name(), processor=processor(), versions=versions(), quick=quick
     )

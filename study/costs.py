@@ -20,9 +20,8 @@ import tyro
 from rich.console import Console
 
 from study.bench.json_lines import print_measurement
-from study.bench.study_growth import Template, measure
 from study.runtime.entry import program
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, loading
 from study.runtime.signals import as_command, until_signalled
 
 
@@ -46,8 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure_all(arguments: Sequence[str] | None) -> None:
-    chosen, template = tyro.cli(Arguments, args=arguments, prog=program("costs")), Template()
-    with Progress(Console(stderr=True)) as progress:
+    chosen, console = tyro.cli(Arguments, args=arguments, prog=program("costs")), Console(stderr=True)
+    with loading(console):
+        from study.bench.study_growth import Template, measure
+
+        template = Template()
+    with Progress(console) as progress:
         for i, trials in enumerate(chosen.trials):
             progress.brief(f"a study of {trials} trials", i, len(chosen.trials))
             print_measurement(measure(template, trials), chosen.out)

@@ -17,25 +17,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
-from mipoison.metrics.machine import device_name, versions
-from study.records.finished import StoredStudy, load
-from study.records.reading import announce_left_out
 from study.records.status import PRUNED
-from study.reports.tables import attackers_table
 from study.runtime.entry import DONE, FAILED, USAGE, program
 from study.runtime.plain import visible_line
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, loading
 from study.runtime.scratch import scratch_folder, temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.trial.rerun import GivenVictim, differences, largest_difference, rerun, rerun_spec, trial_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.records.finished import StoredStudy
 
 DIFFERENT = FAILED
 """Exit code: numbers differ from the stored ones."""
@@ -80,6 +79,10 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
+        with loading(errors):
+            import study.trial.rerun  # noqa: F401  what evaluate() needs, which imports torch
+            from study.records.reading import announce_left_out
+
         with contextlib.ExitStack() as stack:
             stack.enter_context(temporary_run_folder())
             stack.enter_context(announce_left_out(lambda text: errors.print(text, markup=False)))
@@ -96,6 +99,10 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     """Run the setting, and print its numbers beside the stored ones."""
+    from study.records.finished import load
+    from study.reports.tables import attackers_table
+    from study.trial.rerun import GivenVictim, rerun, rerun_spec, trial_rows
+
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     spec = rerun_spec(
@@ -127,6 +134,9 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
 
 def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, console: Console) -> int:
     """Print whether the measured numbers equal the stored ones; returns the exit code."""
+    from mipoison.metrics.machine import device_name, versions
+    from study.trial.rerun import differences, largest_difference
+
     n, found = differences(stored, measured)
     episodes = len(stored)
     pruned = int((stored["status"] == PRUNED).sum())

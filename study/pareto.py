@@ -17,35 +17,25 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError, parse_name
-from mipoison.storage.files import storage_failure
-from study.executors.starting import make_executor
-from study.records.curves import read_curves
-from study.records.finished import load
-from study.records.reading import announce_left_out
-from study.reports.findings import Findings
-from study.reports.html import PAGE, write_page
-from study.reports.report_files import write_report
 from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command, program
 from study.runtime.plain import visible_line
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, loading
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.session.callbacks import Callback, LiveLine, Metrics, Tracking
-from study.session.curves import write_learning_curves
-from study.session.driver import failed_share, pruned_counts, run_study, write_frontier
-from study.session.monitoring import RayMonitor
-from study.session.opening import open_study
-from study.session.reevaluation import reevaluate
-from study.session.study import Study
 from study.settings.study_settings import Arguments
-from study.tracking import make_trackers
-from study.trial.failure import LostError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.session.callbacks import Callback
+    from study.session.study import Study
 
 TABLE_WIDTH = 100
 """Width that the tables need, in characters; in a narrower terminal their lines wrap."""
@@ -72,6 +62,9 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
+        with loading(console):
+            from study.session.opening import open_study
+
         with ExitStack() as held:
             held.enter_context(temporary_run_folder())
             study = open_study(settings, console, held)
@@ -89,6 +82,9 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"{interrupts.reason}; {RESUME_HINT}{name}", markup=False)
         return interrupts.exit_code
     except Exception as error:
+        from mipoison.storage.failures import storage_failure
+        from study.trial.failure import LostError
+
         failure = storage_failure(error) or (str(error) if isinstance(error, LostError) else None)
         if failure is None:
             raise
@@ -107,8 +103,36 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
     Args:
         words: the command line, stored in ``study.json``.
     """
-    began = time.monotonic()
-    settings, progress = study.settings, Progress(console)
+    from study.session.driver import failed_share, pruned_counts
+
+    began, progress = time.monotonic(), Progress(console)
+    episodes, held_out = _search(study, console, progress, words)
+    _report(study, console, progress, episodes, held_out)
+    share = failed_share(episodes)
+    n_pruned, saved = pruned_counts(episodes)
+    if n_pruned:
+        console.print(f"{n_pruned} settings pruned (label-only dominated them), {saved} episodes saved")
+    console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
+    return FAILED if share > 0.5 else DONE
+
+
+def _search(
+    study: Study, console: Console, progress: Progress, words: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Run the trials and write the frontier.
+
+    Returns:
+        All episodes, and those of the frontier on fresh seeds; None where no fresh seeds were asked for.
+    """
+    from study.executors.starting import make_executor
+    from study.session.callbacks import LiveLine, Metrics, Tracking
+    from study.session.curves import write_learning_curves
+    from study.session.driver import run_study, write_frontier
+    from study.session.monitoring import RayMonitor
+    from study.session.reevaluation import reevaluate
+    from study.tracking import make_trackers
+
+    settings = study.settings
     with progress:
         executor = make_executor(settings, settings, console, progress)
     try:
@@ -125,34 +149,53 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
         finally:
             trackers.close()
         front = write_frontier(study, episodes)
-        say = functools.partial(console.print, markup=False, soft_wrap=True)
-        if settings.learning_curves:
-            write_learning_curves(study, front, executor, progress, say)
         held_out = None
         if settings.fresh_seeds:
             held_out = reevaluate(study, front, executor, settings.fresh_seeds, [line])
+        say = functools.partial(console.print, markup=False, soft_wrap=True)
+        if settings.learning_curves:
+            write_learning_curves(study, front, executor, progress, say)
     finally:
         executor.close()
-    folder = study.records.study
+    return episodes, held_out
+
+
+def _report(
+    study: Study,
+    console: Console,
+    progress: Progress,
+    episodes: pd.DataFrame,
+    held_out: pd.DataFrame | None,
+) -> None:
+    """Write the tables, the figures and the page, and print the answer."""
+    settings, folder = study.settings, study.records.study
     remote = "://" in settings.storage
     place = study.records.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
-    with progress, announce_left_out(lambda text: console.print(text, markup=False, soft_wrap=True)):
+    with progress:
         progress.brief("writing tables and figures", 0, 2)
-        write_report(
-            study.records,
-            Findings(
-                episodes=episodes,
-                fresh=held_out,
-                about={"study": folder, "scale": settings.scale},
-                constraints=settings.constraints,
-                margin=settings.margin,
-                curves=read_curves(study.records.storage, folder),
-            ),
-            console,
-            tables=settings.tables,
-        )
-        progress.brief("writing the page", 1, 2)
-        size = write_page(load(place), place, with_vectors=False)
+        from study.records.curves import read_curves
+        from study.records.finished import load
+        from study.records.reading import announce_left_out
+        from study.reports.findings import Findings
+        from study.reports.html import PAGE, write_page
+        from study.reports.report_files import write_report
+
+        with announce_left_out(lambda text: console.print(text, markup=False, soft_wrap=True)):
+            write_report(
+                study.records,
+                Findings(
+                    episodes=episodes,
+                    fresh=held_out,
+                    about={"study": folder, "scale": settings.scale},
+                    constraints=settings.constraints,
+                    margin=settings.margin,
+                    curves=read_curves(study.records.storage, folder),
+                ),
+                console,
+                tables=settings.tables,
+            )
+            progress.brief("writing the page", 1, 2)
+            size = write_page(load(place), place, with_vectors=False)
     file = study.records.storage.where(f"{folder}/{PAGE}")
     console.print(
         f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)",
@@ -164,12 +207,6 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
         soft_wrap=True,
         markup=False,
     )
-    share = failed_share(episodes)
-    n_pruned, saved = pruned_counts(episodes)
-    if n_pruned:
-        console.print(f"{n_pruned} settings pruned (label-only dominated them), {saved} episodes saved")
-    console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
-    return FAILED if share > 0.5 else DONE
 
 
 if __name__ == "__main__":

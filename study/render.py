@@ -21,13 +21,9 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from study.records.finished import load, write_compact
-from study.records.reading import announce_left_out
-from study.reports.columns import shown_in_reports
-from study.reports.report_files import write_tables_and_figure
 from study.runtime.entry import DONE, USAGE, program
 from study.runtime.plain import visible_line
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
 
 
@@ -56,6 +52,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     out = chosen.out or chosen.folder
     try:
+        with loading(console):
+            from study.records.finished import load, write_compact
+            from study.records.reading import announce_left_out
+            from study.reports.columns import shown_in_reports
+            from study.reports.report_files import write_tables_and_figure
+
         with Progress(console) as progress, announce_left_out(lambda text: errors.print(text, markup=False)):
             progress.brief("reading the records", 0, parts)
             study = load(chosen.folder, wanted=None if chosen.compact else shown_in_reports)

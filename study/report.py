@@ -18,16 +18,10 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
-from mipoison.storage.files import Storage
-from study.records.finished import load
-from study.records.reading import announce_left_out
-from study.reports.columns import shown_in_reports
-from study.reports.html import PAGE, build
 from study.runtime.entry import DONE, USAGE, program
 from study.runtime.plain import visible_line
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.trial.rerun import GivenVictim
 
 
 @dataclass(frozen=True)
@@ -60,9 +54,16 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]
-    given = GivenVictim(chosen.victim, chosen.victim_state)
     root = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     try:
+        with loading(errors):
+            from mipoison.storage.files import Storage
+            from study.records.finished import load
+            from study.records.reading import announce_left_out
+            from study.reports.columns import shown_in_reports
+            from study.reports.html import PAGE, build
+            from study.trial.rerun import GivenVictim
+
         with announce_left_out(lambda text: errors.print(text, markup=False)), Progress(errors) as progress:
             progress.brief("reading the records", 0, 2)
             study = load(chosen.study, wanted=shown_in_reports)
@@ -71,7 +72,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 chosen.study,
                 with_vectors=wanted,
                 data_root=root,
-                given=given,
+                given=GivenVictim(chosen.victim, chosen.victim_state),
                 progress=progress.brief,
             ).encode()
         if chosen.out is None:

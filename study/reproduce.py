@@ -21,11 +21,7 @@ from rich.console import Console
 
 from mipoison.config import ConfigError, choose
 from mipoison.data.datasets import DataError, parse_name
-from mipoison.storage.files import StorageError
-from study.executors.starting import make_executor
-from study.paper.compact import write_compact
-from study.paper.diagnostics import diagnose
-from study.paper.estimate import duration, expected_seconds
+from mipoison.storage.failures import StorageError
 from study.paper.experiments import (
     DATASETS,
     DIFFUSION,
@@ -40,18 +36,15 @@ from study.paper.experiments import (
     planned,
     runs_on,
 )
-from study.paper.figures import write_figures
-from study.paper.measured import failed_share, load
-from study.paper.run import check_settings, missing, records_for, run_rows
-from study.paper.tables import write_tables
-from study.records.reading import announce_left_out
 from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, program
 from study.runtime.plain import visible_line
+from study.runtime.progress import loading
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.session.lease import Lease
+from study.settings.display import Display
+from study.settings.groups import Place, Sizes
 from study.settings.resources import Resources
-from study.settings.study_settings import Display, Place, Sizes, StudySettings
+from study.settings.study_settings import StudySettings
 from study.trial.failure import LostError
 
 SCALE_HELP = "quick: a CPU, minutes a table; full: the paper's sizes, one GPU, hours (printed beforehand)"
@@ -142,6 +135,10 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         parse_name(chosen.faces)
         rows = planned(tables, figures)
         runs = chosen.runs(rows)
+        with loading(errors):
+            import study.paper.run  # noqa: F401  what both parts need, which imports torch
+            from study.records.reading import announce_left_out
+
         if not chosen.render:
             with interrupts.override_errors(), ExitStack() as held:
                 held.enter_context(temporary_run_folder())
@@ -161,6 +158,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Console, held: ExitStack) -> None:
+    from study.executors.starting import make_executor
+    from study.paper.diagnostics import diagnose
+    from study.paper.estimate import duration, expected_seconds
+    from study.paper.run import check_settings, missing, records_for, run_rows
+    from study.session.lease import Lease
+
     settings = {run: chosen.settings(run) for run in runs}
     records = {run: records_for(chosen.storage, folder_of(run, chosen.faces)) for run in runs}
     for run in sorted(runs):  # always in the same order: otherwise two drivers could wait for each other
@@ -193,6 +196,11 @@ def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Cons
 
 
 def _render(chosen: Arguments, tables: tuple[str, ...], figures: tuple[str, ...], console: Console) -> int:
+    from study.paper.compact import write_compact
+    from study.paper.figures import write_figures
+    from study.paper.measured import failed_share, load
+    from study.paper.tables import write_tables
+
     found = load(chosen.storage, chosen.faces)
     for path in (
         *write_tables(found, tables, chosen.storage),

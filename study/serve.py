@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     # Imported here, because the processes that read request bodies import this file and need no torch.
-    from study.runtime.progress import Progress
+    from study.runtime.progress import Progress, loading
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     settings = tyro.cli(Arguments, args=arguments, prog=program("serve"))
@@ -112,8 +112,9 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             settings.check()
             held.enter_context(temporary_run_folder())
             plan = plan_ray("local")  # Ray reads its environment when it is imported
-            served = _served(settings)
-            protected = served.load()  # here first: what is wrong is said before anything starts
+            with loading(console):
+                served = _served(settings)
+                protected = served.load()  # here first: what is wrong is said before anything starts
             server = _http_server(settings, protected)
             held.callback(_stop, plan)
             held.callback(server.stop, DRAIN_S)

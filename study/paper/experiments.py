@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mipoison.attacks import ATTACKS, PASSIVE
 from mipoison.config import ConfigError
 from mipoison.data.datasets import parse_name
-from mipoison.defenses import DEFENSES
+from study.settings.registered import PASSIVE, attackers
 
 NUMBERS = Path(__file__).parent / "numbers.csv"
 TABLES = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
@@ -83,6 +82,8 @@ def trial_name(defense: str, knobs: dict[str, Any]) -> str:
     """``<defense>-<digest of the configuration>``; for anchors the plain name."""
     if defense in ("none", "label-only"):
         return defense
+    from mipoison.defenses import DEFENSES
+
     return f"{defense}-{DEFENSES[defense](**knobs).digest()[:8]}"
 
 
@@ -291,5 +292,5 @@ def trials_of(rows: Iterable[PaperRow], run: str) -> dict[str, tuple[str, dict[s
             attacks = found.setdefault(row.trial, (row.defense, dict(row.knobs), []))[2]
             if row.attack not in attacks:
                 attacks.append(row.attack)
-    order = list(ATTACKS)
+    order = attackers()
     return {t: (d, k, tuple(sorted(a, key=order.index))) for t, (d, k, a) in found.items()}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from study.runtime.plain import NOTHING
+from study.runtime.signals import raise_if_interrupted
 
 BAR = 40
 """Width of the bar in characters."""
@@ -124,6 +128,26 @@ class Progress:
             self._live.refresh()
         else:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+
+def busy(console: Console, text: str) -> Live:
+    """A context in which a terminal shows the text, at once, and that something moves."""
+    return Live(Spinner("dots", text), console=console, refresh_per_second=10, transient=True)
+
+
+@contextmanager
+def loading(console: Console) -> Iterator[None]:
+    """Show in a terminal that imports take seconds.
+
+    Entry scripts parse and check their arguments first, and import the rest inside this block. An import that
+    a signal disturbed may fail with any error, which becomes KeyboardInterrupt.
+    """
+    with busy(console, "loading PyTorch and the library"):
+        try:
+            yield
+        except Exception:
+            raise_if_interrupted()
+            raise
 
 
 def _bar(done: int, of: int) -> str:

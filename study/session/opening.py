@@ -22,7 +22,7 @@ from study.records.reading import Unreadable, announce_left_out, fetch, leave_ou
 from study.records.reading.documents import MAX_JSON_BYTES
 from study.records.store import STUDY_FILE, Records
 from study.runtime.plain import visible_line
-from study.runtime.progress import Progress
+from study.runtime.progress import Progress, busy
 from study.search.objectives import OTHER_CLASSES, chosen, default_names
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
@@ -67,10 +67,11 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
             "continue it with --resume, or choose another --name"
         )
     scene = settings.scenes()[0]
-    split = split_of(scene, settings.data_root)
-    settings.constraints.check_classes(split.n_classes)
-    if scene.victim is not None:
-        own_victim(scene, split, torch.device("cpu"))  # raises before any work if it does not fit the data
+    with busy(console, "reading the images"):
+        split = split_of(scene, settings.data_root)
+        settings.constraints.check_classes(split.n_classes)
+        if scene.victim is not None:
+            own_victim(scene, split, torch.device("cpu"))  # raises before any work if it does not fit
     console.print(
         f"study {name} in {storage.root}: {visible_line(describe(split))}",
         markup=False,

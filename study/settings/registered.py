@@ -14,6 +14,8 @@ import importlib.util
 import sys
 from importlib.abc import InspectLoader
 
+PASSIVE = "passive"
+"""``mipoison.attacks.PASSIVE``."""
 LABEL_ATTACKER = "class-mean"
 """``mipoison.attacks.LABEL_ATTACKER``."""
 ANCHORS = ("label-only", "none")
@@ -48,7 +50,7 @@ def _written(module: str, registry: str) -> tuple[str, ...] | None:
     """The keys of a dictionary in a module's source; None without a source, or if a key is computed."""
     spec = importlib.util.find_spec(module)
     source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
-    for node in ast.parse(source or "").body:
+    for node in reversed(ast.parse(source or "").body):
         value = node.value if isinstance(node, ast.AnnAssign | ast.Assign) else None
         targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
         if isinstance(value, ast.Dict) and [getattr(t, "id", "") for t in targets] == [registry]:

@@ -7,11 +7,12 @@ a warning, and the study continues.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from study.records.store import Records
-from study.search.sampler import Search
-from study.trial.spec import FinishedTrial
+if TYPE_CHECKING:
+    from study.records.store import Records
+    from study.search.sampler import Search
+    from study.trial.spec import FinishedTrial
 
 
 class Tracker(Protocol):

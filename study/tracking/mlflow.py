@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from mipoison.config import ConfigError
 from mipoison.storage.s3 import holds_credentials
-from study.trial.spec import FinishedTrial
+
+if TYPE_CHECKING:
+    from study.trial.spec import FinishedTrial
 
 
 def check_address(address: str) -> None:

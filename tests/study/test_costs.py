@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from study import costs
+from study.bench import study_growth
 
 
 @dataclass
@@ -20,8 +21,8 @@ def test_a_line_for_each_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     template = object()
-    monkeypatch.setattr(costs, "Template", lambda: template)
-    monkeypatch.setattr(costs, "measure", lambda given, n: Found(n) if given is template else None)
+    monkeypatch.setattr(study_growth, "Template", lambda: template)
+    monkeypatch.setattr(study_growth, "measure", lambda given, n: Found(n) if given is template else None)
     out = tmp_path / "costs.jsonl"
     assert costs.main(["--trials", "2", "40", "--out", str(out)]) == 0
     lines = out.read_text().splitlines()
@@ -35,6 +36,6 @@ def test_a_signal_ends_it_with_its_code(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(costs, "Template", interrupted)
+    monkeypatch.setattr(study_growth, "Template", interrupted)
     assert costs.main(["--trials", "2"]) == 130
     assert "Traceback" not in capsys.readouterr().err

@@ -16,6 +16,7 @@ from mipoison.attacks import ATTACKS
 from study import pareto
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
+from study.session import driver
 from study.settings.study_settings import StudySettings
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def no_work(*args: object) -> None:
         raise AssertionError("work was started")
 
-    monkeypatch.setattr(pareto, "run_study", no_work)
+    monkeypatch.setattr(driver, "run_study", no_work)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "storage"
 

@@ -8,6 +8,7 @@ import pytest
 
 from mipoison.storage.files import StorageError
 from study import reproduce
+from study.paper import run
 from study.trial.failure import LostError
 from tests.study.paper.helpers import TINY
 
@@ -40,7 +41,7 @@ def test_what_ends_a_run_is_said_in_a_line(
     def fails(*given: object, **named: object) -> None:
         raise failure
 
-    monkeypatch.setattr(reproduce, "run_rows", fails)
+    monkeypatch.setattr(run, "run_rows", fails)
     assert reproduce.main(f"{TINY} --table II --storage {tmp_path}".split()) == 1
     error = capsys.readouterr().err
     assert error == f"error: {failure}; finished episodes are kept. Continue with --resume\n"

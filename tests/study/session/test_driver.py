@@ -29,6 +29,7 @@ from study.executors import local
 from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
 from study.records.constraints import Constraints
+from study.reports import report_files
 from study.session.driver import failed_share, run_study
 from study.session.opening import open_study
 from study.session.study import Study
@@ -107,7 +108,7 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the figures, which take longer than these studies."""
-    monkeypatch.setattr(pareto, "write_report", lambda *args, **more: None)
+    monkeypatch.setattr(report_files, "write_report", lambda *args, **more: None)
 
 
 class LosingExecutor(LocalExecutor):

@@ -19,6 +19,7 @@ from torch import nn
 from mipoison.data.splits import make_split
 from mipoison.serving.protect import load_victim
 from study import pareto
+from study.session import driver
 from study.settings.study_settings import StudySettings, differences
 
 NET = """
@@ -77,7 +78,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_bad_input_is_one_line_before_any_work(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pareto, "run_study", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr(driver, "run_study", lambda *_: pytest.fail("work was started"))
     own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
     folder = ["--dataset", "folder:data"]
     assert "retrains the victim" in usage_error(capsys, *own, "--defenses", "mid")
