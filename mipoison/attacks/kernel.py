@@ -14,7 +14,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import known_sets
@@ -92,6 +91,8 @@ def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
 
     Least squares on the Gram matrix of the errors, with the sum as one heavy equation.
     """
+    from scipy.optimize import nnls
+
     flat_VE = torch.stack([error.flatten() for error in error_VNP])
     gram_VV = (flat_VE @ flat_VE.mT).numpy()
     scale = float(np.trace(gram_VV)) / len(gram_VV)

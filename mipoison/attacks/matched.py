@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import scipy.stats
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -75,6 +74,8 @@ def matched_quantiles(value_N: Array, own_M: Array) -> Array:
     Args:
         value_N: equal ones share their mean rank. own_M: finite, any order; interpolated linearly.
     """
+    import scipy.stats
+
     share_N = (scipy.stats.rankdata(value_N) - 0.5) / len(value_N)
     return np.asarray(np.interp(share_N, (np.arange(len(own_M)) + 0.5) / len(own_M), np.sort(own_M)))
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import centred_logs, gaps, log_odds, logs, ranks
@@ -25,6 +24,9 @@ from mipoison.attacks.residuals import Residuals
 from mipoison.config import Config
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
 
 LEAVES = (2, 4, 8)
 """Least numbers of images in a leaf that are tried."""
@@ -102,6 +104,8 @@ class Trees:
         self, z_NF: NDArray[np.float32], rest_NP: NDArray[np.float64], leaf: int, seed: int
     ) -> tuple[ExtraTreesRegressor, NDArray[np.float64]]:
         """A forest and its predictions out of bag."""
+        from sklearn.ensemble import ExtraTreesRegressor
+
         forest = ExtraTreesRegressor(
             self.config.trees,
             min_samples_leaf=leaf,

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 import torch
 from torch import Tensor
 
@@ -57,6 +56,8 @@ def leading_components(x_ND: Tensor, count: int) -> Tensor:
 
 def non_negative(gram_JJ: Tensor, target_J: Tensor) -> Tensor:
     """The weights ``w >= 0`` of least ``w G w - 2 b w``: scipy's NNLS on a square root of G."""
+    import scipy.optimize
+
     size = float(gram_JJ.diagonal().amax()) if len(gram_JJ) else 0.0
     if not size > 0:
         return torch.zeros_like(target_J)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 from mipoison.certificates.observation import Gaussian
@@ -122,6 +121,8 @@ def sampled(
             mean tells all, with sigma / sqrt(askings).
         draws: at most, over all images.
     """
+    from scipy.special import ndtri
+
     n, d = x_ND.shape
     size_N = torch.bincount(cell_N)[cell_N].double()
     each = float((size_N * (size_N.clamp_max(d) + EXPONENTIAL)).mean())

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -159,6 +158,8 @@ def certified_radius(votes_NK: Tensor, sigma: float, alpha: float = 0.001) -> Te
     Args:
         votes_NK: number of votes for each class. alpha: chance that an image's radius is too large.
     """
+    import scipy.stats
+
     count_N, total_N = votes_NK.double().amax(1).cpu().numpy(), votes_NK.double().sum(1).cpu().numpy()
     low_N = scipy.stats.beta.ppf(alpha / votes_NK.shape[1], count_N, total_N - count_N + 1)
     return torch.as_tensor(sigma * scipy.stats.norm.ppf(low_N)).clamp_min(0)

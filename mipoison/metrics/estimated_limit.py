@@ -15,17 +15,19 @@ Shape suffixes: N vectors, K classes, F features, D pixels, U distinct vectors, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from mipoison.metrics.statistics import Interval
 from mipoison.metrics.utility import checked_vectors
 from mipoison.simplex import label_of
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 LOG_FLOOR = float(np.exp(-50))
 """Least score inside a logarithm: decoders clamp scores there, too."""
@@ -133,6 +135,9 @@ def _nearest_others(z_UF: NDArray[np.float64], own_M: NDArray[np.int64]) -> csr_
     billionth apart; those by a matrix product of squares would not. With 60 features it takes as long as
     computing all distances, with 10 a fraction.
     """
+    from scipy.sparse import csr_array
+    from scipy.spatial import KDTree
+
     tree, z_MF = KDTree(z_UF), z_UF[own_M]
     few = min(NEAREST, len(z_UF))
     distance_MP, cell_MP = tree.query(z_MF, k=few)

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.special
-import scipy.stats
 from numpy.typing import NDArray
 
 from mipoison.metrics.constants import MARGIN as MARGIN
@@ -90,6 +88,9 @@ def excess_intervals(
     Raises:
         ValueError: shapes that do not fit, errors that are not finite and above 0.
     """
+    import scipy.special
+    import scipy.stats
+
     error_TSAH = _checked(error_TSAH, 4, "errors must be (settings, seeds, attackers, 1 + half-samples)")
     floor_SBH = _checked(floor_SBH, 3, "label-only errors must be (seeds, attackers, 1 + half-samples)")
     n_settings, n, _, n_halves = error_TSAH.shape
@@ -203,6 +204,8 @@ def seeds_needed(
     Returns:
         Number of seeds in all, those of the pilot included; MOST_SEEDS at most.
     """
+    import scipy.stats
+
     if pilot < 2:
         raise ValueError(f"the spread of {pilot} seeds is unknown: run at least 2")
     if not effect > 0:

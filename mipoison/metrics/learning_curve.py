@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar, nnls
 
 EXPONENTS = (0.1, 3.0)
 """Bounds of c. A flatter law cannot be told from a straight line in log n, whose limit is 0 for any data."""
@@ -102,6 +101,8 @@ def _gain(limit: float, error: float) -> float:
 def _fit(size_S: NDArray[np.float64], error_S: NDArray[np.float64]) -> tuple[float, float, float]:
     """a, b, c of least squares. For a given c the law is linear, and a, b come from non-negative least
     squares: what is left is a search in one bounded variable, which cannot end in another local minimum."""
+    from scipy.optimize import minimize_scalar, nnls
+
     relative_S = size_S / size_S.max()
 
     def solved(c: float) -> tuple[NDArray[np.float64], float]:

@@ -6,7 +6,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 ROUNDING = 1e-12
@@ -68,6 +67,8 @@ def _check_level(level: float) -> None:
 def _quantile(level: float, n: int) -> float:
     """Quantile of Student's t for a two-sided interval of n values; cached, as scipy is slow to compute
     it."""
+    import scipy.stats
+
     return float(scipy.stats.t.ppf((1 + level) / 2, n - 1))
 
 

@@ -12,10 +12,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mipoison.metrics.constants import KL_FLOOR as KL_FLOOR
@@ -88,6 +84,11 @@ def label_recovery(
     Raises:
         ValueError: shapes differ, or rows are off the simplex.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     clean_train_NK, released_train_NK = (v[:1000] for v in checked_pair(clean_train_NK, released_train_NK))
     clean_NK, released_NK = checked_pair(clean_NK, released_NK)
     label_N = clean_NK.argmax(dim=1).numpy()

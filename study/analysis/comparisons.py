@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from numpy.typing import NDArray
 
 from mipoison.defenses import ANCHORS
@@ -131,6 +130,8 @@ def _neighbours(usable: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame
 
 def _paired_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """The paired t-test's p of each row of differences. A constant row gets 1 if it is zero, else 0."""
+    import scipy.stats
+
     constant = np.ptp(differences, axis=1) <= ROUNDING * np.abs(differences).max(axis=1)
     p = (~differences.any(axis=1)).astype(float)
     if not constant.all():
