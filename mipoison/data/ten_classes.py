@@ -6,6 +6,7 @@ Shape suffixes: N images, H height, W width, C channels.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import struct
 from pathlib import Path
@@ -24,11 +25,27 @@ _IDX_SHAPES = {b"\x00\x00\x08\x01": (), b"\x00\x00\x08\x03": (28, 28)}  # magic 
 
 def load_digits(source: Source) -> Loaded:
     """The digits that scikit-learn ships, 8x8, each pixel repeated to 16x16."""
-    import sklearn.datasets  # imported here because it takes about a second and other data sets do without it
+    scans_NHW, labels_N = _scans()
+    images = np.rint(scans_NHW * (255 / 16)).astype(np.uint8)  # the scans have 17 grey levels
+    return Loaded(images.repeat(2, axis=1).repeat(2, axis=2)[..., None], labels_N)
+
+
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    """What ``sklearn.datasets.load_digits`` returns: scans (N, 8, 8) with values 0 to 16, and labels (N,).
+
+    Its file is read directly where it is found, because importing that package takes more than a second, and
+    every process that reads images would import it.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    import sklearn.datasets
 
     bunch: Any = sklearn.datasets.load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # the scans have 17 grey levels
-    return Loaded(images.repeat(2, axis=1).repeat(2, axis=2)[..., None], bunch.target)
+    return bunch.images, bunch.target
 
 
 def read_idx(path: Path) -> np.ndarray:

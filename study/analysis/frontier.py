@@ -8,11 +8,10 @@ a defense with values for its knobs. The *suite* is every attacker with a succes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import moocore
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.defenses import LABEL_ONLY
@@ -22,6 +21,9 @@ from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
 from study.analysis.utility import bounded_means, face_values, seed_means
 from study.analysis.worst_case import TRIAL, Worst, check_one_scene, find_worst, prepare
 from study.records.constraints import Constraints
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCE_MARGIN = 1.1
 """The reference point has this many times label-only's distortion, so that label-only itself counts."""
@@ -100,6 +102,8 @@ def configuration_table(
     Raises:
         ValueError: the rows mix data or scales, or a trial has two values of one knob.
     """
+    import pandas as pd
+
     check_one_scene(episodes)
     prepared = prepare(episodes, constraints.columns)
     rows, trials, worst = prepared.rows, prepared.trials, find_worst(prepared)
@@ -184,6 +188,8 @@ def _eligible(configurations: pd.DataFrame) -> NDArray[np.bool_]:
 
 def _dominated_by(configurations: pd.DataFrame) -> pd.Series:
     """How many feasible settings are nowhere worse and somewhere better; null if an objective is unknown."""
+    import pandas as pd
+
     points = _points(configurations) * np.array([-1.0 if o.maximise else 1.0 for o in OBJECTIVES])
     rivals = points[_eligible(configurations)]
     known = np.isfinite(points).all(axis=1)
@@ -264,6 +270,8 @@ def defense_table(configurations: pd.DataFrame) -> pd.DataFrame:
     excess leakage with its interval and bound, and the worst attackers; null if no setting is within the
     margin. Ordered by distortion, then name.
     """
+    import pandas as pd
+
     kept = [c for c in COLUMNS if c.startswith("excess_leakage") or c.endswith("_attacker")]
     kept = ["trial", "confidence_distortion", "n_pairs", *kept]
     defenses = []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES
 from study.analysis.worst_case import PLACE, TRIAL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KNOB = "defense."
 """Prefix of the knobs' columns in records and configuration tables."""
@@ -60,6 +62,8 @@ def knob_dtype(column: str, values: pd.Series) -> str:
 def knobs_text(setting: Mapping[str, Any]) -> str:
     """A setting's knobs in a few words: those a sweep explores, then others that are not at their default
     (or that a sweep now knows by another name)."""
+    import pandas as pd
+
     known = {k.removeprefix(KNOB): v for k, v in setting.items() if k.startswith(KNOB) and not pd.isna(v)}
     config = DEFENSES.get(str(setting["defense"]))
     shown = sorted(known)

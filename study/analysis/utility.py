@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from mipoison.metrics.statistics import mean_intervals
 from study.analysis.worst_case import SEED, TRIAL, Worst, find_worst, prepare
 from study.records.constraints import FACES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = tuple(dict.fromkeys(column for face in FACES.values() for column in face.columns))
 """Columns of the records that the faces are computed from."""
@@ -17,6 +20,8 @@ COLUMNS = tuple(dict.fromkeys(column for face in FACES.values() for column in fa
 
 def face_values(rows: pd.DataFrame, faces: Iterable[str]) -> pd.DataFrame:
     """Each row's faces of utility, NaN where unknown; ``rows`` has their columns as floats."""
+    import pandas as pd
+
     found = {}
     for name in faces:
         face = FACES[name]
@@ -47,6 +52,8 @@ def seed_means(rows: pd.DataFrame, worst: Worst, values: pd.DataFrame) -> pd.Dat
         rows: see :func:`study.analysis.worst_case.prepare`. worst: their worst cases.
         values: one row per row of ``rows``.
     """
+    import pandas as pd
+
     ok = (~rows["_failed"] & ~rows["_pruned"] & (rows[SEED] >= 0)).to_numpy()
     shared = pd.MultiIndex.from_arrays([worst.trial, worst.seed])
     on_shared = pd.MultiIndex.from_arrays([rows[TRIAL], rows["seed"]]).isin(shared)
@@ -66,6 +73,8 @@ def utility_table(episodes: pd.DataFrame) -> pd.DataFrame:
     Columns: trial, the names of FACES, COLUMNS; null where the records have no such number. They are means
     over the seeds of a ``configuration_table``.
     """
+    import pandas as pd
+
     prepared = prepare(episodes, COLUMNS)
     rows = prepared.rows
     values = pd.concat([face_values(rows, FACES), rows[list(COLUMNS)]], axis=1)

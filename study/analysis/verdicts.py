@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.defenses import LABEL_ONLY
@@ -19,6 +18,9 @@ from mipoison.metrics import half_samples
 from mipoison.metrics.checks import LABEL_ONLY_TOLERANCE
 from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
 from study.records.status import PRUNED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 POOLS = {
     "": ("reconstruction_error", *half_samples.COLUMNS),
@@ -65,6 +67,8 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
         episodes: records of one scene with the column ``trial``.
         margin: excess leakage that is accepted, a share of label-only's error.
     """
+    import pandas as pd
+
     names = [name for pool in POOLS.values() for name in pool]
     wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED, *EXACT, *AGREEMENT, *DOUBTS]
     rows = episodes.reindex(columns=wanted)
@@ -132,6 +136,8 @@ def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
 
 def largest_certificates(rows: pd.DataFrame) -> dict[Any, float]:
     """Trial -> largest certified excess over seeds and pools; absent where a pool has none on some seed."""
+    import pandas as pd
+
     ok = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed"])
     values = ok[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     largest = pd.Series(values.max(axis=1), index=ok["trial"]) if len(ok) else pd.Series(dtype=float)
@@ -150,6 +156,8 @@ def _errors(
     columns: tuple[str, ...],
 ) -> NDArray[np.float64]:  # fmt: skip
     """Mean errors (T, S, A, H); NaN where one is missing."""
+    import pandas as pd
+
     places = pd.MultiIndex.from_product([trials, seeds, attackers])
     values = indexed[list(columns)].reindex(places).to_numpy(dtype=float, na_value=np.nan)
     return values.reshape(len(trials), len(seeds), len(attackers), len(columns))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mipoison.scene_config import PATHS
 from study.records.status import PRUNED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ACCURACY, ERROR = "attack_accuracy", "reconstruction_error"
 IDENTITY = ("trial", "episode_id", "attempt", "seed", "defense", "attack", "status")
@@ -69,6 +71,8 @@ class Worst:
 
     def case(self, place: int) -> WorstCase:
         """The worst case of one trial (by index), with its values by seed."""
+        import pandas as pd
+
         start = int(self.counts[:place].sum())
         part = slice(start, start + int(self.counts[place]))
         index = pd.Index(self.seed[part], name="seed")
@@ -105,6 +109,8 @@ def prepare(episodes: pd.DataFrame, also: Iterable[str] = ()) -> Prepared:
     Args:
         also: further columns of numbers to keep.
     """
+    import pandas as pd
+
     measured = dict.fromkeys((ACCURACY, ERROR, *SHARED, *also))
     columns = dict.fromkeys((*NEEDED, *measured, *(["n_classes"] if "n_classes" in episodes else [])))
     rows = episodes.reindex(columns=list(columns)).reset_index(drop=True)
@@ -129,6 +135,8 @@ def find_worst(prepared: Prepared) -> Worst:
     A missing attacker would make a setting look protected, so a seed counts only if all attackers succeeded.
     In a trial that was cut short, only attackers that ran are asked for: its worst case is a bound.
     """
+    import pandas as pd
+
     rows, n_trials, n_seeds = prepared.rows, len(prepared.trials), len(prepared.seeds)
     usable = ~rows["_failed"] & ~rows["_pruned"] & rows[ERROR].notna() & rows[ACCURACY].notna()
     found = rows[usable & (rows[SEED] >= 0) & rows["attack"].notna()]

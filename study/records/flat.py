@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from mipoison.defenses import DEFENSES
 
 
@@ -17,6 +15,8 @@ def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
     A knob that was added after the record was written gets the value that the code had before
     (``Config.BEFORE``). Other missing knobs are left out.
     """
+    import pandas as pd
+
     config = DEFENSES[str(row["defense"])]
     names, out = config.field_kinds(), dict[str, Any](config.BEFORE)
     for name, (kind, _) in names.items():
@@ -28,6 +28,8 @@ def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def finite(value: Any) -> float | None:
     """A value as a finite number; None if it is missing or not finite."""
+    import pandas as pd
+
     if value is None or pd.isna(value):
         return None
     value = float(value)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from mipoison.attacks import ATTACKS
@@ -22,6 +21,9 @@ from mipoison.metrics.scoring import SCORING_COLUMNS
 from mipoison.metrics.written_image import WRITTEN_COLUMNS
 from mipoison.scene import SceneConfig
 from study.records.gathering import gather
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TEXT = [
     "episode_id",
@@ -153,13 +155,15 @@ def to_table(records: list[dict[str, Any]]) -> pa.Table:
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Convert a table of records to a data frame, sorted by trial, seed and attacker."""
+    """Convert a table of records to a data frame, sorted by trial, seed and attacker.
+
+    Columns whose NumPy type has no missing value get pandas' nullable type.
+    """
+    import pandas as pd
+
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     table = gather([table], table.schema)
-    frame = table.to_pandas(types_mapper=_NULLABLE.get, split_blocks=True)
+    frame = table.to_pandas(types_mapper=nullable.get, split_blocks=True)
     del table
     pa.default_memory_pool().release_unused()  # otherwise Arrow keeps the memory for itself
     return frame
-
-
-_NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-"""Nullable pandas types for columns whose NumPy type has no missing value."""

@@ -12,9 +12,8 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,6 +37,9 @@ from study.records.reading import Unreadable, fetch, leave_out
 from study.records.reading.documents import MAX_JSON_BYTES, about_of, parse_json, settings_of, started_of
 from study.records.reading.episodes import episodes_of, needed_to_check, of_one_scene
 from study.records.schema import episode_schema, part_of_schema, to_frame, to_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import optuna
-from optuna.trial import TrialState
+from typing import TYPE_CHECKING, Any
 
 from mipoison.config import Config, choose
 from study.records.constraints import Constraints
@@ -18,6 +15,9 @@ from study.search.objectives import SearchObjective, directions
 from study.search.samplers import POPULATION
 from study.search.samplers import SAMPLERS as SAMPLERS
 from study.search.samplers import make_sampler as make_sampler
+
+if TYPE_CHECKING:
+    import optuna
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Search:
         objectives: Mapping[str, SearchObjective],
         constraints: Constraints,
     ) -> None:
+        import optuna
+
         for family in families:
             choose("defense", family, space.searchable())
         self.families, self.constraints = families, constraints
@@ -82,6 +84,8 @@ class Search:
         Returns:
             Whether Optuna received objectives.
         """
+        from optuna.trial import TrialState
+
         trial = self._asked.pop(number)
         values = self._values(outcome)
         if values is None:
@@ -96,6 +100,8 @@ class Search:
         self, defense: str, knobs: Mapping[str, Any], outcome: Mapping[str, float | None]
     ) -> bool:
         """Add a setting that an earlier run evaluated; returns whether it could be added."""
+        import optuna
+
         values = self._values(outcome)
         if values is None or defense not in self.families:
             return False

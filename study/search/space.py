@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import optuna
+from typing import TYPE_CHECKING, Any
 
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses import ANCHORS, DEFENSES
+
+if TYPE_CHECKING:
+    import optuna
 
 FAMILY = "defense"
 
@@ -20,6 +21,8 @@ def searchable() -> list[str]:
 
 def distribution(knob: Knob) -> optuna.distributions.BaseDistribution:
     """A knob's range as an Optuna distribution."""
+    import optuna
+
     if knob.choices is not None:
         return optuna.distributions.CategoricalDistribution(knob.choices)
     assert knob.low is not None
@@ -31,6 +34,8 @@ def distribution(knob: Knob) -> optuna.distributions.BaseDistribution:
 
 def distributions(families: list[str], family: str) -> dict[str, optuna.distributions.BaseDistribution]:
     """The distributions of a setting of one family; knobs are named ``<family>.<knob>``."""
+    import optuna
+
     own = {f"{family}.{name}": distribution(knob) for name, knob in DEFENSES[family].KNOBS.items()}
     return {FAMILY: optuna.distributions.CategoricalDistribution(families), **own}
 

@@ -7,8 +7,7 @@ computed from them, so a study can be resumed from its records alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from study.analysis.frontier import frontier_table
 from study.executors.base import Executor
@@ -16,6 +15,9 @@ from study.records.status import PRUNED
 from study.session.callbacks import Callback
 from study.session.loop import TrialLoop
 from study.session.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run_study(

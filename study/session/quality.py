@@ -7,10 +7,9 @@ trial each time, quadratic time in all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from study.analysis.frontier import OBJECTIVES, hypervolume, reference_point
@@ -18,6 +17,9 @@ from study.records.constraints import Constraints
 from study.records.schema import to_frame, to_table
 from study.runtime.plain import NOTHING
 from study.trial.run import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ACCURACY, DISTORTION = "worst_attack_accuracy", "confidence_distortion"
 EXCESS, IDENTIFICATION = "suite_excess_worst", "worst_identification_auc"
@@ -72,6 +74,8 @@ def quality(
         anchors: the anchors' records, which define the reference point of the hypervolume.
         constraints: settings that do not satisfy them are not feasible.
     """
+    import pandas as pd
+
     columns = [
         *dict.fromkeys([*(o.column for o in OBJECTIVES), *constraints.bounds, "cut", EXCESS, IDENTIFICATION])
     ]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mipoison.defenses import ANCHORS
 from mipoison.scene import SceneConfig
@@ -21,6 +20,9 @@ from study.session.callbacks import Callback
 from study.session.loop import FixedTrials, TrialLoop
 from study.session.study import Study
 from study.settings.study_settings import StudySettings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def held_out_scenes(settings: StudySettings, seeds: int) -> tuple[SceneConfig, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics import CheckContext, apply_checks, excess_leakage
@@ -97,6 +96,8 @@ def outcomes_of(
     trials: Mapping[str, Sequence[Record]], constraints: Constraints, label_only: Sequence[Record] = ()
 ) -> dict[str, Outcome]:
     """Each trial's outcome; ten times faster than one call of :func:`outcome_of` per trial."""
+    import pandas as pd
+
     if not trials:
         return {}
     # Only the columns that are needed, as a resumed study does this for every trial.

@@ -8,19 +8,25 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import mipoison
+from mipoison import metrics
 
 
-def test_every_name_is_there_and_typed() -> None:
-    stub = ast.parse(Path(mipoison.__file__).with_suffix(".pyi").read_text())
+@pytest.mark.parametrize("package", [mipoison, metrics])
+def test_every_name_is_there_and_typed(package: ModuleType) -> None:
+    stub = ast.parse(Path(str(package.__file__)).with_suffix(".pyi").read_text())
     typed = {a.asname: n.module for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert typed == mipoison._HOME
-    for name in mipoison.__all__:
-        assert getattr(mipoison, name) is not None
-    assert set(mipoison.__all__) <= set(dir(mipoison))
+    assert typed == package._HOME
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert set(package.__all__) <= set(dir(package))
+    missing = "nothing_of_this_name"
+    with pytest.raises(AttributeError, match=f"no attribute '{missing}'"):
+        getattr(package, missing)
 
 
 def test_the_example_runs_as_it_is_written() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from study.records.reading import Unreadable
 from study.runtime.plain import visible_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_ROWS = 5_000_000
 """Largest number of rows that is read. 2,500 trials have some 100,000."""

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
+from mipoison.data import ten_classes
 from mipoison.data.datasets import load_dataset
 from tests.mipoison.data.test_datasets import message
 from tests.mipoison.data.test_sources import small_cifar
@@ -20,6 +24,26 @@ def test_digits() -> None:
     assert raw.official_test_N is None
     for dy, dx in ((0, 1), (1, 0), (1, 1)):  # each of the 8x8 values fills a block of 2x2
         assert (raw.images_NHWC[:, ::2, ::2] == raw.images_NHWC[:, dy::2, dx::2]).all()
+
+
+def test_digits_are_scikit_learn_s() -> None:
+    scans_NHW, labels_N = ten_classes._scans()
+    bunch = load_digits()
+    np.testing.assert_array_equal(scans_NHW, bunch.images)
+    np.testing.assert_array_equal(labels_N, bunch.target)
+    assert labels_N.dtype == bunch.target.dtype
+
+
+def test_digits_without_a_file_of_that_name_come_from_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    scans_NHW, labels_N = ten_classes._scans()
+    monkeypatch.setattr(ten_classes.Path, "is_file", lambda path: False)
+    monkeypatch.setattr(np, "loadtxt", lambda *_, **__: pytest.fail("read directly"))
+    called = []
+    monkeypatch.setattr(
+        sklearn.datasets, "load_digits", lambda: called.append(1) or Bunch(images=scans_NHW, target=labels_N)
+    )
+    assert ten_classes._scans() == (scans_NHW, labels_N)
+    assert called
 
 
 # ---------------------------------------------------------------------------- CIFAR-10 and named faces
