@@ -58,7 +58,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    name = ""
+    name, kept = "", "nothing was begun"
     try:
         settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
@@ -67,6 +67,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
         with ExitStack() as held:
             held.enter_context(temporary_run_folder())
+            kept = RESUME_HINT
             study = open_study(settings, console, held)
             name = f" --name {study.records.study}"
             try:
@@ -79,7 +80,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.reason}; {RESUME_HINT}{name}", markup=False)
+        errors.print(f"{interrupts.reason}; {kept}{name}", markup=False)
         return interrupts.exit_code
     except Exception as error:
         from mipoison.storage.failures import storage_failure
@@ -136,7 +137,8 @@ def _search(
     with progress:
         executor = make_executor(settings, settings, console, progress)
     try:
-        line, callbacks = LiveLine(progress, shared_classes=settings.auxiliary == "same"), list[Callback]()
+        line = LiveLine(progress, shared_classes=settings.auxiliary == "same")
+        callbacks: list[Callback] = []
         if settings.executor == "ray":
             monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
             callbacks.append(Metrics(monitor))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -105,12 +106,16 @@ def test_a_wrong_value_loads_no_large_library(name: str, words: str, said: str) 
         ("reproduce", "--all --render"),
         ("benchmark", ""),
         ("costs", ""),
+        ("serve", "--unit u --victim net:make --port {port}"),
     ],
 )
 def test_a_terminal_shows_a_line_before_torch_is_imported(name: str, words: str, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     script = str(ROOT / "study" / f"{name}.py")
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "MIPOISON_RAY_TMP": str(tmp_path)}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        words = words.format(port=free.getsockname()[1])
     with subprocess.Popen(
         [sys.executable, "-c", NO_TORCH, script, *words.split()],
         stdin=slave, stdout=slave, stderr=slave, cwd=tmp_path, env=environment,

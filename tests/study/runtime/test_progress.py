@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import signal
 
 import pytest
 from rich.console import Console
 
 from study.runtime import progress as module
-from study.runtime.progress import Progress, time_left
+from study.runtime.progress import Progress, loading, time_left
+from study.runtime.signals import interruptible
 
 
 class Clock:
@@ -83,3 +86,24 @@ def test_what_is_brief_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPa
 )
 def test_time_left_in_words(seconds: float | None, text: str) -> None:
     assert time_left(seconds) == text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_loading_is_shown_at_once_in_a_terminal_alone(terminal: bool) -> None:
+    file = io.StringIO()
+    with loading(Console(file=file, force_terminal=terminal, width=100)):
+        shown = file.getvalue()
+    assert ("loading PyTorch and the library" in shown) == terminal
+    if not terminal:
+        assert file.getvalue() == ""
+
+
+def test_an_import_that_a_signal_disturbs_is_an_interrupt() -> None:
+    console = Console(file=io.StringIO())
+    with pytest.raises(ImportError), loading(console):
+        raise ImportError("of its own")
+    with interruptible() as interrupts:
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupts.handle(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), loading(console):
+            raise ImportError("half imported")
