@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports, which take seconds
+if __name__ == "__main__":  # before the imports, which take a while
     from study.runtime.signals import exit_on_signal
 
     exit_on_signal()
