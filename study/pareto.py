@@ -151,12 +151,12 @@ def _search(
         finally:
             trackers.close()
         front = write_frontier(study, episodes)
-        held_out = None
-        if settings.fresh_seeds:
-            held_out = reevaluate(study, front, executor, settings.fresh_seeds, [line])
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         if settings.learning_curves:
             write_learning_curves(study, front, executor, progress, say)
+        held_out = None
+        if settings.fresh_seeds:
+            held_out = reevaluate(study, front, executor, settings.fresh_seeds, [line])
     finally:
         executor.close()
     return episodes, held_out
