@@ -89,7 +89,7 @@ class OneCycleAdam:
         self.steps, self.lr, self.betas, self.amsgrad = steps, lr, betas, amsgrad
         self.done = 0
         self.states = [
-            (*(torch.zeros_like(p) for _ in range(3)), torch.zeros((), device=p.device))
+            (*(torch.zeros_like(p) for _ in range(3)), torch.zeros((), dtype=torch.float32, device=p.device))
             for p in self.parameters
         ]
 

@@ -15,14 +15,14 @@ Shape suffixes: N images, M mixtures or landmarks, K classes, D pixels, P princi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mipoison.attacks.kernel import KernelAttack, KernelConfig, Voter, votes
-from mipoison.attacks.kernel_choice import path_of
+from mipoison.attacks.kernel_choice import EXACT, path_of
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.selection import Standardised, folds
 from mipoison.models.label_means import label_means
@@ -98,7 +98,7 @@ class Data:
     """Images and mixtures with the answers to them.
 
     Attributes:
-        c_NK, y_NP: answers to the images, and their principal components.
+        c_NK, y_NP: answers to the images, and these, in pixels or principal components.
         answer_MK, mixed_MP: the same of the mixtures. parent_M2: of which images they are mixtures.
     """
 
@@ -115,6 +115,14 @@ class Data:
         mixtures = (self.answer_MK[kept_M], self.mixed_MP[kept_M], self.parent_M2[kept_M])
         return Data(self.c_NK[~out_N], self.y_NP[~out_N], *mixtures)
 
+    def first(self, count: int) -> Data:
+        """The first images, and mixtures of these alone."""
+        return self.without(torch.arange(len(self.c_NK)) >= count)
+
+    def along(self, basis_DP: Tensor) -> Data:
+        """The same in components along these directions."""
+        return replace(self, y_NP=self.y_NP @ basis_DP, mixed_MP=self.mixed_MP @ basis_DP)
+
 
 class Regression:
     """Kernel ridge regressions of all penalties on images and mixtures; the first images are the landmarks.
@@ -130,7 +138,8 @@ class Regression:
         c_NK = torch.cat([data.c_NK, data.answer_MK])
         z_NF, label_N = standardise(c_NK), label_of(c_NK)
         self.target_NP = torch.cat([data.y_NP, data.mixed_MP]) - mean_KP[label_N]
-        m = min(len(data.c_NK), landmarks)
+        n = len(data.c_NK)
+        m = n if n <= max(EXACT, landmarks) else landmarks
         self.z_MF, self.label_M = z_NF[:m], label_N[:m]
         self.path = path_of(kernel, z_NF, label_N, m)
 
@@ -178,59 +187,61 @@ class Mixtures(KernelAttack):
             rng: draws the mixtures, the folds, and what the kernel attacker draws.
 
         Raises:
-            ValueError: fewer than eight images.
+            ValueError: fewer than four images.
         """
-        if len(x_NCHW) < 8:
-            raise ValueError(f"the mixing attacker needs at least 8 images of its own, got {len(x_NCHW)}")
+        if len(x_NCHW) < 4:
+            raise ValueError(f"the mixing attacker needs at least 4 images of its own, got {len(x_NCHW)}")
         c_NK, x_ND = oracle.query(x_NCHW).cpu(), x_NCHW.cpu().double().flatten(1)
         chosen = self.learn(c_NK, x_ND, known, rng)
         c_NK, x_ND = c_NK[chosen.order], x_ND[chosen.order]
-        data = self._mixed(oracle, c_NK, x_ND, rng)
-        fold_N = torch.full((len(x_ND),), FOLDS)  # of images that are never held out
-        fold_N[: len(chosen.error_NP)] = folds(len(chosen.error_NP), FOLDS, rng)
-        held = (fold_N < JUDGED_FOLDS)[: len(chosen.error_NP)]
+        n = len(chosen.error_NP)
+        mean_KD = label_means(label_of(c_NK[:n]), x_ND[:n], oracle.n_classes)
+        parent_M2 = pairs(label_of(c_NK[: self.config.mixed]), self.config.each, rng)
+        mixed_MD = mixture(x_ND, mean_KD[label_of(c_NK)], parent_M2, self.config.angle).float()
+        answer_MK = oracle.query(mixed_MD.reshape(-1, *self.shape)).cpu() if len(mixed_MD) else c_NK[:0]
+        data = Data(c_NK, x_ND, answer_MK, mixed_MD.double(), parent_M2)
+        # All voters are judged on the same images, and what is compared has learned from these alone.
+        judging, learning = data.first(n).along(chosen.judged.basis_DP), data.along(self.parts.basis_DP)
+        fold_n = folds(n, FOLDS, rng)
         tried = [
-            self._tried(standardise, kernel, data, fold_N)
+            self._tried(standardise, kernel, judging, fold_n)
             for standardise in chosen.sets[:SETS]
             for kernel in KERNELS
         ]
         tried = sorted(tried, key=lambda t: float(t.error_nP.square().sum()))[:VOTERS]
-        # The judged images' components: the same as those of ``parts`` unless there are more images.
-        turn_PP = chosen.judged.basis_DP.mT @ self.parts.basis_DP
-        known_VnP = [e[held] @ turn_PP for e in (chosen.judged.without_NP, chosen.error_NP)]
+        held_n = fold_n < JUDGED_FOLDS
+        known_VnP = [chosen.judged.without_NP[held_n], chosen.error_NP[held_n]]
         self.weight_V = votes([*known_VnP, *(t.error_nP for t in tried)])
         self.share = float(self.weight_V[1])
         self.others = [
-            self._mixing_voter(float(w), t, data)
+            self._mixing_voter(float(w), t, learning)
             for w, t in zip(self.weight_V[2:], tried, strict=True)
             if w > 0
         ]
 
-    def _mixed(self, oracle: Oracle, c_NK: Tensor, x_ND: Tensor, rng: torch.Generator) -> Data:
-        """Mix the first images and ask about the mixtures."""
-        label_N = label_of(c_NK)
-        parent_M2 = pairs(label_N[: self.config.mixed], self.config.each, rng)
-        mean_ND = label_means(label_N, x_ND, oracle.n_classes)[label_N]
-        mixed_MD = mixture(x_ND, mean_ND, parent_M2, self.config.angle).float()
-        answer_MK = oracle.query(mixed_MD.reshape(-1, *self.shape)).cpu() if len(mixed_MD) else c_NK[:0]
-        basis_DP = self.parts.basis_DP
-        return Data(c_NK, x_ND @ basis_DP, answer_MK, mixed_MD.double() @ basis_DP, parent_M2)
+    def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
+        """Errors on held-out images of regressions that have seen nothing of them, with the best penalty.
 
-    def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_N: Tensor) -> Tried:
-        """Errors on held-out images of regressions that have seen nothing of them, with the best penalty."""
-        error_LNP = torch.zeros(len(PENALTIES), *data.y_NP.shape, dtype=torch.float64)
+        The mean image in a mixture is that of all judged images. What a held-out image has in it is taken out
+        of the mixture's target, where no pixel was clamped; the answer to the mixture still has it.
+        """
+        label_n, classes = label_of(data.c_NK), data.c_NK.shape[1]
+        mean_KP = label_means(label_n, data.y_NP, classes)
+        error_LnP = torch.zeros(len(PENALTIES), *data.y_NP.shape, dtype=torch.float64)
         for fold in range(JUDGED_FOLDS):
-            out = fold_N == fold
-            if not bool(out.any()):
+            out = fold_n == fold
+            if not bool(out.any()) or bool(out.all()):
                 continue
             train = data.without(out)
-            mean_KP = label_means(label_of(train.c_NK), train.y_NP, data.c_NK.shape[1])
-            found = Regression(standardise, kernel, train, mean_KP, self.config.landmarks)
-            left_nP = data.y_NP[out] - mean_KP[label_of(data.c_NK[out])]
+            rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
+            part = 1 - math.cos(self.config.angle) - math.sin(self.config.angle)
+            train.mixed_MP = train.mixed_MP + part * (rest_KP - mean_KP)[label_n[train.parent_M2[:, 0]]]
+            found = Regression(standardise, kernel, train, rest_KP, self.config.landmarks)
+            left_nP = data.y_NP[out] - rest_KP[label_n[out]]
             gram_nM = found.gram(data.c_NK[out])
             for p, penalty in enumerate(PENALTIES):
-                error_LNP[p, out] = left_nP - gram_nM @ found.weights(penalty)
-        error_LnP = error_LNP[:, fold_N < JUDGED_FOLDS]
+                error_LnP[p, out] = left_nP - gram_nM @ found.weights(penalty)
+        error_LnP = error_LnP[:, fold_n < JUDGED_FOLDS]
         best = int(error_LnP.square().flatten(1).sum(1).argmin())
         return Tried(standardise, kernel, PENALTIES[best], error_LnP[best])
 

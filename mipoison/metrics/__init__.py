@@ -46,6 +46,8 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if f"{__name__}.{name}" in _HOME.values():
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)

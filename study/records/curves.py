@@ -88,8 +88,8 @@ def _check(row: Mapping[str, Any]) -> None:
             (np.array(values) >= least) & (np.array(values) <= most)
         ):
             raise Unreadable(f"{name} outside {least:.6g} to {most:.6g}")
-    if sizes != sorted(set(sizes)) or not limits[0] <= limits[2]:
-        raise Unreadable("sizes, or the ends of the interval, are not ascending")
+    if sizes != sorted(set(sizes)) or not (limits[0] <= limits[2] and row["gain_low"] <= row["gain_high"]):
+        raise Unreadable("sizes, or the ends of an interval, are not ascending")
 
 
 def read_curves(storage: Storage, study: str) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from study.runtime.entry import RESUME_HINT
 from study.runtime.watchdog import watched
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -102,7 +101,7 @@ def _reason(number: int) -> str:
 
 
 def _last_words(number: int) -> str:
-    return f"{_reason(number)}, inside a native call that did not return; {RESUME_HINT}"
+    return f"{_reason(number)}, inside a native call that did not return; what was finished is kept"
 
 
 _current: list[Interrupts] = []

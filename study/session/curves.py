@@ -6,6 +6,7 @@ bounds nothing; see :mod:`mipoison.metrics.learning_curve`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from mipoison.metrics.machine import versions
 from mipoison.randomness import role_seed
 from mipoison.storage.files import StorageError, storage_failure
 from study.executors.base import Executor
-from study.records.curves import CURVES, curves_bytes, read_curves
+from study.records.curves import CURVES, FACES, curves_bytes, read_curves
 from study.records.flat import knobs_of
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress
@@ -27,7 +28,7 @@ from study.trial.curves import CurveErrors, measure_curve
 from study.trial.spec import TrialSpec
 
 ATTACKER = "kernel"
-"""The strongest of the default attackers that is trained in closed form, in a second or less."""
+"""The strongest of the default attackers that asks about its own images alone."""
 
 
 def curve_rows(trial: str, found: CurveErrors) -> list[dict[str, Any]]:
@@ -84,6 +85,8 @@ def write_learning_curves(
         StorageError: the storage failed or the lease was lost.
     """
     rows = read_curves(study.records.storage, study.records.study)
+    faces = Counter(row["trial"] for row in rows)
+    rows = [row for row in rows if faces[row["trial"]] == len(FACES)]
     specs = missing_curves(study, front, {row["trial"] for row in rows})
     if not specs:
         return
@@ -100,7 +103,8 @@ def write_learning_curves(
                 except Exception as error:
                     if (reason := storage_failure(error)) is not None:
                         raise StorageError(reason) from error
-                    why = f"{type(error).__name__}: {error}"
+                    cause = getattr(error, "cause", None) or error  # Ray's own text is the remote traceback
+                    why = f"{type(cause).__name__}: {cause}"
                     say(f"no learning curve of {spec.trial}: {visible_line(why, 200)}")
                 progress.part(i + 1, len(specs))
     finally:

@@ -1,4 +1,4 @@
-"""What a study shows, and the copies that it keeps for other tools. Its records do not depend on either."""
+"""What a study shows, measures afterwards, and copies for other tools. Its records do not depend on these."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ class Display:
     """show Ray's and the workers' logs"""
     tables: bool = False
     """print all tables of report.md at the end, not the summary alone"""
+    margin: float = MARGIN
+    """accepted excess leakage, a share of label-only's error: what is certified or safe stays within it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Afterwards:
+    """What is measured after the search, beside the records."""
+
     learning_curves: bool = True
     """at the end, extrapolate the error of the attacker kernel over the number of its images, for the
     frontier and the anchors"""
-    margin: float = MARGIN
-    """accepted excess leakage, a share of label-only's error: what is certified or safe stays within it"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from study.records.names import check_name
 from study.runtime.plain import visible_line
 from study.search.objectives import chosen
 from study.search.samplers import SAMPLERS
-from study.settings.display import Copies, Display
+from study.settings.display import Afterwards, Copies, Display
 from study.settings.groups import DEFAULT_ATTACKERS as DEFAULT_ATTACKERS
 from study.settings.groups import DEFAULT_DEFENSES as DEFAULT_DEFENSES
 from study.settings.groups import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Arguments(
     Copies,
+    Afterwards,
     Display,
     Resources,
     Place,

@@ -34,6 +34,9 @@ def parquet(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
         file = pq.ParquetFile(io.BytesIO(data))
         if file.metadata.num_rows > MAX_ROWS:
             raise Unreadable(f"{file.metadata.num_rows} rows, at most {MAX_ROWS} are read")
+        # A row may hold lists of any length: a few bytes, compressed.
+        if (most := _most_values(file.metadata)) > MAX_ROWS:
+            raise Unreadable(f"{most} values in a column, at most {MAX_ROWS} are read")
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             raise Unreadable("two columns have the same name")
@@ -46,6 +49,13 @@ def parquet(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise Unreadable(f"not a Parquet file ({visible_line(error, 160)})") from error
     return table.replace_schema_metadata(None)
+
+
+def _most_values(metadata: pq.FileMetaData) -> int:
+    """The number of values in the column that has the most, elements of lists included."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    counts = (sum(g.column(j).num_values for g in groups) for j in range(metadata.num_columns))
+    return max(counts, default=0)
 
 
 def alike(kind: pa.DataType, wanted: pa.DataType) -> bool:

@@ -76,8 +76,9 @@ def test_what_is_held_out_takes_its_mixtures_along() -> None:
 
 
 @pytest.mark.parametrize("landmarks", [20, 500])
-def test_the_regression_is_the_normal_equations(landmarks: int) -> None:
+def test_the_regression_is_the_normal_equations(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights w of the landmarks' kernels that minimise ``|y - G w|^2 + penalty w G_landmarks w``."""
+    monkeypatch.setattr(module, "EXACT", 10)
     d, kernel, penalty = data(), Kernel("inverse", 0.5, across=0.5), 0.3
     mean_KP = label_means(label_of(d.c_NK), d.y_NP, 3)
     found = Regression(Standardised(d.c_NK, "log"), kernel, d, mean_KP, landmarks)
@@ -92,23 +93,28 @@ def test_the_regression_is_the_normal_equations(landmarks: int) -> None:
 
 
 def test_errors_are_those_of_a_refit_without_the_image() -> None:
-    """Against a slow loop that fits a regression anew for each fold, and takes the best penalty of all."""
-    d = data()
-    fold_N = torch.arange(40) % module.FOLDS
+    """Against a slow loop that mixes and fits anew without each fold, and takes the best penalty of all."""
+    base = data()
+    y = 0.5 + 0.2 * (base.y_NP - 0.5)  # no mixture leaves [0, 1]
+    label_N, fold_N = label_of(base.c_NK), torch.arange(40) % module.FOLDS
+    mixed = mixture(y, label_means(label_N, y, 3)[label_N], base.parent_M2, 0.3)
+    d = Data(base.c_NK, y, base.answer_MK, mixed, base.parent_M2)
     attack, kernel = Mixtures(MixturesConfig()), Kernel("inverse", 0.5)
     standardise = Standardised(d.c_NK, "log")
     found = attack._tried(standardise, kernel, d, fold_N)
     errors = {}
     for penalty in PENALTIES:
-        error = torch.zeros_like(d.y_NP)
+        error = torch.zeros_like(y)
         for fold in range(module.JUDGED_FOLDS):
-            rest = d.without(fold_N == fold)
-            mean = torch.stack([rest.y_NP[label_of(rest.c_NK) == k].mean(0) for k in range(3)])
+            kept = fold_N != fold
+            mean = torch.stack([y[kept & (label_N == k)].mean(0) for k in range(3)])
+            again = mixture(y, mean[label_N], base.parent_M2, 0.3)
+            rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2).without(~kept)
             refit = Regression(standardise, kernel, rest, mean, 600)
-            for i in (fold_N == fold).nonzero()[:, 0].tolist():
+            for i in (~kept).nonzero()[:, 0].tolist():
                 own = d.c_NK[i : i + 1]
                 said = mean[label_of(own)] + refit.gram(own) @ refit.weights(penalty)
-                error[i] = (d.y_NP[i : i + 1] - said)[0]
+                error[i] = (y[i : i + 1] - said)[0]
         errors[penalty] = error[fold_N < module.JUDGED_FOLDS]
     best = min(errors, key=lambda p: float(errors[p].square().sum()))
     assert found.penalty == best
@@ -165,5 +171,61 @@ def test_many_images_keep_some_for_learning_only(monkeypatch: pytest.MonkeyPatch
 def test_bounds(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
         MixturesConfig(**{name: value})
-    with pytest.raises(ValueError, match="at least 8 images"):
-        fit(MixturesConfig(), grey(7), known=KNOWN)
+    with pytest.raises(ValueError, match="at least 4 images"):
+        fit(MixturesConfig(), grey(3), known=KNOWN)
+
+
+@pytest.mark.parametrize("n", [4, 5, 9])
+def test_few_images_are_enough(n: int) -> None:
+    """A stack of eight images gives each of its members six."""
+    attack = fit(MixturesConfig(), grey(n))
+    assert attack.reconstruct(brightness(grey(3, 1))).isfinite().all()
+
+
+def test_voters_that_learned_from_more_images_are_not_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers to mixtures that say nothing, and few judged among many images: at most a little is lost.
+
+    If the regressions on mixtures learned from all images where they are judged, and the kernel attacker
+    from the judged ones alone, they would win without being better.
+    """
+    monkeypatch.setattr("mipoison.attacks.kernel.EXACT", 50)
+    monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 50)
+    rng = generator(4)
+    odds = 3 * torch.randn(480, 2, generator=rng)
+    x = (0.5 + 0.15 * torch.sin(odds[:, :1]) + 0.1 * torch.randn(480, 256, generator=rng)).clamp(0, 1)
+    vectors = torch.softmax(odds, 1)
+
+    def answer(asked: Tensor) -> Tensor:
+        if len(asked) == 300:
+            return vectors[:300]
+        return torch.softmax(3 * torch.randn(len(asked), 2, generator=rng), 1)
+
+    images, stolen = x.reshape(-1, *SHAPE)[:300], x.reshape(-1, *SHAPE)[300:]
+    mine = fit(MixturesConfig(judged=60), images, Spy(answer, 2))
+    plain = fit(KernelConfig(judged=60), images, Spy(answer, 2))
+    errors = [float((a.reconstruct(vectors[300:]) - stolen).square().mean()) for a in (mine, plain)]
+    assert sum(mine.weight_V[2:]) < 0.5  # type: ignore[attr-defined]
+    assert errors[0] < 1.01 * errors[1]
+
+
+def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
+    """Changing a held-out image changes no error of the other folds' held-out images: it is in no training
+    set of its own fold, in no clamped pixel here, and its part in the mean image is taken out."""
+    base = data(pixels=4)
+    label_N = label_of(base.c_NK)
+    fold_N = torch.arange(40) % module.FOLDS
+
+    def errors(y_NP: Tensor) -> Tensor:
+        mean = label_means(label_N, y_NP, 3)[label_N]
+        mixed = mixture(y_NP, mean, base.parent_M2, 0.3)
+        d = Data(base.c_NK, y_NP, base.answer_MK, mixed, base.parent_M2)
+        attack = Mixtures(MixturesConfig())
+        found = attack._tried(Standardised(d.c_NK, "log"), Kernel("inverse", 0.5), d, fold_N)
+        return found.error_nP[(fold_N < module.JUDGED_FOLDS).nonzero()[:, 0] % module.FOLDS == 0]
+
+    y = 0.5 + 0.2 * (base.y_NP - 0.5)  # no mixture leaves [0, 1]
+    other = y.clone()
+    other[5] += 0.1  # of fold 0
+    changed = (errors(y) - errors(other)).abs().amax(1)
+    assert float(changed[1]) > 0.05  # its own error
+    assert float(changed[torch.arange(len(changed)) != 1].max()) < 1e-9

@@ -16,7 +16,7 @@ from mipoison.metrics.learning_curve import learning_curve
 from mipoison.storage.files import Storage, StorageError
 from study import pareto
 from study.executors.local import LocalExecutor
-from study.records.curves import CURVES, read_curves
+from study.records.curves import CURVES, curves_bytes, read_curves
 from study.runtime.progress import Progress
 from study.session import curves
 from study.session.curves import curve_rows, write_learning_curves
@@ -96,6 +96,28 @@ def test_the_anchors_and_the_frontier_once(tmp_path: Path, monkeypatch: pytest.M
     more, asked, _ = written(tmp_path, monkeypatch, lambda spec: found(), "t2-noise")
     assert [spec.trial for spec in asked] == ["t2-noise"]
     assert [row for row in more if row["trial"] != "t2-noise"] == again
+
+
+def test_a_setting_with_one_face_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, monkeypatch, lambda spec: found(), "t1-noise")
+    rows = read_curves(Storage(tmp_path), "s")
+    half = [row for row in rows if (row["trial"], row["face"]) != ("none", "test")]
+    Storage(tmp_path).write(f"s/{CURVES}", curves_bytes(half))
+    again, asked, _ = written(tmp_path, monkeypatch, lambda spec: found(), "t1-noise")
+    assert [spec.trial for spec in asked] == ["none"]
+    assert again == rows
+
+
+def test_a_remote_error_is_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's error has the text of the remote traceback, which names files and processes."""
+
+    def measure(spec: TrialSpec) -> CurveErrors:
+        error = RuntimeError("\x1b[36mpython (pid=1) File x\n" * 9)
+        error.cause = ValueError("nothing to fit")  # type: ignore[attr-defined]
+        raise error
+
+    _, _, lines = written(tmp_path, monkeypatch, measure)
+    assert lines[0] == "no learning curve of label-only: ValueError: nothing to fit"
 
 
 def test_one_that_cannot_be_measured_is_a_line_and_tried_again(

@@ -29,6 +29,10 @@ def test_wanted_columns_alone_and_no_metadata(monkeypatch: pytest.MonkeyPatch) -
     twice = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(Unreadable, match="two columns have the same name"):
         parquet(written(twice))
+    monkeypatch.setattr(reading, "MAX_ROWS", 9)
+    assert parquet(written(pa.table({"sizes": [[0] * 5, [0] * 4]}))).num_rows == 2
+    with pytest.raises(Unreadable, match="10 values in a column, at most 9"):
+        parquet(written(pa.table({"sizes": [[0] * 5, [0] * 5]})))
     monkeypatch.setattr(reading, "MAX_ROWS", 0)
     with pytest.raises(Unreadable, match="1 rows, at most 0"):
         parquet(written(table))
