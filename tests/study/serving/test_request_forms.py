@@ -261,7 +261,7 @@ def test_mutants() -> None:
     for kind, body in bodies():
         for _ in range(30):
             mutant = mutated(bytearray(body), rng)
-            before = time.process_time()
+            before = time.thread_time()
             try:
                 x_NCHW = read_images(kind, mutant, GREY)
             except RequestError as error:
@@ -271,7 +271,7 @@ def test_mutants() -> None:
                 assert x_NCHW.dtype == np.float32
                 assert x_NCHW.shape[1:] == GREY
                 assert 0 <= x_NCHW.min() <= x_NCHW.max() <= 1
-            assert time.process_time() - before < 0.5
+            assert time.thread_time() - before < 0.5
     assert statuses == {200, 400, 413, 422}
 
 
