@@ -19,10 +19,10 @@ SCAN = b"\xff\xda"
 
 
 def refused(kind: str, body: bytes, why: str | None = None) -> int:
-    before = time.process_time()
+    before = time.thread_time()
     with pytest.raises(RequestError, match=why) as caught:
         read_images(kind, body, GREY)
-    assert time.process_time() - before < 0.5
+    assert time.thread_time() - before < 0.5
     return caught.value.status
 
 
