@@ -38,8 +38,8 @@ with interruptible(), temporary_run_folder(), Lease(Storage("out"), "s"):
 """
 CLEANING = """
 with interruptible(), temporary_run_folder(), Lease(Storage("out"), "s"):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         while True:
             pass
     finally:
