@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import known_sets
-from mipoison.attacks.kernel_choice import EXACT, Candidate, candidate, compared, path_of
+from mipoison.attacks.kernel_choice import EXACT, Candidate, candidate, compared, landmark_count, path_of
 from mipoison.attacks.kernel_ridge import Kernel
 from mipoison.attacks.residuals import Residuals
 from mipoison.attacks.selection import Standardised
@@ -171,9 +171,9 @@ class KernelAttack:
 
     def _voter(self, vote: float, c: Candidate, c_NK: Tensor, parts: Residuals) -> Voter:
         z_NF, label_N = c.standardise(c_NK), label_of(c_NK)
-        at = slice(None) if len(c_NK) <= max(EXACT, self.config.landmarks) else slice(self.config.landmarks)
-        weight_MP = vote * path_of(c.kernel, z_NF, label_N, len(z_NF[at])).solution(parts.rest_NP, c.penalty)
-        return Voter(c.standardise, c.kernel, z_NF[at], label_N[at], weight_MP)
+        m = landmark_count(len(c_NK), self.config.landmarks)
+        weight_MP = vote * path_of(c.kernel, z_NF, label_N, m).solution(parts.rest_NP, c.penalty)
+        return Voter(c.standardise, c.kernel, z_NF[:m], label_N[:m], weight_MP)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""

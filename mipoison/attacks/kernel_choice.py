@@ -46,6 +46,11 @@ class Candidate:
         return float(self.error_NP.square().sum())
 
 
+def landmark_count(images: int, landmarks: int) -> int:
+    """How many of the first images are landmarks: all where these are few, else ``landmarks``."""
+    return images if images <= max(EXACT, landmarks) else landmarks
+
+
 def path_of(kernel: Kernel, z_NF: Tensor, label_N: Tensor, landmarks: int) -> Path:
     """The regressions of all penalties, with the first images as landmarks."""
     if len(z_NF) <= landmarks:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mipoison.attacks.kernel import KernelAttack, KernelConfig, Voter, votes
-from mipoison.attacks.kernel_choice import EXACT, path_of
+from mipoison.attacks.kernel_choice import landmark_count, path_of
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.selection import Standardised, folds
 from mipoison.models.label_means import label_means
@@ -138,8 +138,7 @@ class Regression:
         c_NK = torch.cat([data.c_NK, data.answer_MK])
         z_NF, label_N = standardise(c_NK), label_of(c_NK)
         self.target_NP = torch.cat([data.y_NP, data.mixed_MP]) - mean_KP[label_N]
-        n = len(data.c_NK)
-        m = n if n <= max(EXACT, landmarks) else landmarks
+        m = landmark_count(len(data.c_NK), landmarks)
         self.z_MF, self.label_M = z_NF[:m], label_N[:m]
         self.path = path_of(kernel, z_NF, label_N, m)
 

@@ -78,7 +78,7 @@ def test_what_is_held_out_takes_its_mixtures_along() -> None:
 @pytest.mark.parametrize("landmarks", [20, 500])
 def test_the_regression_is_the_normal_equations(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights w of the landmarks' kernels that minimise ``|y - G w|^2 + penalty w G_landmarks w``."""
-    monkeypatch.setattr(module, "EXACT", 10)
+    monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 10)
     d, kernel, penalty = data(), Kernel("inverse", 0.5, across=0.5), 0.3
     mean_KP = label_means(label_of(d.c_NK), d.y_NP, 3)
     found = Regression(Standardised(d.c_NK, "log"), kernel, d, mean_KP, landmarks)
