@@ -108,6 +108,9 @@ class Config:
     COST: ClassVar[int] = 1
     """What an attacker costs: 0 seconds (closed form, trees, a small network), 1 about as much as training a
     decoder, 2 as training several."""
+    SCREENS: ClassVar[bool] = False
+    """Whether an attacker is cheap enough to judge every setting of a search: a closed form that asks about
+    each of its images once, in about a second."""
 
     def __post_init__(self) -> None:
         for name, (kind, optional) in self.field_kinds().items():

@@ -104,15 +104,13 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
     Args:
         words: the command line, stored in ``study.json``.
     """
-    from study.session.driver import failed_share, pruned_counts
+    from study.session.driver import failed_share, not_run
 
     began, progress = time.monotonic(), Progress(console)
     episodes, held_out = _search(study, console, progress, words)
     _report(study, console, progress, episodes, held_out)
     share = failed_share(episodes)
-    n_pruned, saved = pruned_counts(episodes)
-    if n_pruned:
-        console.print(f"{n_pruned} settings pruned (label-only dominated them), {saved} episodes saved")
+    console.print(not_run(episodes), end="")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
     return FAILED if share > 0.5 else DONE
 
@@ -127,6 +125,7 @@ def _search(
     """
     from study.executors.starting import make_executor
     from study.session.callbacks import LiveLine, Metrics, Tracking
+    from study.session.confirmation import confirm
     from study.session.curves import write_learning_curves
     from study.session.driver import run_study, write_frontier
     from study.session.monitoring import RayMonitor
@@ -137,7 +136,9 @@ def _search(
     with progress:
         executor = make_executor(settings, settings, console, progress)
     try:
-        line = LiveLine(progress, shared_classes=settings.auxiliary == "same")
+        shared = settings.auxiliary == "same"
+        line = LiveLine(progress, shared_classes=shared, what="screening: " if study.screens else "")
+        confirming = LiveLine(progress, shared_classes=shared, what="the whole suite: ")
         callbacks: list[Callback] = []
         if settings.executor == "ray":
             monitor = RayMonitor(study.records.study, parse_name(settings.dataset)[0])
@@ -146,10 +147,11 @@ def _search(
             settings, study.records, study.search, lambda text: console.print(text, markup=False)
         )
         try:
-            callbacks += [line, Tracking(trackers)]
-            episodes = run_study(study, executor, callbacks, words)
+            episodes = run_study(study, executor, [*callbacks, line, Tracking(trackers)], words)
         finally:
             trackers.close()
+        if study.screens:
+            episodes = confirm(study, executor, [*callbacks, confirming])
         front = write_frontier(study, episodes)
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         if settings.learning_curves:

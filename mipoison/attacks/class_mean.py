@@ -27,6 +27,7 @@ class ClassMeanConfig(Config):
     """
 
     COST: ClassVar[int] = 0
+    SCREENS: ClassVar[bool] = True
 
     data: Literal["all", "D1", "D2"] = "all"
 

@@ -56,6 +56,7 @@ class KernelConfig(Config):
     """
 
     COST: ClassVar[int] = 0
+    SCREENS: ClassVar[bool] = True
 
     judged: int = 800
     landmarks: int = 600

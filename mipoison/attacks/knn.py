@@ -49,6 +49,7 @@ class KNNConfig(Config):
     """
 
     COST: ClassVar[int] = 0
+    SCREENS: ClassVar[bool] = True
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {"inputs": "tuned"}
 
     inputs: Inputs = "chosen"

@@ -53,6 +53,7 @@ class MixturesConfig(KernelConfig):
     """
 
     COST: ClassVar[int] = 1
+    SCREENS: ClassVar[bool] = False  # it asks about mixtures, too
 
     each: int = 4
     mixed: int = 600

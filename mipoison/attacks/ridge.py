@@ -45,6 +45,7 @@ class RidgeConfig(Config):
     """
 
     COST: ClassVar[int] = 0
+    SCREENS: ClassVar[bool] = True
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {"inputs": "tuned"}
 
     inputs: Inputs = "chosen"

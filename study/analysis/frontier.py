@@ -94,9 +94,9 @@ def configuration_table(
     Returns:
         COLUMNS, then the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
         worst case where it cannot be computed, excess leakage without a label-only anchor. ``complete``: no
-        episode failed, is missing or was cut. ``cut``: the search stopped the setting's trial,
-        as label-only dominated it before all attackers had run. Its worst case is a bound (all attackers
-        together can only do better), and it is never on the frontier.
+        episode failed, is missing or was cut. ``cut``: not all attackers ran, since
+        label-only dominated the setting before, or since it was only screened. Its worst case is a bound (all
+        attackers together can only do better), and it is never on the frontier.
         ``dominated_by``: how many feasible settings dominate it.
 
     Raises:
@@ -216,6 +216,13 @@ def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
         kept = moocore.is_nondominated(_points(candidates), maximise=maximise, keep_weakly=True)
         candidates = candidates[kept]
     return candidates.sort_values(["confidence_distortion", "trial"], kind="stable").reset_index(drop=True)
+
+
+def waiting(configurations: pd.DataFrame) -> int:
+    """The number of feasible settings that not all attackers attacked, although no setting dominates them: a
+    study that was interrupted has some."""
+    cut = configurations["cut"].fillna(False) & configurations["feasible"].fillna(False)
+    return int((cut & (configurations["dominated_by"] == 0).fillna(False)).sum())
 
 
 def frontier_table(episodes: pd.DataFrame, constraints: Constraints, margin: float = MARGIN) -> pd.DataFrame:

@@ -99,6 +99,7 @@ _REAL = [
     *IDENTIFICATION_COLUMNS,
     *WRITTEN_COLUMNS,
 ]
+_TRUTH = ["screened"]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -123,6 +124,7 @@ def episode_schema() -> pa.Schema:
     columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
     columns |= {name: pa.int64() for name in _WHOLE}
     columns |= {name: pa.float64() for name in _REAL}
+    columns |= {name: pa.bool_() for name in _TRUTH}
     columns |= {f"check.{name}": pa.bool_() for name in CHECKS}
     columns |= _config_fields("scene", [SceneConfig])
     columns |= _config_fields("defense", DEFENSES.values())

@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 PRUNED = "cut"
-"""The episode was not run, because label-only already dominated its setting."""
+"""The episode was not run, because label-only already dominated its setting, or because the setting was only
+screened (``screened`` is true then)."""

@@ -17,7 +17,7 @@ from mipoison.metrics.checks import checks_table
 from mipoison.metrics.excess import MARGIN
 from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
-from study.analysis.frontier import defense_table, pareto_front, reference_point
+from study.analysis.frontier import defense_table, pareto_front, reference_point, waiting
 from study.analysis.indicators import (
     LEVELS,
     attained_at,
@@ -56,9 +56,15 @@ def frontier_report(
     """
     front = pareto_front(configurations)
     feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
+    open_ = waiting(configurations)
+    more = (
+        ""
+        if not open_
+        else (f"; {open_} more may belong to it, as not all attackers have run: continue with --resume")
+    )
     table = new_table(
         f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {pruned} cut short) "
-        "are not dominated",
+        f"are not dominated{more}",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
         "/ worst label-only error, with its 95 % Student-t interval over paired seeds. Mean cosine: of the "
@@ -183,7 +189,7 @@ def indicators_report(
         "settings that nothing dominates",
         f"{len(pareto_front(configurations))} of {len(configurations)}",
     )
-    add_row(table, "settings cut short (label-only dominates them)", str(pruned))
+    add_row(table, "settings that not all attackers attacked (dominated before)", str(pruned))
     best = knee(configurations)
     by_trial = configurations.set_index("trial", drop=False)
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")

@@ -33,7 +33,7 @@ class Progress:
         self._total, self._done, self._failed, self._max_concurrent = 0, 0, 0, 1
         self._quality = "nothing measured yet"
         self._seconds: list[float] = []
-        self._stage, self._began = "", time.monotonic()
+        self._stage, self._began, self._what = "", time.monotonic(), ""
         self._parts: tuple[int, int, float] | None = None
         self._searching = False
         self._live = (
@@ -92,8 +92,13 @@ class Progress:
         when = f"{so_far:.0f} s so far" if left is not None and left < 0 else time_left(left)
         return Text(f"{self._stage}\n{_bar(done, of)} {done}/{of} | {when}")
 
-    def begin(self, total: int, done: int, failed: int, max_concurrent: int) -> None:
-        """The trials begin: their number, how many are done and failed, how many run at a time."""
+    def begin(self, total: int, done: int, failed: int, max_concurrent: int, what: str = "") -> None:
+        """The trials begin: their number, how many are done and failed, how many run at a time.
+
+        Args:
+            what: stands before the counts.
+        """
+        self._what, self._seconds = what, []
         self._total, self._done, self._failed, self._max_concurrent = (
             total,
             done,
@@ -121,7 +126,7 @@ class Progress:
             left = 0.0
         elif self._seconds:
             left = statistics.median(self._seconds) * (self._total - self._done) / self._max_concurrent
-        return progress_line(self._done, self._failed, self._total, self._quality, left)
+        return self._what + progress_line(self._done, self._failed, self._total, self._quality, left)
 
     def _show(self) -> None:
         if self._live:

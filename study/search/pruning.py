@@ -1,12 +1,18 @@
-"""Pruning: attackers run in order of cost, and a trial stops once label-only dominates its setting."""
+"""Pruning and screening: which episodes of a trial need not run.
+
+Attackers run in order of cost, and a trial stops once label-only dominates its setting. A trial that is
+screened faces only the attackers that screen; ``study.session.confirmation`` decides which settings the
+whole suite attacks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mipoison.attacks import ATTACKS, LABEL_ATTACKER
 from mipoison.episode import EpisodeConfig, base_record
 from study.records.status import PRUNED
 
@@ -14,15 +20,29 @@ Point = tuple[float, float, float]
 """Mean distortion, worst-case attack accuracy, worst-case reconstruction error."""
 
 
-def cost_of(stage: Sequence[int], episodes: Sequence[EpisodeConfig]) -> int:
-    """The cost class of the episodes of a stage."""
-    return episodes[stage[0]].attack_config.COST
+def screens(attackers: Collection[str]) -> bool:
+    """Whether some of these attackers screen settings before the others run.
+
+    The attacker that knows the label alone tells no setting from another, so that it does not suffice.
+    """
+    some = any(ATTACKS[name].SCREENS and name != LABEL_ATTACKER for name in attackers)
+    return some and not all(ATTACKS[name].SCREENS for name in attackers)
 
 
-def stages(episodes: Sequence[EpisodeConfig]) -> list[list[int]]:
-    """The indices of a trial's episodes (of all seeds), grouped by the cost class of their attacker."""
-    costs = sorted({e.attack_config.COST for e in episodes})
-    return [[i for i, e in enumerate(episodes) if cost == e.attack_config.COST] for cost in costs]
+def screened_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A trial's records of attackers that screen: what screening measured, also if others ran later."""
+    return [r for r in records if r["attack"] in ATTACKS and ATTACKS[r["attack"]].SCREENS]
+
+
+def screening(episodes: Sequence[EpisodeConfig]) -> list[int]:
+    """The indices of the episodes whose attackers screen."""
+    return [i for i, e in enumerate(episodes) if e.attack_config.SCREENS]
+
+
+def stages(episodes: Sequence[EpisodeConfig], planned: Sequence[int]) -> list[list[int]]:
+    """The indices of the planned episodes (of all seeds), grouped by the cost class of their attacker."""
+    costs = sorted({episodes[i].attack_config.COST for i in planned})
+    return [[i for i in planned if cost == episodes[i].attack_config.COST] for cost in costs]
 
 
 def worst_point(records: Sequence[Mapping[str, Any]]) -> Point | None:
@@ -62,7 +82,18 @@ def dominated(records: Sequence[Mapping[str, Any]], floor: Point | None) -> bool
     return no_worse and floor != point
 
 
-def pruned_record(config: EpisodeConfig, fingerprint: str | None, n_run: int, n_all: int) -> dict[str, Any]:
-    """The record of a pruned episode: it has no measurements and counts neither as success nor as failure."""
-    text = f"not run: after {n_run} of {n_all} episodes the label-only anchor dominated the setting"
+DOMINATED = "after {ran} of {all} episodes the label-only anchor dominated the setting"
+SCREENED = "the setting was screened, by {ran} of {all} episodes"
+"""Why an episode was not run."""
+
+
+def pruned_record(
+    config: EpisodeConfig, fingerprint: str | None, n_run: int, n_all: int, why: str
+) -> dict[str, Any]:
+    """The record of an episode that was not run: it has no measurements, and is no success and no failure.
+
+    Args:
+        why: DOMINATED or SCREENED.
+    """
+    text = f"not run: {why.format(ran=n_run, all=n_all)}"
     return base_record(config, fingerprint) | {"status": PRUNED, "error": text}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mipoison.defenses import ANCHORS
+from study.records.status import PRUNED
 from study.runtime.progress import Progress
 from study.session.monitoring import Monitor
 from study.session.quality import Quality
@@ -69,10 +70,11 @@ class LiveLine(Callback):
     Args:
         shared_classes: whether attacker and victim know the same classes, so that the line shows how well
             images are identified, and not attack accuracy.
+        what: what is done with the trials; stands before their counts.
     """
 
-    def __init__(self, progress: Progress, *, shared_classes: bool) -> None:
-        self._line, self._shared_classes = progress, shared_classes
+    def __init__(self, progress: Progress, *, shared_classes: bool, what: str = "") -> None:
+        self._line, self._shared_classes, self._what = progress, shared_classes, what
 
     def on_start(self) -> None:
         self._line.__enter__()
@@ -87,7 +89,7 @@ class LiveLine(Callback):
         self._line.part(done, of)
 
     def on_trials_started(self, progress: StudyProgress, max_concurrent: int) -> None:
-        self._line.begin(progress.planned, progress.done, progress.failed, max_concurrent)
+        self._line.begin(progress.planned, progress.done, progress.failed, max_concurrent, self._what)
         if progress.quality is not None:
             self._line.quality(self._text(progress.quality))
 
@@ -103,14 +105,19 @@ class LiveLine(Callback):
 
 
 class Metrics(Callback):
-    """Reports written records to a monitor (Prometheus), so that its counters equal the records."""
+    """Reports written records to a monitor (Prometheus), so that its counters equal the records.
+
+    Of a setting that was screened the episodes that were not run are not counted: they may run later, and its
+    others are counted once.
+    """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
+        self._counted: dict[str, set[tuple[str, int]]] = {}
 
     def on_resume(self, trials: Sequence[FinishedTrial]) -> None:
         for trial in trials:
-            self._monitor.finished(trial.rows)
+            self._monitor.finished(self._new(trial))
 
     def on_anchor_finished(self, trial: FinishedTrial) -> None:
         self._count(trial)
@@ -127,7 +134,16 @@ class Metrics(Callback):
 
     def _count(self, trial: FinishedTrial) -> None:
         made, reused = (int(trial.outcome.get(f"artifacts_{what}") or 0) for what in ("made", "reused"))
-        self._monitor.finished(trial.rows, made, reused)
+        self._monitor.finished(self._new(trial), made, reused)
+
+    def _new(self, trial: FinishedTrial) -> list[dict[str, Any]]:
+        """The rows to count."""
+        before = self._counted.pop(trial.trial, set())
+        rows = [r for r in trial.rows if (r["attack"], r["seed"]) not in before]
+        if any(r.get("screened") for r in rows):
+            rows = [r for r in rows if r["status"] != PRUNED]
+            self._counted[trial.trial] = {(r["attack"], r["seed"]) for r in rows}
+        return rows
 
     def _show(self, progress: StudyProgress) -> None:
         if progress.quality is not None:

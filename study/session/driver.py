@@ -49,6 +49,20 @@ def failed_share(episodes: pd.DataFrame) -> float:
     return float((episodes["status"] == "failed").mean()) if len(episodes) else 0.0
 
 
+def not_run(episodes: pd.DataFrame) -> str:
+    """A line each on the settings that were screened alone, and on those that were pruned; '' without any."""
+    screened = episodes["screened"].astype("boolean").fillna(False) & (episodes["status"] == PRUNED)
+    lines = []
+    for rows, why in (
+        (episodes[screened], "were screened alone (a setting that all attackers attacked dominates them)"),
+        (episodes[~screened], "were pruned (label-only dominated them)"),
+    ):
+        settings, saved = pruned_counts(rows)
+        if settings:
+            lines.append(f"{settings} settings {why}: {saved} episodes saved\n")
+    return "".join(lines)
+
+
 def pruned_counts(episodes: pd.DataFrame) -> tuple[int, int]:
     """The number of pruned settings, and of the episodes that this saved."""
     pruned = episodes[episodes["status"] == PRUNED]

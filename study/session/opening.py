@@ -24,6 +24,7 @@ from study.records.store import STUDY_FILE, Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, busy
 from study.search.objectives import OTHER_CLASSES, chosen, default_names
+from study.search.pruning import screened_rows, screens
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
@@ -186,16 +187,20 @@ def _load(
         if trial not in finished and trial not in ANCHORS and _searched(settings, begun)
     ]
     outcomes = outcomes_of(finished, settings.constraints, finished.get(ANCHORS[0], ()))
+    told = outcomes
+    if settings.screen and screens(settings.attackers):  # of every setting, what screening measured
+        screened = {trial: screened_rows(rows) for trial, rows in finished.items()}
+        told = outcomes_of(screened, settings.constraints, finished.get(ANCHORS[0], ()))
     resumed, known = [], {}
     for trial, rows in finished.items():
         defense, knobs = trial, {}
         if trial in started:
             defense, knobs = started[trial].defense, dict(started[trial].knobs)
-            search.add_finished(defense, knobs, outcomes[trial])
-            known[config_of(defense, knobs).digest()] = outcomes[trial]
+            search.add_finished(defense, knobs, told[trial])
+            known[config_of(defense, knobs).digest()] = told[trial]
         resumed.append(
             FinishedTrial(
-                trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=outcomes[trial], before=True
+                trial=trial, defense=defense, knobs=knobs, rows=rows, outcome=told[trial], before=True
             )
         )
     search.enqueue([parameters(begun.defense, begun.knobs) for begun in unfinished])

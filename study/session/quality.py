@@ -43,12 +43,15 @@ class Quality(NamedTuple):
         hypervolume: share of the box between the reference corners.
         excess: the least worst-case excess leakage of the settings that were searched (share).
         identification: their least identification AUC, 0.5 is chance.
+        screened: whether settings count that only a part of the suite has attacked, so that these numbers are
+            bounds in their favour.
     """
 
     accuracy: float | None = None
     hypervolume: float | None = None
     excess: Least | None = None
     identification: Least | None = None
+    screened: bool = False
 
     def text(self, *, shared_classes: bool) -> str:
         """For the progress line. Where both sides share the classes, attack accuracy says nothing."""
@@ -57,7 +60,8 @@ class Quality(NamedTuple):
             told.append(f"identification AUC {self.identification or NOTHING}")
         else:
             told.append(f"attack accuracy {_number(self.accuracy)}")
-        return f"{', '.join(told)} | hypervolume {_number(self.hypervolume)}"
+        bound = " (bounds: not all attackers have run)" if self.screened else ""
+        return f"{', '.join(told)} | hypervolume {_number(self.hypervolume)}{bound}"
 
 
 def _number(value: float | None) -> str:
@@ -77,13 +81,16 @@ def quality(
     import pandas as pd
 
     columns = [
-        *dict.fromkeys([*(o.column for o in OBJECTIVES), *constraints.bounds, "cut", EXCESS, IDENTIFICATION])
+        *dict.fromkeys(
+            [*(o.column for o in OBJECTIVES), *constraints.bounds, "cut", "screened", EXCESS, IDENTIFICATION]
+        )
     ]
     table = pd.DataFrame(
         [[o.get(c) for c in columns] for o in outcomes.values()], columns=columns, dtype="Float64"
     )
     table["feasible"] = pd.array(constraints.satisfied(table), dtype="boolean")
-    table["cut"] = (table["cut"] > 0).fillna(False).astype("boolean")
+    screened = (table["screened"] > 0).fillna(False)
+    table["cut"] = ((table["cut"] > 0).fillna(False) & ~screened).astype("boolean")
     feasible = table["feasible"].to_numpy(dtype=bool)
     # Label-only has the least leakage by definition, and of a cut setting not all attackers have run.
     is_anchor = np.array([trial in ANCHORS for trial in outcomes], dtype=bool)
@@ -95,6 +102,7 @@ def quality(
         hypervolume=hypervolume(table, corner) if corner else None,
         excess=_least(searched, EXCESS),
         identification=_least(searched, IDENTIFICATION),
+        screened=bool(screened.any()),
     )
 
 

@@ -15,7 +15,7 @@ from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
 from study.records.constraints import TOLERANCE, Constraints
 from study.records.store import STUDY_FILE, Records
-from study.search.pruning import Point, worst_point
+from study.search.pruning import Point, screens, worst_point
 from study.search.sampler import Search
 from study.session.callbacks import StudyProgress
 from study.session.lease import Lease
@@ -33,7 +33,7 @@ REPEATED_SUGGESTIONS = 60
 def kept_columns(constraints: Constraints) -> tuple[str, ...]:
     """Columns of finished records that a running study keeps in memory: outcomes, failures, metrics."""
     seconds = (f"seconds_{stage}" for stage in STAGES)
-    return tuple(dict.fromkeys([*NEEDED, *MEASURED, *constraints.columns, "error", *seconds]))
+    return tuple(dict.fromkeys([*NEEDED, *MEASURED, *constraints.columns, "error", "screened", *seconds]))
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Study:
         """The number of trials that are still to be run."""
         return max(0, self.settings.trials - self._done())
 
+    @property
+    def screens(self) -> bool:
+        """Whether settings are screened by some of the attackers before the others run."""
+        return self.settings.screen and screens(self.settings.attackers)
+
     def missing_anchors(self) -> list[TrialSpec]:
         """The anchors that have no records yet, label-only first."""
         return [self.template.spec(name, name, {}) for name in ANCHORS if name not in self.finished]
@@ -123,7 +128,9 @@ class Study:
                 del self.unfinished[i]
                 break
         trial = trial or f"t{next(self.numbers):04d}-{proposal.defense}"
-        spec = self.template.spec(trial, proposal.defense, knobs, attempt=attempt, floor=self.floor())
+        spec = self.template.spec(
+            trial, proposal.defense, knobs, attempt=attempt, floor=self.floor(), screen=self.screens
+        )
         started = StartedTrial(trial=trial, defense=spec.defense, knobs=spec.knobs, attempt=attempt)
         self.records.write_json(f"trials/{trial}.json", started.document())
         self.running[trial] = RunningTrial(proposal.number, digest)
@@ -131,19 +138,23 @@ class Study:
 
     def tell(self, trial: FinishedTrial) -> None:
         """Receive a trial that was asked for, or an anchor, after its records were written."""
+        self.keep(trial)
+        if trial.trial in ANCHORS:
+            return
+        asked = self.running.pop(trial.trial)
+        self.search.tell(asked.number, trial.outcome)
+        self.known[asked.digest] = self.outcomes[trial.trial]
+
+    def keep(self, trial: FinishedTrial) -> None:
+        """Count a trial whose records were written; they replace those of its earlier attempts."""
         whole = trial.trial in ANCHORS
         self.finished[trial.trial] = (
             trial.rows if whole else [{name: row.get(name) for name in self._kept} for row in trial.rows]
         )
         self.outcomes[trial.trial] = dict(trial.outcome)
         self._quality_known = False
-        if trial.trial in ANCHORS:
-            return
-        if trial.failed:
+        if not whole and trial.failed:
             self._failed.add(trial.trial)
-        asked = self.running.pop(trial.trial)
-        self.search.tell(asked.number, trial.outcome)
-        self.known[asked.digest] = self.outcomes[trial.trial]
 
     def progress(self) -> StudyProgress:
         """How many trials are in which state, and how good the settings are so far."""

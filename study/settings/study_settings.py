@@ -185,17 +185,24 @@ class StudySettings(Arguments):
     def changes(self, stored: Mapping[str, Any], *groups: type) -> list[str]:
         """``name: stored -> now`` for each setting that differs from a stored study's.
 
-        A setting that an earlier version did not store counts as having had its default.
+        A setting that an earlier version did not store counts as having had its default, or its value in
+        EARLIER.
         """
-        return differences(_defaults(groups or IDENTITY) | dict(stored), self.identity(*groups))
+        known = _defaults(groups or IDENTITY)
+        known |= {name: value for name, value in EARLIER.items() if name in known}
+        return differences(known | dict(stored), self.identity(*groups))
 
     def continuing(self, stored: Mapping[str, Any]) -> StudySettings:
         """These settings, for a resumed study with the stored ones.
 
-        The attacker that knows the label alone is of the suite if it was when the study was begun. If an
+        Studies of earlier versions did not screen. The attacker that knows the label alone is of the suite if
+        it was when the study was begun. If an
         earlier version computed another digest for the same classifier and the study stores that one, it is
         kept, so that all records of the study have the same ``victim_digest``.
         """
+        missing = {name: value for name, value in EARLIER.items() if name not in stored}
+        if any(getattr(self, name) != value for name, value in missing.items()):
+            return dataclasses.replace(self, **missing).continuing(stored)
         attackers, mine = stored.get("attackers"), [*self.attackers]
         if isinstance(attackers, list) and (
             mine == [LABEL_ATTACKER, *attackers] or attackers == [LABEL_ATTACKER, *mine]
@@ -221,6 +228,10 @@ SCENES = (SceneSettings, VictimOutputs, Sizes)
 """The groups of settings that determine the scenes."""
 IDENTITY = (*SCENES, SearchSettings, UtilityBounds)
 """The groups of settings that a resumed study must share with the stored one; all others may change."""
+
+
+EARLIER: dict[str, Any] = {"screen": False}
+"""Settings that earlier versions did not have, with the value that says what they did."""
 
 
 def _defaults(groups: tuple[type, ...]) -> dict[str, Any]:

@@ -162,7 +162,8 @@ def rerun_spec(
         scenes=scenes_in(source, given),
     )
     trial_id = str(trial) if same else f"again-{name}"
-    return template.spec(trial_id, name, config.flat(), floor=worst_point(floor))
+    screened = same and bool(source.reindex(columns=["screened"])["screened"].astype("boolean").any())
+    return template.spec(trial_id, name, config.flat(), floor=worst_point(floor), screen=screened)
 
 
 def _anchor_rows(study: StoredStudy) -> pd.DataFrame:

@@ -130,7 +130,13 @@ def _outcome(setting: Mapping[str, Any], records: list[Record], constraints: Con
     if failed_on_all_seeds:
         values |= dict.fromkeys(_COLUMNS)
     failed = len(records) - count["ok"] - count[PRUNED]
-    return {**values, "episodes": float(len(records)), "failed": float(failed), "cut": float(count[PRUNED])}
+    return {
+        **values,
+        "episodes": float(len(records)),
+        "failed": float(failed),
+        "cut": float(count[PRUNED]),
+        "screened": float(any(r.get("screened") for r in records)),
+    }
 
 
 def record_trial(spec: TrialSpec, result: TrialResult, anchors: list[Record]) -> Outcome:

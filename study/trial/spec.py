@@ -28,6 +28,7 @@ class TrialSpec:
         floor: the label-only anchor's mean distortion, worst-case attack accuracy and worst-case error under
             the same attackers and seeds; a trial that it dominates is pruned. None: never prune.
         stacked: whether attackers are trained jointly, one of ``study.trial.joint_training.STACKED``.
+        screen: run only the attackers that screen (``Config.SCREENS``).
     """
 
     study: str
@@ -42,6 +43,7 @@ class TrialSpec:
     data_root: str | None
     floor: tuple[float, float, float] | None = None
     stacked: str = "auto"
+    screen: bool = False
 
     def episodes(self) -> list[EpisodeConfig]:
         """The trial's episodes, seed by seed."""
@@ -86,11 +88,12 @@ class TrialTemplate:
         attempt: int = 0,
         attackers: tuple[str, ...] | None = None,
         floor: tuple[float, float, float] | None = None,
+        screen: bool = False,
     ) -> TrialSpec:
         """The description of a trial.
 
         Args:
-            trial, defense, knobs, attempt, floor: as in :class:`TrialSpec`.
+            trial, defense, knobs, attempt, floor, screen: as in :class:`TrialSpec`.
             attackers: the trial's attackers; None for the study's.
         """
         return TrialSpec(
@@ -102,6 +105,7 @@ class TrialTemplate:
             knobs=dict(knobs),
             attackers=by_cost(self.attackers if attackers is None else attackers),
             floor=floor,
+            screen=screen,
             scenes=tuple(scene.flat() for scene in self.scenes),
             root=self.root,
             stacked=self.stacked,

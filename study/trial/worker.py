@@ -22,7 +22,7 @@ from mipoison.scene import Scene, scene_for
 from mipoison.service import chunk_count
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage, StorageError
-from study.search.pruning import cost_of, dominated, pruned_record, stages
+from study.search.pruning import DOMINATED, SCREENED, dominated, pruned_record, screening, stages
 from study.trial.failure import LostError
 from study.trial.finished_episodes import (
     FinishedEpisodes,
@@ -237,7 +237,8 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
 
     Episodes that an earlier attempt finished are read from the store. Attackers run in order of cost (see
     ``Config.COST``); once the label-only anchor dominates the setting, the remaining episodes are pruned, see
-    :func:`study.search.pruning.dominated`. A failed episode becomes a record with the error.
+    :func:`study.search.pruning.dominated`. Of a trial that is to be screened only the attackers that screen
+    run, and its records say so. A failed episode becomes a record with the error.
 
     Raises:
         StorageError: nothing can be stored; the trial stays unfinished.
@@ -247,23 +248,30 @@ def run_trial(spec: TrialSpec, group: Group | None = None) -> TrialResult:
     episodes = run.episodes
     run.open_scenes()
     done = run.finished_before()
-    missing = [i for i in range(len(episodes)) if i not in done.records]
+    planned = screening(episodes) if spec.screen else list(range(len(episodes)))
+    missing = [i for i in planned if i not in done.records]
     run.deploy(missing)
-    for stage in stages(episodes):
+    ran: list[int] = []
+    why = SCREENED
+    for stage in stages(episodes, planned):
         own = [i for i in stage if i in missing][group.rank :: group.size]
         for share in group.gather(run.attack(own)):
             done.add(share)
-        ran = [i for i in range(len(episodes)) if cost_of(stage, episodes) >= episodes[i].attack_config.COST]
+        ran += stage
         if len(ran) < len(episodes) and dominated([done.records[i] for i in ran], spec.floor):
-            # Also those found in the store, so that records do not depend on what ran before.
-            done.records |= {
-                i: pruned_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes))
-                for i, episode in enumerate(episodes)
-                if i not in ran
-            }
-            kept = {"truth", *(episodes[i].attack for i in ran)}
-            done.pictures = {name: picture for name, picture in done.pictures.items() if name in kept}
+            why = DOMINATED
             break
+    if len(ran) < len(episodes):
+        # Also those found in the store, so that records do not depend on what ran before.
+        done.records |= {
+            i: pruned_record(episode, run.seeds[episode.scene.seed].fingerprint, len(ran), len(episodes), why)
+            for i, episode in enumerate(episodes)
+            if i not in ran
+        }
+        kept = {"truth", *(episodes[i].attack for i in ran)}
+        done.pictures = {name: picture for name, picture in done.pictures.items() if name in kept}
+        if why is SCREENED:
+            done.records = {i: record | {"screened": True} for i, record in done.records.items()}
     result = TrialResult([done.records[i] for i in range(len(episodes))], done.pictures)
     for made, reused in group.gather(run.artifacts()):
         result.count(made, reused)

@@ -114,7 +114,7 @@ def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
 def standing(s: Mapping[str, Any], on_front: bool) -> str:
     """A sentence on why a setting is or is not on the frontier."""
     if flag(s["cut"]):
-        return "cut short: label-only dominates it; what is shown is a bound (at least so bad)"
+        return "not all attackers ran, as another setting dominates it; this is a bound (at least so bad)"
     if on_front:
         return "on the frontier: nothing dominates it"
     if not flag(s["feasible"]):

@@ -84,7 +84,7 @@ def test_attackers_come_by_cost() -> None:
     names = ("tuned", "passive", "ridge", "knn", "distilled", "mlp")
     spec = spec_of(Path("/nowhere"), attackers=names)
     episodes = spec.episodes()
-    found = stages(episodes)
+    found = stages(episodes, range(len(episodes)))
     assert [sorted({episodes[i].attack for i in stage}) for stage in found] == [
         ["knn", "mlp", "ridge"], ["passive"], ["distilled", "tuned"],
     ]  # fmt: skip

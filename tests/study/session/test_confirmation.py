@@ -1,0 +1,278 @@
+"""Screening and confirming: the frontier of the whole suite, whatever the order, at less work."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from mipoison.attacks import ATTACKS
+from study.analysis.frontier import configuration_table, frontier_table, pareto_front, waiting
+from study.executors.base import Ask, Tell
+from study.executors.local import LocalExecutor
+from study.records.constraints import Constraints
+from study.records.finished import load
+from study.records.flat import knobs_of
+from study.search.pruning import screened_rows, screens
+from study.session.callbacks import Metrics
+from study.session.confirmation import confirm, unconfirmed
+from study.session.driver import not_run, run_study
+from study.session.loop import FixedTrials, TrialLoop
+from study.session.monitoring import Monitor
+from study.session.opening import open_study
+from study.session.study import Study
+from study.settings.study_settings import StudySettings
+from study.trial.rerun import rerun_spec
+from study.trial.spec import TrialSpec
+from study.trial.worker import run_trial
+from tests.study.analysis.helpers import record
+
+SCREENING, OTHERS = ("class-mean", "ridge", "kernel"), ("passive", "tuned")
+Rows = list[dict[str, Any]]
+
+
+def suite(trial: str, rng: np.random.Generator) -> Rows:
+    """All records of a setting: random errors and accuracies, coarse enough for ties."""
+    distortion = float(rng.integers(1, 9)) / 100
+    return [
+        record(trial, "noise", attack, seed, distortion=distortion, drop=0.01 * (trial == "t0003"),
+               error=float(rng.integers(1, 9)) / 100, accuracy=float(rng.integers(3, 6)) / 5)
+        | {"attempt": 0, "screened": None}
+        for seed in range(2) for attack in (*SCREENING, *OTHERS)
+    ]  # fmt: skip
+
+
+def screened(rows: Rows) -> Rows:
+    """The same, as screening leaves it."""
+    gone = {"status": "cut", "attack_accuracy": None, "reconstruction_error": None}
+    return [r | {"screened": True} | ({} if r["attack"] in SCREENING else gone) for r in rows]
+
+
+def confirmed(whole: dict[str, Rows], order: list[str]) -> tuple[list[str], int, dict[str, Rows]]:
+    """Confirm in rounds; returns the front, the number of trials that were confirmed, the records."""
+    known = {t: whole[t] if t == "none" else screened(whole[t]) for t in order}
+    count = 0
+    while True:
+        frame = pd.DataFrame([r for t in order for r in known[t]])
+        found = unconfirmed(frame, BOUNDS, 0.02)
+        if not found:
+            return frontier_table(frame, BOUNDS)["trial"].tolist(), count, known
+        assert not [t for t in found if not known[t][0]["screened"]]  # nothing twice
+        known |= {t: whole[t] for t in found}
+        count += len(found)
+
+
+BOUNDS = Constraints(max_accuracy_drop=0.005)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_front_is_that_of_the_whole_suite(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = ["none", *(f"t{i:04d}" for i in range(25))]
+    whole = {name: suite(name, rng) for name in names}
+    table = configuration_table(
+        pd.DataFrame([r for rows in whole.values() for r in rows]), constraints=BOUNDS
+    )
+    expected = pareto_front(table)["trial"].tolist()
+    front, count, known = confirmed(whole, names)
+    assert front == expected
+    assert count < 25
+    assert known["t0003"][0]["screened"]  # outside the constraints: needs no further attacker
+    shuffled = [names[i] for i in rng.permutation(len(names))]
+    assert confirmed(whole, shuffled) == (front, count, {t: known[t] for t in shuffled})
+
+
+def test_by_hand() -> None:
+    def setting(trial: str, distortion: float, error: float, **more: Any) -> dict[str, Any]:
+        return (
+            record(trial, "noise", "ridge", 0, distortion=distortion, error=error) | {"screened": None} | more
+        )
+
+    def pair(trial: str, distortion: float, error: float) -> Rows:
+        gone = {"attack": "passive", "status": "cut", "attack_accuracy": None, "reconstruction_error": None}
+        row = setting(trial, distortion, error, screened=True)
+        return [row, row | gone]
+
+    a = [setting("a", 0.1, 0.02), setting("a", 0.1, 0.02, attack="passive")]
+    worse, better, best = pair("w", 0.2, 0.015), pair("b", 0.05, 0.01), pair("c", 0.05, 0.03)
+    frame = pd.DataFrame([*a, *worse, *better, *best])
+    assert unconfirmed(frame, Constraints(), 0.02) == ["c"]  # b is dominated by c's bound: only if c falls
+    assert waiting(configuration_table(frame, constraints=Constraints())) == 2
+    fallen = [best[0] | {"screened": None}, best[1] | {"screened": None, "status": "ok",
+              "attack_accuracy": 0.8, "reconstruction_error": 0.005}]  # fmt: skip
+    frame = pd.DataFrame([*a, *worse, *better, *fallen])
+    assert unconfirmed(frame, Constraints(), 0.02) == ["b"]
+    assert unconfirmed(pd.DataFrame([*a, *worse]), Constraints(), 0.02) == []
+    lines = not_run(frame)
+    assert "2 settings were screened alone" in lines
+    assert "2 episodes saved" in lines
+
+
+def test_which_suites_screen() -> None:
+    assert {name for name, config in ATTACKS.items() if config.SCREENS} == {
+        "class-mean", "ridge", "knn", "kernel"
+    }  # fmt: skip
+    assert screens(("class-mean", "ridge", "passive"))
+    assert not screens(("class-mean", "passive"))  # the label alone tells no setting from another
+    assert not screens(("class-mean", "ridge"))  # nothing is left to confirm
+    assert StudySettings().screen
+    assert screens(StudySettings().attackers)
+
+
+# ---------------------------------------------------------------- real trials
+
+TINY: dict[str, Any] = dict(
+    seeds=1,
+    limit=100,
+    victim_steps=30,
+    decoder_steps=20,
+    decoder_width=4,
+    defenses=("noise", "rounding"),
+    attackers=("ridge", "passive", "label-only"),
+    executor="local",
+    name="s",
+    trials=6,
+)
+
+
+class Counting(LocalExecutor):
+    """Keeps the specs that ran; stops before the given number of trials."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.specs, self._most = list[TrialSpec](), most
+
+    def search(self, n: int, ask: Ask, tell: Tell) -> None:
+        def counted() -> TrialSpec | None:
+            if len(self.specs) == self._most:
+                raise KeyboardInterrupt
+            spec = ask()
+            self.specs += [] if spec is None else [spec]
+            return spec
+
+        super().search(n, counted, tell)
+
+
+def opened(root: Path, **changes: Any) -> Study:
+    settings = StudySettings(**TINY | {"storage": str(root)} | changes)
+    return open_study(settings.checked(), Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose settings are screened, and not confirmed."""
+    root = tmp_path_factory.mktemp("screened")
+    study = opened(root)
+    executor = Counting()
+    run_study(study, executor)
+    assert [spec.screen for spec in executor.specs] == [True] * 6
+    return root
+
+
+@pytest.fixture
+def root(searched: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(searched, tmp_path / "root"))
+
+
+def told(study: Study) -> list[tuple[dict[str, Any], list[float]]]:
+    trials = study.search.study.get_trials(deepcopy=False)
+    return [(dict(t.params), list(t.values)) for t in trials if t.values is not None]
+
+
+def test_the_frontier_is_that_of_a_study_without_screening(root: Path) -> None:
+    study = opened(root, resume=True)
+    before = study.records.read()
+    assert set(before.loc[~before["trial"].isin(["none", "label-only"]), "screened"]) == {True}
+    assert set(
+        before.loc[before["attack"].isin(["passive", "label-only"]) & before["screened"], "status"]
+    ) == {"cut"}
+    executor = Counting()
+    episodes = confirm(study, executor)
+    assert not any(spec.screen for spec in executor.specs)
+    assert {spec.attempt for spec in executor.specs} == {1}
+    front = frontier_table(episodes, study.settings.constraints)
+    assert set(front["trial"]) - {"none", "label-only"} <= {spec.trial for spec in executor.specs}
+    again = Counting()
+    confirm(opened(root, resume=True), again)
+    assert again.specs == []
+
+    whole = opened(root, name="whole", screen=False, trials=0)
+    run_study(whole, LocalExecutor())
+    trials = episodes[~episodes["trial"].isin(["none", "label-only"])].drop_duplicates("trial")
+    specs = [whole.template.spec(row["trial"], row["defense"], knobs_of(row)) for _, row in trials.iterrows()]
+    TrialLoop(LocalExecutor()).run(FixedTrials(whole.records, [], specs), len(specs))
+    expected = frontier_table(whole.records.read(), study.settings.constraints)
+    columns = [c for c in front if c != "dominated_by"]  # bounds dominate less
+    pd.testing.assert_frame_equal(front[columns], expected[columns])
+
+
+def test_an_interrupted_confirmation_is_continued(root: Path) -> None:
+    study = opened(root, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        confirm(study, Counting(most=1))
+    assert waiting(configuration_table(study.records.read(), constraints=study.settings.constraints)) > 0
+    rest = Counting()
+    confirm(opened(root, resume=True), rest)
+    assert rest.specs
+
+
+def test_a_resumed_search_is_told_what_screening_measured(root: Path) -> None:
+    before = told(opened(root, resume=True))
+    assert len(before) == 6
+    confirm(opened(root, resume=True), LocalExecutor())
+    assert told(opened(root, resume=True)) == before
+
+
+def test_the_search_is_told_the_same_before_and_after_a_restart(tmp_path: Path, searched: Path) -> None:
+    shutil.copytree(searched / "artifacts", tmp_path / "artifacts")
+    study = opened(tmp_path)
+    run_study(study, LocalExecutor())
+
+    def key(t: Any) -> str:
+        return json.dumps(t, sort_keys=True)
+
+    assert sorted(told(opened(tmp_path, resume=True)), key=key) == sorted(told(study), key=key)
+
+
+def test_a_study_begun_without_screening_is_continued_without(root: Path) -> None:
+    file = root / "s" / "study.json"
+    about = json.loads(file.read_text())
+    assert about["settings"].pop("screen") is True
+    file.write_text(json.dumps(about))
+    assert not opened(root, resume=True).screens
+
+
+def test_counters_equal_the_records(root: Path) -> None:
+    class Sums(Monitor):
+        def __init__(self) -> None:
+            self.rows: list[tuple[Any, ...]] = []
+
+        def finished(self, rows: Any, made: int = 0, reused: int = 0) -> None:
+            self.rows += [(r["trial"], r["attack"], r["seed"], r["status"]) for r in rows]
+
+    sums, study = Sums(), opened(root, resume=True)
+    metrics = Metrics(sums)
+    run_study(study, LocalExecutor(), [metrics])
+    episodes = confirm(study, LocalExecutor(), [metrics])
+    ran = episodes[episodes["status"] != "cut"]
+    expected = sorted(ran[["trial", "attack", "seed", "status"]].itertuples(index=False, name=None))
+    assert sorted(sums.rows) == expected
+
+
+def test_a_screened_trial_is_replayed_as_it_was(root: Path) -> None:
+    study = load(str(root / "s"))
+    trial = str(study.episodes.loc[study.episodes["screened"].fillna(False).astype(bool), "trial"].iloc[0])
+    spec = rerun_spec(study, trial=trial, knobs=[], root=str(root), data_root=None)
+    assert spec.screen
+    assert rerun_spec(study, trial="none", knobs=[], root=str(root), data_root=None).screen is False
+    result = run_trial(spec)
+    assert {(r["attack"], r["status"]) for r in result.records} == {
+        ("class-mean", "ok"), ("ridge", "ok"), ("passive", "cut"), ("label-only", "cut")
+    }  # fmt: skip
+    assert {r["attack"] for r in screened_rows(result.records)} == {"class-mean", "ridge"}
