@@ -16,6 +16,7 @@ from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.records.curves import read_curves
 from study.records.finished import StoredStudy
+from study.records.status import PRUNED
 from study.reports.cells import describe
 from study.reports.leakage_panel import leakage_table
 
@@ -60,6 +61,17 @@ class Findings:
     def configurations(self) -> pd.DataFrame:
         """The ``configuration_table`` of the search."""
         return configuration_table(self.episodes, constraints=self.constraints, margin=self.margin)
+
+    @cached_property
+    def comparable(self) -> pd.DataFrame:
+        """The ``configuration_table`` of the attackers that screened, which all settings faced; that of the
+        search where nothing was screened."""
+        screened = self.episodes.reindex(columns=["screened"])["screened"].astype("boolean").fillna(False)
+        if not screened.any():
+            return self.configurations
+        ran = self.episodes[screened & (self.episodes["status"] != PRUNED)]
+        rows = self.episodes[self.episodes["attack"].isin(set(ran["attack"]))]
+        return configuration_table(rows, constraints=self.constraints, margin=self.margin)
 
     @cached_property
     def front(self) -> pd.DataFrame:

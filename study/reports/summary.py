@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 
     Attributes:
         deploy: the setting, None if none is certified or safe. runner_up: the next one, None if none is.
-        undecided: by distortion, without the anchors.
+        undecided: by distortion, without the anchors and without settings that not all attackers attacked.
     """
 
     deploy: Mapping[str, Any] | None
@@ -76,7 +76,8 @@ def choose(table: pd.DataFrame) -> Choice:
     usable = table[table["feasible"].fillna(False).astype(bool)].dropna(subset=["confidence_distortion"])
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
     by_claim = {claim: usable[usable["verdict"] == claim] for claim in ("certified", "safe")}
-    undecided = usable[(usable["verdict"] == "undecided") & ~usable["defense"].isin(ANCHORS)]
+    whole = ~usable["cut"].fillna(False).astype(bool)  # all attackers ran: more seeds would decide
+    undecided = usable[(usable["verdict"] == "undecided") & whole & ~usable["defense"].isin(ANCHORS)]
     ranked = [row for claim in ("certified", "safe") for _, row in by_claim[claim].iterrows()]
     if not ranked:
         return Choice(None, None, undecided)
@@ -147,7 +148,9 @@ def _parts(
             f"{number(r['confidence_distortion'], '.3g')}, excess leakage at most "
             f"{_largest(r, 'suite_excess', '_high')}",
         )
-    yield "undecided", _undecided(found.undecided, int((~table["defense"].isin(ANCHORS)).sum()))
+    searched = table[~table["defense"].isin(ANCHORS)]
+    cut = int(searched["cut"].fillna(False).sum())
+    yield "undecided", _undecided(found.undecided, len(searched), cut)
     leaks = int((table["verdict"] == "leaks").sum())
     out = int((~table["feasible"].fillna(False).astype(bool)).sum())
     yield (
@@ -211,8 +214,10 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
     return ", ".join(parts)
 
 
-def _undecided(undecided: pd.DataFrame, n: int) -> str:
+def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     text = f"{len(undecided)} of {n} settings besides the anchors"
+    if cut:
+        text += f" ({cut} others are dominated, and not all attackers ran)"
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]

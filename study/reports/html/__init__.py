@@ -80,7 +80,7 @@ def build(
             sections.header(study, configurations, explain_thinning(len(shown), len(configurations))),
             sections.frontier(configurations, extrapolated=bool(found.curves)),
             section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
-            sections.knobs(configurations),
+            sections.knobs(found.comparable),
             sections.curves(drawn),
             section("reconstructions", "Reconstructions", grid(study, configurations)),
             sections.vectors(panels, why, None if panels else again),

@@ -128,7 +128,7 @@ def knobs(configurations: pd.DataFrame) -> str:
             "a random forest of 100 trees predicts settings, each by the trees not trained on it (out of "
             f"bag); at 0 or below no shares are given. At least {LEAST} settings are needed; a few dozen are "
             "better. The settings were picked by a search, not at random, which favours what the search "
-            "liked."
+            "liked. Outcomes are those of the attackers that all settings faced."
             + (f" Of a defense's settings {MOST} count, evenly by name." if _many(configurations) else "")
         )
     ]

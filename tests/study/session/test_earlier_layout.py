@@ -91,13 +91,14 @@ def test_the_default_study_has_the_records_of_the_earlier_loop(tmp_path: Path) -
     """One trial at a time: with several at once the search depends on which of them ends first."""
     attackers = ["passive", "raw", "mismatched-architecture", "rounding", "label-only", "ridge", "mlp"]
     defenses, objectives = ["rounding", "noise", "lpa", "lfp"], ["distortion", "accuracy", "error"]
-    search = ["--defenses", *defenses, "--objectives", *objectives]
+    search = ["--trials", "12", "--defenses", *defenses, "--objectives", *objectives]
     compare(run(tmp_path, "default", "--attackers", *attackers, *search), STORED_DEFAULT)
 
 
 def run(storage: Path, name: str, *more: str) -> Path:
     """The study's folder, after a run in this process."""
-    given = ["--executor", "local", "--no-learning-curves", "--name", name, "--storage", str(storage)]
+    given = ["--executor", "local", "--no-learning-curves", "--no-screen", "--name", name]
+    given += ["--storage", str(storage)]
     assert pareto.main([*given, *more]) == 0
     return storage / name
 

@@ -226,6 +226,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         attackers=("raw",),
         sampler="random",
         objectives=("certified", "distortion"),
+        screen=False,
         **dict.fromkeys(FIELDS, 0.5),
     )
     of_own_data = {"image_size", "victim_digest", "victim_outputs"}  # see test_own_victim.py
