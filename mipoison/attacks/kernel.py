@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import known_sets
-from mipoison.attacks.kernel_choice import EXACT, Candidate, candidate, compared, landmark_count, path_of
+from mipoison.attacks.kernel_choice import EXACT, candidate, compared, landmark_count
+from mipoison.attacks.kernel_regression import Regression
 from mipoison.attacks.kernel_ridge import Kernel
 from mipoison.attacks.residuals import Residuals
 from mipoison.attacks.selection import Standardised
@@ -68,22 +69,6 @@ class KernelConfig(Config):
 
     def make(self) -> KernelAttack:
         return KernelAttack(self)
-
-
-@dataclass
-class Voter:
-    """One regression of the attacker, ready to predict."""
-
-    standardise: Standardised
-    kernel: Kernel
-    z_MF: Tensor
-    label_M: Tensor
-    weight_MP: Tensor
-
-    def __call__(self, c_NK: Tensor) -> Tensor:
-        """Predicted principal components (N, P), times the weight of this vote."""
-        gram_NM = self.kernel(self.standardise(c_NK), label_of(c_NK.cpu()), self.z_MF, self.label_M)
-        return gram_NM @ self.weight_MP
 
 
 def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
@@ -163,17 +148,14 @@ class KernelAttack:
         # All rows in the same order, since the first of them are the landmarks.
         everything = (label_N[order], x_ND[order], n_classes, COMPONENTS, rng)
         self.parts = judged if len(some) == n else Residuals(*everything)
-        self.voters = [self._voter(float(v), c, c_NK[order], self.parts) for v, c in chosen]
+        learned = (c_NK[order], self.parts.rest_NP, landmark_count(n, self.config.landmarks))
+        self.voters = [
+            Regression(c.standardise, c.kernel, *learned).voter(c.penalty, float(v)) for v, c in chosen
+        ]
         error_NP = vote_V[0] * judged.without_NP
         for vote, c in chosen:
             error_NP = error_NP + vote * c.error_NP
         return Chosen(order, sets, judged, error_NP)
-
-    def _voter(self, vote: float, c: Candidate, c_NK: Tensor, parts: Residuals) -> Voter:
-        z_NF, label_N = c.standardise(c_NK), label_of(c_NK)
-        m = landmark_count(len(c_NK), self.config.landmarks)
-        weight_MP = vote * path_of(c.kernel, z_NF, label_N, m).solution(parts.rest_NP, c.penalty)
-        return Voter(c.standardise, c.kernel, z_NF[:m], label_N[:m], weight_MP)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""
