@@ -23,6 +23,7 @@ from mipoison.attacks.kernel_ridge import Kernel
 from mipoison.attacks.residuals import Residuals
 from mipoison.attacks.selection import Standardised
 from mipoison.config import Config
+from mipoison.linalg.non_negative import non_negative_least_squares
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
@@ -72,21 +73,13 @@ class KernelConfig(Config):
 
 
 def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
-    """Weights (V,) at least 0 that sum to 1, of the mean with the least squared error.
-
-    Least squares on the Gram matrix of the errors, with the sum as one heavy equation.
-    """
-    from scipy.optimize import nnls
-
+    """Weights (V,) at least 0 that sum to 1, of the mean with the least squared error."""
     flat_VE = torch.stack([error.flatten() for error in error_VNP])
     gram_VV = (flat_VE @ flat_VE.mT).numpy()
     scale = float(np.trace(gram_VV)) / len(gram_VV)
     if scale <= 0:
         return np.full(len(gram_VV), 1 / len(gram_VV))
-    size_V, basis_VV = np.linalg.eigh(gram_VV / scale)
-    root_VV = np.sqrt(size_V.clip(0))[:, None] * basis_VV.T
-    heavy_V = np.full(len(gram_VV), 1e3)
-    found_V, _ = nnls(np.vstack([root_VV, heavy_V]), np.r_[0 * heavy_V, heavy_V[0]])
+    found_V = non_negative_least_squares(gram_VV / scale, total=1.0)
     found_V[found_V < LEAST_VOTE] = 0
     return found_V / found_V.sum()
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mipoison.linalg.non_negative import non_negative_least_squares
 from mipoison.linalg.principal import PrincipalComponents
 
 BLOCKS = (4, 16)
@@ -51,18 +52,11 @@ def leading_components(x_ND: Tensor, count: int) -> Tensor:
 
 
 def non_negative(gram_JJ: Tensor, target_J: Tensor) -> Tensor:
-    """The weights ``w >= 0`` of least ``w G w - 2 b w``: scipy's NNLS on a square root of G."""
-    import scipy.optimize
-
+    """The weights ``w >= 0`` of least ``w G w - 2 b w``; zeros where G is zero."""
     size = float(gram_JJ.diagonal().amax()) if len(gram_JJ) else 0.0
     if not size > 0:
         return torch.zeros_like(target_J)
-    value_J, basis_JJ = torch.linalg.eigh(gram_JJ / size)
-    # A direction in which the attackers agree up to rounding has no say.
-    keep_J = value_J > 1e-9 * value_J.amax()
-    root_JJ = value_J[keep_J].sqrt()[:, None] * basis_JJ[:, keep_J].mT
-    right_J = basis_JJ[:, keep_J].mT @ (target_J / size) / value_J[keep_J].sqrt()
-    return torch.from_numpy(scipy.optimize.nnls(root_JJ.numpy(), right_J.numpy())[0])
+    return torch.from_numpy(non_negative_least_squares(gram_JJ / size, target_J / size))
 
 
 @dataclass(frozen=True)
