@@ -15,10 +15,7 @@ Importing this package is fast, since each name below is loaded when it is first
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-from mipoison._moved import redirect
+from mipoison._moved import lazily, redirect
 
 __version__ = "0.1.0"
 
@@ -41,17 +38,7 @@ _HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
 
 __all__ = ["__version__", *_HOME]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazily(globals(), _HOME)
 
 redirect(
     {

@@ -1,4 +1,9 @@
-"""Keeps old module names importable: an old name gives the new module's contents and a DeprecationWarning."""
+"""Names of packages that are found when they are first used.
+
+:func:`lazily` loads the modules behind a package's public names. :func:`redirect` keeps old module names
+importable (an old name gives the new module's contents and a DeprecationWarning), and :func:`forward` the
+names of a module that is a package now.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +47,30 @@ class _Finder(importlib.abc.MetaPathFinder):
         if new is None:
             return None
         return importlib.util.spec_from_loader(name, _Loader(new, self.renamed.get(name, {})))
+
+
+def lazily(
+    namespace: dict[str, Any], home: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that loads each public name when it is first used.
+
+    A module that defines one of the names and lies directly below the package is found as its attribute, too.
+
+    Args:
+        namespace: the package's ``globals()``, where names are kept once they are loaded.
+        home: public name -> full name of the module that defines it.
+    """
+    package, modules = namespace["__name__"], set(home.values())
+
+    def find(name: str) -> Any:
+        if (module := f"{package}.{name}") in modules:
+            return importlib.import_module(module)
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = namespace[name] = getattr(importlib.import_module(home[name]), name)
+        return value
+
+    return find, lambda: sorted({*namespace, *namespace["__all__"]})
 
 
 def redirect(moved: Mapping[str, str], renamed: Mapping[str, Mapping[str, str]] | None = None) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS: dict[str, list[set[str]]] = {
     "mipoison": [
-        {"_moved", "config", "process", "randomness", "simplex"},
+        {"_moved", "config", "linalg", "process", "randomness", "simplex"},
         {"storage", "training", "metrics", "certificates"},
         {"data", "models"},
         {"victims", "alignment", "protocols"},

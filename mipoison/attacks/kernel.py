@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import known_sets
-from mipoison.attacks.kernel_choice import EXACT, Candidate, candidate, compared, landmark_count, path_of
+from mipoison.attacks.kernel_choice import EXACT, candidate, compared, landmark_count
+from mipoison.attacks.kernel_regression import Regression
 from mipoison.attacks.kernel_ridge import Kernel
 from mipoison.attacks.residuals import Residuals
 from mipoison.attacks.selection import Standardised
 from mipoison.config import Config
+from mipoison.linalg.non_negative import non_negative_least_squares
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
@@ -71,38 +73,14 @@ class KernelConfig(Config):
         return KernelAttack(self)
 
 
-@dataclass
-class Voter:
-    """One regression of the attacker, ready to predict."""
-
-    standardise: Standardised
-    kernel: Kernel
-    z_MF: Tensor
-    label_M: Tensor
-    weight_MP: Tensor
-
-    def __call__(self, c_NK: Tensor) -> Tensor:
-        """Predicted principal components (N, P), times the weight of this vote."""
-        gram_NM = self.kernel(self.standardise(c_NK), label_of(c_NK.cpu()), self.z_MF, self.label_M)
-        return gram_NM @ self.weight_MP
-
-
 def votes(error_VNP: list[Tensor]) -> NDArray[np.float64]:
-    """Weights (V,) at least 0 that sum to 1, of the mean with the least squared error.
-
-    Least squares on the Gram matrix of the errors, with the sum as one heavy equation.
-    """
-    from scipy.optimize import nnls
-
+    """Weights (V,) at least 0 that sum to 1, of the mean with the least squared error."""
     flat_VE = torch.stack([error.flatten() for error in error_VNP])
     gram_VV = (flat_VE @ flat_VE.mT).numpy()
     scale = float(np.trace(gram_VV)) / len(gram_VV)
     if scale <= 0:
         return np.full(len(gram_VV), 1 / len(gram_VV))
-    size_V, basis_VV = np.linalg.eigh(gram_VV / scale)
-    root_VV = np.sqrt(size_V.clip(0))[:, None] * basis_VV.T
-    heavy_V = np.full(len(gram_VV), 1e3)
-    found_V, _ = nnls(np.vstack([root_VV, heavy_V]), np.r_[0 * heavy_V, heavy_V[0]])
+    found_V = non_negative_least_squares(gram_VV / scale, total=1.0)
     found_V[found_V < LEAST_VOTE] = 0
     return found_V / found_V.sum()
 
@@ -164,17 +142,14 @@ class KernelAttack:
         # All rows in the same order, since the first of them are the landmarks.
         everything = (label_N[order], x_ND[order], n_classes, COMPONENTS, rng)
         self.parts = judged if len(some) == n else Residuals(*everything)
-        self.voters = [self._voter(float(v), c, c_NK[order], self.parts) for v, c in chosen]
+        learned = (c_NK[order], self.parts.rest_NP, landmark_count(n, self.config.landmarks))
+        self.voters = [
+            Regression(c.standardise, c.kernel, *learned).voter(c.penalty, float(v)) for v, c in chosen
+        ]
         error_NP = vote_V[0] * judged.without_NP
         for vote, c in chosen:
             error_NP = error_NP + vote * c.error_NP
         return Chosen(order, sets, judged, error_NP)
-
-    def _voter(self, vote: float, c: Candidate, c_NK: Tensor, parts: Residuals) -> Voter:
-        z_NF, label_N = c.standardise(c_NK), label_of(c_NK)
-        m = landmark_count(len(c_NK), self.config.landmarks)
-        weight_MP = vote * path_of(c.kernel, z_NF, label_N, m).solution(parts.rest_NP, c.penalty)
-        return Voter(c.standardise, c.kernel, z_NF[:m], label_N[:m], weight_MP)
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""

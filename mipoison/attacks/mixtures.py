@@ -21,8 +21,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipoison.attacks.kernel import KernelAttack, KernelConfig, Voter, votes
-from mipoison.attacks.kernel_choice import landmark_count, path_of
+from mipoison.attacks.kernel import KernelAttack, KernelConfig, votes
+from mipoison.attacks.kernel_choice import landmark_count
+from mipoison.attacks.kernel_regression import Regression, Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.selection import Standardised, folds
 from mipoison.models.label_means import label_means
@@ -124,36 +125,17 @@ class Data:
         """The same in components along these directions."""
         return replace(self, y_NP=self.y_NP @ basis_DP, mixed_MP=self.mixed_MP @ basis_DP)
 
+    def regression(
+        self, standardise: Standardised, kernel: Kernel, mean_KP: Tensor, landmarks: int
+    ) -> Regression:
+        """Regressions on images and mixtures together; the first images are the landmarks.
 
-class Regression:
-    """Kernel ridge regressions of all penalties on images and mixtures; the first images are the landmarks.
-
-    Args:
-        mean_KP: principal components of the mean images.
-    """
-
-    def __init__(
-        self, standardise: Standardised, kernel: Kernel, data: Data, mean_KP: Tensor, landmarks: int
-    ) -> None:
-        self.standardise, self.kernel = standardise, kernel
-        c_NK = torch.cat([data.c_NK, data.answer_MK])
-        z_NF, label_N = standardise(c_NK), label_of(c_NK)
-        self.target_NP = torch.cat([data.y_NP, data.mixed_MP]) - mean_KP[label_N]
-        m = landmark_count(len(data.c_NK), landmarks)
-        self.z_MF, self.label_M = z_NF[:m], label_N[:m]
-        self.path = path_of(kernel, z_NF, label_N, m)
-
-    def gram(self, c_NK: Tensor) -> Tensor:
-        """Kernel (N, M) between vectors and landmarks."""
-        return self.kernel(self.standardise(c_NK), label_of(c_NK), self.z_MF, self.label_M)
-
-    def weights(self, penalty: float) -> Tensor:
-        """Weights (M, P) of the landmarks."""
-        return self.path.solution(self.target_NP, penalty)
-
-    def voter(self, penalty: float, vote: float) -> Voter:
-        """The regression of this penalty, times its vote."""
-        return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))
+        Args:
+            mean_KP: principal components of the mean images. landmarks: of the configuration.
+        """
+        c_NK = torch.cat([self.c_NK, self.answer_MK])
+        target_NP = torch.cat([self.y_NP, self.mixed_MP]) - mean_KP[label_of(c_NK)]
+        return Regression(standardise, kernel, c_NK, target_NP, landmark_count(len(self.c_NK), landmarks))
 
 
 @dataclass
@@ -236,7 +218,7 @@ class Mixtures(KernelAttack):
             rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
             part = 1 - math.cos(self.config.angle) - math.sin(self.config.angle)
             train.mixed_MP = train.mixed_MP + part * (rest_KP - mean_KP)[label_n[train.parent_M2[:, 0]]]
-            found = Regression(standardise, kernel, train, rest_KP, self.config.landmarks)
+            found = train.regression(standardise, kernel, rest_KP, self.config.landmarks)
             left_nP = data.y_NP[out] - rest_KP[label_n[out]]
             gram_nM = found.gram(data.c_NK[out])
             for p, penalty in enumerate(PENALTIES):
@@ -248,7 +230,7 @@ class Mixtures(KernelAttack):
     def _mixing_voter(self, weight: float, tried: Tried, data: Data) -> Voter:
         """The regression on all images and mixtures, times its weight."""
         mean_KP = self.parts.mean_KD @ self.parts.basis_DP
-        found = Regression(tried.standardise, tried.kernel, data, mean_KP, self.config.landmarks)
+        found = data.regression(tried.standardise, tried.kernel, mean_KP, self.config.landmarks)
         return found.voter(tried.penalty, weight)
 
     def rest(self, c_NK: Tensor) -> Tensor:

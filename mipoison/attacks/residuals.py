@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mipoison.linalg.principal import PrincipalComponents
 from mipoison.models.label_means import label_means
 
 MOST_BASIS_IMAGES = 1000
@@ -51,13 +52,11 @@ class Residuals:
 
     @staticmethod
     def _basis(rest_ND: Tensor, components: int, rng: torch.Generator) -> Tensor:
-        """Eigenvectors of the smaller of the two matrices of products, of images or of pixels."""
+        """Directions of the leading components of all images, or of as many as are drawn."""
         few = len(rest_ND) <= MOST_BASIS_IMAGES
         some_ND = rest_ND if few else rest_ND[torch.randperm(len(rest_ND), generator=rng)[:MOST_BASIS_IMAGES]]
-        wide = some_ND.shape[1] > len(some_ND)
-        size_R, vector = torch.linalg.eigh(some_ND @ some_ND.mT if wide else some_ND.mT @ some_ND)
-        kept = (size_R > LEAST_SHARE * size_R[-1].clamp_min(LEAST_SHARE)).nonzero()[-components:, 0]
-        return some_ND.mT @ vector[:, kept] / size_R[kept].sqrt() if wide else vector[:, kept]
+        parts = PrincipalComponents(some_ND)
+        return parts.directions(parts.leading(components, LEAST_SHARE))
 
     def images(self, label_N: Tensor, rest_NP: Tensor) -> Tensor:
         """Images (N, D), float64, clamped to [0, 1], of labels and predicted components."""

@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mipoison.linalg.non_negative import non_negative_least_squares
+from mipoison.linalg.principal import PrincipalComponents
+
 BLOCKS = (4, 16)
 """Ends of the blocks of leading components; the last block is all that remains of the image."""
 POOLED = 64.0
@@ -43,30 +46,17 @@ SCHEMES = tuple(Scheme(blocks, labels) for labels in (False, True) for blocks in
 def leading_components(x_ND: Tensor, count: int) -> Tensor:
     """Orthonormal directions (D, R) of largest sum of squares, R at most ``count``, the images and the
     pixels."""
-    small = x_ND.shape[0] < x_ND.shape[1]
-    gram = x_ND @ x_ND.mT if small else x_ND.mT @ x_ND
-    basis = torch.linalg.eigh(gram).eigenvectors[:, -min(count, len(gram)) :].flip(1)
-    if small:  # the directions are combinations of the images; those of size zero are left out
-        basis = x_ND.mT @ basis
-        norm_R = basis.norm(dim=0)
-        keep_R = norm_R > 1e-6 * norm_R.amax().clamp_min(1e-300)
-        basis = basis[:, keep_R] / norm_R[keep_R]
-    return basis
+    parts = PrincipalComponents(x_ND)
+    last = slice(-min(count, len(parts.square_R)), None)
+    return parts.directions(last, largest_first=True, divisor="length")
 
 
 def non_negative(gram_JJ: Tensor, target_J: Tensor) -> Tensor:
-    """The weights ``w >= 0`` of least ``w G w - 2 b w``: scipy's NNLS on a square root of G."""
-    import scipy.optimize
-
+    """The weights ``w >= 0`` of least ``w G w - 2 b w``; zeros where G is zero."""
     size = float(gram_JJ.diagonal().amax()) if len(gram_JJ) else 0.0
     if not size > 0:
         return torch.zeros_like(target_J)
-    value_J, basis_JJ = torch.linalg.eigh(gram_JJ / size)
-    # A direction in which the attackers agree up to rounding has no say.
-    keep_J = value_J > 1e-9 * value_J.amax()
-    root_JJ = value_J[keep_J].sqrt()[:, None] * basis_JJ[:, keep_J].mT
-    right_J = basis_JJ[:, keep_J].mT @ (target_J / size) / value_J[keep_J].sqrt()
-    return torch.from_numpy(scipy.optimize.nnls(root_JJ.numpy(), right_J.numpy())[0])
+    return torch.from_numpy(non_negative_least_squares(gram_JJ / size, target_J / size))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mipoison.linalg.principal import PrincipalComponents
+
 RANGES = (0.6, 0.8, 0.95)
 """Upper ends of the ranges of the label's score that have a codeword of their own."""
 LEAST_VECTORS = 5
@@ -86,17 +88,12 @@ def _with_label_on_top(z_K: Tensor, label: int) -> Tensor:
 def leading_directions(away_ND: Tensor, count: int) -> Tensor:
     """The first principal components (D, R), R = ``count`` or as many as there are."""
     rows = torch.linspace(0, len(away_ND) - 1, min(len(away_ND), MOST_ROWS)).round().long()
-    some_ND = away_ND[rows.to(away_ND.device)]
-    if some_ND.shape[1] <= len(some_ND):
-        values, vectors_DD = torch.linalg.eigh(some_ND.T @ some_ND)
-        axes_DR = vectors_DD
-    else:
-        values, vectors_NN = torch.linalg.eigh(some_ND @ some_ND.T)
-        axes_DR = some_ND.T @ vectors_NN / values.clamp_min(1e-300).sqrt()
-    real = values > 1e-12 * values[-1].clamp_min(1e-300)
-    if not bool(real.any()):  # images that do not differ: a direction on which nothing is seen
+    parts = PrincipalComponents(away_ND[rows.to(away_ND.device)])
+    real_R = parts.square_R > 1e-12 * parts.square_R[-1].clamp_min(1e-300)
+    if not bool(real_R.any()):  # images that do not differ: a direction on which nothing is seen
         return away_ND.new_zeros(away_ND.shape[1], 1)
-    return axes_DR[:, real].flip(1)[:, :count].contiguous()
+    # Chosen from all directions: fewer columns in one product round otherwise than in recorded codebooks.
+    return parts.directions()[:, real_R].flip(1)[:, :count].contiguous()
 
 
 def fitted_cells(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mipoison.config import Config, ConfigError, Knob, Plain
 from mipoison.defenses.base import BaseDefense
+from mipoison.defenses.retraining import retrained
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -82,24 +83,14 @@ class DPSGD(BaseDefense):
             ConfigError: the network has to be trained, and Opacus is not installed.
         """
         cfg, victim = self.config, view.victim
-        shape = view.x_private_NCHW.shape[1:]
-        image_shape = (int(shape[0]), int(shape[1]), int(shape[2]))
 
-        def make() -> dict[str, Tensor]:
-            with seeded(rng, view.device):
-                net = group_normalised(victim, image_shape, view.n_classes).to(view.device)
-            x, y = view.x_private_NCHW.to(view.device), view.y_private_N.to(view.device)
+        def fit(net: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> None:
             train_privately(
-                net, x, y, noise_multiplier=cfg.noise_multiplier, clip=cfg.clip,
+                net, x_NCHW, y_N, noise_multiplier=cfg.noise_multiplier, clip=cfg.clip,
                 steps=victim.steps, batch=victim.batch, lr=victim.lr, rng=rng,
             )  # fmt: skip
-            return net.state_dict()
 
-        state = view.trained("dp-sgd", {**cfg.flat(), "victim": victim.flat()}, make)
-        with torch.device("meta"):
-            net = group_normalised(victim, image_shape, view.n_classes)
-        net.load_state_dict(state, assign=True)
-        self.network = net.requires_grad_(False).eval().to(view.device)
+        self.network = retrained(view, "dp-sgd", cfg.flat(), build=group_normalised, fit=fit, rng=rng)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         if len(c_NK) == 0:

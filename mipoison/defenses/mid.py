@@ -13,10 +13,11 @@ from torch import Tensor
 
 from mipoison.config import Config, Knob, Plain
 from mipoison.defenses.base import BaseDefense
+from mipoison.defenses.retraining import retrained
 from mipoison.models.bottleneck import BottleneckNet
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
-from mipoison.training import seeded, train
+from mipoison.training import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +66,15 @@ class MID(BaseDefense):
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
         """Retrain on the private images, or load the retrained network."""
         cfg, victim = self.config, view.victim
-        shape = view.x_private_NCHW.shape[1:]
-        image_shape = (int(shape[0]), int(shape[1]), int(shape[2]))
 
-        def make() -> dict[str, Tensor]:
-            with seeded(rng, view.device):
-                net = BottleneckNet(victim, image_shape, view.n_classes).to(view.device)
+        def loss(output_NM: Tensor, y_N: Tensor) -> Tensor:
+            return F.cross_entropy(output_NM[:, :-1], y_N) + cfg.beta * output_NM[:, -1].mean()
 
-            def loss(output_NM: Tensor, y_N: Tensor) -> Tensor:
-                return F.cross_entropy(output_NM[:, :-1], y_N) + cfg.beta * output_NM[:, -1].mean()
-
-            x, y = view.x_private_NCHW.to(view.device), view.y_private_N.to(view.device)
-            train(net, x, y, loss, steps=victim.steps, batch=victim.batch, lr=victim.lr, rng=rng)
-            return net.state_dict()
+        def fit(net: BottleneckNet, x_NCHW: Tensor, y_N: Tensor) -> None:
+            train(net, x_NCHW, y_N, loss, steps=victim.steps, batch=victim.batch, lr=victim.lr, rng=rng)
 
         # Training does not depend on `sampling`: one stored network serves all three kinds.
-        state = view.trained("mid", {"beta": cfg.beta, "victim": victim.flat()}, make)
-        with torch.device("meta"):
-            net = BottleneckNet(victim, image_shape, view.n_classes)
-        net.load_state_dict(state, assign=True)
-        self.network = net.requires_grad_(False).eval().to(view.device)
+        self.network = retrained(view, "mid", {"beta": cfg.beta}, build=BottleneckNet, fit=fit, rng=rng)
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         if len(c_NK) == 0:

@@ -7,8 +7,7 @@ Importing this package is fast, since each name below is loaded when it is first
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from mipoison._moved import lazily
 
 _HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
     "CHECKS": "mipoison.metrics.checks",
@@ -44,15 +43,4 @@ _HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
 
 __all__ = [*_HOME]
 
-
-def __getattr__(name: str) -> Any:
-    if f"{__name__}.{name}" in _HOME.values():
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(globals(), _HOME)

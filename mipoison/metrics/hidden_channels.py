@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mipoison.linalg.principal import PrincipalComponents
 from mipoison.simplex import label_of
 
 VISIBLE = 2
@@ -115,11 +116,8 @@ def _leading(x_ND: Tensor) -> Tensor:
     largest = float(x_ND.abs().max())
     if largest < 1e-9:  # equal images but for rounding: an eigendecomposition of that need not converge
         return x_ND[:, :0]
-    x_ND = x_ND / largest
-    wide = x_ND.shape[1] > len(x_ND)
-    size_R, vector = torch.linalg.eigh(x_ND @ x_ND.mT if wide else x_ND.mT @ x_ND)
-    lead = (size_R > 1e-9 * size_R[-1]).nonzero()[-COMPONENTS:, 0]
-    return vector[:, lead] if wide else x_ND @ vector[:, lead] / size_R[lead].sqrt()
+    parts = PrincipalComponents(x_ND / largest)
+    return parts.scores(parts.leading(COMPONENTS, 1e-9))
 
 
 def hidden_channel_p(c_NK: Tensor, x_NCHW: Tensor, *, rng: torch.Generator) -> float | None:

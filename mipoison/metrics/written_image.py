@@ -186,6 +186,10 @@ def _left_out(size_A: Tensor, basis_AA: Tensor, gram_AA: Tensor, penalty: float)
 
     ``r = (I - H) y`` are the residuals of all at once and ``h`` the diagonal of the hat matrix H; of the
     targets y only their inner products are needed.
+
+    The kernel attacker's errors (:mod:`mipoison.attacks.kernel_ridge`) are others: there the mean of a label
+    loses the image, too, which moves the targets, and each image's own errors are needed for a vote. Here the
+    means stay, since the sum only ranks kernels and penalties.
     """
     kept_A = penalty / (size_A + penalty)
     rest_AA = (basis_AA * kept_A) @ basis_AA.mT  # I - H

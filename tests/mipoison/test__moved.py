@@ -1,4 +1,4 @@
-"""Module names from before version 0.1.0 still import."""
+"""Names are loaded when they are first used; module names from before version 0.1.0 still import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import warnings
 import pytest
 
 import mipoison
-from mipoison import _moved
+from mipoison import _moved, config
+
+
+def test_a_name_is_loaded_when_it_is_used_and_kept() -> None:
+    namespace = {"__name__": "mipoison", "__all__": ["digest"]}
+    find, listed = _moved.lazily(namespace, {"digest": "mipoison.config"})
+    assert "digest" not in namespace
+    assert "digest" in listed()
+    assert find("digest") is namespace["digest"] is config.digest
+    assert find("config") is config  # the module behind a name
+    for missing in ("process", "Config"):  # a module and a name that the package does not offer
+        with pytest.raises(AttributeError, match=f"'mipoison' has no attribute '{missing}'"):
+            find(missing)
 
 
 def test_a_moved_module_still_imports_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from study.analysis.indicators import knee
 from study.analysis.knobs import KNOB
 from study.analysis.worst_case import find_worst, prepare
 from study.records.flat import finite
-from study.reports.cells import setting_name
+from study.reports.cells import setting_name, trial_means
 from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
 from study.reports.limits_report import extrapolation_text
 
@@ -208,14 +208,6 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def estimated_limits(episodes: pd.DataFrame) -> dict[str, float]:
-    """Trial -> estimated limit on private training images, mean over the seeds."""
-    if "estimated_limit" not in episodes:
-        return {}
-    values = pd.to_numeric(episodes["estimated_limit"], errors="coerce").groupby(episodes["trial"]).mean()
-    return {str(trial): float(value) for trial, value in values.dropna().items()}
-
-
 def chart_data(
     episodes: pd.DataFrame,
     configurations: pd.DataFrame,
@@ -230,7 +222,8 @@ def chart_data(
     mean_image = configurations["mean_image_error"].dropna()
     return {
         "defenses": defenses(configurations),
-        "points": points(configurations, commands, learned, estimated_limits(episodes)),
+        # The estimated limit on private training images.
+        "points": points(configurations, commands, learned, trial_means(episodes, "estimated_limit")),
         "meanImage": finite(mean_image.mean()) if len(mean_image) else None,
         "parallel": parallel(configurations),
         "curves": curves(episodes, configurations),

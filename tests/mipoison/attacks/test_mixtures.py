@@ -10,7 +10,7 @@ from torch import Tensor
 import mipoison.attacks.mixtures as module
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
-from mipoison.attacks.mixtures import Data, Mixtures, MixturesConfig, Regression, mixture, pairs
+from mipoison.attacks.mixtures import Data, Mixtures, MixturesConfig, mixture, pairs
 from mipoison.attacks.selection import Standardised
 from mipoison.config import ConfigError
 from mipoison.models.label_means import label_means
@@ -81,7 +81,7 @@ def test_the_regression_is_the_normal_equations(landmarks: int, monkeypatch: pyt
     monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 10)
     d, kernel, penalty = data(), Kernel("inverse", 0.5, across=0.5), 0.3
     mean_KP = label_means(label_of(d.c_NK), d.y_NP, 3)
-    found = Regression(Standardised(d.c_NK, "log"), kernel, d, mean_KP, landmarks)
+    found = d.regression(Standardised(d.c_NK, "log"), kernel, mean_KP, landmarks)
     c = torch.cat([d.c_NK, d.answer_MK])
     gram = found.gram(c).numpy()
     own = found.gram(d.c_NK[:landmarks]).numpy()
@@ -110,7 +110,7 @@ def test_errors_are_those_of_a_refit_without_the_image() -> None:
             mean = torch.stack([y[kept & (label_N == k)].mean(0) for k in range(3)])
             again = mixture(y, mean[label_N], base.parent_M2, 0.3)
             rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2).without(~kept)
-            refit = Regression(standardise, kernel, rest, mean, 600)
+            refit = rest.regression(standardise, kernel, mean, 600)
             for i in (~kept).nonzero()[:, 0].tolist():
                 own = d.c_NK[i : i + 1]
                 said = mean[label_of(own)] + refit.gram(own) @ refit.weights(penalty)

@@ -1,0 +1,61 @@
+"""A kernel ridge regression on answers, the first of which are its landmarks, and the voter made of it.
+
+Shape suffixes: N answers, M landmarks, F features, K classes, P principal components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mipoison.attacks.kernel_choice import path_of
+from mipoison.attacks.kernel_ridge import Kernel
+from mipoison.attacks.selection import Standardised
+from mipoison.simplex import label_of
+
+
+@dataclass
+class Voter:
+    """One regression of an attacker, ready to predict."""
+
+    standardise: Standardised
+    kernel: Kernel
+    z_MF: Tensor
+    label_M: Tensor
+    weight_MP: Tensor
+
+    def __call__(self, c_NK: Tensor) -> Tensor:
+        """Predicted principal components (N, P), times the weight of this vote."""
+        gram_NM = self.kernel(self.standardise(c_NK), label_of(c_NK.cpu()), self.z_MF, self.label_M)
+        return gram_NM @ self.weight_MP
+
+
+class Regression:
+    """Kernel ridge regressions of all penalties on answers.
+
+    Args:
+        standardise: vectors -> features.
+        c_NK: answers. target_NP: what is predicted of each, float64.
+        landmarks: how many of the first answers are landmarks; with N or more the regression is exact.
+    """
+
+    def __init__(
+        self, standardise: Standardised, kernel: Kernel, c_NK: Tensor, target_NP: Tensor, landmarks: int
+    ) -> None:
+        self.standardise, self.kernel, self.target_NP = standardise, kernel, target_NP
+        z_NF, label_N = standardise(c_NK), label_of(c_NK)
+        self.z_MF, self.label_M = z_NF[:landmarks], label_N[:landmarks]
+        self.path = path_of(kernel, z_NF, label_N, landmarks)
+
+    def gram(self, c_NK: Tensor) -> Tensor:
+        """Kernel (N, M) between vectors and landmarks."""
+        return self.kernel(self.standardise(c_NK), label_of(c_NK), self.z_MF, self.label_M)
+
+    def weights(self, penalty: float) -> Tensor:
+        """Weights (M, P) of the landmarks."""
+        return self.path.solution(self.target_NP, penalty)
+
+    def voter(self, penalty: float, vote: float) -> Voter:
+        """The regression of this penalty, times its vote."""
+        return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))
