@@ -122,7 +122,7 @@ class SearchSettings:
 class Extent:
     """The study's name and its number of trials."""
 
-    trials: int = 12
+    trials: int = 40
     """defense settings to evaluate, besides the anchors (undefended, label-only)"""
     fresh_seeds: int = 0
     """re-evaluate the frontier on so many seeds that the search never used: its selection bias (0: do not)"""

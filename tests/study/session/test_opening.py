@@ -30,7 +30,7 @@ from study.settings.study_settings import StudySettings
 TINY: dict[str, Any] = {
     "executor": "local", "seeds": 1, "attackers": ("class-mean", "ridge", "label-only"),
     "defenses": ("rounding",),
-    "victim_steps": 3, "decoder_steps": 3, "image_size": 16, "name": "s", "trials": 1,
+    "victim_steps": 3, "decoder_steps": 3, "image_size": 16, "name": "s", "trials": 1, "screen": False,
 }  # fmt: skip
 
 
