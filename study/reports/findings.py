@@ -11,6 +11,7 @@ import pandas as pd
 
 from mipoison.metrics.excess import MARGIN
 from study.analysis.frontier import configuration_table, pareto_front, selection_bias
+from study.analysis.identification import identification_table
 from study.analysis.utility import utility_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
@@ -80,6 +81,17 @@ class Findings:
     def leakage(self) -> pd.DataFrame:
         """The ``leakage_table``, for the figure and the table of limits."""
         return leakage_table(self.episodes, self.verdicts, self.curves)
+
+    @cached_property
+    def identified(self) -> pd.DataFrame:
+        """The ``identification_table``."""
+        return identification_table(self.episodes)
+
+    @cached_property
+    def with_leakage(self) -> pd.DataFrame:
+        """The configurations with the columns of ``leakage`` and ``identified``; null where unknown."""
+        table = self.configurations.merge(self.leakage, on="trial", how="left")
+        return table.merge(self.identified, on="trial", how="left")
 
     @cached_property
     def again(self) -> pd.DataFrame | None:
