@@ -179,7 +179,9 @@ class RayExecutor:
         """
         group = self.worker_group
         remote = ray.remote(num_cpus=group.cpus, num_gpus=group.gpus, max_retries=RETRIES)
-        task, refs, running = remote(work), [], []
+        task = remote(work)
+        refs: list[Any] = []
+        running: list[Any] = []
         for place in range(len(specs)):
             while place >= len(refs) or refs[place] in running:
                 while len(refs) < len(specs) and len(running) < self._tasks_at_once:

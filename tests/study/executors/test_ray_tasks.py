@@ -74,7 +74,9 @@ def told(environment: dict[str, str], place: Path, concurrent: int, *tasks: str)
     program = place / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), str(place), str(concurrent), *tasks]
-    ran = subprocess.run(command, env=environment, cwd=place, text=True, capture_output=True, timeout=TIMEOUT_S)
+    ran = subprocess.run(
+        command, env=environment, cwd=place, text=True, capture_output=True, timeout=TIMEOUT_S
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("told ")]
     return dict(json.loads(line.removeprefix("told ")))
