@@ -18,6 +18,7 @@ from study.records.constraints import Constraints
 from study.records.curves import read_curves
 from study.records.finished import StoredStudy
 from study.reports.cells import describe
+from study.reports.extrapolations import bounded_curves
 from study.reports.leakage_panel import leakage_table
 
 
@@ -78,9 +79,14 @@ class Findings:
         return verdict_table(self.episodes, margin=self.margin)
 
     @cached_property
+    def extrapolated(self) -> list[dict[str, Any]]:
+        """The learning curves, cut off at certificates."""
+        return bounded_curves(self.curves, self.episodes)
+
+    @cached_property
     def leakage(self) -> pd.DataFrame:
         """The ``leakage_table``, for the figure and the table of limits."""
-        return leakage_table(self.episodes, self.verdicts, self.curves)
+        return leakage_table(self.episodes, self.verdicts, self.extrapolated)
 
     @cached_property
     def identified(self) -> pd.DataFrame:

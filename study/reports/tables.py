@@ -54,6 +54,10 @@ BOTH_NOTE = (
     "Identification: AUC of telling an image from others of its label, with its 95 % Student-t interval over "
     "seeds; 0.5 is chance. Of both the larger of private train and test images; errors are of train images. "
 )
+LARGEST_NOTE = (
+    "Train and test at most: the larger upper one-sided 95 % limit of both, with the whole suite's best "
+    "attacker. "
+)
 
 
 def frontier_report(
@@ -99,11 +103,14 @@ def frontier_report(
     return table
 
 
-def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = MARGIN) -> Table:
+def defense_report(
+    configurations: pd.DataFrame, info: str, *, margin: float = MARGIN, largest: pd.Series | None = None
+) -> Table:
     """Of each defense, the least distortion at which these attackers get at most a margin beyond the label.
 
     Args:
         margin: the one that the ``configuration_table`` was made with.
+        largest: by trial, the larger upper limit of the excess on train and on test images. None: not shown.
     """
     table = new_table(
         f"Least distortion at which these attackers get at most {margin:g} beyond the label",
@@ -111,8 +118,10 @@ def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = M
         f"images is at most {margin:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
         "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
         "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
-        f"certificate. The worst attackers are those by error and by attack accuracy. {info}.",
-        "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most", "worst attackers|",
+        f"certificate. The worst attackers are those by error and by attack accuracy. "
+        f"{'' if largest is None else LARGEST_NOTE}{info}.",
+        "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most",
+        *([] if largest is None else ["train and\ntest at most"]), "worst attackers|",
     )  # fmt: skip
     for _, f in defense_table(configurations).iterrows():
         attackers = dict.fromkeys(f[[c for c in f.index if c.endswith("_attacker")]].dropna())
@@ -124,6 +133,7 @@ def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = M
             NOTHING if pd.isna(f["knobs"]) else str(f["knobs"]) or NOTHING,
             with_interval(f, "excess_leakage"),
             number(f["excess_leakage_bound"], "+.3f"),
+            *([] if largest is None else [number(largest.get(f["trial"], np.nan), ".3f")]),
             ", ".join(attackers) or NOTHING,
         )
     return table
@@ -319,11 +329,13 @@ def statistics_tables(found: Findings) -> list[Table]:
     """Frontier, leakage (where there are learning curves), utility, defenses, comparison at equal distortion,
     indicators, attackers."""
     episodes, configurations, info = found.episodes, found.configurations, found.info
+    newer = len(found.identified) > 0
+    largest = found.leakage.set_index("trial")[f"{EXCESS}_high"] if newer else None
     return [
-        frontier_report(found.with_leakage, info, alignments(episodes), both=len(found.identified) > 0),
+        frontier_report(found.with_leakage, info, alignments(episodes), both=newer),
         *([limits_report(found)] if found.curves else []),
         utility_report(found),
-        defense_report(configurations, info, margin=found.margin),
+        defense_report(configurations, info, margin=found.margin, largest=largest),
         equal_distortion_report(episodes, configurations, info),
         indicators_report(episodes, configurations, info, found.constraints),
         attackers_report(episodes, configurations, info),

@@ -74,7 +74,7 @@ def build(
         study, configurations, wanted=with_vectors, data_root=data_root, given=given, progress=progress
     )
     shown = thinned(found.with_leakage)
-    drawn = chart_data(study.episodes, shown, commands, found.curves, margin=found.margin)
+    drawn = chart_data(study.episodes, shown, commands, found.extrapolated, margin=found.margin)
     drawn |= {"vectors": panels}
     body = "".join(
         [

@@ -133,7 +133,8 @@ def _explained(data: Mapping[str, Any]) -> str:
     if any("extrapolated" in point for point in points):
         text += (
             "+, in the chart of errors, is extrapolated: the error that the learning curves' attacker would "
-            f"reach with ever more images, with its dotted interval. {BOUNDS_NOTHING} "
+            f"reach with ever more images, with its dotted interval, which the edge may cut off. "
+            f"{BOUNDS_NOTHING} "
         )
     return text
 

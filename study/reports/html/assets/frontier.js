@@ -26,8 +26,9 @@ function frontierPlot(field, more, lines = []) {
   const certified = (p) => (field === "excess" ? p.certified : null);
   const possible = (p) => ({ error: p.limit, excess: p.possible }[field] ?? null);
   const extrapolated = (p) => (field === "error" && p.extrapolated ? p.extrapolated : []);
+  // Intervals of what is extrapolated may reach to zero: they end at the edge, and the tooltip has them whole.
   const needed = lines.filter((line) => line.needed).map((line) => line.value);
-  const extent = points.flatMap((p) => [...p[field], certified(p), possible(p), ...extrapolated(p)].filter((v) => v !== null)).concat(needed);
+  const extent = points.flatMap((p) => [...p[field], certified(p), possible(p), ...extrapolated(p).slice(0, 1)].filter((v) => v !== null)).concat(needed);
   const scaleY = field === "excess" ? shares(extent) : more ? linear(extent) : linear(extent, undefined, 1.03);
   const whole = [scaleX.low, scaleX.high, scaleY.low, scaleY.high];
   let view = whole, plot, focus = -1, near = null;
