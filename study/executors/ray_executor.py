@@ -128,6 +128,7 @@ class RayExecutor:
             )
         fits = [int(resources.get(kind, 0) / n) for kind, n in need.items() if n]
         self.max_concurrent = asked.concurrent or max(1, min(fits, default=1))
+        self._tasks_at_once = asked.concurrent or self.max_concurrent * max(workers, 1)
         self._need = need
         self._plan = plan
 
@@ -171,12 +172,24 @@ class RayExecutor:
         raise AssertionError
 
     def each(self, work: Callable[[TrialSpec], R], specs: list[TrialSpec]) -> Iterator[R | Exception]:
-        """As in :class:`Executor`: one Ray task a spec, with the resources of a worker."""
+        """As in :class:`Executor`: one Ray task a spec, with the resources of a worker.
+
+        No more run at once than ``--concurrent`` says, without it as many as the trials have workers. A task
+        whose process or node was lost runs again, ``RETRIES`` times.
+        """
         group = self.worker_group
         remote = ray.remote(num_cpus=group.cpus, num_gpus=group.gpus, max_retries=RETRIES)
-        for ref in [remote(work).remote(spec) for spec in specs]:
+        task = remote(work)
+        refs: list[Any] = []
+        running: list[Any] = []
+        for place in range(len(specs)):
+            while place >= len(refs) or refs[place] in running:
+                while len(refs) < len(specs) and len(running) < self._tasks_at_once:
+                    refs.append(task.remote(specs[len(refs)]))
+                    running.append(refs[-1])
+                _, running = ray.wait(running, num_returns=1)
             try:
-                result: R | Exception = ray.get(ref)
+                result: R | Exception = ray.get(refs[place])
             except Exception as error:
                 result = error
             yield result

@@ -35,7 +35,8 @@ SCHEMA = pa.schema(
 """One row per setting (``trial``) and face. ``sizes``: numbers of the attacker's own images, ascending;
 ``errors``: mean errors at them, over the ``images`` private images of all ``seeds`` together. The law is
 ``error = limit + scale size^-exponent``; ``gain`` = 1 - limit / the error at the
-largest size; ``_low`` and ``_high`` are 95 % bootstrap intervals over the private images."""
+largest size; ``_low`` and ``_high`` are 95 % bootstrap intervals over the private images and, from two seeds
+on, over the attacker's; with one seed they are too narrow."""
 MOST = 64
 """Most sizes, and most seeds, of a curve that is read."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")

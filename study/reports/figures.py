@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
+from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.indicators import knee
-from study.reports.leakage_panel import EXCESS, draw_bounds, finish
+from study.reports.leakage_panel import EXCESS, LIMIT, draw_bounds, draw_possible, finish
 from study.runtime.plain import visible_line
 from study.runtime.scratch import scratch_folder
 
@@ -32,15 +33,30 @@ ANCHOR_STYLE = {LABEL_ONLY: ("black", "*", "--"), UNDEFENDED: ("#666666", "h", "
 CERTAIN = 0.995
 """An attack accuracy (share) from which on every class counts as given away: 1.00 when rounded."""
 PANELS = (
-    ("worst_reconstruction_error", "worst-case\nreconstruction error\n(MSE, up: protected)", True),
+    (
+        "worst_reconstruction_error",
+        "worst-case reconstruction\nerror on train images\n(MSE, up: protected)",
+        True,
+    ),
     ("worst_attack_accuracy", "worst-case\nattack accuracy\n(share, down: protected)", False),
     (
         EXCESS,
         "excess leakage, the larger\nof train and test (share of\nlabel-only's error, zero: none)",
         False,
     ),
+    (
+        IDENTIFIED,
+        "identification AUC, the\nlarger of train and test\n(0.5: chance, down: protected)",
+        False,
+    ),
 )
 """Column, axis label, whether more is better."""
+HEIGHTS = {"worst_reconstruction_error": 1.3, "worst_attack_accuracy": 1.0, EXCESS: 1.3, IDENTIFIED: 1.0}
+"""Of each panel, relative to the others."""
+ALWAYS = {"worst_reconstruction_error", EXCESS}
+"""Panels of every figure."""
+INCHES = {4: 13.0, 3: 10.5, 2: 9.5}
+"""Number of panels -> height of the figure."""
 
 
 def figure_bytes(draw: Callable[[Path], object]) -> bytes | None:
@@ -137,12 +153,14 @@ def frontier_figure(
     info: str,
     *,
     leakage: pd.DataFrame,
+    identified: pd.DataFrame | None = None,
     margin: float = MARGIN,
     fresh: pd.DataFrame | None = None,
 ) -> Path:
-    """Draw worst-case error, worst-case attack accuracy and excess leakage against confidence distortion.
+    """Draw worst-case error, attack accuracy, excess leakage and identification against distortion.
 
-    There is no panel of attack accuracy where it is 1.00 for every setting: the label gives every class away.
+    There is no panel of attack accuracy where it is 1.00 for every setting: the label gives every class away;
+    and none of identification where no setting has it, as in older records.
 
     Args:
         configurations: a ``configuration_table``. Settings without a worst case are left out and counted in
@@ -151,6 +169,7 @@ def frontier_figure(
         path: where to write the PNG; its folder must exist.
         info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
         leakage: the ``leakage_table``: excess leakage with its interval, certificate and estimated limit.
+        identified: the ``identification_table``.
         margin: the excess leakage (share) that is accepted, drawn as a line.
         fresh: the ``selection_bias`` table: dashes mark what fresh seeds measure.
 
@@ -160,16 +179,24 @@ def frontier_figure(
     drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
     drawn = drawn.merge(leakage, on="trial", how="left")
     front = front.merge(leakage, on="trial", how="left")
+    if identified is not None:
+        drawn = drawn.merge(identified, on="trial", how="left")
+        front = front.merge(identified, on="trial", how="left")
     told = len(drawn) == 0 or bool((_numbers(drawn, "worst_attack_accuracy") < CERTAIN).any())
-    shown = [panel for panel in PANELS if told or panel[0] != "worst_attack_accuracy"]
+    known = {IDENTIFIED} if IDENTIFIED in drawn and drawn[IDENTIFIED].notna().any() else set()
+    known |= {"worst_attack_accuracy"} if told else set()
+    shown = [panel for panel in PANELS if panel[0] in known | ALWAYS]
     defenses = sorted(drawn["defense"].unique(), key=lambda f: (f in ANCHOR_STYLE, f))
-    figure = Figure(figsize=(9, 10.5 if told else 9.5), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(9, INCHES[len(shown)]), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(shown), 1, sharex=True, height_ratios=(1.3, 1, 1.3) if told else (1, 1.2))
+    heights = [HEIGHTS[column] for column, _, _ in shown]
+    panels = figure.subplots(len(shown), 1, sharex=True, height_ratios=heights)
+    excess = panels[[column for column, _, _ in shown].index(EXCESS)]
     handles: list[Line2D] = []
     for defense in defenses:
         colour, marker = style = style_of(defense, defenses)
-        draw_bounds(panels[-1], drawn[drawn["defense"] == defense], colour)
+        draw_bounds(excess, drawn[drawn["defense"] == defense], colour)
+        draw_possible(panels[0], drawn[drawn["defense"] == defense], LIMIT, colour)
         for axes, (column, _, more) in zip(panels, shown, strict=True):
             if defense not in ANCHOR_STYLE:
                 _own_front(axes, drawn[drawn["defense"] == defense], column, more, colour)
@@ -184,7 +211,7 @@ def frontier_figure(
                 if math.isfinite(value) and column != EXCESS:
                     axes.axhline(value, color=colour, ls=dashes, lw=1.1, zorder=1)
         _attainable(axes, front, column, more_is_better)
-        if fresh is not None:
+        if fresh is not None and column != IDENTIFIED:
             _fresh_points(axes, fresh, "excess_leakage" if column == EXCESS else column, defenses)
         axes.set_ylabel(label)
         axes.grid(alpha=0.25, lw=0.6)
@@ -192,10 +219,13 @@ def frontier_figure(
     if np.isfinite(mean_image).any():
         panels[0].axhline(np.nanmean(mean_image), color="#CC0000", ls="-.", lw=1.1, zorder=1)
         handles.append(Line2D([], [], color="#CC0000", ls="-.", lw=1.1, label="mean image (learned nothing)"))
-    handles += finish(panels[-1], drawn, margin)
+    handles += finish(excess, drawn, margin)
     if drawn[EXCESS].isna().all():
         why = "no label-only anchor to compare with"
-        panels[-1].text(0.5, 0.6, why, transform=panels[-1].transAxes, ha="center")
+        excess.text(0.5, 0.6, why, transform=excess.transAxes, ha="center")
+    if IDENTIFIED in known:
+        panels[-1].axhline(CHANCE, color="black", lw=0.8, zorder=1)
+        handles.append(Line2D([], [], color="black", lw=0.8, label="chance of identification: 0.5"))
     _zero_scale(panels[0], _numbers(drawn, "confidence_distortion"))
     panels[-1].set_xlabel("confidence distortion: mean l2 norm of c' - c (logarithmic, with zero)")
     sign: dict[str, Any] = {"ls": "", "marker": "o", "ms": 7}

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mipoison.metrics.excess import MARGIN
 from study.analysis.frontier import configuration_table, pareto_front, selection_bias
+from study.analysis.identification import identification_table
 from study.analysis.utility import utility_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
@@ -18,6 +19,7 @@ from study.records.curves import read_curves
 from study.records.finished import StoredStudy
 from study.records.status import PRUNED
 from study.reports.cells import describe
+from study.reports.extrapolations import bounded_curves
 from study.reports.leakage_panel import leakage_table
 
 
@@ -89,9 +91,25 @@ class Findings:
         return verdict_table(self.episodes, margin=self.margin)
 
     @cached_property
+    def extrapolated(self) -> list[dict[str, Any]]:
+        """The learning curves, cut off at certificates."""
+        return bounded_curves(self.curves, self.episodes)
+
+    @cached_property
     def leakage(self) -> pd.DataFrame:
         """The ``leakage_table``, for the figure and the table of limits."""
-        return leakage_table(self.episodes, self.verdicts, self.curves)
+        return leakage_table(self.episodes, self.verdicts, self.extrapolated)
+
+    @cached_property
+    def identified(self) -> pd.DataFrame:
+        """The ``identification_table``."""
+        return identification_table(self.episodes)
+
+    @cached_property
+    def with_leakage(self) -> pd.DataFrame:
+        """The configurations with the columns of ``leakage`` and ``identified``; null where unknown."""
+        table = self.configurations.merge(self.leakage, on="trial", how="left")
+        return table.merge(self.identified, on="trial", how="left")
 
     @cached_property
     def again(self) -> pd.DataFrame | None:

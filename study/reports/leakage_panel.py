@@ -37,11 +37,12 @@ TICKS = (-0.02, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 def leakage_table(
     episodes: pd.DataFrame, verdicts: pd.DataFrame, curves: Sequence[Mapping[str, Any]] = ()
 ) -> pd.DataFrame:
-    """One row per setting: EXCESS and EXTRAPOLATED with ``_low`` and ``_high``, CERTIFIED, POSSIBLE; null if
-    unknown.
+    """One row per setting: EXCESS and EXTRAPOLATED with ``_low`` and ``_high``, CERTIFIED, POSSIBLE, LIMIT;
+    null if unknown.
 
     ``excess`` is the verdict's, of train or test, whichever is larger; its ends are the larger ends of both.
-    POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds. EXTRAPOLATED is
+    POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds; LIMIT is the mean
+    estimated limit on private training images, an error. EXTRAPOLATED is
     the same of a learning curve's limit, its ends those of the curve's gain. Label-only's error is the
     measured one, so that label-only itself has an extrapolated excess: more images show better means.
 
@@ -73,7 +74,15 @@ def leakage_table(
         ]
         largest = pd.DataFrame(shares, columns=["trial", "share"]).groupby("trial")["share"].max()
         table[EXTRAPOLATED + end] = largest.clip(lower=0).reindex(table.index).astype("Float64")
+    table[LIMIT] = limit[LIMIT].reindex(table.index)
     return table.reset_index()
+
+
+def draw_possible(axes: Axes, group: pd.DataFrame, column: str, colour: str) -> None:
+    """Draw what seems possible by the estimated limit: an error (LIMIT) or an excess (POSSIBLE)."""
+    known = group.dropna(subset=["confidence_distortion", column])
+    x, y = (known[name].to_numpy(dtype=float) for name in ("confidence_distortion", column))
+    axes.scatter(x, y, marker="x", s=26, color=colour, linewidths=1.1, alpha=0.8, zorder=3)
 
 
 def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
@@ -85,17 +94,7 @@ def draw_bounds(axes: Axes, group: pd.DataFrame, colour: str) -> None:
     )
     axes.vlines(x, measured, bound, color=colour, lw=1.0, alpha=0.45, zorder=2)
     axes.scatter(x, bound, marker=CAP, s=90, facecolors="none", edgecolors=colour, linewidths=1.8, zorder=3)
-    possible = group.dropna(subset=["confidence_distortion", POSSIBLE])
-    axes.scatter(
-        possible["confidence_distortion"].to_numpy(dtype=float),
-        possible[POSSIBLE].to_numpy(dtype=float),
-        marker="x",
-        s=26,
-        color=colour,
-        linewidths=1.1,
-        alpha=0.8,
-        zorder=3,
-    )
+    draw_possible(axes, group, POSSIBLE, colour)
     curved = group.dropna(subset=["confidence_distortion", EXTRAPOLATED])
     if len(curved):
         x, low, value, high = (

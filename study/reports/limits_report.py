@@ -8,18 +8,23 @@ from typing import Any
 from rich.table import Table
 
 from study.reports.cells import add_row, new_table, setting_name, with_interval
+from study.reports.extrapolations import CUT
 from study.reports.findings import Findings
 from study.reports.leakage_panel import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE
 from study.runtime.plain import number
 
 BOUNDS_NOTHING = "An extrapolation bounds nothing: another attacker may do better, with fewer images."
 
+ONE_SEED = "too narrow, as one seed does not show what the choice of the attacker's images does"
+FLAT = "no law of a falling error fits"
+
 
 def limits_report(found: Findings) -> Table:
     """Certificate, measured excess, estimated limit and extrapolation of settings with learning curves."""
-    curves = {row["trial"]: row for row in found.curves if row["face"] == "train"}
+    curves = {row["trial"]: row for row in found.extrapolated if row["face"] == "train"}
     rows = found.configurations.merge(found.leakage, on="trial")
     rows = rows[rows["trial"].isin(curves)]
+    one = f" ({ONE_SEED})" if any(len(row["seeds"]) == 1 for row in found.curves) else ""
     attackers = ", ".join(sorted({row["attack"] for row in found.curves}))
     table = new_table(
         "How much leaks: what is certain, measured, estimated and extrapolated",
@@ -27,7 +32,8 @@ def limits_report(found: Findings) -> Table:
         "gains more. Measured: by the worst attacker, with one-sided 95 % limits. Seems possible: by the "
         f"estimated limit of the releases. Extrapolated: to what the attacker {attackers} would reach with "
         "ever more images of its own, by the law error = a + b n^-c of its mean errors (x 1000, train) at n "
-        f"images, with a 95 % bootstrap interval over the private images. {BOUNDS_NOTHING} {found.info}.",
+        "images, with a 95 % bootstrap interval over the private images and the choice of the attacker's"
+        f"{one}, cut off at an exact certificate. {BOUNDS_NOTHING} {found.info}.",
         "distortion", "defense|", "certificate", "measured", "seems\npossible", "extra-\npolated",
         "errors at n images",
     )  # fmt: skip
@@ -54,7 +60,11 @@ def errors_text(curve: Mapping[str, Any]) -> str:
 def extrapolation_text(curve: Mapping[str, Any]) -> str:
     """What the answer says of a curve."""
     low, high = curve["limit_low"], curve["limit_high"]
+    doubts = ["it bounds nothing"]
+    doubts += [f"interval {ONE_SEED}"] if len(curve["seeds"]) == 1 else []
+    doubts += [FLAT] if curve["scale"] == 0 else []
+    doubts += ["cut off at its certificate"] if curve.get(CUT) else []
     return (
         f"error {curve['limit']:.4f} [{low:.4f}, {high:.4f}] on {curve['face']} images if {curve['attack']} "
-        f"had ever more images than its {curve['sizes'][-1]} (it bounds nothing)"
+        f"had ever more images than its {curve['sizes'][-1]} ({'; '.join(doubts)})"
     )

@@ -50,6 +50,7 @@ def _write_tables_and_figure(found: Findings, storage: Storage, place: str) -> N
             path,
             found.info,
             leakage=found.leakage,
+            identified=found.identified,
             margin=found.margin,
             fresh=found.bias,
         )

@@ -136,7 +136,7 @@ def _parts(
                 f"error {_interval(deploy, 'estimated_limit', '.4f')} seems possible on train images "
                 f"(nearest neighbours); the suite reached {number(deploy['worst_reconstruction_error'])}",
             )
-        for curve in findings.curves:
+        for curve in findings.extrapolated:
             if curve["trial"] == deploy["trial"] and curve["face"] == "train":
                 yield "extrapolated", extrapolation_text(curve)
         yield "costs", _costs(deploy, anchors.get(LABEL_ONLY))

@@ -18,6 +18,7 @@ from mipoison.metrics.excess import MARGIN
 from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
 from study.analysis.frontier import defense_table, pareto_front, reference_point, waiting
+from study.analysis.identification import IDENTIFIED
 from study.analysis.indicators import (
     LEVELS,
     attained_at,
@@ -38,6 +39,7 @@ from study.reports.cells import (
     with_interval,
 )
 from study.reports.findings import Findings
+from study.reports.leakage_panel import EXCESS
 from study.reports.limits_report import limits_report
 from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line
@@ -46,13 +48,32 @@ SHOWN = 16
 """Largest number of comparisons, and of kinds of failures, that a table lists; it counts all."""
 
 
+EXCESS_NOTE = "1 - worst error / worst label-only error, with its 95 % Student-t interval over paired seeds. "
+BOTH_NOTE = (
+    "with the whole suite's best attacker, share of label-only's error, with one-sided 95 % limits. "
+    "Identification: AUC of telling an image from others of its label, with its 95 % Student-t interval over "
+    "seeds; 0.5 is chance. Of both the larger of private train and test images; errors are of train images. "
+)
+LARGEST_NOTE = (
+    "Train and test at most: the larger upper one-sided 95 % limit of both, with the whole suite's best "
+    "attacker. "
+)
+
+
 def frontier_report(
-    configurations: pd.DataFrame, info: str, cosines: Mapping[str, float] = MappingProxyType({})
+    configurations: pd.DataFrame,
+    info: str,
+    cosines: Mapping[str, float] = MappingProxyType({}),
+    *,
+    both: bool = False,
 ) -> Table:
     """The Pareto front, ordered by distortion, anchors included.
 
     Args:
+        configurations: the ``configuration_table``; with ``both``, ``Findings.with_leakage``.
         cosines: trial -> mean cosine to its target, see ``alignments``.
+        both: show identification, and excess leakage as the larger of train and test. Records without
+            identification keep the columns that they were published with: excess on train.
     """
     front = pareto_front(configurations)
     feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
@@ -66,12 +87,12 @@ def frontier_report(
         f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {pruned} cut short) "
         f"are not dominated{more}",
         "Distortion: mean l2 of c' - c. Drop: accuracy lost. Worst case: the best attacker of the suite, "
-        "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: 1 - worst error "
-        "/ worst label-only error, with its 95 % Student-t interval over paired seeds. Mean cosine: of the "
+        "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: "
+        f"{BOTH_NOTE if both else EXCESS_NOTE}Mean cosine: of the "
         "released vectors' gradients to the target that a defense aligns them with. "
         f"{info}.",
         "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror",
-        "excess\nleakage", "seeds",
+        "excess\nleakage", *(["identi-\nfication"] if both else []), "seeds",
     )  # fmt: skip
     for _, s in front.iterrows():
         add_row(
@@ -81,17 +102,21 @@ def frontier_report(
             number(s["accuracy_drop"]),
             by_attacker(s, "worst_attack_accuracy", ".3f"),
             by_attacker(s, "worst_reconstruction_error", ".4f"),
-            with_interval(s, "excess_leakage"),
+            with_interval(s, EXCESS, ".3f") if both else with_interval(s, "excess_leakage"),
+            *([with_interval(s, IDENTIFIED, ".3f")] if both else []),
             str(s["n_shared_seeds"]),
         )
     return table
 
 
-def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = MARGIN) -> Table:
+def defense_report(
+    configurations: pd.DataFrame, info: str, *, margin: float = MARGIN, largest: pd.Series | None = None
+) -> Table:
     """Of each defense, the least distortion at which these attackers get at most a margin beyond the label.
 
     Args:
         margin: the one that the ``configuration_table`` was made with.
+        largest: by trial, the larger upper limit of the excess on train and on test images. None: not shown.
     """
     table = new_table(
         f"Least distortion at which these attackers get at most {margin:g} beyond the label",
@@ -99,8 +124,10 @@ def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = M
         f"images is at most {margin:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
         "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
         "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
-        f"certificate. The worst attackers are those by error and by attack accuracy. {info}.",
-        "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most", "worst attackers|",
+        f"certificate. The worst attackers are those by error and by attack accuracy. "
+        f"{'' if largest is None else LARGEST_NOTE}{info}.",
+        "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most",
+        *([] if largest is None else ["train and\ntest at most"]), "worst attackers|",
     )  # fmt: skip
     for _, f in defense_table(configurations).iterrows():
         attackers = dict.fromkeys(f[[c for c in f.index if c.endswith("_attacker")]].dropna())
@@ -112,6 +139,7 @@ def defense_report(configurations: pd.DataFrame, info: str, *, margin: float = M
             NOTHING if pd.isna(f["knobs"]) else str(f["knobs"]) or NOTHING,
             with_interval(f, "excess_leakage"),
             number(f["excess_leakage_bound"], "+.3f"),
+            *([] if largest is None else [number(largest.get(f["trial"], np.nan), ".3f")]),
             ", ".join(attackers) or NOTHING,
         )
     return table
@@ -307,11 +335,13 @@ def statistics_tables(found: Findings) -> list[Table]:
     """Frontier, leakage (where there are learning curves), utility, defenses, comparison at equal distortion,
     indicators, attackers."""
     episodes, configurations, info = found.episodes, found.configurations, found.info
+    newer = len(found.identified) > 0
+    largest = found.leakage.set_index("trial")[f"{EXCESS}_high"] if newer else None
     return [
-        frontier_report(configurations, info, alignments(episodes)),
+        frontier_report(found.with_leakage, info, alignments(episodes), both=newer),
         *([limits_report(found)] if found.curves else []),
         utility_report(found),
-        defense_report(configurations, info, margin=found.margin),
+        defense_report(configurations, info, margin=found.margin, largest=largest),
         equal_distortion_report(episodes, configurations, info),
         indicators_report(episodes, configurations, info, found.constraints),
         attackers_report(episodes, configurations, info),

@@ -36,7 +36,7 @@ def curve_rows(trial: str, found: CurveErrors) -> list[dict[str, Any]]:
     rows = []
     for face, errors_SN in found.errors.items():
         rng = np.random.default_rng(role_seed(found.seeds[0], "learning curve", trial, face))
-        curve = learning_curve(found.sizes, errors_SN, rng=rng)
+        curve = learning_curve(found.sizes, errors_SN, rng=rng, seed_N=found.seed_of(face))
         rows.append(
             {
                 "trial": trial,

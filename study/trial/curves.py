@@ -88,12 +88,18 @@ class CurveErrors:
     Attributes:
         attack: the attacker. seeds: of the scenes. sizes: (S,), the same for all seeds.
         errors: face -> errors (S, N) of the private images of all seeds side by side.
+        images: face -> how many of them are of each seed.
     """
 
     attack: str
     seeds: tuple[int, ...]
     sizes: tuple[int, ...]
     errors: dict[str, NDArray[np.float64]]
+    images: dict[str, tuple[int, ...]]
+
+    def seed_of(self, face: str) -> NDArray[np.int64]:
+        """The seed of each of a face's images (N,)."""
+        return np.repeat(np.array(self.seeds, dtype=np.int64), self.images[face])
 
 
 def measure_curve(spec: TrialSpec) -> CurveErrors:
@@ -116,4 +122,5 @@ def measure_curve(spec: TrialSpec) -> CurveErrors:
         tuple(scene.config.seed for scene in scenes),
         tuple(sizes),
         {face: np.concatenate([errors[face] for errors in measured], axis=1) for face in FACES},
+        {face: tuple(errors[face].shape[1] for errors in measured) for face in FACES},
     )

@@ -73,12 +73,13 @@ def build(
     panels, why = vectors.panels(
         study, configurations, wanted=with_vectors, data_root=data_root, given=given, progress=progress
     )
-    shown = thinned(configurations)
-    drawn = chart_data(study.episodes, shown, commands, found.curves) | {"vectors": panels}
+    shown = thinned(found.with_leakage)
+    drawn = chart_data(study.episodes, shown, commands, found.extrapolated, margin=found.margin)
+    drawn |= {"vectors": panels}
     body = "".join(
         [
             sections.header(study, configurations, explain_thinning(len(shown), len(configurations))),
-            sections.frontier(configurations, extrapolated=bool(found.curves)),
+            sections.frontier(configurations, drawn),
             section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
             sections.knobs(found.comparable),
             sections.curves(drawn),

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, DEFENSES, LABEL_ONLY, UNDEFENDED
+from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import pareto_front
+from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.indicators import knee
 from study.analysis.knobs import KNOB
 from study.analysis.worst_case import find_worst, prepare
 from study.records.flat import finite
-from study.reports.cells import setting_name, trial_means
-from study.reports.figures import ANCHOR_STYLE, COLOURS, MARKERS, style_of
+from study.reports.cells import setting_name
+from study.reports.figures import ANCHOR_STYLE, CERTAIN, COLOURS, MARKERS, style_of
+from study.reports.leakage_panel import CERTIFIED, EXCESS, LIMIT, POSSIBLE
 from study.reports.limits_report import extrapolation_text
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
 SHAPES = (*MARKERS, "*", "h")
 """Markers in the order in which the page's script defines their shapes."""
+
+
+MEASURES = {
+    "error": "worst_reconstruction_error",
+    "accuracy": "worst_attack_accuracy",
+    "excess": EXCESS,
+    "identification": IDENTIFIED,
+}
+"""Chart -> the column of a setting that it shows, with an interval."""
 
 
 def flag(value: Any) -> bool:
@@ -58,13 +69,12 @@ def points(
     configurations: pd.DataFrame,
     commands: Mapping[str, str],
     curves: Sequence[Mapping[str, Any]] = (),
-    limits: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Plain]:
-    """One entry per setting that the frontier's chart draws; ``lines`` is the text of its tooltip.
+    """One entry per setting that the frontier's charts draw; ``lines`` is the text of its tooltip.
 
     Args:
+        configurations: with the columns of ``leakage_table`` and ``identification_table``, or without.
         curves: rows of ``study.records.curves``; those of private training images are shown.
-        limits: trial -> estimated limit; shown beside a curve.
     """
     curve_of = {row["trial"]: row for row in curves if row["face"] == "train"}
     front = set(pareto_front(configurations)["trial"])
@@ -75,21 +85,36 @@ def points(
             continue
         trial = str(s["trial"])
         point: Plain = {"trial": trial, "defense": str(s["defense"]), "x": finite(s["confidence_distortion"])}
-        for key, name in (("error", "worst_reconstruction_error"), ("accuracy", "worst_attack_accuracy")):
-            point[key] = [finite(s[f"{name}{end}"]) for end in ("", "_low", "_high")]
+        for key, name in MEASURES.items():
+            point[key] = [finite(s.get(f"{name}{end}")) for end in ("", "_low", "_high")]
+        point |= {"certified": finite(s.get(CERTIFIED)), "possible": finite(s.get(POSSIBLE))}
         point |= {"feasible": flag(s["feasible"]), "cut": flag(s["cut"]), "front": trial in front}
         point |= {
             "knee": trial == knee_trial,
             "lines": tooltip(s, trial in front),
             "command": commands[trial],
         }
+        point["limit"] = finite(s.get(LIMIT))
+        if point["limit"] is not None:
+            point["lines"].insert(-1, f"estimated limit {point['limit']:.4f} (MSE on train images)")
         if curve := curve_of.get(trial):
             point["extrapolated"] = [curve[f"limit{end}"] for end in ("", "_low", "_high")]
-            point["limit"] = finite(limits.get(trial))
-            seems = [] if point["limit"] is None else [f"estimated limit {point['limit']:.4f} (MSE)"]
-            point["lines"][-1:-1] = [*seems, f"extrapolated: {extrapolation_text(curve)}"]
+            point["lines"].insert(-1, f"extrapolated: {extrapolation_text(curve)}")
         out.append(point)
     return out
+
+
+def charts(drawn: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The charts of MEASURES that are shown: all that any of the points has a value of.
+
+    As in ``frontier.png``, not attack accuracy where it is 1.00 for every setting, unless nothing else is
+    known.
+    """
+    known = [key for key in MEASURES if any(point[key][0] is not None for point in drawn)]
+    certain = all(point["accuracy"][0] is None or point["accuracy"][0] >= CERTAIN for point in drawn)
+    if certain and "identification" in known:
+        known.remove("accuracy")
+    return known or ["error"]
 
 
 def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
@@ -104,11 +129,24 @@ def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
         ("worst_attack_accuracy", "worst-case attack accuracy", "share", ".3f"),
     ):
         lines.append(f"{words} {with_interval(s, name, form)} ({unit}) by {s[f'{name}_attacker']}")
-    if finite(s["excess_leakage"]) is not None:
+    if finite(s.get(EXCESS)) is not None:
+        text = f"excess leakage {with_interval(s, EXCESS, '.3f')}, the larger of train and test (share"
+        certified = finite(s.get(CERTIFIED))
+        lines.append(f"{text} of label-only's error; one-sided 95 % limits)")
+        lines.append(f"certified: {'nothing' if certified is None else f'at most {certified:.3f} (share)'}")
+    elif finite(s["excess_leakage"]) is not None:
         lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '+.3f')} (share)")
+    if finite(s.get(IDENTIFIED)) is not None:
+        lines.append(f"{identification_text(s)} by {s[f'{IDENTIFIED}_attacker']}")
     lines.append(f"seeds {s['n_shared_seeds']}; intervals 95 % Student-t over seeds")
     lines.append(standing(s, on_front))
     return lines
+
+
+def identification_text(s: Mapping[str, Any]) -> str:
+    """What the tooltip says of a setting's identification AUC."""
+    pool = s[f"{IDENTIFIED}_pool"]
+    return f"identification AUC {with_interval(s, IDENTIFIED, '.3f')} on {pool} images (chance {CHANCE})"
 
 
 def standing(s: Mapping[str, Any], on_front: bool) -> str:
@@ -213,17 +251,23 @@ def chart_data(
     configurations: pd.DataFrame,
     commands: Mapping[str, str],
     learned: Sequence[Mapping[str, Any]] = (),
+    *,
+    margin: float = MARGIN,
 ) -> Plain:
     """All data of the charts; ``eta`` holds the shares of images that the curves' percentiles stand for.
 
     Args:
-        learned: the learning curves, see :func:`points`.
+        configurations: see :func:`points`. learned: the learning curves, see :func:`points`.
+        margin: accepted excess leakage.
     """
     mean_image = configurations["mean_image_error"].dropna()
+    drawn = points(configurations, commands, learned)
     return {
         "defenses": defenses(configurations),
-        # The estimated limit on private training images.
-        "points": points(configurations, commands, learned, trial_means(episodes, "estimated_limit")),
+        "points": drawn,
+        "charts": charts(drawn),
+        "margin": margin,
+        "chance": CHANCE,
         "meanImage": finite(mean_image.mean()) if len(mean_image) else None,
         "parallel": parallel(configurations),
         "curves": curves(episodes, configurations),

@@ -13,6 +13,7 @@ from mipoison.defenses import ANCHORS, LABEL_ONLY
 from mipoison.metrics.checks import checks_table
 from study.analysis.check_counts import check_counts
 from study.analysis.frontier import pareto_front
+from study.analysis.identification import IDENTIFIED
 from study.records.finished import StoredStudy
 from study.records.flat import finite
 from study.records.status import PRUNED
@@ -22,6 +23,7 @@ from study.reports.html.chart_data import flag, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
 from study.reports.html.vectors import SHOWN
+from study.reports.leakage_panel import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
 from study.reports.tables import fresh_report, statistics_tables
 from study.settings.study_settings import StudySettings
@@ -29,6 +31,13 @@ from study.settings.study_settings import StudySettings
 ABOUT_KEYS = ("command", "content", "settings", "source", "started", "study", "versions")
 SETTINGS = {"victim_digest", *(f.name for f in dataclasses.fields(StudySettings))}
 """Keys of ``study.json``, and of its settings, that the page shows."""
+TITLES = {
+    "error": "Worst-case reconstruction error (MSE on private train images; up: protected)",
+    "accuracy": "Worst-case attack accuracy (share of images recognised; down: protected)",
+    "excess": "Excess leakage, the larger of train and test (share of label-only's error; down: protected)",
+    "identification": "Identification AUC, the larger of train and test (down: protected)",
+}
+"""Titles of the frontier's charts."""
 NAMED = 100
 """Most trials that the page names for one kind of failure; the others are counted."""
 
@@ -68,11 +77,11 @@ def header(study: StoredStudy, configurations: pd.DataFrame, left_out: str = "")
     )
 
 
-def frontier(configurations: pd.DataFrame, *, extrapolated: bool = False) -> str:
-    """The two charts of the frontier, their legend, and the setting that the reader has chosen.
+def frontier(configurations: pd.DataFrame, data: Mapping[str, Any]) -> str:
+    """The charts of the frontier, their legend, and the setting that the reader has chosen.
 
     Args:
-        extrapolated: whether learning curves are drawn.
+        data: the ``chart_data``.
     """
     drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
     missing = len(configurations) - len(drawn)
@@ -86,12 +95,7 @@ def frontier(configurations: pd.DataFrame, *, extrapolated: bool = False) -> str
     text += f"{missing} settings without a worst case are not drawn. " if missing else ""
     if not (configurations["defense"] == LABEL_ONLY).any():
         text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "
-    if extrapolated:
-        text += (
-            "In the chart of errors, x is the estimated limit (what seems possible), and +, "
-            "extrapolated, the error that the learning curves' attacker would reach with ever more images, "
-            f"with its dotted interval. {BOUNDS_NOTHING} "
-        )
+    text += _explained(data)
     text += (
         "Point, tap or use the arrow keys; click or Enter keeps a setting. Drag: zoom, double click: undo."
     )
@@ -99,10 +103,7 @@ def frontier(configurations: pd.DataFrame, *, extrapolated: bool = False) -> str
         f'<figure class="plot"><figcaption id="{key}-title">{escape(title)}</figcaption>'
         f'<div id="{key}" class="chart" tabindex="0" role="group" aria-labelledby="{key}-title" '
         f'aria-describedby="frontier-note"></div></figure>'
-        for key, title in (
-            ("frontier-error", "Worst-case reconstruction error (MSE in [0, 1]; up: protected)"),
-            ("frontier-accuracy", "Worst-case attack accuracy (share of images recognised; down: protected)"),
-        )
+        for key, title in ((f"frontier-{name}", TITLES[name]) for name in data["charts"])
     )
     chosen = '<div id="chosen" class="chosen" aria-live="polite"><p>No setting chosen yet.</p></div>'
     return section(
@@ -112,6 +113,30 @@ def frontier(configurations: pd.DataFrame, *, extrapolated: bool = False) -> str
         '<div id="key" class="key" role="group" aria-label="Defenses shown"></div>',
         f'<div class="pair">{plots}</div>{chosen}',
     )
+
+
+def _explained(data: Mapping[str, Any]) -> str:
+    """What the note says of the marks that the charts have."""
+    points, text = data["points"], ""
+    if "excess" in data["charts"]:
+        text += (
+            "Excess leakage: what the attackers gained over label-only, with one-sided 95 % limits; a cap "
+            f"is a certificate, which no attacker exceeds; dotted: the margin of {data['margin']:g}. "
+        )
+    if "identification" in data["charts"]:
+        text += (
+            "Identification: how often the reconstruction is closer to its own image than to another one "
+            f"of the label, by the strongest attacker; {data['chance']:g} is chance. "
+        )
+    if any(point["limit"] is not None for point in points):
+        text += "x is the estimated limit: what seems possible from the releases. "
+    if any("extrapolated" in point for point in points):
+        text += (
+            "+, in the chart of errors, is extrapolated: the error that the learning curves' attacker would "
+            f"reach with ever more images, with its dotted interval, which the edge may cut off. "
+            f"{BOUNDS_NOTHING} "
+        )
+    return text
 
 
 def _many(configurations: pd.DataFrame) -> bool:
@@ -225,7 +250,12 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
                 "not known" if drop is None else f"{100 * drop:+.2f}",
                 two_lines(with_interval(s, "worst_reconstruction_error", ".4f")),
                 two_lines(with_interval(s, "worst_attack_accuracy", ".3f")),
-                two_lines(with_interval(s, "excess_leakage", "+.3f")),
+                two_lines(
+                    with_interval(s, EXCESS, ".3f")
+                    if finite(s[EXCESS]) is not None
+                    else with_interval(s, "excess_leakage", "+.3f")
+                ),
+                two_lines(with_interval(s, IDENTIFIED, ".3f")),
                 ", ".join(a for a in attackers if a != "<NA>") or "not known",
                 f"{s['n_shared_seeds']} of {s['n_seeds']}",
                 standing(s, not flag(s["cut"]) and flag(s["feasible"]) and finite(s["dominated_by"]) == 0),
@@ -234,7 +264,9 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
         )
     columns = [
         "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "worst-case error\n(MSE) [95 %]",
-        "worst-case accuracy\n(share) [95 %]", "excess leakage\n(share) [95 %]", "worst attackers", "seeds",
+        "worst-case accuracy\n(share) [95 %]", "excess leakage\n(share) [95 %]",
+        "identification\n(AUC) [95 %]",
+        "worst attackers", "seeds",
         "standing", "run it again",
     ]  # fmt: skip
     text = (
@@ -242,7 +274,7 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
         "says whether its numbers equal the stored ones; on the device and versions above they do, on "
         "a CPU exactly. Where the data are not in the default folder, add --data-root FOLDER."
     )
-    shown = table(f"{len(rows)} settings", columns, rows, numeric=range(1, 6), raw=(9,), name="all-settings")
+    shown = table(f"{len(rows)} settings", columns, rows, numeric=range(1, 7), raw=(10,), name="all-settings")
     return section("settings", "Settings", note(text), shown)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from study.analysis.frontier import configuration_table, pareto_front
+from study.analysis.identification import identification_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.reports.cells import describe
@@ -59,6 +61,44 @@ def test_no_panel_of_attack_accuracy_where_it_is_1_for_all(episodes, tmp_path):
     leakage = leakage_table(certain, verdict_table(certain))
     got = frontier_figure(settings, pareto_front(settings), tmp_path / "a.png", "all 1", leakage=leakage)
     assert drawn(got).shape == (1425, 1350, 3)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_panel_of_identification_where_it_is_known(episodes, tmp_path, told):
+    ok = episodes["status"] == "ok"
+    auc = pd.Series(np.linspace(0.5, 0.9, len(episodes)), episodes.index).where(ok)
+    frame = episodes.assign(identification_auc=auc, identification_auc_test=auc)
+    if not told:
+        frame["attack_accuracy"] = frame["attack_accuracy"].where(~ok, 1.0)
+    settings = configuration_table(frame, constraints=Constraints())
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, path: saved.append(self))
+        frontier_figure(
+            settings, pareto_front(settings), tmp_path / "a.png", "made up",
+            leakage=leakage_table(frame, verdict_table(frame)), identified=identification_table(frame),
+        )  # fmt: skip
+    (figure,) = saved
+    figure.draw_without_rendering()
+    panels = figure.axes
+    assert len(panels) == (4 if told else 3)
+    assert "identification AUC" in panels[-1].get_ylabel()
+    table = identification_table(frame).set_index("trial")
+    drawn = {tuple(np.round(p, 9)) for c in panels[-1].collections if hasattr(c, "get_offsets")
+             for p in np.asarray(c.get_offsets()) if np.isfinite(p).all()}  # fmt: skip
+    for _, setting in settings.dropna(subset=["worst_reconstruction_error"]).iterrows():
+        place = setting["confidence_distortion"], table.loc[setting["trial"], "identification"]
+        assert tuple(np.round(np.array(place, dtype=float), 9)) in drawn
+    lines = {
+        round(float(line.get_ydata()[0]), 9) for line in panels[-1].lines if len(set(line.get_ydata())) == 1
+    }
+    assert {0.5, *(round(float(table.loc[t, "identification"]), 9) for t in ("none", "label-only"))} <= lines
+    low, high = panels[-1].get_ylim()
+    assert low < 0.5 < table["identification"].max() < high
+    texts = [axes.yaxis.label.get_window_extent() for axes in panels]  # no label reaches into another's
+    assert not any(a.overlaps(b) for i, a in enumerate(texts) for b in texts[:i])
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert "chance of identification: 0.5" in labels
 
 
 def test_families_are_told_apart():

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from study.records.constraints import Constraints
 from study.reports.findings import Findings
-from study.reports.limits_report import BOUNDS_NOTHING, errors_text, limits_report
+from study.reports.limits_report import BOUNDS_NOTHING, errors_text, extrapolation_text, limits_report
 from study.reports.markdown import markdown
 from study.reports.summary import summary
 from tests.study.analysis.helpers import make_episodes
@@ -75,3 +75,13 @@ def test_the_page_of_a_study_without_curves_is_as_before(episodes: pd.DataFrame)
 
 def test_a_curve_of_an_unknown_trial_is_not_shown(episodes: pd.DataFrame) -> None:
     assert "50.0 at 45" not in printed(of(episodes, curve("t999-noise")))
+
+
+def test_doubts_about_an_extrapolation_are_said(episodes: pd.DataFrame) -> None:
+    assert extrapolation_text(curve("none")).endswith("(it bounds nothing)")
+    one = extrapolation_text(curve("none", seeds=[0], scale=0.0))
+    assert "interval too narrow, as one seed" in one
+    assert "no law of a falling error fits" in one
+    seldom = " ".join(printed(of(episodes, curve("none", seeds=[0]))).split())
+    assert "too narrow, as one seed" in seldom
+    assert "too narrow" not in " ".join(printed(of(episodes, curve("none"))).split())

@@ -72,3 +72,30 @@ def test_report_of_little_or_nothing():
     for text in (one_seed, without, printed(pd.DataFrame([failed(record("a", "lpa", "raw", 0))]))[0]):
         assert "<NA>" not in text
         assert "nan" not in text
+
+
+def test_newer_records_show_the_larger_of_train_and_test(episodes):
+    """With identification, the tables of frontier and defenses say what holds on both kinds of images."""
+    ok = episodes["status"] == "ok"
+    auc = (0.6 + 0.1 * (episodes["attack"] == "raw")).where(ok)
+    frame = episodes.assign(identification_auc=auc, identification_auc_test=auc - 0.05)
+    frame["reconstruction_error_test"] = frame["reconstruction_error"] * (
+        1 + 0.1 * (frame["defense"] == "noise")
+    )
+    text, settings = printed(frame, study="test-study", scale="tiny")
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "…" not in text
+    leakage = Findings(episodes=frame, about={}, constraints=Constraints()).leakage.set_index("trial")
+    for trial in pareto_front(settings)["trial"]:
+        assert f"{leakage.loc[trial, 'excess']:.3f}" in text
+    assert "0.700" in text
+    assert "identi-" in text
+    best = defense_table(settings).dropna(subset=["trial"])
+    assert len(best)
+    for trial in best["trial"]:
+        assert f"{leakage.loc[trial, 'excess_high']:.3f}" in text
+    flat = " ".join(text.split())
+    assert "Train and test at most" in flat
+    older = " ".join(printed(episodes)[0].split())
+    assert "Train and test at most" not in older
+    assert "identi-" not in older

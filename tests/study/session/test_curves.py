@@ -38,7 +38,8 @@ def law(sizes: Any, a: float) -> np.ndarray:
 
 def found(a: float = 0.03) -> CurveErrors:
     sizes = (10, 20, 40, 80)
-    return CurveErrors("kernel", (0, 1), sizes, {"train": law(sizes, a), "test": law(sizes, a / 2)})
+    errors = {"train": law(sizes, a), "test": law(sizes, a / 2)}
+    return CurveErrors("kernel", (0, 1), sizes, errors, {"train": (10, 20), "test": (15, 15)})
 
 
 def opened(root: Path) -> Study:
@@ -77,6 +78,9 @@ def test_rows_are_the_fitted_laws() -> None:
         assert row["errors"] == pytest.approx(law(row["sizes"], a)[:, 0])
         assert row["gain"] == pytest.approx(1 - a / law([80], a)[0, 0], abs=0.01)
         fitted = learning_curve(row["sizes"], law(row["sizes"], a), rng=np.random.default_rng(0))
+        assert found().seed_of(row["face"]).tolist() == {
+            "train": [0] * 10 + [1] * 20, "test": [0] * 15 + [1] * 15
+        }[row["face"]]  # fmt: skip
         assert (row["scale"], row["exponent"]) == (fitted.scale, fitted.exponent)
 
 
@@ -126,7 +130,7 @@ def test_one_that_cannot_be_measured_is_a_line_and_tried_again(
     def measure(spec: TrialSpec) -> CurveErrors:
         if spec.trial == "none":
             raise MemoryError("too\nlarge")
-        few = CurveErrors("kernel", (0,), (1, 2, 3), {"train": np.ones((3, 2))})
+        few = CurveErrors("kernel", (0,), (1, 2, 3), {"train": np.ones((3, 2))}, {"train": (2,)})
         return few if spec.trial == "label-only" else found()
 
     rows, _, lines = written(tmp_path, monkeypatch, measure, "t1-noise")

@@ -63,6 +63,14 @@ function zeroLog(values) {
   return { of, ticks, low: -0.2, high: of(Math.max(low, ...positive)) + 0.15 };
 }
 
+// Shares of which small ones matter: linear around zero, logarithmic from 0.02 on.
+function shares(values) {
+  const linear = 0.02, at = [-0.02, 0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1];
+  const of = (v) => (Math.abs(v) < linear ? v / linear : Math.sign(v) * (1 + Math.log(Math.abs(v) / linear)));
+  const ticks = (a, b) => at.filter((v) => of(v) >= a - 1e-9 && of(v) <= b + 1e-9);
+  return { of, ticks, low: of(Math.max(-linear, Math.min(-linear / 2, ...values))), high: of(Math.max(0.1, ...values)) + 0.2 };
+}
+
 function linear(values, least, most) {
   let low = Math.min(...values), high = Math.max(...values);
   const room = (high - low || Math.abs(high) || 1) * 0.08;

@@ -1,4 +1,4 @@
-// The frontier: two plots over one set of points, with one key, one tooltip and one chosen setting.
+// The frontier: plots over one set of points, with one key, one tooltip and one chosen setting.
 const hidden = new Set();
 let chosen = null;
 const redraws = [];
@@ -15,14 +15,21 @@ function choosePoint(point) {
   for (const redraw of redraws) redraw();
 }
 
-function frontierPlot(id, field, more, meanImage) {
-  const host = byId(id), points = NUMBERS.points.filter((p) => p[field][0] !== null);
+// field: of a point. more: more is better. lines: [value, colour, dashes, text, below] across the plot.
+function frontierPlot(field, more, lines = []) {
+  const host = byId(`frontier-${field}`);
+  if (!host) return;
+  const points = NUMBERS.points.filter((p) => p[field][0] !== null);
   if (!points.length) { html(host, "p", { class: "note" }, "No setting has a worst case."); return; }
   const scaleX = zeroLog(points.map((p) => p.x));
-  // What seems possible, and what is extrapolated: errors, of settings with a learning curve.
-  const beyond = (p) => (field === "error" && p.extrapolated ? [...p.extrapolated, p.limit] : []);
-  const extent = points.flatMap((p) => [...p[field], ...beyond(p)].filter((v) => v !== null));
-  const scaleY = more ? linear(extent) : linear(extent, undefined, 1.03);
+  // What no attacker exceeds, what seems possible, what is extrapolated (of settings with a learning curve).
+  const certified = (p) => (field === "excess" ? p.certified : null);
+  const possible = (p) => ({ error: p.limit, excess: p.possible }[field] ?? null);
+  const extrapolated = (p) => (field === "error" && p.extrapolated ? p.extrapolated : []);
+  // Intervals of what is extrapolated may reach to zero: they end at the edge, and the tooltip has them whole.
+  const needed = lines.filter((line) => line.needed).map((line) => line.value);
+  const extent = points.flatMap((p) => [...p[field], certified(p), possible(p), ...extrapolated(p).slice(0, 1)].filter((v) => v !== null)).concat(needed);
+  const scaleY = field === "excess" ? shares(extent) : more ? linear(extent) : linear(extent, undefined, 1.03);
   const whole = [scaleX.low, scaleX.high, scaleY.low, scaleY.high];
   let view = whole, plot, focus = -1, near = null;
 
@@ -31,7 +38,8 @@ function frontierPlot(id, field, more, meanImage) {
     const height = Math.round(Math.min(430, Math.max(300, host.clientWidth * 0.72)));
     plot = axes(host, scaleX, scaleY, view, "confidence distortion (mean l2)", height);
     const { inside, x, y, width, box } = plot, shown = points.filter((p) => !hidden.has(p.defense));
-    const write = (at, css, text) => svg(inside, "text", { x: width - box.right - 4, y: at, "text-anchor": "end", style: `fill:${css}` }, text);
+    // Right of zero, where no setting but the undefended one is near: the others crowd at the right.
+    const write = (at, css, text) => svg(inside, "text", { class: "line", x: Math.max(box.left + 4, x(0) + 14), y: at, style: `fill:${css}` }, text);
     const across = (v, css, dash, text, below) => {
       svg(inside, "line", { x1: box.left, x2: width - box.right, y1: y(v), y2: y(v), style: `stroke:${css}`, "stroke-dasharray": dash });
       write(y(v) + (below ? 13 : -5), css, text);
@@ -40,10 +48,10 @@ function frontierPlot(id, field, more, meanImage) {
       const floor = p.defense === "label-only";
       across(p[field][0], colour(p.defense), floor ? "6 4" : "2 4", DEFENSE.get(p.defense).label, !floor);
     }
-    if (meanImage !== null) {
-      const text = "mean image (learned nothing)"; // often far above everything: then a word at the edge is enough
-      if (meanImage > view[3]) write(box.top + 12, "var(--mean)", `${text}: ${short(meanImage)} ↑`);
-      else across(meanImage, "var(--mean)", "8 3 2 3", text, false);
+    for (const { value, css, dash, text, below } of lines) {
+      // The mean image is often far above everything: then a word at the edge is enough.
+      if (scaleY.of(value) > view[3]) write(box.top + 12, css, `${text}: ${short(value)} ↑`);
+      else across(value, css, dash, text, below);
     }
     const front = shown.filter((p) => p.front).sort((a, b) => a.x - b.x);
     let best = null, path = "";
@@ -66,11 +74,16 @@ function frontierPlot(id, field, more, meanImage) {
     if (low !== null && high !== null) {
       svg(group, "path", { class: "bar", style: `stroke:${css}`, d: `M${at},${y(low)}V${y(high)}M${at - 3},${y(low)}h6M${at - 3},${y(high)}h6` });
     }
-    if (beyond(p).length) {
+    const bound = certified(p), seems = possible(p);
+    if (bound !== null) {
+      svg(group, "path", { class: "certified", style: `stroke:${css}`, d: `M${at},${y(value)}V${y(bound)}` });
+      svg(group, "path", { class: "cap", style: `stroke:${css}`, d: `M${at - 7},${y(bound) + 5}v-5h14v5` });
+    }
+    if (seems !== null) svg(group, "path", { class: "limit", style: `stroke:${css}`, d: `M${at - 4},${y(seems) - 4}l8,8m-8,0l8,-8` });
+    if (extrapolated(p).length) {
       const [limit, least, most] = p.extrapolated, to = at + 9;
       svg(group, "path", { class: "extrapolated", style: `stroke:${css}`, d: `M${to},${y(least)}V${y(most)}`, "stroke-dasharray": "1 2" });
       svg(group, "path", { class: "extrapolated", style: `stroke:${css}`, d: `M${to - 5},${y(limit)}h10m-5,-5v10` });
-      if (p.limit !== null) svg(group, "path", { class: "limit", style: `stroke:${css}`, d: `M${at - 4},${y(p.limit) - 4}l8,8m-8,0l8,-8` });
     }
     const look = hollow ? `fill:var(--paper);stroke:${css};stroke-width:1.6` : `fill:${css};stroke:var(--paper);stroke-width:0.8`;
     svg(group, "path", { class: "point", d: shape(p.defense), transform: `translate(${at},${y(value)})`, style: look, "stroke-dasharray": p.cut ? "2 2" : "none" });
@@ -162,5 +175,10 @@ function drawKey() {
 }
 
 drawKey();
-frontierPlot("frontier-error", "error", true, NUMBERS.meanImage);
-frontierPlot("frontier-accuracy", "accuracy", false, null);
+const meanImage = { value: NUMBERS.meanImage, css: "var(--mean)", dash: "8 3 2 3", text: "mean image (learned nothing)" };
+const margin = { value: NUMBERS.margin, css: "var(--c2)", dash: "1 3", text: `margin of ${NUMBERS.margin}`, needed: true };
+const chance = { value: NUMBERS.chance, css: "var(--floor)", dash: "none", text: `chance: ${NUMBERS.chance}`, below: true, needed: true };
+frontierPlot("error", true, NUMBERS.meanImage === null ? [] : [meanImage]);
+frontierPlot("accuracy", false);
+frontierPlot("excess", false, [margin]);
+frontierPlot("identification", false, [chance]);

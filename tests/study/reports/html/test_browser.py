@@ -248,8 +248,9 @@ def test_learning_curves_are_drawn_where_they_are(
     (tmp_path / "page.html").write_text(build(study, "results/made-up", with_vectors=False))
     opened(browser, (tmp_path / "page.html").as_uri())
     assert browser.get_log("browser") == []
-    for selector, n in ((".extrapolated", 2), (".limit", 1)):
-        assert len(browser.find_elements(By.CSS_SELECTOR, f"#frontier-error {selector}")) == n
+    drawn = len(browser.find_elements(By.CSS_SELECTOR, "#frontier-error .point"))
+    for selector, n, of in ((".extrapolated", 2, 2), (".limit", 1, drawn)):
+        assert len(browser.find_elements(By.CSS_SELECTOR, f"#frontier-error {selector}")) == of
         own = browser.find_elements(By.CSS_SELECTOR, f'#frontier-error [data-trial="none"] {selector}')
         assert len(own) == n
         assert not browser.find_elements(By.CSS_SELECTOR, f"#frontier-accuracy {selector}")
@@ -257,3 +258,43 @@ def test_learning_curves_are_drawn_where_they_are(
     interval = browser.find_elements(By.CSS_SELECTOR, "#frontier-error .extrapolated")[0]
     assert interval.rect["y"] + interval.rect["height"] > measured  # lower is less error: 0.001 lies below
     assert "An extrapolation bounds nothing" in browser.find_element(By.ID, "frontier-note").text
+
+
+def test_excess_and_identification_have_charts(browser: Any, episodes: pd.DataFrame, tmp_path: Path) -> None:
+    ok = episodes["status"] == "ok"
+    auc = (0.5 + 0.3 * (1 - episodes["confidence_distortion"] / 0.5)).where(ok)
+    auc = auc.where(episodes["defense"] != "label-only", 0.5)
+    frame = episodes.assign(identification_auc=auc, identification_auc_test=auc - 0.01)
+    rounding = frame["defense"] == "rounding"
+    for pool in ("", "_test"):
+        frame[f"certified_excess{pool}"] = frame["confidence_distortion"].where(rounding, float("nan")) + 0.3
+        frame[f"smallest_cell{pool}"] = frame[f"certified_excess{pool}"] * 0 + 5
+    (tmp_path / "page.html").write_text(build(finished(frame, tmp_path), "results/x", with_vectors=False))
+    opened(browser, (tmp_path / "page.html").as_uri())
+    assert browser.get_log("browser") == []
+    count = {
+        "#frontier-identification .point": frame.loc[ok, "trial"].nunique(),
+        "#frontier-excess .cap": frame.loc[rounding, "trial"].nunique() + 1,  # and label-only's
+        "#frontier-identification .cap": 0,
+    }
+    for selector, expected in count.items():
+        assert len(browser.find_elements(By.CSS_SELECTOR, selector)) == expected, selector
+
+    def text(plot: str) -> str:
+        return browser.find_element(By.CSS_SELECTOR, f"#frontier-{plot} svg").text
+
+    assert "chance: 0.5" in text("identification")
+    assert "margin of 0.02" in text("excess")
+    assert "mean image" not in text("identification")
+    undefended = point(browser, "frontier-identification", "none").rect["y"]
+    floor = point(browser, "frontier-identification", "label-only").rect["y"]
+    assert undefended < floor  # up: told apart
+    hover(browser, point(browser, "frontier-identification", "none"))
+    wait(lambda: "identification AUC 0.800" in tip(browser))
+    for plot in ("error", "accuracy", "excess", "identification"):  # no two texts of a plot overlap
+        words = browser.find_elements(By.CSS_SELECTOR, f"#frontier-{plot} text.line")
+        boxes = [word.rect for word in words]
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                apart = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"]
+                assert apart or a["y"] + a["height"] <= b["y"] + 2 or b["y"] + b["height"] <= a["y"] + 2
