@@ -7,7 +7,9 @@ each image, or makes jump from image to image.
 
 The kernel attacker on its own images alone votes with kernel ridge regressions on images and mixtures
 together. These are judged on its own images, by folds: without an image, and without all mixtures that it is
-part of.
+part of. Where the defense's noise can be drawn by whoever knows its settings, regressions on simulated
+releases of images and mixtures vote, too (:mod:`mipoison.attacks.imitation`); they are judged on the answers
+that the API gave to images of which neither they nor their imitation of the victim have seen anything.
 
 Shape suffixes: N images, M mixtures or landmarks, K classes, D pixels, P principal components.
 """
@@ -15,17 +17,21 @@ Shape suffixes: N images, M mixtures or landmarks, K classes, D pixels, P princi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mipoison.attacks.kernel import KernelAttack, KernelConfig, votes
+from mipoison.attacks import imitation
+from mipoison.attacks.imitation import ManyPairs, Simulate
+from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig, votes
 from mipoison.attacks.kernel_choice import landmark_count
 from mipoison.attacks.kernel_regression import Regression, Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.selection import Standardised, folds
+from mipoison.config import Plain
 from mipoison.models.label_means import label_means
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
@@ -39,6 +45,10 @@ JUDGED_FOLDS = 3
 """Folds on which they are judged; the other folds' images are learned from only."""
 VOTERS = 4
 """Number of regressions on mixtures that may vote: the best."""
+SIMULATED_KERNELS = (Kernel("inverse", 0.4, across=0.5), Kernel("matern", 2.0, across=0.5))
+"""Kernels that are tried on simulated releases, on the same feature sets."""
+LEAST_SIMULATED = 20
+"""With fewer images to judge on, nothing is simulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +59,27 @@ class MixturesConfig(KernelConfig):
         each: number of mixtures per image, at least 1.
         mixed: most of its images that are mixed, at least 20.
         angle: the smaller part's weight is its sine, in (0, pi / 4].
+        simulated: about so many releases are simulated where the defense can be; 0: none, as in older
+            records.
 
     See KernelConfig for the others.
     """
 
     COST: ClassVar[int] = 1
     SCREENS: ClassVar[bool] = False  # it asks about mixtures, too
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0}
 
     each: int = 4
     mixed: int = 600
     angle: float = 0.3
+    simulated: int = 20000
 
     def validate(self) -> None:
         super().validate()
         self.require("each", self.each >= 1, "at least 1")
         self.require("mixed", self.mixed >= 20, "at least 20")
         self.require("angle", 0 < self.angle <= math.pi / 4, "above 0 and at most pi / 4 (0.785)")
+        self.require("simulated", self.simulated >= 0, "at least 0")
 
     def make(self) -> Mixtures:
         return Mixtures(self)
@@ -191,15 +206,27 @@ class Mixtures(KernelAttack):
             for kernel in KERNELS
         ]
         tried = sorted(tried, key=lambda t: float(t.error_nP.square().sum()))[:VOTERS]
+        simulate = imitation.simulator(known, rng) if self.config.simulated else None
+        drawn: list[Tried] = []
+        if simulate is not None and n >= LEAST_SIMULATED:
+            drawn = self._drawn(simulate, data, chosen, fold_n, rng)
         held_n = fold_n < JUDGED_FOLDS
         known_VnP = [chosen.judged.without_NP[held_n], chosen.error_NP[held_n]]
-        self.weight_V = votes([*known_VnP, *(t.error_nP for t in tried)])
+        self.weight_V = votes([*known_VnP, *(t.error_nP for t in (*tried, *drawn))])
         self.share = float(self.weight_V[1])
+        asked_V, drawn_V = self.weight_V[2:][: len(tried)], self.weight_V[2:][len(tried) :]
         self.others = [
-            self._mixing_voter(float(w), t, learning)
-            for w, t in zip(self.weight_V[2:], tried, strict=True)
-            if w > 0
+            self._mixing_voter(float(w), t, learning) for w, t in zip(asked_V, tried, strict=True) if w > 0
         ]
+        if simulate is not None and any(drawn_V > 0):
+            released = self._releases(simulate, self.imitations, data, self.config.simulated)
+            self.others += [
+                self._drawn_regression(
+                    t.standardise, t.kernel, released, data, self.parts.mean_KD, rng
+                ).voter(t.penalty, float(w))
+                for w, t in zip(drawn_V, drawn, strict=True)
+                if w > 0
+            ]
 
     def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
         """Errors on held-out images of regressions that have seen nothing of them, with the best penalty.
@@ -226,6 +253,69 @@ class Mixtures(KernelAttack):
         error_LnP = error_LnP[:, fold_n < JUDGED_FOLDS]
         best = int(error_LnP.square().flatten(1).sum(1).argmin())
         return Tried(standardise, kernel, PENALTIES[best], error_LnP[best])
+
+    def _drawn(
+        self, simulate: Simulate, data: Data, chosen: Chosen, fold_n: Tensor, rng: torch.Generator
+    ) -> list[Tried]:
+        """Errors of regressions on simulated releases, on the answers that the API gave to held-out images.
+
+        Neither the regression nor its imitation of the victim has seen anything of these images. The
+        imitations of all folds are kept.
+        """
+        judging, basis_DP = data.first(len(fold_n)), chosen.judged.basis_DP
+        label_n, classes = label_of(judging.c_NK), judging.c_NK.shape[1]
+        mean_KD = label_means(label_n, judging.y_NP, classes)
+        part = 1 - math.cos(self.config.angle) - math.sin(self.config.angle)
+        shapes = [(standardise, kernel) for standardise in chosen.sets[:SETS] for kernel in SIMULATED_KERNELS]
+        penalties = imitation.PENALTIES
+        error_TLnP = torch.zeros(len(shapes), len(penalties), len(fold_n), basis_DP.shape[1]).double()
+        self.imitations: list[Callable[[Tensor], Tensor]] = []
+        for fold in range(JUDGED_FOLDS):
+            out = fold_n == fold
+            train = judging.without(out)
+            self.imitations.append(imitation.imitation(*self._pairs(train), rng))
+            released = self._releases(simulate, self.imitations[-1:], train, self.config.simulated // 2)
+            rest_KD = label_means(label_of(train.c_NK), train.y_NP, classes)
+            train.mixed_MP = train.mixed_MP + part * (rest_KD - mean_KD)[label_n[train.parent_M2[:, 0]]]
+            left_nP = (judging.y_NP[out] - rest_KD[label_n[out]]) @ basis_DP
+            for t, (standardise, kernel) in enumerate(shapes):
+                found = self._drawn_regression(standardise, kernel, released, train, rest_KD, rng, basis_DP)
+                gram_nM = found.gram(judging.c_NK[out])
+                for p, penalty in enumerate(penalties):
+                    error_TLnP[t, p, out] = left_nP - gram_nM @ found.weights(penalty)
+        error_TLnP = error_TLnP[:, :, fold_n < JUDGED_FOLDS]
+        best_T = error_TLnP.square().flatten(2).sum(2).argmin(1).tolist()
+        return [
+            Tried(standardise, kernel, penalties[best], error_TLnP[t, best])
+            for t, ((standardise, kernel), best) in enumerate(zip(shapes, best_T, strict=True))
+        ]
+
+    def _pairs(self, data: Data) -> tuple[Tensor, Tensor]:
+        """Images and mixtures (N, C, H, W), float32, and the answers to them."""
+        x_ND = torch.cat([data.y_NP, data.mixed_MP]).float()
+        return x_ND.reshape(-1, *self.shape), torch.cat([data.c_NK, data.answer_MK])
+
+    def _releases(
+        self, simulate: Simulate, imitations: list[Callable[[Tensor], Tensor]], data: Data, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        """Simulated releases (R, K) of images and mixtures, and which of these each is of."""
+        return imitation.releases(simulate, imitations, self._pairs(data)[0], max(rows, 1))
+
+    def _drawn_regression(
+        self,
+        standardise: Standardised,
+        kernel: Kernel,
+        released: tuple[Tensor, Tensor],
+        data: Data,
+        mean_KD: Tensor,
+        rng: torch.Generator,
+        basis_DP: Tensor | None = None,
+    ) -> ManyPairs:
+        """A regression on simulated releases of images and mixtures, of what they add to the mean images."""
+        basis_DP = self.parts.basis_DP if basis_DP is None else basis_DP
+        c_RK, of_R = released
+        y_NP, mean_KP = torch.cat([data.y_NP, data.mixed_MP]) @ basis_DP, mean_KD @ basis_DP
+        return ManyPairs(standardise, kernel, c_RK, y_NP[of_R] - mean_KP[label_of(c_RK)], rng)
 
     def _mixing_voter(self, weight: float, tried: Tried, data: Data) -> Voter:
         """The regression on all images and mixtures, times its weight."""

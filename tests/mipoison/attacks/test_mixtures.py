@@ -166,7 +166,8 @@ def test_many_images_keep_some_for_learning_only(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("each", 0), ("mixed", 19), ("angle", 0.0), ("angle", 0.8), ("angle", float("nan"))]
+    ("name", "value"),
+    [("each", 0), ("mixed", 19), ("angle", 0.0), ("angle", 0.8), ("angle", float("nan")), ("simulated", -1)],
 )
 def test_bounds(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
