@@ -13,6 +13,7 @@ Shape suffixes: N samples, M landmarks, K classes, F features, P principal compo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,7 @@ def imitation(x_NCHW: Tensor, c_NK: Tensor, rng: torch.Generator) -> Callable[[T
             nn.Linear(HIDDEN, c_NK.shape[1]),
         )  # fmt: skip
     train(net, x_NCHW, c_NK, F.cross_entropy, steps=STEPS, batch=BATCH, lr=LEARNING_RATE, rng=rng)
-    return lambda asked_NCHW: confidence_vectors(net, asked_NCHW)
+    return functools.partial(confidence_vectors, net)
 
 
 class ManyPairs:

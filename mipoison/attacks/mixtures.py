@@ -207,9 +207,9 @@ class Mixtures(KernelAttack):
         ]
         tried = sorted(tried, key=lambda t: float(t.error_nP.square().sum()))[:VOTERS]
         simulate = imitation.simulator(known, rng) if self.config.simulated else None
-        drawn: list[Tried] = []
+        drawn, imitations = list[Tried](), list[Callable[[Tensor], Tensor]]()
         if simulate is not None and n >= LEAST_SIMULATED:
-            drawn = self._drawn(simulate, data, chosen, fold_n, rng)
+            drawn, imitations = self._drawn(simulate, data, chosen, fold_n, rng)
         held_n = fold_n < JUDGED_FOLDS
         known_VnP = [chosen.judged.without_NP[held_n], chosen.error_NP[held_n]]
         self.weight_V = votes([*known_VnP, *(t.error_nP for t in (*tried, *drawn))])
@@ -219,7 +219,7 @@ class Mixtures(KernelAttack):
             self._mixing_voter(float(w), t, learning) for w, t in zip(asked_V, tried, strict=True) if w > 0
         ]
         if simulate is not None and any(drawn_V > 0):
-            released = self._releases(simulate, self.imitations, data, self.config.simulated)
+            released = self._releases(simulate, imitations, data, self.config.simulated)
             self.others += [
                 self._drawn_regression(
                     t.standardise, t.kernel, released, data, self.parts.mean_KD, rng
@@ -256,11 +256,11 @@ class Mixtures(KernelAttack):
 
     def _drawn(
         self, simulate: Simulate, data: Data, chosen: Chosen, fold_n: Tensor, rng: torch.Generator
-    ) -> list[Tried]:
+    ) -> tuple[list[Tried], list[Callable[[Tensor], Tensor]]]:
         """Errors of regressions on simulated releases, on the answers that the API gave to held-out images.
 
-        Neither the regression nor its imitation of the victim has seen anything of these images. The
-        imitations of all folds are kept.
+        Neither the regression nor its imitation of the victim has seen anything of these images. Returns
+        the imitations of all folds, too.
         """
         judging, basis_DP = data.first(len(fold_n)), chosen.judged.basis_DP
         label_n, classes = label_of(judging.c_NK), judging.c_NK.shape[1]
@@ -269,12 +269,12 @@ class Mixtures(KernelAttack):
         shapes = [(standardise, kernel) for standardise in chosen.sets[:SETS] for kernel in SIMULATED_KERNELS]
         penalties = imitation.PENALTIES
         error_TLnP = torch.zeros(len(shapes), len(penalties), len(fold_n), basis_DP.shape[1]).double()
-        self.imitations: list[Callable[[Tensor], Tensor]] = []
+        imitations: list[Callable[[Tensor], Tensor]] = []
         for fold in range(JUDGED_FOLDS):
             out = fold_n == fold
             train = judging.without(out)
-            self.imitations.append(imitation.imitation(*self._pairs(train), rng))
-            released = self._releases(simulate, self.imitations[-1:], train, self.config.simulated // 2)
+            imitations.append(imitation.imitation(*self._pairs(train), rng))
+            released = self._releases(simulate, imitations[-1:], train, self.config.simulated // 2)
             rest_KD = label_means(label_of(train.c_NK), train.y_NP, classes)
             train.mixed_MP = train.mixed_MP + part * (rest_KD - mean_KD)[label_n[train.parent_M2[:, 0]]]
             left_nP = (judging.y_NP[out] - rest_KD[label_n[out]]) @ basis_DP
@@ -285,10 +285,11 @@ class Mixtures(KernelAttack):
                     error_TLnP[t, p, out] = left_nP - gram_nM @ found.weights(penalty)
         error_TLnP = error_TLnP[:, :, fold_n < JUDGED_FOLDS]
         best_T = error_TLnP.square().flatten(2).sum(2).argmin(1).tolist()
-        return [
+        found_T = [
             Tried(standardise, kernel, penalties[best], error_TLnP[t, best])
             for t, ((standardise, kernel), best) in enumerate(zip(shapes, best_T, strict=True))
         ]
+        return found_T, imitations
 
     def _pairs(self, data: Data) -> tuple[Tensor, Tensor]:
         """Images and mixtures (N, C, H, W), float32, and the answers to them."""
