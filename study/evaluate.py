@@ -140,7 +140,7 @@ def verdict(study: StoredStudy, stored: pd.DataFrame, measured: pd.DataFrame, co
     n, found = differences(stored, measured)
     episodes = len(stored)
     pruned = int((stored["status"] == PRUNED).sum())
-    shortened = f" ({pruned} of them pruned, then as now)" if pruned else ""
+    shortened = f" ({pruned} of them not run, then as now)" if pruned else ""
     if not found:
         console.print(f"equal: {n} stored numbers of {episodes} episodes{shortened}, all of them exactly")
         return DONE

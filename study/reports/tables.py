@@ -217,7 +217,7 @@ def indicators_report(
         "settings that nothing dominates",
         f"{len(pareto_front(configurations))} of {len(configurations)}",
     )
-    add_row(table, "settings that not all attackers attacked (dominated before)", str(pruned))
+    add_row(table, "settings cut short (another one dominates them)", str(pruned))
     best = knee(configurations)
     by_trial = configurations.set_index("trial", drop=False)
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")

@@ -43,7 +43,8 @@ SETTINGS: dict[str, Any] = {
 
 
 def first_trial(folder: Path) -> Path:
-    return next(path for path in sorted((folder / "episodes").iterdir()) if path.name.startswith("t0001"))
+    """The file of its latest attempt: the second, if all attackers ran after it had been screened."""
+    return max(path for path in (folder / "episodes").iterdir() if path.name.startswith("t0001"))
 
 
 def read(folder: Path) -> None:

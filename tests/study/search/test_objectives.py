@@ -33,6 +33,7 @@ from study.session.study import Study
 from study.settings.study_settings import StudySettings
 
 TINY: dict[str, Any] = dict(
+    screen=False,
     seeds=2,
     limit=100,
     victim_steps=10,

@@ -30,7 +30,8 @@ from study.settings.study_settings import StudySettings
 TINY: dict[str, Any] = {
     "executor": "local", "seeds": 1, "attackers": ("class-mean", "ridge", "label-only"),
     "defenses": ("rounding",),
-    "victim_steps": 3, "decoder_steps": 3, "image_size": 16, "name": "s", "trials": 1, "screen": False,
+    "victim_steps": 3, "decoder_steps": 3, "image_size": 16, "name": "s", "trials": 1,
+    "screen": False,
 }  # fmt: skip
 
 
@@ -62,7 +63,9 @@ def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def run(dataset: str, *more: str, storage: str = "out", name: str = "s") -> int:
     given = [
-        f"--{key.replace('_', '-')}={value}" for key, value in TINY.items() if not isinstance(value, tuple)
+        f"--{key.replace('_', '-')}={value}"
+        for key, value in TINY.items()
+        if not isinstance(value, tuple | bool)
     ]
     lists = ["--attackers", *TINY["attackers"], "--defenses", *TINY["defenses"]]
     return pareto.main(
@@ -70,6 +73,7 @@ def run(dataset: str, *more: str, storage: str = "out", name: str = "s") -> int:
             *given,
             *lists,
             "--no-learning-curves",
+            "--no-screen",
             f"--name={name}",
             "--dataset",
             dataset,

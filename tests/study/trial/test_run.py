@@ -223,6 +223,7 @@ def test_the_outcome_is_the_worst_case_over_the_suite() -> None:
             "episodes": 4,
             "failed": 0,
             "cut": 0,
+            "screened": 0,
         }
     )
 
