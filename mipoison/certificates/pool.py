@@ -48,8 +48,8 @@ class PoolBound:
         error: mean squared error per pixel, from below.
         identification: chance to name the image, from above.
         tolerance: by how much one run's mean error may lie below ``error`` by chance; 0 without noise. For
-            the Bayes attacker, and for one that lets its answer swing with the noise, which can have more luck
-            at a greater mean error.
+            the Bayes attacker, and for one that lets its answer swing with the noise, which can have more
+            luck at a greater mean error.
         smallest_cell: images of the smallest cell, None with noise.
         share_in_small_cells: share of the images in cells of fewer than ``SMALL_CELL``, None with noise.
     """
