@@ -81,7 +81,10 @@ def within_variance(cell_N: Tensor, x_ND: Tensor) -> float:
 
 
 def exact(cell_N: Tensor, x_ND: Tensor, label_N: Tensor | None = None) -> PoolBound:
-    """The bound where a release tells the cell and nothing more: no sampling, it holds in every run.
+    """The bound where a release tells the cell and nothing more: no sampling.
+
+    It holds in every run for attackers who answer equal rows alike, and in the mean for those who draw random
+    numbers of their own (``noise`` of the suite), as a draw may happen to fit.
 
     Args:
         cell_N: cells, numbered from 0. x_ND: the images.
