@@ -6,7 +6,7 @@ Shape suffixes: N images, CHW image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,15 +67,34 @@ def certify(
         raise ValueError(f"askings = {askings}: at least 1")
     if not len(x_NCHW):
         return Uncertifiable("there is no image in the pool")
-    x_ND, cell_N = x_NCHW.detach().cpu().flatten(1), cells_of(observation.rows_ND)
-    if observation.gaussian is None:
-        bound = exact(cell_N, x_ND, label_N.detach().cpu())
-    else:
-        bound = sampled(cell_N, observation.gaussian, x_ND, rng=rng, askings=askings, draws=draws)
-    floor = within_variance(cells_of(label_N[:, None]), x_ND)
-    if not floor > 0:
+    certificate = _of_pool(observation, x_NCHW, label_N, rng=rng, askings=askings, draws=draws)
+    if not certificate.floor > 0:
         return Uncertifiable("each label has one image in the pool: the label tells everything")
-    return Certificate(bound, floor, len(x_ND))
+    return certificate
+
+
+def _of_pool(
+    observation: Observation,
+    x_NCHW: Tensor,
+    label_N: Tensor,
+    *,
+    rng: torch.Generator,
+    askings: int = 1,
+    draws: int = DRAWS,
+) -> Certificate:
+    """The certificate, also of a pool whose floor is 0: then there is no excess."""
+    x_ND, label_N = x_NCHW.detach().cpu().flatten(1), label_N.detach().cpu()
+    cell_N, noise = cells_of(observation.rows_ND), observation.gaussian
+    if noise is None:
+        bound = exact(cell_N, x_ND, label_N)
+    else:
+        bound = sampled(cell_N, noise, x_ND, rng=rng, askings=askings, draws=draws)
+        # Identification is measured among the images of one clean label, whether the release tells it or not.
+        told_N = cells_of(torch.stack([cell_N, label_N.to(cell_N)], 1))
+        if int(told_N.max()) > int(cell_N.max()):
+            told = sampled(told_N, noise, x_ND, rng=rng, askings=askings, draws=draws)
+            bound = replace(bound, identification=told.identification)
+    return Certificate(bound, within_variance(cells_of(label_N[:, None]), x_ND), len(x_ND))
 
 
 def by_pool_size(
@@ -98,7 +117,7 @@ def by_pool_size(
         nothing is said.
 
     Raises:
-        ValueError: a size below 1 or above the pool's.
+        ValueError: a size below 1 or above the pool's, or one at which labels tell the images of every part.
     """
     out = {}
     for size in sizes:
@@ -107,9 +126,9 @@ def by_pool_size(
         found = []
         for _ in range(repeats):
             part_S = torch.randperm(len(observation), generator=rng)[:size]
-            certificate = certify(observation.part(part_S), x_NCHW[part_S], label_N[part_S], rng=rng)
-            assert isinstance(certificate, Certificate)
-            found.append(certificate)
+            found.append(_of_pool(observation.part(part_S), x_NCHW[part_S], label_N[part_S], rng=rng))
+        if not any(certificate.floor > 0 for certificate in found):
+            raise ValueError(f"size = {size}: in no part does a label have two different images")
         out[size] = Certificate(
             PoolBound(
                 error=sum(c.bound.error for c in found) / repeats,

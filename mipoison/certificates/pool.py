@@ -20,9 +20,9 @@ from torch import Tensor
 from mipoison.certificates.observation import Gaussian
 
 CONFIDENCE = 0.99
-"""Of each one-sided limit where a posterior is averaged over draws."""
+"""Of each one-sided limit where a posterior is averaged over draws, whatever its distribution."""
 RUN = 0.999
-"""Share of runs in which the Bayes attacker's own realised error lies within the tolerance."""
+"""Share of runs in which an attacker's realised error lies within the tolerance, as of a normal mean."""
 SMALL_CELL = 5
 """Images of a cell that counts as small: fewer than these."""
 DRAWS = 30_000
@@ -47,7 +47,9 @@ class PoolBound:
     Attributes:
         error: mean squared error per pixel, from below.
         identification: chance to name the image, from above.
-        tolerance: by how much one run's mean error may lie below ``error`` by chance; 0 without noise.
+        tolerance: by how much one run's mean error may lie below ``error`` by chance; 0 without noise. For
+            the Bayes attacker, and for one that lets its answer swing with the noise, which can have more
+            luck at a greater mean error.
         smallest_cell: images of the smallest cell, None with noise.
         share_in_small_cells: share of the images in cells of fewer than ``SMALL_CELL``, None with noise.
     """
@@ -79,7 +81,10 @@ def within_variance(cell_N: Tensor, x_ND: Tensor) -> float:
 
 
 def exact(cell_N: Tensor, x_ND: Tensor, label_N: Tensor | None = None) -> PoolBound:
-    """The bound where a release tells the cell and nothing more: no sampling, it holds in every run.
+    """The bound where a release tells the cell and nothing more: no sampling.
+
+    It holds in every run for attackers who answer equal rows alike, and in the mean for those who draw random
+    numbers of their own (``noise`` of the suite), as a draw may happen to fit.
 
     Args:
         cell_N: cells, numbered from 0. x_ND: the images.
@@ -131,18 +136,19 @@ def sampled(
     if times >= 2:
         image_S = torch.arange(n).repeat_interleave(times)
     else:
-        times, image_S = 1, torch.randperm(n, generator=rng)[:draws].sort().values
-    variance_S, error_S, top_S = _posteriors(
+        times, image_S = 1, torch.randint(n, (draws,), generator=rng).sort().values
+    found = _posteriors(
         cell_N, image_S, gaussian.means_NM.double(), gaussian.sigma / math.sqrt(askings), x_ND, rng
     )
-    error, spread = _mean(variance_S, times)
-    top, top_spread = _mean(top_S, times)
-    z, copies = float(ndtri(CONFIDENCE)), _copies(x_ND)
+    z, copies = float(ndtri(RUN)), _copies(x_ND)
     return PoolBound(
         # The cells' own variance bounds B from above: noise tells more, never less.
-        error=min(max(error - z * spread, 0.0), within_variance(cell_N, x_ND)),
-        identification=min(top + z * top_spread, 1.0),
-        tolerance=float(ndtri(RUN)) * _mean(error_S, times)[1] * math.sqrt(copies * len(image_S) / n),
+        error=min(
+            max(float(found.variance_S.mean()) - _margin(found.variance_S, times, found.radius), 0.0),
+            within_variance(cell_N, x_ND),
+        ),
+        identification=min(float(found.top_S.mean()) + _margin(found.top_S, times, 1.0), 1.0),
+        tolerance=_luck(_variance(found.error_S, times), found.swing, z * math.sqrt(copies / n)),
     )
 
 
@@ -157,29 +163,71 @@ def _copies(x_ND: Tensor) -> float:
     return float((counts.astype(float) ** 2).sum() / len(x_ND))
 
 
-def _mean(value_S: Tensor, times: int) -> tuple[float, float]:
-    """Mean and its standard error, of ``times`` draws for each image in a row (1: images drawn at random)."""
-    spread = value_S.view(-1, times).var(1).mean() if times > 1 else value_S.var()
-    return float(value_S.mean()), math.sqrt(float(spread) / len(value_S))
+def _variance(value_S: Tensor, times: int) -> float:
+    """Variance of a draw, of ``times`` draws for each image in a row (1: images drawn at random)."""
+    return float(value_S.view(-1, times).var(1).mean() if times > 1 else value_S.var())
+
+
+def _luck(variance: float, swing: float, scale: float) -> float:
+    """The most by which an attacker's error in one run is below the Bayes error, ``scale`` deviations off.
+
+    An answer that is off the posterior mean by ``delta(y)``, of mean square m, has an error of m more in the
+    mean and a variance of 4 m swing more per image: the maximum over m of ``scale * sqrt(variance + 4 m
+    swing) - m``. Where noise hides everything, the Bayes attacker always answers the cell's mean image and
+    has no luck, while one that lets its answer swing with the noise has some.
+    """
+    if variance >= (2 * scale * swing) ** 2:
+        return scale * math.sqrt(variance)
+    return scale**2 * swing + variance / (4 * swing)
+
+
+def _margin(value_S: Tensor, times: int, most: float) -> float:
+    """How far a mean of independent draws is off the true one at most, with probability CONFIDENCE a side.
+
+    Empirical Bernstein bound (Maurer and Pontil 2009, Theorems 3, 7 and 10; the variances of the images'
+    draws add up to one self-bounding function). A normal approximation fails for rare large values.
+
+    Args:
+        value_S: between 0 and ``most``, in rows of ``times`` (see :func:`_variance`).
+    """
+    log, draws = math.log(2 / (1 - CONFIDENCE)), len(value_S)
+    degrees = draws - draws // times if times > 1 else draws - 1
+    linear = 2 * math.sqrt(draws / degrees) + 1 / 3
+    return math.sqrt(2 * log * _variance(value_S, times) / draws) + linear * log * most / draws
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Of each draw: Var(X | y) / D, the squared error per pixel of E[X | y], and the largest posterior.
+
+    Of all cells: ``radius``, the largest variance that a posterior can have, and ``swing``, the largest
+    variance of the images in one direction (from above: the norm of all); both per pixel.
+    """
+
+    variance_S: Tensor
+    error_S: Tensor
+    top_S: Tensor
+    radius: float = 0.0
+    swing: float = 0.0
 
 
 def _posteriors(
     cell_N: Tensor, image_S: Tensor, means_NM: Tensor, sigma: float, x_ND: Tensor, rng: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """For each draw: Var(X | y) / D, the squared error per pixel of E[X | y], and the largest posterior."""
+) -> _Found:
     noise_SM = torch.randn(len(image_S), means_NM.shape[1], dtype=torch.float64, generator=rng)
     variance_S, error_S = torch.zeros(2, len(image_S), dtype=torch.float64)
     top_S = torch.ones(len(image_S), dtype=torch.float64)
-    drawn = cell_N[image_S]
+    drawn, radius, swing = cell_N[image_S], 0.0, 0.0
     for cell in (torch.bincount(cell_N) > 1).nonzero()[:, 0].tolist():
         member_n = (cell_N == cell).nonzero()[:, 0]
         rows = (drawn == cell).nonzero()[:, 0]
+        picture = _Pictures(x_ND[member_n].double())
+        radius, swing = max(radius, picture.radius), max(swing, picture.swing)
         if not len(rows):
             continue
         own = torch.searchsorted(member_n, image_S[rows])
         # Centred, so that neither the squares of distances nor those of pixels cancel.
         z_nM = (means_NM[member_n] - means_NM[member_n].mean(0)) / sigma
-        picture = _Pictures(x_ND[member_n].double())
         # For all draws of an image; by differences, as squares of means far apart would cancel.
         apart_nn = torch.cdist(z_nM, z_nM, compute_mode="donot_use_mm_for_euclid_dist").square_().div_(2)
         for part in torch.arange(len(rows)).split(max(1, PAIRS // len(member_n))):
@@ -190,7 +238,7 @@ def _posteriors(
             p = torch.softmax(log_p.clamp_min_(LEAST), 1)
             top_S[row] = p.amax(1)
             variance_S[row], error_S[row] = picture.moments(p, i)
-    return variance_S, error_S, top_S
+    return _Found(variance_S, error_S, top_S, radius, swing)
 
 
 class _Pictures:
@@ -205,6 +253,9 @@ class _Pictures:
         self.square_n = x_nD.square().sum(1)
         self.x_nD = x_nD if len(x_nD) >= self.pixels else None
         self.gram_nn = x_nD @ x_nD.T if self.x_nD is None else None
+        square = x_nD.T @ x_nD if self.gram_nn is None else self.gram_nn
+        self.radius = float(self.square_n.max()) / self.pixels
+        self.swing = float(square.norm()) / len(x_nD) / self.pixels
 
     def moments(self, p_Sn: Tensor, i_S: Tensor) -> tuple[Tensor, Tensor]:
         """Var(X | y) / D and |x_i - E[X | y]|^2 / D of each posterior."""

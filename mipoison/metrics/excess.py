@@ -86,13 +86,15 @@ def excess_intervals(
         level: of each one-sided interval.
 
     Raises:
-        ValueError: shapes that do not fit, errors that are not finite and above 0.
+        ValueError: shapes that do not fit, errors that are not finite, below 0, or on label-only not above 0.
     """
     import scipy.special
     import scipy.stats
 
     error_TSAH = _checked(error_TSAH, 4, "errors must be (settings, seeds, attackers, 1 + half-samples)")
     floor_SBH = _checked(floor_SBH, 3, "label-only errors must be (seeds, attackers, 1 + half-samples)")
+    if not (floor_SBH > 0).all():
+        raise ValueError("label-only errors must be above 0: the excess is a share of them")
     n_settings, n, _, n_halves = error_TSAH.shape
     if (n, n_halves) != (floor_SBH.shape[0], floor_SBH.shape[2]):
         raise ValueError(
@@ -138,8 +140,8 @@ def _checked(values: Array, n_dim: int, shape: str) -> Array:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != n_dim or 0 in values.shape:
         raise ValueError(f"{shape}, got {values.shape}")
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"{shape.partition(' must')[0]} must be finite and above 0")
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError(f"{shape.partition(' must')[0]} must be finite and at least 0")
     return values
 
 

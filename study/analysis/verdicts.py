@@ -101,11 +101,11 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
         for pool, columns in POOLS.items():
             error = _errors(indexed, trials, common, attackers, columns)
             floor = _errors(indexed, [floor_trial], common, floor_attackers, columns)[0]
-            known = ~np.isnan(error).any(axis=(1, 2, 3))
+            known = np.isfinite(error).all(axis=(1, 2, 3))
             if np.isnan(floor).any() and not np.isnan(floor[..., 0]).any():  # records without half-samples
                 error, floor = error[..., :1], floor[..., :1]
-                known = ~np.isnan(error).any(axis=(1, 2, 3))
-            if np.isnan(floor).any() or not known.any() or not (floor > 0).all():
+                known = np.isfinite(error).all(axis=(1, 2, 3))
+            if not np.isfinite(floor).all() or not known.any() or not (floor > 0).all():
                 continue
             excess = excess_intervals(error[known], floor, rng=np.random.default_rng(0))
             for trial, value in zip(np.asarray(trials, dtype=object)[known], excess, strict=True):

@@ -351,7 +351,15 @@ class Thief:
 
 
 @pytest.mark.parametrize(("truth", "caught"), [(0.0, False), (0.5, True), (1.0, True)])
-@pytest.mark.parametrize(("defense", "knobs"), [("label-only", {}), ("rounding", {"decimals": 1})])
+@pytest.mark.parametrize(
+    ("defense", "knobs"),
+    [
+        ("label-only", {}),
+        ("rounding", {"decimals": 1}),
+        ("noise", {"law": "gaussian", "budget": 0.1}),
+        ("noise", {"law": "gaussian", "budget": 1.5}),
+    ],
+)
 def test_an_attacker_that_was_handed_the_private_images(
     scene: Scene, anchors: list[Record], defense: str, knobs: dict[str, Any], truth: float, caught: bool
 ) -> None:

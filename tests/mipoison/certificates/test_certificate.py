@@ -16,6 +16,7 @@ from mipoison.certificates import (
     certificate_columns,
     certify,
 )
+from mipoison.metrics.identification import identification
 from mipoison.randomness import generator
 
 N, K = 60, 3
@@ -95,6 +96,31 @@ def test_small_pools_overstate_what_leaks(pool) -> None:
     assert 0 < part[10].bound.error < certified(noisy, x, label).bound.error
     with pytest.raises(ValueError, match="size = 61: must be between 1 and the pool's 60"):
         by_pool_size(grid, x, label, (61,), rng=generator(0))
+
+
+def test_parts_in_which_each_label_has_one_image_count_as_read(pool) -> None:
+    _, x, label = pool
+    found = by_pool_size(Observation(label[:, None]), x, label, (2, 3), rng=generator(0, "sizes"), repeats=40)
+    whole = certified(Observation(label[:, None]), x, label)
+    for size, certificate in found.items():
+        assert certificate.size == size
+        assert certificate.excess == pytest.approx(0)  # the label alone, in parts of any size
+        assert 0 < certificate.floor < whole.floor
+        assert 1 / size < certificate.bound.identification < 1
+    with pytest.raises(ValueError, match="size = 1: in no part does a label have two different images"):
+        by_pool_size(Observation(label[:, None]), x, label, (1,), rng=generator(0, "sizes"))
+
+
+def test_identification_is_told_the_clean_label_beside_a_noisy_release(pool) -> None:
+    """The release hides the label in noise, but identification is measured among the images of one label: an
+    attacker who answers each label's mean image finds one image of each."""
+    c, x, label = pool
+    hidden = certified(Observation(torch.zeros(N, 1), Gaussian(c, 100.0, lambda rows, y: y)), x, label)
+    means = torch.stack([x[label == k].mean(0) for k in range(K)])
+    rate = identification(means[label], x, label).rate
+    assert rate == pytest.approx(K / N)
+    assert rate <= hidden.bound.identification < rate + 0.01
+    assert hidden.excess < 0  # the label is hidden as well
 
 
 def test_what_cannot_be_certified(pool) -> None:

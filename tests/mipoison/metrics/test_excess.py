@@ -72,8 +72,9 @@ def test_it_is_never_below_zero_and_one_seed_has_no_interval() -> None:
     [
         (np.ones((3, 2)), np.ones((3, 2, 1)), "settings, seeds, attackers"),
         (np.ones((3, 2, 2)), np.ones((2, 2, 2)), "differ in seeds"),
-        (np.full((2, 1, 1), np.nan), np.ones((2, 1, 1)), "finite and above 0"),
-        (np.ones((2, 1, 1)), np.zeros((2, 1, 1)), "finite and above 0"),
+        (np.full((2, 1, 1), np.nan), np.ones((2, 1, 1)), "finite and at least 0"),
+        (np.full((2, 1, 1), -0.1), np.ones((2, 1, 1)), "finite and at least 0"),
+        (np.ones((2, 1, 1)), np.zeros((2, 1, 1)), "label-only errors must be above 0"),
     ],
 )
 def test_bad_input(setting: NDArray[np.float64], floor: NDArray[np.float64], message: str) -> None:

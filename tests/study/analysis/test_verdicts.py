@@ -168,6 +168,24 @@ def test_label_only_is_certified_in_records_without_certificates_unless_it_was_b
     assert table.loc["label-only", "verdict"] != "safe"
 
 
+@pytest.mark.parametrize("where", ["everywhere", "one half-sample"])
+def test_an_attacker_that_reads_images_exactly_is_the_worst_case_and_no_error(where: str) -> None:
+    """An error of 0, as of an attacker that names the image and owns it: it says that the setting leaks, and
+    hides the verdict on no other."""
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    read, other = rows("t1", "none", 0.9, seed=2), rows("t2", "noise", 0.0, seed=3)
+    for row in read:
+        if row["attack"] == "ridge":
+            names = (
+                [c for pool in POOLS.values() for c in pool] if where == "everywhere" else ["error_half.00"]
+            )
+            row |= dict.fromkeys(names, 0.0)
+    table = verdict_table(frame(anchor, read, other)).set_index("trial")
+    assert table.loc["t1", "verdict"] == "leaks"
+    assert table.loc["t1", "suite_excess"] == pytest.approx(1.0 if where == "everywhere" else 0.9, abs=0.01)
+    assert table.loc["t2", "verdict"] == "safe"
+
+
 @pytest.mark.parametrize("check", DOUBTS)
 def test_a_raised_check_makes_a_setting_unsafe(check: str) -> None:
     anchor = rows("label-only", "label-only", 0.0, seed=1)
