@@ -150,15 +150,16 @@ def _search(
             episodes = run_study(study, executor, [*callbacks, line, Tracking(trackers)], words)
         finally:
             trackers.close()
-        if study.screens:
-            episodes = confirm(study, executor, [*callbacks, confirming])
-        front = write_frontier(study, episodes)
         say = functools.partial(console.print, markup=False, soft_wrap=True)
+        if study.screens:
+            episodes = confirm(study, executor, [*callbacks, confirming], say)
+        front = write_frontier(study, episodes)
         if settings.learning_curves:
             write_learning_curves(study, front, executor, progress, say)
         held_out = None
         if settings.fresh_seeds:
-            held_out = reevaluate(study, front, executor, settings.fresh_seeds, [line])
+            held = LiveLine(progress, shared_classes=shared, what="held-out seeds: ")
+            held_out = reevaluate(study, front, executor, settings.fresh_seeds, [held])
     finally:
         executor.close()
     return episodes, held_out

@@ -9,7 +9,7 @@ The kernel attacker on its own images alone votes with kernel ridge regressions 
 together. These are judged on its own images, by folds: without an image, and without all mixtures that it is
 part of. Where the defense's noise can be drawn by whoever knows its settings, regressions on simulated
 releases of images and mixtures vote, too (:mod:`mipoison.attacks.imitation`); they are judged on the answers
-that the API gave to images of which neither they nor their imitation of the victim have seen anything.
+that the API gave to images that neither they nor their imitation of the victim have seen.
 
 Shape suffixes: N images, M mixtures or landmarks, K classes, D pixels, P principal components.
 """

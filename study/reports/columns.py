@@ -11,6 +11,7 @@ from study.reports.summary import MEASURED
 SHOWN = (
     *NEEDED,
     "alignment_after",
+    "screened",
     "study",
     "n_classes",
     "split",

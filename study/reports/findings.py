@@ -65,15 +65,29 @@ class Findings:
         return configuration_table(self.episodes, constraints=self.constraints, margin=self.margin)
 
     @cached_property
-    def comparable(self) -> pd.DataFrame:
-        """The ``configuration_table`` of the attackers that screened, which all settings faced; that of the
-        search where nothing was screened."""
+    def alike(self) -> pd.DataFrame:
+        """The episodes of the attackers that all settings faced: of those that screened; all episodes where
+        nothing was screened."""
         screened = self.episodes.reindex(columns=["screened"])["screened"].astype("boolean").fillna(False)
         if not screened.any():
-            return self.configurations
+            return self.episodes
         ran = self.episodes[screened & (self.episodes["status"] != PRUNED)]
-        rows = self.episodes[self.episodes["attack"].isin(set(ran["attack"]))]
-        return configuration_table(rows, constraints=self.constraints, margin=self.margin)
+        return self.episodes[self.episodes["attack"].isin(set(ran["attack"]))]
+
+    @cached_property
+    def comparable(self) -> pd.DataFrame:
+        """The ``configuration_table`` of :attr:`alike`, to compare settings under the same attackers."""
+        if self.alike is self.episodes:
+            return self.configurations
+        return configuration_table(self.alike, constraints=self.constraints, margin=self.margin)
+
+    @cached_property
+    def alike_info(self) -> str:
+        """For the captions of such comparisons."""
+        if self.alike is self.episodes:
+            return self.info
+        names = ", ".join(sorted(set(self.alike["attack"])))
+        return f"All settings under the attackers that screened: {names}. {self.info}"
 
     @cached_property
     def front(self) -> pd.DataFrame:

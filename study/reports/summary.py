@@ -127,6 +127,8 @@ def _parts(
         yield "guarantee", _guarantee(deploy)
         if raised := _raised(deploy, findings.episodes):
             yield "checks", f"raised in its records: {raised}; report.md says what they mean"
+        if _true(deploy["cut"]):
+            yield "attackers", "only a part of them so far: continue the study with --resume"
         yield "measured", _measured(deploy, none)
         if _values(deploy, "identification_auc"):  # records older than the column have none
             yield "identification", _identification(deploy, none)
@@ -217,7 +219,7 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
 def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     text = f"{len(undecided)} of {n} settings besides the anchors"
     if cut:
-        text += f" ({cut} were dominated before all attackers ran)"
+        text += f" ({cut} others faced a part of the attackers: dominated, or outside the constraints)"
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]

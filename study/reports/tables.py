@@ -12,23 +12,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mipoison.defenses import ANCHORS, LABEL_ONLY
+from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
 from mipoison.metrics.excess import MARGIN
 from study.analysis.check_counts import check_counts
 from study.analysis.comparisons import CONTROLS, NEAR, equal_distortion
-from study.analysis.frontier import defense_table, pareto_front, reference_point, waiting
+from study.analysis.frontier import defense_table, pareto_front, waiting
 from study.analysis.identification import IDENTIFIED
-from study.analysis.indicators import (
-    LEVELS,
-    attained_at,
-    attainment,
-    hypervolume_by_defense,
-    hypervolume_by_seed,
-    knee,
-    seed_points,
-)
-from study.records.constraints import Constraints
 from study.reports.cells import (
     add_row,
     alignments,
@@ -39,6 +29,7 @@ from study.reports.cells import (
     with_interval,
 )
 from study.reports.findings import Findings
+from study.reports.indicators_report import indicators_report
 from study.reports.leakage_panel import EXCESS
 from study.reports.limits_report import limits_report
 from study.reports.utility_report import utility_report
@@ -53,6 +44,9 @@ BOTH_NOTE = (
     "with the whole suite's best attacker, share of label-only's error, with one-sided 95 % limits. "
     "Identification: AUC of telling an image from others of its label, with its 95 % Student-t interval over "
     "seeds; 0.5 is chance. Of both the larger of private train and test images; errors are of train images. "
+)
+CUT_NOTE = (
+    "Settings cut short do not count; a cheaper one may be among them, if another defense dominates it. "
 )
 LARGEST_NOTE = (
     "Train and test at most: the larger upper one-sided 95 % limit of both, with the whole suite's best "
@@ -123,7 +117,8 @@ def defense_report(
         "Per defense, the feasible setting of least distortion whose excess leakage on private training "
         f"images is at most {margin:g} by its bound: the upper end of the one-sided 95 % Student-t interval "
         "over paired seeds (none with one seed). A bound below zero does not count: such attackers do worse "
-        "than one who reads labels alone. It says nothing of attackers that are not in the suite, and is no "
+        f"than one who reads labels alone. {CUT_NOTE if configurations['cut'].any() else ''}"
+        "It says nothing of attackers that are not in the suite, and is no "
         f"certificate. The worst attackers are those by error and by attack accuracy. "
         f"{'' if largest is None else LARGEST_NOTE}{info}.",
         "defense<", "settings", "distortion", "knobs|", "excess leakage", "at most",
@@ -194,52 +189,6 @@ def equal_distortion_report(episodes: pd.DataFrame, configurations: pd.DataFrame
             number(p["p_holm"], ".2g"),
             textwrap.fill(str(p["verdict"]), 14),
         )
-    return table
-
-
-def indicators_report(
-    episodes: pd.DataFrame, configurations: pd.DataFrame, info: str, constraints: Constraints
-) -> Table:
-    """Knee, hypervolume with its reference corners, and the error that shares of the seeds attain."""
-    reference = reference_point(episodes)
-    table = new_table(
-        "Indicators of the frontier",
-        "Hypervolume: share of the box between the fixed corners; distortion from 0 to 1.1 times that of "
-        "label-only, attack accuracy from chance to 1.05, error from that of the mean image to 0; a "
-        "defense's is taken with the anchors. Knee: farthest above the chord of the front of distortion and "
-        "error. Attained: worst-case error that a quarter, half, three quarters of the seeds reach at no "
-        f"more than that distortion, by settings of the defense. {info}.",
-        "indicator|", "value|",
-    )  # fmt: skip
-    pruned = int(configurations["cut"].fillna(False).sum())
-    add_row(
-        table,
-        "settings that nothing dominates",
-        f"{len(pareto_front(configurations))} of {len(configurations)}",
-    )
-    add_row(table, "settings cut short (another one dominates them)", str(pruned))
-    best = knee(configurations)
-    by_trial = configurations.set_index("trial", drop=False)
-    add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
-    if reference is not None:
-        spread = hypervolume_by_seed(episodes, reference, constraints)
-        interval = "" if spread.low is None else f" [{spread.low:.3f}, {spread.high:.3f}] over seeds"
-        add_row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
-        volumes = hypervolume_by_defense(configurations, reference)
-        add_row(table, "hypervolume by defense", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
-        corner = ", ".join(f"{v:.4g}" for v in (*reference.worst, *reference.ideal))
-        add_row(table, "its corners (distortion, accuracy, error): worst, ideal", corner)
-    points = seed_points(episodes, configurations)
-    defenses = sorted(set(points["defense"]) - set(ANCHORS))
-    attained = {defense: attainment(points[points["defense"] == defense]) for defense in defenses}
-    floor = by_trial.loc[by_trial["defense"] == LABEL_ONLY, "confidence_distortion"]
-    for share in (0.1, 0.3, 1.0) if len(floor) and not pd.isna(floor.iloc[0]) else ():
-        at = share * float(floor.iloc[0])
-        for defense, found in attained.items():
-            values = [attained_at(found, level, at) for level in LEVELS]
-            if any(v is not None for v in values):
-                text = ", ".join(number(np.nan if v is None else v) for v in values)
-                add_row(table, f"attained at distortion {at:.3g}, {defense}", text)
     return table
 
 
@@ -342,8 +291,8 @@ def statistics_tables(found: Findings) -> list[Table]:
         *([limits_report(found)] if found.curves else []),
         utility_report(found),
         defense_report(configurations, info, margin=found.margin, largest=largest),
-        equal_distortion_report(episodes, configurations, info),
-        indicators_report(episodes, configurations, info, found.constraints),
+        equal_distortion_report(found.alike, found.comparable, found.alike_info),
+        indicators_report(found),
         attackers_report(episodes, configurations, info),
     ]
 

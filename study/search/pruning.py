@@ -7,7 +7,7 @@ whole suite attacks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,21 @@ import numpy as np
 from mipoison.attacks import ATTACKS, LABEL_ATTACKER
 from mipoison.episode import EpisodeConfig, base_record
 from study.records.status import PRUNED
+from study.search.objectives import SearchObjective
 
 Point = tuple[float, float, float]
 """Mean distortion, worst-case attack accuracy, worst-case reconstruction error."""
 
 
-def screens(attackers: Collection[str]) -> bool:
+def screens(attackers: Collection[str], objectives: Iterable[SearchObjective]) -> bool:
     """Whether some of these attackers screen settings before the others run.
 
-    The attacker that knows the label alone tells no setting from another, so that it does not suffice.
+    The attacker that knows the label alone tells no setting from another, so that it does not suffice. With
+    an objective in which label-only is not the best, a setting that the frontier lacks may be the one that
+    was searched for: then all attackers run.
     """
+    if not all(objective.best_at_label_only for objective in objectives):
+        return False
     some = any(ATTACKS[name].SCREENS and name != LABEL_ATTACKER for name in attackers)
     return some and not all(ATTACKS[name].SCREENS for name in attackers)
 

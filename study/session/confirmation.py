@@ -10,7 +10,8 @@ would have failed.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import moocore
@@ -20,9 +21,12 @@ from study.analysis.frontier import OBJECTIVES, configuration_table
 from study.analysis.verdicts import verdict_table
 from study.executors.base import Executor
 from study.records.flat import knobs_of
+from study.runtime.plain import visible_line
 from study.session.callbacks import Callback, StudyProgress
-from study.session.loop import FixedTrials, TrialLoop
+from study.session.loop import FixedTrials, TrialLoop, TrialSearch
 from study.session.study import Study
+from study.trial.failure import FailureKind, TrialFailure
+from study.trial.run import Outcome
 from study.trial.spec import FinishedTrial, TrialSpec
 
 if TYPE_CHECKING:
@@ -40,52 +44,76 @@ class Confirmation(FixedTrials):
 
     Args:
         study: counts their new outcomes. trials: their descriptions.
+
+    Attributes:
+        lost: why trials were lost with their processes, by trial.
     """
 
     def __init__(self, study: Study, trials: Sequence[TrialSpec]) -> None:
         super().__init__(study.records, [], trials)
         self._study = study
+        self.lost: dict[str, str] = {}
 
     def tell(self, trial: FinishedTrial) -> None:
         super().tell(trial)
         self._study.keep(trial)
 
     def progress(self) -> StudyProgress:
-        counts, study = super().progress(), self._study.progress()
-        return StudyProgress(
-            planned=counts.planned,
-            done=counts.done,
-            failed=counts.failed,
-            running=counts.running,
-            quality=study.quality,
-        )
+        counts = super().progress()
+        return dataclasses.replace(counts, quality=self._study.progress().quality)
 
 
-def confirm(study: Study, executor: Executor, callbacks: Sequence[Callback] = ()) -> pd.DataFrame:
+class ConfirmingLoop(TrialLoop):
+    """The loop of a confirmation: a trial whose process was lost keeps its records of the screening."""
+
+    def tell(self, search: TrialSearch, spec: TrialSpec, end: Outcome | TrialFailure) -> None:
+        lost = isinstance(end, TrialFailure) and end.kind is FailureKind.MACHINE
+        if lost and isinstance(search, Confirmation) and isinstance(end, TrialFailure):
+            search.lost[spec.trial] = end.message
+            return
+        super().tell(search, spec, end)
+
+
+def confirm(
+    study: Study,
+    executor: Executor,
+    callbacks: Sequence[Callback] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
     """Attack with the whole suite what may be on the frontier; returns the study's episodes.
 
-    What an earlier run confirmed is not run again. A confirmed trial has a further attempt among the records.
+    What an earlier run confirmed is not run again. The records of a confirmed trial replace those of its
+    screening. A trial whose process is lost keeps these, and a resumed study confirms it.
+
+    Args:
+        say: prints a line for each such trial.
 
     Raises:
         StorageError: see :meth:`study.session.loop.TrialLoop.run`.
     """
+    tried: set[str] = set()
     while True:
         episodes = study.records.read()
         waiting = unconfirmed(episodes, study.settings.constraints, study.settings.margin)
+        waiting = [trial for trial in waiting if trial not in tried]
         if not waiting:
             return episodes
+        tried |= set(waiting)
         rows = episodes[episodes["trial"].isin(waiting)].drop_duplicates("trial")
         specs = [
             study.template.spec(
                 str(row["trial"]),
                 str(row["defense"]),
                 knobs_of(row),
-                attempt=int(row["attempt"]) + 1,
+                attempt=int(row["attempt"]),
                 floor=study.floor(),
             )
             for _, row in rows.iterrows()
         ]
-        TrialLoop(executor, callbacks, study.lease).run(Confirmation(study, specs), len(specs))
+        confirmation = Confirmation(study, specs)
+        ConfirmingLoop(executor, callbacks, study.lease).run(confirmation, len(specs))
+        for trial, why in confirmation.lost.items():
+            say(f"{trial} was screened alone, --resume runs its other attackers: {visible_line(why, 200)}")
 
 
 def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float) -> list[str]:

@@ -45,8 +45,9 @@ def write_frontier(study: Study, episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def failed_share(episodes: pd.DataFrame) -> float:
-    """The share of failed episodes."""
-    return float((episodes["status"] == "failed").mean()) if len(episodes) else 0.0
+    """The share of failed episodes among those that were run."""
+    ran = episodes[episodes["status"] != PRUNED]
+    return float((ran["status"] == "failed").mean()) if len(ran) else 0.0
 
 
 def not_run(episodes: pd.DataFrame) -> str:
@@ -54,7 +55,7 @@ def not_run(episodes: pd.DataFrame) -> str:
     screened = episodes["screened"].astype("boolean").fillna(False) & (episodes["status"] == PRUNED)
     lines = []
     for rows, why in (
-        (episodes[screened], "were screened alone (a setting that all attackers attacked dominates them)"),
+        (episodes[screened], "were screened alone (dominated, or outside the constraints)"),
         (episodes[~screened], "were pruned (label-only dominated them)"),
     ):
         settings, saved = pruned_counts(rows)

@@ -188,7 +188,9 @@ def _load(
     ]
     outcomes = outcomes_of(finished, settings.constraints, finished.get(ANCHORS[0], ()))
     told = outcomes
-    if settings.screen and screens(settings.attackers):  # of every setting, what screening measured
+    if settings.screen and screens(
+        settings.attackers, search.objectives.values()
+    ):  # of every setting, what screening measured
         screened = {trial: screened_rows(rows) for trial, rows in finished.items()}
         told = outcomes_of(screened, settings.constraints, finished.get(ANCHORS[0], ()))
     resumed, known = [], {}

@@ -99,7 +99,7 @@ class Study:
     @property
     def screens(self) -> bool:
         """Whether settings are screened by some of the attackers before the others run."""
-        return self.settings.screen and screens(self.settings.attackers)
+        return self.settings.screen and screens(self.settings.attackers, self.search.objectives.values())
 
     def missing_anchors(self) -> list[TrialSpec]:
         """The anchors that have no records yet, label-only first."""

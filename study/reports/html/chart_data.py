@@ -151,17 +151,16 @@ def identification_text(s: Mapping[str, Any]) -> str:
 
 def standing(s: Mapping[str, Any], on_front: bool) -> str:
     """A sentence on why a setting is or is not on the frontier."""
-    if flag(s["cut"]):
-        return "not all attackers ran, as another setting dominates it; this is a bound (at least so bad)"
     if on_front:
         return "on the frontier: nothing dominates it"
+    bound = "; not all attackers ran: what is shown is a bound" if flag(s["cut"]) else ""
     if not flag(s["feasible"]):
-        return "not feasible: outside the study's constraints"
+        return f"not feasible: outside the study's constraints{bound}"
     count = finite(s["dominated_by"])
     return (
-        "not on the frontier"
+        f"not on the frontier{bound}"
         if count is None
-        else f"dominated by {count:.0f} setting{'' if count == 1 else 's'}"
+        else f"dominated by {count:.0f} setting{'' if count == 1 else 's'}{bound}"
     )
 
 

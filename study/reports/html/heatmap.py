@@ -22,7 +22,8 @@ NOTE = (
     "1000; with “excess leakage” chosen: 1 - error / label-only error of the same seed, in per cent. "
     "Dark leaks more; the colours end a tenth above the label-only floor, beyond which a weak attacker "
     "says nothing. ▲ marks the worst attacker of a row (the setting's worst case by error). “cut”: not "
-    "run, because label-only had already dominated the setting. “failed”: no measurement at all; a "
+    "run, because label-only had already dominated the setting or it was only screened. “failed”: no "
+    "measurement at all; a "
     "number with † is the mean over those seeds that did not fail. An empty cell was never asked for."
 )
 

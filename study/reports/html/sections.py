@@ -319,7 +319,8 @@ def failures(episodes: pd.DataFrame) -> str:
     rows.sort(key=lambda r: (r[0] == PRUNED, -int(r[3]), *map(str, r[1:3])))
     text = (
         "failed: no measurement, and its seed is left out of its setting's worst case (never counted "
-        "as zero). cut: not run, because label-only had already dominated the setting."
+        "as zero). cut: not run, because label-only had already dominated the setting, or it was only "
+        "screened."
     )
     columns = ["status", "defense", "attacker", "episodes", "trials", "error"]
     return section(

@@ -43,8 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def first_trial(folder: Path) -> Path:
-    """The file of its latest attempt: the second, if all attackers ran after it had been screened."""
-    return max(path for path in (folder / "episodes").iterdir() if path.name.startswith("t0001"))
+    return next(path for path in sorted((folder / "episodes").iterdir()) if path.name.startswith("t0001"))
 
 
 def read(folder: Path) -> None:

@@ -108,6 +108,8 @@ def test_a_dominated_trial_runs_the_cheap_attackers_alone(root: Path) -> None:
     assert set(short.pictures) == {"truth", "ridge"}
     frame = pd.DataFrame([r | {"trial": "t", "attempt": 0} for r in short.records])
     assert failed_share(frame) == 0
+    broken = pd.DataFrame({"status": ["failed"] * 3 + ["ok"] + ["cut"] * 20})
+    assert failed_share(broken) == 0.75  # of those that were run
     assert pruned_counts(frame) == (1, 2)
     outcome = outcome_of(short.records, Constraints())
     assert (outcome["failed"], outcome["cut"]) == (0, 2)

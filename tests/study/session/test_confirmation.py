@@ -20,6 +20,7 @@ from study.executors.local import LocalExecutor
 from study.records.constraints import Constraints
 from study.records.finished import load
 from study.records.flat import knobs_of
+from study.search.objectives import chosen, default_names
 from study.search.pruning import screened_rows, screens
 from study.session.callbacks import Metrics
 from study.session.confirmation import confirm, unconfirmed
@@ -29,6 +30,7 @@ from study.session.monitoring import Monitor
 from study.session.opening import open_study
 from study.session.study import Study
 from study.settings.study_settings import StudySettings
+from study.trial.failure import FailureKind, TrialFailure
 from study.trial.rerun import rerun_spec
 from study.trial.spec import TrialSpec
 from study.trial.worker import run_trial
@@ -119,11 +121,15 @@ def test_which_suites_screen() -> None:
     assert {name for name, config in ATTACKS.items() if config.SCREENS} == {
         "class-mean", "ridge", "knn", "kernel"
     }  # fmt: skip
-    assert screens(("class-mean", "ridge", "passive"))
-    assert not screens(("class-mean", "passive"))  # the label alone tells no setting from another
-    assert not screens(("class-mean", "ridge"))  # nothing is left to confirm
+    assert {config.COST for config in ATTACKS.values() if config.SCREENS} == {0}  # never pruned before others
+    front = chosen(default_names("same")).values()
+    assert screens(("class-mean", "ridge", "passive"), front)
+    assert not screens(("class-mean", "passive"), front)  # the label alone tells no setting from another
+    assert not screens(("class-mean", "ridge"), front)  # nothing is left to confirm
     assert StudySettings().screen
-    assert screens(StudySettings().attackers)
+    assert screens(StudySettings().attackers, front)
+    # The setting of the best order may be one that others dominate on the frontier.
+    assert not screens(StudySettings().attackers, chosen(("order", "excess")).values())
 
 
 # ---------------------------------------------------------------- real trials
@@ -195,7 +201,10 @@ def test_the_frontier_is_that_of_a_study_without_screening(root: Path) -> None:
     executor = Counting()
     episodes = confirm(study, executor)
     assert not any(spec.screen for spec in executor.specs)
-    assert {spec.attempt for spec in executor.specs} == {1}
+    assert {spec.attempt for spec in executor.specs} == {0}
+    files = [path.name for path in (root / "s" / "episodes").iterdir()]
+    assert len(files) == len(set(episodes["trial"]))  # one file a trial: plain readers count nothing twice
+    assert not episodes.duplicated(["trial", "attack", "seed"]).any()
     front = frontier_table(episodes, study.settings.constraints)
     assert set(front["trial"]) - {"none", "label-only"} <= {spec.trial for spec in executor.specs}
     again = Counting()
@@ -217,6 +226,23 @@ def test_an_interrupted_confirmation_is_continued(root: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         confirm(study, Counting(most=1))
     assert waiting(configuration_table(study.records.read(), constraints=study.settings.constraints)) > 0
+    rest = Counting()
+    confirm(opened(root, resume=True), rest)
+    assert rest.specs
+
+
+def test_a_lost_confirmation_keeps_what_screening_measured(root: Path) -> None:
+    class Losing(LocalExecutor):
+        def search(self, n: int, ask: Ask, tell: Tell) -> None:
+            while (spec := ask()) is not None:
+                tell(spec, TrialFailure(kind=FailureKind.MACHINE, message="its process was lost"))
+
+    study, said = opened(root, resume=True), list[str]()
+    before = study.records.read()
+    after = confirm(study, Losing(), say=said.append)  # ends, although nothing was confirmed
+    pd.testing.assert_frame_equal(after, before)
+    assert said
+    assert all("its process was lost" in line and "--resume" in line for line in said)
     rest = Counting()
     confirm(opened(root, resume=True), rest)
     assert rest.specs
