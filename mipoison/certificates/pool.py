@@ -173,9 +173,9 @@ def _luck(variance: float, swing: float, scale: float) -> float:
 
     An answer that is off the posterior mean by ``delta(y)``, of mean square m, has an error of m more in the
     mean and a variance of 4 m swing more per image: the maximum over m of ``scale * sqrt(variance + 4 m
-    swing) - m``, for swings that are not correlated with the Bayes error (else up to half as much more). Where
-    noise hides everything, the Bayes attacker always answers the cell's mean image and has no luck, while one
-    that lets its answer swing with the noise has some.
+    swing) - m``, for swings that are not correlated with the Bayes error (else up to half as much more).
+    Where noise hides everything, the Bayes attacker always answers the cell's mean image and has no luck,
+    while one that lets its answer swing with the noise has some.
     """
     if variance >= (2 * scale * swing) ** 2:
         return scale * math.sqrt(variance)
