@@ -20,7 +20,12 @@ LEASE = "drivers"
 def requests_of(server: Bucket, trials: int, attackers: tuple[str, ...]) -> Counter[tuple[str, str]]:
     mipoison.scene._remembered.cache_clear()
     prefix = f"requests/{trials}-{len(attackers)}"
-    command = [*arguments(Path("x"), trials=trials, attackers=attackers), "--executor", "local"]
+    command = [
+        *arguments(Path("x"), trials=trials, attackers=attackers),
+        "--executor",
+        "local",
+        "--no-screen",
+    ]
     command[1] = server.at(prefix)
     assert main(command) == 0
     found = server.requests(prefix)
