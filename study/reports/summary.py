@@ -36,7 +36,7 @@ MEASURED = (
     *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
 )
 """Columns of the records that the summary takes means of."""
-LISTED = 3
+LISTED = 2
 """Settings that are named of those that are undecided."""
 
 
@@ -155,11 +155,10 @@ def _parts(
     yield "undecided", _undecided(found.undecided, len(searched), cut)
     leaks = int((table["verdict"] == "leaks").sum())
     out = int((~table["feasible"].fillna(False).astype(bool)).sum())
-    yield (
-        "leaks",
-        f"{leaks} of {len(table)} settings are shown to leak; {out} are outside the constraints "
-        f"({findings.constraints}), or were not measured",
-    )
+    text = f"{leaks} of {len(table)} settings are shown to leak"
+    if out:
+        text += f"; {out} are outside the constraints ({findings.constraints}), or were not measured"
+    yield "leaks", text
     yield (
         "words",
         f"certified: no attacker whatsoever gains more than {margin:g} over the label alone. safe: these "
@@ -219,7 +218,7 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
 def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     text = f"{len(undecided)} of {n} settings besides the anchors"
     if cut:
-        text += f" ({cut} others faced a part of the attackers: dominated, or outside the constraints)"
+        text += f" ({cut} others were screened or pruned)"
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]
