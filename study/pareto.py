@@ -152,7 +152,7 @@ def _search(
             trackers.close()
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         if study.screens:
-            episodes = confirm(study, executor, [*callbacks, confirming], say)
+            episodes = confirm(study, episodes, executor, [*callbacks, confirming], say)
         front = write_frontier(study, episodes)
         if settings.learning_curves:
             write_learning_curves(study, front, executor, progress, say)

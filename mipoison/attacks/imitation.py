@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mipoison.attacks.kernel_regression import Voter
-from mipoison.attacks.kernel_ridge import LEAST_EIGENVALUE, Kernel
+from mipoison.attacks.kernel_regression import LandmarkRegression
+from mipoison.attacks.kernel_ridge import Kernel, whitening
 from mipoison.attacks.selection import Standardised
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
@@ -96,7 +96,7 @@ def imitation(x_NCHW: Tensor, c_NK: Tensor, rng: torch.Generator) -> Callable[[T
     return functools.partial(confidence_vectors, net)
 
 
-class ManyPairs:
+class ManyPairs(LandmarkRegression):
     """Kernel ridge regressions of all penalties on many pairs, through the normal equations of landmarks.
 
     The weights w minimise ``|y - G w|^2 + penalty w' K w``, with the kernel G between vectors and landmarks
@@ -113,9 +113,7 @@ class ManyPairs:
         z_NF, label_N = standardise(c_NK), label_of(c_NK)
         some = torch.randperm(len(z_NF), generator=rng)[:LANDMARKS]
         self.z_MF, self.label_M = z_NF[some], label_N[some]
-        size_M, basis_MM = torch.linalg.eigh(kernel(self.z_MF, self.label_M, self.z_MF, self.label_M))
-        kept = size_M > LEAST_EIGENVALUE * size_M[-1]
-        white_MR = basis_MM[:, kept] / size_M[kept].sqrt()
+        white_MR = whitening(kernel(self.z_MF, self.label_M, self.z_MF, self.label_M))
         square_MM = torch.zeros(len(some), len(some), dtype=torch.float64)
         part_MP = torch.zeros(len(some), rest_NP.shape[1], dtype=torch.float64)
         # Products in single precision take half of the time; the penalties are far above their rounding.
@@ -128,17 +126,8 @@ class ManyPairs:
         self.to_landmarks_MR = white_MR @ turn_RR
         self.part_RP = self.to_landmarks_MR.mT @ part_MP
 
-    def gram(self, c_NK: Tensor) -> Tensor:
-        """Kernel (N, M) between vectors and landmarks."""
-        return self.kernel(self.standardise(c_NK), label_of(c_NK), self.z_MF, self.label_M)
-
     def weights(self, penalty: float) -> Tensor:
-        """Weights (M, P) of the landmarks."""
         return self.to_landmarks_MR @ (self.part_RP / (self.size_R.clamp_min(0) + penalty)[:, None])
-
-    def voter(self, penalty: float, vote: float) -> Voter:
-        """The regression of this penalty, times its vote."""
-        return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))
 
 
 def releases(

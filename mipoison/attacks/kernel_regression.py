@@ -31,7 +31,33 @@ class Voter:
         return gram_NM @ self.weight_MP
 
 
-class Regression:
+class LandmarkRegression:
+    """Regressions of all penalties whose functions the kernels of landmarks span.
+
+    Attributes:
+        standardise: vectors -> features. kernel: between features.
+        z_MF, label_M: the landmarks.
+    """
+
+    standardise: Standardised
+    kernel: Kernel
+    z_MF: Tensor
+    label_M: Tensor
+
+    def gram(self, c_NK: Tensor) -> Tensor:
+        """Kernel (N, M) between vectors and landmarks."""
+        return self.kernel(self.standardise(c_NK), label_of(c_NK), self.z_MF, self.label_M)
+
+    def weights(self, penalty: float) -> Tensor:
+        """Weights (M, P) of the landmarks."""
+        raise NotImplementedError
+
+    def voter(self, penalty: float, vote: float) -> Voter:
+        """The regression of this penalty, times its vote."""
+        return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))
+
+
+class Regression(LandmarkRegression):
     """Kernel ridge regressions of all penalties on answers.
 
     Args:
@@ -48,14 +74,5 @@ class Regression:
         self.z_MF, self.label_M = z_NF[:landmarks], label_N[:landmarks]
         self.path = path_of(kernel, z_NF, label_N, landmarks)
 
-    def gram(self, c_NK: Tensor) -> Tensor:
-        """Kernel (N, M) between vectors and landmarks."""
-        return self.kernel(self.standardise(c_NK), label_of(c_NK), self.z_MF, self.label_M)
-
     def weights(self, penalty: float) -> Tensor:
-        """Weights (M, P) of the landmarks."""
         return self.path.solution(self.target_NP, penalty)
-
-    def voter(self, penalty: float, vote: float) -> Voter:
-        """The regression of this penalty, times its vote."""
-        return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))

@@ -61,6 +61,13 @@ class Kernel:
         return PROFILES[self.profile](d_NM) * torch.where(same_NM, 1.0, self.across).to(d_NM)
 
 
+def whitening(gram_MM: Tensor) -> Tensor:
+    """Combinations (M, R) of the landmarks that are orthonormal, without directions in which they agree."""
+    size_M, basis_MM = torch.linalg.eigh(gram_MM)
+    kept_M = size_M > LEAST_EIGENVALUE * size_M[-1]
+    return basis_MM[:, kept_M] / size_M[kept_M].sqrt()
+
+
 class Path:
     """The regressions of all penalties on one kernel.
 
@@ -75,9 +82,7 @@ class Path:
             self.size_R = size_R.clamp_min(0)
             self.to_landmarks_MR, self.exact = self.q_NR, True
             return
-        size_M, basis_MM = torch.linalg.eigh(gram_MM)
-        kept = size_M > LEAST_EIGENVALUE * size_M[-1]
-        white_MR = basis_MM[:, kept] / size_M[kept].sqrt()
+        white_MR = whitening(gram_MM)
         phi_NR = gram_NM @ white_MR
         size_R, turn_RR = torch.linalg.eigh(phi_NR.mT @ phi_NR)
         kept = size_R > LEAST_EIGENVALUE * size_R[-1]

@@ -94,10 +94,10 @@ def configuration_table(
     Returns:
         COLUMNS, then the knobs (``defense.<knob>``), sorted by trial. Intervals are null with one seed, the
         worst case where it cannot be computed, excess leakage without a label-only anchor. ``complete``: no
-        episode failed, is missing or was cut. ``cut``: not all attackers ran, since
-        label-only dominated the setting before, or since it was only screened. Its worst case is a bound (all
-        attackers together can only do better), and it is never on the frontier.
-        ``dominated_by``: how many feasible settings dominate it.
+        episode failed, is missing or was cut. ``cut``: not all attackers ran, since label-only dominated
+        the setting before, or since it was only screened. Its worst case is a bound (all attackers together
+        can only do better), and it is never on the frontier. ``dominated_by``: how many feasible settings
+        dominate it.
 
     Raises:
         ValueError: the rows mix data or scales, or a trial has two values of one knob.
@@ -205,24 +205,30 @@ def _dominated_by(configurations: pd.DataFrame) -> pd.Series:
     return pd.Series(pd.array(counts, dtype="Int64"), index=configurations.index)
 
 
+def nondominated(configurations: pd.DataFrame) -> pd.DataFrame:
+    """The settings that none of the given ones dominates; equal ones all stay. Every objective is known."""
+    if not len(configurations):
+        return configurations
+    maximise = [o.maximise for o in OBJECTIVES]
+    return configurations[
+        moocore.is_nondominated(_points(configurations), maximise=maximise, keep_weakly=True)
+    ]
+
+
 def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
     """The feasible settings, anchors included, that no other dominates, by distortion, then trial.
 
     Settings with equal objectives all stay.
     """
-    candidates = configurations[_eligible(configurations)]
-    if len(candidates):
-        maximise = [o.maximise for o in OBJECTIVES]
-        kept = moocore.is_nondominated(_points(candidates), maximise=maximise, keep_weakly=True)
-        candidates = candidates[kept]
+    candidates = nondominated(configurations[_eligible(configurations)])
     return candidates.sort_values(["confidence_distortion", "trial"], kind="stable").reset_index(drop=True)
 
 
-def waiting(configurations: pd.DataFrame) -> int:
-    """The number of feasible settings that not all attackers attacked, although no setting dominates them: a
-    study that was interrupted has some."""
-    cut = configurations["cut"].fillna(False) & configurations["feasible"].fillna(False)
-    return int((cut & (configurations["dominated_by"] == 0).fillna(False)).sum())
+def waiting(configurations: pd.DataFrame) -> pd.Series:
+    """Whether each setting is feasible and dominated by none, although not all attackers attacked it: true of
+    some while a study is not finished."""
+    found = configurations["cut"] & configurations["feasible"] & (configurations["dominated_by"] == 0)
+    return found.fillna(False).astype(bool)
 
 
 def frontier_table(episodes: pd.DataFrame, constraints: Constraints, margin: float = MARGIN) -> pd.DataFrame:

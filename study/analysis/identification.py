@@ -8,6 +8,7 @@ import numpy as np
 
 from mipoison.metrics.statistics import mean_intervals
 from study.analysis.worst_case import TRIAL, find_worst, prepare
+from study.records.curves import FACES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 AUC = "identification_auc"
 CHANCE = 0.5
 """Of the AUC; exact under label-only."""
-POOLS = {"": "train", "_test": "test"}
+POOLS = {ending: face for face, ending in FACES.items()}
 """Ending of a column -> the private images that it is measured on."""
 IDENTIFIED = "identification"
 COLUMNS: dict[str, str] = {

@@ -41,17 +41,12 @@ def setting_name(setting: Mapping[str, Any]) -> str:
     return f"{setting['defense']} {knobs_text(setting)}".strip()
 
 
-def trial_means(episodes: pd.DataFrame, column: str) -> dict[str, float]:
-    """Trial -> mean of a column over its episodes; without trials that lack it, empty without the column."""
-    if column not in episodes:
-        return {}
-    measured = pd.to_numeric(episodes[column], errors="coerce").groupby(episodes["trial"]).mean()
-    return {str(trial): float(value) for trial, value in measured.dropna().items()}
-
-
 def alignments(episodes: pd.DataFrame) -> dict[str, float]:
     """Trial -> mean cosine of its released vectors' gradients to its target, of defenses that have one."""
-    return trial_means(episodes, "alignment_after")
+    if "alignment_after" not in episodes:
+        return {}
+    measured = pd.to_numeric(episodes["alignment_after"], errors="coerce").groupby(episodes["trial"]).mean()
+    return {str(trial): float(value) for trial, value in measured.dropna().items()}
 
 
 def with_alignment(setting: Mapping[str, Any], cosines: Mapping[str, float]) -> str:

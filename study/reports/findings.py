@@ -17,7 +17,7 @@ from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.records.curves import read_curves
 from study.records.finished import StoredStudy
-from study.records.status import PRUNED
+from study.records.status import PRUNED, is_screened
 from study.reports.cells import describe
 from study.reports.extrapolations import bounded_curves
 from study.reports.leakage_panel import leakage_table
@@ -68,7 +68,7 @@ class Findings:
     def alike(self) -> pd.DataFrame:
         """The episodes of the attackers that all settings faced: of those that screened; all episodes where
         nothing was screened."""
-        screened = self.episodes.reindex(columns=["screened"])["screened"].astype("boolean").fillna(False)
+        screened = is_screened(self.episodes)
         if not screened.any():
             return self.episodes
         ran = self.episodes[screened & (self.episodes["status"] != PRUNED)]

@@ -218,7 +218,7 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
 def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     text = f"{len(undecided)} of {n} settings besides the anchors"
     if cut:
-        text += f" ({cut} others were screened or pruned)"
+        text += f" ({cut} other{'' if cut == 1 else 's'} screened or pruned)"
     listed = []
     for _, row in undecided.head(LISTED).iterrows():
         more = row["seeds_to_decide"]

@@ -71,12 +71,9 @@ def frontier_report(
     """
     front = pareto_front(configurations)
     feasible, pruned = (int(configurations[name].fillna(False).sum()) for name in ("feasible", "cut"))
-    open_ = waiting(configurations)
-    more = (
-        ""
-        if not open_
-        else (f"; {open_} more may belong to it, as not all attackers have run: continue with --resume")
-    )
+    open_, more = int(waiting(configurations).sum()), ""
+    if open_:
+        more = f"; {open_} more may belong to it, as not all attackers have run: continue with --resume"
     table = new_table(
         f"Frontier: {len(front)} of {len(configurations)} settings ({feasible} feasible, {pruned} cut short) "
         f"are not dominated{more}",

@@ -21,7 +21,7 @@ Point = tuple[float, float, float]
 """Mean distortion, worst-case attack accuracy, worst-case reconstruction error."""
 
 
-def screens(attackers: Collection[str], objectives: Iterable[SearchObjective]) -> bool:
+def can_screen(attackers: Collection[str], objectives: Iterable[SearchObjective]) -> bool:
     """Whether some of these attackers screen settings before the others run.
 
     The attacker that knows the label alone tells no setting from another, so that it does not suffice. With

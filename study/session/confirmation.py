@@ -14,13 +14,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import moocore
-import numpy as np
-
-from study.analysis.frontier import OBJECTIVES, configuration_table
+from study.analysis.frontier import configuration_table, nondominated, waiting
 from study.analysis.verdicts import verdict_table
 from study.executors.base import Executor
 from study.records.flat import knobs_of
+from study.records.status import is_screened
 from study.runtime.plain import visible_line
 from study.session.callbacks import Callback, StudyProgress
 from study.session.loop import FixedTrials, TrialLoop, TrialSearch
@@ -67,15 +65,16 @@ class ConfirmingLoop(TrialLoop):
     """The loop of a confirmation: a trial whose process was lost keeps its records of the screening."""
 
     def tell(self, search: TrialSearch, spec: TrialSpec, end: Outcome | TrialFailure) -> None:
-        lost = isinstance(end, TrialFailure) and end.kind is FailureKind.MACHINE
-        if lost and isinstance(search, Confirmation) and isinstance(end, TrialFailure):
-            search.lost[spec.trial] = end.message
-            return
-        super().tell(search, spec, end)
+        failure = end if isinstance(end, TrialFailure) else None
+        if failure and failure.kind is FailureKind.MACHINE and isinstance(search, Confirmation):
+            search.lost[spec.trial] = failure.message
+        else:
+            super().tell(search, spec, end)
 
 
 def confirm(
     study: Study,
+    episodes: pd.DataFrame,
     executor: Executor,
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], None] = lambda text: None,
@@ -86,27 +85,24 @@ def confirm(
     screening. A trial whose process is lost keeps these, and a resumed study confirms it.
 
     Args:
+        episodes: the study's, as :func:`study.session.driver.run_study` returns them.
         say: prints a line for each such trial.
 
     Raises:
         StorageError: see :meth:`study.session.loop.TrialLoop.run`.
     """
+    settings, floor = study.settings, study.floor()
     tried: set[str] = set()
-    while True:
-        episodes = study.records.read()
-        waiting = unconfirmed(episodes, study.settings.constraints, study.settings.margin)
-        waiting = [trial for trial in waiting if trial not in tried]
-        if not waiting:
-            return episodes
-        tried |= set(waiting)
-        rows = episodes[episodes["trial"].isin(waiting)].drop_duplicates("trial")
+    while found := set(unconfirmed(episodes, settings.constraints, settings.margin)) - tried:
+        tried |= found
+        rows = episodes[episodes["trial"].isin(found)].drop_duplicates("trial")
         specs = [
             study.template.spec(
                 str(row["trial"]),
                 str(row["defense"]),
                 knobs_of(row),
                 attempt=int(row["attempt"]),
-                floor=study.floor(),
+                floor=floor,
             )
             for _, row in rows.iterrows()
         ]
@@ -114,6 +110,8 @@ def confirm(
         ConfirmingLoop(executor, callbacks, study.lease).run(confirmation, len(specs))
         for trial, why in confirmation.lost.items():
             say(f"{trial} was screened alone, --resume runs its other attackers: {visible_line(why, 200)}")
+        episodes = study.records.read()
+    return episodes
 
 
 def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float) -> list[str]:
@@ -126,21 +124,14 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
         Names, sorted: of the feasible screened settings that no confirmed one dominates, those that none of
         the others dominates; and the screened ones among the DEPLOYABLE certified settings.
     """
-    screened = episodes["screened"].astype("boolean").fillna(False)
-    names = set(episodes.loc[screened, "trial"])
+    names = set(episodes.loc[is_screened(episodes), "trial"])
     if not names:
         return []
     table = configuration_table(episodes, constraints=constraints, margin=margin)
-    points = table[[o.column for o in OBJECTIVES]].to_numpy(dtype=float, na_value=np.nan)
-    feasible = table["feasible"].fillna(False).to_numpy(dtype=bool) & np.isfinite(points).all(axis=1)
-    may = feasible & table["trial"].isin(names).to_numpy() & (table["dominated_by"].fillna(0) == 0).to_numpy()
-    found = set()
-    if may.any():
-        best = moocore.is_nondominated(
-            points[may], maximise=[o.maximise for o in OBJECTIVES], keep_weakly=True
-        )
-        found = set(table["trial"].to_numpy(dtype=object)[may][best])
-    usable = table[feasible].merge(verdict_table(episodes, margin=margin), on="trial")
+    open_ = table[waiting(table) & table["trial"].isin(names)]
+    found = set(nondominated(open_)["trial"])
+    usable = table[table["feasible"].fillna(False)].dropna(subset=["confidence_distortion"])
+    usable = usable.merge(verdict_table(episodes, margin=margin), on="trial")
     certified = usable[usable["verdict"] == "certified"]
     cheapest = certified.sort_values(["confidence_distortion", "trial"], kind="stable").head(DEPLOYABLE)
     return sorted(found | (set(cheapest["trial"]) & names))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from study.analysis.frontier import frontier_table
 from study.executors.base import Executor
-from study.records.status import PRUNED
+from study.records.status import PRUNED, is_screened
 from study.session.callbacks import Callback
 from study.session.loop import TrialLoop
 from study.session.study import Study
@@ -52,7 +52,7 @@ def failed_share(episodes: pd.DataFrame) -> float:
 
 def not_run(episodes: pd.DataFrame) -> str:
     """A line each on the settings that were screened alone, and on those that were pruned; '' without any."""
-    screened = episodes["screened"].astype("boolean").fillna(False) & (episodes["status"] == PRUNED)
+    screened = is_screened(episodes) & (episodes["status"] == PRUNED)
     lines = []
     for rows, why in (
         (episodes[screened], "were screened alone (dominated, or outside the constraints)"),

@@ -24,11 +24,11 @@ from study.records.store import STUDY_FILE, Records
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, busy
 from study.search.objectives import OTHER_CLASSES, chosen, default_names
-from study.search.pruning import screened_rows, screens
+from study.search.pruning import screened_rows
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
-from study.session.study import Study, kept_columns
+from study.session.study import Study, kept_columns, screens
 from study.settings.study_settings import StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
 from study.trial.spec import FinishedTrial, StartedTrial
@@ -188,9 +188,7 @@ def _load(
     ]
     outcomes = outcomes_of(finished, settings.constraints, finished.get(ANCHORS[0], ()))
     told = outcomes
-    if settings.screen and screens(
-        settings.attackers, search.objectives.values()
-    ):  # of every setting, what screening measured
+    if screens(settings, search):  # of every setting, what screening measured
         screened = {trial: screened_rows(rows) for trial, rows in finished.items()}
         told = outcomes_of(screened, settings.constraints, finished.get(ANCHORS[0], ()))
     resumed, known = [], {}

@@ -15,7 +15,7 @@ from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
 from study.records.constraints import TOLERANCE, Constraints
 from study.records.store import STUDY_FILE, Records
-from study.search.pruning import Point, screens, worst_point
+from study.search.pruning import Point, can_screen, worst_point
 from study.search.sampler import Search
 from study.session.callbacks import StudyProgress
 from study.session.lease import Lease
@@ -28,6 +28,11 @@ from study.trial.spec import FinishedTrial, StartedTrial, TrialSpec, TrialTempla
 
 REPEATED_SUGGESTIONS = 60
 """After this many suggestions in a row that are known or running, the search space counts as exhausted."""
+
+
+def screens(settings: StudySettings, search: Search) -> bool:
+    """Whether a study with these settings and this search screens."""
+    return settings.screen and can_screen(settings.attackers, search.objectives.values())
 
 
 def kept_columns(constraints: Constraints) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ class Study:
     @property
     def screens(self) -> bool:
         """Whether settings are screened by some of the attackers before the others run."""
-        return self.settings.screen and screens(self.settings.attackers, self.search.objectives.values())
+        return screens(self.settings, self.search)
 
     def missing_anchors(self) -> list[TrialSpec]:
         """The anchors that have no records yet, label-only first."""

@@ -196,9 +196,9 @@ class StudySettings(Arguments):
         """These settings, for a resumed study with the stored ones.
 
         Studies of earlier versions did not screen. The attacker that knows the label alone is of the suite if
-        it was when the study was begun. If an
-        earlier version computed another digest for the same classifier and the study stores that one, it is
-        kept, so that all records of the study have the same ``victim_digest``.
+        it was when the study was begun. If an earlier version computed another digest for the same classifier
+        and the study stores that one, it is kept, so that all records of the study have the same
+        ``victim_digest``.
         """
         missing = {name: value for name, value in EARLIER.items() if name not in stored}
         if any(getattr(self, name) != value for name, value in missing.items()):

@@ -24,7 +24,7 @@ from mipoison.scene import SceneConfig
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.records.schema import episode_schema
-from study.records.status import PRUNED
+from study.records.status import PRUNED, is_screened
 from study.records.store import STUDY_FILE, Records
 from study.search.pruning import worst_point
 from study.trial.preparation import prepare_scene, scenes_of
@@ -162,7 +162,7 @@ def rerun_spec(
         scenes=scenes_in(source, given),
     )
     trial_id = str(trial) if same else f"again-{name}"
-    screened = same and bool(source.reindex(columns=["screened"])["screened"].astype("boolean").any())
+    screened = same and bool(is_screened(source).any())
     return template.spec(trial_id, name, config.flat(), floor=worst_point(floor), screen=screened)
 
 

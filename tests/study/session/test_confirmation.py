@@ -21,7 +21,7 @@ from study.records.constraints import Constraints
 from study.records.finished import load
 from study.records.flat import knobs_of
 from study.search.objectives import chosen, default_names
-from study.search.pruning import screened_rows, screens
+from study.search.pruning import can_screen, screened_rows
 from study.session.callbacks import Metrics
 from study.session.confirmation import confirm, unconfirmed
 from study.session.driver import not_run, run_study
@@ -35,6 +35,7 @@ from study.trial.rerun import rerun_spec
 from study.trial.spec import TrialSpec
 from study.trial.worker import run_trial
 from tests.study.analysis.helpers import record
+from tests.study.session import test_loop
 
 SCREENING, OTHERS = ("class-mean", "ridge", "kernel"), ("passive", "tuned")
 Rows = list[dict[str, Any]]
@@ -106,7 +107,7 @@ def test_by_hand() -> None:
     worse, better, best = pair("w", 0.2, 0.015), pair("b", 0.05, 0.01), pair("c", 0.05, 0.03)
     frame = pd.DataFrame([*a, *worse, *better, *best])
     assert unconfirmed(frame, Constraints(), 0.02) == ["c"]  # b is dominated by c's bound: only if c falls
-    assert waiting(configuration_table(frame, constraints=Constraints())) == 2
+    assert waiting(configuration_table(frame, constraints=Constraints())).sum() == 2
     fallen = [best[0] | {"screened": None}, best[1] | {"screened": None, "status": "ok",
               "attack_accuracy": 0.8, "reconstruction_error": 0.005}]  # fmt: skip
     frame = pd.DataFrame([*a, *worse, *better, *fallen])
@@ -123,29 +124,18 @@ def test_which_suites_screen() -> None:
     }  # fmt: skip
     assert {config.COST for config in ATTACKS.values() if config.SCREENS} == {0}  # never pruned before others
     front = chosen(default_names("same")).values()
-    assert screens(("class-mean", "ridge", "passive"), front)
-    assert not screens(("class-mean", "passive"), front)  # the label alone tells no setting from another
-    assert not screens(("class-mean", "ridge"), front)  # nothing is left to confirm
+    assert can_screen(("class-mean", "ridge", "passive"), front)
+    assert not can_screen(("class-mean", "passive"), front)  # the label alone tells no setting from another
+    assert not can_screen(("class-mean", "ridge"), front)  # nothing is left to confirm
     assert StudySettings().screen
-    assert screens(StudySettings().attackers, front)
+    assert can_screen(StudySettings().attackers, front)
     # The setting of the best order may be one that others dominate on the frontier.
-    assert not screens(StudySettings().attackers, chosen(("order", "excess")).values())
+    assert not can_screen(StudySettings().attackers, chosen(("order", "excess")).values())
 
 
 # ---------------------------------------------------------------- real trials
 
-TINY: dict[str, Any] = dict(
-    seeds=1,
-    limit=100,
-    victim_steps=30,
-    decoder_steps=20,
-    decoder_width=4,
-    defenses=("noise", "rounding"),
-    attackers=("ridge", "passive", "label-only"),
-    executor="local",
-    name="s",
-    trials=6,
-)
+TINY: dict[str, Any] = test_loop.TINY | {"attackers": ("ridge", "passive", "label-only"), "trials": 6}
 
 
 class Counting(LocalExecutor):
@@ -168,6 +158,12 @@ class Counting(LocalExecutor):
 def opened(root: Path, **changes: Any) -> Study:
     settings = StudySettings(**TINY | {"storage": str(root)} | changes)
     return open_study(settings.checked(), Console(file=io.StringIO()))
+
+
+def confirmed_again(root: Path, executor: LocalExecutor) -> None:
+    """Resume the study and confirm it."""
+    study = opened(root, resume=True)
+    confirm(study, study.records.read(), executor)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +195,7 @@ def test_the_frontier_is_that_of_a_study_without_screening(root: Path) -> None:
         before.loc[before["attack"].isin(["passive", "label-only"]) & before["screened"], "status"]
     ) == {"cut"}
     executor = Counting()
-    episodes = confirm(study, executor)
+    episodes = confirm(study, before, executor)
     assert not any(spec.screen for spec in executor.specs)
     assert {spec.attempt for spec in executor.specs} == {0}
     files = [path.name for path in (root / "s" / "episodes").iterdir()]
@@ -208,7 +204,7 @@ def test_the_frontier_is_that_of_a_study_without_screening(root: Path) -> None:
     front = frontier_table(episodes, study.settings.constraints)
     assert set(front["trial"]) - {"none", "label-only"} <= {spec.trial for spec in executor.specs}
     again = Counting()
-    confirm(opened(root, resume=True), again)
+    confirmed_again(root, again)
     assert again.specs == []
 
     whole = opened(root, name="whole", screen=False, trials=0)
@@ -224,10 +220,10 @@ def test_the_frontier_is_that_of_a_study_without_screening(root: Path) -> None:
 def test_an_interrupted_confirmation_is_continued(root: Path) -> None:
     study = opened(root, resume=True)
     with pytest.raises(KeyboardInterrupt):
-        confirm(study, Counting(most=1))
-    assert waiting(configuration_table(study.records.read(), constraints=study.settings.constraints)) > 0
+        confirm(study, study.records.read(), Counting(most=1))
+    assert waiting(configuration_table(study.records.read(), constraints=study.settings.constraints)).any()
     rest = Counting()
-    confirm(opened(root, resume=True), rest)
+    confirmed_again(root, rest)
     assert rest.specs
 
 
@@ -239,19 +235,19 @@ def test_a_lost_confirmation_keeps_what_screening_measured(root: Path) -> None:
 
     study, said = opened(root, resume=True), list[str]()
     before = study.records.read()
-    after = confirm(study, Losing(), say=said.append)  # ends, although nothing was confirmed
+    after = confirm(study, before, Losing(), say=said.append)  # ends, although nothing was confirmed
     pd.testing.assert_frame_equal(after, before)
     assert said
     assert all("its process was lost" in line and "--resume" in line for line in said)
     rest = Counting()
-    confirm(opened(root, resume=True), rest)
+    confirmed_again(root, rest)
     assert rest.specs
 
 
 def test_a_resumed_search_is_told_what_screening_measured(root: Path) -> None:
     before = told(opened(root, resume=True))
     assert len(before) == 6
-    confirm(opened(root, resume=True), LocalExecutor())
+    confirmed_again(root, LocalExecutor())
     assert told(opened(root, resume=True)) == before
 
 
@@ -284,8 +280,8 @@ def test_counters_equal_the_records(root: Path) -> None:
 
     sums, study = Sums(), opened(root, resume=True)
     metrics = Metrics(sums)
-    run_study(study, LocalExecutor(), [metrics])
-    episodes = confirm(study, LocalExecutor(), [metrics])
+    episodes = run_study(study, LocalExecutor(), [metrics])
+    episodes = confirm(study, episodes, LocalExecutor(), [metrics])
     ran = episodes[episodes["status"] != "cut"]
     expected = sorted(ran[["trial", "attack", "seed", "status"]].itertuples(index=False, name=None))
     assert sorted(sums.rows) == expected
