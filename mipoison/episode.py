@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mipoison.attacks import ATTACKS
 from mipoison.attacks.sizes import DEFAULT_SIZES, sized
+from mipoison.attacks.trained_once import fit_once
 from mipoison.config import Config, ConfigError, Plain, choose, digest
 from mipoison.defenses import DEFENSES, retraining
 from mipoison.deployment import SAMPLE, Deployment, Released, deploy, release
@@ -130,7 +131,7 @@ class Fitted:
 
     Attributes:
         attack: the attacker.
-        seconds: time of preparation and training; if several attackers were trained together, its share.
+        seconds: of preparation and training; its share if several were trained together.
         queries: number of queries that it sent.
         members: number of attackers that were trained together with it as one network, itself included.
     """
@@ -143,11 +144,13 @@ class Fitted:
 
 @own_context()
 def fit_attack(deployment: Deployment, config: Config) -> Fitted:
-    """Train one attacker against the API, not together with others."""
-    start = time.perf_counter()
+    """Train one attacker against the API, not together with others; see :func:`fit_once`."""
     inputs = open_attack(deployment, config)
-    inputs.attack.fit(inputs.oracle, inputs.x_NCHW, known=inputs.known, rng=inputs.rng)
-    return Fitted(inputs.attack, time.perf_counter() - start, inputs.oracle.queries)
+    seconds = fit_once(
+        inputs.attack, inputs.oracle, inputs.x_NCHW,
+        known=inputs.known, rng=inputs.rng, trained=deployment.scene.trained,
+    )  # fmt: skip
+    return Fitted(inputs.attack, seconds, inputs.oracle.queries)
 
 
 @dataclass

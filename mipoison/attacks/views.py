@@ -73,6 +73,9 @@ VIEWS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
     "top-k": top_k,
 }
 
+LOSSY = ("rounding", "label-only", "top-k")
+"""Views that show the same vectors for different answers, without randomness."""
+
 
 def adapted_strength(view: str, known: ThreatModel) -> float:
     """The strength of a view if the attacker's configuration does not set it.
