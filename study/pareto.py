@@ -126,7 +126,7 @@ def _search(
     from study.executors.starting import make_executor
     from study.session.callbacks import LiveLine, Metrics, Tracking
     from study.session.confirmation import confirm
-    from study.session.curves import write_learning_curves
+    from study.session.curves import not_leaking, write_learning_curves
     from study.session.driver import run_study, write_frontier
     from study.session.monitoring import RayMonitor
     from study.session.reevaluation import reevaluate
@@ -155,7 +155,8 @@ def _search(
             episodes = confirm(study, episodes, executor, [*callbacks, confirming], say)
         front = write_frontier(study, episodes)
         if settings.learning_curves:
-            write_learning_curves(study, front, executor, progress, say)
+            chosen = not_leaking(front, episodes, settings.margin)
+            write_learning_curves(study, chosen, executor, progress, say)
         held_out = None
         if settings.fresh_seeds:
             held = LiveLine(progress, shared_classes=shared, what="held-out seeds: ")

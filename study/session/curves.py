@@ -1,7 +1,7 @@
 """After the search: how far the strongest cheap attacker's error would fall with ever more images of its own.
 
-For the frontier's settings and the anchors, which are what a reader chooses from. What an extrapolation says
-bounds nothing; see :mod:`mipoison.metrics.learning_curve`.
+For the anchors and the frontier's settings that are not shown to leak, which are what a reader chooses from.
+What an extrapolation says bounds nothing; see :mod:`mipoison.metrics.learning_curve`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mipoison.metrics.learning_curve import learning_curve
 from mipoison.metrics.machine import versions
 from mipoison.randomness import role_seed
 from mipoison.storage.files import StorageError, storage_failure
+from study.analysis.verdicts import verdict_table
 from study.executors.base import Executor
 from study.records.curves import CURVES, FACES, curves_bytes, read_curves
 from study.records.flat import knobs_of
@@ -60,8 +61,19 @@ def curve_rows(trial: str, found: CurveErrors) -> list[dict[str, Any]]:
     return rows
 
 
+def not_leaking(front: pd.DataFrame, episodes: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """The frontier without the settings that are shown to leak: that more images would find more in them
+    changes nothing.
+
+    Args:
+        front: the frontier. episodes: the study's. margin: excess leakage that is accepted.
+    """
+    verdicts = verdict_table(episodes, margin=margin)
+    return front[~front["trial"].isin(verdicts.loc[verdicts["verdict"] == "leaks", "trial"])]
+
+
 def missing_curves(study: Study, front: pd.DataFrame, known: set[str]) -> list[TrialSpec]:
-    """The anchors, then the frontier's settings, without those whose curve is known."""
+    """The anchors, then these settings, without those whose curve is known."""
     spec = study.template.spec
     trials = {name: spec(name, name, {}, attackers=(ATTACKER,)) for name in ANCHORS}
     for _, row in front.iterrows():
@@ -79,7 +91,7 @@ def write_learning_curves(
     measured before an interruption is kept.
 
     Args:
-        front: the frontier. say: prints a line.
+        front: settings that get a curve, beside the anchors. say: prints a line.
 
     Raises:
         StorageError: the storage failed or the lease was lost.

@@ -15,11 +15,13 @@ from rich.console import Console
 from mipoison.metrics.learning_curve import learning_curve
 from mipoison.storage.files import Storage, StorageError
 from study import pareto
+from study.analysis.verdicts import verdict_table
 from study.executors.local import LocalExecutor
 from study.records.curves import CURVES, curves_bytes, read_curves
+from study.records.finished import load
 from study.runtime.progress import Progress
 from study.session import curves
-from study.session.curves import curve_rows, write_learning_curves
+from study.session.curves import curve_rows, not_leaking, write_learning_curves
 from study.session.opening import open_study
 from study.session.study import Study
 from study.settings.study_settings import StudySettings
@@ -170,7 +172,10 @@ def test_a_study_has_its_curves_and_a_resumed_one_measures_none(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = read_curves(Storage(study.parent), "s")
-    trials = {"none", "label-only", *pd.read_parquet(study / "frontier.parquet")["trial"]}
+    verdicts = verdict_table(load(str(study)).episodes)
+    leaking = set(verdicts.loc[verdicts["verdict"] == "leaks", "trial"])
+    front = set(pd.read_parquet(study / "frontier.parquet")["trial"])
+    trials = {"none", "label-only"} | front - leaking
     assert {(row["trial"], row["face"]) for row in rows} == {
         (t, f) for t in trials for f in ("train", "test")
     }
@@ -189,6 +194,15 @@ def test_a_study_has_its_curves_and_a_resumed_one_measures_none(
     arguments = [*TINY.split(), "--trials", "2", "--storage", str(study.parent), "--resume"]
     assert pareto.main(arguments) == 0
     assert (study / CURVES).read_bytes() == stored
+
+
+def test_settings_shown_to_leak_get_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pd.DataFrame({"trial": ["a", "b", "c"], "verdict": ["leaks", "undecided", "certified"]})
+    asked: list[float] = []
+    monkeypatch.setattr(curves, "verdict_table", lambda episodes, margin: (asked.append(margin), found)[1])
+    kept = not_leaking(front("d", "c", "b", "a"), pd.DataFrame(), 0.03)
+    assert kept["trial"].tolist() == ["d", "c", "b"]  # d: no verdict, so nothing is shown
+    assert asked == [0.03]
 
 
 def test_none_without_the_setting(tmp_path: Path) -> None:
