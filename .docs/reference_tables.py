@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.views import VIEWS
 from mipoison.config import Knob
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
+from study.records.finished import load
+from study.reports.board import board, board_markdown, judged_settings
 from study.settings.study_settings import DEFAULT_ATTACKERS
+
+ROOT = Path(__file__).parents[1]
 
 COSTS = {
     0: "seconds: closed form, or a small network",
@@ -77,11 +82,18 @@ def checks() -> str:
     return markdown(("check", "raised if", "means"), rows)
 
 
+def committed_board() -> str:
+    """The board of the repository's studies."""
+    places = sorted(path.parent for path in (ROOT / "study" / "results").glob("*/study.json"))
+    return board_markdown(board([judged_settings(load(p), p.relative_to(ROOT).as_posix()) for p in places]))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "defenses": defenses,
     "attackers": attackers,
     "views": views,
     "checks": checks,
+    "board": committed_board,
 }
 
 

@@ -31,6 +31,10 @@ KEPT = ("settings", "versions", "started", "margin")
 paths of a machine, is left out."""
 
 
+class NoStudyError(ConfigError):
+    """A folder without a study."""
+
+
 @dataclass(frozen=True)
 class StoredStudy:
     """A finished study, in memory.
@@ -79,7 +83,7 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
         wanted: whether a column of the records, given by name, is read; None for all columns.
 
     Raises:
-        ConfigError: there is no study, or it has no finished episode.
+        NoStudyError: there is no study. ConfigError: it is damaged, or has no finished episode.
     """
     place = str(folder)
     if "://" in place:
@@ -93,7 +97,7 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
     try:
         stored = fetch(storage, f"{name}/{STUDY_FILE}", MAX_JSON_BYTES)
         if stored is None:
-            raise ConfigError(f"{place}: no study here ({STUDY_FILE} is missing)")
+            raise NoStudyError(f"{place}: no study here ({STUDY_FILE} is missing)")
         about = about_to_show(stored, f"{name}/{STUDY_FILE}")
     except Unreadable as error:
         raise ConfigError(f"{place}: {STUDY_FILE} is damaged ({error})") from error
