@@ -24,6 +24,9 @@ ASSETS = ("study/results/**/*.png", "clusters/figures/*.png", "study/*.png")
 PACKAGES = ("mipoison", "study")
 NO_API = re.compile(r"study\.(results|examples)\b|\.__main__$")
 
+LESS = "---\nsearch:\n  boost: 0.01\n---\n"
+"""Front matter of the modules' pages: a search finds what explains a word before the code that has it."""
+
 
 def modules(package: str) -> list[str]:
     """Dotted names of a package's modules that get a page."""
@@ -53,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for package in PACKAGES:
         listing.append(f"\n## {package}\n")
         for name in modules(package):
-            files.append(File.generated(config, f"api/{name}.md", content=f"# {name}\n\n::: {name}\n"))
+            files.append(File.generated(config, f"api/{name}.md", content=LESS + f"# {name}\n\n::: {name}\n"))
             listing.append(f"- [{name}]({name}.md)")
     text = "# API\n\nEverything public, module by module.\n" + "\n".join(listing) + "\n"
     files.append(File.generated(config, "api/index.md", content=text))

@@ -86,7 +86,9 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     except KeyboardInterrupt:
         errors.print(f"{interrupts.reason}; nothing is written", markup=False)
         return interrupts.exit_code
-    console.print(f"written: {chosen.out} ({len(table)} rows of {len(found)} studies)", markup=False)
+    console.print(
+        f"written: {chosen.out} ({len(table)} rows of {len(found)} studies)", markup=False, soft_wrap=True
+    )
     return DONE
 
 

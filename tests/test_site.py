@@ -41,5 +41,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     defenses = (tmp_path / "site" / "defenses.html").read_text()
     assert "<!-- table:" not in defenses
     assert "<code>steps</code>: steps of the grid" in defenses  # a row of the registry
+    board = (tmp_path / "site" / "board.html").read_text()
+    assert "<!-- table:" not in board
+    assert "--like study/results/digits-search --trial" in board
+    # Opened from a folder, the search reads its index from a script, by a worker that is part of the site.
+    assert (tmp_path / "site" / "search" / "search_index.js").stat().st_size > 100_000
+    assert (tmp_path / "site" / "vendor" / "iframe-worker.js").is_file()
+    assert '<script src="vendor/iframe-worker.js">' in home
     elsewhere = re.findall(r'<(?:script[^>]* src|link rel="stylesheet"[^>]* href)="(?:https?:)?//', home)
     assert elsewhere == []  # no page loads anything from other hosts

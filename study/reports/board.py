@@ -146,7 +146,7 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         data = [str(row["data"])]
         data += [f"other classes ({row['auxiliary']})"] if row["auxiliary"] != "same" else []
         data += [f"{row['images']} images a side"]
-        lacking = f" (lacks {row['lacking']})" if row["lacking"] else ""
+        lacking = f" (without {row['lacking']})" if row["lacking"] else ""
         rows.append(
             [
                 ", ".join(data),
@@ -162,11 +162,29 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return head, [[visible_line(cell) for cell in line] for line in rows]
 
 
+SITE = ("defense", "verdict", "distortion", "excess (at most)", "certified excess", "worst attacker",
+        "attackers, seeds", "run it again")  # fmt: skip
+"""Columns of the board in Markdown."""
+
+
 def board_markdown(table: pd.DataFrame) -> str:
-    """The board as a Markdown table."""
+    """The board in Markdown: a heading and a table for each data set."""
     head, rows = cells(table)
-    lines = [[*map(markdown_text, line[:-1]), _code(line[-1])] for line in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+    lines: list[str] = []
+    data = None
+    for row in rows:
+        cell = dict(zip(head, row, strict=True))
+        if cell["data"] != data:
+            data = cell["data"]
+            lines += ["", f"### {markdown_text(data)}", "", _line(SITE), _line(["---"] * len(SITE))]
+        cell["excess (at most)"] = f"{cell['excess']} ({cell['excess at most']})"
+        cell["attackers, seeds"] = f"{cell['attackers']}, {cell['seeds']}"
+        lines.append(_line([*(markdown_text(cell[name]) for name in SITE[:-1]), _code(cell[SITE[-1]])]))
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 NARROW = ("defense", "verdict", "distortion", "excess", "excess at most", "certified excess")

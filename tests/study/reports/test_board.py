@@ -102,13 +102,25 @@ def test_rows_are_those_of_the_study(tmp_path: Path) -> None:
     assert set(rows["verdict"]) <= set(CLAIMS)
 
 
+def test_markdown_has_a_table_for_each_data_set() -> None:
+    text = board_markdown(
+        board([of(row("safe", 0.1, 0.0), row("leaks", 0.1, 0.1, data="mnist", auxiliary="o"))])
+    )
+    heads = [line for line in text.splitlines() if line.startswith("###")]
+    assert heads == ["### digits, all images a side", "### mnist, other classes (o), all images a side"]
+    widths = {line.count(" | ") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
 def test_cells_and_markdown_escape_what_records_say() -> None:
     table = board([of(row("safe", 0.004, 0.0, "x|y_*z", command="run `a|b`", lacking="kernel"))])
     head, lines = cells(table)
     assert len(head) == len(lines[0])
-    assert "6 (lacks kernel)" in lines[0]
+    assert "6 (without kernel)" in lines[0]
     text = board_markdown(table)
-    assert len(text.splitlines()) == 3
+    assert text.splitlines()[0] == "### digits, all images a side"
+    assert len(text.splitlines()) == 5
+    assert "0.000 (0.010)" in text
     assert r"x\|y\_\*z" in text
     assert "`a|b`" not in text
     plain = board_markdown(board([of(row("safe", 0.004, 0.0, certified=0.1))]))
