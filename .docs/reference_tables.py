@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.views import VIEWS
-from mipoison.config import Knob
+from mipoison.config import span
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
 from study.settings.study_settings import DEFAULT_ATTACKERS
@@ -33,14 +33,6 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """Code of a docstring (two backticks) as Markdown writes it (one)."""
     return text.replace("``", "`")
-
-
-def span(knob: Knob) -> str:
-    """The values that a search tries for a knob: ``0.0001 to 0.7, log scale``."""
-    if knob.choices is not None:
-        return ", ".join(str(choice) for choice in knob.choices)
-    kinds = ["whole numbers"] * knob.integer + ["log scale"] * knob.log
-    return ", ".join([f"{knob.low:g} to {knob.high:g}", *kinds])
 
 
 def defenses() -> str:

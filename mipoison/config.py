@@ -215,6 +215,33 @@ class Config:
         return digest({"class": type(self).__name__, **self.changed(before=True)})[:12]
 
 
+def span(knob: Knob) -> str:
+    """The values that a search tries for a knob: ``0.0001 to 0.7, log scale``."""
+    if knob.choices is not None:
+        return ", ".join(str(choice) for choice in knob.choices)
+    kinds = ["whole numbers"] * knob.integer + ["log scale"] * knob.log
+    return ", ".join([f"{knob.low:g} to {knob.high:g}", *kinds])
+
+
+def ranges(cls: type[Config]) -> list[str]:
+    """The fields of a configuration, one text each: name, default, and its values.
+
+    Of a knob the range that a search tries, of a Literal its values, of others the type. The bounds that
+    ``validate`` checks may be wider than a search's.
+    """
+    out = []
+    for f in dataclasses.fields(cls):
+        kind, optional = cls.field_kinds()[f.name]
+        if f.name in cls.KNOBS:
+            values = f"searched: {span(cls.KNOBS[f.name])}"
+        elif f.name in _literals(cls):  # type: ignore[arg-type]
+            values = "one of " + ", ".join(map(str, _literals(cls)[f.name]))  # type: ignore[arg-type]
+        else:
+            values = kind.__name__ + " or None" * optional
+        out.append(f"{f.name} = {f.default!r} ({values})")
+    return out
+
+
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of a plain value (keys sorted, floats by repr)."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

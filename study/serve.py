@@ -57,8 +57,9 @@ class Arguments:
 
     unit: str
     """folder (or s3://bucket/prefix) that Unit.save wrote"""
-    victim: str
-    """the classifier: module:factory (in the current folder or an installed package) or file.pt2"""
+    victim: str | None = None
+    """the classifier: module:factory (in the current folder or an installed package) or file.pt2; default:
+    the one that protect kept in the unit's folder"""
     victim_state: str | None = None
     """weights for module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
     host: str = "127.0.0.1"
@@ -76,6 +77,8 @@ class Arguments:
 
     def check(self) -> None:
         """Raise ConfigError for a value that is out of bounds, or a port that is in use."""
+        if self.victim is None and self.victim_state is not None:
+            raise ConfigError(f"--victim-state {self.victim_state!r} without --victim module:factory")
         for name, low, high in (("port", 1, 65535), ("replicas", 1, 1000), ("threads", 1, 1024)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be between {low} and {high}")

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,18 @@ class Unit:
             device=self.device,
         )  # fmt: skip
 
-    def save(self, folder: str | Path) -> None:
-        """Write the two files to a folder or ``s3://bucket/prefix``. A unit that is there is replaced.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the two files to a folder or ``s3://bucket/prefix``.
+
+        Args:
+            overwrite: replace a unit that is there.
 
         Raises:
-            ConfigError: a folder that cannot be written.
+            ConfigError: a folder that cannot be written, or that holds a unit already.
         """
-        storage = _storage(folder)
+        storage = storage_of(folder)
+        if not overwrite:
+            refuse_existing(folder)
         storage.check_writable()
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
@@ -144,12 +150,27 @@ class Unit:
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
 
 
-def _storage(folder: str | Path) -> Storage:
+def storage_of(folder: str | Path) -> Storage:
+    """The storage of a unit's files; ConfigError for what is no folder."""
     if not isinstance(folder, str | Path) or not str(folder):
         raise ConfigError(f"a unit's folder is {folder!r}: give a path, or s3://bucket/prefix")
     if "://" not in str(folder) and Path(folder).expanduser().is_file():
         raise ConfigError(f"a unit is a folder, {str(folder)!r} is a file")
     return Storage(folder)
+
+
+def refuse_existing(folder: str | Path) -> None:
+    """Raise ConfigError if a folder holds a unit already."""
+    storage = storage_of(folder)
+    if any(storage.read(name) is not None for name in (SETTINGS, TENSORS)):
+        raise ConfigError(
+            f"{folder} holds a unit already: save into another folder, or replace it with overwrite=True"
+        )
+
+
+def versions() -> str:
+    """The versions that a unit was fitted with."""
+    return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}"
 
 
 def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
@@ -181,7 +202,7 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
         UnitError: there is no unit, or one of another format version, or it was truncated or altered.
         ConfigError: a unit of an unknown defense, or a device that is not there.
     """
-    storage = _storage(folder)
+    storage = storage_of(folder)
     target = device_from(device)
     about = _settings(storage)
     payload = storage.read(TENSORS)

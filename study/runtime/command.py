@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "write one self-contained HTML page of a study",
     "render": "write a study's tables and figures again from its records; --compact makes a copy to publish",
     "evaluate": "run a recorded setting again, or another setting on the same scenes",
+    "protect": "make a protection unit of a study's setting, to be served",
     "reproduce": "run the paper's tables and figures beside ours",
     "serve": "serve a protected classifier over HTTP",
     "benchmark": "measure speed and memory on the device at hand",
