@@ -63,6 +63,9 @@ class Arguments:
     code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """plug-ins of the study's defenses and attackers: modules, or names of installed ones. They run code; one
+    that only the records name is never loaded"""
     storage: str | None = None
     """keep records and trained parts here (finished episodes found there are not run again); default: a
     temporary folder, so that everything is trained anew"""
@@ -99,10 +102,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     """Run the setting, and print its numbers beside the stored ones."""
+    from mipoison.plugins import load_plugins
     from study.records.finished import load
     from study.reports.tables import attackers_table
     from study.trial.rerun import GivenVictim, rerun, rerun_spec, trial_rows
 
+    load_plugins(chosen.plugin)
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     spec = rerun_spec(
@@ -113,6 +118,7 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
         root=root,
         data_root=data,
         given=GivenVictim(chosen.victim, chosen.victim_state),
+        plugins=chosen.plugin,
     )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)

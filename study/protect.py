@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -58,6 +58,9 @@ class Arguments:
     code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """plug-ins of the study's defenses and attackers: modules, or names of installed ones. They run code; one
+    that only the records name is never loaded"""
     data_root: Path | None = None
     """data folder; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
     storage: str | None = None
@@ -82,12 +85,14 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         with loading(errors):
             import study.trial.protecting  # noqa: F401  what make_unit() needs, which imports torch
+            from mipoison.plugins import load_plugins
             from study.records.finished import load
             from study.records.reading import announce_left_out
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(temporary_run_folder())
             stack.enter_context(announce_left_out(lambda text: errors.print(text, markup=False)))
+            load_plugins(asked.plugin)
             found = load(asked.study)
             root = asked.storage or _trained_parts(found) or stack.enter_context(scratch_folder("protect"))
             return make_unit(asked, found, root, console, errors)
@@ -158,6 +163,7 @@ def serve_command(asked: Arguments, secret: bool) -> str:
     words = [*command("serve").split(), "--unit", asked.out]
     for flag, value in (("--victim", asked.victim), ("--victim-state", asked.victim_state)):
         words += [] if value is None else [flag, value]
+    words += ["--plugin", *asked.plugin] if asked.plugin else []
     return 'MIPOISON_SECRET="16 to 64 bytes of your own" ' * secret + shlex.join(words)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -62,6 +62,9 @@ class Arguments:
     the one that protect kept in the unit's folder"""
     victim_state: str | None = None
     """weights for module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """plug-ins of the unit's defense: modules, or names of installed ones. They run code; one
+    that only the unit names is never loaded"""
     host: str = "127.0.0.1"
     """address to listen on; beyond loopback, put TLS and authentication in front of it"""
     port: int = 8000
@@ -159,6 +162,7 @@ def _served(settings: Arguments) -> Any:
         victim_state=settings.victim_state,
         device="cuda" if settings.gpus_per_replica else "cpu",
         threads=settings.threads,
+        plugins=settings.plugin,
     )
 
 

@@ -20,6 +20,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"victims", "alignment", "protocols"},
         {"service", "defenses"},
         {"attacks"},
+        {"plugins"},
         {"scene_config"},
         {"scene"},
         {"serving", "deployment"},

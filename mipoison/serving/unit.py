@@ -143,7 +143,7 @@ class Unit:
             "keyed": self.keyed,
             "victim": self.victim,
             "running": list(self.running),
-            "about": self.about,
+            "about": self.about | _plugin_of(self.config),
             "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         }
         storage.write(TENSORS, tensors)
@@ -157,6 +157,12 @@ def storage_of(folder: str | Path) -> Storage:
     if "://" not in str(folder) and Path(folder).expanduser().is_file():
         raise ConfigError(f"a unit is a folder, {str(folder)!r} is a file")
     return Storage(folder)
+
+
+def _plugin_of(config: Config) -> dict[str, str]:
+    """The module of a configuration that a plug-in brought, for the error of who lacks it."""
+    module = type(config).__module__
+    return {} if module.partition(".")[0] == "mipoison" else {"plugin": module}
 
 
 def refuse_existing(folder: str | Path) -> None:
@@ -209,6 +215,11 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
     if payload is None or hashlib.sha256(payload).hexdigest() != about["tensors_sha256"]:
         fault = "is missing" if payload is None else "does not match its hash (truncated or altered)"
         raise UnitError(f"{folder}: {TENSORS} {fault}; save the unit again")
+    if about["defense"] not in DEFENSES and "plugin" in about["about"]:
+        raise UnitError(
+            f"{folder}: defense {about['defense']!r} is of plug-in {about['about']['plugin']!r}, and code that "
+            "a unit names is never loaded: if you have it and trust it, load it first (load_plugin, or --plugin)"
+        )
     name = choose("defense", about["defense"], [n for n in DEFENSES if n not in retraining()])
     config = DEFENSES[name].recorded(about["config"])
     defense: Defense = config.make()

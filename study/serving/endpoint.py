@@ -21,6 +21,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ReplicaState
 
+from mipoison.plugins import load_plugins
 from mipoison.serving.from_scene import load_kept_victim
 from mipoison.serving.unit import load_unit
 from mipoison.serving.wrap import ProtectedClassifier
@@ -38,7 +39,7 @@ class Served:
     Attributes:
         unit: folder. victim, victim_state: see ``mipoison.victims.own``; None: the victim that is kept in the
             unit's folder. device: None for the GPU if there is one.
-        threads: CPU threads of torch.
+        threads: CPU threads of torch. plugins: references of plug-ins to load first.
     """
 
     unit: str
@@ -46,6 +47,7 @@ class Served:
     victim_state: str | None
     device: str | None
     threads: int
+    plugins: tuple[str, ...] = ()
 
     def load(self) -> ProtectedClassifier:
         """Load the protected classifier.
@@ -53,6 +55,7 @@ class Served:
         Raises:
             ConfigError: unit, classifier or secret cannot be used.
         """
+        load_plugins(self.plugins)
         unit = load_unit(self.unit, device=self.device)
         if self.victim is None:
             victim: torch.nn.Module = load_kept_victim(self.unit, unit)

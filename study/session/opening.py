@@ -15,6 +15,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.splits import Split, describe
 from mipoison.defenses import ANCHORS
+from mipoison.plugins import missing_plugins
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
@@ -53,6 +54,11 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         lease = held.enter_context(Lease(storage, name, say=say))
     stored = records.read_study_file()
+    if stored is not None and (missing := missing_plugins(stored.get("plugins"))):
+        raise ConfigError(
+            f"study {name!r} uses {', '.join(missing)} of a plug-in, and code that records name is never "
+            f"loaded: if you have it and trust it, give it with --plugin{_references(stored['plugins'])}"
+        )
     if settings.resume and stored is not None:
         settings = settings.continuing(stored["settings"])
         changed = settings.changes(stored["settings"])
@@ -84,6 +90,13 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     study.content = split.content
     _check_content(study, stored, split)
     return study
+
+
+def _references(declared: Mapping[str, Any]) -> str:
+    """How the study was told its plug-ins, for a message."""
+    told = declared.get("from")
+    texts = [visible_line(text, 80) for text in told] if isinstance(told, list) else []
+    return f" (the study had: {', '.join(texts)})" if texts else ""
 
 
 def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split) -> None:

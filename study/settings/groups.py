@@ -119,6 +119,15 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plugins:
+    """Defenses and attackers of other packages. Loading them runs their code."""
+
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """modules with defenses or attackers of your own, or names of installed plug-ins. They run code: use only
+    those that you trust; one that only records name is never loaded"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extent:
     """The study's name and its number of trials."""
 

@@ -21,7 +21,7 @@ from mipoison.serving.from_scene import unit_from_scene
 from mipoison.serving.unit import Unit
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
-from study.trial.rerun import NO_VICTIM, GivenVictim, scenes_in, to_records, trial_rows
+from study.trial.rerun import NO_VICTIM, GivenVictim, refuse_stand_ins, scenes_in, to_records, trial_rows
 
 CLOSE = 0.01
 """Relative difference of two distortions up to which they are the same: other hardware sums differently."""
@@ -73,7 +73,8 @@ def chosen(
     if number not in scenes:
         raise ConfigError(f"seed = {number}: this study has {', '.join(map(str, sorted(scenes)))}")
     row = to_records(rows[rows["seed"] == number])[0]
-    defense = choose("defense", str(row["defense"]), DEFENSES)
+    defense = str(row["defense"])
+    refuse_stand_ins("defense", [defense])
     measured = rows.loc[rows["seed"] == number, "confidence_distortion"].dropna()
     return Chosen(
         trial=str(row["trial"]),
