@@ -24,7 +24,7 @@ MOST = 64
 
 def declaration(config: type[Config]) -> dict[str, Any]:
     """A configuration class as JSON values."""
-    options = literals(config)
+    options = literals(config)  # type: ignore[arg-type]
     fields = {}
     for f in dataclasses.fields(config):
         kind, optional = config.field_kinds()[f.name]
@@ -95,7 +95,7 @@ def _stand_in(declared: Mapping[str, Any], needs: str) -> type[Config]:
         options = tuple(_plain(value) for value in about["options"])
         if options and any(type(value) is not kind for value in options):
             raise ValueError
-        annotation: Any = Literal[options] if options else kind  # type: ignore[valid-type]
+        annotation: Any = Literal[options] if options else kind
         default = about["default"]
         if about["optional"] is True:
             annotation = annotation | None

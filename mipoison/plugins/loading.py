@@ -150,7 +150,7 @@ def _check(reference: str, kind: str, name: Any, given: Any, taken: Any) -> None
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{where}: a name has small letters, digits, dots and hyphens, 40 at most")
     if name in BUILT_IN[kind]:
-        raise ConfigError(f"{where}: mipoison has a {kind} of this name; choose another")
+        raise ConfigError(f"{where}: mipoison has one of this name; choose another")
     if taken is not None and taken != given and not is_stand_in(taken):
         raise ConfigError(f"{where}: another plug-in has registered this name")
     right = (
@@ -175,8 +175,9 @@ def check_fields(kind: str, name: str, config: type[Config], where: str) -> None
         kinds = other.field_kinds()
         for field_name, (plain, _) in config.field_kinds().items():
             if other_name != name and field_name in kinds and kinds[field_name][0] is not plain:
+                there = kinds[field_name][0].__name__
                 raise ConfigError(
-                    f"{where}: field {field_name!r} is {plain.__name__}, and {kinds[field_name][0].__name__} in "
+                    f"{where}: field {field_name!r} is {plain.__name__}, and {there} in "
                     f"{kind} {other_name!r}: they share a column of the records, rename it"
                 )
 
@@ -223,7 +224,7 @@ def missing_plugins(declared: Any) -> list[str]:
     for key, registry in (("defenses", DEFENSES), ("attacks", ATTACKS)):
         names = declared.get(key)
         for name in names if isinstance(names, Mapping) else ():
-            known: Any = registry.get(name)  # type: ignore[attr-defined]
+            known: Any = registry.get(name)
             if known is None or is_stand_in(known):
                 out.append(str(name))
     return out
@@ -242,7 +243,7 @@ def register_stand_ins(declared: Any) -> list[str]:
     needs = f"plug-in {', '.join(texts) or 'unknown'}"
     wrong = []
     for key, kind in (("defenses", "defense"), ("attacks", "attacker")):
-        registry: dict[str, Any] = DEFENSES if kind == "defense" else ATTACKS  # type: ignore[assignment]
+        registry: dict[str, Any] = DEFENSES if kind == "defense" else ATTACKS
         entries = declared.get(key)
         for name, about in entries.items() if isinstance(entries, Mapping) else ():
             known = registry.get(name)

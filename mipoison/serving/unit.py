@@ -217,8 +217,9 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
         raise UnitError(f"{folder}: {TENSORS} {fault}; save the unit again")
     if about["defense"] not in DEFENSES and "plugin" in about["about"]:
         raise UnitError(
-            f"{folder}: defense {about['defense']!r} is of plug-in {about['about']['plugin']!r}, and code that "
-            "a unit names is never loaded: if you have it and trust it, load it first (load_plugin, or --plugin)"
+            f"{folder}: defense {about['defense']!r} is of plug-in {about['about']['plugin']!r}, and code "
+            "that a unit names is never loaded: if you have it and trust it, load it first (load_plugin, or "
+            "--plugin)"
         )
     name = choose("defense", about["defense"], [n for n in DEFENSES if n not in retraining()])
     config = DEFENSES[name].recorded(about["config"])

@@ -20,6 +20,7 @@ COMMANDS = {
     "render": "write a study's tables and figures again from its records; --compact makes a copy to publish",
     "evaluate": "run a recorded setting again, or another setting on the same scenes",
     "protect": "make a protection unit of a study's setting, to be served",
+    "check": "check a defense or an attacker of your own against the contract that all keep",
     "reproduce": "run the paper's tables and figures beside ours",
     "serve": "serve a protected classifier over HTTP",
     "benchmark": "measure speed and memory on the device at hand",

@@ -92,7 +92,11 @@ class Study:
 
     def begin(self, command: Sequence[str]) -> None:
         """Write ``study.json``; of one that exists, only the margin of the reports may change."""
-        more = {"command": list(command), "content": self.content, "margin": self.settings.margin}
+        more: dict[str, Any] = {
+            "command": list(command),
+            "content": self.content,
+            "margin": self.settings.margin,
+        }
         if plugins := declared_plugins(self.settings.defenses, self.settings.attackers):
             more["plugins"] = plugins
         write_study_file(self.records, self.settings.identity(), more)

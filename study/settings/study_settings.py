@@ -128,7 +128,7 @@ class StudySettings(Arguments):
         self.scenes()
 
     def _load_plugins(self) -> None:
-        """Load what ``--plugin`` names, and installed plug-ins whose names are among defenses or attackers."""
+        """Load what ``--plugin`` names, and installed plug-ins that defenses or attackers name."""
         references = split_names(self.plugin)
         if references:
             from mipoison.plugins import load_plugins

@@ -179,8 +179,8 @@ def refuse_stand_ins(kind: str, names: Sequence[str]) -> None:
         choose(kind, name, registry)
     if missing := [name for name in names if is_stand_in(registry[name])]:
         raise ConfigError(
-            f"{kind} {', '.join(missing)} is of a plug-in, and code that records name is never loaded: if you "
-            "have it and trust it, give it with --plugin"
+            f"{kind} {', '.join(missing)} is of a plug-in, and code that records name is never loaded: if "
+            "you have it and trust it, give it with --plugin"
         )
 
 

@@ -77,8 +77,8 @@ class TrialTemplate:
     """What all trials of a study share. Every TrialSpec is built by :meth:`spec`.
 
     Attributes:
-        study, root, data_root, attackers, stacked, plugins: as in :class:`TrialSpec`; ``~`` and relative paths of the
-            data folder are resolved here, since workers have other current folders.
+        study, root, data_root, attackers, stacked, plugins: as in :class:`TrialSpec`; ``~`` and relative
+            paths of the data folder are resolved here, since workers have other current folders.
         constraints: what a feasible setting may cost in utility. scenes: one per seed.
     """
 
