@@ -20,7 +20,8 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError, one_line
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.scratch import scratch_folder, temporary_run_folder
@@ -44,6 +45,13 @@ class Arguments:
     """of an attacker: it answers the same for every seed, and one image is enough for it"""
 
 
+EXAMPLES = (
+    "my_package:MyConfig",
+    "my_package",
+)
+"""Shown by ``--help``."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check; returns the exit code, see :class:`Arguments`, or 128 + the number of a signal."""
     with interruptible() as interrupts:
@@ -51,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    asked = tyro.cli(Arguments, args=arguments, prog=program("check"))
+    asked = parse(Arguments, arguments, "check", examples=EXAMPLES)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

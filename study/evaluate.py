@@ -25,7 +25,8 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from study.records.status import PRUNED
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.scratch import scratch_folder, temporary_run_folder
@@ -71,6 +72,13 @@ class Arguments:
     temporary folder, so that everything is trained anew"""
 
 
+EXAMPLES = (
+    "--like results/digits-same --trial t0007-lpa",
+    "--like results/digits-same --defense lpa --knob budget=0.01 rounds=7",
+)
+"""Shown by ``--help``."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code, see :class:`Arguments`, or 128 + the number of a signal."""
     with interruptible() as interrupts:
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    chosen = tyro.cli(Arguments, args=arguments, prog=program("evaluate"))
+    chosen = parse(Arguments, arguments, "evaluate", examples=EXAMPLES)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

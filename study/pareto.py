@@ -19,17 +19,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError, parse_name
-from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.settings.study_settings import Arguments
+from study.settings.study_settings import GROUPS, Arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,15 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 100
 """Width that the tables need, in characters; in a narrower terminal their lines wrap."""
+
+EXAMPLES = (
+    "                                   # digits on this machine: a first look, minutes",
+    "--trials 8 --seeds 2 --executor local --name first",
+    "--dataset mnist --data-root DATA --attackers suite --max-accuracy-drop 0.01",
+    "--dry-run --dataset lfw --scale full --gpus-per-worker 0.5",
+    "--resume --name first --trials 24",
+)
+"""Shown by ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +69,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     name, kept = "", "nothing was begun"
     try:
-        settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
+        settings = parse(Arguments, arguments, "pareto", groups=GROUPS, examples=EXAMPLES).checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
         with loading(console):
             from study.session.opening import open_study

@@ -25,7 +25,8 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from mipoison.storage.files import StorageError
-from study.runtime.entry import DONE, FAILED, USAGE, command, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE, command
 from study.runtime.plain import visible_line
 from study.runtime.progress import loading
 from study.runtime.scratch import scratch_folder, temporary_run_folder
@@ -72,6 +73,13 @@ class Arguments:
     """save the unit even if it distorts otherwise than the records say"""
 
 
+EXAMPLES = (
+    "--study results/digits-same --setting t0012 --out unit",
+    "--study results/own --setting t0012 --out unit --victim net:make --victim-state weights.safetensors",
+)
+"""Shown by ``--help``."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Protect; returns the exit code, see :class:`Arguments`, or 128 + the number of a signal."""
     with interruptible() as interrupts:
@@ -79,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    asked = tyro.cli(Arguments, args=arguments, prog=program("protect"))
+    asked = parse(Arguments, arguments, "protect", examples=EXAMPLES)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

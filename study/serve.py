@@ -30,7 +30,8 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage.files import StorageError
 from study.executors.environment import RayPlan, check_privacy, plan_ray
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
@@ -96,6 +97,13 @@ class Arguments:
             raise ConfigError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from error
 
 
+EXAMPLES = (
+    "--unit unit",
+    "--unit unit --victim net:make --victim-state weights.safetensors --port 8001",
+)
+"""Shown by ``--help``."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted.
 
@@ -112,7 +120,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     from study.runtime.progress import Progress, loading
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
-    settings = tyro.cli(Arguments, args=arguments, prog=program("serve"))
+    settings = parse(Arguments, arguments, "serve", examples=EXAMPLES)
     with ExitStack() as held:
         try:
             settings.check()

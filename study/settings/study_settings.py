@@ -243,6 +243,17 @@ class StudySettings(Arguments):
         return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
 
 
+GROUPS: dict[str, tuple[type, ...]] = {
+    "data": (SceneSettings,),
+    "classifier": (VictimPaths, VictimOutputs),
+    "size": (Sizes,),
+    "search": (SearchSettings, Plugins),
+    "utility": (UtilityBounds,),
+    "study": (Extent, Place),
+    "machine": (Resources,),
+    "output": (Display, Afterwards, Copies),
+}
+"""Title on ``--help`` -> the groups of settings below it."""
 SCENES = (SceneSettings, VictimOutputs, Sizes)
 """The groups of settings that determine the scenes."""
 IDENTITY = (*SCENES, SearchSettings, UtilityBounds)

@@ -67,7 +67,7 @@ def test_what_cannot_be_registered_is_one_line(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         load_plugin(write(text))
     assert "\n" not in str(caught.value)
-    assert (DEFENSES, ATTACKS) == before
+    assert before == (DEFENSES, ATTACKS)
 
 
 def test_two_plugins_of_one_name_collide() -> None:
@@ -75,7 +75,7 @@ def test_two_plugins_of_one_name_collide() -> None:
     text = "class Other(BlendConfig):\n    pass\nDEFENSES = {'blend': Other}"
     with pytest.raises(ConfigError, match="another plug-in has registered this name"):
         load_plugin(write(text))
-    with pytest.raises(ConfigError, match="looked in .*entry points"):
+    with pytest.raises(ConfigError, match=r"looked in .*entry points"):
         load_plugin("mipoison_nowhere")
 
 
@@ -95,7 +95,7 @@ def test_a_declaration_is_read_without_the_code() -> None:
     assert (DEFENSES["blend"]().digest(), ATTACKS["raw-ridge"].digest()) == digests
     assert DEFENSES["blend"].KNOBS == real.KNOBS
     assert ATTACKS["raw-ridge"].COST == 0
-    with pytest.raises(ConfigError, match="plug-in mipoison_example, which is not loaded.*--plugin"):
+    with pytest.raises(ConfigError, match=r"plug-in mipoison_example, which is not loaded.*--plugin"):
         DEFENSES["blend"]().make()
     assert missing_plugins(stored) == ["blend", "raw-ridge"]  # a stand-in is no code
     load_plugin("mipoison_example")  # the user's own word replaces the stand-ins
@@ -117,7 +117,7 @@ def test_a_declaration_is_read_without_the_code() -> None:
 def test_a_broken_declaration_registers_nothing(broken: object) -> None:
     before = dict(DEFENSES), dict(ATTACKS)
     assert len(register_stand_ins(broken)) == 1
-    assert (DEFENSES, ATTACKS) == before
+    assert before == (DEFENSES, ATTACKS)
 
 
 def test_a_declaration_cannot_replace_a_built_in() -> None:

@@ -29,7 +29,7 @@ TINY = "--trials 2 --seeds 2 --victim-steps 40 --decoder-steps 20 --limit 100 --
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip installed the example, without a network."""
     target = tmp_path_factory.mktemp("site")
-    words = "-m pip install --quiet --no-deps --no-build-isolation --no-index --target".split()
+    words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target"]
     copy = tmp_path_factory.mktemp("source") / "plugin"
     copy.mkdir()
     for name in ("pyproject.toml", "mipoison_example.py"):
@@ -167,7 +167,8 @@ def test_a_resumed_study_goes_on(
     studied: Path, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(site))
-    more = f"--resume --name plugged --executor local {TINY} --defenses blend rounding --attackers raw-ridge ridge"
+    more = f"--resume --name plugged --executor local {TINY} --defenses blend rounding"
+    more += " --attackers raw-ridge ridge"
     assert pareto.main([*more.split(), "--storage", str(studied.parent), "--plugin", "mipoison_example"]) == 0
     assert "0% failed" in capsys.readouterr().out
 
