@@ -25,11 +25,12 @@ from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError, parse_name
 from study.runtime.arguments import parse
 from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command
-from study.runtime.plain import visible_line
+from study.runtime.plain import visible, visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.settings.study_settings import GROUPS, Arguments
+from study.settings.adoption import adopted, named_study
+from study.settings.study_settings import GROUPS, Arguments, StudySettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +70,14 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     name, kept = "", "nothing was begun"
     try:
-        settings = parse(Arguments, arguments, "pareto", groups=GROUPS, examples=EXAMPLES).checked()
+        words = named_study(sys.argv[1:] if arguments is None else arguments)
+        asked = parse(Arguments, words, "pareto", groups=GROUPS, examples=EXAMPLES)
+        if asked.resume:
+            asked = _with_stored(asked, words, console)
+        settings = asked.checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
+        if settings.dry_run:
+            return _dry_run(settings, console)
         with loading(console):
             from study.session.opening import open_study
 
@@ -81,7 +88,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             name = f" --name {study.records.study}"
             try:
                 with interrupts.override_errors():
-                    return _run(study, console, sys.argv[1:] if arguments is None else arguments)
+                    return _run(study, console, words)
             except KeyboardInterrupt:
                 study.check()  # if the lease was lost, this interrupt came from the lease: StorageError
                 raise
@@ -100,11 +107,37 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             raise
         errors.print(
             f"error: {visible_line(failure)}; finished episodes are kept. When the cause is repaired, "
-            f"continue with the same settings and --resume{name}",
+            f"continue with --resume{name}",
             style="bold red",
             markup=False,
         )
         return FAILED
+
+
+def _with_stored(asked: Arguments, words: Sequence[str], console: Console) -> Arguments:
+    """The arguments with the settings of the study that is resumed; ``open_study`` compares the others.
+
+    Raises:
+        ConfigError: the file of the study's settings is damaged.
+    """
+    with loading(console):
+        from mipoison.storage.files import Storage
+        from study.records.store import Records
+        from study.session.opening import choose_name
+
+    storage = Storage(asked.storage)
+    stored = Records(storage, choose_name(asked, storage)).read_study_file()
+    return asked if stored is None else adopted(asked, words, stored["settings"])
+
+
+def _dry_run(settings: StudySettings, console: Console) -> int:
+    """Print what would run; neither Ray nor a folder is made."""
+    with loading(console):
+        from study.session.plan import plan_lines
+
+    for line in plan_lines(settings):
+        console.print(visible(line), markup=False, soft_wrap=True)
+    return DONE
 
 
 def _run(study: Study, console: Console, words: Sequence[str]) -> int:

@@ -154,15 +154,15 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(text, style="bold red", markup=False)
         return FAILED
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.reason}; {RESUME_HINT}")
+        errors.print(f"{interrupts.reason}; {RESUME_HINT} and the same settings")
         return interrupts.exit_code
 
 
 def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Console, held: ExitStack) -> None:
     from study.executors.starting import make_executor
     from study.paper.diagnostics import diagnose
-    from study.paper.estimate import duration, expected_seconds
     from study.paper.run import check_settings, missing, records_for, run_rows
+    from study.session.estimate import duration, expected_seconds
     from study.session.lease import Lease
 
     settings = {run: chosen.settings(run) for run in runs}

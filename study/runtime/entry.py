@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 DONE, FAILED, USAGE = 0, 1, 2
 """Exit codes: success; the work failed; invalid input, found before any work. A signal: 128 + its number."""
-RESUME_HINT = "finished episodes are kept. Continue with the same settings and --resume"
+RESUME_HINT = "finished episodes are kept. Continue with --resume"
 """What an interrupted study says."""
 
 

@@ -30,7 +30,7 @@ from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
 from study.session.study import Study, kept_columns, screens
-from study.settings.study_settings import StudySettings, config_of
+from study.settings.study_settings import Arguments, StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
 from study.trial.spec import FinishedTrial, StartedTrial
 
@@ -47,7 +47,7 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     """
     storage = Storage(settings.storage)
     storage.check_writable()
-    name = _choose_name(settings, storage)
+    name = choose_name(settings, storage)
     records = Records(storage, name)
     lease = None
     if held is not None:
@@ -118,7 +118,7 @@ def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split)
         )
 
 
-def _choose_name(settings: StudySettings, storage: Storage) -> str:
+def choose_name(settings: Arguments, storage: Storage) -> str:
     """The given name; else the default name with the next free number, or the latest used one to resume."""
     if settings.name is not None:
         return settings.name

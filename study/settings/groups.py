@@ -138,7 +138,10 @@ class Extent:
     name: str | None = None
     """the study's name; default <dataset>-<auxiliary>, numbered if that exists"""
     resume: bool = False
-    """continue the named (or latest of the default name) study up to --trials; loses and repeats nothing"""
+    """continue a study up to --trials, with its settings: --resume NAME, or --resume for the latest of the
+    default name. Settings that are given must be those of the study; nothing is lost or repeated"""
+    dry_run: bool = False
+    """print what would run and about how long it would take, and start nothing"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,10 @@ class Arguments(
     <storage>/<name>.
     """
 
+    def default_name(self) -> str:
+        """``<dataset>-<auxiliary>``; of a user's folder only the kind, without its path."""
+        return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
+
     def checked(self) -> StudySettings:
         """The checked settings; raises ConfigError or DataError for an invalid one.
 
@@ -237,10 +241,6 @@ class StudySettings(Arguments):
         same = dataclasses.replace(self)
         same.__dict__["victim_digest"] = earlier  # sets the cached property
         return same
-
-    def default_name(self) -> str:
-        """``<dataset>-<auxiliary>``; of a user's folder only the kind, without its path."""
-        return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
 
 
 GROUPS: dict[str, tuple[type, ...]] = {
