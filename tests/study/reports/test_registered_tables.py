@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from rich.console import Console
 
 from mipoison.attacks import ATTACKS
@@ -18,7 +20,7 @@ from tests.study.examples.plugin.helpers import registries_restored
 
 
 def text_of(renderable: object) -> str:
-    console = Console(width=400, record=True, file=open("/dev/null", "w"))
+    console = Console(width=400, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
 

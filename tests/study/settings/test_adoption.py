@@ -1,4 +1,4 @@
-"""What a resumed study adopts: stored values of settings that the command line leaves out, of fitting types."""
+"""What a resumed study adopts: stored values, of fitting types, where the command line says nothing."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_what_is_left_out_is_as_stored_and_what_is_given_stays() -> None:
     ],
 )
 def test_values_of_other_types_are_damage(stored: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="study.json is damaged"):
+    with pytest.raises(ConfigError, match=r"study\.json is damaged"):
         adopted(Arguments(), [], stored)
