@@ -13,14 +13,9 @@ from mipoison.attacks.views import VIEWS
 from mipoison.config import span
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
+from study.reports.registered_tables import COSTS
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
-COSTS = {
-    0: "seconds: closed form, or a small network",
-    1: "about one training of a decoder",
-    2: "several trainings",
-}
-"""Value of ``Config.COST`` -> its meaning."""
 MARK = re.compile(r"^<!-- table: (\S+) -->$", flags=re.MULTILINE)
 
 

@@ -263,8 +263,9 @@ def budget(case: DefenseCase) -> None:
         return
     shape = case.scene.split.image_shape
     for bound in BUDGETS:
+        fitted = case.fit(budget=bound)
         for c, x in ((case.c_NK, case.x_NCHW), (vectors(60, sharpness=6.0), pictures(60, shape))):
-            z = protect(case.fit(budget=bound), c, x)
+            z = protect(fitted, c, x)
             far = float((z.double() - c.double()).norm(dim=1).max())
             require(far <= bound + 2 * ULP, f"budget {bound:g}, and a vector moved by {far:g}")
     defense = case.fit(budget=0.0)
