@@ -100,7 +100,7 @@ def _require_images(case: AttackerCase, out: Tensor, n: int) -> None:
 
 def leaves_images(case: AttackerCase) -> None:
     """Training leaves the attacker's images as they are."""
-    x = case.scene.split.attack_train.x_NCHW[:20].clone()
+    x = case.x_NCHW[:20]
     before = x.clone()
     case.fit(x, Spy(case.scene.split.n_classes))
     require_equal(x, before, "fit changed the images that it was given")
@@ -108,7 +108,7 @@ def leaves_images(case: AttackerCase) -> None:
 
 def deterministic(case: AttackerCase) -> None:
     """The same seed gives the same reconstructions, whatever the global random state; another seed others."""
-    c, x = case.scene.clean["private_train"][:9], case.scene.split.attack_train.x_NCHW[:30]
+    c, x = case.scene.clean["private_train"][:9], case.x_NCHW[:30]
     runs = []
     for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
         with torch.random.fork_rng(devices=[]):
@@ -123,7 +123,7 @@ def draws(case: AttackerCase) -> None:
     """Another seed gives other reconstructions, unless it is known to draw nothing."""
     if case.draws_nothing or case.may_draw_nothing:
         return
-    c, x = case.scene.clean["private_train"][:9], case.scene.split.attack_train.x_NCHW[:30]
+    c, x = case.scene.clean["private_train"][:9], case.x_NCHW[:30]
     one, two = (case.fit(x, case.oracle(), seed).reconstruct(c) for seed in (0, 1))
     require(not torch.equal(one, two), "another seed gives the same reconstructions")
 
@@ -146,7 +146,7 @@ def pickles(case: AttackerCase) -> None:
 
 def asks(case: AttackerCase) -> None:
     """It asks about its own images at least once, through the oracle that counts."""
-    x = case.scene.split.attack_train.x_NCHW
+    x = case.x_NCHW
     asked = case.fitted[1].queries
     require(asked >= len(x), f"it asked {asked} times about {len(x)} images of its own")
 
@@ -170,7 +170,7 @@ def too_few_images(case: AttackerCase) -> None:
 def own_images(case: AttackerCase) -> None:
     """It asks about images that it holds or derives from them, never about private ones."""
     spy = Spy(case.scene.split.n_classes)
-    case.fit(case.scene.split.attack_train.x_NCHW[:30], spy)
+    case.fit(case.x_NCHW[:30], spy)
     private = {row.numpy().tobytes() for row in case.scene.split.private_train.x_NCHW}
     asked = {row.numpy().tobytes() for x in spy.asked for row in x}
     require(not private & asked, "it asked about a private image")

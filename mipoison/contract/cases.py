@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -114,7 +114,6 @@ class AttackerCase:
     scene: Scene
     draws_nothing: bool = False
     may_draw_nothing: bool = False
-    played: dict[str, Any] = field(default_factory=dict)
 
     @property
     def small(self) -> Config:
@@ -126,6 +125,11 @@ class AttackerCase:
     def deployment(self) -> Deployment:
         """Lightly noised answers of the scene's service."""
         return deploy(self.scene, "noise", DEFENSES["noise"]())
+
+    @property
+    def x_NCHW(self) -> Tensor:
+        """A copy of the attacker's images."""
+        return self.scene.split.attack_train.x_NCHW.clone()
 
     @property
     def known(self) -> ThreatModel:
@@ -146,7 +150,7 @@ class AttackerCase:
     def fitted(self) -> tuple[Attack, MeteredOracle]:
         """The attacker, trained on all of the attacker's images, and the oracle that it asked."""
         oracle = self.oracle()
-        return self.fit(self.scene.split.attack_train.x_NCHW, oracle), oracle
+        return self.fit(self.x_NCHW, oracle), oracle
 
 
 def protect(

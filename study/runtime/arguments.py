@@ -68,7 +68,7 @@ def _plain_hints(*classes: type) -> Any:
     for cls in classes:
         hints = typing.get_type_hints(cls, include_extras=True)
         for f in dataclasses.fields(cls):
-            value = dataclasses.field(default=f.default, default_factory=f.default_factory)  # type: ignore[call-overload]
+            value = dataclasses.field(default=f.default, default_factory=f.default_factory)
             fields.append((f.name, _annotated(hints[f.name], f.default), value))
     first = classes[0]
     made = dataclasses.make_dataclass(

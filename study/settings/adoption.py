@@ -45,7 +45,8 @@ def adopted(asked: Arguments, words: Sequence[str], stored: Mapping[str, Any]) -
     Raises:
         ConfigError: a stored value is of another type than the setting.
     """
-    given, changes = given_names(words), {}
+    given = given_names(words)
+    changes: dict[str, Any] = {}
     for group in IDENTITY:
         hints = typing.get_type_hints(group)
         for f in dataclasses.fields(group):

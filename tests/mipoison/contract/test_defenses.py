@@ -28,7 +28,7 @@ class Good(BaseDefense):
     uncertifiable = CONTINUUM
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.budget = getattr(config, "budget", 0.0)  # the planted configurations do not pickle
 
     def protect(self, c_NK: Tensor, x_NCHW: Tensor, picked_N: Tensor, *, rng: QueryRandomness) -> Tensor:
         return c_NK.clone()
@@ -92,7 +92,7 @@ class NoReason(Good):
 
 class OverBudget(Good):
     def protect(self, c_NK, x_NCHW, picked_N, *, rng):  # type: ignore[no-untyped-def]
-        return torch.lerp(c_NK, torch.full_like(c_NK, 1 / c_NK.shape[1]), min(1.0, self.config.budget * 50))
+        return torch.lerp(c_NK, torch.full_like(c_NK, 1 / c_NK.shape[1]), min(1.0, self.budget * 50))
 
 
 BROKEN: dict[type[Good], set[str]] = {
