@@ -63,7 +63,7 @@ FORBIDDEN_OUTSIDE = {"ray", "optuna", "study", "tyro", "rich"}
 """Packages that the library never imports."""
 AT_ROOT = 16
 """Most Python files at a package's root: in the study one for each sub-command."""
-ARROWS = 90
+ARROWS = 100
 """Bound of the pairs of rooms of the study of which one imports the other."""
 
 WITHOUT_TESTS = {

@@ -113,7 +113,7 @@ def deterministic(case: AttackerCase) -> None:
     for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(global_seed)
-            runs.append(case.fit(x, case.oracle(), seed).reconstruct(c))
+            runs.append(case.fit(x.clone(), case.oracle(), seed).reconstruct(c))
     require_equal(runs[0], runs[1], "under one seed it reconstructs differently: draw from rng alone")
     if case.draws_nothing and not torch.equal(runs[0], runs[2]):
         raise Broken("it draws, and is listed as one that draws nothing")
@@ -124,7 +124,7 @@ def draws(case: AttackerCase) -> None:
     if case.draws_nothing or case.may_draw_nothing:
         return
     c, x = case.scene.clean["private_train"][:9], case.x_NCHW[:30]
-    one, two = (case.fit(x, case.oracle(), seed).reconstruct(c) for seed in (0, 1))
+    one, two = (case.fit(x.clone(), case.oracle(), seed).reconstruct(c) for seed in (0, 1))
     require(not torch.equal(one, two), "another seed gives the same reconstructions")
 
 
