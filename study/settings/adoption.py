@@ -43,7 +43,8 @@ def adopted(asked: Arguments, words: Sequence[str], stored: Mapping[str, Any]) -
         words: the command line. stored: the settings in ``study.json``.
 
     Raises:
-        ConfigError: a stored value is of another type than the setting.
+        ConfigError: a stored value is of another type than the setting; or the images are those of a folder,
+            which the user has to name: pictures of what is read are written to the storage.
     """
     given = given_names(words)
     changes: dict[str, Any] = {}
@@ -57,6 +58,11 @@ def adopted(asked: Arguments, words: Sequence[str], stored: Mapping[str, Any]) -
             if not _fits(value, hints[f.name]):
                 shown = visible_line(repr(value), 80)
                 raise ConfigError(f"study.json is damaged: {f.name} = {shown} is not of the setting's type")
+            if f.name == "dataset" and ":" in str(value):
+                raise ConfigError(
+                    f"--resume: the study's images are {visible_line(value, 200)}, and a folder that only "
+                    "records name is not read: give it with --dataset"
+                )
             changes[f.name] = value
     return dataclasses.replace(asked, **changes)
 

@@ -57,3 +57,12 @@ def test_what_is_left_out_is_as_stored_and_what_is_given_stays() -> None:
 def test_values_of_other_types_are_damage(stored: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"study\.json is damaged"):
         adopted(Arguments(), [], stored)
+
+
+def test_a_folder_of_images_is_named_by_the_user() -> None:
+    stored = {"dataset": "folder:/home/somebody/pictures", "image_size": 16}
+    with pytest.raises(ConfigError, match=r"give it with --dataset"):
+        adopted(Arguments(), ["--resume"], stored)
+    mine = Arguments(dataset="folder:pictures")
+    found = adopted(mine, ["--resume", "--dataset", "folder:pictures"], stored)
+    assert (found.dataset, found.image_size) == ("folder:pictures", 16)
