@@ -19,7 +19,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 MOST = 64
-"""Fields of a declaration at most."""
+"""Fields of a declaration, and declarations of a study, at most."""
 
 
 def declaration(config: type[Config]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, one_line
 from mipoison.defenses import DEFENSES
-from mipoison.plugins.declared import NAME, declaration, is_stand_in, stand_in
+from mipoison.plugins.declared import MOST, NAME, declaration, is_stand_in, stand_in
 
 GROUPS = {"defense": "mipoison.defenses", "attacker": "mipoison.attacks"}
 """What is registered -> the group of its entry points."""
@@ -240,7 +240,10 @@ def register_stand_ins(declared: Any) -> list[str]:
         return [] if declared is None else ["plugins is no object"]
     references = declared.get("from")
     texts = [str(text)[:80] for text in references] if isinstance(references, list) else []
-    needs = f"plug-in {', '.join(texts) or 'unknown'}"
+    needs = f"plug-in {', '.join(texts[:5]) or 'unknown'}"
+    tables = [declared.get(key) for key in ("defenses", "attacks")]
+    if any(isinstance(table, Mapping) and len(table) > MOST for table in tables):
+        return [f"more than {MOST} declarations"]
     wrong = []
     for key, kind in (("defenses", "defense"), ("attacks", "attacker")):
         registry: dict[str, Any] = DEFENSES if kind == "defense" else ATTACKS

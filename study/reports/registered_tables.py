@@ -13,6 +13,7 @@ from rich.text import Text
 from mipoison.attacks import ATTACKS, SUITE
 from mipoison.config import Config, literals, span
 from mipoison.defenses import DEFENSES
+from mipoison.plugins import installed
 from study.settings.study_settings import DEFAULT_ATTACKERS, DEFAULT_DEFENSES
 
 COSTS = {
@@ -51,7 +52,7 @@ def defenses_table() -> Table:
             Text("\n".join(knob_texts(config)) or "-"),
             *_needs(config),
         )
-    table.caption = "* searched by default. One in full, with its source: defenses NAME"
+    table.caption = "* searched by default. One in full, with its source: defenses NAME" + _plugins("defense")
     table.caption_justify = "left"
     return table
 
@@ -71,9 +72,18 @@ def attackers_table() -> Table:
             Text(f"{config.COST}: {COSTS[config.COST]}" if config.MAKES else "-"),
             Text("yes" if name in SUITE else "no"),
         )
-    table.caption = "* by default. Cost in trainings of a decoder. One in full: attacks NAME"
+    table.caption = "* by default. Cost in trainings of a decoder. One in full: attacks NAME" + _plugins(
+        "attacker"
+    )
     table.caption_justify = "left"
     return table
+
+
+def _plugins(kind: str) -> str:
+    """The installed plug-ins that are not loaded, for a caption."""
+    registry: Any = DEFENSES if kind == "defense" else ATTACKS
+    others = sorted(installed()[kind] - set(registry))
+    return f". Installed plug-ins, to be listed with --plugin NAME: {', '.join(others)}" if others else ""
 
 
 def defense_detail(name: str) -> RenderableType:

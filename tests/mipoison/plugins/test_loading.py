@@ -110,6 +110,7 @@ def test_a_declaration_is_read_without_the_code() -> None:
         3,
         {"defenses": {"blend": 3}},
         {"defenses": {"../x": {}}},
+        {"defenses": {f"d{i}": {} for i in range(65)}},
         {"defenses": {"blend": {"class": "C", "fields": {"budget": {"kind": "int"}}}}},
         {"attacks": {"a": {"class": "C; import os", "fields": {}, "knobs": {}, "cost": 0, "screens": False}}},
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from mipoison.attacks import ATTACKS
@@ -47,6 +48,13 @@ def test_what_needs_images_says_so() -> None:
         assert f"reads the image: {reads}" in text_of(defense_detail(name))
     for name, config in ATTACKS.items():
         assert f"cost: {config.COST}: " in text_of(attacker_detail(name))
+
+
+def test_installed_plug_ins_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"defense": {"blend", "rounding"}, "attacker": set()}
+    monkeypatch.setattr("study.reports.registered_tables.installed", lambda: found)
+    assert "with --plugin NAME: blend" in " ".join(text_of(defenses_table()).split())
+    assert "--plugin" not in text_of(attackers_table())
 
 
 def test_a_new_entry_has_a_row() -> None:

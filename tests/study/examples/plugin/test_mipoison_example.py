@@ -3,6 +3,7 @@ without it, evaluated with the user's word alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -160,6 +161,26 @@ def test_evaluating_needs_the_users_own_word(
     assert "all of them exactly" in " ".join(capsys.readouterr().out.split())
     assert protect.main([*unit, "--plugin", "mipoison_example"]) == 0
     assert "--plugin mipoison_example" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_apart")
+def test_serving_needs_the_users_own_word(
+    studied: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = pytest.importorskip("study.serving.endpoint", reason="ray[serve] is not installed")
+    monkeypatch.syspath_prepend(str(site))
+    words = ["--study", str(studied), "--setting", blend_of(studied), "--out", str(tmp_path / "unit")]
+    with registries_restored():
+        assert protect.main([*words, "--plugin", "mipoison_example"]) == 0
+    served = endpoint.Served(
+        unit=str(tmp_path / "unit"), victim=None, victim_state=None, device="cpu", threads=1
+    )
+    with pytest.raises(ConfigError, match=r"'blend' is of plug-in 'mipoison_example'.*--plugin"):
+        served.load()
+    assert "mipoison_example" not in sys.modules
+    protected = dataclasses.replace(served, plugins=("mipoison_example",)).load()
+    released = protected(torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(released.sum(1), torch.ones(3), atol=1e-5)
 
 
 @pytest.mark.usefixtures("_apart")
