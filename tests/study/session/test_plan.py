@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -62,9 +63,9 @@ def test_stored_costs_are_the_means_of_the_episodes(small_study: Path) -> None:
         (ridge["seconds_attack"] + ridge["seconds_evaluate"]).mean()
     )
     assert "study small" in found.source
-    others = StudySettings(**(vars(SMALL) | {"decoder_steps": 21}))
+    others = replace(SMALL, decoder_steps=21)
     assert stored_costs(others, storage, ["small"]) is None
-    more = StudySettings(**(vars(SMALL) | {"attackers": ("knn",)}))
+    more = replace(SMALL, attackers=("knn",))
     assert stored_costs(more, storage, ["small"]) is None
 
 
@@ -83,7 +84,7 @@ def test_processes() -> None:
 
 
 def test_a_plan_writes_nothing_and_names_what_would_run(tmp_path: Path) -> None:
-    settings = StudySettings(**(vars(SMALL) | {"storage": str(tmp_path / "out")}))
+    settings = replace(SMALL, storage=str(tmp_path / "out"))
     text = "\n".join(plan_lines(settings))
     assert not (tmp_path / "out").exists()
     for part in (
@@ -97,14 +98,14 @@ def test_a_plan_writes_nothing_and_names_what_would_run(tmp_path: Path) -> None:
 
 
 def test_a_resumed_plan_counts_what_is_left(small_study: Path) -> None:
-    stored = {"storage": str(small_study.parent), "resume": True, "trials": 5}
-    text = "\n".join(plan_lines(StudySettings(**(vars(SMALL) | stored))))
+    resumed = replace(SMALL, storage=str(small_study.parent), resume=True, trials=5)
+    text = "\n".join(plan_lines(resumed))
     assert "small, resumed" in text
     assert "(3 finished)" in text
     assert "from the episodes of study small" in text
     with pytest.raises(ConfigError, match="seeds: 2 -> 3"):
-        list(plan_lines(StudySettings(**(vars(SMALL) | stored | {"seeds": 3}))))
+        list(plan_lines(replace(resumed, seeds=3)))
     with pytest.raises(ConfigError, match="exists in"):
-        list(plan_lines(StudySettings(**(vars(SMALL) | stored | {"resume": False}))))
+        list(plan_lines(replace(resumed, resume=False)))
     with pytest.raises(ConfigError, match="there is no study"):
-        list(plan_lines(StudySettings(**(vars(SMALL) | stored | {"name": "other"}))))
+        list(plan_lines(replace(resumed, name="other")))
