@@ -72,7 +72,7 @@ def _plain_hints(*classes: type) -> Any:
             fields.append((f.name, _annotated(hints[f.name], f.default), value))
     first = classes[0]
     made = dataclasses.make_dataclass(
-        first.__name__, fields, bases=classes, frozen=True, kw_only=True,
+        first.__name__, fields, bases=classes[::-1], frozen=True, kw_only=True,
         namespace={"__doc__": first.__doc__, "__module__": first.__module__},
     )  # fmt: skip
     return made

@@ -17,7 +17,7 @@ from study import pareto
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
 from study.session import driver
-from study.settings.study_settings import StudySettings
+from study.settings.study_settings import GROUPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,16 +180,21 @@ def test_help_names_every_option_with_its_default() -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     text = " ".join(done.stdout.replace("│", " ").split())
+    text = text[text.index("show this help message") :]  # examples name options, too
     # Each option with what follows it, up to the next.
-    names = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(StudySettings)]
+    fields = [f for classes in GROUPS.values() for cls in classes for f in dataclasses.fields(cls)]
+    names = [f"--{f.name.replace('_', '-')}" for f in fields]
     starts = [text.index(f" {name} ") if f" {name} " in text else text.index(f" {name},") for name in names]
     assert starts == sorted(starts)
-    for field, begin, end in zip(
-        dataclasses.fields(StudySettings), starts, [*starts[1:], len(text)], strict=True
-    ):
+    for field, begin, end in zip(fields, starts, [*starts[1:], len(text)], strict=True):
         default = field.default
         shown = " ".join(default) if isinstance(default, tuple) else str(default)
-        assert f"(default: {shown})" in text[begin:end]
+        told = "" if default in (None, ()) else f"(default: {shown})"
+        assert told in text[begin:end]
         assert len(text[begin:end]) > 40  # explained
+    assert "default: None" not in text
+    assert "{None" not in text
+    for title in GROUPS:
+        assert f" {title} options " in text
     for name in (*searchable(), *ATTACKS, *SAMPLERS, "fashion-mnist", "faces:PATH"):
         assert name in text
