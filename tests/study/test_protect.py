@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from running_server import ask, free_port
+from worst_bodies import npy
 
 from mipoison.deployment import deploy, release
 from mipoison.scene import prepare
-from study import protect
+from study import protect, serve
 from study.records.finished import load
 from study.trial.protecting import chosen
 from tests.study.test_evaluate import compact, searched
@@ -87,3 +96,46 @@ def test_bad_input_is_one_line(
     assert said in error
     assert error.strip().count("\n") == 0
     assert not (tmp_path / "u").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(500)
+def test_the_server_answers_with_the_unit_alone(small_study: Path) -> None:
+    """By HTTP: no classifier is named, it is in the unit's folder."""
+    pytest.importorskip("ray.serve", reason="ray[serve] is not installed")
+    setting = chosen(load(small_study), searched(small_study, "rounding"))
+    scene = prepare(setting.scene, str(small_study.parent))
+    x = scene.split.private_test.x_NCHW[:3]
+    with tempfile.TemporaryDirectory(prefix="mip", dir="/tmp", ignore_cleanup_errors=True) as home:
+        words = ["--study", str(small_study), "--setting", setting.trial, "--out", f"{home}/unit"]
+        assert protect.main(words) == 0
+        drop = ("RAY_", "PYTEST_", "MIPOISON_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(drop)} | {
+            "HOME": home, "TMPDIR": home, "MIPOISON_RAY_TMP": f"{home}/r", "PYTHONWARNINGS": "ignore",
+        }  # fmt: skip
+        port, log = free_port(), Path(home) / "log"
+        with log.open("w") as sink:
+            server = subprocess.Popen(
+                [sys.executable, serve.__file__, "--unit", "unit", "--port", str(port)],
+                cwd=home, env=environment, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        try:
+            until = time.monotonic() + 300
+            while True:
+                try:
+                    status, answer = ask(port, npy(x.numpy()))
+                    if status == 200:
+                        break
+                except (OSError, http.client.HTTPException, ValueError):
+                    pass
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(1)
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+    episode = release(deploy(scene, setting.defense, setting.config)).vectors["private_test"][:3]
+    torch.testing.assert_close(torch.tensor(answer["released"]), episode, rtol=0, atol=2e-5)
