@@ -11,21 +11,16 @@ from pathlib import Path
 
 from mipoison.attacks import ATTACKS, SUITE
 from mipoison.attacks.views import VIEWS
-from mipoison.config import Knob
+from mipoison.config import span
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import checks_table
 from study.records.finished import load
 from study.reports.board import board, board_markdown, judged_settings
+from study.reports.registered_tables import COSTS
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
 ROOT = Path(__file__).parents[1]
 
-COSTS = {
-    0: "seconds: closed form, or a small network",
-    1: "about one training of a decoder",
-    2: "several trainings",
-}
-"""Value of ``Config.COST`` -> its meaning."""
 MARK = re.compile(r"^<!-- table: (\S+) -->$", flags=re.MULTILINE)
 
 
@@ -38,14 +33,6 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """Code of a docstring (two backticks) as Markdown writes it (one)."""
     return text.replace("``", "`")
-
-
-def span(knob: Knob) -> str:
-    """The values that a search tries for a knob: ``0.0001 to 0.7, log scale``."""
-    if knob.choices is not None:
-        return ", ".join(str(choice) for choice in knob.choices)
-    kinds = ["whole numbers"] * knob.integer + ["log scale"] * knob.log
-    return ", ".join([f"{knob.low:g} to {knob.high:g}", *kinds])
 
 
 def defenses() -> str:

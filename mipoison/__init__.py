@@ -29,6 +29,7 @@ _HOME = {  # name -> the module that defines it; type checkers read __init__.pyi
     "Unit": "mipoison.serving.unit",
     "evaluate": "mipoison.episode",
     "fit_unit": "mipoison.serving.protect",
+    "load_plugin": "mipoison.plugins",
     "load_unit": "mipoison.serving.protect",
     "load_victim": "mipoison.serving.protect",
     "prepare": "mipoison.scene",

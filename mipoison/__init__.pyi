@@ -7,6 +7,7 @@ from mipoison.defenses import DEFENSES as DEFENSES
 from mipoison.episode import EpisodeConfig as EpisodeConfig
 from mipoison.episode import evaluate as evaluate
 from mipoison.episode import run_episode as run_episode
+from mipoison.plugins import load_plugin as load_plugin
 from mipoison.scene import SceneConfig as SceneConfig
 from mipoison.scene import prepare as prepare
 from mipoison.scene import scaled as scaled

@@ -72,7 +72,7 @@ def _kinds(cls: type[Config]) -> dict[str, tuple[type, bool]]:
 
 
 @functools.cache
-def _literals(cls: type[Config]) -> dict[str, tuple[Plain, ...]]:
+def literals(cls: type[Config]) -> dict[str, tuple[Plain, ...]]:
     """Fields annotated as Literal -> their values. Cached, since every record makes a configuration."""
     hints = typing.get_type_hints(cls)
     literal = (f.name for f in dataclasses.fields(cls) if typing.get_origin(hints[f.name]) is typing.Literal)
@@ -112,6 +112,9 @@ class Config:
     """Whether an attacker is cheap enough to judge every setting of a search: a closed form that asks about
     each of its images once, in about a second."""
 
+    MAKES: ClassVar[bool] = True
+    """Whether :meth:`make` builds something: not of a stand-in, see :mod:`mipoison.plugins`."""
+
     def __post_init__(self) -> None:
         for name, (kind, optional) in self.field_kinds().items():
             value = getattr(self, name)
@@ -127,7 +130,7 @@ class Config:
                 raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be {kind.__name__}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{type(self).__name__}.{name} = {value!r}: must be finite")
-        for name, options in _literals(type(self)).items():  # type: ignore[arg-type]
+        for name, options in literals(type(self)).items():  # type: ignore[arg-type]
             self.one_of(name, options)
         self.validate()
 
@@ -213,6 +216,33 @@ class Config:
         the digest nor the random numbers of configurations that do not use it.
         """
         return digest({"class": type(self).__name__, **self.changed(before=True)})[:12]
+
+
+def span(knob: Knob) -> str:
+    """The values that a search tries for a knob: ``0.0001 to 0.7, log scale``."""
+    if knob.choices is not None:
+        return ", ".join(str(choice) for choice in knob.choices)
+    kinds = ["whole numbers"] * knob.integer + ["log scale"] * knob.log
+    return ", ".join([f"{knob.low:g} to {knob.high:g}", *kinds])
+
+
+def ranges(cls: type[Config]) -> list[str]:
+    """The fields of a configuration, one text each: name, default, and its values.
+
+    Of a knob the range that a search tries, of a Literal its values, of others the type. The bounds that
+    ``validate`` checks may be wider than a search's.
+    """
+    out = []
+    for f in dataclasses.fields(cls):
+        kind, optional = cls.field_kinds()[f.name]
+        if f.name in cls.KNOBS:
+            values = f"searched: {span(cls.KNOBS[f.name])}"
+        elif f.name in literals(cls):  # type: ignore[arg-type]
+            values = "one of " + ", ".join(map(str, literals(cls)[f.name]))  # type: ignore[arg-type]
+        else:
+            values = kind.__name__ + " or None" * optional
+        out.append(f"{f.name} = {f.default!r} ({values})")
+    return out
 
 
 def digest(value: Any) -> str:

@@ -24,7 +24,8 @@ from rich.console import Console
 from mipoison.config import ConfigError, choose
 from mipoison.storage.files import Storage
 from study.bench import BENCHMARKS
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.plain import markdown_text
 from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -101,7 +102,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     console = Console(highlight=False)
     try:
-        settings = tyro.cli(Arguments, args=arguments, prog=program("benchmark")).checked()
+        settings = parse(Arguments, arguments, "benchmark").checked()
     except ConfigError as error:
         errors.print(f"error: {error}", style="bold red", markup=False)
         return USAGE

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from study.bench.json_lines import print_measurement
-from study.runtime.entry import program
+from study.runtime.arguments import parse
 from study.runtime.progress import Progress, loading
 from study.runtime.signals import as_command, until_signalled
 
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure_all(arguments: Sequence[str] | None) -> None:
-    chosen, console = tyro.cli(Arguments, args=arguments, prog=program("costs")), Console(stderr=True)
+    chosen, console = parse(Arguments, arguments, "costs"), Console(stderr=True)
     with loading(console):
         from study.bench.study_growth import Template, measure
 

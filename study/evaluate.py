@@ -25,7 +25,8 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
 from study.records.status import PRUNED
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.scratch import scratch_folder, temporary_run_folder
@@ -63,9 +64,19 @@ class Arguments:
     code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """plug-ins of the study's defenses and attackers: modules, or names of installed ones. They run code; one
+    that only the records name is never loaded"""
     storage: str | None = None
     """keep records and trained parts here (finished episodes found there are not run again); default: a
     temporary folder, so that everything is trained anew"""
+
+
+EXAMPLES = (
+    "--like results/digits-same --trial t0007-lpa",
+    "--like results/digits-same --defense lpa --knob budget=0.01 rounds=7",
+)
+"""Shown by ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    chosen = tyro.cli(Arguments, args=arguments, prog=program("evaluate"))
+    chosen = parse(Arguments, arguments, "evaluate", examples=EXAMPLES)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -99,10 +110,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 def evaluate(chosen: Arguments, root: str, console: Console) -> int:
     """Run the setting, and print its numbers beside the stored ones."""
+    from mipoison.plugins import load_plugins
     from study.records.finished import load
     from study.reports.tables import attackers_table
     from study.trial.rerun import GivenVictim, rerun, rerun_spec, trial_rows
 
+    load_plugins(chosen.plugin)
     study = load(chosen.like)
     data = None if chosen.data_root is None else str(chosen.data_root.expanduser().resolve())
     spec = rerun_spec(
@@ -113,6 +126,7 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
         root=root,
         data_root=data,
         given=GivenVictim(chosen.victim, chosen.victim_state),
+        plugins=chosen.plugin,
     )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)

@@ -19,17 +19,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError, parse_name
-from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command, program
-from study.runtime.plain import visible_line
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, command
+from study.runtime.plain import visible, visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.settings.study_settings import Arguments
+from study.settings.adoption import adopted, named_study
+from study.settings.study_settings import GROUPS, Arguments, StudySettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 100
 """Width that the tables need, in characters; in a narrower terminal their lines wrap."""
+
+EXAMPLES = (
+    "                                   # digits on this machine: a first look, minutes",
+    "--trials 8 --seeds 2 --executor local --name first",
+    "--dataset mnist --data-root DATA --attackers suite --max-accuracy-drop 0.01",
+    "--dry-run --dataset lfw --scale full --gpus-per-worker 0.5",
+    "--resume --name first --trials 24",
+)
+"""Shown by ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +70,14 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     name, kept = "", "nothing was begun"
     try:
-        settings = tyro.cli(Arguments, args=arguments, prog=program("pareto")).checked()
+        words = named_study(sys.argv[1:] if arguments is None else arguments)
+        asked = parse(Arguments, words, "pareto", groups=GROUPS, examples=EXAMPLES)
+        if asked.resume:
+            asked = _with_stored(asked, words, console)
+        settings = asked.checked()
         logging.basicConfig(level=logging.INFO if settings.verbose else logging.ERROR)
+        if settings.dry_run:
+            return _dry_run(settings, console)
         with loading(console):
             from study.session.opening import open_study
 
@@ -72,7 +88,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             name = f" --name {study.records.study}"
             try:
                 with interrupts.override_errors():
-                    return _run(study, console, sys.argv[1:] if arguments is None else arguments)
+                    return _run(study, console, words)
             except KeyboardInterrupt:
                 study.check()  # if the lease was lost, this interrupt came from the lease: StorageError
                 raise
@@ -91,11 +107,37 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             raise
         errors.print(
             f"error: {visible_line(failure)}; finished episodes are kept. When the cause is repaired, "
-            f"continue with the same settings and --resume{name}",
+            f"continue with --resume{name}",
             style="bold red",
             markup=False,
         )
         return FAILED
+
+
+def _with_stored(asked: Arguments, words: Sequence[str], console: Console) -> Arguments:
+    """The arguments with the settings of the study that is resumed; ``open_study`` compares the others.
+
+    Raises:
+        ConfigError: the file of the study's settings is damaged.
+    """
+    with loading(console):
+        from mipoison.storage.files import Storage
+        from study.records.store import Records
+        from study.session.opening import choose_name
+
+    storage = Storage(asked.storage)
+    stored = Records(storage, choose_name(asked, storage)).read_study_file()
+    return asked if stored is None else adopted(asked, words, stored["settings"])
+
+
+def _dry_run(settings: StudySettings, console: Console) -> int:
+    """Print what would run; neither Ray nor a folder is made."""
+    with loading(console):
+        from study.session.plan import plan_lines
+
+    for line in plan_lines(settings):
+        console.print(visible(line), markup=False, soft_wrap=True)
+    return DONE
 
 
 def _run(study: Study, console: Console, words: Sequence[str]) -> int:

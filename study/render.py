@@ -21,7 +21,8 @@ import tyro
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from study.runtime.entry import DONE, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    chosen = tyro.cli(Arguments, args=arguments, prog=program("render"))
+    chosen = parse(Arguments, arguments, "render")
     console = Console(highlight=False, soft_wrap=True)
     parts = 3 if chosen.compact else 2
     errors = Console(stderr=True, highlight=False, soft_wrap=True)

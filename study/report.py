@@ -18,7 +18,8 @@ from rich.console import Console
 
 from mipoison.config import ConfigError
 from mipoison.data.datasets import DataError
-from study.runtime.entry import DONE, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
@@ -43,6 +44,13 @@ class Arguments:
     """data folder, for the vectors; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
 
 
+EXAMPLES = (
+    "results/digits-same",
+    "study/results/mnist-suite --out mnist.html",
+)
+"""Shown by ``--help``."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit code: 0 success, 2 invalid input, 128 + the number of a signal."""
     with interruptible() as interrupts:
@@ -50,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    chosen = tyro.cli(Arguments, args=arguments, prog=program("report"))
+    chosen = parse(Arguments, arguments, "report", examples=EXAMPLES)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     wanted = {"auto": None, "yes": True, "no": False}[chosen.vectors]

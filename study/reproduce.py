@@ -36,7 +36,8 @@ from study.paper.experiments import (
     planned,
     runs_on,
 )
-from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, RESUME_HINT, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import loading
 from study.runtime.scratch import temporary_run_folder
@@ -129,7 +130,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        chosen = tyro.cli(Arguments, args=arguments, prog=program("reproduce"))
+        chosen = parse(Arguments, arguments, "reproduce")
         logging.basicConfig(level=logging.INFO if chosen.verbose else logging.ERROR)
         tables, figures = chosen.tables_to_make(), chosen.figures()
         parse_name(chosen.faces)
@@ -153,15 +154,15 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         errors.print(text, style="bold red", markup=False)
         return FAILED
     except KeyboardInterrupt:
-        errors.print(f"{interrupts.reason}; {RESUME_HINT}")
+        errors.print(f"{interrupts.reason}; {RESUME_HINT} and the same settings")
         return interrupts.exit_code
 
 
 def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Console, held: ExitStack) -> None:
     from study.executors.starting import make_executor
     from study.paper.diagnostics import diagnose
-    from study.paper.estimate import duration, expected_seconds
     from study.paper.run import check_settings, missing, records_for, run_rows
+    from study.session.estimate import duration, expected_seconds
     from study.session.lease import Lease
 
     settings = {run: chosen.settings(run) for run in runs}

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from study.bench.json_lines import print_measurement
 from study.bench.simulated_cluster import Nodes, private_environment
 from study.bench.sleeping_trials import measure_on
-from study.runtime.entry import program
+from study.runtime.arguments import parse
 from study.runtime.progress import Progress
 from study.runtime.signals import as_command, until_signalled
 
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure_all(arguments: Sequence[str] | None) -> None:
-    chosen = tyro.cli(Arguments, args=arguments, prog=program("scaling"))
+    chosen = parse(Arguments, arguments, "scaling")
     done, of = itertools.count(), len(chosen.nodes) * len(chosen.length)
     with Progress(Console(stderr=True)) as progress:
         for nodes in chosen.nodes:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -30,7 +30,8 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.storage.files import StorageError
 from study.executors.environment import RayPlan, check_privacy, plan_ray
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
@@ -57,10 +58,14 @@ class Arguments:
 
     unit: str
     """folder (or s3://bucket/prefix) that Unit.save wrote"""
-    victim: str
-    """the classifier: module:factory (in the current folder or an installed package) or file.pt2"""
+    victim: str | None = None
+    """the classifier: module:factory (in the current folder or an installed package) or file.pt2; default:
+    the one that protect kept in the unit's folder"""
     victim_state: str | None = None
     """weights for module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """plug-ins of the unit's defense: modules, or names of installed ones. They run code; one
+    that only the unit names is never loaded"""
     host: str = "127.0.0.1"
     """address to listen on; beyond loopback, put TLS and authentication in front of it"""
     port: int = 8000
@@ -76,6 +81,8 @@ class Arguments:
 
     def check(self) -> None:
         """Raise ConfigError for a value that is out of bounds, or a port that is in use."""
+        if self.victim is None and self.victim_state is not None:
+            raise ConfigError(f"--victim-state {self.victim_state!r} without --victim module:factory")
         for name, low, high in (("port", 1, 65535), ("replicas", 1, 1000), ("threads", 1, 1024)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be between {low} and {high}")
@@ -88,6 +95,13 @@ class Arguments:
                 probe.bind(family[4])
         except OSError as error:
             raise ConfigError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from error
+
+
+EXAMPLES = (
+    "--unit unit",
+    "--unit unit --victim net:make --victim-state weights.safetensors --port 8001",
+)
+"""Shown by ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +120,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     from study.runtime.progress import Progress, loading
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
-    settings = tyro.cli(Arguments, args=arguments, prog=program("serve"))
+    settings = parse(Arguments, arguments, "serve", examples=EXAMPLES)
     with ExitStack() as held:
         try:
             settings.check()
@@ -156,6 +170,7 @@ def _served(settings: Arguments) -> Any:
         victim_state=settings.victim_state,
         device="cuda" if settings.gpus_per_replica else "cpu",
         threads=settings.threads,
+        plugins=settings.plugin,
     )
 
 

@@ -20,10 +20,12 @@ LAYERS: dict[str, list[set[str]]] = {
         {"victims", "alignment", "protocols"},
         {"service", "defenses"},
         {"attacks"},
+        {"plugins"},
         {"scene_config"},
         {"scene"},
         {"serving", "deployment"},
         {"episode"},
+        {"contract"},
     ],
     "study": [
         {"runtime"},
@@ -38,11 +40,15 @@ LAYERS: dict[str, list[set[str]]] = {
         {"reports"},
         {"paper", "bench"},
         {
+            "attacks",
             "benchmark",
             "board",
+            "check",
             "costs",
+            "defenses",
             "evaluate",
             "pareto",
+            "protect",
             "render",
             "report",
             "reproduce",
@@ -56,9 +62,9 @@ LAYERS: dict[str, list[set[str]]] = {
 
 FORBIDDEN_OUTSIDE = {"ray", "optuna", "study", "tyro", "rich"}
 """Packages that the library never imports."""
-AT_ROOT = 13
-"""Most Python files at a package's root."""
-ARROWS = 90
+AT_ROOT = 18
+"""Most Python files at a package's root: in the study one for each sub-command."""
+ARROWS = 100
 """Bound of the pairs of rooms of the study of which one imports the other."""
 
 WITHOUT_TESTS = {
@@ -184,7 +190,7 @@ def test_every_module_on_the_architecture_page_exists() -> None:
 
 
 @pytest.mark.parametrize("package", LAYERS)
-def test_a_dozen_files_at_most_at_the_root(package: str) -> None:
+def test_few_files_at_the_root(package: str) -> None:
     assert len(list((ROOT / package).glob("*.py"))) <= AT_ROOT
 
 

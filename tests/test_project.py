@@ -89,9 +89,15 @@ def assert_says_something(summary: str) -> None:
 
 
 def test_packages_are_the_folders_with_code() -> None:
-    """Package discovery finds every folder with code; without ``__init__`` a wheel would lack it."""
+    """Package discovery finds every folder with code; without ``__init__`` a wheel would lack it.
+
+    A folder with a ``pyproject.toml`` of its own is another project.
+    """
     folders = {
-        p.parent.relative_to(ROOT) for top in ("mipoison", "study") for p in (ROOT / top).rglob("*.py")
+        p.parent.relative_to(ROOT)
+        for top in ("mipoison", "study")
+        for p in (ROOT / top).rglob("*.py")
+        if not (p.parent / "pyproject.toml").exists()
     }
     found = project()["tool"]["setuptools"]["packages"]["find"]
     packages = find_packages(str(ROOT), include=found["include"])

@@ -108,6 +108,7 @@ ELSEWHERE = {
     "mipoison reproduce --all --resume --data-root DATA": "tests/study/test_reproduce.py",
     "tensorboard --logdir results/logged/tensorboard": "tests/study/tracking/test_trackers.py reads them",
     "optuna-dashboard results/digits-same/optuna.log": "tests/study/tracking/test_trackers.py opens one",
+    "mipoison serve --unit protection": "tests/study/test_protect.py answers with such a unit",
     'pip install -e ".[serve]"': ".ci/run (the extra test holds serve)",
 }
 CHECKED = (  # they need clusters, GPUs or S3: only their settings are parsed and validated
@@ -119,6 +120,8 @@ MORE: dict[str, list[str]] = {
     "mipoison pareto --dataset mnist": [*TINY[2:], *FEW],
     "mipoison pareto --resume": [*TINY, *FEW, "--trials", "2"],
     "mipoison pareto --dataset folder": [*TINY[2:], *FEW, "--seeds", "1", "--trials", "1"],
+    "mipoison pareto --dry-run": [],
+    "mipoison pareto --name plugged": [*TINY, "--trials", "1"],
     "mipoison pareto --name": [*TINY, *FEW, "--trials", "1"],
     "mipoison reproduce --table I": (
         [

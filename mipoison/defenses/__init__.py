@@ -75,4 +75,4 @@ ANCHORS = (LABEL_ONLY, UNDEFENDED)
 
 def retraining() -> list[str]:
     """Names of the defenses that retrain the victim. They cannot protect a classifier that is given."""
-    return [name for name, config in DEFENSES.items() if config().make().retrains]
+    return [name for name, config in DEFENSES.items() if config.MAKES and config().make().retrains]

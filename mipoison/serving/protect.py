@@ -1,9 +1,7 @@
 """Protect a classifier in a few lines: fit a unit, save it, load it, wrap the classifier in it.
 
     model = load_victim("net:make", "weights.safetensors")           # or any nn.Module: images to logits
-    unit = fit_unit(
-        model, private=x_private, public=x_public, defense="rounding", config={"decimals": 1}
-    )
+    unit = fit_unit(model, private=x_private, public=x_public, defense="rounding", decimals=1)
     unit.save("unit")
     protected = load_unit("unit").wrap(model)                        # an nn.Module
     released = protected(x_queries)                                  # (N, K), in place of softmax(model(x))
@@ -13,15 +11,15 @@ Shape suffixes: N samples, K classes, CHW image.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import Config, ConfigError, choose
+from mipoison.config import Config, ConfigError, Plain, choose, ranges
 from mipoison.data.datasets import SIDES
 from mipoison.data.splits import Part, halves
 from mipoison.defenses import DEFENSES, retraining
@@ -34,7 +32,7 @@ from mipoison.scene_config import SCALES, SceneConfig
 from mipoison.service import clean_vectors
 from mipoison.serving.arguments import check_labels, device_from, images_and_labels
 from mipoison.serving.probe import Probe
-from mipoison.serving.unit import Unit, UnitError, load_unit, weights_digest
+from mipoison.serving.unit import Unit, UnitError, load_unit, versions, weights_digest
 from mipoison.victims.ask import Classifier, classifier_of
 from mipoison.victims.check import check_victim
 from mipoison.victims.identity import entry_digests, running_entries
@@ -59,6 +57,7 @@ def fit_unit(
     seed: int = 0,
     scale: SceneConfig | str = "quick",
     device: str | torch.device | None = None,
+    **knobs: Plain,
 ) -> Unit:
     """Fit a post-processing unit for a classifier.
 
@@ -77,11 +76,12 @@ def fit_unit(
         seed: seeds all random numbers here. The secret is given later, to :meth:`Unit.wrap`.
         scale: how much substitutes are trained: ``quick``, ``full``, or as the decoders of a study's scene.
         device: where to compute; default: the GPU if there is one.
+        knobs: the defense's settings by name, ``steps=10``; they change those of ``config``.
 
     Raises:
         ConfigError: a defense, setting, classifier or image that cannot be used. The message is one line.
     """
-    settings = _settings(defense, config)
+    settings = _settings(defense, config, knobs)
     seed = int(seed) if isinstance(seed, np.integer) else seed
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed = {seed!r}: must be a whole number, 0 or more")
@@ -130,22 +130,36 @@ def fit_unit(
             "public_images": len(other),
             "seed": seed,
             "scale": scale if isinstance(scale, str) else "a scene's",
-            "versions": f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}",
+            "versions": versions(),
             **({} if asked.outputs is None else {"outputs": asked.outputs}),
         },
     )  # fmt: skip
 
 
-def _settings(defense: str, config: Config | Mapping[str, Any] | None) -> Config:
+def _settings(defense: str, config: Config | Mapping[str, Any] | None, knobs: Mapping[str, Plain]) -> Config:
+    """The defense's configuration.
+
+    Raises:
+        ConfigError: an unknown name (the message lists all with their ranges), or a value out of bounds.
+    """
     choose("defense", defense, [name for name in DEFENSES if name not in retraining()])
     kind = DEFENSES[defense]
-    if config is None:
-        return kind()
-    if isinstance(config, Mapping):
-        return kind.from_flat({str(name): value for name, value in config.items()})
-    if type(config) is not kind:
-        raise ConfigError(f"defense {defense!r} takes {kind.__name__}, got {config!r}")
-    return config
+    if isinstance(config, Config):
+        if type(config) is not kind:
+            raise ConfigError(f"defense {defense!r} takes {kind.__name__}, got {config!r}")
+        config = config.flat()
+    elif config is not None and not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config is a {type(config).__name__}: give a dictionary of settings, or {kind.__name__}(...)"
+        )
+    given = {str(name): value for name, value in (config or {}).items()} | dict(knobs)
+    for name in given:
+        if name not in kind.field_kinds():
+            near = difflib.get_close_matches(name, kind.field_kinds(), n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            takes = "; ".join(ranges(kind)) or "no setting"
+            raise ConfigError(f"defense {defense!r} has no setting {name!r}{hint}; it takes {takes}")
+    return kind.from_flat(given)
 
 
 def _count_outputs(asked: Classifier, x_NCHW: Tensor, y_N: Tensor | None) -> int:

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,18 @@ class Unit:
             device=self.device,
         )  # fmt: skip
 
-    def save(self, folder: str | Path) -> None:
-        """Write the two files to a folder or ``s3://bucket/prefix``. A unit that is there is replaced.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the two files to a folder or ``s3://bucket/prefix``.
+
+        Args:
+            overwrite: replace a unit that is there.
 
         Raises:
-            ConfigError: a folder that cannot be written.
+            ConfigError: a folder that cannot be written, or that holds a unit already.
         """
-        storage = _storage(folder)
+        storage = storage_of(folder)
+        if not overwrite:
+            refuse_existing(folder)
         storage.check_writable()
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
@@ -137,19 +143,40 @@ class Unit:
             "keyed": self.keyed,
             "victim": self.victim,
             "running": list(self.running),
-            "about": self.about,
+            "about": self.about | _plugin_of(self.config),
             "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         }
         storage.write(TENSORS, tensors)
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
 
 
-def _storage(folder: str | Path) -> Storage:
+def storage_of(folder: str | Path) -> Storage:
+    """The storage of a unit's files; ConfigError for what is no folder."""
     if not isinstance(folder, str | Path) or not str(folder):
         raise ConfigError(f"a unit's folder is {folder!r}: give a path, or s3://bucket/prefix")
     if "://" not in str(folder) and Path(folder).expanduser().is_file():
         raise ConfigError(f"a unit is a folder, {str(folder)!r} is a file")
     return Storage(folder)
+
+
+def _plugin_of(config: Config) -> dict[str, str]:
+    """The module of a configuration that a plug-in brought, for the error of who lacks it."""
+    module = type(config).__module__
+    return {} if module.partition(".")[0] == "mipoison" else {"plugin": module}
+
+
+def refuse_existing(folder: str | Path) -> None:
+    """Raise ConfigError if a folder holds a unit already."""
+    storage = storage_of(folder)
+    if any(storage.read(name) is not None for name in (SETTINGS, TENSORS)):
+        raise ConfigError(
+            f"{folder} holds a unit already: save into another folder, or replace it with overwrite=True"
+        )
+
+
+def versions() -> str:
+    """The versions that a unit was fitted with."""
+    return f"mipoison {metadata.version('mipoison')}, torch {torch.__version__}"
 
 
 def weights_digest(model: nn.Module, *, without: Collection[str] = ()) -> str:
@@ -181,13 +208,19 @@ def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -
         UnitError: there is no unit, or one of another format version, or it was truncated or altered.
         ConfigError: a unit of an unknown defense, or a device that is not there.
     """
-    storage = _storage(folder)
+    storage = storage_of(folder)
     target = device_from(device)
     about = _settings(storage)
     payload = storage.read(TENSORS)
     if payload is None or hashlib.sha256(payload).hexdigest() != about["tensors_sha256"]:
         fault = "is missing" if payload is None else "does not match its hash (truncated or altered)"
         raise UnitError(f"{folder}: {TENSORS} {fault}; save the unit again")
+    if about["defense"] not in DEFENSES and "plugin" in about["about"]:
+        raise UnitError(
+            f"{folder}: defense {about['defense']!r} is of plug-in {about['about']['plugin']!r}, and code "
+            "that a unit names is never loaded: if you have it and trust it, load it first (load_plugin, or "
+            "--plugin)"
+        )
     name = choose("defense", about["defense"], [n for n in DEFENSES if n not in retraining()])
     config = DEFENSES[name].recorded(about["config"])
     defense: Defense = config.make()

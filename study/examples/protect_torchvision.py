@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         defense="rounding",
         config=RoundingConfig(decimals=1),
     )
-    unit.save(out / "unit")
+    unit.save(out / "unit", overwrite=True)
     protected = load_unit(out / "unit").wrap(model, secret=SECRET)
     queries = split.attack_test.x_NCHW
     with torch.no_grad():

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mipoison.config import ConfigError
 from mipoison.metrics.excess import MARGIN
+from mipoison.plugins import register_stand_ins
 from mipoison.storage.files import Storage
 from study.records.constraints import Constraints
 from study.records.curves import CURVES, curves_bytes, read_curves
@@ -26,7 +27,7 @@ from study.records.store import STUDY_FILE, Records, check_name
 from study.runtime.plain import visible_line
 
 EPISODES, FRESH = "episodes.parquet", "fresh.parquet"
-KEPT = ("settings", "versions", "started", "margin")
+KEPT = ("settings", "versions", "started", "margin", "plugins")
 """Keys of study.json that a compact copy keeps. It is made to be published: the command line, which may hold
 paths of a machine, is left out."""
 
@@ -101,6 +102,8 @@ def load(folder: Path | str, *, wanted: Callable[[str], bool] | None = None) -> 
         about = about_to_show(stored, f"{name}/{STUDY_FILE}")
     except Unreadable as error:
         raise ConfigError(f"{place}: {STUDY_FILE} is damaged ({error})") from error
+    for wrong in register_stand_ins(about.get("plugins")):
+        leave_out(f"{name}/{STUDY_FILE}: plugins", wrong)
     schema = episode_schema() if wanted is None else part_of_schema(wanted)
     episodes = compact_episodes(storage, f"{name}/{EPISODES}", schema)
     if episodes is not None and len(episodes):

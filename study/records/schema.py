@@ -115,20 +115,24 @@ def _config_fields(prefix: str, classes: Iterable[type[Config]]) -> dict[str, pa
     return fields
 
 
-@functools.cache
 def episode_schema() -> pa.Schema:
-    """All columns with their types, including the knobs of every defense and attacker.
+    """All columns with their types, including the knobs of every defense and attacker, plug-ins included.
 
     Columns that identify an episode must have a value; all others are nullable.
     """
+    return _schema(tuple(dict.fromkeys(DEFENSES.values())), tuple({type(c): None for c in ATTACKS.values()}))
+
+
+@functools.lru_cache(maxsize=16)
+def _schema(defenses: tuple[type[Config], ...], attacks: tuple[type[Config], ...]) -> pa.Schema:
     columns: dict[str, pa.DataType] = {name: pa.string() for name in _TEXT}
     columns |= {name: pa.int64() for name in _WHOLE}
     columns |= {name: pa.float64() for name in _REAL}
     columns |= {name: pa.bool_() for name in _TRUTH}
     columns |= {f"check.{name}": pa.bool_() for name in CHECKS}
     columns |= _config_fields("scene", [SceneConfig])
-    columns |= _config_fields("defense", DEFENSES.values())
-    columns |= _config_fields("attack", {type(c): None for c in ATTACKS.values()})
+    columns |= _config_fields("defense", defenses)
+    columns |= _config_fields("attack", attacks)
     required = {"episode_id", "study", "trial", "seed", "attempt", "defense", "attack", "status"}
     return pa.schema([pa.field(name, kind, nullable=name not in required) for name, kind in columns.items()])
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mipoison import __version__
-from study.runtime.entry import DONE, USAGE
+from study.runtime.entry import DONE, USAGE, until_closed
 
 COMMANDS = {
     "pareto": "search the defenses' settings against adaptive attackers, print what to deploy",
@@ -20,6 +20,10 @@ COMMANDS = {
     "render": "write a study's tables and figures again from its records; --compact makes a copy to publish",
     "evaluate": "run a recorded setting again, or another setting on the same scenes",
     "board": "of several studies, the best known setting of each defense and its verdict",
+    "protect": "make a protection unit of a study's setting, to be served",
+    "defenses": "list the defenses with their knobs, or show one in full",
+    "attacks": "list the attackers with their cost, or show one in full",
+    "check": "check a defense or an attacker of your own against the contract that all keep",
     "reproduce": "run the paper's tables and figures beside ours",
     "serve": "serve a protected classifier over HTTP",
     "benchmark": "measure speed and memory on the device at hand",
@@ -55,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The sub-command's exit code; 0 for ``--help`` and ``--version``; 2 for an unknown sub-command.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    return until_closed(lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return DONE if words else USAGE

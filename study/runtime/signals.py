@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from study.runtime.entry import until_closed
 from study.runtime.watchdog import watched
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -169,7 +170,7 @@ def as_command(main: Callable[[], int]) -> int:
             signal.signal(number, ending.handle)
     atexit.register(_ignore)  # Python restores the default handlers shortly before it exits
     try:
-        return main()
+        return until_closed(main)
     finally:
         ending._since = time.monotonic()
 

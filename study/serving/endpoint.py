@@ -21,6 +21,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ReplicaState
 
+from mipoison.plugins import load_plugins
+from mipoison.serving.from_scene import load_kept_victim
 from mipoison.serving.unit import load_unit
 from mipoison.serving.wrap import ProtectedClassifier
 from mipoison.victims.own import load_victim
@@ -35,16 +37,17 @@ class Served:
     """What a replica loads, as plain values. It reads the secret from the environment.
 
     Attributes:
-        unit: folder. victim, victim_state: see ``mipoison.victims.own``. device: None for the GPU if there is
-            one.
-        threads: CPU threads of torch.
+        unit: folder. victim, victim_state: see ``mipoison.victims.own``; None: the victim that is kept in the
+            unit's folder. device: None for the GPU if there is one.
+        threads: CPU threads of torch. plugins: references of plug-ins to load first.
     """
 
     unit: str
-    victim: str
+    victim: str | None
     victim_state: str | None
     device: str | None
     threads: int
+    plugins: tuple[str, ...] = ()
 
     def load(self) -> ProtectedClassifier:
         """Load the protected classifier.
@@ -52,8 +55,13 @@ class Served:
         Raises:
             ConfigError: unit, classifier or secret cannot be used.
         """
+        load_plugins(self.plugins)
         unit = load_unit(self.unit, device=self.device)
-        return unit.wrap(load_victim(self.victim, self.victim_state), secret=os.environ.get(SECRET_VARIABLE))
+        if self.victim is None:
+            victim: torch.nn.Module = load_kept_victim(self.unit, unit)
+        else:
+            victim = load_victim(self.victim, self.victim_state)
+        return unit.wrap(victim, secret=os.environ.get(SECRET_VARIABLE))
 
 
 @serve.deployment(max_ongoing_requests=2)

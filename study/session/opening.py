@@ -15,6 +15,7 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.splits import Split, describe
 from mipoison.defenses import ANCHORS
+from mipoison.plugins import missing_plugins
 from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
@@ -29,7 +30,7 @@ from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
 from study.session.study import Study, kept_columns, screens
-from study.settings.study_settings import StudySettings, config_of
+from study.settings.study_settings import Arguments, StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
 from study.trial.spec import FinishedTrial, StartedTrial
 
@@ -46,13 +47,18 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     """
     storage = Storage(settings.storage)
     storage.check_writable()
-    name = _choose_name(settings, storage)
+    name = choose_name(settings, storage)
     records = Records(storage, name)
     lease = None
     if held is not None:
         say = functools.partial(console.print, markup=False, soft_wrap=True)
         lease = held.enter_context(Lease(storage, name, say=say))
     stored = records.read_study_file()
+    if stored is not None and (missing := missing_plugins(stored.get("plugins"))):
+        raise ConfigError(
+            f"study {name!r} uses {', '.join(missing)} of a plug-in, and code that records name is never "
+            f"loaded: if you have it and trust it, give it with --plugin{_references(stored['plugins'])}"
+        )
     if settings.resume and stored is not None:
         settings = settings.continuing(stored["settings"])
         changed = settings.changes(stored["settings"])
@@ -86,6 +92,13 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
     return study
 
 
+def _references(declared: Mapping[str, Any]) -> str:
+    """How the study was told its plug-ins, for a message."""
+    told = declared.get("from")
+    texts = [visible_line(text, 80) for text in told] if isinstance(told, list) else []
+    return f" (the study had: {', '.join(texts)})" if texts else ""
+
+
 def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split) -> None:
     """Raise ConfigError if a resumed study's images are not those that it started with. Paths may differ.
 
@@ -105,7 +118,7 @@ def _check_content(study: Study, stored: Mapping[str, Any] | None, split: Split)
         )
 
 
-def _choose_name(settings: StudySettings, storage: Storage) -> str:
+def choose_name(settings: Arguments, storage: Storage) -> str:
     """The given name; else the default name with the next free number, or the latest used one to resume."""
     if settings.name is not None:
         return settings.name

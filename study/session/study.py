@@ -10,6 +10,7 @@ from typing import Any
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.machine import versions
+from mipoison.plugins import declared_plugins
 from mipoison.storage.artifacts import source_fingerprint
 from mipoison.storage.files import StorageError
 from study.analysis.worst_case import NEEDED
@@ -91,7 +92,13 @@ class Study:
 
     def begin(self, command: Sequence[str]) -> None:
         """Write ``study.json``; of one that exists, only the margin of the reports may change."""
-        more = {"command": list(command), "content": self.content, "margin": self.settings.margin}
+        more: dict[str, Any] = {
+            "command": list(command),
+            "content": self.content,
+            "margin": self.settings.margin,
+        }
+        if plugins := declared_plugins(self.settings.defenses, self.settings.attackers):
+            more["plugins"] = plugins
         write_study_file(self.records, self.settings.identity(), more)
         stored = self.records.read_study_file()
         if stored is not None and stored.get("margin", MARGIN) != self.settings.margin:
@@ -215,6 +222,7 @@ def template_of(settings: StudySettings, records: Records) -> TrialTemplate:
         attackers=settings.attackers,
         scenes=settings.scenes(),
         stacked=settings.stacked,
+        plugins=settings.plugin,
     )
 
 

@@ -119,6 +119,15 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plugins:
+    """Defenses and attackers of other packages. Loading them runs their code."""
+
+    plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
+    """modules with defenses or attackers of your own, or names of installed plug-ins. They run code: use only
+    those that you trust; one that only records name is never loaded"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extent:
     """The study's name and its number of trials."""
 
@@ -129,7 +138,10 @@ class Extent:
     name: str | None = None
     """the study's name; default <dataset>-<auxiliary>, numbered if that exists"""
     resume: bool = False
-    """continue the named (or latest of the default name) study up to --trials; loses and repeats nothing"""
+    """continue a study up to --trials, with its settings: --resume NAME, or --resume for the latest of the
+    default name. Settings that are given must be those of the study; nothing is lost or repeated"""
+    dry_run: bool = False
+    """print what would run and about how long it would take, and start nothing"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, get_args
 
 from mipoison.config import ConfigError, choose
@@ -28,6 +29,7 @@ from study.settings.groups import (
     WHOLE_SUITE,
     Extent,
     Place,
+    Plugins,
     SceneSettings,
     SearchSettings,
     Sizes,
@@ -53,6 +55,7 @@ class Arguments(
     Extent,
     UtilityBounds,
     SearchSettings,
+    Plugins,
     Sizes,
     VictimOutputs,
     VictimPaths,
@@ -64,6 +67,10 @@ class Arguments(
     attackers on several seeds, and leaves episodes (Parquet), the Pareto frontier, pictures and tables under
     <storage>/<name>.
     """
+
+    def default_name(self) -> str:
+        """``<dataset>-<auxiliary>``; of a user's folder only the kind, without its path."""
+        return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
 
     def checked(self) -> StudySettings:
         """The checked settings; raises ConfigError or DataError for an invalid one.
@@ -105,6 +112,7 @@ class StudySettings(Arguments):
         parse_name(self.dataset)
         if self.name is not None:
             check_name(self.name)
+        self._load_plugins()
         valid = list(families())
         if self.victim is not None:
             valid = self._for_own_victim(valid)
@@ -122,6 +130,21 @@ class StudySettings(Arguments):
 
             check_address(self.mlflow)
         self.scenes()
+
+    def _load_plugins(self) -> None:
+        """Load what ``--plugin`` names, and installed plug-ins that defenses or attackers name."""
+        references = split_names(self.plugin)
+        if references:
+            from mipoison.plugins import load_plugins
+
+            load_plugins(references)
+        for kind, given, known in (
+            ("defense", self.defenses, (*families(), *ANCHORS, ALL)),
+            ("attacker", self.attackers, (*attackers(), WHOLE_SUITE, ALL)),
+        ):
+            if others := [name for name in split_names(given) if name not in known]:
+                references += _installed(kind, others)
+        object.__setattr__(self, "plugin", tuple(dict.fromkeys(references)))
 
     def _for_own_victim(self, valid: list[str]) -> list[str]:
         """The valid defenses without those that retrain the victim; raises ConfigError if one is chosen."""
@@ -219,11 +242,18 @@ class StudySettings(Arguments):
         same.__dict__["victim_digest"] = earlier  # sets the cached property
         return same
 
-    def default_name(self) -> str:
-        """``<dataset>-<auxiliary>``; of a user's folder only the kind, without its path."""
-        return f"{parse_name(self.dataset)[0]}-{self.auxiliary}"
 
-
+GROUPS: dict[str, tuple[type, ...]] = {
+    "data": (SceneSettings,),
+    "classifier": (VictimPaths, VictimOutputs),
+    "size": (Sizes,),
+    "search": (SearchSettings, Plugins),
+    "utility": (UtilityBounds,),
+    "study": (Extent, Place),
+    "machine": (Resources,),
+    "output": (Display, Afterwards, Copies),
+}
+"""Title on ``--help`` -> the groups of settings below it."""
 SCENES = (SceneSettings, VictimOutputs, Sizes)
 """The groups of settings that determine the scenes."""
 IDENTITY = (*SCENES, SearchSettings, UtilityBounds)
@@ -259,6 +289,17 @@ def _suite() -> dict[str, tuple[str, ...]]:
     from mipoison.attacks import SUITE
 
     return {WHOLE_SUITE: SUITE}
+
+
+def _installed(kind: str, names: list[str]) -> list[str]:
+    """Load those of the names that entry points of installed packages have; returns these."""
+    group = {"defense": "mipoison.defenses", "attacker": "mipoison.attacks"}[kind]
+    found = {entry.name for entry in metadata.entry_points(group=group)}
+    if not any(name in found for name in names):
+        return []  # a misspelt name is answered without torch
+    from mipoison.plugins import load_named
+
+    return load_named(kind, names)
 
 
 def _source(dataset: Any) -> Any:

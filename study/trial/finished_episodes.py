@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mipoison.episode import EpisodeConfig, paths_of
+from mipoison.plugins import source_of
 from mipoison.scene import PATHS, Scene
 from mipoison.storage.artifacts import ArtifactStore
 from study.records.reading import Unreadable, leave_out
@@ -44,7 +45,10 @@ def episode_key(episode: EpisodeConfig, scene: Scene, stacked: str) -> dict[str,
 
     Attackers trained jointly give numbers that differ by rounding, so their episodes have keys of their own.
     """
-    more = {"stacked": True} if trains_jointly(stacked) else {}
+    more: dict[str, Any] = {"stacked": True} if trains_jointly(stacked) else {}
+    sources = [source_of(config) for config in (episode.defense_config, episode.attack_config)]
+    if any(source is not None for source in sources):
+        more["plugins"] = sources  # an episode of changed code is another one
     return scene.spec(episode=episode.flat() | dict.fromkeys(f"scene.{name}" for name in PATHS), **more)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow as pa
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose
 from mipoison.defenses import ANCHORS, DEFENSES
+from mipoison.plugins import is_stand_in
 from mipoison.scene import SceneConfig
 from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
@@ -128,6 +129,7 @@ def rerun_spec(
     root: str,
     data_root: str | None,
     given: GivenVictim = NO_VICTIM,
+    plugins: Sequence[str] = (),
 ) -> TrialSpec:
     """The trial to run: a recorded one, or another setting on the scenes and attackers of the study.
 
@@ -135,7 +137,7 @@ def rerun_spec(
         trial: a recorded trial, or None for another setting. defense: a name of DEFENSES.
         knobs: ``name=value`` each; they replace knobs of the trial, or defaults of the defense.
         root: the storage for artifacts and records. data_root: the data folder, None for the default.
-        given: the reader's classifier, see :func:`scenes_in`.
+        given: the reader's classifier, see :func:`scenes_in`. plugins: the reader's plug-ins, loaded already.
 
     Raises:
         ConfigError: an unknown name, or a value that does not fit.
@@ -145,12 +147,11 @@ def rerun_spec(
     stored = None if trial is None else trial_rows(study, trial)
     source = _anchor_rows(study) if stored is None else stored
     name = defense or str(source["defense"].iloc[0])
-    choose("defense", name, DEFENSES)
+    refuse_stand_ins("defense", [name])
     own = {} if stored is None or name != str(stored["defense"].iloc[0]) else knobs_of(stored.iloc[0])
     config = changed(DEFENSES[name], own, knobs)
     same = stored is not None and not knobs and defense in (None, str(stored["defense"].iloc[0]))
-    for attack in source["attack"]:
-        choose("attacker", str(attack), ATTACKS)
+    refuse_stand_ins("attacker", sorted(set(source["attack"])))
     pruned = same and bool((source["status"] == PRUNED).any())
     floor = to_records(study.episodes[study.episodes["trial"] == ANCHORS[0]]) if pruned else []
     template = TrialTemplate(
@@ -160,10 +161,27 @@ def rerun_spec(
         constraints=study.constraints,
         attackers=tuple(dict.fromkeys(source["attack"])),
         scenes=scenes_in(source, given),
+        plugins=tuple(plugins),
     )
     trial_id = str(trial) if same else f"again-{name}"
     screened = same and bool(is_screened(source).any())
     return template.spec(trial_id, name, config.flat(), floor=worst_point(floor), screen=screened)
+
+
+def refuse_stand_ins(kind: str, names: Sequence[str]) -> None:
+    """Raise ConfigError if there is no code of some defenses or attackers of a study.
+
+    Args:
+        kind: ``defense`` or ``attacker``.
+    """
+    registry: Mapping[str, Any] = DEFENSES if kind == "defense" else ATTACKS
+    for name in names:
+        choose(kind, name, registry)
+    if missing := [name for name in names if is_stand_in(registry[name])]:
+        raise ConfigError(
+            f"{kind} {', '.join(missing)} is of a plug-in, and code that records name is never loaded: if "
+            "you have it and trust it, give it with --plugin"
+        )
 
 
 def _anchor_rows(study: StoredStudy) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 from mipoison.attacks import ATTACKS, by_cost
 from mipoison.defenses import DEFENSES
 from mipoison.episode import EpisodeConfig
+from mipoison.plugins import load_plugins
 from mipoison.scene import SceneConfig
 from study.records.constraints import Constraints
 
@@ -29,6 +30,8 @@ class TrialSpec:
             the same attackers and seeds; a trial that it dominates is pruned. None: never prune.
         stacked: whether attackers are trained jointly, one of ``study.trial.joint_training.STACKED``.
         screen: run only the attackers that screen (``Config.SCREENS``).
+        plugins: references of plug-ins, which are loaded wherever a specification arrives. The user of this
+            process named them, never a record.
     """
 
     study: str
@@ -44,6 +47,14 @@ class TrialSpec:
     floor: tuple[float, float, float] | None = None
     stacked: str = "auto"
     screen: bool = False
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        load_plugins(self.plugins)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def episodes(self) -> list[EpisodeConfig]:
         """The trial's episodes, seed by seed."""
@@ -66,8 +77,8 @@ class TrialTemplate:
     """What all trials of a study share. Every TrialSpec is built by :meth:`spec`.
 
     Attributes:
-        study, root, data_root, attackers, stacked: as in :class:`TrialSpec`; ``~`` and relative paths of the
-            data folder are resolved here, since workers have other current folders.
+        study, root, data_root, attackers, stacked, plugins: as in :class:`TrialSpec`; ``~`` and relative
+            paths of the data folder are resolved here, since workers have other current folders.
         constraints: what a feasible setting may cost in utility. scenes: one per seed.
     """
 
@@ -78,6 +89,7 @@ class TrialTemplate:
     attackers: tuple[str, ...]
     scenes: tuple[SceneConfig, ...]
     stacked: str = "auto"
+    plugins: tuple[str, ...] = ()
 
     def spec(
         self,
@@ -109,6 +121,7 @@ class TrialTemplate:
             scenes=tuple(scene.flat() for scene in self.scenes),
             root=self.root,
             stacked=self.stacked,
+            plugins=self.plugins,
             data_root=None if self.data_root is None else str(Path(self.data_root).expanduser().resolve()),
         )
 

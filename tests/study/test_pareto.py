@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from study import pareto
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
 from study.session import driver
-from study.settings.study_settings import StudySettings
+from study.settings.study_settings import GROUPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,16 +181,49 @@ def test_help_names_every_option_with_its_default() -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     text = " ".join(done.stdout.replace("│", " ").split())
+    text = text[text.index("show this help message") :]  # examples name options, too
     # Each option with what follows it, up to the next.
-    names = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(StudySettings)]
+    fields = [f for classes in GROUPS.values() for cls in classes for f in dataclasses.fields(cls)]
+    names = [f"--{f.name.replace('_', '-')}" for f in fields]
     starts = [text.index(f" {name} ") if f" {name} " in text else text.index(f" {name},") for name in names]
     assert starts == sorted(starts)
-    for field, begin, end in zip(
-        dataclasses.fields(StudySettings), starts, [*starts[1:], len(text)], strict=True
-    ):
+    for field, begin, end in zip(fields, starts, [*starts[1:], len(text)], strict=True):
         default = field.default
         shown = " ".join(default) if isinstance(default, tuple) else str(default)
-        assert f"(default: {shown})" in text[begin:end]
+        told = "" if default in (None, ()) else f"(default: {shown})"
+        assert told in text[begin:end]
         assert len(text[begin:end]) > 40  # explained
+    assert "default: None" not in text
+    assert "{None" not in text
+    for title in GROUPS:
+        assert f" {title} options " in text
     for name in (*searchable(), *ATTACKS, *SAMPLERS, "fashion-mnist", "faces:PATH"):
         assert name in text
+
+
+# ---------------------------------------------------------------- a plan, and a study's own settings
+
+
+def test_a_dry_run_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pareto.main(["--dry-run", "--trials", "5", "--storage", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "5 of rounding, noise, codebook, lpa, lfp" in shown
+    assert "nothing was started" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_study_goes_on_with_its_own_settings(
+    small_study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two seeds, three defenses, 100 images: nothing of it is said again."""
+    root = Path(shutil.copytree(small_study.parent, tmp_path / "root"))
+    named = ["--storage", str(root), "--executor", "local", "--trials", "3"]
+    assert pareto.main(["--resume", "small", "--dry-run", *named]) == 0
+    shown = capsys.readouterr().out
+    assert "seeds 0, 1; at most 100 training images" in shown
+    assert "3 of rounding, tail-noise, lpa (3 finished)" in shown
+    assert pareto.main(["--resume", "small", *named, "--seeds", "3"]) == 2
+    assert "seeds: 2 -> 3" in capsys.readouterr().err
+    before = sorted(p.name for p in (root / "small" / "episodes").iterdir())
+    assert pareto.main(["--resume", "small", *named]) == 0
+    assert sorted(p.name for p in (root / "small" / "episodes").iterdir()) == before

@@ -100,7 +100,8 @@ def release_vectors(
     """
     scene_config = scenes_in(study.episodes, given)[0]
     chosen = chosen_settings(configurations.dropna(subset=["worst_reconstruction_error"]))
-    chosen = chosen[chosen["defense"] != UNDEFENDED]
+    here = [name for name, config in DEFENSES.items() if config.MAKES]  # not those of missing plug-ins
+    chosen = chosen[(chosen["defense"] != UNDEFENDED) & chosen["defense"].isin(here)]
     total = len(chosen) + 1
     progress("victim", 0, total)
     store = (ArtifactStore if train else _ReadOnlyStore)(Storage(root))

@@ -1,26 +1,19 @@
 """The contract of every entry of ATTACKS; then each option changes what it is supposed to change."""
 
-import dataclasses
-import gc
-import pickle
 import types
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import torch
-from torch import Tensor
 
 from mipoison.attacks import ATTACKS, PASSIVE
 from mipoison.attacks.decoder import DecoderConfig
 from mipoison.attacks.sizes import DEFAULT_SIZES
-from mipoison.config import Config
+from mipoison.contract import ATTACKER_CHECKS, AttackerCase
+from mipoison.contract.attackers import reachable
 from mipoison.defenses import DEFENSES
 from mipoison.deployment import deploy
-from mipoison.episode import at_scale
-from mipoison.protocols import Attack, ThreatModel
 from mipoison.scene import Scene
-from mipoison.service import DefendedService, MeteredOracle
-from tests.mipoison.attacks.helpers import Spy, brightness, fit, grey
+from mipoison.service import DefendedService
 
 DRAWS_NOTHING = ("class-mean",)
 """Attackers that answer the same for every seed; one image is enough for them."""
@@ -29,145 +22,38 @@ MAY_DRAW_NOTHING = ("kernel", "mixtures", "trees")
 and ``trees`` keeps no forest that is worse out of bag than the mean image of the label."""
 
 
-def small(config: Config, scene: Scene) -> Config:
-    """Sizes of the tiny scene, but few steps and folds: a contract does not need a good attacker."""
-    config = at_scale(config, scene.config)
-    few = {"steps": 15, "folds": 2}
-    return dataclasses.replace(config, **{k: n for k, n in few.items() if k in config.field_kinds()})
-
-
 # ------------------------------------------------------------------------------------------- the contract
 
 
 @pytest.fixture(scope="module")
-def played(tiny_scene: Scene) -> dict[str, tuple[Attack, MeteredOracle, Tensor]]:
+def cases(tiny_scene: Scene) -> dict[str, AttackerCase]:
     """Every attacker against lightly noised answers of the tiny scene's own service."""
-    deployment = deploy(tiny_scene, "noise", DEFENSES["noise"]())
-    known = ThreatModel("noise", deployment.config.flat(), tiny_scene.split.image_shape)
-    out = {}
-    for name, config in ATTACKS.items():
-        oracle = MeteredOracle(deployment.service.answer, tiny_scene.split.n_classes)
-        x = tiny_scene.split.attack_train.x_NCHW
-        out[name] = (fit(small(config, tiny_scene), x, oracle, known), oracle, x)
-    return out
+    return {
+        name: AttackerCase(
+            name,
+            config,
+            tiny_scene,
+            draws_nothing=name in DRAWS_NOTHING,
+            may_draw_nothing=name in MAY_DRAW_NOTHING,
+        )
+        for name, config in ATTACKS.items()
+    }
 
 
-def reachable(start: Any) -> list[Any]:
-    """All objects that an object refers to, directly or not, except classes, modules and functions."""
-    skip = (
-        type,
-        types.ModuleType,
-        types.FunctionType,
-        types.BuiltinFunctionType,
-        types.CodeType,
-        types.FrameType,
-    )
-    seen, queue, found = set(), [start], []
-    while queue:
-        item = queue.pop()
-        if id(item) in seen or isinstance(item, skip):
-            continue
-        seen.add(id(item))
-        found.append(item)
-        queue += gc.get_referents(item)
-        queue += list(getattr(item, "__dict__", {}).values())
-    return found
+@pytest.mark.parametrize("check", ATTACKER_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_contract(name: str, check: Callable[[AttackerCase], None], cases: dict[str, AttackerCase]) -> None:
+    check(cases[name])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-class TestContract:
-    def test_reconstructions_are_images(self, name, played, tiny_scene) -> None:
-        attack = played[name][0]
-        for n in (0, 1, 7):
-            c = tiny_scene.clean["private_train"][:n].clone()
-            before = c.clone()
-            out = attack.reconstruct(c)
-            assert out.shape == (n, *tiny_scene.split.image_shape)
-            assert out.dtype == torch.float32
-            assert out.device.type == "cpu"
-            assert not out.requires_grad
-            assert bool(((out >= 0) & (out <= 1)).all())
-            assert torch.equal(c, before)
-
-    def test_one_hot_and_uniform_vectors(self, name, played, tiny_scene) -> None:
-        k = tiny_scene.split.n_classes
-        out = played[name][0].reconstruct(torch.cat([torch.eye(k), torch.full((1, k), 1 / k)]))
-        assert bool(((out >= 0) & (out <= 1)).all())
-
-    def test_training_leaves_the_attacker_s_images(self, name, tiny_scene) -> None:
-        x = tiny_scene.split.attack_train.x_NCHW[:20].clone()
-        before = x.clone()
-        spy = Spy(brightness, 2)
-        fit(small(ATTACKS[name], tiny_scene), x, spy)
-        assert torch.equal(x, before)
-
-    def test_repeats_under_one_seed(self, name, played, tiny_scene) -> None:
-        deployment = deploy(tiny_scene, "noise", DEFENSES["noise"]())
-        c, x = tiny_scene.clean["private_train"][:9], tiny_scene.split.attack_train.x_NCHW[:30]
-        known = ThreatModel("noise", deployment.config.flat(), tiny_scene.split.image_shape)
-        config = small(ATTACKS[name], tiny_scene)
-        runs = []
-        for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
-            oracle = MeteredOracle(deployment.service.answer, tiny_scene.split.n_classes)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(global_seed)
-                runs.append(fit(config, x, oracle, known, seed).reconstruct(c))
-        assert torch.equal(runs[0], runs[1])
-        if name not in MAY_DRAW_NOTHING:
-            assert torch.equal(runs[0], runs[2]) == (name in DRAWS_NOTHING)
-
-    def test_leaves_the_global_random_state(self, name, tiny_scene) -> None:
-        before = torch.get_rng_state()
-        attack = fit(small(ATTACKS[name], tiny_scene), grey(12))
-        attack.reconstruct(brightness(grey(3)))
-        assert torch.equal(torch.get_rng_state(), before)
-
-    def test_pickles_after_fit(self, name, played, tiny_scene) -> None:
-        c = tiny_scene.clean["private_train"][:9]
-        again = pickle.loads(pickle.dumps(played[name][0]))
-        attack = pickle.loads(pickle.dumps(played[name][0]))
-        assert torch.equal(again.reconstruct(c), attack.reconstruct(c))
-
-    def test_queries_are_metered(self, name, played) -> None:
-        _, oracle, x = played[name]
-        assert oracle.queries >= len(x)
-
-    def test_too_few_images_are_refused(self, name, tiny_scene) -> None:
-        config = small(ATTACKS[name], tiny_scene)
-        for n in (0,) if name in DRAWS_NOTHING else (0, 1, 3):
-            with pytest.raises(ValueError, match=rf"at least \d+ images?\b.*got {n}"):
-                fit(config, grey(n))
-        fit(config, grey(12))
-
-    def test_asks_its_own_images_only(self, name, tiny_scene) -> None:
-        """Images that the attacker holds, or derived from them; never the private ones."""
-        spy = Spy(lambda x: torch.full((len(x), 5), 0.2), 5)
-        fit(small(ATTACKS[name], tiny_scene), tiny_scene.split.attack_train.x_NCHW[:30], spy)
-        private = {row.numpy().tobytes() for row in tiny_scene.split.private_train.x_NCHW}
-        assert not private & {row.numpy().tobytes() for x in spy.asked for row in x}
-
-    def test_holds_nothing_of_the_defender(self, name, played, tiny_scene) -> None:
-        attack, _, _ = played[name]
-        things = reachable(attack)
-        assert not any(isinstance(t, DefendedService | Scene) for t in things)
-        models = [tiny_scene.victim, tiny_scene.evaluator, tiny_scene.open_evaluator]
-        assert not any(t is m for t in things for m in models)
-        held = {
-            t.detach().cpu().numpy().tobytes() for t in things if isinstance(t, Tensor) and t.numel() > 20
-        }
-        secrets = [p for m in models for p in m.state_dict().values() if p.numel() > 20]
-        for part in (tiny_scene.split.private_train, tiny_scene.split.private_test):
-            secrets += [part.x_NCHW, *part.x_NCHW]
-        secrets += [tiny_scene.clean["private_train"], tiny_scene.clean["private_test"]]
-        assert not held & {s.numpy().tobytes() for s in secrets}
-
-    def test_is_built_without_a_scene_with_stated_sizes(self, name) -> None:
-        config = ATTACKS[name]
-        open_sizes = [k for k in DEFAULT_SIZES if getattr(config, k, 0) is None]
-        if not open_sizes:
-            pytest.skip("has sizes of its own")
-        built = config.make().config
-        assert {k: getattr(built, k) for k in open_sizes} == {k: DEFAULT_SIZES[k] for k in open_sizes}
+def test_is_built_without_a_scene_with_stated_sizes(name: str) -> None:
+    config = ATTACKS[name]
+    open_sizes = [k for k in DEFAULT_SIZES if getattr(config, k, 0) is None]
+    if not open_sizes:
+        pytest.skip("has sizes of its own")
+    built = config.make().config
+    assert {k: getattr(built, k) for k in open_sizes} == {k: DEFAULT_SIZES[k] for k in open_sizes}
 
 
 def test_the_walk_would_find_the_victim(tiny_scene: Scene) -> None:

@@ -41,8 +41,27 @@ def test_fitting_refuses_what_it_cannot_use(tiny_scene: Scene) -> None:
     refused("private labels", private=(x, y[:-1]))
     refused("no better than chance", private=(x, (y + 1) % 5))
     refused("unknown scale", defense="lpa", scale="huge")
+    refused("has no setting 'decimal' .did you mean 'decimals'...; it takes decimals", decimal=1)
+    refused("has no setting 'budgett' .did you mean 'budget'...; it takes budget = .*searched: ",
+            defense="noise", config={"budgett": 0.1})  # fmt: skip
+    refused("must be", decimals=99)
+    refused("config is a list: give a dictionary", config=[1])
     wide = torch.rand(8, 1, 16, 20)
     refused("fails on images", private=wide, public=wide)
+
+
+def test_settings_by_name_as_a_dictionary_or_as_a_configuration(tiny_scene: Scene) -> None:
+    x, victim = tiny_scene.split.private_train.x_NCHW, tiny_scene.victim
+    made = [
+        fit_unit(victim, private=x, public=x, defense="rounding", device="cpu", **how)  # type: ignore[arg-type]
+        for how in (
+            {"steps": 10},
+            {"config": {"steps": 10}},
+            {"config": RoundingConfig(steps=10)},
+            {"config": RoundingConfig(steps=3), "steps": 10},
+        )
+    ]
+    assert [unit.config for unit in made] == 4 * [RoundingConfig(steps=10)]
 
 
 def test_images_of_any_size_where_no_substitute_is_needed() -> None:

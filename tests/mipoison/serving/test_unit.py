@@ -403,3 +403,13 @@ def test_a_protected_classifier_moves(
     assert (moved.cpu() - meant).abs().max() < 1e-2
     assert {p.device.type for p in tiny_scene.victim.parameters()} == {"cpu"}
     assert units[name].wrap(tiny_scene.victim, secret=SECRET)(queries).equal(meant)
+
+
+def test_a_unit_is_not_overwritten_unasked(units: dict[str, Unit], tmp_path: Path) -> None:
+    units["rounding"].save(tmp_path / "unit")
+    before = (tmp_path / "unit" / SETTINGS).read_bytes()
+    with pytest.raises(ConfigError, match=r"unit holds a unit already: .*overwrite=True"):
+        units["label-only"].save(tmp_path / "unit")
+    assert (tmp_path / "unit" / SETTINGS).read_bytes() == before
+    units["label-only"].save(tmp_path / "unit", overwrite=True)
+    assert load_unit(tmp_path / "unit", device="cpu").name == "label-only"

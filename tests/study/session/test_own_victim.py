@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mipoison.data.splits import make_split
-from mipoison.serving.protect import load_victim
-from study import pareto
+from mipoison.serving.protect import load_unit, load_victim
+from study import pareto, protect
 from study.session import driver
 from study.settings.study_settings import StudySettings, differences
 
@@ -140,6 +140,30 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
     assert (episodes["n_classes"].dropna() == 3).all()
     assert (episodes["model_accuracy"].dropna() > 0.8).all()
     assert not list((here / "results" / "artifacts").glob("victim-*"))  # no victim was trained
+
+
+def test_a_setting_of_an_own_classifier_becomes_a_unit(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the user's classifier alone; it is not kept in the unit's folder, and another one is refused."""
+    own = ["--victim", "cli_net:make", "--victim-state", "net.safetensors"]
+    study = ["--dataset", "folder:data", *own, "--trials", "1", "--defenses", "rounding"]
+    assert pareto.main([*TINY, *study]) == 0
+    words = ["--study", "results/folder-same", "--setting", "label-only", "--out", "unit"]
+    assert protect.main(words) == 2
+    assert "a classifier that records name is never loaded" in capsys.readouterr().err
+    state = load_file("net.safetensors")
+    save_file({name: value + 1 for name, value in state.items()}, "other.safetensors")
+    assert protect.main([*words, *own[:3], "other.safetensors"]) == 2
+    assert "is not the study's" in capsys.readouterr().err
+    assert not Path("unit").exists()
+    assert protect.main([*words, *own]) == 0
+    assert "--victim cli_net:make --victim-state net.safetensors" in capsys.readouterr().out
+    assert sorted(p.name for p in Path("unit").iterdir()) == ["unit.json", "unit.safetensors"]
+    victim = load_victim("cli_net:make", "net.safetensors")
+    x = make_split("folder:data", auxiliary="same", seed=0, image_size=16).private_test.x_NCHW
+    released = load_unit("unit", device="cpu").wrap(victim)(x)
+    assert torch.equal(released, nn.functional.one_hot(victim(x).argmax(1), 3).float())
 
 
 def test_a_study_of_stated_probabilities(here: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mipoison.scene import SceneConfig
-from study.paper import estimate
-from study.paper.estimate import DIFFUSION, OVERHEAD, duration, expected_seconds, seconds_per_step
+from study.session import estimate
+from study.session.estimate import DIFFUSION, OVERHEAD, duration, expected_seconds, seconds_per_step
 
 SCENE = SceneConfig(decoder_width=2, decoder_steps=100, decoder_batch=4)
 
