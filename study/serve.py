@@ -69,11 +69,11 @@ class Arguments:
     """how pictures of another size are resized (their central part of the right aspect ratio); none: they are
     refused; default: as the unit's stated transforms do, else they are refused"""
     queries_per_key: int | None = None
-    """images that each client may ask for in all, counted per API key, without keys per address; beyond: 429"""
+    """images that each client may ask for in all, per API key, without keys per address; beyond: 429"""
     queries_renewed_s: float | None = None
     """seconds after which a client's budget is renewed; default: never"""
     query_store: Path | None = None
-    """SQLite file that keeps the count over a restart; default: UNIT.queries.sqlite beside the unit's folder"""
+    """SQLite file that keeps the count over a restart; default: UNIT.queries.sqlite beside the unit"""
     trusted_proxy: tuple[str, ...] = ()
     """addresses or networks of proxies whose X-Forwarded-For tells the client's address"""
     host: str = "127.0.0.1"
