@@ -31,6 +31,7 @@ from mipoison.defenses import DEFENSES, retraining
 from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
+from mipoison.serving.onnx_export import export_onnx, export_program
 from mipoison.serving.probe import PREFIX, Probe
 from mipoison.serving.wrap import ProtectedClassifier, check_secret
 from mipoison.storage.files import Storage
@@ -142,6 +143,25 @@ class Unit:
         }
         storage.write(TENSORS, tensors)
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
+
+    def export(self, path: str | Path) -> torch.export.ExportedProgram:
+        """Write the unit alone as a program of ``torch.export`` (``.pt2``), from clean to released vectors.
+
+        Raises:
+            ConfigError: not rounding, codebook or noise; see :mod:`mipoison.serving.arithmetic`.
+        """
+        return export_program(self.name, self.defense, self.image_shape, self.n_classes, path)
+
+    def export_onnx(self, path: str | Path) -> None:
+        """Write the unit alone as a model of ONNX, from clean to released vectors.
+
+        Its inputs are ``c`` (N, K), float32, with ``x`` (N, C, H, W), float32, of a codebook, or ``g``
+        (N, K), float64 standard normal numbers that the caller draws, of noise. Its output is ``released``.
+
+        Raises:
+            ConfigError: not rounding, codebook or noise, or the extra ``onnx`` is not installed.
+        """
+        export_onnx(self.name, self.defense, self.image_shape, self.n_classes, path)
 
 
 def _storage(folder: str | Path) -> Storage:
