@@ -206,6 +206,14 @@ def _door(settings: Arguments) -> Door:
     return Door(keys, budget, proxies)
 
 
+def _resize(stated: str | None, protected: ProtectedClassifier) -> str | None:
+    """How pictures of another size are resized: as stated, else as the classifier's transforms resize."""
+    if stated is not None:
+        return None if stated == "none" else stated
+    kept = protected.preprocessing
+    return None if kept is None or kept.resize is None else kept.interpolation
+
+
 def _said_of(door: Door) -> str:
     keys = "no API keys" if door.keys is None else f"{len(door.keys)} API keys"
     if door.budget is None:
@@ -229,7 +237,7 @@ def _http_server(
         n_classes=protected.n_classes,
         couples=protected.couples,
         max_batches=settings.replicas,
-        resize=None if settings.resize == "none" else settings.resize,
+        resize=_resize(settings.resize, protected),
         label=label,
         door=door,
     )

@@ -38,6 +38,7 @@ from mipoison.storage.files import Storage
 from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import earlier_state_digest, state_digest
 from mipoison.victims.own import LoadedVictim
+from mipoison.victims.preprocess import Preprocessing, preprocessing_from
 
 FORMAT, VERSION = "mipoison-unit", 1
 SETTINGS, TENSORS = "unit.json", "unit.safetensors"
@@ -81,6 +82,7 @@ class Unit:
         secret: bytes | str | None = None,
         any_model: bool = False,
         outputs: str | None = None,
+        transforms: Any = None,
     ) -> ProtectedClassifier:
         """The classifier behind this unit.
 
@@ -89,6 +91,7 @@ class Unit:
             secret: 16 to 64 bytes that only the defender knows.
             any_model: accept another classifier than the one that the unit was fitted for.
             outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
+            transforms: the classifier's preprocessing; None: as when the unit was fitted, which it keeps.
 
         Raises:
             ConfigError: another classifier (by its weights or by its answers to the probe images), other
@@ -100,7 +103,10 @@ class Unit:
                 f"this unit was fitted for a classifier that gives {fitted or 'logits'}: "
                 f"outputs={outputs!r} differs"
             )
-        asked = classifier_of(model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes)
+        asked = classifier_of(
+            model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes,
+            transforms=self._preprocessing(transforms, any_model),
+        )  # fmt: skip
         found = weights_digest(model, without=self.running)
         if self.victim not in (found, earlier_weights_digest(model)) and not any_model:
             raise ConfigError(
@@ -115,6 +121,23 @@ class Unit:
             asked, self.defense, image_shape=self.image_shape, secret=check_secret(secret, self.keyed),
             device=self.device,
         )  # fmt: skip
+
+    def _preprocessing(self, transforms: Any, any_model: bool) -> Preprocessing | None:
+        """What was stated now, or when the unit was fitted.
+
+        Raises:
+            ConfigError: both were stated, differently.
+        """
+        kept = self.about.get("transforms")
+        fitted = None if kept is None else Preprocessing.from_plain(kept)
+        if transforms is None:
+            return fitted
+        stated = preprocessing_from(transforms)
+        if stated != fitted and not any_model:
+            raise ConfigError(
+                f"this unit was fitted for a classifier behind {fitted or 'no transforms'}: {stated} differs"
+            )
+        return stated
 
     def save(self, folder: str | Path) -> None:
         """Write the two files to a folder or ``s3://bucket/prefix``. A unit that is there is replaced.
