@@ -183,8 +183,8 @@ class Classifier:
         else:
             remedy = (
                 "state its preprocessing (transforms=weights.transforms() of torchvision, or Hugging Face's "
-                "image processor; for --victim return mipoison.victims.preprocessed(model, transforms)), or put "
-                "it into the module: x = torch.nn.functional.interpolate(x, 224), x.expand(-1, 3, -1, -1)"
+                "image processor; a --victim returns mipoison.victims.preprocessed(model, transforms)), or "
+                "put it into the module: x = torch.nn.functional.interpolate(x, 224), x.expand(-1, 3, -1, -1)"
             )
         return (
             f"classifier {self.name} fails on images {shape} in [0, 1], a batch of {x_NCHW.shape[0]}: "
