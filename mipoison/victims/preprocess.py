@@ -64,7 +64,7 @@ class Preprocessing:
             raise ConfigError(f"transforms: mean of {len(self.mean)} channels: must be 1 or 3")
         if self.resize is not None and self.interpolation not in _ON_TENSORS:
             raise ConfigError(
-                f"transforms: torchvision has no interpolation {self.interpolation} for tensors: choose one of "
+                f"transforms: torchvision has no interpolation {self.interpolation} for tensors: choose "
                 f"{', '.join(_ON_TENSORS)}"
             )
 

@@ -1,17 +1,18 @@
-"""Protect one of torchvision's classifiers of 224 pixels, with the transforms that belong to its weights.
+r"""Protect one of torchvision's classifiers of 224 pixels, with the transforms that belong to its weights.
 
     python study/examples/protect_224.py --out protected-224
 
-The images are scikit-learn's digits, grey and of 32 pixels; the classifier is torchvision's shufflenet_v2_x0_5
-and takes colour images of 224. Between them stand ``ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.transforms()``:
+The images are scikit-learn's digits, grey and of 32 pixels; the classifier, torchvision's
+shufflenet_v2_x0_5, takes colour images of 224. Between them stand ``ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.transforms()``:
 resize to 256, crop 224, normalise. Nothing is downloaded: the example trains the classifier itself. With
 torchvision's weights at hand, ``shufflenet_v2_x0_5(weights=WEIGHTS)`` takes its place.
 
 The unit keeps the transforms, and a study takes the factory ``classifier``, which states them:
 
-    mipoison pareto --victim study.examples.protect_224:classifier --victim-state protected-224/net.safetensors
+    mipoison pareto --victim study.examples.protect_224:classifier \
+        --victim-state protected-224/net.safetensors
 
-Half a minute on two CPU cores.
+Below a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def digits() -> tuple[Tensor, Tensor]:
     return F.interpolate(x, SIDE, mode="bilinear"), torch.from_numpy(found.target).long()
 
 
-def train(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, steps: int = 60, batch: int = 16) -> None:
+def train(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, steps: int = 60, batch: int = 32) -> None:
     """Train with Adam on cross-entropy."""
     rng = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)

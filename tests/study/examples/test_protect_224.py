@@ -1,4 +1,4 @@
-"""The example of a torchvision classifier of 224 pixels runs; its unit keeps the transforms of the weights."""
+"""The example of a torchvision classifier of 224 pixels runs; its unit keeps the weights' transforms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from study.examples import protect_224 as example
 def test_the_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert example.main(["--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert int(printed.partition("recognises ")[2].partition("%")[0]) > 25  # of ten classes
+    assert int(printed.partition("recognises ")[2].partition("%")[0]) > 30  # of ten classes
     assert "label agreement 100%" in printed
     assert f"--victim {example.NETWORK}" in printed
     state = tmp_path / "net.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -28,7 +29,7 @@ def test_the_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     seen = []
     for image in x:
         big = Image.fromarray(image[0].numpy()).resize((224, 224), Image.Resampling.BILINEAR)
-        seen.append(torch.tensor(list(big.getdata())).reshape(1, 224, 224).expand(3, -1, -1) * 2 - 1)
+        seen.append(torch.from_numpy(np.array(big)).expand(3, -1, -1) * 2 - 1)
     model = example.classifier().eval()
     model.load_state_dict(victim.module.state_dict())
     with torch.no_grad():
