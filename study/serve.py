@@ -215,7 +215,8 @@ def _resize(stated: str | None, protected: ProtectedClassifier) -> str | None:
 
 
 def _said_of(door: Door) -> str:
-    keys = "no API keys" if door.keys is None else f"{len(door.keys)} API keys"
+    n = 0 if door.keys is None else len(door.keys)
+    keys = f"{n or 'no'} API key{'s' * (n != 1)}"
     if door.budget is None:
         return f"{keys}; queries are not counted"
     renewed = "" if door.budget.renewed_s is None else f", renewed after {door.budget.renewed_s:g} s"

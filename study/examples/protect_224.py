@@ -3,9 +3,10 @@ r"""Protect one of torchvision's classifiers of 224 pixels, with the transforms 
     python study/examples/protect_224.py --out protected-224
 
 The images are scikit-learn's digits, grey and of 32 pixels; the classifier, torchvision's
-shufflenet_v2_x0_5, takes colour images of 224. Between them stand ``ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.transforms()``:
-resize to 256, crop 224, normalise. Nothing is downloaded: the example trains the classifier itself. With
-torchvision's weights at hand, ``shufflenet_v2_x0_5(weights=WEIGHTS)`` takes its place.
+shufflenet_v2_x0_5, takes colour images of 224. Between them stand the transforms that belong to its weights,
+``ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.transforms()``: resize to 256, crop 224, normalise. Nothing is
+downloaded: the example trains the classifier itself. With torchvision's weights at hand,
+``shufflenet_v2_x0_5(weights=WEIGHTS)`` takes its place.
 
 The unit keeps the transforms, and a study takes the factory ``classifier``, which states them:
 
