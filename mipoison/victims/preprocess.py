@@ -99,8 +99,9 @@ class Preprocessing:
         Raises:
             ConfigError: unknown names or values out of bounds.
         """
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            return cls(**fields)
         except TypeError as error:
             raise ConfigError(f"transforms of an unknown form: {error}") from error
 
