@@ -28,19 +28,19 @@ class ApiKeys:
         hashes: name -> SHA-256 of the key, hexadecimal.
 
     Raises:
-        ConfigError: no key, or a name or hash of another form, or one hash twice. No hash is repeated in the
-            message.
+        ConfigError: no key, or a name or hash of another form, or one hash twice. The message repeats neither
+            names nor hashes, as either may be a key that was put into the wrong place.
     """
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         if not hashes:
             raise ConfigError(f"{VARIABLE} names no key: unset it to serve without keys, or give {FORM}")
-        for name, found in hashes.items():
+        for i, (name, found) in enumerate(hashes.items(), 1):
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"{VARIABLE}: the name of a key is 1 to 64 letters, digits, '.', '-', '_'")
             if not isinstance(found, str) or not _HASH.fullmatch(found):
                 raise ConfigError(
-                    f"{VARIABLE}: {name} has no SHA-256 of 64 hexadecimal digits: give the hash of the key, "
+                    f"{VARIABLE}: entry {i} has no SHA-256 of 64 hexadecimal digits: give the key's name and hash, "
                     "not the key (printf %s KEY | sha256sum)"
                 )
         self._hashes = {name: bytes.fromhex(found) for name, found in hashes.items()}

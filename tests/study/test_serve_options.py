@@ -1,4 +1,4 @@
-"""The server's settings besides unit and victim: keys, budgets, proxies, resizing; each mistake is one line."""
+"""The server's settings besides unit and victim: keys, budgets, proxies, resizing; mistakes are one line."""
 
 from __future__ import annotations
 
