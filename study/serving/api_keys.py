@@ -40,7 +40,7 @@ class ApiKeys:
                 raise ConfigError(f"{VARIABLE}: the name of a key is 1 to 64 letters, digits, '.', '-', '_'")
             if not isinstance(found, str) or not _HASH.fullmatch(found):
                 raise ConfigError(
-                    f"{VARIABLE}: entry {i} has no SHA-256 of 64 hexadecimal digits: give the key's name and hash, "
+                    f"{VARIABLE}: entry {i} has no SHA-256 of 64 hexadecimal digits: give name and hash, "
                     "not the key (printf %s KEY | sha256sum)"
                 )
         self._hashes = {name: bytes.fromhex(found) for name, found in hashes.items()}
