@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -35,9 +36,11 @@ from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 from study.serving.listeners import listeners
+from study.serving.privacy_label import read_label
 
 if TYPE_CHECKING:
     from mipoison.serving.wrap import ProtectedClassifier
+    from study.serving.door import Door
     from study.serving.http_server import HttpServer
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,9 +54,10 @@ DRAIN_S = 15
 class Arguments:
     """Serve a classifier behind its post-processing unit, on a Ray Serve of this machine alone.
 
-    POST /release: an image (image/png, image/jpeg), an array (application/x-npy) or {"images": [...]}
-    (application/json); answers {"released": [[...]], "labels": [...]}. GET /health. The secret of keyed
-    randomness is read from the environment variable MIPOISON_SECRET (16 to 64 bytes).
+    POST /release: a PNG or JPEG file, an .npy array, {"images": [...]}, or a form of such files; answers
+    {"released": [[...]], "labels": [...]}. GET /health, /label, /metrics, /openapi.json. The secret of keyed
+    randomness is read from the environment variable MIPOISON_SECRET (16 to 64 bytes), the hashes of API keys
+    from MIPOISON_API_KEYS (NAME:SHA256,NAME:SHA256).
     """
 
     unit: str
@@ -63,6 +67,17 @@ class Arguments:
     the one that protect kept in the unit's folder"""
     victim_state: str | None = None
     """weights for module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
+    resize: Literal["bilinear", "bicubic", "lanczos", "box", "nearest", "none"] | None = None
+    """how pictures of another size are resized (their central part of the right aspect ratio); none: they are
+    refused; default: as the unit's stated transforms do, else they are refused"""
+    queries_per_key: int | None = None
+    """images that each client may ask for in all, per API key, without keys per address; beyond: 429"""
+    queries_renewed_s: float | None = None
+    """seconds after which a client's budget is renewed; default: never"""
+    query_store: Path | None = None
+    """SQLite file that keeps the count over a restart; default: UNIT.queries.sqlite beside the unit"""
+    trusted_proxy: tuple[str, ...] = ()
+    """addresses or networks of proxies whose X-Forwarded-For tells the client's address"""
     plugin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE [MODULE ...]")] = ()
     """plug-ins of the unit's defense: modules, or names of installed ones. They run code; one
     that only the unit names is never loaded"""
@@ -88,6 +103,14 @@ class Arguments:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be between {low} and {high}")
         if not 0 <= self.gpus_per_replica <= 64:
             raise ConfigError(f"gpus_per_replica = {self.gpus_per_replica}: must be between 0 and 64")
+        if self.queries_per_key is not None and not 1 <= self.queries_per_key <= 2**53:
+            raise ConfigError(f"queries_per_key = {self.queries_per_key}: must be at least 1")
+        if self.queries_renewed_s is not None and not 1 <= self.queries_renewed_s <= 1e10:
+            raise ConfigError(f"queries_renewed_s = {self.queries_renewed_s}: must be at least 1")
+        if self.queries_per_key is None and (self.queries_renewed_s, self.query_store) != (None, None):
+            raise ConfigError("queries_renewed_s and query_store belong to queries_per_key: give that, too")
+        if self.queries_per_key is not None and self.query_store is None and "://" in self.unit:
+            raise ConfigError(f"query_store: give a file of this machine, the unit is at {self.unit}")
         try:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
             with socket.socket(family[0], family[1]) as probe:
@@ -129,7 +152,10 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             with loading(console):
                 served = _served(settings)
                 protected = served.load()  # here first: what is wrong is said before anything starts
-            server = _http_server(settings, protected)
+            door = _door(settings)
+            if door.budget is not None:
+                held.callback(door.budget.close)
+            server = _http_server(settings, protected, door, read_label(served.unit))
             held.callback(_stop, plan)
             held.callback(server.stop, DRAIN_S)
             with interrupts.override_errors(), Progress(console) as progress:
@@ -137,12 +163,12 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                     progress.note(text, i, len(steps))
                     step()
             if settings.host not in LOOPBACK:
-                console.print(
-                    f"other machines may reach {settings.host}: the server has no TLS and no authentication"
-                )
+                missing = "no TLS" if door.keys is not None else "no TLS and no API keys"
+                console.print(f"other machines may reach {settings.host}: the server has {missing}")
             for heard in _beyond_loopback(settings.port):
                 console.print(f"{heard}: reachable from other machines, needs Ray's token", soft_wrap=True)
             console.print(f"serving {protected.extra_repr()}", soft_wrap=True, markup=False)
+            console.print(_said_of(door), soft_wrap=True, markup=False)
             console.print(f"http://{settings.host}:{settings.port}/release; Ctrl-C stops", soft_wrap=True)
             while interrupts.received is None:  # other code may have caught the KeyboardInterrupt
                 time.sleep(1)
@@ -174,7 +200,48 @@ def _served(settings: Arguments) -> Any:
     )
 
 
-def _http_server(settings: Arguments, protected: ProtectedClassifier) -> HttpServer:
+def _door(settings: Arguments) -> Door:
+    """Who may ask, and how much: of the environment and the settings.
+
+    Raises:
+        ConfigError: keys or proxies of another form, or a file that cannot be written.
+    """
+    # Here, because the processes that read request bodies import this file.
+    from study.serving.api_keys import VARIABLE, ApiKeys
+    from study.serving.budget import QueryBudget
+    from study.serving.door import Door, networks
+
+    text = os.environ.pop(VARIABLE, None)  # Ray's processes need no hashes
+    keys = None if text is None else ApiKeys.from_text(text)
+    proxies, budget = networks(settings.trusted_proxy), None
+    if settings.queries_per_key is not None:
+        unit = Path(os.path.abspath(os.path.expanduser(settings.unit)))
+        path = settings.query_store or unit.with_name(f"{unit.name}.queries.sqlite")
+        budget = QueryBudget(path.expanduser(), settings.queries_per_key, settings.queries_renewed_s)
+    return Door(keys, budget, proxies)
+
+
+def _resize(stated: str | None, protected: ProtectedClassifier) -> str | None:
+    """How pictures of another size are resized: as stated, else as the classifier's transforms resize."""
+    if stated is not None:
+        return None if stated == "none" else stated
+    kept = protected.preprocessing
+    return None if kept is None or kept.resize is None else kept.interpolation
+
+
+def _said_of(door: Door) -> str:
+    n = 0 if door.keys is None else len(door.keys)
+    keys = f"{n or 'no'} API key{'s' * (n != 1)}"
+    if door.budget is None:
+        return f"{keys}; queries are not counted"
+    renewed = "" if door.budget.renewed_s is None else f", renewed after {door.budget.renewed_s:g} s"
+    who = "address" if door.keys is None else "key"
+    return f"{keys}; {door.budget.most} queries for each {who}{renewed}, counted in {door.budget.path}"
+
+
+def _http_server(
+    settings: Arguments, protected: ProtectedClassifier, door: Door, label: bytes | None
+) -> HttpServer:
     """Create the HTTP server, which binds its port."""
     # Here, because the processes that read request bodies import this file and need no server.
     from study.serving.http_server import HttpServer
@@ -186,6 +253,9 @@ def _http_server(settings: Arguments, protected: ProtectedClassifier) -> HttpSer
         n_classes=protected.n_classes,
         couples=protected.couples,
         max_batches=settings.replicas,
+        resize=_resize(settings.resize, protected),
+        label=label,
+        door=door,
     )
 
 

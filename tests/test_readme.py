@@ -110,6 +110,13 @@ ELSEWHERE = {
     "optuna-dashboard results/digits-same/optuna.log": "tests/study/tracking/test_trackers.py opens one",
     "mipoison serve --unit protection": "tests/study/test_protect.py answers with such a unit",
     'pip install -e ".[serve]"': ".ci/run (the extra test holds serve)",
+    "mipoison serve --unit unit --victim net:make --victim-state w.safetensors --queries-per-key 1000": (
+        "tests/study/serving/test_curl_lines.py"
+    ),
+    "python study/examples/protect_224.py --out protected-224": "tests/study/examples/test_protect_224.py",
+    "python study/examples/protect_huggingface.py --out protected-huggingface": (
+        "tests/study/examples/test_protect_huggingface.py"
+    ),
 }
 CHECKED = (  # they need clusters, GPUs or S3: only their settings are parsed and validated
     "mipoison pareto --dataset lfw",
@@ -331,7 +338,7 @@ def test_the_serve_command_answers(checkout: Path) -> None:
         )
     try:
         image = next((checkout / "protected-digits" / "images" / "attack").rglob("*.png")).read_bytes()
-        request = asked_by(*[c for c in commands() if c.startswith("curl")], image, port)
+        request = asked_by(next(c for c in commands() if c.startswith("curl")), image, port)
         answer = wait_for(lambda: json.load(urllib.request.urlopen(request, timeout=30)), process, log)
         assert len(answer["released"][0]) == 10
         assert secret not in log.read_text()
@@ -345,12 +352,11 @@ def test_the_serve_command_answers(checkout: Path) -> None:
 
 
 def asked_by(command: str, image: bytes, port: int) -> urllib.request.Request:
-    """Make the request of the pages' curl command, at another port."""
+    """The request of the pages' first curl command, at another port; test_curl_lines.py runs them all."""
     words = shlex.split(command)
-    assert words[1:4] == ["--data-binary", "@image.png", "--header"]
-    header, _, value = words[4].partition(": ")
-    assert words[5:] == ["http://127.0.0.1:8000/release"]
-    return urllib.request.Request(words[5].replace(":8000", f":{port}"), data=image, headers={header: value})
+    assert words[1:] == ["--data-binary", "@image.png", "http://127.0.0.1:8000/release"]
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}  # curl's
+    return urllib.request.Request(words[3].replace(":8000", f":{port}"), data=image, headers=headers)
 
 
 def wait_for(

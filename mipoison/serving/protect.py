@@ -37,6 +37,7 @@ from mipoison.victims.ask import Classifier, classifier_of
 from mipoison.victims.check import check_victim
 from mipoison.victims.identity import entry_digests, running_entries
 from mipoison.victims.own import load_victim
+from mipoison.victims.preprocess import preprocessing_from
 
 __all__ = ["Unit", "UnitError", "fit_unit", "load_unit", "load_victim"]
 
@@ -54,6 +55,7 @@ def fit_unit(
     defense: str,
     config: Config | Mapping[str, Any] | None = None,
     outputs: str | None = None,
+    transforms: Any = None,
     seed: int = 0,
     scale: SceneConfig | str = "quick",
     device: str | torch.device | None = None,
@@ -73,6 +75,9 @@ def fit_unit(
         config: the defense's settings, or some of them by name; None: the defaults.
         outputs: what the classifier returns. ``probabilities``: each vector is divided by its sum.
             ``logits``: taken as they are. None: logits, and an error if they look like probabilities.
+        transforms: what happens to images before the classifier sees them, if it does not do so itself:
+            ``weights.transforms()`` of torchvision, an image processor of Hugging Face, or another form of
+            :func:`mipoison.victims.preprocess.preprocessing_from`. The unit keeps it as plain data.
         seed: seeds all random numbers here. The secret is given later, to :meth:`Unit.wrap`.
         scale: how much substitutes are trained: ``quick``, ``full``, or as the decoders of a study's scene.
         device: where to compute; default: the GPU if there is one.
@@ -94,7 +99,8 @@ def fit_unit(
         raise ConfigError(
             f"public: images {tuple(x_public.shape[1:])}, the private ones are {tuple(x_private.shape[1:])}"
         )
-    asked = classifier_of(model, outputs=outputs, device=where)
+    stated = None if transforms is None else preprocessing_from(transforms)
+    asked = classifier_of(model, outputs=outputs, device=where, transforms=stated)
     before = entry_digests(asked.module)  # before the first images, which may change its buffers
     n_classes = _count_outputs(asked, x_private[:2], y_private)
     check_labels("private", y_private, n_classes)
@@ -132,6 +138,7 @@ def fit_unit(
             "scale": scale if isinstance(scale, str) else "a scene's",
             "versions": versions(),
             **({} if asked.outputs is None else {"outputs": asked.outputs}),
+            **({} if stated is None else {"transforms": stated.plain()}),
         },
     )  # fmt: skip
 

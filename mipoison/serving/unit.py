@@ -32,12 +32,14 @@ from mipoison.defenses import DEFENSES, retraining
 from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
+from mipoison.serving.onnx_export import export_onnx, export_program
 from mipoison.serving.probe import PREFIX, Probe
 from mipoison.serving.wrap import ProtectedClassifier, check_secret
 from mipoison.storage.files import Storage
 from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import earlier_state_digest, state_digest
 from mipoison.victims.own import LoadedVictim
+from mipoison.victims.preprocess import Preprocessing, preprocessing_from
 
 FORMAT, VERSION = "mipoison-unit", 1
 SETTINGS, TENSORS = "unit.json", "unit.safetensors"
@@ -81,6 +83,7 @@ class Unit:
         secret: bytes | str | None = None,
         any_model: bool = False,
         outputs: str | None = None,
+        transforms: Any = None,
     ) -> ProtectedClassifier:
         """The classifier behind this unit.
 
@@ -89,6 +92,7 @@ class Unit:
             secret: 16 to 64 bytes that only the defender knows.
             any_model: accept another classifier than the one that the unit was fitted for.
             outputs: ``logits`` or ``probabilities``; None: as when the unit was fitted.
+            transforms: the classifier's preprocessing; None: as when the unit was fitted, which it keeps.
 
         Raises:
             ConfigError: another classifier (by its weights or by its answers to the probe images), other
@@ -100,7 +104,10 @@ class Unit:
                 f"this unit was fitted for a classifier that gives {fitted or 'logits'}: "
                 f"outputs={outputs!r} differs"
             )
-        asked = classifier_of(model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes)
+        asked = classifier_of(
+            model, outputs=outputs or fitted, device=self.device, n_classes=self.n_classes,
+            transforms=self._preprocessing(transforms, any_model),
+        )  # fmt: skip
         found = weights_digest(model, without=self.running)
         if self.victim not in (found, earlier_weights_digest(model)) and not any_model:
             raise ConfigError(
@@ -115,6 +122,23 @@ class Unit:
             asked, self.defense, image_shape=self.image_shape, secret=check_secret(secret, self.keyed),
             device=self.device,
         )  # fmt: skip
+
+    def _preprocessing(self, transforms: Any, any_model: bool) -> Preprocessing | None:
+        """What was stated now, or when the unit was fitted.
+
+        Raises:
+            ConfigError: both were stated, differently.
+        """
+        kept = self.about.get("transforms")
+        fitted = None if kept is None else Preprocessing.from_plain(kept)
+        if transforms is None:
+            return fitted
+        stated = preprocessing_from(transforms)
+        if stated != fitted and not any_model:
+            raise ConfigError(
+                f"this unit was fitted for a classifier behind {fitted or 'no transforms'}: {stated} differs"
+            )
+        return stated
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the two files to a folder or ``s3://bucket/prefix``.
@@ -148,6 +172,25 @@ class Unit:
         }
         storage.write(TENSORS, tensors)
         storage.write(SETTINGS, json.dumps(about | {"sha256": digest(about)}, indent=2).encode())
+
+    def export(self, path: str | Path) -> torch.export.ExportedProgram:
+        """Write the unit alone as a program of ``torch.export`` (``.pt2``), from clean to released vectors.
+
+        Raises:
+            ConfigError: not rounding, codebook or noise; see :mod:`mipoison.serving.arithmetic`.
+        """
+        return export_program(self.name, self.defense, self.image_shape, self.n_classes, path)
+
+    def export_onnx(self, path: str | Path) -> None:
+        """Write the unit alone as a model of ONNX, from clean to released vectors.
+
+        Its inputs are ``c`` (N, K), float32, with ``x`` (N, C, H, W), float32, of a codebook, or ``g``
+        (N, K), float64 standard normal numbers that the caller draws, of noise. Its output is ``released``.
+
+        Raises:
+            ConfigError: not rounding, codebook or noise, or the extra ``onnx`` is not installed.
+        """
+        export_onnx(self.name, self.defense, self.image_shape, self.n_classes, path)
 
 
 def storage_of(folder: str | Path) -> Storage:

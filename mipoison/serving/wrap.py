@@ -21,6 +21,7 @@ from mipoison.process import own_context
 from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
 from mipoison.victims.ask import Classifier, classifier_of
+from mipoison.victims.preprocess import Preprocessed, Preprocessing
 
 SECRET_BYTES = (16, 64)
 """Fewest and most bytes of a secret. It keys BLAKE2b, which takes 64 at most."""
@@ -165,6 +166,11 @@ class ProtectedClassifier(nn.Module):
     def couples(self) -> bool:
         """Whether an answer depends on the other images of its request."""
         return self._pipeline.defense.couples
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What was stated that happens to images before the classifier sees them; None: nothing."""
+        return self.model.preprocessing if isinstance(self.model, Preprocessed) else None
 
     def extra_repr(self) -> str:
         defense = type(self._pipeline.defense).__name__

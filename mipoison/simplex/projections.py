@@ -177,7 +177,7 @@ def project_release(y_NK: Tensor, c_NK: Tensor, budget: float | Tensor, *, keep_
         centre_NK = c_NK.double().clamp(min=0.0)
         centre_NK = centre_NK / centre_NK.sum(dim=1, keepdim=True)
         wish_NK = y_NK.double() + (centre_NK - c_NK)
-        z_NK = _feasible(wish_NK, label_N1)
+        z_NK = feasible(wish_NK, label_N1)
         far_N1 = torch.linalg.vector_norm(z_NK - centre_NK, dim=1, keepdim=True) > budget_N1
         row_M = (far_N1 & (budget_N1 > 0)).squeeze(1).nonzero().squeeze(1)
         if len(row_M) > 0:
@@ -205,7 +205,7 @@ def project_release_inside(y_NK: Tensor, c_NK: Tensor, *, keep_label: bool = Tru
     label_N1 = c_NK.argmax(dim=1, keepdim=True) if keep_label else None
     centre_NK = c_NK.double().clamp(min=0.0)
     centre_NK = centre_NK / centre_NK.sum(dim=1, keepdim=True)
-    z_NK = _feasible(y_NK.double() + (centre_NK - c_NK), label_N1).to(c_NK.dtype)
+    z_NK = feasible(y_NK.double() + (centre_NK - c_NK), label_N1).to(c_NK.dtype)
     return z_NK if label_N1 is None else _lower_rivals(z_NK, c_NK, label_N1)
 
 
@@ -284,7 +284,8 @@ def _counts(y_NK: Tensor) -> Tensor:
     return torch.arange(1, y_NK.shape[1] + 1, dtype=y_NK.dtype, device=y_NK.device)
 
 
-def _feasible(y_NK: Tensor, label_N1: Tensor | None) -> Tensor:
+def feasible(y_NK: Tensor, label_N1: Tensor | None) -> Tensor:
+    """Nearest rows of the simplex on which the label is a maximum, float64: unchecked, to be exported."""
     return _simplex(y_NK if label_N1 is None else _cone(y_NK, label_N1))
 
 
@@ -306,7 +307,7 @@ def _shorten(
     tolerance_N1 = 1e-13 * budget_N1 + 1e-15 * c_NK.shape[1] ** 0.5  # the latter: rounding of z itself
     r_N1 = low_N1  # in the interior of S, z(r) = c + r u, and this is the solution
     for turn in range(2 * _BISECTIONS):
-        z_NK = _feasible(c_NK + r_N1 * u_NK, label_N1)
+        z_NK = feasible(c_NK + r_N1 * u_NK, label_N1)
         distance_N1 = torch.linalg.vector_norm(z_NK - c_NK, dim=1, keepdim=True)
         done_N1 = (distance_N1 - budget_N1).abs() <= tolerance_N1
         # r = low is inside by theory, so rounding errors there must not close the bracket.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,11 +22,14 @@ from torch import Tensor, nn
 from mipoison.config import ConfigError, choose, one_line
 from mipoison.process import PROCESS_LOCK, callers_defaults, own_context, restored_state
 from mipoison.victims.outputs import OUTPUTS, log_probabilities, logits_of
+from mipoison.victims.preprocess import preprocessed
 
 DYNAMIC = (
     "torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=2**20)},))"
 )
 """The call that exports a classifier for batches of any size; error messages quote it."""
+log = logging.getLogger(__name__)
+
 __all__ = ["DYNAMIC", "Classifier", "classifier_of", "on_device"]
 
 
@@ -72,6 +76,7 @@ class Classifier:
         self.outputs, self.n_classes = outputs, n_classes
         self.module = module if device is None else on_device(module, device, self.name)
         self._dtype: torch.dtype | None = None
+        self._said = False
         self.theirs = callers_defaults()
 
     @property
@@ -95,6 +100,7 @@ class Classifier:
             ):
                 answer = self._answer(module, x_NCHW)
                 z_NK = logits_of(answer, self.name, x_NCHW.shape[0], self.n_classes)
+                self._say(answer)
                 z_NK = z_NK.detach().to(x_NCHW.device, copy=True)
         except (ConfigError, MemoryError, torch.OutOfMemoryError):
             raise
@@ -110,6 +116,12 @@ class Classifier:
                 "run its last layers in float32"
             )
         return log_probabilities(z_NK, self.name) if self.outputs == "probabilities" else z_NK
+
+    def _say(self, answer: Any) -> None:
+        """Log, once, where the logits were found, if the module returned more than a tensor."""
+        if not self._said and not isinstance(answer, Tensor):
+            self._said = True
+            log.info("classifier %s returns a %s: its logits are taken", self.name, type(answer).__name__)
 
     @torch.no_grad()
     def _answer(self, module: nn.Module, x_NCHW: Tensor) -> Any:
@@ -170,9 +182,9 @@ class Classifier:
             remedy = f"if it was exported for another batch, export it with a dynamic one: {DYNAMIC}"
         else:
             remedy = (
-                "put preprocessing into the module: resizing (to 224x224: "
-                "x = torch.nn.functional.interpolate(x, 224)), normalising, grey to RGB "
-                "(x.expand(-1, 3, -1, -1))"
+                "state its preprocessing (transforms=weights.transforms() of torchvision, or Hugging Face's "
+                "image processor; a --victim returns mipoison.victims.preprocessed(model, transforms)), or "
+                "put it into the module: x = torch.nn.functional.interpolate(x, 224), x.expand(-1, 3, -1, -1)"
             )
         return (
             f"classifier {self.name} fails on images {shape} in [0, 1], a batch of {x_NCHW.shape[0]}: "
@@ -186,12 +198,15 @@ def classifier_of(
     outputs: str | None = None,
     device: torch.device | None = None,
     n_classes: int | None = None,
+    transforms: Any = None,
 ) -> Classifier:
     """Make the adapter of a classifier that the user passed.
 
     Args:
         model: a torch module, or the result of ``load_victim``, which knows its name and outputs.
         outputs, device, n_classes: see :class:`Classifier`.
+        transforms: the classifier's preprocessing, see
+            :func:`mipoison.victims.preprocess.preprocessing_from`; None: it takes the images as they are.
 
     Raises:
         ConfigError: ``model`` is no module, or ``outputs`` contradicts what ``load_victim`` was told.
@@ -211,6 +226,9 @@ def classifier_of(
         model, name, stated = asked.module, asked.name, asked.outputs
     if outputs is not None and stated is not None and outputs != stated:
         raise ConfigError(f"the classifier was loaded with outputs={stated!r}: outputs={outputs!r} differs")
+    name = name or type(model).__name__
+    if transforms is not None:
+        model = preprocessed(model, transforms)
     made = Classifier(model, name=name, outputs=outputs or stated, device=device, n_classes=n_classes)
     if isinstance(asked, Classifier):
         made.theirs = asked.theirs

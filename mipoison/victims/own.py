@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from mipoison.process import own_context
 from mipoison.victims.ask import DYNAMIC, Classifier
 from mipoison.victims.fingerprints import exported_digest, is_exported
 from mipoison.victims.identity import earlier_state_digest, state_digest, structure
+from mipoison.victims.preprocess import preprocessed
 from mipoison.victims.source import CHOICES as CHOICES
 from mipoison.victims.source import check_source as check_source
 from mipoison.victims.source import short_name as short_name
@@ -61,7 +63,11 @@ class LoadedVictim(nn.Module):
 
 @own_context()
 def load_victim(
-    source: str | Path, state: str | Path | None = None, *, outputs: str | None = None
+    source: str | Path,
+    state: str | Path | None = None,
+    *,
+    outputs: str | None = None,
+    transforms: Any = None,
 ) -> LoadedVictim:
     """Load a classifier onto the CPU.
 
@@ -78,6 +84,8 @@ def load_victim(
             dict. No code in it is run, see :mod:`mipoison.victims.weights`.
         outputs: what the classifier returns, ``logits`` or ``probabilities``. None means logits, and outputs
             that look like probabilities are refused when the classifier is checked.
+        transforms: its preprocessing, see :func:`mipoison.victims.preprocess.preprocessing_from`. None means
+            none, or the factory's own (:func:`mipoison.victims.preprocess.preprocessed`).
 
     Raises:
         ConfigError: the classifier cannot be imported, built or loaded, or was exported for a fixed batch
@@ -93,10 +101,15 @@ def load_victim(
         except Exception as error:
             raise ConfigError(f"victim {source!r}: not a torch.export file ({one_line(error)})") from error
         _check_batch(program, source)
+        if transforms is not None:
+            exported = preprocessed(exported, transforms)
+            digest = hashlib.sha256(f"{digest}{exported.preprocessing}".encode()).hexdigest()[:16]
         return LoadedVictim(exported, short_name(source), digest, digest, outputs)
     module, code = _build(source)
     if state is not None:
         load_state(module, source, state)
+    if transforms is not None:
+        module = preprocessed(module, transforms)
     h = hashlib.sha256(source.encode() + code)
     earlier = h.copy()
     h.update(f"{structure(module)}{state_digest(module)}".encode())

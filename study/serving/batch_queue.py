@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from study.serving.request_parsing import RequestError
+from study.serving.bounds import RequestError
 
 BATCH = 32
 """Images of a batch; more only if a single piece has more."""

@@ -27,7 +27,7 @@ from mipoison.serving.unit import load_unit
 from mipoison.serving.wrap import ProtectedClassifier
 from mipoison.victims.own import load_victim
 from study.serving.batch_queue import Answer
-from study.serving.request_parsing import RequestError
+from study.serving.bounds import RequestError
 
 SECRET_VARIABLE = "MIPOISON_SECRET"
 

@@ -16,7 +16,8 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -24,10 +25,24 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from mipoison.config import ConfigError
+from study.serving.asgi import Gone, Reply, header, json_reply, part_of_body, send_reply, while_there
 from study.serving.batch_queue import Answer, BatchQueue
+from study.serving.bounds import (
+    SNIFFED,
+    RequestError,
+    Shape,
+    byte_bound,
+    content_kind,
+    stated_kind,
+    too_many_bytes,
+)
+from study.serving.door import Door
 from study.serving.guard import Connections, guarded
+from study.serving.openapi import ROUTES, document
+from study.serving.privacy_label import MISSING
 from study.serving.readers import Readers
-from study.serving.request_parsing import RequestError, Shape, byte_bound, content_kind, too_many_bytes
+from study.serving.request_parsing import Images
+from study.serving.server_metrics import CONTENT_TYPE, ServerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +62,18 @@ LINGER_S = 1.0
 """How long the rest of a refused body is read and dropped: many clients read no answer before they have sent
 all."""
 START_S = 30.0
-ROUTES = {"/health": "GET", "/release": "POST"}
 
 
 class HttpServer:
-    """The server: ``POST /release`` answers images with released vectors, ``GET /health`` reports its state.
+    """The server: ``POST /release`` answers images with released vectors; ``ROUTES`` lists the others.
 
     Args:
         host, port: where to listen.
         image_shape: (C, H, W). n_classes: K. couples: see ``mipoison.protocols.Defense``.
         max_batches: batches under way at once: the number of replicas.
+        resize: how pictures of another size are resized; None: they are refused.
+        label: the privacy label, JSON; None: there is none.
+        door: who may ask, and how much.
 
     Raises:
         ConfigError: the port is taken or not permitted.
@@ -71,13 +88,20 @@ class HttpServer:
         n_classes: int,
         couples: bool,
         max_batches: int,
+        resize: str | None = None,
+        label: bytes | None = None,
+        door: Door | None = None,
     ) -> None:
-        self._shape, self._n_classes, self._couples, self._max_batches = (
-            image_shape,
-            n_classes,
-            couples,
-            max_batches,
-        )
+        self._shape, self._n_classes = image_shape, n_classes
+        self._couples, self._max_batches = couples, max_batches
+        self._resize, self._label, self._door = resize, label, door or Door()
+        self._metrics = ServerMetrics(frozenset(ROUTES))
+        self._openapi = json.dumps(
+            document(
+                image_shape, n_classes, resize=resize, keyed=self._door.keys is not None,
+                budget=None if self._door.budget is None else self._door.budget.most,
+            )
+        ).encode()  # fmt: skip
         self._held = self._under_way = 0
         self._fault = ""
         self._stopping = False
@@ -101,7 +125,7 @@ class HttpServer:
         Raises:
             TimeoutError: it did not start in time.
         """
-        self._readers = Readers(self._shape)
+        self._readers = Readers(self._shape, self._resize)
         self._queue = BatchQueue(answer, max_batches=self._max_batches, couples=self._couples)
         self._ask = fault
         sys.setswitchinterval(0.001)  # the server's thread and Ray's threads alternate for every request
@@ -152,88 +176,136 @@ class HttpServer:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._under_way += 1
+        began = time.monotonic()
         try:
-            await self._respond(scope, receive, send)
-        except (_Gone, asyncio.CancelledError):
+            status = await self._respond(scope, receive, send)
+            self._metrics.observe(scope["path"], status, time.monotonic() - began)
+        except (Gone, asyncio.CancelledError):
             pass
         finally:
             self._under_way -= 1
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request; return the status."""
         whole = [False]  # whether the whole body was read
         try:
-            answer = await self._answer(scope, receive, whole)
+            reply = await self._answer(scope, receive, whole)
         except RequestError as error:
             await self._refuse(error, receive, send, whole[0])
-        except (_Gone, asyncio.CancelledError):
+            return error.status
+        except (Gone, asyncio.CancelledError):
             raise
         except Exception:  # log it and keep serving
             log.exception("a request failed")
             await self._refuse(RequestError(500, "internal error"), receive, send, whole[0])
-        else:
-            await _send(send, 200, answer, [])
+            return 500
+        await send_reply(send, 200, reply)
+        return 200
 
     async def _refuse(self, error: RequestError, receive: Receive, send: Send, whole: bool) -> None:
         if crowded := self._under_way > CALM:
             await asyncio.sleep(PAUSE_S)
-        headers = [(b"retry-after", b"1")] if error.status == 503 else []
+        headers = [*error.headers, *([(b"retry-after", b"1")] if error.status == 503 else [])]
+        answer = {"error": str(error), **error.more}
         if whole:
-            await _send(send, error.status, {"error": str(error)}, headers)
+            await send_reply(send, error.status, json_reply(answer, headers))
             return
-        await _send(
-            send, error.status, {"error": str(error)}, [*headers, (b"connection", b"close")], more=True
+        await send_reply(
+            send, error.status, json_reply(answer, [*headers, (b"connection", b"close")]), more=True
         )
         if not crowded:
-            with contextlib.suppress(_Gone, TimeoutError):
+            with contextlib.suppress(Gone, TimeoutError):
                 async with asyncio.timeout(LINGER_S):
-                    while (await _part(receive))[1]:
+                    while (await part_of_body(receive))[1]:
                         pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _answer(self, scope: Scope, receive: Receive, whole: list[bool]) -> dict[str, Any]:
-        route = ROUTES.get(scope["path"])
+    async def _answer(self, scope: Scope, receive: Receive, whole: list[bool]) -> Reply:
+        path = scope["path"]
+        route = ROUTES.get(path)
         if route is None:
-            raise RequestError(404, "no such path; POST /release or GET /health")
+            raise RequestError(404, f"no such path; there are: {', '.join(ROUTES)}")
         if scope["method"] != route:
-            raise RequestError(405, f"{scope['path']} takes {route}")
-        if route == "GET":
+            error = RequestError(405, f"{path} takes {route}")
+            error.headers = [(b"allow", route.encode())]
+            raise error
+        if path == "/release":
+            return await self._release(scope, receive, whole)
+        if path == "/health":
             return self._health()
-        kind = content_kind(_header(scope, b"content-type"))
-        if (encoding := _header(scope, b"content-encoding")) not in ("", "identity"):
-            raise RequestError(415, f"content encoding {encoding[:40]!r}: send the body as it is")
-        content_type = _header(scope, b"content-type")
-        body = await self._body(kind, _header(scope, b"content-length"), receive)
-        whole[0] = True
-        return await _while_there(receive, self._released(content_type, body))
+        if path == "/openapi.json":
+            return Reply(self._openapi)
+        if path == "/label":
+            if self._label is None:
+                raise RequestError(404, MISSING)
+            return Reply(self._label)
+        if self._door.keys is not None:
+            self._door.client(scope)  # with keys, /metrics asks for one, too
+        return Reply(self._metrics.text(self._under_way), CONTENT_TYPE)
 
-    async def _released(self, content_type: str, body: bytes) -> dict[str, Any]:
-        x_NCHW = await self._readers.read(content_type, body)
+    async def _release(self, scope: Scope, receive: Receive, whole: list[bool]) -> Reply:
+        client = self._door.client(scope)
+        content_type = header(scope, b"content-type")
+        if (encoding := header(scope, b"content-encoding")) not in ("", "identity"):
+            raise RequestError(415, f"content encoding {encoding[:40]!r}: send the body as it is")
+        body = await self._body(content_type, header(scope, b"content-length"), receive)
+        whole[0] = True
+        return await while_there(receive, self._released(client, content_type, body))
+
+    async def _released(self, client: str, content_type: str, body: bytes) -> Reply:
+        images = await self._readers.read(content_type, body)
+        n = len(images.x_NCHW)
+        left = None
+        if self._door.budget is not None:  # counted before it is answered; a crash gives nothing away
+            left = await asyncio.to_thread(self._door.spend, client, n)
         try:
             async with asyncio.timeout(RELEASE_S):
-                c_NK = await self._queue.release(x_NCHW)
-        except TimeoutError as error:
+                c_NK = await self._queue.release(images.x_NCHW)
+        except (RequestError, TimeoutError) as error:
+            if self._door.budget is not None:  # nothing was released
+                await asyncio.to_thread(self._door.give_back, client, n)
+            if isinstance(error, RequestError):
+                raise
             raise RequestError(503, f"not answered within {RELEASE_S:.0f} s") from error
-        return {"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()}
+        self._metrics.released(n)
+        answer = {"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()}
+        headers = [] if left is None else [(b"x-queries-remaining", str(left).encode())]
+        if any(images.sizes):
+            answer["resized"] = self._said_of(images)
+            headers.append((b"x-resized", str(self._resize).encode()))
+        return json_reply(answer, headers)
 
-    def _health(self) -> dict[str, Any]:
+    def _said_of(self, images: Images) -> dict[str, Any]:
+        """Which pictures were resized, from which size, and how."""
+        _, height, width = self._shape
+        given = [None if size is None else list(size) for size in images.sizes]
+        return {"interpolation": self._resize, "given": given, "to": [width, height]}
+
+    def _health(self) -> Reply:
         if self._fault:
             raise RequestError(503, self._fault)
-        return {"status": "ok", "image_shape": list(self._shape), "n_classes": self._n_classes}
+        return json_reply({"status": "ok", "image_shape": list(self._shape), "n_classes": self._n_classes})
 
-    async def _body(self, kind: str, length: str, receive: Receive) -> bytes:
-        """Read a request's body, at most as many bytes as its content type may have, within the deadline."""
-        bound = byte_bound(kind, self._shape)
-        if length.isdecimal() and (len(length) > 19 or int(length) > bound):
-            raise too_many_bytes(kind, self._shape)
+    async def _body(self, content_type: str, length: str, receive: Receive) -> bytes:
+        """Read a request's body within the deadline, at most as many bytes as what it is may have.
+
+        What it is is known after its first bytes; before them its Content-Type bounds the stated length.
+        """
+        kind, known = stated_kind(content_type), False
+        resized = self._resize is not None
         body, held = bytearray(), 0
+        self._check_length(kind, length)
         try:
             async with asyncio.timeout(BODY_S):
                 more = True
                 while more:
-                    part, more = await _part(receive)
+                    part, more = await part_of_body(receive)
                     body += part
-                    if len(body) > bound:
-                        raise too_many_bytes(kind, self._shape)
+                    if not known and body and (len(body) >= SNIFFED or not more):
+                        kind, known = content_kind(content_type, bytes(body[:SNIFFED])), True
+                        self._check_length(kind, length)
+                    if len(body) > byte_bound(kind, self._shape, resized=resized):
+                        raise too_many_bytes(kind, self._shape, resized=resized)
                     self._held += (new := max(0, len(body) - SMALL - held))
                     held += new
                     if self._held > MAX_HELD:
@@ -244,55 +316,12 @@ class HttpServer:
             self._held -= held
         return bytes(body)
 
-
-class _Gone(Exception):
-    """The client disconnected."""
-
-
-async def _while_there(receive: Receive, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """The result of the work; cancelled if the client disconnects before it is there."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(receive())
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise _Gone
-    finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _part(receive: Receive) -> tuple[bytes, bool]:
-    """The next bytes of a body, and whether more follow."""
-    message = await receive()
-    if message["type"] != "http.request":
-        raise _Gone
-    return message.get("body", b""), message.get("more_body", False)
-
-
-async def _send(
-    send: Send,
-    status: int,
-    answer: dict[str, Any],
-    headers: list[tuple[bytes, bytes]],
-    more: bool = False,
-) -> None:
-    body = json.dumps(answer).encode()
-    start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    """A header's value; '' if it is missing.
-
-    Raises:
-        RequestError: 400 if it was sent more than once.
-    """
-    found = [value for key, value in scope["headers"] if key == name]
-    if len(found) > 1:
-        raise RequestError(400, f"{name.decode()} was sent {len(found)} times")
-    return found[0].decode("latin-1").strip() if found else ""
+    def _check_length(self, kind: str | None, length: str) -> None:
+        """Raise RequestError if the stated length is over the bound."""
+        resized = self._resize is not None
+        bound = byte_bound(kind, self._shape, resized=resized)
+        if length.isdecimal() and (len(length) > 19 or int(length) > bound):
+            raise too_many_bytes(kind, self._shape, resized=resized)
 
 
 def _listening(host: str, port: int) -> socket.socket:

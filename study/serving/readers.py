@@ -19,9 +19,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
 
-import numpy as np
-
-from study.serving.request_parsing import RequestError, Shape, read_images
+from study.serving.bounds import RequestError, Shape
+from study.serving.containers import JPEG, PNG
+from study.serving.request_parsing import Images, read_request
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +40,26 @@ LARGE = 256 * 2**10
 
 
 class Readers:
-    """Turns bodies into images: the smallest in this process, medium and large ones in one process each."""
+    """Turns bodies into images: the smallest in this process, medium and large ones in one process each.
 
-    def __init__(self, image_shape: Shape) -> None:
-        self._shape = image_shape
-        self._medium, self._large = _Reader(image_shape), _Reader(image_shape)
+    Args:
+        image_shape, resize: see ``study.serving.request_parsing.read_request``.
+    """
 
-    async def read(self, content_type: str, body: bytes) -> np.ndarray:
-        """Images (N, C, H, W) of a body.
+    def __init__(self, image_shape: Shape, resize: str | None = None) -> None:
+        self._shape, self._resize = image_shape, resize
+        self._medium, self._large = _Reader(image_shape, resize), _Reader(image_shape, resize)
+
+    async def read(self, content_type: str, body: bytes) -> Images:
+        """The images of a body.
 
         Raises:
-            RequestError: as ``study.serving.request_parsing.read_images`` raises it; 503 if too many wait.
+            RequestError: as ``study.serving.request_parsing.read_request`` raises it; 503 if too many wait.
         """
-        if len(body) <= INLINE:
-            return read_images(content_type, body, self._shape)
+        # A small file that is resized may hold a large picture.
+        packed = self._resize is not None and (PNG in body or JPEG in body)
+        if len(body) <= INLINE and not packed:
+            return read_request(content_type, body, self._shape, self._resize)
         return await (self._medium if len(body) <= LARGE else self._large).read(content_type, body)
 
     async def warm(self) -> None:
@@ -69,13 +75,13 @@ class Readers:
 class _Reader:
     """A process that parses one body after the other. All calls must come from one event loop."""
 
-    def __init__(self, image_shape: Shape) -> None:
-        self._shape, self._busy = image_shape, False
+    def __init__(self, image_shape: Shape, resize: str | None) -> None:
+        self._shape, self._resize, self._busy = image_shape, resize, False
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._bytes = self._count = 0
         self._pool = self._start()
 
-    async def read(self, content_type: str, body: bytes) -> np.ndarray:
+    async def read(self, content_type: str, body: bytes) -> Images:
         await self._turn(len(body))
         try:
             return await self._run(content_type, body)
@@ -108,12 +114,14 @@ class _Reader:
                 self._busy = True
                 ready.set_result(None)
 
-    async def _run(self, content_type: str, body: bytes) -> np.ndarray:
+    async def _run(self, content_type: str, body: bytes) -> Images:
         pool = self._pool
         try:
             async with asyncio.timeout(READ_S):
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(pool, read_images, content_type, body, self._shape)
+                return await loop.run_in_executor(
+                    pool, read_request, content_type, body, self._shape, self._resize
+                )
         except (BrokenProcessPool, TimeoutError) as error:
             self._renew(pool)
             raise RequestError(422, "a body that could not be read") from error

@@ -1,8 +1,9 @@
 """Parses untrusted request bodies into images, or raises an error with an HTTP status.
 
-All bounds follow from the shape of the classifier's images, and are checked before anything is allocated: the
-length by content type, JSON by counting brackets and commas, pictures by their header. This module does not
-import torch: worker processes (``study.serving.readers``) import it. Shape suffixes: N images, CHW image.
+All bounds follow from the shape of the classifier's images, and are checked before anything is allocated:
+the length by kind of content, JSON by counting brackets and commas, pictures by their header. This module
+does not import torch: worker processes (``study.serving.readers``) import it. Shape suffixes: N images, CHW
+image.
 """
 
 from __future__ import annotations
@@ -11,133 +12,118 @@ import io
 import json
 import math
 import warnings
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mipoison.data.images import TooLargeError, open_image
-from study.serving.containers import ContainerError, stripped
+from study.serving.bounds import (
+    FORM,
+    FORMATS,
+    MAX_BYTES,
+    MAX_IMAGES,
+    RESIZED_PIXELS,
+    RequestError,
+    Shape,
+    byte_bound,
+    content_kind,
+    too_many_bytes,
+)
+from study.serving.forms import form_files
+from study.serving.pictures import Size, picture
 
-MAX_BYTES = 8 * 2**20
-"""Largest body of all, whatever the images' shape."""
-MAX_IMAGES = 256
-"""Most images of one request."""
-FORMATS = {
-    "image/png": "one image",
-    "image/jpeg": "one image",
-    "application/x-npy": "an array (N, C, H, W) or (C, H, W), uint8 or float in [0, 1]",
-    "application/json": '{"images": nested lists (N, C, H, W) or (C, H, W) of numbers in [0, 1]}',
-}
+__all__ = [
+    "FORMATS",
+    "MAX_BYTES",
+    "MAX_IMAGES",
+    "Images",
+    "RequestError",
+    "Shape",
+    "byte_bound",
+    "content_kind",
+    "read_images",
+    "read_request",
+]
+
+FORM_PIXELS = 4 * RESIZED_PIXELS
+"""Most pixels of all pictures of a form that are resized."""
 _NPY_KINDS = ("u1", "f2", "f4", "f8")
-_NPY_HEADER = 10_000
-"""Largest header of an .npy file that numpy reads."""
-_NUMBER = 32
-"""Most bytes of a number in JSON, with comma and white space: 17 digits, sign, exponent."""
-_PICTURE_EXTRAS = 64 * 2**10
-"""Bytes that a picture file may have besides its pixels: a colour profile, metadata of a camera."""
-_UTF8 = ("", "utf-8", "utf8", "us-ascii", "ascii")
-
-Shape = tuple[int, int, int]
 
 
-class RequestError(Exception):
-    """A request that is answered with an error.
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a request.
 
     Attributes:
-        status: HTTP status: 400, 404, 405, 408, 411, 413, 415, 422, 500 or 503.
+        x_NCHW: float32 in [0, 1].
+        sizes: width and height that a picture had before it was resized; None for each that was not.
     """
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message)  # both arguments, so that pickling between processes works
-        self.status, self.message = status, message
-
-    def __str__(self) -> str:
-        return self.message
-
-
-def content_kind(content_type: str) -> str:
-    """The media type in a Content-Type header.
-
-    Raises:
-        RequestError: 415 if it is not one of FORMATS, or JSON in a character set other than UTF-8.
-    """
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if kind not in FORMATS:
-        raise RequestError(415, f"content type {kind[:80]!r}; send one of: {', '.join(FORMATS)}")
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if kind == "application/json" and name.strip() == "charset":
-            charset = value.strip().strip('"')
-            if charset not in _UTF8:
-                raise RequestError(415, f"charset {charset[:40]!r}: JSON is UTF-8")
-    return kind
-
-
-def byte_bound(kind: str, image_shape: Shape) -> int:
-    """Largest body of this media type that can hold as many images as a request may have."""
-    numbers = MAX_IMAGES * math.prod(image_shape)
-    if kind == "application/json":
-        most = 1024 + _NUMBER * numbers
-    elif kind == "application/x-npy":
-        most = _NPY_HEADER + 8 * numbers
-    else:  # four channels of 16 bits, uncompressed
-        most = _PICTURE_EXTRAS + 16 * image_shape[1] * image_shape[2]
-    return min(most, MAX_BYTES)
-
-
-def too_many_bytes(kind: str, image_shape: Shape) -> RequestError:
-    """The error for a body over the bound."""
-    shape = "x".join(map(str, image_shape))
-    return RequestError(
-        413, f"body over {byte_bound(kind, image_shape)} bytes, the most for {kind} of {shape}"
-    )
+    x_NCHW: np.ndarray
+    sizes: list[Size | None]
 
 
 def read_images(content_type: str, body: bytes, image_shape: Shape) -> np.ndarray:
-    """Parse a request's body into images (N, C, H, W), float32 in [0, 1].
+    """The images (N, C, H, W) of a request that may not be resized; see :func:`read_request`."""
+    return read_request(content_type, body, image_shape).x_NCHW
+
+
+def read_request(content_type: str, body: bytes, image_shape: Shape, resize: str | None = None) -> Images:
+    """Parse a request's body into images.
 
     Args:
-        content_type: the header's value.
-        image_shape: (C, H, W) of the classifier; images are not resized.
+        content_type: the header's value; the first bytes decide, see ``study.serving.bounds``.
+        image_shape: (C, H, W) of the classifier.
+        resize: how pictures of another size are resized (``study.serving.pictures.RESIZES``); None: they are
+            refused. Arrays and JSON are never resized.
 
     Raises:
         RequestError: 413 too large, 415 another type, 422 not valid images, 400 malformed.
     """
-    kind = content_kind(content_type)
-    if len(body) > byte_bound(kind, image_shape):
-        raise too_many_bytes(kind, image_shape)
     if not body:
-        raise RequestError(400, f"empty body; {kind} is {FORMATS[kind]}")
+        raise RequestError(400, f"empty body; send one of: {', '.join(FORMATS)}")
+    kind = content_kind(content_type, body)
+    if len(body) > byte_bound(kind, image_shape, resized=resize is not None):
+        raise too_many_bytes(kind, image_shape, resized=resize is not None)
+    if kind != FORM:
+        return _one(kind, body, image_shape, resize)
+    found: list[Images] = []
+    for i, part in enumerate(form_files(content_type, body)):
+        try:
+            found.append(_one(_part_kind(part), part, image_shape, resize))
+        except RequestError as error:
+            error.message = f"part {i + 1} of the form: {error.message}"
+            raise
+        sizes = [size for images in found for size in images.sizes]
+        if len(sizes) > MAX_IMAGES:
+            raise RequestError(413, f"{len(sizes)} images, at most {MAX_IMAGES} a request")
+        if sum(size[0] * size[1] for size in sizes if size is not None) > FORM_PIXELS:
+            raise RequestError(413, f"more than {FORM_PIXELS} pixels to be resized in one request")
+    return Images(np.concatenate([images.x_NCHW for images in found]), sizes)
+
+
+def _part_kind(part: bytes) -> str:
+    try:
+        return content_kind("", part)
+    except RequestError:
+        others = ", ".join(kind for kind in FORMATS if kind != FORM)
+        raise RequestError(422, f"its first bytes tell none of: {others}") from None
+
+
+def _one(kind: str, body: bytes, image_shape: Shape, resize: str | None) -> Images:
+    """Images of one kind of content, not a form."""
+    if len(body) > byte_bound(kind, image_shape, resized=resize is not None):
+        raise too_many_bytes(kind, image_shape, resized=resize is not None)
     if kind.startswith("image/"):
-        return _picture(body, image_shape)
+        x_NCHW, resized = picture(body, image_shape, resize)
+        return Images(x_NCHW, [resized])
     array = _npy(body, image_shape) if kind == "application/x-npy" else _json(body, image_shape)
     if len(array) > MAX_IMAGES:
         raise RequestError(413, f"{len(array)} images, at most {MAX_IMAGES} a request")
     if not bool(((array >= 0) & (array <= 1)).all()):  # false for NaN as well
         raise RequestError(422, "pixels must be finite and in [0, 1]")
-    return np.ascontiguousarray(array)
-
-
-def _picture(body: bytes, image_shape: Shape) -> np.ndarray:
-    channels, height, width = image_shape
-    mode = "L" if channels == 1 else "RGB"
-    try:
-        kind, body = stripped(body, height * width)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about damaged files
-            image = open_image(io.BytesIO(body), mode, max_pixels=height * width, formats=(kind,))  # type: ignore[arg-type]
-    except ContainerError as error:
-        raise RequestError(422, str(error)) from error
-    except (TooLargeError, Image.DecompressionBombError) as error:
-        raise RequestError(413, f"image of more than {width}x{height} pixels: {error}") from error
-    except Exception as error:  # on damaged files a decoder may raise anything
-        raise RequestError(422, f"not an image, or damaged ({type(error).__name__})") from error
-    if image.size != (width, height):
-        raise RequestError(422, f"image of {image.width}x{image.height} pixels, expected {width}x{height}")
-    pixels_HWC = np.asarray(image).reshape(height, width, channels)
-    return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    return Images(np.ascontiguousarray(array), [None] * len(array))
 
 
 def _npy(body: bytes, image_shape: Shape) -> np.ndarray:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from worst_bodies import SHAPE, npy
@@ -31,10 +32,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(answer: Answer = mean, fault: str = "") -> Iterator[int]:
-    """Run a server and yield its port."""
+def running(answer: Answer = mean, fault: str = "", **terms: Any) -> Iterator[int]:
+    """Run a server and yield its port. ``terms``: resize, label, door."""
     port = free_port()
-    server = HttpServer("127.0.0.1", port, image_shape=SHAPE, n_classes=2, couples=False, max_batches=1)
+    server = HttpServer(
+        "127.0.0.1", port, image_shape=SHAPE, n_classes=2, couples=False, max_batches=1, **terms
+    )
     try:
         server.start(answer, lambda: fault)
         yield port
@@ -48,6 +51,20 @@ def ask(port: int, body: bytes, kind: str = NPY, path: str = "/release") -> tupl
         connection.request("POST" if path == "/release" else "GET", path, body, {"Content-Type": kind})
         response = connection.getresponse()
         return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def fetch(
+    port: int, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (lower case) and body of an answer; POST if there is a body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET" if body is None else "POST", path, body, sent)
+        response = connection.getresponse()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
     finally:
         connection.close()
 

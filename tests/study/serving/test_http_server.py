@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from worst_bodies import SHAPE, encoded, head, images_json, npy, request
 
 pytest.importorskip("uvicorn", reason="ray[serve] is not installed")
 
-from running_server import NPY, ONE, ask, healthy, mean, running, send, status
+from running_server import NPY, ONE, ask, fetch, healthy, mean, running, send, status
 
 from study.serving import guard, http_server
-from study.serving.request_parsing import byte_bound
+from study.serving.bounds import RequestError, byte_bound
+from study.serving.budget import QueryBudget
+from study.serving.door import Door
 
 
 def test_right_requests(port: int) -> None:
@@ -176,3 +179,50 @@ def test_health_answers_while_the_classifier_is_at_work_for_others() -> None:
         go.set()
         assert ask(port, ONE)[0] == 200
         assert sum(asked) < 100  # of 2000
+
+
+def test_the_budget_outlives_a_restart_and_what_was_not_answered_is_given_back(tmp_path: Path) -> None:
+    async def full(requests: list[np.ndarray]) -> list[np.ndarray]:
+        raise RequestError(503, "no replica of the classifier is running")
+
+    def door() -> Door:
+        return Door(budget=QueryBudget(tmp_path / "q", 3))
+
+    with running(door=door()) as port:
+        status_, headers, _ = fetch(port, "/release", npy(np.zeros((2, *SHAPE))))
+        assert (status_, headers["x-queries-remaining"]) == (200, "1")
+        assert fetch(port, "/release", b"hello")[0] == 415  # asks nothing, costs nothing
+    with running(full, door=door()) as port:
+        assert fetch(port, "/release", ONE)[0] == 503
+    with running(door=door()) as port:
+        assert fetch(port, "/release", npy(np.zeros((2, *SHAPE))))[0] == 429
+        assert fetch(port, "/release", ONE)[1]["x-queries-remaining"] == "0"
+        status_, headers, body = fetch(port, "/release", ONE)
+        assert (status_, headers["x-queries-remaining"], b"budget of 3" in body) == (429, "0", True)
+
+
+def test_a_classifier_that_fails_or_a_client_that_goes_costs_queries(tmp_path: Path) -> None:
+    """Vectors may have been computed then: nothing is given back."""
+    reached, budget = threading.Event(), QueryBudget(tmp_path / "q", 9)
+
+    async def slow_or_broken(requests: list[np.ndarray]) -> list[np.ndarray]:
+        reached.set()
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    with running(slow_or_broken, door=Door(budget=budget)) as port:
+        assert fetch(port, "/release", ONE)[0] == 500
+        reached.clear()
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(request(NPY, ONE))
+            assert reached.wait(5)
+        time.sleep(0.3)
+        assert budget.spend("from 127.0.0.1", 1) == 6
+
+
+def test_what_a_body_is_is_known_by_its_first_bytes_however_they_come(port: int) -> None:
+    chunked = head("text/plain", None) + b"".join(b"1\r\n%c\r\n" % byte for byte in ONE[:40])
+    assert status(send(port, chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(ONE) - 40, ONE[40:]))) == 200
+    png_bound = byte_bound("image/png", SHAPE)
+    long = head("text/plain", png_bound + 1) + encoded("PNG") + b"x" * 600
+    assert status(send(port, long)) == 413  # a picture is not as long, as soon as it is known for one

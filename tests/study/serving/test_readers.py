@@ -27,7 +27,7 @@ def test_a_reader_that_dies_is_replaced() -> None:
                 process.kill()
             with pytest.raises(RequestError, match="could not be read"):
                 await pool.read("application/json", body)
-            assert (await pool.read("application/json", body)).shape == (20, *SHAPE)
+            assert (await pool.read("application/json", body)).x_NCHW.shape == (20, *SHAPE)
         finally:
             pool.close()
 

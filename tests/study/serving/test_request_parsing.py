@@ -94,7 +94,7 @@ def npy_header(text: str, data: bytes = b"") -> bytes:
         ("image/png", picture(PIXELS)[:40], 422),
         ("image/png", picture(np.zeros((4, 6), np.uint8)), 422),
         ("image/png", picture(np.zeros((2, 2), np.uint8)), 422),
-        ("image/png", picture(np.zeros((64, 64), np.uint8)), 413),
+        ("image/png", picture(np.zeros((64, 64), np.uint8)), 422),
         ("image/png", bomb(50_000, 50_000), 413),
         ("image/jpeg", bomb(2**31 - 1, 2**31 - 1), 413),
         ("image/png", b"%!PS-Adobe-3.0\n(x) show", 422),

@@ -1,0 +1,60 @@
+"""Headers, parts of a body, and clients that disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from study.serving.asgi import Gone, Reply, header, json_reply, part_of_body, send_reply, while_there
+from study.serving.bounds import RequestError
+
+
+def test_headers() -> None:
+    scope = {"headers": [(b"a", b" x "), (b"b", b"1"), (b"b", b"2")]}
+    assert header(scope, b"a") == "x"
+    assert header(scope, b"c") == ""
+    with pytest.raises(RequestError, match="b was sent 2 times"):
+        header(scope, b"b")
+
+
+def test_an_answer_has_its_length() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(send_reply(send, 200, json_reply({"a": "ä"}, [(b"x-y", b"z")])))
+    assert dict(sent[0]["headers"])[b"content-length"] == str(len(sent[1]["body"])).encode()
+    assert dict(sent[0]["headers"])[b"x-y"] == b"z"
+    assert Reply(b"").content_type == b"application/json"
+
+
+def test_work_ends_when_its_client_goes() -> None:
+    ended: list[str] = []
+
+    async def work(seconds: float) -> str:
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return "done"
+
+    async def stays() -> Any:
+        await asyncio.sleep(10)
+
+    async def goes() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def scene() -> None:
+        assert await while_there(stays, work(0)) == "done"
+        with pytest.raises(Gone):
+            await while_there(goes, work(10))
+        with pytest.raises(Gone):
+            await part_of_body(goes)
+        await asyncio.sleep(0)
+
+    asyncio.run(scene())
+    assert ended == ["cancelled"]

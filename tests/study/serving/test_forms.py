@@ -1,0 +1,77 @@
+"""Multipart forms: the files of a form, and forms that are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import requests
+from worst_bodies import SHAPE, encoded, npy
+
+from study.serving.bounds import MAX_IMAGES, RequestError
+from study.serving.forms import form_files
+from study.serving.request_parsing import read_images
+
+
+def form(*files: bytes, name: str = "file") -> tuple[str, bytes]:
+    """Content type and body, as the library requests writes them: not by the code that reads them."""
+    sent = requests.Request("POST", "http://a", files=[(name, (f"{i}.png", f)) for i, f in enumerate(files)])
+    prepared = sent.prepare()
+    assert isinstance(prepared.body, bytes)
+    return prepared.headers["Content-Type"], prepared.body
+
+
+def refused(content_type: str, body: bytes) -> tuple[int, str]:
+    with pytest.raises(RequestError) as caught:
+        read_images(content_type, body, SHAPE)
+    assert "\n" not in str(caught.value)
+    return caught.value.status, str(caught.value)
+
+
+def test_files_come_back_as_they_were_in_their_order() -> None:
+    files = [bytes(np.random.default_rng(i).integers(0, 256, 3000, np.uint8)) for i in range(5)]
+    files += [b"", b"\r\n--", b"\r\n"]
+    assert form_files(*form(*files)) == files
+
+
+def test_a_form_is_a_batch_of_its_files() -> None:
+    array = np.random.default_rng(0).random((3, *SHAPE)).astype(np.float32)
+    x = read_images(*form(encoded("PNG"), npy(array), encoded("PNG")), SHAPE)
+    assert x.shape == (5, *SHAPE)
+    assert np.array_equal(x[1:4], array)
+    assert np.array_equal(x[0], read_images("", encoded("PNG"), SHAPE)[0])
+    assert np.array_equal(x[0], x[4])
+
+
+def test_what_is_no_form() -> None:
+    content_type, body = form(encoded("PNG"))
+    assert refused("multipart/form-data", body)[0] == 400  # no boundary
+    assert refused("multipart/form-data; boundary=" + "x" * 100, body)[0] == 400
+    assert refused(content_type, body[:-20])[0] == 400  # ends early
+    assert refused(content_type, b"hello")[0] == 400
+    assert refused(*form(b"hello")) == (
+        422,
+        "part 1 of the form: its first bytes tell none of: image/png, image/jpeg, application/x-npy, "
+        "application/json",
+    )
+    assert refused(*form(encoded("PNG"), encoded("PNG")[:50]))[1].startswith("part 2 of the form:")
+
+
+def test_a_form_of_too_many_is_refused() -> None:
+    assert refused(*form(*[encoded("PNG")] * (MAX_IMAGES + 1)))[0] == 413
+    assert refused(*form(npy(np.zeros((MAX_IMAGES, *SHAPE))), encoded("PNG")))[0] == 413
+    assert len(read_images(*form(*[encoded("PNG")] * MAX_IMAGES), SHAPE)) == MAX_IMAGES
+
+
+def test_mutants_of_a_form_are_read_or_refused() -> None:
+    content_type, body = form(encoded("PNG"), encoded("JPEG"))
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        data = np.frombuffer(body, np.uint8).copy()
+        data[rng.integers(0, len(data), rng.integers(1, 5))] = rng.integers(0, 256)
+        try:
+            found.append(read_images(content_type, data.tobytes(), SHAPE).shape[1:])
+        except RequestError as error:
+            found.append((error.status,))
+    assert set(found) <= {SHAPE, (400,), (413,), (422,)}
+    assert len(set(found)) > 2
