@@ -129,6 +129,7 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
         assert here[anchor] == there[anchor]
 
 
+@pytest.mark.faults
 def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path) -> None:
     process = start(
         environment, tmp_path, "--trials", "2", "--name", "s", "--decoder-steps", "200", "--concurrent", "1"
@@ -157,6 +158,7 @@ def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path
     assert frame["episode_id"].is_unique
 
 
+@pytest.mark.long
 def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path: Path) -> None:
     """0, 1 and 2 workers and no Ray give equal records; a terminal shows the progress of the anchors."""
     frames, shown = {}, {}

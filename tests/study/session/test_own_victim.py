@@ -131,6 +131,7 @@ def test_a_study_belongs_to_its_classifier(here: Path) -> None:
     assert [d.split(":")[0] for d in differences(one.identity(), larger.identity())] == ["image_size"]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_study_of_an_own_classifier(here: Path) -> None:
     own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
     assert pareto.main([*TINY, *own, "--trials", "1", "--defenses", "rounding"]) == 0
@@ -142,6 +143,7 @@ def test_a_study_of_an_own_classifier(here: Path) -> None:
     assert not list((here / "results" / "artifacts").glob("victim-*"))  # no victim was trained
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_study_of_stated_probabilities(here: Path) -> None:
     """A victim that returns probabilities gives the numbers of logits; records say so; it can be resumed."""
     own = [
@@ -169,6 +171,7 @@ def test_a_study_of_stated_probabilities(here: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(560)
 def test_workers_find_the_classifier(here: Path) -> None:
     """On a local Ray, workers find module and weights, which are only in the driver's current folder."""

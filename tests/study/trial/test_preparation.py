@@ -125,6 +125,7 @@ def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(560)
 def test_trials_on_ray_read_them(tmp_path: Path) -> None:
     """With Tune trials in other processes, every artifact is written once, before the first trial."""
