@@ -213,6 +213,8 @@ def test_the_first_commands_are_those_of_ci() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert 'pip install --quiet -e ".[test]"' in script
     assert re.search(r"^step .*\bpytest\b", script, flags=re.MULTILINE)
+    assert "pytest -m long" in script  # what `pytest` leaves out, but for the storms
+    assert "pytest -n 0 -m faults" in script
     assert "study/benchmark.py --quick" in script
 
 

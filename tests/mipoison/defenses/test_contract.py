@@ -1,6 +1,7 @@
 """The contract of everything in DEFENSES, then each defense against what it is supposed to do."""
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,7 +54,21 @@ def defenses(tiny_scene: Scene) -> dict[str, Defense]:
 
 @pytest.fixture
 def queries(tiny_scene: Scene) -> tuple[Tensor, Tensor]:
-    return tiny_scene.clean["attack_train"].clone(), tiny_scene.split.attack_train.x_NCHW.clone()
+    return tiny_scene.clean["attack_train"][:40].clone(), tiny_scene.split.attack_train.x_NCHW[:40].clone()
+
+
+@pytest.fixture(scope="module")
+def set_to(make_decoder: MakeDecoder) -> Callable[..., Defense]:
+    """``set_to(name, **changes)``: a defense of five classes at other settings, fitted once for all tests."""
+    found: dict[Any, Defense] = {}
+
+    def fit(name: str, **changes: Any) -> Defense:
+        key = (name, *sorted(changes.items()))
+        if key not in found:
+            found[key] = fitted(name, view_of(make_decoder(5), 5), **changes)
+        return found[key]
+
+    return fit
 
 
 class Watched(QueryRandomness):
@@ -201,7 +216,7 @@ class TestContract:
         with torch.no_grad():
             assert torch.equal(protect(defenses[name], *queries), expected)
 
-    @pytest.mark.parametrize("k", [2, 3, 40])
+    @pytest.mark.parametrize("k", [2, pytest.param(3, marks=pytest.mark.long), 40])
     def test_other_numbers_of_classes(self, name, k, make_decoder) -> None:
         defense = fitted(name, view_of(make_decoder(k), k))
         c, x = vectors(25, k), pictures(25)
@@ -245,18 +260,17 @@ DRAWING = [
 
 @pytest.mark.parametrize(("name", "changes"), DRAWING)
 def test_draws_is_what_happens_under_other_settings(
-    name: str, changes: dict[str, Any], make_decoder: MakeDecoder
+    name: str, changes: dict[str, Any], set_to: Callable[..., Defense]
 ) -> None:
-    view = view_of(make_decoder(5), 5)
-    defense = fitted(name, view, **changes)
+    defense = set_to(name, **changes)
     assert draws(defense, vectors(30), pictures(30)) is defense.draws
 
 
 @pytest.mark.parametrize(("name", "changes"), DRAWING)
 def test_who_declares_not_to_read_the_image_does_not_under_other_settings(
-    name: str, changes: dict[str, Any], make_decoder: MakeDecoder
+    name: str, changes: dict[str, Any], set_to: Callable[..., Defense]
 ) -> None:
-    defense = fitted(name, view_of(make_decoder(5), 5), **changes)
+    defense = set_to(name, **changes)
     c, rng = vectors(30), QueryRandomness(content_keys(pictures(30), b"secret"))
     own, other = (defense.protect(c, pictures(30, s), defense.pick(c), rng=rng) for s in (0, 1))
     assert defense.reads_image or torch.equal(own, other)
@@ -267,8 +281,9 @@ def test_who_declares_not_to_read_the_image_does_not_under_other_settings(
 def test_budget_is_respected(
     name: str, budget: float, tiny_scene: Scene, queries: tuple[Tensor, Tensor]
 ) -> None:
+    defense = fitted(name, tiny_scene.view(), budget=budget)
     for c, x in (queries, (vectors(60, sharpness=6.0), pictures(60))):
-        z = protect(fitted(name, tiny_scene.view(), budget=budget), c, x)
+        z = protect(defense, c, x)
         # c itself may miss the simplex by a few ulp, and is then replaced by itself divided by its sum.
         assert float((z.double() - c.double()).norm(dim=1).max()) <= budget + 2 * ULP
 
