@@ -1,7 +1,7 @@
 """The contract of everything in DEFENSES, then each defense against what it is supposed to do."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from tests.mipoison.defenses.helpers import (
     ULP,
     MakeDecoder,
     assert_released,
+    few_starts,
     fitted,
     pictures,
     protect,
@@ -45,6 +46,13 @@ class FittedAtDefaults(dict[str, Defense]):
     def __missing__(self, name: str) -> Defense:
         self[name] = fitted(name, self.scene.view())
         return self[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        few_starts(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
