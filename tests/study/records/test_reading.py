@@ -137,8 +137,8 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors_module, "project", project_once)
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(("most_fine", "most_bad"), [(2, 1), pytest.param(6, 2, marks=pytest.mark.long)])
+@pytest.mark.timeout(580)
+@pytest.mark.parametrize(("most_fine", "most_bad"), [(1, 0), pytest.param(6, 2, marks=pytest.mark.long)])
 def test_what_is_accepted_is_read_and_resumed_and_the_rest_is_left_out(
     copied: Path, capsys: pytest.CaptureFixture[str], remembered: None, most_fine: int, most_bad: int
 ) -> None:
