@@ -45,6 +45,7 @@ TINY = [
     "4",
     "--executor",
     "local",
+    "--no-learning-curves",
 ]
 FEW = ["--attackers", "passive", "label-only", "--defenses", "rounding"]
 

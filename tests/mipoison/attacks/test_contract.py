@@ -32,7 +32,7 @@ and ``trees`` keeps no forest that is worse out of bag than the mean image of th
 def small(config: Config, scene: Scene) -> Config:
     """Sizes of the tiny scene, but few steps and folds: a contract does not need a good attacker."""
     config = at_scale(config, scene.config)
-    few = {"steps": 15, "folds": 2}
+    few = {"steps": 15, "folds": 2, "each": 3, "mixed": 30, "simulated": 2000}
     return dataclasses.replace(config, **{k: n for k, n in few.items() if k in config.field_kinds()})
 
 
