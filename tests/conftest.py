@@ -1,8 +1,11 @@
-"""What several test files share: a tiny prepared scene, decoders with batch statistics worth the name, and an
-object store."""
+"""What several test files share: a tiny prepared scene, decoders with batch statistics worth the name, an
+object store, and folders that one test process makes for all."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before NumPy and torch are imported: files run beside each other, and threads that spin would starve them.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -17,12 +20,48 @@ from mipoison.scene import Scene, SceneConfig, prepare
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from mipoison.training import seeded
+from tests.once import Once
+from tests.reportless import without_report
 
 torch.set_num_threads(1)  # the number of threads changes the order of sums
 
 CPU = torch.device("cpu")
 
 MakeDecoder = Callable[..., InversionNet]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    return Once(tmp_path_factory)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies of this process end without tables, figures and page, which take longer than small studies."""
+    without_report(monkeypatch)
+
+
+WORKED_EXAMPLE = "python study/examples/protect_torchvision.py --out protected-digits"
+"""The pages' command, word for word (``tests/test_readme.py``)."""
+
+
+@pytest.fixture(scope="session")
+def worked_example(once: Once) -> Path:
+    """A folder with what :data:`WORKED_EXAMPLE` leaves and, in ``stdout`` and ``stderr``, what it says."""
+    root = Path(__file__).parents[1]
+
+    def make(folder: Path) -> None:
+        _, script, *more = WORKED_EXAMPLE.split()
+        run = subprocess.run(
+            [sys.executable, str(root / script), *more],
+            cwd=folder, env=os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(root)},
+            capture_output=True, text=True, timeout=570,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        (folder / "stdout").write_text(run.stdout)
+        (folder / "stderr").write_text(run.stderr)
+
+    return once("example", make)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +81,10 @@ def tiny_config() -> SceneConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
-    return ArtifactStore(Storage(tmp_path_factory.mktemp("store")))
+def tiny_store(tiny_config: SceneConfig, once: Once) -> ArtifactStore:
+    """A store that holds the parts of the tiny scene."""
+    place = once("store", lambda root: prepare(tiny_config, ArtifactStore(Storage(root)), device=CPU))
+    return ArtifactStore(Storage(place))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ import pytest
 import tyro
 
 from study.runtime.command import main as command_line
+from tests.conftest import WORKED_EXAMPLE
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("mipoison", "python", "pip", "pytest", "ray", "optuna-dashboard", "tensorboard", "mkdocs", "curl")
@@ -44,6 +45,7 @@ TINY = [
     "4",
     "--executor",
     "local",
+    "--no-learning-curves",
 ]
 FEW = ["--attackers", "passive", "label-only", "--defenses", "rounding"]
 
@@ -146,6 +148,12 @@ MORE: dict[str, list[str]] = {
     ),
 }
 """Options that make a command small, chosen by the longest prefix; of repeated options the last counts."""
+LONG = (WORKED_EXAMPLE, "mipoison reproduce --all --render --storage study/results")
+"""Commands that take tens of seconds and need no other; ``.ci/run`` runs them (pytest -m long)."""
+
+
+def marked(command: str) -> object:
+    return pytest.param(command, id=command, marks=[pytest.mark.long] if command in LONG else [])
 
 
 def small(command: str) -> list[str]:
@@ -206,6 +214,7 @@ def run_here(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_readme_has_commands_and_python() -> None:
     assert len(commands()) >= 28
     assert len(pieces()) >= 5
+    assert set(LONG) <= set(commands())
     assert set(ELSEWHERE) <= set(commands()), "an entry for a command that no document has any more"
     for where in ELSEWHERE.values():
         assert (ROOT / re.split(r"[ ;,]", where)[0]).exists()
@@ -215,6 +224,8 @@ def test_the_first_commands_are_those_of_ci() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert 'pip install --quiet -e ".[test]"' in script
     assert re.search(r"^step .*\bpytest\b", script, flags=re.MULTILINE)
+    assert "pytest -m long" in script  # what `pytest` leaves out, but for the storms
+    assert "pytest -n 0 -m faults" in script
     assert "study/benchmark.py --quick" in script
 
 
@@ -240,15 +251,24 @@ def test_a_command_for_a_cluster_has_valid_settings(command: str) -> None:
 # In order: later commands read what earlier ones leave.
 @pytest.mark.parametrize(
     "command",
-    [c for c in commands() if c not in ELSEWHERE and not c.startswith((*CHECKED, "MIPOISON_SECRET", "curl"))],
+    [
+        marked(c)
+        for c in commands()
+        if c not in ELSEWHERE and not c.startswith((*CHECKED, "MIPOISON_SECRET", "curl"))
+    ],
 )
-def test_a_command_runs(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_runs(
+    command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     assert command.startswith(("mipoison ", "python study/")), (
         f"no way to run {command!r}: say in ELSEWHERE what covers it"
     )
     if "--mlflow" in command:
         pytest.importorskip("mlflow", reason="mlflow is not installed")
-    if command.startswith("mipoison ") and "--help" not in command and command != "mipoison pareto":
+    if command == WORKED_EXAMPLE:
+        made = request.getfixturevalue("worked_example") / "protected-digits"
+        shutil.copytree(made, checkout / "protected-digits")
+    elif command.startswith("mipoison ") and "--help" not in command and command != "mipoison pareto":
         run_here(command, checkout, monkeypatch)
     else:
         run(command, checkout)
@@ -309,6 +329,7 @@ def test_a_piece_of_python_runs(piece: str, checkout: Path, monkeypatch: pytest.
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_the_serve_command_answers(checkout: Path) -> None:
     pytest.importorskip("ray.serve", reason="ray[serve] is not installed")
     if not (checkout / "protected-digits" / "unit").exists():

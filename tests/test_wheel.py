@@ -25,6 +25,7 @@ def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     if int(metadata.version("setuptools").split(".")[0]) < 77:

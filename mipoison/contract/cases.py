@@ -30,7 +30,7 @@ SMALL_SCENE: Mapping[str, Any] = {
     "decoder_width": 4, "decoder_steps": 60, "decoder_batch": 32, "decoder_lr": 1e-2,
 }  # fmt: skip
 """Settings of a scene of digits that trains in seconds. A contract does not need a good victim."""
-FEW = {"steps": 15, "folds": 2}
+FEW = {"steps": 15, "folds": 2, "each": 3, "mixed": 30, "simulated": 2000}
 """Training steps and folds of an attacker that is checked: it need not be good."""
 
 

@@ -20,7 +20,7 @@ FILE = CLUSTERS / "aws.yaml"
 CONFIG = yaml.safe_load(FILE.read_text())
 NODES = {name: kind["node_config"] for name, kind in CONFIG["available_node_types"].items()}
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(290)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(290)]
 
 
 @pytest.fixture(scope="module")

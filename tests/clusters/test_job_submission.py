@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 CONFIG = yaml.safe_load((ROOT / "clusters" / "aws.yaml").read_text())
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(480)]
 
 
 def free_port() -> int:

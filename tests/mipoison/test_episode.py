@@ -39,6 +39,7 @@ from mipoison.scene import Scene, SceneConfig, prepare
 from mipoison.service import chunk_count
 from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
+from tests.mipoison.defenses.helpers import few_starts
 
 CPU = torch.device("cpu")
 
@@ -216,7 +217,15 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def records(tiny_config: SceneConfig, tiny_scene: Scene) -> dict[str, dict[str, Any]]:
-    return {name: run_episode(episode(tiny_config, name), tiny_scene) for name in DEFENSES}
+    with pytest.MonkeyPatch.context() as patch:
+        few_starts(patch)
+        return {name: run_episode(episode(tiny_config, name), tiny_scene) for name in DEFENSES}
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For episodes that are compared with ``records``."""
+    few_starts(monkeypatch)
 
 
 # ------------------------------------------------------------------------------------------ golden numbers
@@ -259,6 +268,7 @@ def test_golden_episodes_tell_defenses_apart(golden_records: dict[str, dict[str,
     assert golden_records["none"]["reconstruction_skill"] > 0.3
 
 
+@pytest.mark.usefixtures("few")
 def test_a_repeated_run_is_bit_identical(
     tiny_config: SceneConfig, tiny_scene: Scene, records: dict[str, dict[str, Any]]
 ) -> None:
@@ -267,6 +277,7 @@ def test_a_repeated_run_is_bit_identical(
         assert numbers(again) == numbers(records[defense])
 
 
+@pytest.mark.usefixtures("few")
 def test_a_run_from_an_empty_store_is_bit_identical(
     tiny_config: SceneConfig, records: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -432,6 +443,7 @@ def test_under_label_only_identification_is_chance(records: dict[str, dict[str, 
 # ---------------------------------------------------------------------------------- release and its shards
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("defense", ["noise", "lpa", "lfp"])
 def test_a_sharded_release_is_the_same_episode(
     tiny_config: SceneConfig, tiny_scene: Scene, records: dict[str, dict[str, Any]], defense: str

@@ -21,7 +21,7 @@ from mipoison.protocols import DefenderView, Defense
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.service import CHUNK, DefendedService, MeteredOracle, chunk_count
 from mipoison.training import seeded
-from tests.mipoison.defenses.helpers import skip_without_library
+from tests.mipoison.defenses.helpers import few_starts, skip_without_library
 
 CPU = torch.device("cpu")
 K = 4
@@ -65,7 +65,9 @@ def make_service(victim: torch.nn.Module, make_decoder: Callable[..., Any]) -> C
             victim=ClassifierConfig(width=2, hidden=8, steps=30),
         )
         defense: Defense = DEFENSES[name](**changes).make()  # type: ignore[attr-defined]
-        defense.fit(view, rng=generator(0))
+        with pytest.MonkeyPatch.context() as patch:
+            few_starts(patch)
+            defense.fit(view, rng=generator(0))
         return defense
 
     return make
@@ -278,6 +280,7 @@ if name == "rounding":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "few", "many"), [("rounding", 10_000, 200_000), ("lpa", 4_000, 24_000)])
 def test_memory_and_time_per_query_do_not_grow(name: str, few: int, many: int) -> None:
     """In a process of its own: peak memory is of the whole process. 200,000 images are 205 MB."""

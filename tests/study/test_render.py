@@ -13,6 +13,7 @@ from study.records.finished import load
 from study.reports.report_files import markdown_of
 
 TINY = "--executor local --trials 2 --seeds 2 --fresh-seeds 1 --victim-steps 30 --decoder-steps 20"
+TINY += " --limit 100 --decoder-width 4"
 TINY += " --attackers ridge label-only --defenses rounding noise --name s"
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 

@@ -37,6 +37,7 @@ def subject() -> tuple[InversionNet, list[Tensor], Tensor, Tensor]:
 
 
 @compiles
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("objective", ["cosine", "frozen"])
 def test_sample_scope_with_fewer_and_more_rows_than_are_compiled(
@@ -63,6 +64,7 @@ def test_sample_scope_with_fewer_and_more_rows_than_are_compiled(
 
 
 @compiles
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_batch_scope(subject: tuple[InversionNet, list[Tensor], Tensor, Tensor]) -> None:
     decoder, target, c, x = subject

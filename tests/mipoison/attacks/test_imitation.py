@@ -132,6 +132,7 @@ def says_nothing(seed: int) -> Any:
     return lambda x_NCHW: simulate(near_a_corner(torch.rand(len(x_NCHW), 1, 1, 1, generator=rng)))
 
 
+@pytest.mark.long
 def test_answers_that_say_nothing_are_not_believed() -> None:
     """At most a little is lost against simulating nothing, on the same answers."""
     losses, model = [], known("noise", budget=0.1)

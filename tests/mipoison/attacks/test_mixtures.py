@@ -132,6 +132,7 @@ def noisy(seed: int) -> Any:
     return answer
 
 
+@pytest.mark.long
 def test_mixtures_average_noise_out() -> None:
     """In the mean of five small data sets it is better than the attacker that asks its own images alone."""
     gains = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mipoison.defenses import DEFENSES
+from mipoison.defenses import DEFENSES, restarts
 from mipoison.defenses.pipeline import victim_of
 from mipoison.models.classifier import ClassifierConfig
 from mipoison.models.inversion import InversionNet
@@ -52,6 +52,12 @@ def vectors(n: int, k: int = 5, seed: int = 0, sharpness: float = 2.0) -> Tensor
 
 def pictures(n: int, seed: int = 0) -> Tensor:
     return torch.rand(n, 1, 16, 16, generator=generator(seed, "x"))
+
+
+def few_starts(patch: pytest.MonkeyPatch) -> None:
+    """LPA learns its starts from few trials, 80 times faster, where nobody asks how well it aligns."""
+    for name, few in {"DRAWN": 24, "IMAGES": 8, "COUNT": 6, "FIT_ROUNDS": 2}.items():
+        patch.setattr(restarts, name, few)
 
 
 def skip_without_library(name: str) -> None:

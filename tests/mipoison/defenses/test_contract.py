@@ -1,6 +1,6 @@
 """The contract of everything in DEFENSES, then each defense against what it is supposed to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from mipoison.scene import Scene
 from mipoison.training import negative_psnr
 from tests.mipoison.defenses.helpers import (
     MakeDecoder,
+    few_starts,
     fitted,
     pictures,
     skip_without_library,
@@ -44,6 +45,13 @@ class FittedAtDefaults(dict[str, Defense]):
         return self[name]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        few_starts(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def defenses(tiny_scene: Scene) -> dict[str, Defense]:
     return FittedAtDefaults(tiny_scene)
@@ -51,7 +59,21 @@ def defenses(tiny_scene: Scene) -> dict[str, Defense]:
 
 @pytest.fixture
 def queries(tiny_scene: Scene) -> tuple[Tensor, Tensor]:
-    return tiny_scene.clean["attack_train"].clone(), tiny_scene.split.attack_train.x_NCHW.clone()
+    return tiny_scene.clean["attack_train"][:40].clone(), tiny_scene.split.attack_train.x_NCHW[:40].clone()
+
+
+@pytest.fixture(scope="module")
+def set_to(make_decoder: MakeDecoder) -> Callable[..., Defense]:
+    """``set_to(name, **changes)``: a defense of five classes at other settings, fitted once for all tests."""
+    found: dict[Any, Defense] = {}
+
+    def fit(name: str, **changes: Any) -> Defense:
+        key = (name, *sorted(changes.items()))
+        if key not in found:
+            found[key] = fitted(name, view_of(make_decoder(5), 5), **changes)
+        return found[key]
+
+    return fit
 
 
 # ------------------------------------------------------------------------------------------- the contract
@@ -110,18 +132,17 @@ DRAWING = [
 
 @pytest.mark.parametrize(("name", "changes"), DRAWING)
 def test_draws_is_what_happens_under_other_settings(
-    name: str, changes: dict[str, Any], make_decoder: MakeDecoder
+    name: str, changes: dict[str, Any], set_to: Callable[..., Defense]
 ) -> None:
-    view = view_of(make_decoder(5), 5)
-    defense = fitted(name, view, **changes)
+    defense = set_to(name, **changes)
     assert draws(defense, vectors(30), pictures(30)) is defense.draws
 
 
 @pytest.mark.parametrize(("name", "changes"), DRAWING)
 def test_who_declares_not_to_read_the_image_does_not_under_other_settings(
-    name: str, changes: dict[str, Any], make_decoder: MakeDecoder
+    name: str, changes: dict[str, Any], set_to: Callable[..., Defense]
 ) -> None:
-    defense = fitted(name, view_of(make_decoder(5), 5), **changes)
+    defense = set_to(name, **changes)
     c, rng = vectors(30), QueryRandomness(content_keys(pictures(30), b"secret"))
     own, other = (defense.protect(c, pictures(30, s), defense.pick(c), rng=rng) for s in (0, 1))
     assert defense.reads_image or torch.equal(own, other)

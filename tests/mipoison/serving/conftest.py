@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,26 @@ from torch import Tensor
 from mipoison.scene import Scene
 from mipoison.serving.protect import fit_unit
 from mipoison.serving.unit import Unit
+from tests.mipoison.defenses.helpers import few_starts
 from tests.mipoison.serving.helpers import UNITS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        few_starts(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
 def units(tiny_scene: Scene) -> dict[str, Unit]:
     """Every defense at its defaults, fitted by way of the public function, as the scene's are."""
+    with pytest.MonkeyPatch.context() as patch:
+        few_starts(patch)
+        return fitted_units(tiny_scene)
+
+
+def fitted_units(tiny_scene: Scene) -> dict[str, Unit]:
     split = tiny_scene.split
     return {
         name: fit_unit(

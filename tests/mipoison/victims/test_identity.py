@@ -49,15 +49,15 @@ def net(counting: bool = False) -> Net:
 
 WRAPPED: dict[str, Callable[[], Any]] = {
     "DataParallel": lambda: nn.DataParallel(net()),
-    "compiled": lambda: torch.compile(net()),
-    "compiled DataParallel": lambda: torch.compile(nn.DataParallel(net())),
+    "compiled": lambda: torch.compile(net(), backend="eager"),
+    "compiled DataParallel": lambda: torch.compile(nn.DataParallel(net()), backend="eager"),
     "averaged": lambda: nn.DataParallel(nn.DataParallel(net())),
 }
 
 
 def part_compiled() -> nn.Module:
     module = net()
-    module.body = torch.compile(module.body)
+    module.body = torch.compile(module.body, backend="eager")
     return module
 
 
@@ -178,7 +178,7 @@ def test_a_unit_fits_its_classifier_wrapped_compiled_or_asked_before(tmp_path: P
     unit.save(tmp_path / "unit")
     loaded = load_unit(tmp_path / "unit", device="cpu")
     model(torch.rand(2, 1, 4, 4))
-    for form in (model, net(counting=True), nn.DataParallel(model), torch.compile(model)):
+    for form in (model, net(counting=True), nn.DataParallel(model), torch.compile(model, backend="eager")):
         loaded.wrap(form)  # type: ignore[arg-type]
         unit.wrap(form)  # type: ignore[arg-type]
     model.body[1].bias.data += 0.1

@@ -24,6 +24,7 @@ def test_rows_compare_with_the_baseline_of_their_scope() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc, which Linux has")
+@pytest.mark.long
 def test_peak_memory_grows_with_the_batch() -> None:
     small, large = (peak_megabytes("double-backward", "batch", width=8, n=n) for n in (4, 256))
     assert large > small

@@ -8,6 +8,7 @@ from study.bench import streaming as streaming_module
 from study.bench.streaming import QUICK, queries, service, streaming
 
 
+@pytest.mark.long
 def test_a_stream_of_a_benchmark_is_flat() -> None:
     rows = list(streaming(quick=True, timeout_s=250))
     assert len(rows) == 2 * len(QUICK)

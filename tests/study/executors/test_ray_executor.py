@@ -20,13 +20,15 @@ from simulated import command_of, descendants
 
 from mipoison.storage.files import Storage
 from study.analysis.frontier import frontier_table
+from study.pareto import main
 from study.records.constraints import Constraints
 from study.records.curves import read_curves
 from study.records.store import Records
 
 ROOT = Path(__file__).parents[3]
 SMALL = ["--seeds", "2", "--attackers", "passive", "label-only"]
-TINY = [*SMALL, "--victim-steps", "30", "--decoder-steps", "20", "--no-dashboard", "--no-learning-curves"]
+TINY = [*SMALL, "--limit", "100", "--victim-steps", "30", "--decoder-steps", "20", "--decoder-width", "4",
+        "--no-dashboard", "--no-learning-curves"]  # fmt: skip
 TIMEOUT_S = 280
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * TIMEOUT_S)]
 
@@ -90,9 +92,10 @@ def assert_frontier_follows(storage: Path, name: str) -> None:
     assert stored["worst_reconstruction_error"].tolist() == fresh["worst_reconstruction_error"].tolist()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_path: Path) -> None:
-    local = ["--executor", "local", "--learning-curves"]
-    run(environment, tmp_path / "calm", "--trials", "3", "--name", "s", *local)
+    local = ["--executor", "local", "--learning-curves", "--storage", str(tmp_path / "calm")]
+    assert main([*TINY, "--trials", "3", "--name", "s", *local]) == 0
     calm = episodes(tmp_path / "calm", "s")
     assert len(calm) == (3 + 2) * 2 * 3
     assert set(calm["status"]) == {"ok"}
@@ -129,6 +132,7 @@ def test_two_trials_then_a_kill_and_a_resume(environment: dict[str, str], tmp_pa
         assert here[anchor] == there[anchor]
 
 
+@pytest.mark.faults
 def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path) -> None:
     process = start(
         environment, tmp_path, "--trials", "2", "--name", "s", "--decoder-steps", "200", "--concurrent", "1"
@@ -157,6 +161,7 @@ def test_a_killed_worker_is_replaced(environment: dict[str, str], tmp_path: Path
     assert frame["episode_id"].is_unique
 
 
+@pytest.mark.long
 def test_records_do_not_depend_on_workers(environment: dict[str, str], tmp_path: Path) -> None:
     """0, 1 and 2 workers and no Ray give equal records; a terminal shows the progress of the anchors."""
     frames, shown = {}, {}

@@ -97,6 +97,7 @@ def test_no_more_at_once_than_asked_for_and_in_order(environment: dict[str, str]
     assert found[6][1] < found[0][2]  # the first one, which waits for the last, does not hold the others up
 
 
+@pytest.mark.faults
 def test_lost_and_failed_tasks(environment: dict[str, str], tmp_path: Path) -> None:
     """A killed process runs again; one that always dies, or raises, has its error in its place."""
     answer = told(environment, tmp_path, 0, "once", "dies", "fails", "brief")

@@ -74,7 +74,8 @@ def odd_path(folder: Path, marker: Path) -> dict[str, str]:
     return {"dataset": "folder:~nobody-at-all/x", "scene.dataset": "folder:~nobody-at-all/x"}
 
 
-FORMS = [module, exported, renamed_pickle, linked, state, state_dict, archive, odd_path]
+FORMS = [module, exported, state, archive]
+MORE_FORMS = [renamed_pickle, linked, state_dict, odd_path]
 READERS: dict[str, Callable[[Path], int]] = {
     "report": lambda s: report.main([str(s)]),
     "report with vectors": lambda s: report.main([str(s), "--vectors", "yes"]),
@@ -85,7 +86,11 @@ READERS: dict[str, Callable[[Path], int]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+@pytest.mark.parametrize(
+    "form",
+    [*FORMS, *(pytest.param(form, marks=pytest.mark.long) for form in MORE_FORMS)],
+    ids=lambda form: form.__name__,
+)
 def test_readers_run_nothing_that_records_name(
     form: Callable[[Path, Path], dict[str, str]],
     small_study: Path,

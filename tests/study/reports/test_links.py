@@ -12,7 +12,7 @@ import pytest
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
 from study import render, report, reproduce
-from study.reports import report_files
+from study.reports import html, report_files
 
 Make = Callable[[Path, Path], None]
 
@@ -62,7 +62,10 @@ def test_nothing_outside_is_written(
     (root / "out").mkdir()
     (root / name).unlink(missing_ok=True)
     make(root / name, outside / "mine")
+    # What is written is not looked at here, and making it takes most of the time.
     monkeypatch.setattr(report_files, "frontier_figure", lambda *a, **k: a[2].write_bytes(b"drawn"))
+    monkeypatch.setattr(report_files, "markdown", lambda found: "tables")
+    monkeypatch.setattr(html, "build", lambda *a, **k: "page")
     code = WRITERS[writer][0](root / "s", root / "out")
     said = capsys.readouterr().err
     assert [p.name for p in outside.iterdir()] == ["mine"]

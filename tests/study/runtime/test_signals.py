@@ -259,6 +259,7 @@ def test_a_terminal_that_goes_away_ends_a_study_too(place: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_sigterm_ends_a_study_on_ray(place: Path) -> None:
     process = study(place)
     when(lambda: list((place / "out" / "s" / "trials").glob("t*.json")), process)

@@ -167,6 +167,7 @@ def test_outside_the_block_nothing_is_watched() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_call_that_waits_for_a_dead_control_store_is_ended(place: Path) -> None:
     """Ray would wait for 60 seconds and exit with code 1."""
     process = command(place, RAY)

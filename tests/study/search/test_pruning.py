@@ -127,6 +127,7 @@ def test_every_rank_takes_the_same_decision(root: Path) -> None:
         expect_same(result, alone)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_study_cuts_what_costs_more_than_label_only(tmp_path: Path, capsys: Any) -> None:
     """Noise of a large budget on digits has more distortion than label-only and protects no better."""
     arguments = "--executor local --trials 3 --seeds 1 --victim-steps 60 --decoder-steps 20 --name s"

@@ -75,7 +75,9 @@ def confirmed(whole: dict[str, Rows], order: list[str]) -> tuple[list[str], int,
 BOUNDS = Constraints(max_accuracy_drop=0.005)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 20))]
+)
 def test_the_front_is_that_of_the_whole_suite(seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = ["none", *(f"t{i:04d}" for i in range(25))]

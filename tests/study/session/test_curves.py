@@ -27,6 +27,7 @@ from study.session.study import Study
 from study.settings.study_settings import StudySettings
 from study.trial.curves import CurveErrors
 from study.trial.spec import TrialSpec
+from tests.reportless import without_report
 
 TINY = (
     "--executor local --seeds 2 --limit 100 --victim-steps 30 --decoder-steps 20 --decoder-width 4 --name s"
@@ -190,6 +191,7 @@ def test_a_study_has_its_curves_and_a_resumed_one_measures_none(
         raise AssertionError("measured again")
 
     monkeypatch.setattr(curves, "measure_curve", again)
+    without_report(monkeypatch)
     stored = (study / CURVES).read_bytes()
     arguments = [*TINY.split(), "--trials", "2", "--storage", str(study.parent), "--resume"]
     assert pareto.main(arguments) == 0

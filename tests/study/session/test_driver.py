@@ -29,7 +29,6 @@ from study.executors import local
 from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
 from study.records.constraints import Constraints
-from study.reports import report_files
 from study.session.driver import failed_share, run_study
 from study.session.opening import open_study
 from study.session.study import Study
@@ -103,12 +102,6 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     root = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("undisturbed") / "root"))
     assert pareto.main(command(root, trials=3)) == 0
     return root
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the figures, which take longer than these studies."""
-    monkeypatch.setattr(report_files, "write_report", lambda *args, **more: None)
 
 
 class LosingExecutor(LocalExecutor):

@@ -297,7 +297,9 @@ def test_a_lost_lease_stops_its_driver(tmp_path: Path, how: str) -> None:
     assert ("far-away" in lease.lost) == (how == "taken over")
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(400)
+@pytest.mark.usefixtures("no_report")
 def test_a_driver_runs_alone_and_a_killed_one_does_not_block(
     environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,7 @@ def test_an_archive_of_faces_may_be_moved(here: Path) -> None:
         opened("faces:two.npz", **changes)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_another_study_of_the_same_images_takes_over_episodes_under_its_own_path(here: Path) -> None:
     shutil.copytree("img", "copy")
     assert run("folder:copy", name="t") == 0

@@ -131,6 +131,7 @@ def test_a_study_belongs_to_its_classifier(here: Path) -> None:
     assert [d.split(":")[0] for d in differences(one.identity(), larger.identity())] == ["image_size"]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_study_of_an_own_classifier(here: Path) -> None:
     own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
     assert pareto.main([*TINY, *own, "--trials", "1", "--defenses", "rounding"]) == 0
@@ -166,6 +167,7 @@ def test_a_setting_of_an_own_classifier_becomes_a_unit(
     assert torch.equal(released, nn.functional.one_hot(victim(x).argmax(1), 3).float())
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_study_of_stated_probabilities(here: Path) -> None:
     """A victim that returns probabilities gives the numbers of logits; records say so; it can be resumed."""
     own = [
@@ -193,6 +195,7 @@ def test_a_study_of_stated_probabilities(here: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(560)
 def test_workers_find_the_classifier(here: Path) -> None:
     """On a local Ray, workers find module and weights, which are only in the driver's current folder."""

@@ -58,6 +58,7 @@ def test_the_comparison_is_a_function_of_both_sets_of_episodes(root: Path) -> No
     assert f"{bias['worst_reconstruction_error_fresh'].iloc[0]:.4f}" in out.getvalue()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_resume_repeats_no_fresh_episode(root: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in (root / "s.fresh" / "episodes").iterdir()}
     assert pareto.main([*TINY.split(), "--storage", str(root), "--resume"]) == 0

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import Once
 from tests.study.tracking.helpers import run
 
 
 @pytest.fixture(scope="session")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def studied(once: Once) -> Path:
     """Three trials, the third by a resumed run, with every tracker that needs nothing else installed."""
-    root = tmp_path_factory.mktemp("tracked")
-    run(root, "--trials", "2", "--tensorboard")
-    run(root, "--trials", "3", "--tensorboard", "--resume")
-    return root
+
+    def make(root: Path) -> None:
+        run(root, "--trials", "2", "--tensorboard")
+        run(root, "--trials", "3", "--tensorboard", "--resume")
+
+    return once("tracked", make)

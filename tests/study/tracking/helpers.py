@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from study import pareto
+from tests.reportless import without_report
 
 TINY = [
     "--executor",
@@ -30,4 +33,6 @@ TINY = [
 
 
 def run(root: Path, *more: str) -> None:
-    assert pareto.main([*TINY, "--storage", str(root), "--name", "s", *more]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        assert pareto.main([*TINY, "--storage", str(root), "--name", "s", *more]) == 0

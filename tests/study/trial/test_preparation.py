@@ -16,6 +16,7 @@ import pytest
 from mipoison import scene as scenes_module
 from mipoison.defenses import substitutes
 from mipoison.storage.artifacts import ArtifactStore
+from study.pareto import main
 from study.trial.preparation import prepare_scene
 from study.trial.run import run_and_record
 from study.trial.spec import TrialSpec
@@ -28,6 +29,7 @@ PARTS = ("victim", "evaluator", "open-evaluator", "substitute")
 ARGUMENTS = [
     "--seeds", "2", "--limit", "60", "--victim-steps", "10", "--decoder-steps", "5", "--decoder-width", "2",
     "--defenses", "lpa", "noise", "--attackers", "passive", "--name", "s",
+    "--no-learning-curves",
 ]  # fmt: skip
 
 
@@ -104,18 +106,19 @@ def assert_only_episodes_came(before: dict[str, tuple[int, str]], after: dict[st
     assert {kind for name, (_, kind) in after.items() if name not in before} == {"episode"}
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_path: Path) -> None:
     """Of two processes the first writes every artifact before its first trial; none is written again."""
-    command = [sys.executable, str(ROOT / "study" / "pareto.py"), *ARGUMENTS, "--executor", "local"]
-    for trials, more in ((1, []), (3, ["--resume"])):
-        before = artifacts(tmp_path) if more else {}
-        run = subprocess.run(
-            [*command, "--storage", str(tmp_path), "--trials", str(trials), *more],
-            capture_output=True, text=True, timeout=280,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stdout + run.stderr
-        if more:
-            assert_only_episodes_came(before, artifacts(tmp_path))
+    scenes_module._remembered.cache_clear()
+    arguments = [*ARGUMENTS, "--executor", "local", "--storage", str(tmp_path)]
+    assert main([*arguments, "--trials", "1"]) == 0
+    before = artifacts(tmp_path)
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "study" / "pareto.py"), *arguments, "--trials", "3", "--resume"],
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert_only_episodes_came(before, artifacts(tmp_path))
     kinds = Counter(kind for _, kind in artifacts(tmp_path).values())
     assert kinds == {"victim": 2, "evaluator": 2, "open-evaluator": 2, "substitute": 4, "episode": 20}
     first = min(p.stat().st_mtime_ns for p in (tmp_path / "s" / "episodes").glob("t*.parquet"))
@@ -125,6 +128,7 @@ def test_a_resumed_study_in_another_process_reads_them(made: Counter[str], tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(560)
 def test_trials_on_ray_read_them(tmp_path: Path) -> None:
     """With Tune trials in other processes, every artifact is written once, before the first trial."""

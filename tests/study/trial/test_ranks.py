@@ -28,6 +28,7 @@ def gloo_rank(rank: int, size: int, folder: str, spec: TrialSpec) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.long
 def test_two_processes_give_the_records_of_one(
     root: Path, tmp_path: Path, alone: dict[str, TrialResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
