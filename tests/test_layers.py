@@ -34,10 +34,10 @@ LAYERS: dict[str, list[set[str]]] = {
         {"tracking"},
         {"settings"},
         {"executors"},
-        {"session", "serving"},
+        {"session", "serving", "auditing"},
         {"reports"},
         {"paper", "bench"},
-        {"benchmark", "costs", "evaluate", "pareto", "render", "report", "reproduce", "scaling", "serve"},
+        {"audit", "benchmark", "costs", "evaluate", "pareto", "render", "report", "reproduce", "scaling", "serve"},
         {"examples"},
     ],
 }

@@ -20,6 +20,7 @@ COMMANDS = {
     "render": "write a study's tables and figures again from its records; --compact makes a copy to publish",
     "evaluate": "run a recorded setting again, or another setting on the same scenes",
     "reproduce": "run the paper's tables and figures beside ours",
+    "audit": "attack a deployed API over HTTP, say what leaks and which defense it looks like",
     "serve": "serve a protected classifier over HTTP",
     "benchmark": "measure speed and memory on the device at hand",
     "scaling": "measure how trials scale over simulated nodes",
