@@ -32,6 +32,9 @@ PROJECTED = 0.05
 CUT_OFF = 0.2
 """Share of exact zeros that noise leaves where it is cut off at 0; what is moved on purpose has fewer."""
 
+ALIKE = 2.2
+"""Noise of one length moves all answers about as far: the longest move is at most this many medians."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -64,6 +67,8 @@ def family_of(seen: Probes) -> Family:
         bent = f"{moves}, and by no multiple of it for two ({seen.roughness:.2g})"
         if seen.zeros > CUT_OFF:
             return Family("noise", f"{bent}; {seen.zeros:.0%} of the scores are cut off at 0")
+        if seen.largest_jump < ALIKE * seen.jump:
+            return Family("noise", f"{bent}; all moves are about as long")
         return Family("poisoning", f"{bent}; {seen.zeros:.1%} of the scores are 0")
     if seen.largest_jump > FLIP:
         return Family("label-flipping", moves)

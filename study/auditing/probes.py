@@ -17,8 +17,8 @@ SAME = 2e-6
 """Differences up to this are numerical: the same image in another batch of a GPU."""
 MOST_STEPS = 10_000
 """Finest grid that is looked for."""
-LEAST_VALUES = 2
-"""Different scores strictly between 0 and 1 without which a grid is not named."""
+BY_CHANCE = 1e-3
+"""A grid is named if scores that lie on none would fit it with at most this probability."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +100,24 @@ def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Pr
 
 def grid_steps(c_NK: Array) -> int | None:
     """The least number of steps so that all scores are multiples of 1/steps, up to what float32 and printing
-    lose; None if there is none up to ``MOST_STEPS``, or too few scores to tell.
+    lose. None if there is none up to ``MOST_STEPS``, or scores without a grid may lie on one by chance.
 
     Scores 0 and 1 lie on every grid: answers of these alone are a grid of one step.
     """
     value_V = np.unique(np.abs(c_NK))
     if not len(value_V) or value_V[-1] > 1 + FLOAT32:
         return None
-    inner_V = value_V[(value_V > 0) & (value_V < 1)]
+    inner_V = value_V[(value_V > FLOAT32) & (value_V < 1 - FLOAT32)]
     if not len(inner_V):
         return 1
-    # Float32 printed in full: neighbouring values are one score.
-    if len(inner_V) < LEAST_VALUES:
-        return None
-    tolerance = 2 * FLOAT32
+    few_V = inner_V[:: max(1, len(inner_V) // 8)]
     for steps in range(2, MOST_STEPS + 1):
-        first = inner_V[:8] * steps
-        if (np.abs(first - first.round()) > tolerance * np.maximum(first, 1e-3) + 1e-12).any():
-            continue
-        scaled_V = inner_V * steps
-        if (np.abs(scaled_V - scaled_V.round()) <= tolerance * np.maximum(scaled_V, 1e-3) + 1e-12).all():
-            return steps
+        if _on_grid(few_V, steps) and _on_grid(inner_V, steps):
+            chance = steps * (2 * FLOAT32 * steps) ** min(len(inner_V), 100)
+            return steps if chance < BY_CHANCE else None
     return None
+
+
+def _on_grid(value_V: Array, steps: int) -> bool:
+    scaled_V = value_V * steps
+    return bool((np.abs(scaled_V - scaled_V.round()) <= FLOAT32 * scaled_V).all())

@@ -1,24 +1,24 @@
 """How good audits are: endpoints drawn at random are served, audited, and compared with the truth.
 
 ``python -m study.bench.audit_endpoints OUT.csv`` draws 20 endpoints, each a victim and a defense that the
-auditor is not told, serves them with this project's HTTP server, audits each with 2,000 questions, and runs a
-full study of the same victim and defense. A row an endpoint: both intervals, whether they cover the study's
-excess, the family that was named and the true one. Rows that OUT.csv has already are not run again.
+auditor is not told, serves them on loopback, audits each with 2,000 questions, and runs a full study of the
+same victim and defense. A row an endpoint: both intervals, whether they cover the study's excess, the family
+that was named and the true one. Rows that OUT.csv has already are not run again.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -53,29 +53,34 @@ def images_of(deployment: Deployment) -> AuditImages:
 @contextmanager
 def served(deployment: Deployment) -> Iterator[str]:
     """Serve a deployment on loopback; yields the URL that images are posted to."""
-    from study.serving.http_server import HttpServer
+    ask = deployment.service.session()
 
-    split, ask = deployment.scene.split, deployment.service.session()
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
 
-    async def answer(requests: list[np.ndarray]) -> list[np.ndarray]:
-        return [ask(torch.from_numpy(x_NCHW).float()).numpy() for x_NCHW in requests]
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            x_NCHW = torch.tensor(json.loads(body)["images"], dtype=torch.float32)
+            out = json.dumps({"released": ask(x_NCHW).tolist()}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(out)))
+            self.end_headers()
+            self.wfile.write(out)
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    server = HttpServer(
-        "127.0.0.1",
-        port,
-        image_shape=split.image_shape,
-        n_classes=split.n_classes,
-        couples=deployment.defense.couples,
-        max_batches=1,
-    )
+        def log_message(self, *of: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        server.start(answer, lambda: "")
-        yield f"http://127.0.0.1:{port}/release"
+        yield f"http://127.0.0.1:{server.server_port}/classify"
     finally:
-        server.stop(2)
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
 
 
 def audited(deployment: Deployment, *, queries: int = QUERIES, out: Path | None = None) -> Findings:

@@ -8,7 +8,7 @@ the defense and its settings, and takes the worst of several attackers against t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,8 +50,8 @@ KNOBS: Mapping[str, tuple[str, ...]] = {
     "lfp": ("ratio", "threshold", "swap"),
 }
 """Knobs that are drawn; the others keep their defaults."""
-SETS: Mapping[str, int | None] = {"digits": None, "fashion-mnist": 800}
-"""Data set -> at most so many images of the attacker's, and private ones. Three of four draws are digits."""
+LIMIT = 800
+"""At most so many images of the attacker's, and private ones, where a data set is large."""
 FULL = (*DEFAULT_ATTACKERS, "knn")
 """Attackers of the full study: its default ones, and another that takes a second."""
 FLOOR = ("class-mean", "ridge", "kernel")
@@ -84,14 +84,14 @@ class Drawn:
         return row
 
 
-def drawn(number: int, master: int) -> Drawn:
-    """The endpoint of a number, under a master seed."""
+def drawn(number: int, master: int, datasets: Sequence[str] = ("digits",)) -> Drawn:
+    """The endpoint of a number, under a master seed; each data set is as likely."""
     rng = np.random.default_rng(role_seed(master, "simulated endpoint", str(number)))
     defense = str(rng.choice(list(FAMILY)))
     ranges: Mapping[str, Knob] = getattr(DEFENSES[defense], "KNOBS", {})
     return Drawn(
         number=number,
-        dataset="fashion-mnist" if rng.random() < 0.25 else "digits",
+        dataset=datasets[int(rng.random() * len(datasets))],
         seed=int(rng.integers(100, 10**6)),
         width=int(rng.choice([8, 16, 32])),
         hidden=int(rng.choice([32, 64, 128])),
@@ -129,7 +129,7 @@ def deployed(endpoint: Drawn, store: str, data_root: str | None = None, **change
     """
     fields = {
         "seed": endpoint.seed,
-        "limit": SETS[endpoint.dataset],
+        "limit": None if endpoint.dataset == "digits" else LIMIT,
         "victim_width": endpoint.width,
         "victim_hidden": endpoint.hidden,
         "victim_steps": endpoint.steps,

@@ -82,8 +82,8 @@ class Counted:
 
 @contextmanager
 def plain(model: Counted) -> Iterator[str]:
-    """The standard library's server: {"instances": [{"pixels": [...]}]} in, {"predictions": [{"scores": ...}]}
-    out; pixels are 0 to 255 in one list."""
+    """The standard library's server: {"instances": [{"pixels": [...]}]} in, pixels 0 to 255 in one list;
+    {"predictions": [{"scores": [...]}]} out."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
