@@ -113,7 +113,8 @@ def grid_steps(c_NK: Array) -> int | None:
     few_V = inner_V[:: max(1, len(inner_V) // 8)]
     for steps in range(2, MOST_STEPS + 1):
         if _on_grid(few_V, steps) and _on_grid(inner_V, steps):
-            chance = steps * (2 * FLOAT32 * steps) ** min(len(inner_V), 100)
+            free = min(len(inner_V), 100) * (1 - 1 / c_NK.shape[1])  # the others follow from the sum
+            chance = steps * (2 * FLOAT32 * steps) ** free
             return steps if chance < BY_CHANCE else None
     return None
 

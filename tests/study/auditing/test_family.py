@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from audited_pools import plain_probes
 from torch import nn
 
 from mipoison.config import Plain
@@ -71,16 +72,6 @@ def test_defenses(defense: str, knobs: dict[str, Any], family: str) -> None:
     assert FAMILIES[family] in str(found)
 
 
-def plain(**changes: Any) -> Probes:
-    """Probes of an undefended endpoint, but for the changes."""
-    fields: dict[str, Any] = dict(
-        answers=800, classes=10, repeat_distance=0.0, repeated=24, sum_error=1e-7, negative=False, decimals=9,
-        steps=None, distinct=800, most_of_label=90, zeros=0.0, tied=0, jump=1e-5, largest_jump=1e-3,
-        roughness=0.01, moved=1.0,
-    )  # fmt: skip
-    return Probes(**(fields | changes))
-
-
 @pytest.mark.parametrize(
     ("changes", "family"),
     [
@@ -99,6 +90,6 @@ def plain(**changes: Any) -> Probes:
     ],
 )
 def test_rules(changes: dict[str, Any], family: str) -> None:
-    found = family_of(plain(**changes))
+    found = family_of(plain_probes(**changes))
     assert found.name == family
     assert "\n" not in found.evidence

@@ -27,7 +27,7 @@ def test_what_lies_on_no_grid() -> None:
     assert grid_steps(np.eye(4)) == 1
     assert grid_steps(np.array([[0.5, 0.5], [1.5, 0.0]])) is None  # no scores of a simplex
     assert grid_steps(np.array([[0.25, 0.75], [0.25, 0.75 + 1.37e-5]])) is None
-    assert grid_steps(np.array([[0.4, 0.6], [0.1734, 0.8266]])) == 5000
+    assert grid_steps(np.array([[0.4, 0.6], [0.1734, 0.8266], [0.2102, 0.7898]])) == 5000
     assert grid_steps(np.array([[0.17345678, 0.82654322]])) is None
 
 
