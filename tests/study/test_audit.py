@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -132,6 +133,29 @@ def test_our_own_server_with_its_own_template(
     assert "multiples of 1/10" in text
     assert "grid: rounding to a grid" in text
     assert "nothing can be said of images that the classifier was trained on" in text
+
+
+def page_commands() -> list[str]:
+    """The audit commands of the page on audits, continued lines joined."""
+    text = (ROOT / ".docs" / "pages" / "audit.md").read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.startswith("mipoison audit ")]
+
+
+@pytest.mark.parametrize("command", page_commands())
+def test_the_commands_of_the_page(
+    command: str, folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "of nobody")
+    words = shlex.split(command)[3:]
+    for option, folder in zip(folders[::2], folders[1::2], strict=True):
+        words[words.index(option) + 1] = folder
+    model = Counted()
+    with plain(model) if "--body" in words else own_server() as url:
+        done = main([url, *words, *options(tmp_path)])
+    assert done == (ABOVE if "--fail-above" in words else DONE)
+    assert (tmp_path / "report.txt").read_text().startswith("AUDIT")
+    if "--header" in words:
+        assert model.headers["X-Api-Key"] == "of nobody"
 
 
 def test_killed_and_continued_it_asks_nothing_twice(
