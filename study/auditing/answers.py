@@ -119,10 +119,12 @@ class Answers:
     def add(self, kept: Kept) -> None:
         """Keep an answer; when this returns, killing the process does not lose it."""
         line = asdict(kept) | {"body": base64.b64encode(kept.body).decode()}
+        self._kept[kept.image, kept.repetition] = kept
+        self._waiting.append(
+            kept
+        )  # before the journal: an interrupt in between loses nothing, close writes it
         self._journal.write(json.dumps(line).encode() + b"\n")
         self._journal.flush()
-        self._kept[kept.image, kept.repetition] = kept
-        self._waiting.append(kept)
         if len(self._waiting) >= CHUNK:
             self._write_chunk()
 

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mipoison.attacks import ATTACKS
 from mipoison.certificates import Observation, Uncertifiable, certify
 from mipoison.process import own_context
 from mipoison.randomness import generator
@@ -158,7 +157,6 @@ def _excess(
     totals = {
         name: sum(float(of[name].mean()) / floor[pool] for pool, of in errors.scores.items())
         for name in ATTACKERS
-        if name in ATTACKS
     }
     best = min(totals, key=totals.__getitem__)
     halves = half_gains(own, pools, best, floor, seed=seed, splits=SPLITS)

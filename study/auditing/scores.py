@@ -58,14 +58,22 @@ def read_scores(body: bytes, path: str) -> Scores:
     if not isinstance(found, list) or not 2 <= len(found) <= MOST_CLASSES:
         raise AnswerError(f"no list of two scores or more at {path!r}: {beginning(body)}")
     for value in found:
-        number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-        if not number or not math.isfinite(float(value)):
+        if not _finite(value):
             raise AnswerError(f"{visible_line(value, 40)!r} among the scores is no finite number")
     return Scores(tuple(map(float, found)), names, max(map(_decimals, found)))
 
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _decimals(value: int | Decimal) -> int:

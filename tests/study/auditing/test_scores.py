@@ -39,6 +39,7 @@ def test_printed_digits(text: str, decimals: int) -> None:
         (b"[0.1, Infinity]", "", "no number"),
         (b"[0.1, 1e999]", "", "no finite number"),
         (b'[0.1, "0.9"]', "", "no finite number"),
+        (b"[0.1, " + b"9" * 400 + b"]", "", "no finite number"),
         (b"[0.1, true]", "", "no finite number"),
         (b"[0.1, null]", "", "no finite number"),
         (b"[0.1]", "", "two scores"),
