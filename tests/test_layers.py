@@ -36,11 +36,12 @@ LAYERS: dict[str, list[set[str]]] = {
         {"tracking"},
         {"settings"},
         {"executors"},
-        {"session", "serving"},
+        {"session", "serving", "auditing"},
         {"reports"},
         {"paper", "bench"},
         {
             "attacks",
+            "audit",
             "benchmark",
             "board",
             "check",

@@ -25,6 +25,7 @@ COMMANDS = {
     "attacks": "list the attackers with their cost, or show one in full",
     "check": "check a defense or an attacker of your own against the contract that all keep",
     "reproduce": "run the paper's tables and figures beside ours",
+    "audit": "attack a deployed API over HTTP, say what leaks and which defense it looks like",
     "serve": "serve a protected classifier over HTTP",
     "benchmark": "measure speed and memory on the device at hand",
     "scaling": "measure how trials scale over simulated nodes",

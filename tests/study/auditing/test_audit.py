@@ -1,0 +1,106 @@
+"""A whole audit of a classifier in this process: what leaks and repeats, without private images, resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audited_servers import pictures, scores
+
+from study.auditing.answers import Answers
+from study.auditing.asking import Asker
+from study.auditing.audit import FRESH, audit
+from study.auditing.endpoint import EndpointError, Reply
+from study.auditing.findings import HELD_OUT, Findings
+from study.auditing.images import AuditImages, without_copies
+
+
+def images(private: bool = True) -> AuditImages:
+    pools = {"public": pictures(130, 0)}
+    return without_copies(pools | ({"train": pictures(60, 1), "test": pictures(40, 2)} if private else {}))
+
+
+class Model:
+    """Answers of a kind, until it has answered ``lasts`` questions."""
+
+    def __init__(self, kind: str = "plain", lasts: int = 10**6) -> None:
+        self.kind, self.lasts, self.asked = kind, lasts, list[bytes]()
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, x_HWC: np.ndarray) -> Reply:
+        if len(self.asked) >= self.lasts:
+            raise EndpointError("gone")
+        self.asked.append(x_HWC.tobytes())
+        c = np.array(scores(x_HWC[..., 0]))
+        if self.kind == "label":
+            c = np.eye(3)[c.argmax()]
+        if self.kind == "fresh":
+            c = c + self.rng.normal(0, 0.01, 3)
+            c = np.abs(c) / np.abs(c).sum()
+        return Reply(200, json.dumps(c.tolist()).encode(), 0.0)
+
+
+def run(model: Model, out: Path, private: bool = True, queries: int = 400) -> Findings:
+    with Answers(out, {}) as answers:
+        asker = Asker(model, answers, path="", budget=queries)
+        return audit(asker, images(private), url="http://a", budget=queries)
+
+
+def test_scores_leak_and_a_change_is_named(tmp_path: Path) -> None:
+    model = Model()
+    found = run(model, tmp_path)
+    assert set(found.excess) == {"train", "test"}
+    assert all(e.low > 0.02 for e in found.excess.values())
+    assert found.above
+    assert found.change is not None
+    assert found.change.high < min(e.high for e in found.excess.values())
+    assert found.family.name == "smooth"
+    assert found.cells["train"].excess == 1.0
+    assert found.queries == len(model.asked) <= 400
+    assert "mixtures" in found.attackers
+    assert found.probes.decimals > 10
+
+
+def test_labels_alone_are_certified(tmp_path: Path) -> None:
+    found = run(Model("label"), tmp_path)
+    assert not found.above
+    assert found.change is None
+    assert found.family.name == "label-only"
+    assert found.probes.steps == 1
+    for pool, cells in found.cells.items():
+        assert cells.excess == pytest.approx(0, abs=1e-9)
+        assert cells.cells == 3
+        assert found.excess[pool].estimate < 0.02
+
+
+def test_answers_that_differ_are_not_certified(tmp_path: Path) -> None:
+    found = run(Model("fresh"), tmp_path)
+    assert (found.cells, found.uncertified) == ({}, FRESH)
+    assert found.family.name == "noise"
+    assert found.probes.repeat_distance > 0.001
+
+
+def test_without_private_images(tmp_path: Path) -> None:
+    found = run(Model(), tmp_path, private=False)
+    assert list(found.excess) == [HELD_OUT]
+    assert found.excess[HELD_OUT].low > 0.02
+    assert found.cells == {}
+    assert found.asked["public"] > 100
+
+
+def test_a_broken_audit_goes_on_and_finds_the_same(tmp_path: Path) -> None:
+    whole = run(Model(), tmp_path / "whole")
+    asked = list[bytes]()
+    for lasts in (70, 150, 10**6):
+        model = Model(lasts=lasts)
+        if lasts < 10**6:
+            with pytest.raises(EndpointError):
+                run(model, tmp_path / "broken")
+            assert len(model.asked) == lasts
+        else:
+            again = run(model, tmp_path / "broken")
+        asked += model.asked
+    assert len(asked) == whole.queries
+    assert again == whole
