@@ -39,6 +39,9 @@ class Arguments:
     pareto.py. Both run code; a classifier that only the records name is never loaded"""
     victim_state: str | None = None
     """weights for --victim module:factory"""
+    label: str | None = None
+    """the setting whose privacy label is written beside the page, as label.json and label.md; t0012 stands
+    for t0012-noise. Default: the setting that the study recommends, if it recommends one"""
     data_root: Path | None = None
     """data folder, for the vectors; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
 
@@ -61,12 +64,17 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             from study.records.finished import load
             from study.records.reading import announce_left_out
             from study.reports.columns import shown_in_reports
+            from study.reports.findings import Findings
             from study.reports.html import PAGE, build
+            from study.reports.label import JSON_NAME, label, recommended, write_labels
             from study.trial.rerun import GivenVictim
 
         with announce_left_out(lambda text: errors.print(text, markup=False)), Progress(errors) as progress:
             progress.brief("reading the records", 0, 2)
             study = load(chosen.study, wanted=shown_in_reports)
+            found = Findings.of(study)
+            wanted_label = chosen.label or recommended(found)
+            made = label(study, wanted_label, like=chosen.study, found=found) if wanted_label else None
             page = build(
                 study,
                 chosen.study,
@@ -76,9 +84,13 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
                 progress=progress.brief,
             ).encode()
         if chosen.out is None:
-            study.storage.write(f"{study.folder}/{PAGE}", page)
+            storage, name, place = study.storage, f"{study.folder}/{PAGE}", f"{study.folder}/"
         else:
-            Storage(chosen.out.parent).write(chosen.out.name, page)
+            storage, name = Storage(chosen.out.parent), chosen.out.name
+            place = f"{chosen.out.stem}."
+        storage.write(name, page)
+        if made is not None:
+            write_labels(made, storage, place)
     except (ConfigError, DataError, OSError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
@@ -87,6 +99,11 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
         return interrupts.exit_code
     where = chosen.out or study.storage.where(f"{study.folder}/{PAGE}")
     console.print(f"written: {where} ({len(page) / 1e3:.0f} kB, needs no network)", markup=False)
+    if made is not None:
+        labelled = storage.where(f"{place}{JSON_NAME}")
+        console.print(
+            f"label of {visible_line(made['trial'])}: {labelled}, and the same as .md", markup=False
+        )
     return DONE
 
 

@@ -170,11 +170,11 @@ def _parts(
 def _guarantee(row: Mapping[str, Any]) -> str:
     if pd.isna(row["certified_excess_worst"]):
         return "none: no certificate exists for this release; what follows speaks of these attackers alone"
-    worst = _up(row["certified_excess_worst"])
+    worst = rounded_up(row["certified_excess_worst"])
     text = f"no attacker gains more than {worst:.3f} over the best use of the label alone"
     named = max(_values(row, "certified_identification"), default=None)
     if named is not None:
-        text += f", or names the image more often than {_up(named):.3f} (any seed, train and test)"
+        text += f", or names the image more often than {rounded_up(named):.3f} (any seed, train and test)"
     return text
 
 
@@ -233,7 +233,7 @@ def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     return text + (f"; {rest} more" if rest else "")
 
 
-def _up(bound: Any) -> float:
+def rounded_up(bound: Any) -> float:
     """A bound from above, rounded up to the three decimals that are printed."""
     return math.ceil(float(bound) * 1000 - 1e-6) / 1000
 

@@ -44,6 +44,20 @@ def test_the_script_as_a_person_runs_it(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "needs no network" in run.stdout
     assert "digits-fresh-noise" in out.read_text()
+    made = json.loads((tmp_path / "deep" / "page.label.json").read_text())
+    assert (made["study"], made["recommended"]) == ("digits-fresh-noise", True)
+    assert made["command"].startswith("mipoison evaluate --like study/results/digits-fresh-noise --trial ")
+    assert (tmp_path / "deep" / "page.label.md").read_text().startswith("## Privacy label: ")
+
+
+def test_the_label_of_a_named_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from study import report
+
+    words = [str(RESULTS / "digits-fresh-noise"), "--out", str(tmp_path / "a.html"), "--vectors", "no"]
+    assert report.main([*words, "--label", "none"]) == 0
+    assert json.loads((tmp_path / "a.label.json").read_text())["trial"] == "none"
+    assert report.main([*words, "--label", "t9999"]) == 2
+    assert "unknown trial 't9999'" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from study.analysis.worst_case import find_worst, prepare
 from study.records.flat import finite
 from study.reports.cells import setting_name
 from study.reports.figures import ANCHOR_STYLE, CERTAIN, COLOURS, MARKERS, style_of
-from study.reports.leakage_panel import CERTIFIED, EXCESS, LIMIT, POSSIBLE
+from study.reports.leakage import CERTIFIED, EXCESS, LIMIT, POSSIBLE
 from study.reports.limits_report import extrapolation_text
 
 Plain = dict[str, Any]

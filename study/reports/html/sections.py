@@ -23,7 +23,7 @@ from study.reports.html.chart_data import flag, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
 from study.reports.html.vectors import SHOWN
-from study.reports.leakage_panel import EXCESS
+from study.reports.leakage import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
 from study.reports.tables import fresh_report, statistics_tables
 from study.settings.study_settings import StudySettings
