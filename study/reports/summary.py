@@ -92,14 +92,18 @@ def summary(findings: Findings) -> list[str]:
     Args:
         findings: the records have all columns.
     """
-    table = judged(findings)
-    found = choose(table)
-    anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
     lines = []
-    for label, text in _parts(table, found, anchors, findings):
+    for label, text in answer(findings):
         indent = " " * LABEL
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=indent)
     return [*lines, *textwrap.wrap(findings.info, WIDTH)]
+
+
+def answer(findings: Findings) -> list[tuple[str, str]]:
+    """The summary as (label, text), one for each of its statements."""
+    table = judged(findings)
+    anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
+    return list(_parts(table, choose(table), anchors, findings))
 
 
 def _parts(

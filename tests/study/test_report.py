@@ -13,7 +13,7 @@ import pytest
 from study.analysis.frontier import configuration_table
 from study.records.finished import load
 from study.reports.html import build
-from tests.study.reports.html.helpers import Reader, numbers_of
+from tests.study.reports.html.helpers import Reader, settings_of
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 
@@ -26,9 +26,8 @@ RESULTS = Path(__file__).parents[2] / "study" / "results"
 def test_committed_studies_have_a_page(folder: Path) -> None:
     study = load(folder.parent)
     page = build(study, f"study/results/{folder.parent.name}", with_vectors=False)
-    numbers = numbers_of(page)
     settings = configuration_table(study.episodes, constraints=study.constraints)
-    assert len(numbers["points"]) == settings["worst_reconstruction_error"].notna().sum()
+    assert len(settings_of(page)) == settings["worst_reconstruction_error"].notna().sum()
     text = Reader(page).text
     assert not re.findall(r"\bnan\b|<NA>", text)
     if "lfw" in folder.parent.name:
@@ -91,6 +90,6 @@ def test_a_study_in_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
         place = f"s3://studies/a/noise?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
         assert report.main([place]) == 0
         page = client.get_object(Bucket="studies", Key="a/noise/report.html")["Body"].read().decode()
-        assert "--like 's3://studies/a/noise?endpoint_override=" in json.dumps(numbers_of(page)["points"])
+        assert "--like 's3://studies/a/noise?endpoint_override=" in json.dumps(settings_of(page))
     finally:
         server.stop()
