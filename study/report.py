@@ -1,4 +1,4 @@
-"""Write a self-contained HTML page of a study from its records: ``python study/report.py results/STUDY``."""
+"""Write a self-contained HTML page of one study or several from their records, and a privacy label."""
 
 from __future__ import annotations
 

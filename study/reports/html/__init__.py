@@ -66,15 +66,23 @@ def build_page(sources: Sequence[Source], options: VectorOptions) -> str:
     shown: dict[str, Any] = {"studies": [page for page, _ in made], "many": many}
     shown["title"] = " and ".join(s.study.name for s in sources)
     if many:
-        rows = [
-            row | {"study": part["name"]}
-            for part in numbers["studies"]
-            for row in part["datasets"]["settings"]
-        ]
+        rows = compared(numbers["studies"])
         drawing = charts.compare(rows)
         numbers["compare"] = {"datasets": {"all": rows}, "charts": {"compare": drawing_json(drawing)}}
         shown |= {"compare": drawing, "comparison": comparison(shown["studies"])}
     return document(shown, numbers)
+
+
+def compared(studies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The settings of several studies as the comparison's chart draws them; ``part``: the study's place."""
+    names = [str(study["name"]) for study in studies]
+    rows = []
+    for i, study in enumerate(studies):
+        shown = names[i] if names.count(names[i]) == 1 else f"{names[i]} ({i + 1})"
+        for row in study["datasets"]["settings"]:
+            kept = {name: row[name] for name in charts.COMPARED}
+            rows.append({"study": shown, "part": i, **kept})
+    return rows
 
 
 def comparison(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -39,13 +39,15 @@ CERTAIN = 0.995
 """An attack accuracy (share) from which on every class counts as given away: 1.00 when rounded."""
 NAMED = ("trial", "setting", "defense", "verdict")
 EXCESS = ("excess", "excess_low", "excess_high")
+COMPARED = (*NAMED, "distortion", *EXCESS, "certified", "recommended")
+"""Fields of a setting that the comparison of several studies draws."""
 
 
 def hero(rows: Rows, key: Rows, margin: float) -> Drawing:
     """Excess leakage against distortion: measured with interval, estimated limit, certificate as a band."""
     x = distortion_axis(rows, "distortion (mean l2; 0: undefended)")
     marks = [f for f in ("certified", "possible") if known(rows, f)]
-    y = share_axis(rows, [*EXCESS, *marks], "excess leakage")
+    y = share_axis(rows, [*EXCESS, *marks], "excess leakage (share)")
     bound = alt.Y("certified:Q", scale=y["scale"], axis=y["axis"])
     certified = base().transform_filter("isValid(datum.certified)")
     layers = [
@@ -75,7 +77,7 @@ def hero(rows: Rows, key: Rows, margin: float) -> Drawing:
     )  # fmt: skip
     layers.append(name.encode(x=x, y=y))
     columns = (*NAMED, "distortion", *EXCESS, *marks)
-    title = "Excess leakage (share of label-only's error) against distortion of the scores"
+    title = "Excess leakage against distortion"
     return drawing("hero", title, together(layers), "settings", *columns, tall=True)
 
 
@@ -246,6 +248,6 @@ def compare(rows: Rows) -> Drawing:
             shape="circle", size=330, filled=False, color=INK, aria=False
         ).encode(x=x, y=y),
     ]  # fmt: skip
-    columns = ("study", *NAMED, "distortion", *EXCESS, "certified")
+    columns = ("study", *COMPARED[:-1])
     title = "Excess leakage against distortion; ring: each study's recommended setting; dash: certificate"
     return drawing("compare", title, together(layers), "all", *columns, tall=True)

@@ -47,6 +47,7 @@ def drawing(name: str, title: str, chart: alt.LayerChart, data: str, *columns: s
     chart = chart.properties(width="container", height=220)
     spec = chart.configure(**config()).to_dict(context={"pre_transform": False})
     spec["autosize"] = {"type": "fit", "contains": "padding"}
+    spec["description"] = title  # the label of the drawing for a screen reader
     spec.setdefault("params", [])
     return Drawing(name=name, title=title, spec=spec, data=data, columns=columns, **more)
 

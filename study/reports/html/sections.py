@@ -111,7 +111,7 @@ def legend(rows: Sequence[Mapping[str, Any]], margin: float) -> list[tuple[str, 
     """(Sign, meaning) of the marks that the hero chart has."""
     known = {name for row in rows for name, value in row.items() if value is not None}
     marks = [("◯", "recommended")] if any(row["recommended"] for row in rows) else []
-    marks += [("●", "measured by the worst attacker"), ("│", "95 % limits")]
+    marks += [("●", "measured: share by which the worst attacker beats label-only"), ("│", "95 % limits")]
     if "certified" in known:
         marks.append(("▆", "certificate: no attacker comes above the band"))
     if "possible" in known:

@@ -42,16 +42,15 @@ async function draw(host, part, chart) {
     const hidden = view.signal("hidden"), order = settingsOf(part).filter((row) => !hidden.includes(row.defense) && (!chart.only || row.defense === chart.only));
     order.sort((a, b) => a.distortion - b.distortion || (a.trial < b.trial ? -1 : 1));
     if (!order.length) return;
-    const at = order.findIndex((row) => row.trial === part.chosen);
+    const at = order.indexOf(part.row);
     const next = order[at < 0 ? 0 : Math.max(0, Math.min(order.length - 1, at + step))];
     choose(partOf(next, part), next.trial);
-    setSignal(part, "chosen", next.trial);
-    part.chosen = next.trial;
+    part.row = next;
   });
 }
 
-// The study of a row: on a page of several, the comparison's rows name it.
-const partOf = (row, part) => NUMBERS.studies.find((study) => study === part || study.name === row.study) || part;
+// The study of a row: on a page of several, the comparison's rows say which.
+const partOf = (row, part) => (row.part === undefined ? part : NUMBERS.studies[row.part]);
 
 function setSignal(part, name, value) {
   for (const entry of views) if (entry.part === part) entry.view.signal(name, value).runAsync();
@@ -61,6 +60,7 @@ function choose(part, trial, silently = false) {
   const row = settingsOf(part).find((one) => one.trial === trial);
   if (!row) return;
   part.chosen = trial;
+  part.row = row;
   setSignal(part, "chosen", trial);
   const place = byId(`${part.prefix}chosen`);
   place.replaceChildren();

@@ -47,6 +47,7 @@ def test_two_studies_on_one_page(source: Source, episodes: pd.DataFrame, tmp_pat
     assert [study["prefix"] for study in numbers["studies"]] == ["made-up/", "other-one-1/"]
     rows = numbers["compare"]["datasets"]["all"]
     assert {row["study"] for row in rows} == {"made-up", "other one"}
+    assert {row["part"] for row in rows} == {0, 1}
     assert len(rows) == sum(len(study["datasets"]["settings"]) for study in numbers["studies"])
     assert page.index('data-chart="compare"') < page.index('data-chart="hero"')
     assert any(row[:1] == ["other one"] and "Release labels only" in row[1] for row in read.rows)
