@@ -72,7 +72,8 @@ def content(source: Source, index: int, prefix: str, options: VectorOptions) -> 
         index: its place on the page. prefix: before the ids of its elements and before its permalinks.
     """
     study, found = source.study, source.found
-    configurations, best = found.configurations, source.label and source.label["trial"]
+    configurations = found.configurations
+    best = None if source.label is None else str(source.label["trial"])
     commands = sections.rerun_commands(study, source.like)
     panels, why = vectors.panels(
         study, configurations, wanted=options.wanted, data_root=options.data_root, given=options.given,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 from altair.utils.schemapi import debug_mode
@@ -145,4 +145,5 @@ def known(rows: Rows, *fields: str) -> list[float]:
 
 def together(layers: list[alt.Chart]) -> alt.LayerChart:
     """The layers, with the two parameters that the page's script sets."""
-    return alt.layer(*layers).add_params(alt.param("hidden", value=[]), alt.param("chosen", value=""))
+    chart = alt.layer(*layers).add_params(alt.param("hidden", value=[]), alt.param("chosen", value=""))
+    return cast(alt.LayerChart, chart)
