@@ -1,4 +1,4 @@
-"""The page's charts as Vega-Lite specifications, made and checked by Altair; the page holds the data once."""
+"""The page's charts as Vega-Lite specifications, made by Altair; the page holds the data once."""
 
 from __future__ import annotations
 

@@ -38,14 +38,14 @@ class Drawing:
 
 
 def quickly() -> AbstractContextManager[None]:
-    """Within it Altair checks a chart once, when it is whole, instead of every part of it."""
+    """Within it Altair does not check every part of a chart as it is made; tests check whole charts."""
     return debug_mode(False)
 
 
 def drawing(name: str, title: str, chart: alt.LayerChart, data: str, *columns: str, **more: Any) -> Drawing:
     """A finished chart: :class:`Drawing` says what the rest means."""
     chart = chart.properties(width="container", height=220)
-    spec = chart.configure(**config()).to_dict(context={"pre_transform": False})
+    spec = chart.configure(**config()).to_dict(validate=False)
     spec["autosize"] = {"type": "fit", "contains": "padding"}
     spec["description"] = title  # the label of the drawing for a screen reader
     spec.setdefault("params", [])

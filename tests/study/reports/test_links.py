@@ -41,11 +41,11 @@ WRITERS: dict[str, tuple[Callable[[Path, Path], int], tuple[str, ...]]] = {
     ),
     "report": (
         lambda s, out: report.main([str(s), "--vectors", "no"]),
-        ("s/report.html", "s/label.json", "s/label.md"),
+        ("s/report.html", "s/label.json"),
     ),
     "report --out": (
         lambda s, out: report.main([str(s), "--vectors", "no", "--out", str(out / "page.html")]),
-        ("out/page.html", "out/page.label.json"),
+        ("out/page.html",),
     ),
 }
 
