@@ -14,6 +14,8 @@ SHOWN = (
     "screened",
     "study",
     "n_classes",
+    "pool_size",
+    "pool_size_test",
     "split",
     "error",
     "excess_leakage",

@@ -21,7 +21,8 @@ from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
 from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.indicators import knee
-from study.reports.leakage_panel import EXCESS, LIMIT, draw_bounds, draw_possible, finish
+from study.reports.leakage import EXCESS, LIMIT
+from study.reports.leakage_panel import draw_bounds, draw_possible, finish
 from study.runtime.plain import visible_line
 from study.runtime.scratch import scratch_folder
 

@@ -20,7 +20,7 @@ from study.records.finished import StoredStudy
 from study.records.status import PRUNED, is_screened
 from study.reports.cells import describe
 from study.reports.extrapolations import bounded_curves
-from study.reports.leakage_panel import leakage_table
+from study.reports.leakage import leakage_table
 
 
 @dataclass(frozen=True, kw_only=True)

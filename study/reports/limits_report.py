@@ -10,7 +10,7 @@ from rich.table import Table
 from study.reports.cells import add_row, new_table, setting_name, with_interval
 from study.reports.extrapolations import CUT
 from study.reports.findings import Findings
-from study.reports.leakage_panel import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE
+from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE
 from study.runtime.plain import number
 
 BOUNDS_NOTHING = "An extrapolation bounds nothing: another attacker may do better, with fewer images."

@@ -92,14 +92,18 @@ def summary(findings: Findings) -> list[str]:
     Args:
         findings: the records have all columns.
     """
-    table = judged(findings)
-    found = choose(table)
-    anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
     lines = []
-    for label, text in _parts(table, found, anchors, findings):
+    for label, text in answer(findings):
         indent = " " * LABEL
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=indent)
     return [*lines, *textwrap.wrap(findings.info, WIDTH)]
+
+
+def answer(findings: Findings) -> list[tuple[str, str]]:
+    """The summary as (label, text), one for each of its statements."""
+    table = judged(findings)
+    anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
+    return list(_parts(table, choose(table), anchors, findings))
 
 
 def _parts(
@@ -170,11 +174,11 @@ def _parts(
 def _guarantee(row: Mapping[str, Any]) -> str:
     if pd.isna(row["certified_excess_worst"]):
         return "none: no certificate exists for this release; what follows speaks of these attackers alone"
-    worst = _up(row["certified_excess_worst"])
+    worst = rounded_up(row["certified_excess_worst"])
     text = f"no attacker gains more than {worst:.3f} over the best use of the label alone"
     named = max(_values(row, "certified_identification"), default=None)
     if named is not None:
-        text += f", or names the image more often than {_up(named):.3f} (any seed, train and test)"
+        text += f", or names the image more often than {rounded_up(named):.3f} (any seed, train and test)"
     return text
 
 
@@ -233,7 +237,7 @@ def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     return text + (f"; {rest} more" if rest else "")
 
 
-def _up(bound: Any) -> float:
+def rounded_up(bound: Any) -> float:
     """A bound from above, rounded up to the three decimals that are printed."""
     return math.ceil(float(bound) * 1000 - 1e-6) / 1000
 

@@ -30,7 +30,7 @@ from study.reports.cells import (
 )
 from study.reports.findings import Findings
 from study.reports.indicators_report import indicators_report
-from study.reports.leakage_panel import EXCESS
+from study.reports.leakage import EXCESS
 from study.reports.limits_report import limits_report
 from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line

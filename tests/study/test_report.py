@@ -13,7 +13,7 @@ import pytest
 from study.analysis.frontier import configuration_table
 from study.records.finished import load
 from study.reports.html import build
-from tests.study.reports.html.helpers import Reader, numbers_of
+from tests.study.reports.html.helpers import Reader, settings_of
 
 RESULTS = Path(__file__).parents[2] / "study" / "results"
 
@@ -26,9 +26,8 @@ RESULTS = Path(__file__).parents[2] / "study" / "results"
 def test_committed_studies_have_a_page(folder: Path) -> None:
     study = load(folder.parent)
     page = build(study, f"study/results/{folder.parent.name}", with_vectors=False)
-    numbers = numbers_of(page)
     settings = configuration_table(study.episodes, constraints=study.constraints)
-    assert len(numbers["points"]) == settings["worst_reconstruction_error"].notna().sum()
+    assert len(settings_of(page)) == settings["worst_reconstruction_error"].notna().sum()
     text = Reader(page).text
     assert not re.findall(r"\bnan\b|<NA>", text)
     if "lfw" in folder.parent.name:
@@ -44,6 +43,20 @@ def test_the_script_as_a_person_runs_it(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "needs no network" in run.stdout
     assert "digits-fresh-noise" in out.read_text()
+    made = json.loads((tmp_path / "deep" / "page.label.json").read_text())
+    assert (made["study"], made["recommended"]) == ("digits-fresh-noise", True)
+    assert made["command"].startswith("mipoison evaluate --like study/results/digits-fresh-noise --trial ")
+    assert (tmp_path / "deep" / "page.label.md").read_text().startswith("## Privacy label: ")
+
+
+def test_the_label_of_a_named_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from study import report
+
+    words = [str(RESULTS / "digits-fresh-noise"), "--out", str(tmp_path / "a.html"), "--vectors", "no"]
+    assert report.main([*words, "--label", "none"]) == 0
+    assert json.loads((tmp_path / "a.label.json").read_text())["trial"] == "none"
+    assert report.main([*words, "--label", "t9999"]) == 2
+    assert "unknown trial 't9999'" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +90,6 @@ def test_a_study_in_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
         place = f"s3://studies/a/noise?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
         assert report.main([place]) == 0
         page = client.get_object(Bucket="studies", Key="a/noise/report.html")["Body"].read().decode()
-        assert "--like 's3://studies/a/noise?endpoint_override=" in json.dumps(numbers_of(page)["points"])
+        assert "--like 's3://studies/a/noise?endpoint_override=" in json.dumps(settings_of(page))
     finally:
         server.stop()

@@ -1,51 +1,40 @@
-"""The report page: one HTML file with a study's charts and tables. It loads nothing from the network."""
+"""The report page: one HTML file with the verdict, charts and tables of a study, or of several.
+
+It loads nothing from the network. Templates are Jinja's, charts Vega-Lite's (see ``charts``), drawn by the
+vendored scripts in ``assets/vendor``.
+"""
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
-import itertools
 import json
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.records.finished import StoredStudy
-from study.reports.findings import Findings
-from study.reports.html import sections, vectors
-from study.reports.html.chart_data import chart_data
-from study.reports.html.heatmap import heatmap
-from study.reports.html.markup import escape, section
-from study.reports.html.reconstructions import grid
-from study.reports.html.thinning import explain_thinning, thinned
-from study.runtime.entry import command
-from study.runtime.plain import visible
-from study.trial.rerun import NO_VICTIM, GivenVictim, has_own_victim
+import jinja2
+from markupsafe import Markup
 
-ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("base.js", "frontier.js", "plots.js", "tables.js")
-PAGE = "report.html"
+from study.records.finished import StoredStudy
+from study.reports.html import charts, sections
+from study.reports.html.content import Source, VectorOptions, content, drawing_json, safe_prefix
+from study.reports.html.verdict import interval_text
+from study.reports.label import write_labels
+from study.runtime.plain import visible
+from study.trial.rerun import NO_VICTIM, GivenVictim
+
+HERE = Path(__file__).parent
+ASSETS, TEMPLATES = HERE / "assets", HERE / "templates"
+LIBRARY = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
+"""The vendored scripts in the order in which they run."""
+SCRIPT = ("charts.js", "tables.js")
+PAGE, SEVERAL = "report.html", "comparison.html"
 
 
 def no_progress(what: str, done: int, total: int) -> None:
     """A progress callback that does nothing."""
-
-
-def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
-    """Trial -> the command line that runs it again."""
-    words = list(study.about.get("command", []))
-    root = next((b for a, b in itertools.pairwise(words) if a in ("--data-root", "--data_root")), None)
-    data = f" --data-root {shlex.quote(str(root))}" if root else ""
-    start, end = f"{command('evaluate')} --like {shlex.quote(like)} --trial ", data + _own(study)
-    return {
-        str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
-    }
-
-
-def _own(study: StoredStudy) -> str:
-    """An option for studies of a user's own classifier: the reader names it, never the records."""
-    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
 
 
 def build(
@@ -55,69 +44,117 @@ def build(
     with_vectors: bool | None = None,
     data_root: str | None = None,
     given: GivenVictim = NO_VICTIM,
-    progress: vectors.Progress = no_progress,
+    progress: Any = no_progress,
 ) -> str:
-    """Build the page of a study.
+    """Build the page of one study.
 
     Args:
         like: the study's path or address, for command lines on the page.
-        with_vectors: see ``vectors.panels``.
-        data_root: the data folder, for the vectors; None for the default.
-        given: the reader's classifier, for the vectors. Classifiers that records name are never loaded.
+        with_vectors, data_root, given: see ``vectors.panels``.
         progress: called before each slow step.
     """
-    found = Findings.of(study)
-    configurations = found.configurations
-    commands = rerun_commands(study, like)
-    again = f"{command('report')} {shlex.quote(like)} --vectors yes{_own(study)}"
-    panels, why = vectors.panels(
-        study, configurations, wanted=with_vectors, data_root=data_root, given=given, progress=progress
-    )
-    shown = thinned(found.with_leakage)
-    drawn = chart_data(study.episodes, shown, commands, found.extrapolated, margin=found.margin)
-    drawn |= {"vectors": panels}
-    body = "".join(
-        [
-            sections.header(study, configurations, explain_thinning(len(shown), len(configurations))),
-            sections.frontier(configurations, drawn),
-            section("attackers", "Attackers by setting", heatmap(study.episodes, shown)),
-            sections.knobs(found.comparable),
-            sections.curves(drawn),
-            section("reconstructions", "Reconstructions", grid(study, configurations)),
-            sections.vectors(panels, why, None if panels else again),
-            sections.all_settings(shown, commands),
-            sections.statistics(found),
-            sections.checks(study.episodes),
-            sections.failures(study.episodes),
-            sections.about(study),
-        ]
-    )
-    return document(study.name, body, drawn)
+    options = VectorOptions(with_vectors, data_root, given, progress)
+    return build_page([Source.of(study, like)], options)
 
 
-def document(title: str, body: str, drawn: Mapping[str, Any]) -> str:
-    """The whole document: a content policy that forbids requests, styles, body, data and scripts."""
-    script = "\n".join((ASSETS / name).read_text() for name in SCRIPTS)
-    script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def build_page(sources: Sequence[Source], options: VectorOptions) -> str:
+    """Build the page of one study or of several; with several it opens with a comparison."""
+    many = len(sources) > 1
+    prefixes = [safe_prefix(s.study.name, i) if many else "" for i, s in enumerate(sources)]
+    made = [content(s, i, p, options) for i, (s, p) in enumerate(zip(sources, prefixes, strict=True))]
+    numbers: dict[str, Any] = {"studies": [numbers for _, numbers in made]}
+    shown: dict[str, Any] = {"studies": [page for page, _ in made], "many": many}
+    shown["title"] = " and ".join(s.study.name for s in sources)
+    if many:
+        rows = compared(numbers["studies"])
+        drawing = charts.compare(rows)
+        numbers["compare"] = {"datasets": {"all": rows}, "charts": {"compare": drawing_json(drawing)}}
+        shown |= {"compare": drawing, "comparison": comparison(shown["studies"])}
+    return document(shown, numbers)
+
+
+def compared(studies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The settings of several studies as the comparison's chart draws them; ``part``: the study's place."""
+    names = [str(study["name"]) for study in studies]
+    rows = []
+    for i, study in enumerate(studies):
+        shown = names[i] if names.count(names[i]) == 1 else f"{names[i]} ({i + 1})"
+        for row in study["datasets"]["settings"]:
+            kept = {name: row[name] for name in charts.COMPARED}
+            rows.append({"study": shown, "part": i, **kept})
+    return rows
+
+
+def comparison(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The table of several studies' answers."""
+    rows = []
+    for study in studies:
+        made = study["label"]
+        if made is None:
+            rows.append([study["name"], study["verdict"]["deploy"], "-", "-", "-", "-"])
+            continue
+        measured, utility = made["measured"], made["utility"]
+        known = dict((name, value) for name, value, _ in study["verdict"]["numbers"])
+        rows.append(
+            [
+                study["name"],
+                f"{study['verdict']['deploy']}\n{study['verdict']['badge']}",
+                known.get("guarantee", "-"),
+                interval_text(measured["excess_leakage"]["worst"], ".3f"),
+                interval_text(measured["identification_auc"], ".3f"),
+                interval_text({"value": utility["confidence_distortion"], "low": None, "high": None}, ".3g"),
+            ]
+        )
+    columns = ["study", "answer", "guarantee", "excess leakage\n[95 %]", "identification\nAUC", "distortion"]
+    return sections.shown_table(f"{len(rows)} studies", columns, rows, (2, 3, 4, 5))
+
+
+def environment() -> jinja2.Environment:
+    """Jinja with escaping on, missing names as errors, and control characters of texts made visible."""
+
+    def finalize(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+    )
+
+
+def document(shown: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+    """The whole document: a content policy that forbids requests and evaluation of texts as code.
+
+    The library is compressed (a third of its size); the page's script unpacks it into a script element,
+    which the policy allows by its hash alone.
+    """
+    library = "\n".join((ASSETS / "vendor" / name).read_text() for name in LIBRARY)
+    script = "\n".join((ASSETS / name).read_text() for name in SCRIPT)
+    script = f'(async () => {{\n"use strict";\n{script}\n}})();\n'
     policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{digest}'"
+        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; base-uri 'none'; "
+        f"form-action 'none'; script-src {digest(script)} {digest(library)}"
     )
     # Without "<" no text of a record can end the script element.
-    numbers = json.dumps(_shown(drawn), allow_nan=False, separators=(",", ":"))
-    numbers = numbers.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)} - "
-        f"mipoison</title><style>{(ASSETS / 'page.css').read_text()}</style></head>\n"
-        f'<body><main>{body}</main><div id="tooltip" role="status" hidden></div>\n'
-        f'<script type="application/json" id="numbers">{numbers}</script>\n'
-        f"<script>{script}</script></body></html>\n"
-    )
+    text = json.dumps(_shown(numbers), allow_nan=False, separators=(",", ":"))
+    text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    packed = base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode()
+    page = environment().get_template("page.html.jinja")
+    return page.render(
+        shown,
+        policy=policy,
+        css=Markup((ASSETS / "page.css").read_text()),
+        numbers=Markup(text),
+        library=Markup(packed),
+        script=Markup(script),
+    ).lstrip()
+
+
+def digest(script: str) -> str:
+    """A script's source in a content policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _shown(value: Any) -> Any:
@@ -129,8 +166,12 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
-def write_page(study: StoredStudy, like: str, **options: Any) -> int:
-    """Write ``report.html`` into the study's folder; returns its size in bytes."""
-    page = build(study, like, **options).encode()
+def write_page(study: StoredStudy, like: str, *, with_vectors: bool | None = None) -> int:
+    """Write ``report.html`` and the recommended setting's label into the study's folder; returns the page's
+    size in bytes."""
+    source = Source.of(study, like)
+    page = build_page([source], VectorOptions(with_vectors)).encode()
     study.storage.write(f"{study.folder}/{PAGE}", page)
+    if source.label is not None:
+        write_labels(source.label, study.storage, f"{study.folder}/")
     return len(page)

@@ -9,50 +9,39 @@ import numpy as np
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, DEFENSES, LABEL_ONLY, UNDEFENDED
-from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.leakage import ERROR_PERCENTS, PERCENTILE_COLUMNS
 from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import pareto_front
 from study.analysis.identification import CHANCE, IDENTIFIED
-from study.analysis.indicators import knee
 from study.analysis.knobs import KNOB
 from study.analysis.worst_case import find_worst, prepare
+from study.records.constraints import FACES
 from study.records.flat import finite
 from study.reports.cells import setting_name
-from study.reports.figures import ANCHOR_STYLE, CERTAIN, COLOURS, MARKERS, style_of
-from study.reports.leakage_panel import CERTIFIED, EXCESS, LIMIT, POSSIBLE
+from study.reports.findings import Findings
+from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, LIMIT, POSSIBLE
 from study.reports.limits_report import extrapolation_text
+from study.reports.reconstructions import chosen_settings
 
 Plain = dict[str, Any]
-NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}
-SHAPES = (*MARKERS, "*", "h")
-"""Markers in the order in which the page's script defines their shapes."""
-
-
+NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only"}
 MEASURES = {
     "error": "worst_reconstruction_error",
     "accuracy": "worst_attack_accuracy",
     "excess": EXCESS,
     "identification": IDENTIFIED,
+    "extrapolated_excess": EXTRAPOLATED,
 }
-"""Chart -> the column of a setting that it shows, with an interval."""
+"""Field of a row -> the column of a setting that it shows, with an interval (``_low``, ``_high``)."""
+ALONE = {"certified": CERTIFIED, "possible": POSSIBLE, "limit": LIMIT, "distortion": "confidence_distortion"}
+"""Fields without an interval -> their columns."""
+UTILITY = tuple(name for name in FACES if name != "confidence_distortion")
+"""Faces of utility that are fields, too."""
 
 
 def flag(value: Any) -> bool:
     """True or False; missing is False."""
     return False if pd.isna(value) else bool(value)
-
-
-def defenses(configurations: pd.DataFrame) -> list[Plain]:
-    """The defenses shown, anchors last: name, label, index of colour (None for anchors), index of marker."""
-    names = sorted(configurations["defense"].unique(), key=lambda f: (f in ANCHORS, f))
-    out = []
-    for name in names:
-        colour, marker = style_of(name, names)
-        slot = None if name in ANCHOR_STYLE else COLOURS.index(colour)
-        label = NAMES.get(name, name)
-        out.append({"name": name, "label": label, "slot": slot, "shape": SHAPES.index(marker)})
-    return out
 
 
 def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
@@ -61,69 +50,73 @@ def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
     if value is None:
         return "not known"
     if low is None or high is None:
-        return f"{value:{form}} (no interval)"
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+        return f"{value:z{form}} (no interval)"
+    return f"{value:z{form}} [{low:z{form}}, {high:z{form}}]"
 
 
-def points(
-    configurations: pd.DataFrame,
+def settings(
+    found: Findings,
+    shown: pd.DataFrame,
     commands: Mapping[str, str],
-    curves: Sequence[Mapping[str, Any]] = (),
+    recommended: str | None = None,
 ) -> list[Plain]:
-    """One entry per setting that the frontier's charts draw; ``lines`` is the text of its tooltip.
+    """One row per setting with a distortion and a worst case: what all charts of settings draw.
+
+    ``lines`` is the text of the setting's details; knobs are fields ``knob_<name>``.
 
     Args:
-        configurations: with the columns of ``leakage_table`` and ``identification_table``, or without.
-        curves: rows of ``study.records.curves``; those of private training images are shown.
+        shown: the settings, of ``found.with_leakage``. commands: trial -> what runs it again.
+        recommended: the trial that the study recommends.
     """
-    curve_of = {row["trial"]: row for row in curves if row["face"] == "train"}
-    front = set(pareto_front(configurations)["trial"])
-    knee_trial = knee(configurations)
+    curve_of = {row["trial"]: row for row in found.extrapolated if row["face"] == "train"}
+    front = set(found.front["trial"])
+    faces = found.utility.set_index("trial")
+    verdicts = found.verdicts.set_index("trial")["verdict"]
     out = []
-    for _, s in configurations.iterrows():
+    for _, s in shown.iterrows():
         if finite(s["confidence_distortion"]) is None or finite(s["worst_reconstruction_error"]) is None:
             continue
-        trial = str(s["trial"])
-        point: Plain = {"trial": trial, "defense": str(s["defense"]), "x": finite(s["confidence_distortion"])}
-        for key, name in MEASURES.items():
-            point[key] = [finite(s.get(f"{name}{end}")) for end in ("", "_low", "_high")]
-        point |= {"certified": finite(s.get(CERTIFIED)), "possible": finite(s.get(POSSIBLE))}
-        point |= {"feasible": flag(s["feasible"]), "cut": flag(s["cut"]), "front": trial in front}
-        point |= {
-            "knee": trial == knee_trial,
-            "lines": tooltip(s, trial in front),
-            "command": commands[trial],
-        }
-        point["limit"] = finite(s.get(LIMIT))
-        if point["limit"] is not None:
-            point["lines"].insert(-1, f"estimated limit {point['limit']:.4f} (MSE on train images)")
+        trial, defense = str(s["trial"]), str(s["defense"])
+        row: Plain = {"trial": trial, "defense": NAMES.get(defense, defense), "setting": shown_name(s)}
+        verdict = verdicts.get(trial)
+        row["verdict"] = None if pd.isna(verdict) else str(verdict)
+        for field, name in MEASURES.items():
+            row |= {f"{field}{end}": finite(s.get(f"{name}{end}")) for end in ("", "_low", "_high")}
+        row |= {field: finite(s.get(name)) for field, name in ALONE.items()}
+        row |= {face: finite(faces[face].get(trial)) for face in UTILITY}
+        knobs = {f"knob_{c.removeprefix(KNOB)}": finite_number(s[c]) for c in s.index if c.startswith(KNOB)}
+        row |= {name: value for name, value in knobs.items() if value is not None}
+        row |= {"feasible": flag(s["feasible"]), "screened": flag(s["cut"]), "front": trial in front}
+        row |= {"recommended": trial == recommended, "solid": flag(s["feasible"]) and not flag(s["cut"])}
+        row |= {"lines": details(s, trial in front, row["verdict"]), "command": commands[trial]}
+        if row["limit"] is not None:
+            row["lines"].insert(-1, f"estimated limit {row['limit']:.4f} (MSE on train images)")
         if curve := curve_of.get(trial):
-            point["extrapolated"] = [curve[f"limit{end}"] for end in ("", "_low", "_high")]
-            point["lines"].insert(-1, f"extrapolated: {extrapolation_text(curve)}")
-        out.append(point)
+            row |= {f"extrapolated_error{end}": curve[f"limit{end}"] for end in ("", "_low", "_high")}
+            row["lines"].insert(-1, f"extrapolated: {extrapolation_text(curve)}")
+        out.append(row)
     return out
 
 
-def charts(drawn: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The charts of MEASURES that are shown: all that any of the points has a value of.
-
-    As in ``frontier.png``, not attack accuracy where it is 1.00 for every setting, unless nothing else is
-    known.
-    """
-    known = [key for key in MEASURES if any(point[key][0] is not None for point in drawn)]
-    certain = all(point["accuracy"][0] is None or point["accuracy"][0] >= CERTAIN for point in drawn)
-    if certain and "identification" in known:
-        known.remove("accuracy")
-    return known or ["error"]
+def finite_number(value: Any) -> float | None:
+    """A knob's value as a number; None for words and flags."""
+    return (
+        finite(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else None
+    )
 
 
-def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
-    """The lines of a setting's tooltip: knobs, cost, worst cases with their attackers, seeds, standing."""
-    lines = [NAMES.get(str(s["defense"]), setting_name(s)), f"trial {s['trial']}"]
+def shown_name(setting: Mapping[str, Any]) -> str:
+    """``undefended``, ``label-only``, or the defense and its knobs."""
+    return NAMES.get(str(setting["defense"]), setting_name(setting))
+
+
+def details(s: Mapping[str, Any], on_front: bool, verdict: str | None) -> list[str]:
+    """Lines on a setting: name, verdict, cost, worst cases with their attackers, seeds, standing."""
+    lines = [shown_name(s), f"trial {s['trial']}; {verdict or 'no verdict'}"]
     distortion, drop = finite(s["confidence_distortion"]), finite(s["accuracy_drop"])
     lines.append(f"distortion {distortion:.3g} (mean l2 of c' - c)")
     if drop is not None:
-        lines.append(f"accuracy lost {100 * drop:.2f} percentage points")
+        lines.append(f"accuracy lost {100 * drop:z.2f} percentage points")
     for name, words, unit, form in (
         ("worst_reconstruction_error", "worst-case error", "MSE in [0, 1]", ".4f"),
         ("worst_attack_accuracy", "worst-case attack accuracy", "share", ".3f"),
@@ -135,7 +128,7 @@ def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
         lines.append(f"{text} of label-only's error; one-sided 95 % limits)")
         lines.append(f"certified: {'nothing' if certified is None else f'at most {certified:.3f} (share)'}")
     elif finite(s["excess_leakage"]) is not None:
-        lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '+.3f')} (share)")
+        lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '.3f')} (share)")
     if finite(s.get(IDENTIFIED)) is not None:
         lines.append(f"{identification_text(s)} by {s[f'{IDENTIFIED}_attacker']}")
     lines.append(f"seeds {s['n_shared_seeds']}; intervals 95 % Student-t over seeds")
@@ -144,7 +137,7 @@ def tooltip(s: Mapping[str, Any], on_front: bool) -> list[str]:
 
 
 def identification_text(s: Mapping[str, Any]) -> str:
-    """What the tooltip says of a setting's identification AUC."""
+    """What the details say of a setting's identification AUC."""
     pool = s[f"{IDENTIFIED}_pool"]
     return f"identification AUC {with_interval(s, IDENTIFIED, '.3f')} on {pool} images (chance {CHANCE})"
 
@@ -164,80 +157,53 @@ def standing(s: Mapping[str, Any], on_front: bool) -> str:
     )
 
 
-def parallel(configurations: pd.DataFrame) -> list[Plain]:
-    """Parallel coordinates of each defense with two settings or more: knobs and outcomes as axes."""
+def varied_knobs(rows: Sequence[Mapping[str, Any]], least: int) -> list[tuple[str, str, bool]]:
+    """(Defense, knob, whether the search uses a log scale) of the numeric knobs that a study varied.
+
+    Args:
+        rows: of :func:`settings`. least: fewest values of such a knob.
+    """
     out = []
-    rows = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
-    for defense, group in rows[~rows["defense"].isin(ANCHORS)].groupby("defense", sort=True):
-        if len(group) < 2:
-            continue
-        axes = [_axis(defense, column, group[column]) for column in _varied(defense, group)]
-        for column, label, log in (
-            ("confidence_distortion", "distortion (l2)", bool((group["confidence_distortion"] > 0).all())),
-            ("worst_attack_accuracy", "worst-case accuracy (share)", False),
-            ("worst_reconstruction_error", "worst-case error (MSE)", False),
-        ):
-            values = [finite(v) for v in group[column]]
-            axes.append({"label": label, "log": log, "choices": None, "values": values})
-        names = [setting_name(s) for _, s in group.iterrows()]
-        bounds = [flag(v) for v in group["cut"]]
-        out.append({"defense": defense, "axes": axes, "names": names, "cut": bounds})
+    for defense in sorted({str(row["defense"]) for row in rows} & set(DEFENSES) - set(ANCHORS)):
+        own = [row for row in rows if row["defense"] == defense]
+        for name, knob in DEFENSES[defense].KNOBS.items():
+            values = {row.get(f"knob_{name}") for row in own} - {None}
+            if knob.choices is None and len(values) >= least:
+                out.append((defense, name, bool(knob.log) and min(v for v in values if v is not None) > 0))
     return out
 
 
-def _varied(defense: str, group: pd.DataFrame) -> list[str]:
-    knobs = DEFENSES[defense].KNOBS if defense in DEFENSES else {}
-    return [
-        column
-        for column in (f"{KNOB}{name}" for name in knobs)
-        if column in group and group[column].notna().all() and group[column].nunique() > 1
-    ]
+def curves(episodes: pd.DataFrame, configurations: pd.DataFrame, also: str | None = None) -> list[Plain]:
+    """eta(epsilon) under the worst attacker by error; empty if the records lack percentiles.
 
-
-def _axis(defense: str, column: str, values: pd.Series) -> Plain:
-    name = column.removeprefix(KNOB)
-    knob = DEFENSES[defense].KNOBS[name]
-    if knob.choices is None:
-        numbers = [finite(v) for v in values]
-        return {"label": name, "log": knob.log, "choices": None, "values": numbers}
-    texts = [str(v) for v in values]
-    choices = [str(c) for c in knob.choices]
-    choices += sorted(set(texts) - set(choices))
-    return {"label": name, "log": False, "choices": choices, "values": [choices.index(t) for t in texts]}
-
-
-def curves(episodes: pd.DataFrame, configurations: pd.DataFrame) -> list[Plain]:
-    """eta(epsilon) of each setting under its worst attacker by error; empty if the records lack percentiles.
-
-    ``epsilon``, ``low``, ``high``: the percentiles 0, 5, ... 100 of the per-image error, as mean and 95 %
-    Student-t interval over the seeds of the worst case.
+    Of undefended, label-only, each defense's best setting, and ``also``. One row per setting and share: the
+    percentiles 0, 5, ... 100 of the per-image error, as mean and 95 % Student-t interval over the seeds of
+    the worst case.
     """
     if PERCENTILE_COLUMNS[0] not in episodes:
         return []
+    usable = configurations.dropna(subset=["worst_reconstruction_error"])
+    drawn = usable[usable["trial"].isin({*chosen_settings(usable)["trial"], also})]
     worst = find_worst(prepare(episodes))
     place_of = {str(trial): i for i, trial in enumerate(worst.trials) if worst.counts[i]}
-    asked = (episodes["status"] == "ok") & episodes["trial"].isin(configurations["trial"])
-    ok = episodes.loc[asked, ["trial", "attack", "seed", *PERCENTILE_COLUMNS]]
-    places = ok.groupby(["trial", "attack"]).indices
-    front = set(pareto_front(configurations)["trial"])
-    out = []
-    for _, s in configurations.iterrows():
+    ok = episodes[(episodes["status"] == "ok") & episodes["trial"].isin(drawn["trial"])]
+    out: list[Plain] = []
+    for _, s in drawn.iterrows():
         place = place_of.get(str(s["trial"]))
         if place is None:
             continue
         case = worst.case(place)
-        rows = ok.iloc[places[(s["trial"], case.error_attacker)]]
+        rows = ok[(ok["trial"] == s["trial"]) & (ok["attack"] == case.error_attacker)]
         rows = rows[rows["seed"].isin(case.error_by_seed.index)].drop_duplicates("seed")
         table = rows[list(PERCENTILE_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)
         if not len(table) or not np.isfinite(table).all():
             continue
-        intervals = [mean_interval(column) for column in table.T]
-        name = NAMES.get(str(s["defense"]), setting_name(s))
-        curve: Plain = {"trial": s["trial"], "defense": s["defense"], "name": name}
-        curve |= {"attacker": case.error_attacker, "seeds": len(table), "front": s["trial"] in front}
-        for key, end in (("epsilon", "mean"), ("low", "low"), ("high", "high")):
-            curve[key] = [_rounded(getattr(i, end)) for i in intervals]
-        out.append(curve)
+        name = {"trial": str(s["trial"]), "setting": shown_name(s), "attacker": case.error_attacker}
+        name["defense"] = NAMES.get(str(s["defense"]), str(s["defense"]))
+        for percent, column in zip(ERROR_PERCENTS, table.T, strict=True):
+            i = mean_interval(column)
+            ends = {"epsilon": i.mean, "low": i.low, "high": i.high}
+            out.append({**name, "eta": percent / 100, **{k: _rounded(v) for k, v in ends.items()}})
     return out
 
 
@@ -245,30 +211,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def chart_data(
-    episodes: pd.DataFrame,
-    configurations: pd.DataFrame,
-    commands: Mapping[str, str],
-    learned: Sequence[Mapping[str, Any]] = (),
-    *,
-    margin: float = MARGIN,
-) -> Plain:
-    """All data of the charts; ``eta`` holds the shares of images that the curves' percentiles stand for.
+def mean_image(configurations: pd.DataFrame) -> float | None:
+    """The error of the mean image, over settings; None if unknown."""
+    values = configurations["mean_image_error"].dropna()
+    return finite(values.mean()) if len(values) else None
 
-    Args:
-        configurations: see :func:`points`. learned: the learning curves, see :func:`points`.
-        margin: accepted excess leakage.
-    """
-    mean_image = configurations["mean_image_error"].dropna()
-    drawn = points(configurations, commands, learned)
-    return {
-        "defenses": defenses(configurations),
-        "points": drawn,
-        "charts": charts(drawn),
-        "margin": margin,
-        "chance": CHANCE,
-        "meanImage": finite(mean_image.mean()) if len(mean_image) else None,
-        "parallel": parallel(configurations),
-        "curves": curves(episodes, configurations),
-        "eta": [p / 100 for p in ERROR_PERCENTS],
-    }
+
+def on_front(configurations: pd.DataFrame) -> int:
+    """How many settings nothing dominates."""
+    return len(pareto_front(configurations))

@@ -1,8 +1,12 @@
-"""A coloured table of settings and attackers: mean error and excess over label-only, worst cells marked."""
+"""A coloured table of settings and attackers: mean error and excess over label-only, worst cells marked.
+
+Here its cells are computed; ``templates/heatmap.html.jinja`` shows them.
+"""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,8 +14,7 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY
 from study.records.status import PRUNED
-from study.reports.cells import setting_name
-from study.reports.html.markup import escape, note, scroller
+from study.reports.html.chart_data import shown_name
 
 SCALE = "cividis"
 """Colour map for red-green colour blindness, monotone in lightness (Nunez et al. 2018)."""
@@ -28,8 +31,14 @@ NOTE = (
 )
 
 
-def heatmap(episodes: pd.DataFrame, configurations: pd.DataFrame) -> str:
-    """The table, with a switch between the two measures that works without a script."""
+Plain = dict[str, Any]
+
+
+def heatmap(episodes: pd.DataFrame, configurations: pd.DataFrame) -> Plain:
+    """Attackers (columns), rows with their cells, the colours of the scale, and a note.
+
+    A switch between the two measures works without a script: each cell has both numbers and colours.
+    """
     order = _rows(configurations)
     attackers = _columns(episodes)
     ok = _measured(episodes)
@@ -43,29 +52,18 @@ def heatmap(episodes: pd.DataFrame, configurations: pd.DataFrame) -> str:
         else pd.Series(dtype=float)
     )
     bounds = _bounds(errors, configurations)
-    head = "".join(f'<th scope="col"><span>{escape(a)}</span></th>' for a in attackers)
-    body = []
+    rows = []
     for _, s in order.iterrows():
         trial = str(s["trial"])
         row = [errors.get((trial, a), np.nan) for a in attackers]
         worst = int(np.nanargmin(row)) if np.isfinite(np.asarray(row, dtype=float)).any() else -1
-        tds = [
+        shown = [
             _cell(cells.get((trial, a)), e, excess.get((trial, a), np.nan), bounds, i == worst)
             for i, (a, e) in enumerate(zip(attackers, row, strict=True))
         ]
-        name = f"{escape(setting_name(s))}<small>{escape(trial)}</small>"
-        body.append(f'<tr><th scope="row">{name}</th>{"".join(tds)}</tr>')
-    caption = f"{len(order)} settings x {len(attackers)} attackers"
-    inner = (
-        f"<table><caption>{escape(caption)}</caption><thead><tr><th "
-        f"scope='col'>setting</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
-    return (
-        '<div class="heat"><fieldset class="switch"><legend>show</legend>'
-        '<label><input type="radio" name="heat" value="error" checked>error (MSE x 1000)</label>'
-        '<label><input type="radio" name="heat" value="excess" class="excess">excess leakage (%)</label>'
-        f"</fieldset>{_legend()}{scroller('Attackers by setting', inner)}</div>{note(NOTE)}"
-    )
+        rows.append({"name": shown_name(s), "trial": trial, "cells": shown})
+    stops = ",".join(colour(p)[0] for p in np.linspace(0, 1, 9))
+    return {"attackers": attackers, "rows": rows, "stops": stops, "note": NOTE}
 
 
 def _measured(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -119,27 +117,25 @@ def _cell(
     excess: float,
     bounds: tuple[tuple[float, float], tuple[float, float]],
     worst: bool,
-) -> str:
+) -> Plain | None:
+    """One cell: ``gone`` and ``why`` without a measurement; else numbers, style, and marks."""
     if cell is None:
-        return "<td></td>"
+        return None
     statuses, errors = cell
     failed, cut = statuses.count("failed"), statuses.count(PRUNED)
     if pd.isna(error):
         reason = PRUNED if cut else "failed"
-        why = escape("; ".join(sorted(errors)) or reason)
-        return f'<td class="gone" title="{why}">{reason}</td>'
+        return {"gone": reason, "why": "; ".join(sorted(errors)) or reason}
     light = colour(_place(error, *bounds[0]))
-    excess_text = "-" if pd.isna(excess) else f"{100 * excess:+.1f}"
     dark = colour(1 - _place(excess, *bounds[1])) if not pd.isna(excess) else ("transparent", "inherit")
-    mark = "▲" if worst else ""
-    partly = "†" if failed or cut else ""
-    title = f' title="{failed + cut} of {len(statuses)} seeds failed or cut"' if partly else ""
-    style = f"--e:{light[0]};--ei:{light[1]};--x:{dark[0]};--xi:{dark[1]}"
-    classes = ' class="worst"' if worst else ""
-    return (
-        f'<td{classes} style="{style}"{title}><span class="e">{1000 * error:.1f}</span>'
-        f'<span class="x">{excess_text}</span>{partly}<b>{mark}</b></td>'
-    )
+    return {
+        "gone": None,
+        "error": f"{1000 * error:.1f}",
+        "excess": "-" if pd.isna(excess) else f"{100 * excess:+z.1f}",
+        "style": f"--e:{light[0]};--ei:{light[1]};--x:{dark[0]};--xi:{dark[1]}",
+        "worst": worst,
+        "partly": f"{failed + cut} of {len(statuses)} seeds failed or cut" if failed or cut else None,
+    }
 
 
 def _place(value: float, low: float, high: float) -> float:
@@ -158,11 +154,3 @@ def colour(place: float) -> tuple[str, str]:
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     ink = "#000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#fff"  # the higher contrast (WCAG 2)
     return matplotlib.colors.to_hex((red, green, blue)), ink
-
-
-def _legend() -> str:
-    stops = ",".join(colour(p)[0] for p in np.linspace(0, 1, 9))
-    return (
-        '<p class="scale"><span>leaks more</span>'
-        f'<i style="background:linear-gradient(90deg,{stops})"></i><span>leaks less</span></p>'
-    )

@@ -14,18 +14,10 @@ from PIL import Image
 from mipoison.data.datasets import DATASETS
 from study.records.finished import StoredStudy
 from study.records.images import kept_pictures, read_pictures
-from study.reports.cells import setting_name
 from study.reports.figures import side_by_side
-from study.reports.html.chart_data import NAMES
-from study.reports.html.markup import escape, note
+from study.reports.html.chart_data import shown_name
 from study.reports.reconstructions import chosen_settings
-from study.runtime.entry import command
 
-NONE = (
-    "No reconstructions are kept with these records (a compact copy has none, so that no private image is "
-    "published by accident). A study's own folder has them under pictures/: "
-    "{command} results/STUDY shows them."
-)
 FACES = (
     "These may be reconstructed photographs of people: if so, keep this page to yourself, whatever the "
     "licence of the data set."
@@ -50,13 +42,14 @@ def pictures(study: StoredStudy, trial: str) -> dict[str, NDArray[np.float64]]:
     return read_pictures(study.storage, study.folder, trial) if kept is None else kept
 
 
-def grid(study: StoredStudy, configurations: pd.DataFrame) -> str:
-    """The true images, then those of ``chosen_settings``, one row each; a note if no images are kept.
+def grid(study: StoredStudy, configurations: pd.DataFrame) -> dict[str, Any] | None:
+    """The true images, then those of ``chosen_settings``, one row each; None if no images are kept.
 
-    A row shows the first seed's images as the setting's worst attacker (by error, over all seeds)
-    reconstructs them.
+    A compact copy has none, so that no private image is published by accident. A row shows the first seed's
+    images as the setting's worst attacker (by error, over all seeds) reconstructs them. ``people`` is a
+    warning where the data may show people.
     """
-    rows: list[str] = []
+    rows: list[dict[str, Any]] = []
     for _, s in chosen_settings(configurations.dropna(subset=["worst_reconstruction_error"])).iterrows():
         found = pictures(study, str(s["trial"]))
         attacker = str(s["worst_reconstruction_error_attacker"])
@@ -64,28 +57,19 @@ def grid(study: StoredStudy, configurations: pd.DataFrame) -> str:
             continue
         n = len(found["truth"])
         if not rows:
-            rows.append(
-                _row("truth", "private images of the first seed", found["truth"], f"{n} private images")
-            )
-        name = NAMES.get(str(s["defense"]), setting_name(s))
+            more = "private images of the first seed"
+            rows.append(_row("truth", more, found["truth"], f"{n} private images"))
         distortion, error = s["confidence_distortion"], s["worst_reconstruction_error"]
         numbers = f"distortion {distortion:.3g}, worst-case error {error:.4f}"
-        alt = f"the same {n} images as attacker {attacker} reconstructs them under {name}"
-        rows.append(_row(name, f"{numbers} (MSE), attacker {attacker}", found[attacker], alt))
-    if not rows:
-        return note(NONE.format(command=command("report")))
-    warning = f'<p class="warning">{escape(FACES)}</p>' if shows_people(study) else ""
-    return f'{warning}<div class="grid">{"".join(rows)}</div>'
+        alt = f"the same {n} images as attacker {attacker} reconstructs them under {shown_name(s)}"
+        rows.append(_row(shown_name(s), f"{numbers} (MSE), attacker {attacker}", found[attacker], alt))
+    return {"rows": rows, "people": FACES if shows_people(study) else None} if rows else None
 
 
-def _row(name: str, more: str, images: NDArray[Any], alt: str) -> str:
+def _row(name: str, more: str, images: NDArray[Any], alt: str) -> dict[str, Any]:
     pixels = (side_by_side(images) * 255).round().astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, format="PNG", optimize=True)
-    data = base64.b64encode(sink.getvalue()).decode("ascii")
     height, width, _ = pixels.shape
-    size = f'width="{width}" height="{height}"'
-    return (
-        f"<figure><figcaption>{escape(name)}<small>{escape(more)}</small></figcaption>"
-        f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}"></figure>'
-    )
+    data = base64.b64encode(sink.getvalue()).decode("ascii")
+    return {"name": name, "more": more, "alt": alt, "width": width, "height": height, "data": data}

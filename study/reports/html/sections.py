@@ -1,232 +1,169 @@
-"""The sections of the report page: from records and configuration tables to HTML."""
+"""The sections of the report page: what its templates show, from records and tables."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from rich.table import Table
+from rich.text import Text
 
-from mipoison.defenses import ANCHORS, LABEL_ONLY
+from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
 from study.analysis.check_counts import check_counts
-from study.analysis.frontier import pareto_front
 from study.analysis.identification import IDENTIFIED
 from study.records.finished import StoredStudy
 from study.records.flat import finite
 from study.records.status import PRUNED
-from study.reports.cells import describe, setting_name
+from study.reports.cells import describe
 from study.reports.findings import Findings
-from study.reports.html.chart_data import flag, standing, with_interval
+from study.reports.html.chart_data import flag, on_front, shown_name, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
-from study.reports.html.markup import command, escape, from_rich, note, scroller, section, table
-from study.reports.html.vectors import SHOWN
-from study.reports.leakage_panel import EXCESS
+from study.reports.leakage import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
 from study.reports.tables import fresh_report, statistics_tables
+from study.runtime.entry import command
 from study.settings.study_settings import StudySettings
+from study.trial.rerun import has_own_victim
 
+Plain = dict[str, Any]
 ABOUT_KEYS = ("command", "content", "settings", "source", "started", "study", "versions")
 SETTINGS = {"victim_digest", *(f.name for f in dataclasses.fields(StudySettings))}
 """Keys of ``study.json``, and of its settings, that the page shows."""
-TITLES = {
-    "error": "Worst-case reconstruction error (MSE on private train images; up: protected)",
-    "accuracy": "Worst-case attack accuracy (share of images recognised; down: protected)",
-    "excess": "Excess leakage, the larger of train and test (share of label-only's error; down: protected)",
-    "identification": "Identification AUC, the larger of train and test (down: protected)",
-}
-"""Titles of the frontier's charts."""
+CROSS_SIGN = "\u00d7"
+"""The mark of the estimated limit."""
 NAMED = 100
 """Most trials that the page names for one kind of failure; the others are counted."""
+COLUMNS = [
+    "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "excess leakage\n(share) [95 %]",
+    "identification\n(AUC) [95 %]", "worst-case error\n(MSE) [95 %]", "worst attackers", "seeds",
+    "run it again",
+]  # fmt: skip
+"""Of the table of settings."""
 
 
-def header(study: StoredStudy, configurations: pd.DataFrame, left_out: str = "") -> str:
-    """Name, data, counts, constraint, versions, a sentence on what is ``left_out``, and the contents."""
+def shown_table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    numeric: Sequence[int] = (),
+    name: str = "",
+    note: str = "",
+) -> Plain:
+    """A table for the templates; ``numeric``: places of right-aligned columns; ``name`` makes it sortable."""
+    keys = ("caption", "columns", "rows", "numeric", "name", "note")
+    return dict(zip(keys, (caption, columns, rows, list(numeric), name, note), strict=True))
+
+
+def from_rich(shown: Table) -> Plain:
+    """A rich table of ``study.reports.tables`` for the templates, its caption as a note."""
+    columns = [_plain(column.header) for column in shown.columns]
+    cells = [[_plain(cell) for cell in column.cells] for column in shown.columns]
+    numeric = [i for i, column in enumerate(shown.columns) if column.justify == "right"]
+    rows = list(zip(*cells, strict=True))
+    note = _plain(shown.caption) if shown.caption else ""
+    return shown_table(_plain(shown.title), columns, rows, numeric, note=note)
+
+
+def _plain(cell: object) -> str:
+    return cell.plain if isinstance(cell, Text) else str(cell)
+
+
+def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
+    """Trial -> the command line that runs it again."""
+    words = list(study.about.get("command", []))
+    root = next((b for a, b in itertools.pairwise(words) if a in ("--data-root", "--data_root")), None)
+    data = f" --data-root {shlex.quote(str(root))}" if root else ""
+    start, end = f"{command('evaluate')} --like {shlex.quote(like)} --trial ", data + own_victim(study)
+    return {
+        str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
+    }
+
+
+def own_victim(study: StoredStudy) -> str:
+    """An option for studies of a user's own classifier: the reader names it, never the records."""
+    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
+
+
+def facts(study: StoredStudy, configurations: pd.DataFrame) -> list[tuple[str, str]]:
+    """Data, counts, constraints, versions."""
     episodes = study.episodes
     counts = episodes["status"].value_counts()
-    on_front = len(pareto_front(configurations))
     scale = study.about.get("settings", {}).get("scale")
     versions = ", ".join(sorted(set(episodes["versions"].dropna()))) if "versions" in episodes else "unknown"
-    facts = [
-        ("settings", f"{len(configurations)}, of which {on_front} on the frontier (nothing dominates them)"),
+    front = on_front(configurations)
+    return [
+        ("settings", f"{len(configurations)}, of which {front} on the frontier (nothing dominates them)"),
         ("episodes", ", ".join(f"{n} {status}" for status, n in counts.items())),
         ("data", describe(episodes, {"scale": scale})),
         ("constraints", str(study.constraints)),
-        ("begun", study.about.get("started", "unknown")),
+        ("begun", str(study.about.get("started", "unknown"))),
         ("versions", versions),
     ]
-    listed = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
-    links = "".join(
-        f'<a href="#{name}">{title}</a>'
-        for name, title in (
-            ("frontier", "frontier"), ("attackers", "attackers"), ("knobs", "knobs"), ("curves", "curves"),
-            ("reconstructions", "reconstructions"), ("vectors", "vectors"), ("settings", "settings"),
-            ("statistics", "statistics"), ("checks", "checks"), ("failures", "failures"), ("about", "about"),
-        )
-    )  # fmt: skip
-    left_out = note(left_out) if left_out else ""
-    return (
-        f'<header><button type="button" id="theme">light / dark</button><h1>{escape(study.name)}</h1>'
-        "<p>What defenses of a classifier's confidence vectors cost, and what a model-inversion "
-        "attacker still makes of them in the worst case over a suite of adaptive attackers.</p>"
-        f'<dl class="facts">{listed}</dl>{left_out}<nav aria-label="Contents">{links}</nav>'
-        "<noscript><p class='warning'>Scripts are off: the drawings are missing, the tables below hold "
-        "the same numbers.</p></noscript></header>"
-    )
 
 
-def frontier(configurations: pd.DataFrame, data: Mapping[str, Any]) -> str:
-    """The charts of the frontier, their legend, and the setting that the reader has chosen.
+def legend(rows: Sequence[Mapping[str, Any]], margin: float) -> list[tuple[str, str]]:
+    """(Sign, meaning) of the marks that the hero chart has."""
+    known = {name for row in rows for name, value in row.items() if value is not None}
+    marks = [("◯", "recommended")] if any(row["recommended"] for row in rows) else []
+    marks += [("●", "measured: share by which the worst attacker beats label-only"), ("│", "95 % limits")]
+    if "certified" in known:
+        marks.append(("▆", "certificate: no attacker comes above the band"))
+    if "possible" in known:
+        marks.append((CROSS_SIGN, "seems possible (estimated limit)"))
+    if any(not row["solid"] for row in rows):
+        marks.append(("○", "hollow: a bound (screened or cut), or outside the constraints"))
+    if any(not row["front"] for row in rows):
+        marks.append(("◌", "faint: dominated"))
+    return marks
 
-    Args:
-        data: the ``chart_data``.
-    """
-    drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
-    missing = len(configurations) - len(drawn)
+
+def attackers_note(rows: Sequence[Mapping[str, Any]], has_floor: bool) -> str:
+    """What the charts of leakage show."""
     text = (
-        "Every setting under its worst attacker, against what it costs in distortion (mean l2 distance "
-        "between clean and released vector; logarithmic, with a place for zero). Bars: 95 % Student-t "
-        "intervals over seeds. Full: not dominated; faint: dominated; hollow: outside the constraints, "
-        "or (dashed) cut short, then what is shown is a bound. Steps: best on the frontier at no more "
-        "distortion. Dashed lines: the anchors. "
+        "The strongest attackers against each setting; marks as above, bars are 95 % Student-t intervals "
+        "over seeds. "
     )
-    text += f"{missing} settings without a worst case are not drawn. " if missing else ""
-    if not (configurations["defense"] == LABEL_ONLY).any():
+    if not has_floor:
         text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "
-    text += _explained(data)
-    text += (
-        "Point, tap or use the arrow keys; click or Enter keeps a setting. Drag: zoom, double click: undo."
-    )
-    plots = "".join(
-        f'<figure class="plot"><figcaption id="{key}-title">{escape(title)}</figcaption>'
-        f'<div id="{key}" class="chart" tabindex="0" role="group" aria-labelledby="{key}-title" '
-        f'aria-describedby="frontier-note"></div></figure>'
-        for key, title in ((f"frontier-{name}", TITLES[name]) for name in data["charts"])
-    )
-    chosen = '<div id="chosen" class="chosen" aria-live="polite"><p>No setting chosen yet.</p></div>'
-    return section(
-        "frontier",
-        "The frontier",
-        f'<p class="note" id="frontier-note">{escape(text)}</p>',
-        '<div id="key" class="key" role="group" aria-label="Defenses shown"></div>',
-        f'<div class="pair">{plots}</div>{chosen}',
-    )
-
-
-def _explained(data: Mapping[str, Any]) -> str:
-    """What the note says of the marks that the charts have."""
-    points, text = data["points"], ""
-    if "excess" in data["charts"]:
+    if any(row["identification"] is not None for row in rows):
         text += (
-            "Excess leakage: what the attackers gained over label-only, with one-sided 95 % limits; a cap "
-            f"is a certificate, which no attacker exceeds; dotted: the margin of {data['margin']:g}. "
+            "Identification: how often the reconstruction is closer to its own image than to another one of "
+            "the label, by the strongest attacker, so that settings at chance lie a little above 0.5. "
         )
-    if "identification" in data["charts"]:
-        text += (
-            "Identification: how often the reconstruction is closer to its own image than to another one "
-            f"of the label, by the strongest attacker; {data['chance']:g} is chance. "
-        )
-    if any(point["limit"] is not None for point in points):
-        text += "x is the estimated limit: what seems possible from the releases. "
-    if any("extrapolated" in point for point in points):
-        text += (
-            "+, in the chart of errors, is extrapolated: the error that the learning curves' attacker would "
-            f"reach with ever more images, with its dotted interval, which the edge may cut off. "
-            f"{BOUNDS_NOTHING} "
-        )
-    return text
+    if any(row["limit"] is not None for row in rows):
+        text += f"{CROSS_SIGN}: the estimated limit, what seems possible from the releases. "
+    if any("extrapolated_error" in row for row in rows):
+        text += f"+: extrapolated by a learning curve, with its dotted interval. {BOUNDS_NOTHING} "
+    return text.strip()
 
 
-def _many(configurations: pd.DataFrame) -> bool:
-    return bool(len(configurations) and configurations["defense"].value_counts().max() > MOST)
-
-
-def knobs(configurations: pd.DataFrame) -> str:
-    """Importance of knobs, then parallel coordinates of the settings."""
+def importance(configurations: pd.DataFrame) -> Plain | None:
+    """The table of knob importance; None where no defense has enough settings for one."""
     found, skipped = importances(configurations)
-    parts = [
-        note(
-            "Importance: fANOVA (Hutter et al. 2014; Optuna, 64 trees) on a defense's settings with a "
-            "worst case: the share of an objective's variance that a knob explains alone. R²: how well "
-            "a random forest of 100 trees predicts settings, each by the trees not trained on it (out of "
-            f"bag); at 0 or below no shares are given. At least {LEAST} settings are needed; a few dozen are "
-            "better. The settings were picked by a search, not at random, which favours what the search "
-            "liked. Outcomes are those of the attackers that all settings faced."
-            + (f" Of a defense's settings {MOST} count, evenly by name." if _many(configurations) else "")
-        )
-    ]
+    if not found:
+        return None
     rows = []
     for i in found:
-        shares = (
-            ", ".join(f"{k} {v:.0%}" for k, v in i.shares.items()) or "not given: the forest predicts nothing"
-        )
-        bars = "".join(
-            f'<i style="--w:{v:.3f}" title="{escape(k)} {v:.0%}"></i>' for k, v in i.shares.items()
-        )
-        bar = f'<span class="bars" aria-hidden="true">{bars}</span>'
-        rows.append([i.defense, OBJECTIVE_NAMES[i.objective], i.n, f"{i.skill:.2f}", shares, bar])
-    columns = ["defense", "objective", "settings", "R²", "knobs by importance", "shares"]
-    if rows:
-        parts.append(table("Knob importance", columns, rows, numeric=(2, 3), raw=(5,)))
+        nothing = "not given: the forest predicts nothing"
+        shares = ", ".join(f"{k} {v:.0%}" for k, v in i.shares.items()) or nothing
+        rows.append([i.defense, OBJECTIVE_NAMES[i.objective], i.n, f"{i.skill:.2f}", shares])
+    note = (
+        "Importance: fANOVA (Hutter et al. 2014; Optuna, 64 trees): the share of an objective's variance "
+        "that a knob explains alone. R²: how well a random forest of 100 trees predicts settings, each by "
+        "the trees not trained on it (out of bag); at 0 or below no shares are given. The settings were "
+        "picked by a search, not at random, which favours what the search liked. Outcomes are those of the "
+        f"attackers that all settings faced. At least {LEAST} settings are needed, at most {MOST} count. "
+    )
     if skipped:
-        parts.append(
-            note(
-                "No importance is given for " + "; ".join(f"{f} ({why})" for f, why in skipped.items()) + "."
-            )
-        )
-    parts += [
-        "<h3>Settings as lines</h3>",
-        note(
-            "One line a setting, through its knobs and what came of them; the colour is the worst-case "
-            "error (dark leaks more). Settings cut short are dashed: their outcomes are bounds. "
-            "Defenses with one setting have no such drawing."
-        ),
-        '<label class="choice">defense <select id="parallel-defense"></select></label>',
-        '<div class="scroll" tabindex="0" role="region" aria-label="Settings as lines">'
-        '<div id="parallel" class="chart"></div></div>',
-    ]
-    return section("knobs", "Knobs", *parts)
-
-
-def curves(drawn: Mapping[str, Any]) -> str:
-    """The epsilon-eta curves, or a note on why there are none."""
-    if not drawn["curves"]:
-        return section(
-            "curves",
-            "How many images how closely",
-            note(
-                "These records hold no percentiles of the per-image errors (they are older than the column)."
-            ),
-        )
-    text = (
-        "eta(epsilon): the share of private images that the setting's worst attacker (by mean error) "
-        "reconstructs with an error below epsilon; mean over seeds, with a 95 % Student-t band for the "
-        "curve pointed at. Right and down is better protected. Drawn: the anchors and the frontier; "
-        "others faint."
-    )
-    chart = (
-        '<div id="curves-chart" class="chart" tabindex="0" role="group" '
-        'aria-label="Share of images by error: arrow keys go from curve to curve"></div>'
-    )
-    return section(
-        "curves", "How many images how closely", note(text), f'<figure class="plot">{chart}</figure>'
-    )
-
-
-def vectors(panels: list[dict[str, Any]], about: str, again: str | None) -> str:
-    """Projections of clean and released vectors."""
-    text = about
-    if panels:
-        text += (
-            f" Up to {SHOWN} private images of the first seed; each panel's projection is fitted on its "
-            "clean and released vectors together. Distances in t-SNE say little; overlap is not "
-            "evidence of protection."
-        )
-    chart = '<div id="vectors-charts" class="small"></div>' if panels else ""
-    how = "" if again is None else command(again)
-    return section("vectors", "Clean and released vectors", note(text), how, chart)
+        note += "No importance: " + "; ".join(f"{f} ({why})" for f, why in skipped.items()) + "."
+    columns = ["defense", "objective", "settings", "R²", "knobs by importance"]
+    return shown_table("Knob importance", columns, rows, (2, 3), note=note)
 
 
 def two_lines(text: str) -> str:
@@ -234,8 +171,10 @@ def two_lines(text: str) -> str:
     return text.replace(" [", "\n[").replace(" (no", "\n(no")
 
 
-def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> str:
-    """A table of all settings with the command that runs each again."""
+def settings_table(
+    configurations: pd.DataFrame, commands: Mapping[str, str], verdicts: Mapping[str, Any], prefix: str
+) -> list[Plain]:
+    """Rows of the table of all settings, anchors first, with the command that runs each again."""
     rows = []
     order = configurations.assign(_later=~configurations["defense"].isin(ANCHORS))
     for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
@@ -243,50 +182,43 @@ def all_settings(configurations: pd.DataFrame, commands: Mapping[str, str]) -> s
         attackers = dict.fromkeys(
             str(s[f"{w}_attacker"]) for w in ("worst_reconstruction_error", "worst_attack_accuracy")
         )
+        newer = finite(s[EXCESS]) is not None
+        excess = with_interval(s, EXCESS, ".3f") if newer else with_interval(s, "excess_leakage", ".3f")
+        trial = str(s["trial"])
+        verdict = verdicts.get(trial)
         rows.append(
-            [
-                setting_name(s),
-                "not known" if distortion is None else f"{distortion:.3g}",
-                "not known" if drop is None else f"{100 * drop:+.2f}",
-                two_lines(with_interval(s, "worst_reconstruction_error", ".4f")),
-                two_lines(with_interval(s, "worst_attack_accuracy", ".3f")),
-                two_lines(
-                    with_interval(s, EXCESS, ".3f")
-                    if finite(s[EXCESS]) is not None
-                    else with_interval(s, "excess_leakage", "+.3f")
+            {
+                "trial": trial,
+                "name": shown_name(s),
+                "link": prefix + trial,
+                "verdict": None if pd.isna(verdict) else verdict,
+                "standing": standing(
+                    s, not flag(s["cut"]) and flag(s["feasible"]) and finite(s["dominated_by"]) == 0
                 ),
-                two_lines(with_interval(s, IDENTIFIED, ".3f")),
-                ", ".join(a for a in attackers if a != "<NA>") or "not known",
-                f"{s['n_shared_seeds']} of {s['n_seeds']}",
-                standing(s, not flag(s["cut"]) and flag(s["feasible"]) and finite(s["dominated_by"]) == 0),
-                command(commands[str(s["trial"])]),
-            ]
+                "numbers": [
+                    "not known" if distortion is None else f"{distortion:.3g}",
+                    "not known" if drop is None else f"{100 * drop:+z.2f}",
+                    two_lines(excess),
+                    two_lines(with_interval(s, IDENTIFIED, ".3f")),
+                    two_lines(with_interval(s, "worst_reconstruction_error", ".4f")),
+                ],
+                "attackers": ", ".join(a for a in attackers if a != "<NA>") or "not known",
+                "seeds": f"{s['n_shared_seeds']} of {s['n_seeds']}",
+                "command": commands[trial],
+            }
         )
-    columns = [
-        "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "worst-case error\n(MSE) [95 %]",
-        "worst-case accuracy\n(share) [95 %]", "excess leakage\n(share) [95 %]",
-        "identification\n(AUC) [95 %]",
-        "worst attackers", "seeds",
-        "standing", "run it again",
-    ]  # fmt: skip
-    text = (
-        "A click on a heading sorts. The command runs the setting from nothing (victims included) and "
-        "says whether its numbers equal the stored ones; on the device and versions above they do, on "
-        "a CPU exactly. Where the data are not in the default folder, add --data-root FOLDER."
-    )
-    shown = table(f"{len(rows)} settings", columns, rows, numeric=range(1, 7), raw=(10,), name="all-settings")
-    return section("settings", "Settings", note(text), shown)
+    return rows
 
 
-def statistics(found: Findings) -> str:
-    """The tables that the study prints on a terminal."""
+def statistics(found: Findings) -> list[Plain]:
+    """The tables that the study prints on a terminal, without that of utility, which has its own section."""
     shown = [from_rich(t) for t in statistics_tables(found)]
     if found.fresh is not None and found.bias is not None:
         shown.append(from_rich(fresh_report(found.bias, f"{found.info}; fresh: {describe(found.fresh)}")))
-    return section("statistics", "Statistics, as printed", *shown)
+    return [t for t in shown if not t["caption"].startswith("What each setting costs in utility")]
 
 
-def checks(episodes: pd.DataFrame) -> str:
+def checks(episodes: pd.DataFrame) -> Plain:
     """A table of all validity checks: how often each was raised, when it is raised, what it means."""
     rows = []
     for column, raised_if, means in checks_table():
@@ -296,19 +228,14 @@ def checks(episodes: pd.DataFrame) -> str:
         )
         rows.append([column.removeprefix("check."), *counts, raised_if, means])
     columns = ["check", "raised (settings)", "raised (records)", "raised if", "means"]
-    text = (
-        "A raised check removes no record; it says how far to trust it. Counted: those to which it applied."
-    )
-    return section(
-        "checks", "Validity checks", note(text), table("Validity checks", columns, rows, name="all-checks")
-    )
+    return shown_table("Validity checks", columns, rows)
 
 
-def failures(episodes: pd.DataFrame) -> str:
-    """A table of all episodes that failed or were cut, with their errors."""
+def failures(episodes: pd.DataFrame) -> Plain | None:
+    """A table of all episodes that failed or were cut, with their errors; None if there are none."""
     bad = episodes[episodes["status"] != "ok"]
     if bad.empty:
-        return section("failures", "Failures", note(f"None: all {len(episodes)} episodes ran to their end."))
+        return None
     error = bad["error"].astype(object).where(bad["error"].notna(), "unknown")
     keys = ["status", "defense", "attack", "error"]
     groups = bad[[*keys, "trial"]].assign(error=error).groupby(keys, sort=False)
@@ -317,18 +244,8 @@ def failures(episodes: pd.DataFrame) -> str:
         for (status, defense, attack, text), group in groups
     ]
     rows.sort(key=lambda r: (r[0] == PRUNED, -int(r[3]), *map(str, r[1:3])))
-    text = (
-        "failed: no measurement, and its seed is left out of its setting's worst case (never counted "
-        "as zero). cut: not run, because label-only had already dominated the setting, or it was only "
-        "screened."
-    )
     columns = ["status", "defense", "attacker", "episodes", "trials", "error"]
-    return section(
-        "failures",
-        "Failures",
-        note(text),
-        table("Episodes without a measurement", columns, rows, numeric=(3,)),
-    )
+    return shown_table("Episodes without a measurement", columns, rows, (3,))
 
 
 def _named(trials: list[str]) -> str:
@@ -340,8 +257,4 @@ def about(study: StoredStudy) -> str:
     """The content of ``study.json``, reduced to the keys that a study writes."""
     known = {name: study.about[name] for name in ABOUT_KEYS if name in study.about}
     known["settings"] = {k: v for k, v in study.about.get("settings", {}).items() if k in SETTINGS}
-    text = json.dumps(known, indent=2, sort_keys=True)
-    inner = scroller("study.json", f"<pre>{escape(text)}</pre>")
-    return section(
-        "about", "study.json", f"<details><summary>settings, versions, source</summary>{inner}</details>"
-    )
+    return json.dumps(known, indent=2, sort_keys=True)

@@ -31,8 +31,7 @@ from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.records.reading import Unreadable, leave_out
 from study.records.reading.tables import vectors_of
-from study.reports.cells import setting_name
-from study.reports.html.chart_data import NAMES
+from study.reports.html.chart_data import shown_name
 from study.reports.reconstructions import chosen_settings
 from study.runtime.plain import visible_line
 from study.trial.rerun import NO_VICTIM, GivenVictim, VictimMissingError, scenes_in
@@ -41,6 +40,10 @@ SHOWN = 200
 """Private images whose vectors are shown."""
 LEAST = 8
 """Fewest vectors that t-SNE is fitted on."""
+ABOUT = (
+    f"Up to {SHOWN} private images of the first seed; each panel's projection is fitted on its clean and "
+    "released vectors together. Distances in t-SNE say little; overlap is not evidence of protection."
+)
 KEPT = "vectors.parquet"
 """File that a run of the paper's tables writes: columns ``defense`` (``none``: clean), ``c0``, ``c1``, ..."""
 Progress = Callable[[str, int, int], None]
@@ -108,7 +111,7 @@ def release_vectors(
     scene = prepare(scene_config, store, data_root=data_root)
     out = {"clean": scene.clean["private_train"][:SHOWN].double().numpy()}
     for i, (_, row) in enumerate(chosen.iterrows()):
-        name = NAMES.get(str(row["defense"]), setting_name(row))
+        name = shown_name(row)
         progress(name, i + 1, total)
         defense = str(row["defense"])
         deployment = deploy(scene, defense, DEFENSES[defense].from_flat(knobs_of(row)))

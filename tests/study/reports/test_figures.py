@@ -14,7 +14,7 @@ from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.reports.cells import describe
 from study.reports.figures import COLOURS, frontier_figure, grid_figure, style_of
-from study.reports.leakage_panel import leakage_table
+from study.reports.leakage import leakage_table
 from tests.study.analysis.helpers import failed, make_episodes, record
 
 

@@ -10,7 +10,7 @@ from study.analysis.utility import utility_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.reports.findings import Findings
-from study.reports.leakage_panel import leakage_table
+from study.reports.leakage import leakage_table
 
 BOUNDS = Constraints(max_confidence_distortion=0.1)
 

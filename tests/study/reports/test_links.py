@@ -39,7 +39,10 @@ WRITERS: dict[str, tuple[Callable[[Path, Path], int], tuple[str, ...]]] = {
         lambda s, out: render.main([str(s), "--compact", str(out)]),
         ("out/episodes.parquet", "out/study.json", "out/report.md", "out/frontier.png"),
     ),
-    "report": (lambda s, out: report.main([str(s), "--vectors", "no"]), ("s/report.html",)),
+    "report": (
+        lambda s, out: report.main([str(s), "--vectors", "no"]),
+        ("s/report.html", "s/label.json"),
+    ),
     "report --out": (
         lambda s, out: report.main([str(s), "--vectors", "no", "--out", str(out / "page.html")]),
         ("out/page.html",),

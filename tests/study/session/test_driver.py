@@ -132,6 +132,8 @@ def test_every_file_is_there(undisturbed: Path) -> None:
         "study.json",
         "report.md",
         "report.html",
+        "label.json",
+        "label.md",
         "optuna.log",
         "frontier.parquet",
         "frontier.png",

@@ -108,7 +108,7 @@ def compare(folder: Path, stored: Path) -> None:
     left = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
     assert left == {
         "episodes", "frontier.parquet", "frontier.png", "optuna.log", "pictures", "reconstructions.png",
-        "report.html", "report.md", "study.json", "trials",
+        "label.json", "label.md", "report.html", "report.md", "study.json", "trials",
     }  # fmt: skip
     before = pd.read_parquet(stored / "episodes.parquet")
     began = json.loads((stored / "trials.json").read_text())

@@ -59,4 +59,9 @@ def numbers_of(page: str) -> dict[str, Any]:
     return json.loads(found[1])
 
 
+def settings_of(page: str) -> list[dict[str, Any]]:
+    """The settings that the page's first study draws."""
+    return numbers_of(page)["studies"][0]["datasets"]["settings"]
+
+
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,11 +15,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from study.records.curves import CURVES, curves_bytes
-from study.reports.html import build
+from study.reports.html import build, build_page
+from study.reports.html.content import Source, VectorOptions
 from tests.study.records.test_curves import ROW
-from tests.study.reports.html.helpers import HOSTILE, finished
+from tests.study.reports.html.helpers import HOSTILE, finished, numbers_of
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -43,12 +48,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     home = tmp_path_factory.mktemp("browser")
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
+    downloads = tmp_path_factory.mktemp("downloads")
+    prefs: dict[str, Any] = {"download.default_directory": str(downloads)}
+    prefs |= {"profile.default_content_setting_values.automatic_downloads": 1}
+    options.add_experimental_option("prefs", prefs)
     for flag in (*FLAGS, f"--user-data-dir={home}", f"--window-size={WIDE[0]},{WIDE[1]}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = Service(str(DRIVER), env={**os.environ, "HOME": str(home)})
     driver = webdriver.Chrome(options=options, service=service)
     driver.set_page_load_timeout(60)
+    driver.downloads = downloads
     try:
         yield driver
     finally:
@@ -64,7 +74,7 @@ def address(episodes: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def opened(browser: Any, address: str, size: tuple[int, int] = WIDE, scheme: str = "light") -> None:
-    """The freshly loaded page, with empty logs (the browser's start page makes requests)."""
+    """The freshly loaded page with all charts drawn, and empty logs (the start page makes requests)."""
     browser.get("about:blank")
     for log in ("browser", "performance"):
         browser.get_log(log)
@@ -73,10 +83,10 @@ def opened(browser: Any, address: str, size: tuple[int, int] = WIDE, scheme: str
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     browser.get(address)
-    wait(lambda: browser.find_elements(By.CSS_SELECTOR, "#frontier-error .point"))
+    wait(lambda: browser.execute_script("return document.documentElement.dataset.drawn"))
 
 
-def wait(condition: Any, seconds: float = 20) -> Any:
+def wait(condition: Any, seconds: float = 30) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
@@ -86,12 +96,15 @@ def wait(condition: Any, seconds: float = 20) -> Any:
     raise AssertionError("the page did not get there in time")
 
 
-def tip(browser: Any) -> str:
-    return browser.find_element(By.ID, "tooltip").text
+def written(page: str, folder: Path) -> str:
+    (folder / "page.html").write_text(page)
+    return (folder / "page.html").as_uri()
 
 
-def point(browser: Any, plot: str, trial: str) -> Any:
-    return browser.find_element(By.CSS_SELECTOR, f'#{plot} [data-trial="{trial}"] .point')
+def marks(browser: Any, chart: str, setting: str | None = None) -> list[Any]:
+    """The marks of settings in a chart; Vega describes each by its setting's name."""
+    found = browser.find_elements(By.CSS_SELECTOR, f'#{chart} .chart path[aria-roledescription="point"]')
+    return [m for m in found if setting is None or m.get_attribute("aria-label") == setting]
 
 
 def hover(browser: Any, element: Any) -> None:
@@ -100,10 +113,18 @@ def hover(browser: Any, element: Any) -> None:
     ActionChains(browser).move_to_element(element).perform()
 
 
+def tip(browser: Any) -> str:
+    return "".join(e.text for e in browser.find_elements(By.CSS_SELECTOR, "#vg-tooltip-element.visible"))
+
+
+def settings(browser: Any) -> list[dict[str, Any]]:
+    text = browser.execute_script("return document.getElementById('numbers').textContent")
+    return json.loads(text)["studies"][0]["datasets"]["settings"]
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_loads_without_errors_or_requests(browser: Any, address: str, size: tuple[int, int]) -> None:
     opened(browser, address, size)
-    time.sleep(0.5)
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
@@ -113,78 +134,80 @@ def test_loads_without_errors_or_requests(browser: Any, address: str, size: tupl
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_the_drawings_are_there(browser: Any, address: str, episodes: pd.DataFrame) -> None:
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_verdict_and_hero_are_on_the_first_screen(
+    browser: Any, episodes: pd.DataFrame, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    page = build(finished(episodes, tmp_path, "digits-same"), "results/x", with_vectors=False)
+    opened(browser, written(page, tmp_path), size)
+    for selector in (".verdict .deploy", ".verdict .numbers", "#hero .chart svg"):
+        rect = browser.find_element(By.CSS_SELECTOR, selector).rect
+        assert rect["y"] + rect["height"] <= size[1], selector
+        assert rect["height"] > 20
+
+
+def test_every_setting_is_drawn(browser: Any, address: str, episodes: pd.DataFrame) -> None:
     opened(browser, address)
-    drawn = json.loads(browser.execute_script("return document.getElementById('numbers').textContent"))
-    n = len(drawn["points"])
+    n = len(settings(browser))
     assert n == episodes["trial"].nunique()
-    count = {
-        "#frontier-error .point": n,
-        "#frontier-accuracy .point": n,
-        "#frontier-error .bar": n,
-        "#frontier-error .steps": 1,
-        "#curves-chart .curve": len(drawn["curves"]),
-        "#parallel .line": max(len(p["names"]) for p in drawn["parallel"]),
-        "#key button": len(drawn["defenses"]),
-    }
-    for selector, expected in count.items():
-        assert len(browser.find_elements(By.CSS_SELECTOR, selector)) == expected, selector
-    places = {(e.location["x"], e.location["y"]) for e in browser.find_elements(By.CSS_SELECTOR, ".point")}
-    assert len(places) > n  # not all in one place
+    for chart in ("hero", "error", "accuracy"):
+        assert len(marks(browser, chart)) == n, chart
+    places = {(m.location["x"], m.location["y"]) for m in marks(browser, "hero")}
+    assert len(places) > n / 2  # not all in one place
+    for host in browser.find_elements(By.CSS_SELECTOR, "[data-chart]"):
+        assert host.find_elements(By.TAG_NAME, "svg"), host.get_attribute("data-chart")
 
 
-def test_hovering_tells_the_knobs(browser: Any, address: str) -> None:
+def test_hovering_tells_the_knobs_and_the_tooltip_goes(browser: Any, address: str) -> None:
     opened(browser, address)
-    key = browser.find_elements(By.CSS_SELECTOR, "#key button")
-    noise = next(button for button in key if button.text.startswith("noise"))
-    noise.click()  # its points lie on those of LPA
-    hover(browser, point(browser, "frontier-error", "t004-lpa"))
-    text = wait(lambda: tip(browser).startswith("lpa") and tip(browser))
-    for part in (
-        "lpa budget=",
-        "rounds=",
-        "sub_features=log",
-        "trial t004-lpa",
-        "worst-case error",
-        "seeds 3",
-        " by ",
-    ):
-        assert part in text
-    noise.click()
-    hover(browser, point(browser, "frontier-accuracy", "t006-noise"))
-    wait(lambda: "noise budget=" in tip(browser))
-    curve = browser.find_element(By.CSS_SELECTOR, "#curves-chart")
-    hover(browser, curve)
-    curve.send_keys(Keys.ARROW_RIGHT)
-    wait(lambda: "half of the images below" in tip(browser))
+    next(b for b in browser.find_elements(By.CSS_SELECTOR, ".key button") if "noise" in b.text).click()
+    row = next(r for r in settings(browser) if r["trial"] == "t004-lpa")
+    hover(browser, marks(browser, "error", row["setting"])[0])
+    text = wait(lambda: "t004-lpa" in tip(browser) and tip(browser))
+    assert f"{row['error']:.4f}" in text
+    assert "lpa budget=" in text
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    wait(lambda: not tip(browser))
 
 
-def test_keyboard_choice_and_command(browser: Any, address: str) -> None:
+def test_a_click_chooses_and_the_address_keeps_it(browser: Any, address: str) -> None:
     opened(browser, address)
-    plot = browser.find_element(By.ID, "frontier-error")
-    plot.send_keys(Keys.ARROW_RIGHT)
-    assert wait(lambda: tip(browser)).startswith("undefended")
-    plot.send_keys(Keys.ARROW_RIGHT, Keys.ENTER)
+    mark = marks(browser, "hero", "undefended")[0]
+    hover(browser, mark)
+    ActionChains(browser).click(mark).perform()
     chosen = browser.find_element(By.ID, "chosen")
-    trial = chosen.find_elements(By.TAG_NAME, "p")[1].text.removeprefix("trial ")
-    command = chosen.find_element(By.TAG_NAME, "code").text
-    assert (
-        command == f"python study/evaluate.py --like results/made-up --trial {trial} --data-root '/my data'"
-    )
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#frontier-accuracy .ring")) >= 1
-    chosen.find_element(By.CLASS_NAME, "copy").click()
-    wait(lambda: chosen.find_element(By.CLASS_NAME, "copy").text in ("copied", "selected"))
+    wait(lambda: chosen.is_displayed() and chosen.text.startswith("undefended"))
+    assert browser.current_url == f"{address}#none"
+    browser.refresh()
+    wait(lambda: browser.find_element(By.ID, "chosen").text.startswith("undefended"))
+    opened(browser, f"{address}#t005")  # the start of a trial's name is enough
+    assert "trial t005-lpa" in browser.find_element(By.ID, "chosen").text
+    assert browser.find_elements(By.CSS_SELECTOR, 'tr.is-chosen[data-trial="t005-lpa"]')
+    command = browser.find_element(By.CSS_SELECTOR, "#chosen code").text
+    start = "python study/evaluate.py --like results/made-up --trial t005-lpa"
+    assert command == f"{start} --data-root '/my data'"
+    browser.find_element(By.CSS_SELECTOR, "#chosen .copy").click()
+    wait(lambda: browser.find_element(By.CSS_SELECTOR, "#chosen .copy").text in ("copied", "selected"))
+
+
+def test_arrow_keys_go_from_setting_to_setting(browser: Any, address: str) -> None:
+    opened(browser, address)
+    order = sorted(settings(browser), key=lambda r: (r["distortion"], r["trial"]))
+    chart = browser.find_element(By.CSS_SELECTOR, "#hero .chart")
+    chart.send_keys(Keys.ARROW_RIGHT)
+    wait(lambda: browser.find_element(By.ID, "chosen").text.startswith(order[0]["setting"]))
+    chart.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    wait(lambda: f"trial {order[1]['trial']};" in browser.find_element(By.ID, "chosen").text)
+    assert browser.find_element(By.ID, "chosen").get_attribute("aria-live") == "polite"
 
 
 def test_a_defense_can_be_hidden_and_tables_sorted(browser: Any, address: str) -> None:
     opened(browser, address)
-    before = len(browser.find_elements(By.CSS_SELECTOR, "#frontier-error .point"))
-    button = next(
-        b for b in browser.find_elements(By.CSS_SELECTOR, "#key button") if b.text.startswith("noise")
-    )
+    before = len(marks(browser, "hero"))
+    button = next(b for b in browser.find_elements(By.CSS_SELECTOR, ".key button") if "noise" in b.text)
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#frontier-error .point")) == before - 12
+    wait(lambda: len(marks(browser, "hero")) == before - 12)
     heading = browser.find_elements(By.CSS_SELECTOR, "#all-settings thead button")[1]
     browser.execute_script("arguments[0].click()", heading)
     cells = browser.find_elements(By.CSS_SELECTOR, "#all-settings tbody td:nth-child(2)")
@@ -195,34 +218,86 @@ def test_a_defense_can_be_hidden_and_tables_sorted(browser: Any, address: str) -
     assert float(first.get_attribute("textContent")) == max(values)
 
 
-def test_zoom_by_dragging(browser: Any, address: str) -> None:
+def test_the_settings_table_fits(browser: Any, address: str) -> None:
     opened(browser, address)
-    plot = browser.find_element(By.CSS_SELECTOR, "#frontier-error svg")
-    ticks = [t.text for t in plot.find_elements(By.TAG_NAME, "text")]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
-    ActionChains(browser).move_to_element(plot).click_and_hold().move_by_offset(90, 60).release().perform()
-    undo = wait(lambda: browser.find_elements(By.CSS_SELECTOR, "#frontier-error .reset"))[0]
-    zoomed = browser.find_elements(By.CSS_SELECTOR, "#frontier-error svg text")
-    assert [t.text for t in zoomed] != ticks
-    undo.click()
-    again = browser.find_elements(By.CSS_SELECTOR, "#frontier-error svg text")
-    assert [t.text for t in again] == ticks
+    box = browser.find_element(By.CSS_SELECTOR, "#settings .scroll")
+    assert int(box.get_property("scrollWidth")) <= int(box.get_property("clientWidth")) + 1
+    assert browser.find_element(By.CSS_SELECTOR, "#all-settings .copy").is_displayed()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_chart_as_csv_and_png(browser: Any, address: str, scheme: str) -> None:
+    opened(browser, address, scheme=scheme)
+    for host in browser.find_elements(By.CSS_SELECTOR, "[data-chart]")[:3]:
+        name = host.get_attribute("data-chart")
+        figure = browser.find_element(By.ID, name)
+        for kind in ("csv", "png"):
+            for old in browser.downloads.iterdir():
+                old.unlink()
+            browser.execute_script("arguments[0].click()", figure.find_element(By.CLASS_NAME, kind))
+            (file,) = wait(lambda: [f for f in browser.downloads.iterdir() if f.suffix in (".csv", ".png")])
+            assert file.suffix == f".{kind}"
+            wait(lambda file=file: file.stat().st_size)
+            if kind == "csv":
+                table = pd.read_csv(file)
+                assert len(table) == len(settings(browser))
+                assert list(table.columns[:4]) == ["trial", "setting", "defense", "verdict"]
+            else:
+                picture = Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
+                assert picture.width >= 2000
+                assert picture.getpixel((2, 2)) == (255, 255, 255)  # light, whatever the page is
+                assert len(picture.resize((100, 60)).getcolors(6000)) > 20
+
+
+def test_a_formula_in_a_record_is_text_in_the_csv(
+    browser: Any, episodes: pd.DataFrame, tmp_path: Path
+) -> None:
+    frame = episodes.assign(defense=episodes["defense"].replace("lfp", "=1+1"))
+    opened(browser, written(build(finished(frame, tmp_path), "x", with_vectors=False), tmp_path))
+    for old in browser.downloads.iterdir():
+        old.unlink()
+    browser.find_element(By.CSS_SELECTOR, "#hero .csv").click()
+    (file,) = wait(lambda: list(browser.downloads.glob("*.csv")))
+    wait(lambda: "'=1+1" in file.read_text())
+
+
+def test_print_is_one_light_page(browser: Any, address: str) -> None:
+    """From a dark screen with a chosen setting and an open tooltip."""
+    opened(browser, f"{address}#none", scheme="dark")
+    hover(browser, marks(browser, "hero", "undefended")[0])
+    wait(lambda: tip(browser))
+    media = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    script = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
+    assert browser.execute_script(script, "body", "background-color") == "rgb(255, 255, 255)"
+    for gone in ("#vg-tooltip-element", "#chosen", "nav", "#settings", "#theme", "#hero .tools"):
+        assert browser.execute_script(script, gone, "display") == "none", gone
+    for there in (".verdict", "#hero svg", "#answer", "footer"):
+        assert browser.execute_script(script, there, "display") != "none", there
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": media["features"]})
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
+    assert len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed["data"]))) == 1
 
 
 def test_dark_and_light(browser: Any, address: str) -> None:
     def background() -> str:
         return str(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
 
+    def ink() -> str:
+        script = "return getComputedStyle(document.querySelector('#hero .chart svg text')).fill"
+        return str(browser.execute_script(script))
+
     opened(browser, address, scheme="dark")
-    dark = background()
+    dark = (background(), ink())
     browser.find_element(By.ID, "theme").click()
-    light = background()
-    assert (dark, light) == ("rgb(22, 22, 26)", "rgb(255, 255, 255)")
+    light = (background(), ink())
+    assert (dark[0], light[0]) == ("rgb(22, 22, 26)", "rgb(255, 255, 255)")
+    assert dark[1] != light[1]  # the charts follow, without being drawn again
     opened(browser, address)
-    assert background() == light
+    assert (background(), ink()) == light
 
 
-def test_the_heat_map_switches_without_a_script(browser: Any, address: str) -> None:
+def test_without_scripts_the_tables_are_there(browser: Any, address: str) -> None:
     opened(browser, address)
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
@@ -232,69 +307,60 @@ def test_the_heat_map_switches_without_a_script(browser: Any, address: str) -> N
         assert (shown.is_displayed(), other.is_displayed()) == (True, False)
         browser.find_element(By.CSS_SELECTOR, ".heat input.excess").click()
         assert (shown.is_displayed(), other.is_displayed()) == (False, True)
-        assert "Scripts are off" in browser.find_element(By.TAG_NAME, "header").text
+        assert "Scripts are off" in browser.find_element(By.TAG_NAME, "main").text
+        assert browser.find_element(By.CSS_SELECTOR, ".verdict .deploy").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_learning_curves_are_drawn_where_they_are(
+def test_certificates_limits_and_learning_curves_are_drawn(
     browser: Any, episodes: pd.DataFrame, tmp_path: Path
 ) -> None:
-    frame = episodes.assign(estimated_limit=0.012)
-    study = finished(frame, tmp_path)
-    study.storage.write(
-        f"{study.folder}/{CURVES}", curves_bytes([ROW | {"trial": "none", "limit_low": 0.001}])
-    )
-    (tmp_path / "page.html").write_text(build(study, "results/made-up", with_vectors=False))
-    opened(browser, (tmp_path / "page.html").as_uri())
-    assert browser.get_log("browser") == []
-    drawn = len(browser.find_elements(By.CSS_SELECTOR, "#frontier-error .point"))
-    for selector, n, of in ((".extrapolated", 2, 2), (".limit", 1, drawn)):
-        assert len(browser.find_elements(By.CSS_SELECTOR, f"#frontier-error {selector}")) == of
-        own = browser.find_elements(By.CSS_SELECTOR, f'#frontier-error [data-trial="none"] {selector}')
-        assert len(own) == n
-        assert not browser.find_elements(By.CSS_SELECTOR, f"#frontier-accuracy {selector}")
-    measured = point(browser, "frontier-error", "none").location["y"]
-    interval = browser.find_elements(By.CSS_SELECTOR, "#frontier-error .extrapolated")[0]
-    assert interval.rect["y"] + interval.rect["height"] > measured  # lower is less error: 0.001 lies below
-    assert "An extrapolation bounds nothing" in browser.find_element(By.ID, "frontier-note").text
-
-
-def test_excess_and_identification_have_charts(browser: Any, episodes: pd.DataFrame, tmp_path: Path) -> None:
     ok = episodes["status"] == "ok"
     auc = (0.5 + 0.3 * (1 - episodes["confidence_distortion"] / 0.5)).where(ok)
-    auc = auc.where(episodes["defense"] != "label-only", 0.5)
-    frame = episodes.assign(identification_auc=auc, identification_auc_test=auc - 0.01)
+    frame = episodes.assign(identification_auc=auc, identification_auc_test=auc - 0.01, estimated_limit=0.012)
     rounding = frame["defense"] == "rounding"
     for pool in ("", "_test"):
         frame[f"certified_excess{pool}"] = frame["confidence_distortion"].where(rounding, float("nan")) + 0.3
         frame[f"smallest_cell{pool}"] = frame[f"certified_excess{pool}"] * 0 + 5
-    (tmp_path / "page.html").write_text(build(finished(frame, tmp_path), "results/x", with_vectors=False))
-    opened(browser, (tmp_path / "page.html").as_uri())
+    study = finished(frame, tmp_path)
+    curve = ROW | {"trial": "none", "limit_low": 0.001}
+    study.storage.write(f"{study.folder}/{CURVES}", curves_bytes([curve]))
+    page = build(study, "results/x", with_vectors=False)
+    opened(browser, written(page, tmp_path))
     assert browser.get_log("browser") == []
-    count = {
-        "#frontier-identification .point": frame.loc[ok, "trial"].nunique(),
-        "#frontier-excess .cap": frame.loc[rounding, "trial"].nunique() + 1,  # and label-only's
-        "#frontier-identification .cap": 0,
-    }
-    for selector, expected in count.items():
-        assert len(browser.find_elements(By.CSS_SELECTOR, selector)) == expected, selector
-
-    def text(plot: str) -> str:
-        return browser.find_element(By.CSS_SELECTOR, f"#frontier-{plot} svg").text
-
-    assert "chance: 0.5" in text("identification")
-    assert "margin of 0.02" in text("excess")
-    assert "mean image" not in text("identification")
-    undefended = point(browser, "frontier-identification", "none").rect["y"]
-    floor = point(browser, "frontier-identification", "label-only").rect["y"]
+    rows = numbers_of(page)["studies"][0]["datasets"]["settings"]
+    # A layer of Vega-Lite is a group; certificates are the first two of the hero chart.
+    bands, ticks = (browser.find_elements(By.CSS_SELECTOR, f"#hero g.layer_{i}_marks path") for i in (0, 1))
+    n = sum(r["certified"] is not None for r in rows)
+    assert n == frame.loc[rounding, "trial"].nunique() + 1  # and label-only's
+    assert (len(bands), len(ticks)) == (n, n)
+    assert len(marks(browser, "identification")) == len(rows)
+    floor, undefended = (
+        marks(browser, "identification", s)[0].rect["y"] for s in ("label-only", "undefended")
+    )
     assert undefended < floor  # up: told apart
-    hover(browser, point(browser, "frontier-identification", "none"))
-    wait(lambda: "identification AUC 0.800" in tip(browser))
-    for plot in ("error", "accuracy", "excess", "identification"):  # no two texts of a plot overlap
-        words = browser.find_elements(By.CSS_SELECTOR, f"#frontier-{plot} text.line")
-        boxes = [word.rect for word in words]
-        for i, a in enumerate(boxes):
-            for b in boxes[:i]:
-                apart = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"]
-                assert apart or a["y"] + a["height"] <= b["y"] + 2 or b["y"] + b["height"] <= a["y"] + 2
+    assert [r["trial"] for r in rows if "extrapolated_error" in r] == ["none"]
+    assert "An extrapolation bounds nothing" in browser.find_element(By.ID, "attackers").text
+    words = [e.text for e in browser.find_elements(By.CSS_SELECTOR, "#identification svg text")]
+    assert "chance: 0.5" in words
+
+
+def test_two_studies_on_one_page(browser: Any, episodes: pd.DataFrame, tmp_path: Path) -> None:
+    names = ("first", "second")
+    sources = [Source.of(finished(episodes, tmp_path / name, name), f"results/{name}") for name in names]
+    place = written(build_page(sources, VectorOptions(False)), tmp_path)
+    opened(browser, f"{place}#second-1/t005")
+    assert browser.get_log("browser") == []
+    n = episodes["trial"].nunique()
+    assert len(marks(browser, "compare")) == 2 * n
+    second = browser.find_element(By.CSS_SELECTOR, 'article[data-study="1"]')
+    assert "trial t005-lpa" in second.find_element(By.CSS_SELECTOR, ".chosen").text
+    first = browser.find_element(By.CSS_SELECTOR, 'article[data-study="0"]')
+    assert not first.find_element(By.CSS_SELECTOR, ".chosen").is_displayed()
+    browser.execute_script("arguments[0].querySelector('.key button').click()", first)  # hides it there alone
+    counts = [
+        len(a.find_elements(By.CSS_SELECTOR, '[data-chart="hero"] path[aria-roledescription="point"]'))
+        for a in (first, second)
+    ]
+    assert counts[0] < counts[1] == n

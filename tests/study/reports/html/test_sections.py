@@ -18,3 +18,15 @@ def test_checks_and_failures_are_counted(page: str, episodes: pd.DataFrame) -> N
             assert row[2] == f"{int(told.sum())} of {len(told)}"
     failures = [r for r in rows if r and r[0] in ("failed", "cut") and len(r) == 6]
     assert [(r[0], r[3]) for r in failures] == [("failed", "1"), ("cut", "3"), ("cut", "3")]
+
+
+def test_nothing_of_a_section_without_content_is_shown(page: str) -> None:
+    """No reconstructions are kept here, and no knob has importance: an empty section says nothing."""
+    assert 'id="reconstructions"' not in page
+    assert "No reconstructions" not in page
+
+
+def test_settings_stand_with_their_command(page: str, episodes: pd.DataFrame) -> None:
+    rows = [r for r in Reader(page).rows if len(r) == 9 and "evaluate.py" in r[8]]
+    assert len(rows) == episodes["trial"].nunique()
+    assert rows[0][0].startswith("undefended")

@@ -29,7 +29,7 @@ def test_vectors_are_released_again(small_study: Path) -> None:
     clean = vectors["clean"]
     assert np.allclose(clean.sum(1), 1, atol=1e-5)
     one_hot = np.eye(clean.shape[1])[clean.argmax(1)]
-    assert np.array_equal(vectors["label-only (the floor)"], one_hot)
+    assert np.array_equal(vectors["label-only"], one_hot)
     panels = project({"clean": clean, "hot": one_hot}, lambda *_: None)
     assert panels[0]["moved"] == pytest.approx(np.linalg.norm(one_hot - clean, axis=1).mean())
     assert [v["method"] for v in panels[0]["views"]] == ["PCA", "t-SNE"]

@@ -1,0 +1,97 @@
+"""The verdict that the page opens with: what to deploy, and the numbers that matter most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mipoison.defenses import LABEL_ONLY
+from study.reports.findings import Findings
+from study.reports.label import WORDS
+from study.reports.summary import rounded_up
+
+Plain = dict[str, Any]
+NONE = {
+    "state": "none",
+    "badge": "no verdict",
+    "deploy": "Deploy nothing of this study",
+    "means": "No setting within the constraints is certified or safe, and label-only is not usable.",
+    "numbers": [],
+}
+
+
+def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
+    """State, badge, what to deploy, what that means, and (name, value, explanation) of a few numbers.
+
+    Args:
+        label: of the recommended setting; None if the study recommends none.
+    """
+    if label is None:
+        return dict(NONE)
+    if label["trial"] == LABEL_ONLY:
+        return {
+            "state": "label-only",
+            "badge": "labels alone",
+            "deploy": "Release labels only",
+            "means": f"No other setting with {found.constraints} is certified or safe to a margin of "
+            f"{found.margin:g}. A label gives away nothing beyond itself.",
+            "numbers": _numbers(label),
+        }
+    claim = str(label["verdict"])
+    means = WORDS.get(claim, "")
+    return {
+        "state": claim,
+        "badge": claim,
+        "deploy": f"Deploy {label['setting']['text']}",
+        "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). Setting {label['trial']}.",
+        "numbers": _numbers(label),
+    }
+
+
+def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    measured, utility, certificate = label["measured"], label["utility"], label["certificate"]
+    out = []
+    if certificate is None:
+        out.append(("guarantee", "none", "what follows speaks of these attackers alone"))
+    else:
+        most = f"at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
+        out.append(("guarantee", most, "excess leakage, for every attacker"))
+    excess, attackers = measured["excess_leakage"], measured["attackers"]
+    if excess["worst"]["value"] is not None:
+        against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
+        worst = measured["reconstruction_error"]["attacker"]
+        text = f"by the worst of {len(attackers)} attackers ({worst}){against}"
+        out.append(("measured", interval_text(excess["worst"], ".3f"), text))
+    auc = measured["identification_auc"]
+    if auc["value"] is not None:
+        text = f"telling an image from others of its label; chance {auc['chance']:g}"
+        out.append(("identification", f"AUC {auc['value']:.3f}", text))
+    if utility["confidence_distortion"] is not None:
+        out.append(("costs", f"distortion {utility['confidence_distortion']:.3g}", costs_text(utility)))
+    return out
+
+
+def interval_text(interval: Mapping[str, Any], form: str) -> str:
+    """``0.004 [-0.001, 0.010]``; a dash if it is not known."""
+    if interval["value"] is None:
+        return "-"
+    low, high = interval["low"], interval["high"]
+    ends = "" if low is None or high is None else f" [{low:z{form}}, {high:z{form}}]"
+    return f"{interval['value']:z{form}}{ends}"
+
+
+def costs_text(utility: Mapping[str, Any]) -> str:
+    """The faces of utility that are known, in words."""
+    parts = []
+    if utility["distortion_share_of_label_only"] is not None:
+        parts.append(f"{utility['distortion_share_of_label_only']:.0%} of label-only's")
+    if utility["accuracy_drop"] is not None:
+        parts.append(f"accuracy lost {100 * utility['accuracy_drop']:z.1f} points")
+    for name, words in (
+        ("rank_correlation", "rank correlation"),
+        ("top2_agreement", "top-2 agreement"),
+        ("top5_agreement", "top-5 agreement"),
+    ):
+        if utility[name] is not None:
+            parts.append(f"{words} {utility[name]:.2f}")
+    return ", ".join(parts)

@@ -1,0 +1,304 @@
+"""The privacy label of one setting: what it guarantees, what was measured, what it costs, how to check it.
+
+A label is plain JSON (``schemas/label.json``), for a release folder or an endpoint, and half a page of
+Markdown for a model card.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mipoison.config import ConfigError, choose
+from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
+from mipoison.storage.files import Storage
+from study.analysis.identification import CHANCE, IDENTIFIED
+from study.analysis.verdicts import DOUBTS
+from study.records.curves import FACES
+from study.records.finished import StoredStudy
+from study.records.flat import finite, knobs_of
+from study.reports.cells import setting_name
+from study.reports.findings import Findings
+from study.reports.leakage import EXCESS
+from study.reports.summary import choose as recommend
+from study.reports.summary import judged, rounded_up
+from study.runtime.plain import markdown_text, visible_line
+from study.trial.rerun import has_own_victim
+
+SCHEMA = Path(__file__).parent / "schemas" / "label.json"
+VERSION = 1
+"""Of the label's format: it changes with every change of the schema that an older reader would not expect."""
+JSON_NAME, MARKDOWN_NAME = "label.json", "label.md"
+UTILITY = (
+    "accuracy_drop", "confidence_distortion", "label_agreement", "rank_correlation", "tail_rank_correlation",
+    "top2_agreement", "top5_agreement", "log_loss", "clean_log_loss", "brier_score", "clean_brier_score",
+    "ece", "clean_ece",
+)  # fmt: skip
+"""Columns of a ``utility_table`` that a label has."""
+WORDS = {
+    "certified": "no attacker whatsoever gains more than the margin over the label alone",
+    "safe": "these attackers do not gain more than the margin, at 95 % confidence; others may",
+    "leaks": "a gain over the label alone is shown",
+    "undecided": "neither a leak nor its absence is shown",
+}
+"""Verdict -> what it says."""
+
+
+def recommended(found: Findings) -> str | None:
+    """The trial that the study's answer deploys; label-only if nothing else is certified or safe."""
+    table = judged(found)
+    deploy = recommend(table).deploy
+    if deploy is not None:
+        return str(deploy["trial"])
+    floor = table[(table["trial"] == LABEL_ONLY) & table["feasible"].fillna(False).astype(bool)]
+    return LABEL_ONLY if len(floor) else None
+
+
+def trial_of(study: StoredStudy, setting: str) -> str:
+    """The full name of a trial, of which the part before the first dash is enough (``t0012``).
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    trials = sorted({str(trial) for trial in study.episodes["trial"]})
+    starting = [trial for trial in trials if trial.partition("-")[0] == setting]
+    return starting[0] if setting not in trials and len(starting) == 1 else choose("trial", setting, trials)
+
+
+def label(
+    study: StoredStudy, setting: str | None = None, *, like: str | None = None, found: Findings | None = None
+) -> dict[str, Any]:
+    """The privacy label of one setting of a study, as plain JSON values of the committed schema.
+
+    All leakage is of the worst case over the study's attackers, as means over seeds. Errors are mean squared
+    errors in [0, 1]; excess leakage is a share of label-only's error; intervals are 95 % Student-t intervals
+    over seeds, except those of excess leakage, whose ends are one-sided 95 % limits. A value is null where
+    the records have none.
+
+    Args:
+        setting: a trial, or its name up to the first dash; None for the setting that the study recommends.
+        like: the study's path or address in the command; None for the name of its folder.
+        found: the study's findings, if they are already computed.
+
+    Raises:
+        ConfigError: there is no such trial, or none to recommend.
+    """
+    found = Findings.of(study) if found is None else found
+    best = recommended(found)
+    if setting is None and best is None:
+        raise ConfigError("the study recommends no setting: name one")
+    trial = trial_of(study, setting) if setting is not None else str(best)
+    rows = study.episodes[study.episodes["trial"] == trial]
+    row = judged(found).set_index("trial", drop=False).loc[trial]
+    more = found.with_leakage.set_index("trial").loc[trial]
+    verdict = None if pd.isna(row["verdict"]) else str(row["verdict"])
+    return {
+        "label_version": VERSION,
+        "study": visible_line(study.name),
+        "trial": visible_line(trial),
+        "recommended": trial == best,
+        "data": _data(rows),
+        "victim": _victim(rows),
+        "setting": _setting(row),
+        "verdict": verdict,
+        "margin": float(found.margin),
+        "certificate": _certificate(row),
+        "measured": _measured(row, more, rows, found),
+        "utility": _utility(found, trial),
+        "checks_raised": _raised(rows),
+        "seeds": sorted({int(seed) for seed in rows["seed"].dropna()}),
+        "versions": _texts(rows, "versions"),
+        "devices": _texts(rows, "device"),
+        "command": _command(study, trial, like),
+    }
+
+
+def _texts(rows: pd.DataFrame, column: str) -> list[str]:
+    return sorted({visible_line(v) for v in rows[column].dropna()}) if column in rows else []
+
+
+def _one(rows: pd.DataFrame, column: str) -> Any:
+    """The one value of a column, as a plain number; None if it is missing or varies."""
+    values = rows[column].dropna().unique() if column in rows else []
+    return values[0].item() if len(values) == 1 and hasattr(values[0], "item") else None
+
+
+def _data(rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "dataset": ", ".join(_texts(rows, "dataset")) or None,
+        "attacker_images": ", ".join(_texts(rows, "auxiliary")) or None,
+        "classes": _one(rows, "n_classes"),
+        "training_images_at_most": _one(rows, "scene.limit"),
+        "private_images": {name: _one(rows, f"pool_size{ending}") for name, ending in FACES.items()},
+    }
+
+
+def _victim(rows: pd.DataFrame) -> dict[str, Any]:
+    own = has_own_victim(rows)
+    accuracy = pd.to_numeric(rows["model_accuracy"], errors="coerce").mean()
+    return {
+        "kind": "own" if own else "trained by the study",
+        "digest": ", ".join(_texts(rows, "scene.victim_digest")) or None,
+        "training_steps": None if own else _one(rows, "scene.victim_steps"),
+        "accuracy": finite(accuracy),
+    }
+
+
+def _setting(row: Mapping[str, Any]) -> dict[str, Any]:
+    defense = str(row["defense"])
+    known = knobs_of(row) if defense in DEFENSES else {}
+    return {
+        "defense": visible_line(defense),
+        "knobs": {k: visible_line(v) if isinstance(v, str) else v for k, v in known.items()},
+        "text": visible_line(setting_name(row)),
+    }
+
+
+def _certificate(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What no attacker exceeds, on the worst seed and pool; None without an exact certificate."""
+    excess = finite(row["certified_excess_worst"])
+    if excess is None:
+        return None
+    named = [finite(row[f"certified_identification{pool}"]) for pool in FACES.values()]
+    known = [value for value in named if value is not None]
+    return {"excess_leakage_at_most": excess, "identification_at_most": max(known, default=None)}
+
+
+def _interval(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    ends = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return {key: finite(row[column]) for key, column in ends.items()}
+
+
+def _measured(
+    row: Mapping[str, Any], more: Mapping[str, Any], rows: pd.DataFrame, found: Findings
+) -> dict[str, Any]:
+    none = found.leakage[found.leakage["trial"] == UNDEFENDED]
+    return {
+        "excess_leakage": {
+            "worst": _interval(more, EXCESS),
+            **{name: _interval(row, f"suite_excess{pool}") for name, pool in FACES.items()},
+            "undefended": finite(none[EXCESS].iloc[0]) if len(none) else None,
+        },
+        "reconstruction_error": _interval(row, "worst_reconstruction_error")
+        | {"attacker": _attacker(row["worst_reconstruction_error_attacker"])},
+        "identification_auc": _interval(more, IDENTIFIED)
+        | {"attacker": _attacker(more[f"{IDENTIFIED}_attacker"]), "chance": CHANCE},
+        "estimated_limit": _interval(row, "estimated_limit"),
+        "attackers": _texts(rows, "attack"),
+        "screened_only": bool(row["cut"]) if not pd.isna(row["cut"]) else False,
+    }
+
+
+def _attacker(name: Any) -> str | None:
+    return None if pd.isna(name) else visible_line(name)
+
+
+def _utility(found: Findings, trial: str) -> dict[str, float | None]:
+    row = found.utility.set_index("trial").loc[trial]
+    floor = found.utility[found.utility["trial"] == LABEL_ONLY]["confidence_distortion"]
+    values = {name: finite(row[name]) for name in UTILITY}
+    most = finite(floor.iloc[0]) if len(floor) else None
+    own = values["confidence_distortion"]
+    share = own / most if own is not None and most else None
+    return values | {"distortion_share_of_label_only": share}
+
+
+def _raised(rows: pd.DataFrame) -> list[str]:
+    """Checks that say that more may be in the answers than these attackers read, and that were raised."""
+    told = rows.reindex(columns=list(DOUBTS)).astype("boolean").fillna(False).any()
+    return [name.removeprefix("check.") for name in DOUBTS if told[name]]
+
+
+def _command(study: StoredStudy, trial: str, like: str | None) -> str:
+    where = shlex.quote(visible_line(like if like is not None else study.folder))
+    own = " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
+    return f"mipoison evaluate --like {where} --trial {shlex.quote(visible_line(trial))}{own}"
+
+
+def label_markdown(made: Mapping[str, Any]) -> str:
+    """Half a page for a model card, of a :func:`label`."""
+    measured, data, utility = made["measured"], made["data"], made["utility"]
+    excess, auc = measured["excess_leakage"], measured["identification_auc"]
+    verdict = made["verdict"] or "no verdict"
+    means = WORDS.get(verdict, "its leakage was not measured beside label-only")
+    certificate = made["certificate"]
+    guarantee = "none: another attacker may read more than was measured"
+    if certificate is not None:
+        guarantee = f"excess leakage at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
+        if certificate["identification_at_most"] is not None:
+            guarantee += (
+                f", right image named at most {rounded_up(certificate['identification_at_most']):.3f}"
+            )
+        guarantee += ", for every attacker"
+    known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
+    costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
+    limit = data["training_images_at_most"]
+    lines = {
+        "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
+        "Guarantee": guarantee,
+        "Measured excess leakage": f"{_with_ends(excess['worst'])} of label-only's error (undefended "
+        f"{_text(excess['undefended'])}); worst attacker "
+        f"{markdown_text(measured['reconstruction_error']['attacker'])} of {len(measured['attackers'])}",
+        "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
+        "Costs": costs or "not measured",
+        "Data": f"{markdown_text(data['dataset'])}, "
+        f"attacker's images: {markdown_text(data['attacker_images'])}"
+        + (f", at most {limit} training images a side" if limit is not None else ""),
+        "Victim": f"{made['victim']['kind']}, accuracy {_text(made['victim']['accuracy'])}",
+        "Checks raised": ", ".join(made["checks_raised"]) or "none that puts the verdict in doubt",
+        "Seeds": ", ".join(map(str, made["seeds"])),
+        "Versions": markdown_text("; ".join(made["versions"])),
+    }
+    rows = "\n".join(f"| {name} | {text} |" for name, text in lines.items())
+    command = made["command"].replace("`", "'")
+    return (
+        f"## Privacy label: {markdown_text(made['setting']['text'])}\n\n"
+        f"Study {markdown_text(made['study'])}, setting {markdown_text(made['trial'])}. "
+        "Excess leakage is the share by which the best attacker's error lies below the best label-only "
+        "error, the larger of private train and test images, with one-sided 95 % limits. Measured "
+        "numbers are lower bounds: they speak of the attackers that were run.\n\n"
+        f"| | |\n|---|---|\n{rows}\n\nMeasure it again: `{command}`\n"
+    )
+
+
+UTILITY_WORDS = {
+    "confidence_distortion": "distortion",
+    "accuracy_drop": "accuracy lost",
+    "rank_correlation": "rank correlation",
+    "top2_agreement": "top-2 agreement",
+    "top5_agreement": "top-5 agreement",
+    "log_loss": "log loss",
+    "clean_log_loss": "clean log loss",
+    "brier_score": "Brier score",
+    "clean_brier_score": "clean Brier score",
+}
+"""What the Markdown says of utility."""
+
+
+def _text(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3g}"
+
+
+def _with_ends(interval: Mapping[str, Any]) -> str:
+    if interval["value"] is None:
+        return "not known"
+    low, high = interval["low"], interval["high"]
+    ends = "" if low is None or high is None else f" [{low:z.3f}, {high:z.3f}]"
+    return f"{interval['value']:z.3f}{ends}"
+
+
+def label_files(made: Mapping[str, Any]) -> dict[str, bytes]:
+    """Name of a file -> its content: ``label.json`` and ``label.md``."""
+    text = json.dumps(made, indent=2, allow_nan=False) + "\n"
+    return {JSON_NAME: text.encode(), MARKDOWN_NAME: label_markdown(made).encode()}
+
+
+def write_labels(made: Mapping[str, Any], storage: Storage, place: str) -> None:
+    """Write the two files of a label; ``place`` is put before their names."""
+    for name, content in label_files(made).items():
+        storage.write(f"{place}{name}", content)

@@ -1,0 +1,60 @@
+"""The verdict's words and numbers are the label's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study.reports.findings import Findings
+from study.reports.html.verdict import costs_text, interval_text, verdict
+from study.reports.label import label
+from tests.study.reports.test_label import study_of
+from tests.study.reports.test_summary import CERTIFIED, rows
+
+
+def test_a_certified_setting(tmp_path: Path) -> None:
+    part = rows("t0001-rounding", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED)
+    study = study_of(part, tmp_path=tmp_path)
+    made = verdict(Findings.of(study), label(study))
+    assert (made["state"], made["badge"], made["deploy"]) == ("certified", "certified", "Deploy rounding")
+    numbers = {name: (value, more) for name, value, more in made["numbers"]}
+    assert numbers["guarantee"][0] == "at most 0.015"
+    assert "by the worst of 2 attackers" in numbers["measured"][1]
+    assert "undefended 0.3" in numbers["measured"][1]
+    assert numbers["costs"][0] == "distortion 0.2"
+    assert numbers["costs"][1].startswith("40% of label-only's")
+
+
+def test_without_a_certificate_nothing_is_guaranteed(tmp_path: Path) -> None:
+    part = rows("t1", "noise", distortion=0.2, gain=0.0, seed=3)
+    study = study_of(part, tmp_path=tmp_path)
+    made = verdict(Findings.of(study), label(study, "t1"))
+    assert made["state"] == "safe"
+    assert made["numbers"][0] == ("guarantee", "none", "what follows speaks of these attackers alone")
+
+
+def test_label_only_and_nothing(tmp_path: Path) -> None:
+    study = study_of(rows("t1", "noise", distortion=0.2, gain=0.2, seed=3), tmp_path=tmp_path)
+    found = Findings.of(study)
+    assert verdict(found, label(study))["deploy"] == "Release labels only"
+    assert verdict(found, None)["state"] == "none"
+
+
+def test_texts() -> None:
+    assert interval_text({"value": -1e-9, "low": None, "high": None}, ".3f") == "0.000"
+    assert interval_text({"value": 0.1, "low": 0.05, "high": 0.2}, ".2f") == "0.10 [0.05, 0.20]"
+    names = ("distortion_share_of_label_only", "accuracy_drop", "rank_correlation", "top2_agreement")
+    faces = dict.fromkeys((*names, "top5_agreement"))
+    assert costs_text(faces) == ""
+    assert costs_text(faces | {"accuracy_drop": 0.013}) == "accuracy lost 1.3 points"
+
+
+@pytest.mark.parametrize("name", ["digits-search", "lfw-suite"])
+def test_committed_studies_have_one(name: str) -> None:
+    from study.records.finished import load
+
+    study = load(Path(__file__).parents[4] / "study" / "results" / name)
+    made = verdict(Findings.of(study), label(study))
+    assert made["deploy"]
+    assert "nan" not in str(made)

@@ -1,0 +1,129 @@
+"""The privacy label says what the records say, and keeps to its committed schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import pytest
+
+from mipoison.config import ConfigError
+from mipoison.storage.files import Storage
+from study.records.finished import StoredStudy, load
+from study.reports.label import SCHEMA, UTILITY, label, label_files, label_markdown, trial_of
+from tests.study.reports.test_summary import ANCHORS, CERTIFIED, rows
+
+RESULTS = Path(__file__).parents[3] / "study" / "results"
+
+
+def study_of(*parts: list[Any], tmp_path: Path, name: str = "made") -> StoredStudy:
+    frame = pd.DataFrame([row for part in (ANCHORS, *parts) for row in part])
+    return StoredStudy(name, {"settings": {}}, frame, None, Storage(tmp_path), "made up")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StoredStudy:
+    return study_of(
+        rows("t0001-rounding", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED),
+        rows("t0002-noise", "noise", distortion=0.05, gain=0.2, seed=6),
+        tmp_path=tmp_path,
+    )
+
+
+def valid(made: dict[str, Any]) -> dict[str, Any]:
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    read = json.loads(label_files(made)["label.json"])
+    jsonschema.validate(read, schema, cls=jsonschema.Draft202012Validator)
+    assert read == made
+    return made
+
+
+def test_the_recommended_setting_s_label(study: StoredStudy) -> None:
+    made = valid(label(study))
+    assert (made["trial"], made["verdict"], made["recommended"]) == ("t0001-rounding", "certified", True)
+    assert made["certificate"] == {"excess_leakage_at_most": 0.015, "identification_at_most": 0.02}
+    assert made["command"] == "mipoison evaluate --like 'made up' --trial t0001-rounding"
+    assert made["utility"]["distortion_share_of_label_only"] == pytest.approx(0.4)
+    assert (made["utility"]["log_loss"], made["utility"]["clean_log_loss"]) == (0.2, 0.1)
+    text = label_markdown(made)
+    assert "**certified**" in text
+    assert "excess leakage at most 0.015, right image named at most 0.020, for every attacker" in text
+    assert len(text.splitlines()) < 30
+
+
+def test_what_was_measured_is_in_the_records(study: StoredStudy) -> None:
+    """Against means over the records, computed here."""
+    made = valid(label(study, "t0002"))
+    frame = study.episodes
+    assert (made["verdict"], made["certificate"], made["recommended"]) == ("leaks", None, False)
+
+    def least(trial: str, column: str) -> float:
+        return float(frame[frame["trial"] == trial].groupby("attack")[column].mean().min())
+
+    excess = made["measured"]["excess_leakage"]
+    for face, column in (("train", "reconstruction_error"), ("test", "reconstruction_error_test")):
+        expected = 1 - least("t0002-noise", column) / least("label-only", column)
+        assert excess[face]["value"] == pytest.approx(expected)
+        assert excess[face]["low"] < expected < excess[face]["high"]
+    assert excess["worst"]["value"] == max(excess["train"]["value"], excess["test"]["value"])
+    error = made["measured"]["reconstruction_error"]
+    assert error["value"] == pytest.approx(least("t0002-noise", "reconstruction_error"))
+    assert error["attacker"] == "ridge"
+    assert made["measured"]["identification_auc"]["value"] == pytest.approx(0.7)
+    assert made["seeds"] == [0, 1, 2, 3, 4]
+    assert "none: another attacker may read more" in label_markdown(made)
+
+
+@pytest.mark.parametrize("name", ["digits-search", "lfw-suite", "mnist-suite"])
+def test_labels_of_committed_studies_keep_to_the_schema(name: str) -> None:
+    study = load(RESULTS / name)
+    for trial in (None, *sorted(set(study.episodes["trial"]))[:3]):
+        made = valid(label(study, trial))
+        assert "nan" not in label_markdown(made)
+        assert set(UTILITY) < set(made["utility"])
+
+
+def test_a_raised_check_is_named(tmp_path: Path) -> None:
+    noise = rows("t1", "noise", distortion=0.2, gain=0.0, seed=3, **{"check.hidden_channel": True})
+    made = valid(label(study_of(noise, tmp_path=tmp_path), "t1"))
+    assert made["checks_raised"] == ["hidden_channel"]
+    assert "hidden_channel" in label_markdown(made)
+
+
+def test_an_own_classifier_is_named_by_its_digest_alone(tmp_path: Path) -> None:
+    own = {"scene.victim": "private/place.py:make", "scene.victim_digest": "ab12"}
+    study = study_of(rows("t1", "noise", distortion=0.2, gain=0.0, seed=3, **own), tmp_path=tmp_path)
+    made = valid(label(study, "t1"))
+    assert made["victim"] == made["victim"] | {"kind": "own", "digest": "ab12", "training_steps": None}
+    assert made["command"].endswith(" --victim YOUR_CLASSIFIER")
+    assert "private" not in json.dumps(made["victim"])
+
+
+def test_a_setting_is_found_by_the_start_of_its_name(study: StoredStudy) -> None:
+    assert trial_of(study, "t0001") == trial_of(study, "t0001-rounding") == "t0001-rounding"
+    assert trial_of(study, "none") == "none"
+    with pytest.raises(ConfigError, match="unknown trial 't00'"):
+        trial_of(study, "t00")
+
+
+def test_a_hostile_name_adds_nothing_to_the_markdown(tmp_path: Path) -> None:
+    study = study_of(tmp_path=tmp_path, name="x\n# heading <script>|")
+    text = label_markdown(valid(label(study)))
+    assert "\n# heading" not in text
+    assert "<script>" not in text
+
+
+def test_it_needs_no_figure_and_no_template() -> None:
+    """The server makes labels, too."""
+    program = (
+        "import sys, study.reports.label; "
+        "print({m.split('.')[0] for m in sys.modules} & {'matplotlib', 'jinja2', 'altair', 'ray'})"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert run.stdout.strip() == "set()", run.stderr
