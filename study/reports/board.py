@@ -18,7 +18,7 @@ from rich.text import Text
 from study.analysis.knobs import knobs_text
 from study.records.finished import StoredStudy
 from study.reports.findings import Findings
-from study.reports.html import rerun_commands
+from study.reports.html.sections import rerun_commands
 from study.runtime.plain import markdown_text, visible_line
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
