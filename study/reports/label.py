@@ -238,16 +238,17 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
+    worst = measured["reconstruction_error"]["attacker"] or "not known,"
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
         "Measured excess leakage": f"{_with_ends(excess['worst'])} of label-only's error (undefended "
         f"{_text(excess['undefended'])}); worst attacker "
-        f"{markdown_text(measured['reconstruction_error']['attacker'])} of {len(measured['attackers'])}",
+        f"{markdown_text(worst)} of {len(measured['attackers'])}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
-        "Data": f"{markdown_text(data['dataset'])}, "
-        f"attacker's images: {markdown_text(data['attacker_images'])}"
+        "Data": f"{markdown_text(data['dataset'] or 'not known')}, "
+        f"attacker's images: {markdown_text(data['attacker_images'] or 'not known')}"
         + (f", at most {limit} training images a side" if limit is not None else ""),
         "Victim": f"{made['victim']['kind']}, accuracy {_text(made['victim']['accuracy'])}",
         "Checks raised": ", ".join(made["checks_raised"]) or "none that puts the verdict in doubt",

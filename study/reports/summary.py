@@ -185,9 +185,10 @@ def _guarantee(row: Mapping[str, Any]) -> str:
 def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
     text = (
         f"excess leakage {_interval(row, 'suite_excess')} on train, "
-        f"{_interval(row, 'suite_excess_test')} on test images; worst attacker "
-        f"{row['worst_reconstruction_error_attacker']}"
+        f"{_interval(row, 'suite_excess_test')} on test images"
     )
+    worst = row["worst_reconstruction_error_attacker"]
+    text += "" if pd.isna(worst) else f"; worst attacker {worst}"
     return text + ("" if none is None else f" (undefended {number(none['suite_excess_worst'], '.3f')})")
 
 

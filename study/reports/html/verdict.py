@@ -60,7 +60,8 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
         worst = measured["reconstruction_error"]["attacker"]
-        text = f"by the worst of {len(attackers)} attackers ({worst}){against}"
+        named = "" if worst is None else f" ({worst})"
+        text = f"by the worst of {len(attackers)} attackers{named}{against}"
         out.append(("measured", interval_text(excess["worst"], ".3f"), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:
