@@ -26,7 +26,7 @@ from study.pareto import main
 from study.records.store import Records
 from study.render import main as render
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("no_report")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400), pytest.mark.usefixtures("no_report")]
 LOCAL = ["--executor", "local"]
 
 
@@ -58,7 +58,6 @@ def test_a_study_in_an_object_store_and_its_resume(server: Bucket, tmp_path: Pat
     assert_whole(server.fetch(tmp_path / "copy", uri), tmp_path / "calm", 3)
 
 
-@pytest.mark.faults
 def test_the_storage_is_away_for_30_s(server: Bucket, environment: dict[str, str], tmp_path: Path) -> None:
     uri = server.at("away")
     command = [*arguments(Path("x"), trials=6), *LOCAL]
@@ -124,7 +123,6 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     small.close()
 
 
-@pytest.mark.faults
 def test_the_disk_is_full(
     disk: SmallDisk, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from simulated import arguments
 import mipoison.scene
 from study.pareto import main
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 LEASE = "drivers"
 """Requests that depend on time, not on the number of trials: renewals of the lease."""
 
