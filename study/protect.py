@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before the imports, which take a while
 import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -121,7 +121,7 @@ def make_unit(asked: Arguments, study: StoredStudy, root: str, console: Console,
     """Fit the unit, compare it with the records, save it, and print how to serve it."""
     from mipoison.serving.from_scene import save_victim
     from mipoison.serving.unit import refuse_existing
-    from study.trial.protecting import chosen, protect, same_distortion
+    from study.trial.protecting import chosen, differing, protect
     from study.trial.rerun import GivenVictim
 
     if not asked.overwrite:
@@ -137,8 +137,8 @@ def make_unit(asked: Arguments, study: StoredStudy, root: str, console: Console,
         f"{setting.trial}: {setting.defense} {knobs}".rstrip() + f", seed {setting.scene.seed}", markup=False
     )
     data = None if asked.data_root is None else str(asked.data_root.expanduser().resolve())
-    unit, scene, distortion = protect(study, setting, root, data)
-    same = _as_recorded(setting, distortion, same_distortion(distortion, setting.distortion), console)
+    unit, scene, measured = protect(study, setting, root, data)
+    same = _as_recorded(setting, measured, differing(measured, setting.recorded), console)
     if not (same or asked.anyway):
         errors.print(
             "error: not what the study measured, nothing was saved: use the versions of the study, or save "
@@ -155,15 +155,22 @@ def make_unit(asked: Arguments, study: StoredStudy, root: str, console: Console,
     return DONE
 
 
-def _as_recorded(setting: Chosen, distortion: float, same: bool, console: Console) -> bool:
-    """Print the distortion beside the recorded one; returns whether they are the same."""
-    if setting.distortion is None:
+def _as_recorded(
+    setting: Chosen, measured: Mapping[str, float], other: Sequence[str], console: Console
+) -> bool:
+    """Print what was measured beside what is recorded; returns whether it is the same.
+
+    Args:
+        other: the columns that differ.
+    """
+    if not setting.recorded:
+        distortion = measured["confidence_distortion"]
         console.print(f"distortion {distortion:.6f} (the study has no measurement of this seed)")
-    elif same:
-        console.print(f"distortion {distortion:.6f}, recorded {setting.distortion:.6f}: the same")
-    else:
-        console.print(f"distortion {distortion:.6f}, recorded {setting.distortion:.6f}: different")
-    return same
+    for name, value in setting.recorded.items():
+        word = "different" if name in other else "the same"
+        label = "distortion" if name == "confidence_distortion" else name.replace("_", " ")
+        console.print(f"{label} {measured[name]:.6f}, recorded {value:.6f}: {word}", markup=False)
+    return not other
 
 
 def serve_command(asked: Arguments, secret: bool) -> str:

@@ -27,8 +27,21 @@ RANDOM, SECONDS = "random", "seconds"
 
 
 def is_shared(attack: object) -> TypeGuard[Decoder]:
-    """Whether the attacker is a decoder whose training vectors several settings may have in common."""
-    return trains_in_one_job(attack) and isinstance(attack, Decoder) and attack.config.view in LOSSY
+    """Whether the attacker is a decoder whose training vectors several settings may have in common.
+
+    One of a plug-in is not: its code is no part of a stored network's name, as this package's is.
+    """
+    return (
+        isinstance(attack, Decoder)
+        and trains_in_one_job(attack)
+        and attack.config.view in LOSSY
+        and {_package(attack), _package(attack.config)} == {__name__.partition(".")[0]}
+    )
+
+
+def _package(thing: object) -> str:
+    """The package of an object's class."""
+    return type(thing).__module__.partition(".")[0]
 
 
 def fit_once(

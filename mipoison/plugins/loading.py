@@ -125,13 +125,14 @@ def _found(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def import_here(module: str, what: str) -> Any:
-    """Import a module that the user named; the current folder is searched first.
+    """Import a module that the user named; the current folder is searched last, so that no file in it takes
+    the place of an installed package, now or at a later import.
 
     Raises:
         ConfigError: it cannot be imported, in one line.
     """
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
     importlib.invalidate_caches()
     try:
         return importlib.import_module(module)
@@ -183,14 +184,24 @@ def check_fields(kind: str, name: str, config: type[Config], where: str) -> None
 
 
 def source_of(config: Config) -> str | None:
-    """A digest of the source file of a plug-in's configuration; None for one of this package.
+    """A digest of the source of a plug-in: of all Python files of its package, or of its one module; None for
+    a configuration of this package.
 
-    Finished episodes are found again by their settings; with it, those of changed code are not.
+    Finished episodes are found again by their settings; with it, those of changed code are not. Code of other
+    packages that the plug-in uses is no part of it.
     """
-    if type(config).__module__.partition(".")[0] == "mipoison":
+    package = type(config).__module__.partition(".")[0]
+    if package == "mipoison":
         return None
-    file = inspect.getsourcefile(type(config))
-    return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    folders = getattr(sys.modules.get(package), "__path__", ())
+    files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
+    if not files:
+        file = inspect.getsourcefile(type(config))
+        files = [] if file is None else [Path(file)]
+    h = hashlib.sha256()
+    for file in files:
+        h.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return h.hexdigest()[:16] if files else ""
 
 
 def declared_plugins(defenses: Iterable[str], attacks: Iterable[str]) -> dict[str, Any] | None:

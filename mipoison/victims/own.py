@@ -148,7 +148,7 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
     """
     name, _, attribute = source.partition(":")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())  # last: no file in it takes the place of an installed package
     importlib.invalidate_caches()
     try:
         found: object = importlib.import_module(name)

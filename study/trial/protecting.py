@@ -6,6 +6,7 @@ The records hold what a scene needs. A classifier of the user's own is never loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from mipoison.config import Config, ConfigError, choose
 from mipoison.defenses import DEFENSES
 from mipoison.deployment import PARTS
-from mipoison.metrics.utility import confidence_distortion
+from mipoison.metrics.utility import utility_metrics
 from mipoison.randomness import role_seed
 from mipoison.scene import Scene, SceneConfig, prepare
 from mipoison.service import DefendedService
@@ -23,8 +24,11 @@ from study.records.finished import StoredStudy
 from study.records.flat import knobs_of
 from study.trial.rerun import NO_VICTIM, GivenVictim, refuse_stand_ins, scenes_in, to_records, trial_rows
 
+COMPARED = ("confidence_distortion", "model_accuracy", "protected_accuracy", "label_agreement", "kl")
+"""Columns of the records that show whether a unit is of the recorded victim and setting, on the private test
+images. Distortion alone does not: a defense that uses up its budget has the same one on every victim."""
 CLOSE = 0.01
-"""Relative difference of two distortions up to which they are the same: other hardware sums differently."""
+"""Relative difference of two values up to which they are the same: other hardware sums differently."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,14 @@ class Chosen:
 
     Attributes:
         trial: its name in the study. defense, config: the setting. scene: of one of the study's seeds.
-        distortion: what its records say of that seed, mean l2 distance; None if no episode was measured.
+        recorded: what its records say of that seed, of COMPARED; empty if no episode was measured.
     """
 
     trial: str
     defense: str
     config: Config
     scene: SceneConfig
-    distortion: float | None
+    recorded: Mapping[str, float]
 
 
 def trial_named(study: StoredStudy, setting: str) -> str:
@@ -75,27 +79,28 @@ def chosen(
     row = to_records(rows[rows["seed"] == number])[0]
     defense = str(row["defense"])
     refuse_stand_ins("defense", [defense])
-    measured = rows.loc[rows["seed"] == number, "confidence_distortion"].dropna()
+    measured = rows[rows["seed"] == number].reindex(columns=list(COMPARED)).dropna(how="all")
+    values = {} if measured.empty else measured.iloc[0].dropna().to_dict()
     return Chosen(
         trial=str(row["trial"]),
         defense=defense,
         config=DEFENSES[defense].recorded(knobs_of(row)),
         scene=scenes[number],
-        distortion=float(measured.iloc[0]) if len(measured) else None,
+        recorded={name: float(value) for name, value in values.items()},
     )
 
 
 def protect(
     study: StoredStudy, setting: Chosen, root: str, data_root: str | None
-) -> tuple[Unit, Scene, float]:
+) -> tuple[Unit, Scene, dict[str, float]]:
     """Prepare the scene and fit the unit, with the numbers of the setting's episodes.
 
     Args:
         root: storage with the study's trained parts, or where they are trained anew.
 
     Returns:
-        The unit, its scene, and the distortion of the vectors that the study released of the private test
-        images, computed with this unit.
+        The unit, its scene, and COMPARED of the vectors that the study released of the private test images,
+        computed with this unit.
 
     Raises:
         ConfigError, DataError: data, classifier or defense that cannot be used.
@@ -104,7 +109,8 @@ def protect(
     about = {"study": study.name, "setting": setting.trial}
     unit = unit_from_scene(scene, setting.defense, setting.config, about=about)
     released = released_as_measured(unit, scene)["private_test"]
-    return unit, scene, confidence_distortion(scene.clean["private_test"], released)
+    found = utility_metrics(scene.clean["private_test"], released, scene.split.private_test.y_N)
+    return unit, scene, {name: float(found[name]) for name in COMPARED}
 
 
 def released_as_measured(unit: Unit, scene: Scene) -> dict[str, torch.Tensor]:
@@ -122,6 +128,11 @@ def released_as_measured(unit: Unit, scene: Scene) -> dict[str, torch.Tensor]:
     return {part: service.release(getattr(scene.split, part).x_NCHW) for part in PARTS}
 
 
-def same_distortion(measured: float, recorded: float | None) -> bool:
-    """Whether a distortion is the recorded one; True where nothing was recorded."""
-    return recorded is None or abs(measured - recorded) <= CLOSE * max(abs(recorded), 1e-6)
+def differing(measured: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
+    """The columns of which the unit has another value than the records; those without a record count as
+    equal."""
+    return [
+        name
+        for name, value in recorded.items()
+        if abs(measured[name] - value) > CLOSE * max(abs(value), 1e-6)
+    ]

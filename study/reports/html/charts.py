@@ -102,7 +102,7 @@ def leakage(rows: Rows, key: Rows, chance: float,
     floor = next((r for r in rows if r["defense"] == "label-only"), None)
     if floor is not None:
         layers += line_across(floor["error"], "label-only", "var(--floor)", y, dash=(6, 4), right=False)
-    if mean_image is not None and mean_image <= max(values):
+    if values and mean_image is not None and mean_image <= max(values):
         layers += line_across(mean_image, "mean image (learned nothing)", "var(--mean)", y)
     more = [f for f in ("limit", "extrapolated_error") if known(rows, f)]
     if "limit" in more:

@@ -86,7 +86,7 @@ def share_axis(rows: Sequence[Mapping[str, Any]], fields: Sequence[str], title: 
 
 def linear_axis(field: str, title: str, values: Sequence[float]) -> alt.Y:
     """A linear axis that holds the values; ends of intervals that lie outside are cut off at its edge."""
-    low, high = min(values), max(values)
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)  # nothing was measured
     room = (high - low or abs(high) or 1.0) * 0.08
     scale = alt.Scale(domain=[low - room, high + room], zero=False, nice=False, clamp=True)
     return alt.Y(f"{field}:Q", scale=scale, axis=alt.Axis(title=title, format="~g"))

@@ -4,6 +4,7 @@ import torch
 
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.class_mean import ClassMeanConfig
+from mipoison.attacks.decoder import Decoder
 from mipoison.attacks.robust import RobustConfig
 from mipoison.attacks.trained_once import fit_once, is_shared
 from mipoison.attacks.views import LOSSY, VIEWS
@@ -86,6 +87,29 @@ def test_which_attackers_are_shared(tmp_path):
     assert (store.made, store.reused) == (0, 0)
     assert seconds > 0
     assert torch.equal(got, fit(decoder(), X).reconstruct(brightness(grey(30, seed=9))))
+
+
+class OwnLoss(Decoder):
+    """An attacker of another package: when its code changes, so does what it learns from the same vectors."""
+
+    factor = 1.0
+
+    def loss(self, output_NCHW, x_NCHW):
+        return self.factor * (output_NCHW - x_NCHW).abs().mean()
+
+
+def test_a_plug_in_is_trained_anew_after_its_code_has_changed(tmp_path, monkeypatch):
+    store, config = ArtifactStore(Storage(tmp_path)), decoder(view="label-only", features="raw")
+    assert not is_shared(OwnLoss(config))
+    runs = []
+    for factor in (1.0, -1.0):
+        monkeypatch.setattr(OwnLoss, "factor", factor)
+        attack = OwnLoss(config)
+        arguments = {"known": KNOWN, "rng": generator(0, "attack")}
+        fit_once(attack, Spy(brightness, 2), X, **arguments, trained=store.tensors)
+        runs.append(attack.reconstruct(brightness(X)))
+    assert store.made == 0
+    assert not torch.equal(*runs)
 
 
 def test_without_a_store_it_is_trained():

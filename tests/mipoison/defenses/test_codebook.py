@@ -13,7 +13,7 @@ from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView
 from mipoison.randomness import generator
 from mipoison.simplex import label_of
-from tests.mipoison.defenses.test_contract import pictures, protect, vectors
+from tests.mipoison.defenses.helpers import pictures, protect, vectors
 
 
 def planted(n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -138,3 +138,29 @@ def test_changed_code_is_told_from_the_earlier() -> None:
     assert source_of(RoundingConfig()) is None
     Path(f"{name}.py").write_text(Path(f"{name}.py").read_text() + "\n# changed\n")
     assert source_of(DEFENSES["mine"]()) not in (first, None)
+
+
+def test_code_in_another_file_of_the_plug_in_is_part_of_its_source() -> None:
+    folder = Path("mipoison_packed")
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from mipoison.config import Config\n"
+        "from mipoison_packed import core\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class PackedConfig(Config):\n"
+        "    def make(self): return core.made\n"
+        "DEFENSES = {'packed': PackedConfig}\n"
+    )
+    (folder / "core.py").write_text("made = 1\n")
+    load_plugin("mipoison_packed")
+    first = source_of(DEFENSES["packed"]())
+    (folder / "core.py").write_text("made = 2\n")
+    assert source_of(DEFENSES["packed"]()) not in (first, None, "")
+
+
+def test_no_file_of_the_current_folder_takes_the_place_of_an_installed_package() -> None:
+    write("DEFENSES = {'mine': BlendConfig}")
+    load_plugin("mipoison_planted")
+    here = sys.path.index(str(Path.cwd()))
+    assert all(sys.path.index(place) < here for place in sys.path if place.endswith("site-packages"))

@@ -59,7 +59,7 @@ from mipoison.serving.protect import fit_unit
         (lambda x, y: {"scale": 3}, "unknown scale 3"),
         (lambda x, y: {"defense": None}, "unknown defense None"),
         (lambda x, y: {"seed": "0"}, "whole number"),
-        (lambda x, y: {"config": {"digits": 2}}, "unknown RoundingConfig field"),
+        (lambda x, y: {"config": {"digits": 2}}, "'rounding' has no setting 'digits'"),
         (lambda x, y: {"model": nn.Linear}, "instance"),
         (lambda x, y: {"model": "net:make"}, "load_victim"),
     ],

@@ -124,7 +124,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
     """Images as given, of 8 bits in 8 bits; the answers are the classifier's."""
     for public, kept in ((images(2), torch.float32), ((images(2) * 255).round() / 255, torch.uint8)):
         unit = fitted(Net(), public)
-        unit.save(tmp_path)
+        unit.save(tmp_path, overwrite=True)
         assert load_file(tmp_path / TENSORS)["probe.x"].dtype == kept
         probe = load_unit(tmp_path, device="cpu").probe
         assert probe is not None

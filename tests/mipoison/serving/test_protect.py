@@ -41,8 +41,8 @@ def test_fitting_refuses_what_it_cannot_use(tiny_scene: Scene) -> None:
     refused("private labels", private=(x, y[:-1]))
     refused("no better than chance", private=(x, (y + 1) % 5))
     refused("unknown scale", defense="lpa", scale="huge")
-    refused("has no setting 'decimal' .did you mean 'decimals'...; it takes decimals", decimal=1)
-    refused("has no setting 'budgett' .did you mean 'budget'...; it takes budget = .*searched: ",
+    refused("has no setting 'decimal' .did you mean 'decimals'.{1,4} it takes decimals", decimal=1)
+    refused("has no setting 'budgett' .did you mean 'budget'.{1,4} it takes budget = .*searched: ",
             defense="noise", config={"budgett": 0.1})  # fmt: skip
     refused("must be", decimals=99)
     refused("config is a list: give a dictionary", config=[1])

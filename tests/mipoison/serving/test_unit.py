@@ -158,7 +158,9 @@ def test_a_unit_saved_with_an_earlier_measure_of_drawing(tmp_path: Path) -> None
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     for n_classes in (2, 3):
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes))
-        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(tmp_path)
+        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(
+            tmp_path, overwrite=True
+        )
         rewritten(tmp_path, keyed=False)
         protected = load_unit(tmp_path, device="cpu").wrap(model)
         if n_classes == 2:

@@ -369,8 +369,8 @@ def test_more_than_half_failed_is_an_error(
     def fail(self: Any, *args: Any, **more: Any) -> None:
         raise RuntimeError("[/bold] out of memory")
 
-    for attacker in (ClassMean, Decoder):
-        monkeypatch.setattr(attacker, "fit", fail)
+    monkeypatch.setattr(ClassMean, "fit", fail)
+    monkeypatch.setattr(Decoder, "prepare", fail)
     assert pareto.main(command(root, trials=1)) == 1
     output = capsys.readouterr().out
     assert "18 episodes, 100% failed" in output
@@ -383,12 +383,12 @@ def test_more_than_half_failed_is_an_error(
 def test_half_failed_is_not(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit = Decoder.fit
+    prepare = Decoder.prepare
 
-    def fail(self: Decoder, *args: Any, **more: Any) -> None:
+    def fail(self: Decoder, *args: Any, **more: Any) -> Any:
         if self.config.view == "label-only":
             raise RuntimeError("out of memory")
-        fit(self, *args, **more)
+        return prepare(self, *args, **more)
 
     fit_mean = ClassMean.fit
 
@@ -397,7 +397,7 @@ def test_half_failed_is_not(
             raise RuntimeError("out of memory")
         fit_mean(self, *args, known=known, **more)
 
-    monkeypatch.setattr(Decoder, "fit", fail)
+    monkeypatch.setattr(Decoder, "prepare", fail)
     monkeypatch.setattr(ClassMean, "fit", fail_undefended)
     assert pareto.main(command(root, trials=0, seeds=1)) == 0
     assert "6 episodes, 50% failed" in capsys.readouterr().out

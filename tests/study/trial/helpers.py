@@ -67,11 +67,11 @@ def expect_same(one: TrialResult, other: TrialResult) -> None:
 
 
 def break_attack(monkeypatch: pytest.MonkeyPatch, view: str, error: BaseException) -> None:
-    fit = Decoder.fit
+    prepare = Decoder.prepare
 
-    def fail(self: Decoder, *args: Any, **more: Any) -> None:
+    def fail(self: Decoder, *args: Any, **more: Any) -> Any:
         if self.config.view == view:
             raise error
-        fit(self, *args, **more)
+        return prepare(self, *args, **more)
 
-    monkeypatch.setattr(Decoder, "fit", fail)
+    monkeypatch.setattr(Decoder, "prepare", fail)

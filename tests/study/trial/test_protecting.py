@@ -10,7 +10,7 @@ import torch
 from mipoison.config import ConfigError
 from mipoison.deployment import PARTS, deploy, release
 from study.records.finished import load
-from study.trial.protecting import chosen, protect, released_as_measured, same_distortion, trial_named
+from study.trial.protecting import COMPARED, chosen, differing, protect, released_as_measured, trial_named
 from study.trial.rerun import GivenVictim
 from tests.study.test_evaluate import searched
 
@@ -21,9 +21,11 @@ def test_a_unit_releases_what_the_episodes_released(small_study: Path, defense: 
     study = load(small_study)
     trial = defense if defense == "label-only" else searched(small_study, defense)
     setting = chosen(study, trial, seed=seed)
-    unit, scene, distortion = protect(study, setting, str(small_study.parent), None)
+    unit, scene, measured = protect(study, setting, str(small_study.parent), None)
     rows = study.episodes[(study.episodes["trial"] == trial) & (study.episodes["seed"] == seed)]
-    assert distortion == rows["confidence_distortion"].dropna().iloc[0]  # to the last digit
+    assert set(setting.recorded) == set(COMPARED)
+    for name in COMPARED:
+        assert measured[name] == rows[name].dropna().iloc[0]  # to the last digit
     # By the library's own way from a setting to vectors, which knows no unit.
     episode = release(deploy(scene, setting.defense, setting.config)).vectors
     again = released_as_measured(unit, scene)
@@ -50,9 +52,16 @@ def test_what_cannot_be_rebuilt_is_refused(small_study: Path) -> None:
         chosen(study, "none")
 
 
-def test_distortions_are_compared_relatively() -> None:
-    assert same_distortion(0.1001, 0.1)
-    assert not same_distortion(0.102, 0.1)
-    assert same_distortion(0.0, 0.0)
-    assert not same_distortion(1e-4, 0.0)
-    assert same_distortion(0.3, None)
+def test_values_are_compared_relatively() -> None:
+    for measured, recorded, same in [
+        (0.1001, 0.1, True),
+        (0.102, 0.1, False),
+        (0.0, 0.0, True),
+        (1e-4, 0.0, False),
+    ]:
+        assert (differing({"kl": measured}, {"kl": recorded}) == []) is same
+    assert differing({"kl": 0.3}, {}) == []
+    # Another victim of the same distortion, as of a defense that uses up its budget.
+    here = {"confidence_distortion": 0.00905, "model_accuracy": 0.864, "kl": 0.0168}
+    there = {"confidence_distortion": 0.00902, "model_accuracy": 0.832, "kl": 0.0138}
+    assert differing(there, here) == ["model_accuracy", "kl"]
