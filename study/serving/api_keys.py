@@ -78,7 +78,7 @@ class ApiKeys:
         return len(self._hashes)
 
     def name_of(self, key: str) -> str | None:
-        """The key's name; None if it is none of these or empty. Takes the same time for keys of one length."""
+        """The key's name; None for any other key and for ''. Takes the same time for keys of one length."""
         if not key:
             return None
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest() if len(key) <= _MAX_KEY else b""
