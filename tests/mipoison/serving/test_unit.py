@@ -159,10 +159,12 @@ def test_a_unit_saved_with_an_earlier_measure_of_drawing(tmp_path: Path) -> None
     false; such a unit still needs no secret. What draws in spite of its file is refused."""
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     for n_classes in (2, 3):
+        folder = tmp_path / str(n_classes)
+        torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes))
-        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(tmp_path)
-        rewritten(tmp_path, keyed=False)
-        protected = load_unit(tmp_path, device="cpu").wrap(model)
+        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(folder)
+        rewritten(folder, keyed=False)
+        protected = load_unit(folder, device="cpu").wrap(model)
         if n_classes == 2:
             assert torch.allclose(protected(x), model(x).softmax(1), atol=1e-6)
         else:
