@@ -42,8 +42,9 @@ class Arguments:
     """Fit a recorded setting of a study and save it as a unit, which serve puts behind HTTP.
 
     The scene is prepared as the study did: same data, classifier and seed. Where the study trained its own
-    classifier, that is kept in the unit's folder, too. Exit code 0: saved. 1: the rebuilt setting distorts
-    otherwise than the records say; nothing is saved. 2: bad input.
+    classifier, that is kept in the unit's folder, too; and the setting's privacy label, which serve answers,
+    unless the unit distorts otherwise than the label says. Exit code 0: saved. 1: the rebuilt setting
+    distorts otherwise than the records say; nothing is saved. 2: bad input.
     """
 
     study: str
@@ -150,9 +151,24 @@ def make_unit(asked: Arguments, study: StoredStudy, root: str, console: Console,
     unit.save(asked.out, overwrite=asked.overwrite)
     if scene.config.victim is None:
         save_victim(scene.victim, asked.out)
+    if same:
+        _save_label(asked, study, setting.trial, errors)
     console.print(f"saved: {asked.out}", markup=False)
     console.print(f"serve it: {serve_command(asked, unit.keyed)}", markup=False)
     return DONE
+
+
+def _save_label(asked: Arguments, study: StoredStudy, trial: str, errors: Console) -> None:
+    """Write what the study measured of the setting into the unit's folder, which the server answers."""
+    from mipoison.serving.unit import storage_of
+    from study.reports.label import JSON_NAME, label, label_files
+
+    try:
+        made = label(study, trial, like=asked.study)
+    except ConfigError as error:  # the unit is none the worse
+        errors.print(f"no privacy label: {visible_line(error)}", markup=False)
+        return
+    storage_of(asked.out).write(JSON_NAME, label_files(made)[JSON_NAME])
 
 
 def _as_recorded(

@@ -68,8 +68,8 @@ class Arguments:
     victim_state: str | None = None
     """weights for module:factory: .safetensors, or a state dict (.pt, loaded with weights_only)"""
     resize: Literal["bilinear", "bicubic", "lanczos", "box", "nearest", "none"] | None = None
-    """how pictures of another size are resized (their central part of the right aspect ratio); none: they are
-    refused; default: as the unit's stated transforms do, else they are refused"""
+    """how pictures of another size are resized (their central part of the right aspect ratio); none, and the
+    default: they are refused, as the images that the unit was fitted on may have been resized otherwise"""
     queries_per_key: int | None = None
     """images that each client may ask for in all, per API key, without keys per address; beyond: 429"""
     queries_renewed_s: float | None = None
@@ -185,13 +185,16 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _served(settings: Arguments) -> Any:
-    """What the replicas load; raises ConfigError if Ray Serve is not installed."""
+    """What the replicas load: this unit as it is now, and no other; raises ConfigError without Ray Serve."""
     try:
+        from mipoison.serving.unit import unit_sha256
         from study.serving.endpoint import Served
     except ImportError as error:
         raise ConfigError(f'Ray Serve is missing ({error}): pip install -e ".[serve]"') from error
+    unit = settings.unit if "://" in settings.unit else os.path.abspath(os.path.expanduser(settings.unit))
     return Served(
-        unit=settings.unit if "://" in settings.unit else os.path.abspath(os.path.expanduser(settings.unit)),
+        unit=unit,
+        unit_sha256=unit_sha256(unit),
         victim=settings.victim,
         victim_state=settings.victim_state,
         device="cuda" if settings.gpus_per_replica else "cpu",
@@ -221,14 +224,6 @@ def _door(settings: Arguments) -> Door:
     return Door(keys, budget, proxies)
 
 
-def _resize(stated: str | None, protected: ProtectedClassifier) -> str | None:
-    """How pictures of another size are resized: as stated, else as the classifier's transforms resize."""
-    if stated is not None:
-        return None if stated == "none" else stated
-    kept = protected.preprocessing
-    return None if kept is None or kept.resize is None else kept.interpolation
-
-
 def _said_of(door: Door) -> str:
     n = 0 if door.keys is None else len(door.keys)
     keys = f"{n or 'no'} API key{'s' * (n != 1)}"
@@ -253,7 +248,7 @@ def _http_server(
         n_classes=protected.n_classes,
         couples=protected.couples,
         max_batches=settings.replicas,
-        resize=_resize(settings.resize, protected),
+        resize=None if settings.resize == "none" else settings.resize,
         label=label,
         door=door,
     )

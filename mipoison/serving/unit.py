@@ -43,6 +43,8 @@ from mipoison.victims.preprocess import Preprocessing, preprocessing_from
 
 FORMAT, VERSION = "mipoison-unit", 1
 SETTINGS, TENSORS = "unit.json", "unit.safetensors"
+BESIDE = ("label.json", "victim.safetensors")
+"""Files of a unit that others write into its folder: its privacy label, and a victim that a scene trained."""
 
 
 class UnitError(ConfigError):
@@ -144,7 +146,8 @@ class Unit:
         """Write the two files to a folder or ``s3://bucket/prefix``.
 
         Args:
-            overwrite: replace a unit that is there.
+            overwrite: replace a unit that is there. Its privacy label and the victim that was kept with it
+                are deleted, as they are of that unit.
 
         Raises:
             ConfigError: a folder that cannot be written, or that holds a unit already.
@@ -153,6 +156,8 @@ class Unit:
         if not overwrite:
             refuse_existing(folder)
         storage.check_writable()
+        for name in BESIDE if overwrite else ():
+            storage.delete(name)
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.defense.state().items()
         }
@@ -215,6 +220,18 @@ def refuse_existing(folder: str | Path) -> None:
         raise ConfigError(
             f"{folder} holds a unit already: save into another folder, or replace it with overwrite=True"
         )
+
+
+def unit_sha256(folder: str | Path) -> str:
+    """SHA-256 (hexadecimal) of ``unit.json``, which holds the digests of the tensors and of the classifier.
+
+    Raises:
+        UnitError: there is none.
+    """
+    data = storage_of(folder).read(SETTINGS)
+    if data is None:
+        raise UnitError(f"{folder}: no {SETTINGS}; expected a folder that Unit.save wrote")
+    return hashlib.sha256(data).hexdigest()
 
 
 def versions() -> str:

@@ -19,6 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _MAX_KEY = 512
 """Longest key that is hashed."""
+_OF_NOTHING = frozenset(hashlib.sha256(text).hexdigest() for text in (b"", b"\n", b"\r\n"))
+"""SHA-256 of what a shell hashes where the key is missing: such an entry would admit everybody."""
 
 
 class ApiKeys:
@@ -28,8 +30,9 @@ class ApiKeys:
         hashes: name -> SHA-256 of the key, hexadecimal.
 
     Raises:
-        ConfigError: no key, or a name or hash of another form, or one hash twice. The message repeats neither
-            names nor hashes, as either may be a key that was put into the wrong place.
+        ConfigError: no key, or a name or hash of another form, or one hash twice, or that of an empty key.
+            The message repeats neither names nor hashes, as either may be a key that was put into the wrong
+            place.
     """
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
@@ -42,6 +45,11 @@ class ApiKeys:
                 raise ConfigError(
                     f"{VARIABLE}: entry {i} has no SHA-256 of 64 hexadecimal digits: give name and hash, "
                     "not the key (printf %s KEY | sha256sum)"
+                )
+            if found.lower() in _OF_NOTHING:
+                raise ConfigError(
+                    f"{VARIABLE}: entry {i} is the SHA-256 of an empty key, which everybody has: the shell's "
+                    'variable KEY was unset; set it, then hash it anew (printf %s "$KEY" | sha256sum)'
                 )
         self._hashes = {name: bytes.fromhex(found) for name, found in hashes.items()}
         if len(set(self._hashes.values())) < len(hashes):
@@ -70,7 +78,9 @@ class ApiKeys:
         return len(self._hashes)
 
     def name_of(self, key: str) -> str | None:
-        """The key's name; None if it is none of these. Takes the same time for every key of one length."""
+        """The key's name; None for any other key and for ''. Takes the same time for keys of one length."""
+        if not key:
+            return None
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest() if len(key) <= _MAX_KEY else b""
         found = None
         for name, known in self._hashes.items():  # all of them, so that the time tells no position

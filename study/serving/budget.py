@@ -27,8 +27,21 @@ ON CONFLICT (client) DO UPDATE SET
     spent = CASE WHEN since <= :over THEN :n ELSE spent + :n END,
     since = CASE WHEN since <= :over THEN :now ELSE since END
 WHERE CASE WHEN since <= :over THEN :n ELSE spent + :n END <= :most
-RETURNING spent
+RETURNING spent, since
 """
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Queries that were counted.
+
+    Attributes:
+        left: how many the client has left. since: when its window began, seconds since 1970: the window that
+            :meth:`QueryBudget.give_back` credits.
+    """
+
+    left: int
+    since: float
 
 
 @dataclass(frozen=True)
@@ -72,8 +85,8 @@ class QueryBudget:
                 "(--query-store)"
             ) from error
 
-    def spend(self, client: str, n: int) -> int:
-        """Count n queries of a client; return how many it has left.
+    def spend(self, client: str, n: int) -> Spent:
+        """Count n queries of a client; return how many it has left, and its window.
 
         Raises:
             OverBudget: it has fewer than n left; nothing was counted.
@@ -85,18 +98,37 @@ class QueryBudget:
         with self._lock:
             row = self._file.execute(_SPEND, values).fetchone()
             if row is not None:
-                return self.most - int(row[0])
+                return Spent(self.most - int(row[0]), row[1])
+        raise self._over(client, now, over)
+
+    def check(self, client: str) -> None:
+        """Count nothing; raise OverBudget if the client has no query left."""
+        now = time.time()
+        over = self._over(client, now, -math.inf if self.renewed_s is None else now - self.renewed_s)
+        if over.left == 0:
+            raise over
+
+    def _over(self, client: str, now: float, renewed: float) -> OverBudget:
+        """What the client has left, and when it has more. Windows that began by ``renewed`` are over."""
+        with self._lock:
             found = self._file.execute(
                 "SELECT spent, since FROM queries WHERE client = ?", (client,)
             ).fetchone()
-        spent, since = (0, now) if found is None or found[1] <= over else found
+        spent, since = (0, now) if found is None or found[1] <= renewed else found
         again = None if self.renewed_s is None else max(1, math.ceil(since + self.renewed_s - now))
-        raise OverBudget(max(0, self.most - spent), again)
+        return OverBudget(max(0, self.most - spent), again)
 
-    def give_back(self, client: str, n: int) -> None:
-        """Undo :meth:`spend` for queries of which nothing was released."""
+    def give_back(self, client: str, n: int, since: float) -> None:
+        """Undo :meth:`spend` for queries of which nothing was released.
+
+        Args:
+            since: the window that they were counted in. If it is over, nothing changes.
+        """
         with self._lock:
-            self._file.execute("UPDATE queries SET spent = max(0, spent - ?) WHERE client = ?", (n, client))
+            self._file.execute(
+                "UPDATE queries SET spent = max(0, spent - ?) WHERE client = ? AND since = ?",
+                (n, client, since),
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -5,10 +5,12 @@ A client is a key's name, or without keys an address; of IPv6 the /64, as one ho
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
+import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
@@ -17,9 +19,12 @@ from mipoison.config import ConfigError
 from study.serving.api_keys import ApiKeys
 from study.serving.asgi import header
 from study.serving.bounds import RequestError
-from study.serving.budget import OverBudget, QueryBudget
+from study.serving.budget import OverBudget, QueryBudget, Spent
 
 log = logging.getLogger(__name__)
+
+_FORWARDED = b"x-forwarded-for"
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -65,7 +70,17 @@ class Door:
             raise error
         return f"key {name}"
 
-    def spend(self, client: str, n: int) -> int | None:
+    def check(self, client: str) -> None:
+        """Count nothing; refuse a client that has no query left, before its body is parsed.
+
+        Raises:
+            RequestError: 429 with nothing left, 503 if that cannot be known.
+        """
+        if self.budget is not None:
+            with self._refusing(1, self.budget.most):
+                self.budget.check(client)
+
+    def spend(self, client: str, n: int) -> Spent | None:
         """Count n queries; return how many the client has left, None if they are not counted.
 
         Raises:
@@ -73,12 +88,17 @@ class Door:
         """
         if self.budget is None:
             return None
-        try:
+        with self._refusing(n, self.budget.most):
             return self.budget.spend(client, n)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _refusing(n: int, most: int) -> Iterator[None]:
+        """Turn what the budget raises into the error that is answered."""
+        try:
+            yield
         except OverBudget as over:
-            most = self.budget.most
-            said = f"{n} queries asked for, {over.left} of the budget of {most} left"
-            error = RequestError(429, said)
+            error = RequestError(429, f"{n} queries asked for, {over.left} of the budget of {most} left")
             error.more = {"budget": most, "remaining": over.left}
             error.headers = [(b"x-queries-remaining", str(over.left).encode())]
             if over.again_s is not None and n <= most:
@@ -88,11 +108,11 @@ class Door:
             log.exception("queries could not be counted")
             raise RequestError(503, "queries cannot be counted at the moment; none was answered") from error
 
-    def give_back(self, client: str, n: int) -> None:
-        """Undo :meth:`spend`, where nothing was released."""
-        if self.budget is not None:
+    def give_back(self, client: str, n: int, spent: Spent | None) -> None:
+        """Undo :meth:`spend`, which returned ``spent``, where nothing was released."""
+        if self.budget is not None and spent is not None:
             try:
-                self.budget.give_back(client, n)
+                self.budget.give_back(client, n, spent.since)
             except sqlite3.Error:
                 log.exception("queries stay counted that were not answered")
 
@@ -100,9 +120,10 @@ class Door:
         peer = scope.get("client")
         found = _ip(peer[0]) if peer else None
         if found is not None and self._trusted(found):
-            forwarded = header(scope, b"x-forwarded-for").split(",")
+            lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]
+            forwarded = ",".join(lines).split(",")  # several lines are one list (RFC 9110, 5.3)
             for text in reversed(forwarded):  # from the nearest proxy on, as long as they are trusted
-                further = _ip(text.strip())
+                further = _ip(_without_port(text.strip()))
                 if further is None:
                     break
                 found = further
@@ -124,6 +145,12 @@ def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found
+
+
+def _without_port(text: str) -> str:
+    """The address of ``1.2.3.4:443`` or ``[2001:db8::1]:443``; any other text as it is."""
+    found = _WITH_PORT.fullmatch(text)
+    return (found[1] or found[2]) if found else text
 
 
 def _key(scope: Scope) -> str:

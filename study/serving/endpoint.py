@@ -23,7 +23,7 @@ from ray.serve.schema import ReplicaState
 
 from mipoison.plugins import load_plugins
 from mipoison.serving.from_scene import load_kept_victim
-from mipoison.serving.unit import load_unit
+from mipoison.serving.unit import UnitError, load_unit, unit_sha256
 from mipoison.serving.wrap import ProtectedClassifier
 from mipoison.victims.own import load_victim
 from study.serving.batch_queue import Answer
@@ -40,6 +40,7 @@ class Served:
         unit: folder. victim, victim_state: see ``mipoison.victims.own``; None: the victim that is kept in the
             unit's folder. device: None for the GPU if there is one.
         threads: CPU threads of torch. plugins: references of plug-ins to load first.
+        unit_sha256: see ``mipoison.serving.unit.unit_sha256``: no other unit is loaded; None: any.
     """
 
     unit: str
@@ -48,15 +49,22 @@ class Served:
     device: str | None
     threads: int
     plugins: tuple[str, ...] = ()
+    unit_sha256: str | None = None
 
     def load(self) -> ProtectedClassifier:
         """Load the protected classifier.
 
         Raises:
-            ConfigError: unit, classifier or secret cannot be used.
+            ConfigError: unit, classifier or secret cannot be used, or the unit is not the stated one.
         """
         load_plugins(self.plugins)
         unit = load_unit(self.unit, device=self.device)
+        # After it was read: a copy that starts later must not release by another unit than its siblings.
+        if self.unit_sha256 is not None and unit_sha256(self.unit) != self.unit_sha256:
+            raise UnitError(
+                f"{self.unit}: the unit was replaced since the server started, which answers by the earlier "
+                "one: start the server anew to serve this one"
+            )
         if self.victim is None:
             victim: torch.nn.Module = load_kept_victim(self.unit, unit)
         else:

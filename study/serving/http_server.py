@@ -245,6 +245,8 @@ class HttpServer:
 
     async def _release(self, scope: Scope, receive: Receive, whole: list[bool]) -> Reply:
         client = self._door.client(scope)
+        if self._door.budget is not None:  # with nothing left, nothing is parsed
+            await asyncio.to_thread(self._door.check, client)
         content_type = header(scope, b"content-type")
         if (encoding := header(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"content encoding {encoding[:40]!r}: send the body as it is")
@@ -255,21 +257,21 @@ class HttpServer:
     async def _released(self, client: str, content_type: str, body: bytes) -> Reply:
         images = await self._readers.read(content_type, body)
         n = len(images.x_NCHW)
-        left = None
+        spent = None
         if self._door.budget is not None:  # counted before it is answered; a crash gives nothing away
-            left = await asyncio.to_thread(self._door.spend, client, n)
+            spent = await asyncio.to_thread(self._door.spend, client, n)
         try:
             async with asyncio.timeout(RELEASE_S):
                 c_NK = await self._queue.release(images.x_NCHW)
         except (RequestError, TimeoutError) as error:
             if self._door.budget is not None:  # nothing was released
-                await asyncio.to_thread(self._door.give_back, client, n)
+                await asyncio.to_thread(self._door.give_back, client, n, spent)
             if isinstance(error, RequestError):
                 raise
             raise RequestError(503, f"not answered within {RELEASE_S:.0f} s") from error
         self._metrics.released(n)
         answer = {"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()}
-        headers = [] if left is None else [(b"x-queries-remaining", str(left).encode())]
+        headers = [] if spent is None else [(b"x-queries-remaining", str(spent.left).encode())]
         if any(images.sizes):
             answer["resized"] = self._said_of(images)
             headers.append((b"x-resized", str(self._resize).encode()))

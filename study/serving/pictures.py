@@ -68,6 +68,22 @@ def picture(body: bytes, image_shape: Shape, resize: str | None) -> tuple[np.nda
     return x_NCHW, resized
 
 
+def declared_size(body: bytes, image_shape: Shape, resize: str | None) -> Size:
+    """Width and height in a file's header; nothing is decoded. (0, 0) where :func:`picture` will refuse it.
+
+    Args:
+        image_shape, resize: as in :func:`picture`.
+    """
+    height, width = image_shape[1:]
+    try:
+        kind, body = stripped(body, max(height * width, RESIZED_PIXELS) if resize else height * width)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about damaged files
+            return _size(body, kind)
+    except Exception:  # on damaged files a decoder may raise anything
+        return 0, 0
+
+
 def fitted(image: Image.Image, width: int, height: int, resize: str) -> Image.Image:
     """The image's central part of the wanted aspect ratio, resized: of a square, what the study's data are.
 

@@ -1,26 +1,27 @@
 """Parses request bodies in worker processes, so that large bodies do not delay the server's event loop.
 
-Each process takes the smallest waiting body first: small requests do not wait for large ones.
+Bodies are of two classes, each with a process that takes them in the order in which they arrived: ordinary
+ones do not wait for costly ones, and nobody waits without bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import logging
 import multiprocessing
 import os
 import resource
 import signal
 import threading
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
 
-from study.serving.bounds import RequestError, Shape
-from study.serving.containers import JPEG, PNG
+from study.serving.bounds import FORM, RequestError, Shape, content_kind
+from study.serving.containers import declared_pixels
 from study.serving.request_parsing import Images, read_request
 
 log = logging.getLogger(__name__)
@@ -34,19 +35,28 @@ READ_S = 10.0
 MEMORY = 2**30
 """Bytes of address space that a process may allocate after its start."""
 INLINE = 16 * 2**10
-"""Bodies up to this size are parsed in the server's process: passing them on would cost more."""
+"""Arrays and JSON up to this size are parsed in the server's process: passing them on would cost more.
+Pictures and forms never are, as few bytes may hold many pixels."""
 LARGE = 256 * 2**10
-"""Bodies above this size are large, and have a process of their own."""
+"""Bodies above this size are costly."""
+LARGE_PIXELS = 2**19
+"""Pictures with more pixels by their header are costly, too."""
+NOT_INHERITED = ("MIPOISON_SECRET", "MIPOISON_API_KEYS")
+"""Environment variables that the processes do not get: a decoder's fault must not lay them open."""
 
 
 class Readers:
-    """Turns bodies into images: the smallest in this process, medium and large ones in one process each.
+    """Turns bodies into images: small arrays and JSON in this process, ordinary and costly bodies in others.
+
+    The variables of ``NOT_INHERITED`` are removed from this process's environment, which the others inherit.
 
     Args:
         image_shape, resize: see ``study.serving.request_parsing.read_request``.
     """
 
     def __init__(self, image_shape: Shape, resize: str | None = None) -> None:
+        for name in NOT_INHERITED:
+            os.environ.pop(name, None)
         self._shape, self._resize = image_shape, resize
         self._medium, self._large = _Reader(image_shape, resize), _Reader(image_shape, resize)
 
@@ -56,11 +66,12 @@ class Readers:
         Raises:
             RequestError: as ``study.serving.request_parsing.read_request`` raises it; 503 if too many wait.
         """
-        # A small file that is resized may hold a large picture.
-        packed = self._resize is not None and (PNG in body or JPEG in body)
-        if len(body) <= INLINE and not packed:
+        kind = content_kind(content_type, body) if body else ""
+        picture = kind.startswith("image/")
+        if len(body) <= INLINE and kind != FORM and not picture:
             return read_request(content_type, body, self._shape, self._resize)
-        return await (self._medium if len(body) <= LARGE else self._large).read(content_type, body)
+        costly = kind == FORM or len(body) > LARGE or (picture and declared_pixels(body) > LARGE_PIXELS)
+        return await (self._large if costly else self._medium).read(content_type, body)
 
     async def warm(self) -> None:
         """Wait until all processes have started."""
@@ -73,12 +84,12 @@ class Readers:
 
 
 class _Reader:
-    """A process that parses one body after the other. All calls must come from one event loop."""
+    """A process that parses bodies in the order of their arrival. All calls must come from one event loop."""
 
     def __init__(self, image_shape: Shape, resize: str | None) -> None:
         self._shape, self._resize, self._busy = image_shape, resize, False
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._bytes = self._count = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._bytes = 0
         self._pool = self._start()
 
     async def read(self, content_type: str, body: bytes) -> Images:
@@ -94,9 +105,8 @@ class _Reader:
             return
         if len(self._waiting) >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
             raise RequestError(503, "too many bodies wait to be read; try again in a second")
-        self._count += 1
         ready = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (size, self._count, ready))
+        self._waiting.append((size, ready))
         self._bytes += size
         try:
             await ready
@@ -108,7 +118,7 @@ class _Reader:
     def _next(self) -> None:
         self._busy = False
         while self._waiting and not self._busy:
-            size, _, ready = heapq.heappop(self._waiting)
+            size, ready = self._waiting.popleft()
             self._bytes -= size
             if not ready.done():  # its client has not disconnected
                 self._busy = True

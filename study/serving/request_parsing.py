@@ -30,8 +30,9 @@ from study.serving.bounds import (
     content_kind,
     too_many_bytes,
 )
+from study.serving.containers import JPEG, PNG
 from study.serving.forms import form_files
-from study.serving.pictures import Size, picture
+from study.serving.pictures import Size, declared_size, picture
 
 __all__ = [
     "FORMATS",
@@ -47,7 +48,8 @@ __all__ = [
 ]
 
 FORM_PIXELS = 4 * RESIZED_PIXELS
-"""Most pixels of all pictures of a form that are resized."""
+"""Most pixels of all pictures of a form, as they came and as they are after resizing; more only if that is
+what a single one has."""
 _NPY_KINDS = ("u1", "f2", "f4", "f8")
 
 
@@ -88,19 +90,37 @@ def read_request(content_type: str, body: bytes, image_shape: Shape, resize: str
         raise too_many_bytes(kind, image_shape, resized=resize is not None)
     if kind != FORM:
         return _one(kind, body, image_shape, resize)
+    parts = form_files(content_type, body)
+    _check_pixels(parts, image_shape, resize)
     found: list[Images] = []
-    for i, part in enumerate(form_files(content_type, body)):
+    n = 0
+    for i, part in enumerate(parts):
         try:
             found.append(_one(_part_kind(part), part, image_shape, resize))
         except RequestError as error:
             error.message = f"part {i + 1} of the form: {error.message}"
             raise
-        sizes = [size for images in found for size in images.sizes]
-        if len(sizes) > MAX_IMAGES:
-            raise RequestError(413, f"{len(sizes)} images, at most {MAX_IMAGES} a request")
-        if sum(size[0] * size[1] for size in sizes if size is not None) > FORM_PIXELS:
-            raise RequestError(413, f"more than {FORM_PIXELS} pixels to be resized in one request")
+        n += len(found[-1].sizes)
+        if n > MAX_IMAGES:
+            raise RequestError(413, f"{n} images, at most {MAX_IMAGES} a request")
+    sizes = [size for images in found for size in images.sizes]
     return Images(np.concatenate([images.x_NCHW for images in found]), sizes)
+
+
+def _check_pixels(parts: list[bytes], image_shape: Shape, resize: str | None) -> None:
+    """Raise RequestError if a form's pictures have too many pixels by their headers, before any is decoded.
+
+    A resized picture counts twice: the pixels that it has, and those of the image that it becomes.
+    """
+    wanted = image_shape[2], image_shape[1]
+    released = math.prod(wanted)
+    total = 0
+    for part in parts:
+        if part.startswith((PNG, JPEG)):
+            size = declared_size(part, image_shape, resize)
+            total += released if size == wanted else released + math.prod(size)
+    if total > max(FORM_PIXELS, RESIZED_PIXELS + released, 2 * released):
+        raise RequestError(413, f"{total} pixels in the pictures of one form, at most {FORM_PIXELS}")
 
 
 def _part_kind(part: bytes) -> str:

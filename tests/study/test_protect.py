@@ -23,6 +23,7 @@ from mipoison.deployment import deploy, release
 from mipoison.scene import prepare
 from study import protect, serve
 from study.records.finished import load
+from study.serving.privacy_label import read_label
 from study.trial.protecting import chosen
 from tests.study.test_evaluate import compact, searched
 
@@ -39,6 +40,9 @@ def test_a_row_becomes_a_unit_that_answers_with_its_vectors(
     said = capsys.readouterr().out
     assert re.search(r"distortion (\d\.\d+), recorded \1: the same", said)
     assert f"serve.py --unit {out}" in said
+    label = json.loads(read_label(str(out)) or b"{}")
+    assert label["trial"].partition("-")[0] == number
+    assert str(small_study) in label["command"]
     served = endpoint.Served(unit=str(out), victim=None, victim_state=None, device="cpu", threads=1).load()
     setting = chosen(load(small_study), number)
     scene = prepare(setting.scene, str(small_study.parent))
@@ -77,6 +81,7 @@ def test_a_setting_that_distorts_otherwise_is_not_saved(
     assert not out.exists()
     assert protect.main([*arguments, "--anyway"]) == 0
     assert (out / "unit.json").is_file()
+    assert read_label(str(out)) is None  # it would speak of other vectors
 
 
 @pytest.mark.parametrize(

@@ -64,19 +64,16 @@ def test_keys_of_another_form_never_open_the_door(text: str, monkeypatch: pytest
     assert "secret-key" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("stated", "kept", "expected"),
-    [
-        (None, None, None),
-        ("bicubic", None, "bicubic"),
-        (None, Preprocessing(), None),
-        (None, Preprocessing(resize=(256,), interpolation="bicubic"), "bicubic"),
-        ("box", Preprocessing(resize=(256,)), "box"),
-        ("none", Preprocessing(resize=(256,)), None),
-    ],
-)
-def test_how_pictures_are_resized(
-    stated: str | None, kept: Preprocessing | None, expected: str | None
+@pytest.mark.parametrize("stated", [None, "none", "bicubic", "box"])
+def test_pictures_are_resized_only_where_the_server_was_told_how(
+    stated: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protected: Any = SimpleNamespace(preprocessing=kept)
-    assert serve._resize(stated, protected) == expected
+    """Transforms of the classifier say nothing of how pictures became images of the unit's size."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("study.serving.http_server.HttpServer", lambda *_, **terms: given.update(terms))
+    kept = Preprocessing(resize=(256,), interpolation="bilinear")
+    protected: Any = SimpleNamespace(
+        preprocessing=kept, image_shape=(3, 224, 224), n_classes=2, couples=False
+    )
+    serve._http_server(arguments(resize=stated), protected, serve._door(arguments()), None)
+    assert given["resize"] == (None if stated in (None, "none") else stated)

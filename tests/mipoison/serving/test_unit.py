@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import pickle
 import subprocess
@@ -21,8 +22,9 @@ from mipoison.defenses.lpa_amortised import LPAAmortisedConfig
 from mipoison.deployment import deploy
 from mipoison.scene import Scene
 from mipoison.service import DefendedService
+from mipoison.serving.from_scene import save_victim
 from mipoison.serving.protect import fit_unit
-from mipoison.serving.unit import SETTINGS, TENSORS, Unit, UnitError, load_unit
+from mipoison.serving.unit import SETTINGS, TENSORS, Unit, UnitError, load_unit, unit_sha256
 from mipoison.simplex import label_of
 from tests.mipoison.serving.helpers import SECRET, UNITS, rounding, served
 
@@ -157,12 +159,12 @@ def test_a_unit_saved_with_an_earlier_measure_of_drawing(tmp_path: Path) -> None
     false; such a unit still needs no secret. What draws in spite of its file is refused."""
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     for n_classes in (2, 3):
+        folder = tmp_path / str(n_classes)
+        torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes))
-        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(
-            tmp_path, overwrite=True
-        )
-        rewritten(tmp_path, keyed=False)
-        protected = load_unit(tmp_path, device="cpu").wrap(model)
+        fit_unit(model, private=x, public=x, defense="tail-noise", device="cpu").save(folder)
+        rewritten(folder, keyed=False)
+        protected = load_unit(folder, device="cpu").wrap(model)
         if n_classes == 2:
             assert torch.allclose(protected(x), model(x).softmax(1), atol=1e-6)
         else:
@@ -415,3 +417,26 @@ def test_a_unit_is_not_overwritten_unasked(units: dict[str, Unit], tmp_path: Pat
     assert (tmp_path / "unit" / SETTINGS).read_bytes() == before
     units["label-only"].save(tmp_path / "unit", overwrite=True)
     assert load_unit(tmp_path / "unit", device="cpu").name == "label-only"
+
+
+def test_what_lay_beside_the_replaced_unit_goes_with_it(
+    units: dict[str, Unit], tiny_scene: Scene, tmp_path: Path
+) -> None:
+    """Else the next server would answer with another setting's label, or look for another's classifier."""
+    folder = tmp_path / "unit"
+    units["rounding"].save(folder)
+    save_victim(tiny_scene.victim, folder)
+    (folder / "label.json").write_text('{"trial": "t0001-rounding"}')
+    (folder / "notes.txt").write_text("the user's own")
+    units["label-only"].save(folder, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", TENSORS, SETTINGS}
+
+
+def test_the_digest_of_a_unit_is_that_of_its_settings(units: dict[str, Unit], tmp_path: Path) -> None:
+    units["rounding"].save(tmp_path / "unit")
+    found = unit_sha256(tmp_path / "unit")
+    assert found == hashlib.sha256((tmp_path / "unit" / SETTINGS).read_bytes()).hexdigest()
+    units["label-only"].save(tmp_path / "unit", overwrite=True)
+    assert unit_sha256(tmp_path / "unit") != found
+    with pytest.raises(UnitError, match=r"no unit\.json"):
+        unit_sha256(tmp_path)

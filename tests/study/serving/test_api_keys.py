@@ -53,3 +53,18 @@ def test_what_is_no_list_of_keys(text: str, said: str) -> None:
     assert "\n" not in str(caught.value)
     assert sha("k") not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("empty", ["", "\n", "\r\n"])
+def test_the_hash_of_an_empty_key_is_refused(empty: str) -> None:
+    for found in (sha(empty), sha(empty).upper()):
+        with pytest.raises(ConfigError, match="KEY was unset") as caught:
+            ApiKeys({"anna": sha("k1"), "bert": found})
+        assert "\n" not in str(caught.value)
+        assert found not in str(caught.value)
+
+
+def test_no_key_is_nobodys() -> None:
+    keys = ApiKeys({"anna": sha("k1")})
+    keys._hashes["anna"] = hashlib.sha256(b"").digest()  # as if the check of the hashes had missed it
+    assert keys.name_of("") is None

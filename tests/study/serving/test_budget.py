@@ -18,21 +18,21 @@ from study.serving.budget import OverBudget, QueryBudget
 
 def spend(budget: QueryBudget, client: str, n: int) -> int | OverBudget:
     try:
-        return budget.spend(client, n)
+        return budget.spend(client, n).left
     except OverBudget as over:
         return over
 
 
 def test_each_client_has_its_own(tmp_path: Path) -> None:
     budget = QueryBudget(tmp_path / "q", 10)
-    assert budget.spend("a", 4) == 6
+    assert budget.spend("a", 4).left == 6
     assert spend(budget, "a", 7) == OverBudget(6, None)  # nothing of it is counted
-    assert budget.spend("a", 6) == 0
+    since = budget.spend("a", 6).since
     assert spend(budget, "a", 1) == OverBudget(0, None)
     assert spend(budget, "b", 11) == OverBudget(10, None)
-    assert budget.spend("b", 10) == 0
-    budget.give_back("a", 3)
-    assert budget.spend("a", 3) == 0
+    assert budget.spend("b", 10).left == 0
+    budget.give_back("a", 3, since)
+    assert budget.spend("a", 3).left == 0
     assert (tmp_path / "q").stat().st_mode & 0o077 == 0
 
 
@@ -52,7 +52,7 @@ from pathlib import Path
 from study.serving.budget import QueryBudget
 budget = QueryBudget(Path(sys.argv[1]), 10**9)
 while True:
-    left = budget.spend("a", 1)
+    left = budget.spend("a", 1).left
     print(10**9 - left, flush=True)  # the answer
 """
 
@@ -68,7 +68,7 @@ def test_who_is_killed_has_counted_all_it_answered(tmp_path: Path) -> None:
     process.kill()
     last = [answered, *map(int, process.stdout.read().split("\n")[:-1])][-1]
     process.wait()
-    spent = 10**9 - QueryBudget(tmp_path / "q", 10**9).spend("a", 1) - 1
+    spent = 10**9 - QueryBudget(tmp_path / "q", 10**9).spend("a", 1).left - 1
     assert last <= spent <= last + 1  # at most one was counted and not answered
 
 
@@ -83,14 +83,42 @@ def test_a_budget_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     now = [1000.0]
     monkeypatch.setattr(module.time, "time", lambda: now[0])
     budget = QueryBudget(tmp_path / "q", 5, renewed_s=60)
-    assert budget.spend("a", 5) == 0
+    assert budget.spend("a", 5).left == 0
     now[0] = 1012.5
     assert spend(budget, "a", 1) == OverBudget(0, 48)
     now[0] = 1061
     assert spend(budget, "a", 6) == OverBudget(5, 60)
-    assert budget.spend("a", 2) == 3
+    assert budget.spend("a", 2).left == 3
     now[0] = 1120
     assert spend(budget, "a", 4) == OverBudget(3, 1)
+
+
+def test_a_refund_belongs_to_the_window_it_was_spent_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    budget = QueryBudget(tmp_path / "q", 5, renewed_s=60)
+    old = budget.spend("a", 5)
+    now[0] = 1061
+    new = budget.spend("a", 5)
+    assert (old.since, new.since) == (1000, 1061)
+    budget.give_back("a", 5, old.since)
+    assert spend(budget, "a", 1) == OverBudget(0, 60)  # nothing of the new window comes back
+    budget.give_back("a", 2, new.since)
+    assert budget.spend("a", 2).left == 0
+
+
+def test_who_has_nothing_left_is_known_without_counting(tmp_path: Path) -> None:
+    budget = QueryBudget(tmp_path / "q", 2)
+    budget.check("a")
+    budget.spend("a", 1)
+    budget.check("a")
+    assert budget.spend("a", 1).left == 0
+    with pytest.raises(OverBudget) as caught:
+        budget.check("a")
+    assert caught.value == OverBudget(0, None)
+    budget.check("b")
 
 
 def test_files_that_cannot_count(tmp_path: Path) -> None:
@@ -113,4 +141,4 @@ def test_a_file_that_another_holds_is_an_error_not_a_free_query(
         budget.spend("a", 1)
     assert time.monotonic() - began < 5
     other.execute("ROLLBACK")
-    assert budget.spend("a", 1) == 4
+    assert budget.spend("a", 1).left == 4

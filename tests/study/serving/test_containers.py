@@ -99,3 +99,16 @@ def test_a_png_is_taken_at_its_checksums() -> None:
     start = right[: right.index(b"IDAT") - 4]
     for data in (b"", b"x" * 100, zlib.compress(b"\5" * 272), zlib.compress(PIXELS.tobytes())[:-30]):
         assert refused("image/png", start + chunk(b"IDAT", data) + chunk(b"IEND", b""), "not an image") == 422
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_pixels_that_a_header_declares(kind: str) -> None:
+    for size in ((16, 16), (300, 7), (1, 1)):
+        for terms in ({}, {"progressive": True, "exif": b"Exif\0\0" + b"x" * 300}):
+            sink = io.BytesIO()
+            Image.new("RGB", size).save(sink, kind, **(terms if kind == "JPEG" else {}))
+            assert containers.declared_pixels(sink.getvalue()) == size[0] * size[1]
+    whole = sink.getvalue()
+    for end in range(60):
+        containers.declared_pixels(whole[:end])  # raises nothing
+    assert containers.declared_pixels(whole[:12]) == 0

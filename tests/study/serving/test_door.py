@@ -59,20 +59,34 @@ def test_only_trusted_proxies_tell_an_address() -> None:
     assert door.client(scope("10.0.0.1", x_forwarded_for="nonsense")) == "from 10.0.0.1"
     assert door.client(scope("10.0.0.1")) == "from 10.0.0.1"
     assert door.client(scope("11.0.0.1", x_forwarded_for="9.9.9.9")) == "from 11.0.0.1"
+    # A port belongs to no address, and further lines of the header continue the list.
+    assert door.client(scope("10.0.0.1", x_forwarded_for="9.9.9.9:443")) == "from 9.9.9.9"
+    assert door.client(scope("10.0.0.1", x_forwarded_for="[2001:db8::9]:443")) == "from 2001:db8::/64"
+    assert door.client(scope("10.0.0.1", x_forwarded_for="2001:db8::9")) == "from 2001:db8::/64"
+    two = scope("10.0.0.1", x_forwarded_for="8.8.8.8")
+    two["headers"].append((b"x-forwarded-for", b"9.9.9.9, 10.1.1.1"))
+    assert door.client(two) == "from 9.9.9.9"
     with pytest.raises(ConfigError, match="trusted_proxy"):
         networks(["proxy"])
 
 
 def test_over_the_budget(tmp_path: Path) -> None:
     door = Door(budget=QueryBudget(tmp_path / "q", 3))
-    assert door.spend("a", 2) == 1
+    spent = door.spend("a", 2)
+    assert spent is not None
+    assert spent.left == 1
     with pytest.raises(RequestError, match="2 queries asked for, 1 of the budget of 3 left") as caught:
         door.spend("a", 2)
     assert caught.value.status == 429
     assert caught.value.more == {"budget": 3, "remaining": 1}
     assert dict(caught.value.headers) == {b"x-queries-remaining": b"1"}
-    door.give_back("a", 2)
-    assert door.spend("a", 3) == 0
+    door.check("a")
+    door.give_back("a", 2, spent)
+    again = door.spend("a", 3)
+    assert again is not None
+    assert again.left == 0
+    with pytest.raises(RequestError, match="0 of the budget of 3 left"):
+        door.check("a")
     assert Door().spend("a", 10**9) is None
 
 

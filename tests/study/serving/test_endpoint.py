@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,10 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.schema import ReplicaState
 
+from mipoison.config import ConfigError
+from mipoison.serving.unit import unit_sha256
 from study.serving import endpoint
-from study.serving.endpoint import Endpoint, answer_through, fault_of, keep_to_loopback
+from study.serving.endpoint import Endpoint, Served, answer_through, fault_of, keep_to_loopback
 from study.serving.request_parsing import RequestError
 
 Plain = Endpoint.func_or_class  # without Ray around it
@@ -65,3 +68,19 @@ def test_rays_server_is_kept_to_loopback(monkeypatch: pytest.MonkeyPatch) -> Non
     assert opened == ["127.0.0.1:4711"]
     monkeypatch.setattr(endpoint.importlib, "import_module", lambda name: SimpleNamespace())
     assert not keep_to_loopback()  # another version of Ray: the start of the server says so
+
+
+def test_a_unit_that_was_replaced_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The server checked one unit; a copy that starts later reads the folder anew."""
+    unit = SimpleNamespace(wrap=lambda victim, secret: "protected")
+    monkeypatch.setattr(endpoint, "load_unit", lambda folder, device: unit)
+    monkeypatch.setattr(endpoint, "load_kept_victim", lambda folder, unit: None)
+    (tmp_path / "unit.json").write_text("{}")
+    checked = unit_sha256(tmp_path)
+    terms: dict[str, Any] = {"victim": None, "victim_state": None, "device": None, "threads": 1}
+    served = Served(unit=str(tmp_path), unit_sha256=checked, **terms)
+    assert served.load() == "protected"
+    (tmp_path / "unit.json").write_text("{ }")
+    with pytest.raises(ConfigError, match=r"was replaced .*start the server anew") as caught:
+        served.load()
+    assert "\n" not in str(caught.value)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 from worst_bodies import SHAPE, encoded, npy
 
+from study.serving import pictures
 from study.serving.bounds import MAX_IMAGES, RequestError
 from study.serving.forms import form_files
-from study.serving.request_parsing import read_images
+from study.serving.request_parsing import FORM_PIXELS, read_images, read_request
 
 
 def form(*files: bytes, name: str = "file") -> tuple[str, bytes]:
@@ -60,6 +65,40 @@ def test_a_form_of_too_many_is_refused() -> None:
     assert refused(*form(*[encoded("PNG")] * (MAX_IMAGES + 1)))[0] == 413
     assert refused(*form(npy(np.zeros((MAX_IMAGES, *SHAPE))), encoded("PNG")))[0] == 413
     assert len(read_images(*form(*[encoded("PNG")] * MAX_IMAGES), SHAPE)) == MAX_IMAGES
+
+
+def wide(width: int, height: int) -> bytes:
+    sink = io.BytesIO()
+    Image.new("1", (width, height)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def test_pixels_are_summed_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    opens = pictures.open_image
+
+    def watched(source: io.BytesIO, *terms: Any, **more: Any) -> Image.Image:
+        decoded.append(1)
+        return opens(source, *terms, **more)
+
+    monkeypatch.setattr(pictures, "open_image", watched)
+    two_megapixels = wide(2048, 1024)
+    with pytest.raises(RequestError, match="pixels in the pictures of one form") as caught:
+        read_request(*form(*[two_megapixels] * 8), SHAPE, "bilinear")
+    assert caught.value.status == 413
+    assert decoded == []
+    assert len(read_request(*form(*[two_megapixels] * 7), SHAPE, "bilinear").x_NCHW) == 7
+    assert len(decoded) == 7
+
+
+def test_the_pixels_that_pictures_become_count_as_well() -> None:
+    """Pictures of one pixel cost nothing to decode; each becomes an image of 512x512."""
+    shape = (1, 512, 512)
+    most = FORM_PIXELS // (512 * 512 + 1)
+    assert len(read_request(*form(*[wide(1, 1)] * most), shape, "nearest").x_NCHW) == most
+    with pytest.raises(RequestError, match="pixels in the pictures of one form") as caught:
+        read_request(*form(*[wide(1, 1)] * (most + 1)), shape, "nearest")
+    assert caught.value.status == 413
 
 
 def test_mutants_of_a_form_are_read_or_refused() -> None:

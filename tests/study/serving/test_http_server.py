@@ -199,6 +199,7 @@ def test_the_budget_outlives_a_restart_and_what_was_not_answered_is_given_back(t
         assert fetch(port, "/release", ONE)[1]["x-queries-remaining"] == "0"
         status_, headers, body = fetch(port, "/release", ONE)
         assert (status_, headers["x-queries-remaining"], b"budget of 3" in body) == (429, "0", True)
+        assert fetch(port, "/release", b"hello")[0] == 429  # with nothing left, nothing is parsed
 
 
 def test_a_classifier_that_fails_or_a_client_that_goes_costs_queries(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_a_classifier_that_fails_or_a_client_that_goes_costs_queries(tmp_path: P
             client.sendall(request(NPY, ONE))
             assert reached.wait(5)
         time.sleep(0.3)
-        assert budget.spend("from 127.0.0.1", 1) == 6
+        assert budget.spend("from 127.0.0.1", 1).left == 6
 
 
 def test_what_a_body_is_is_known_by_its_first_bytes_however_they_come(port: int) -> None:
