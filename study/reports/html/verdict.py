@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from mipoison.defenses import LABEL_ONLY
+from study.records.curves import FACES
+from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS
-from study.reports.summary import rounded_up
+from study.reports.summary import judged, rounded_up
 
 Plain = dict[str, Any]
 NONE = {
@@ -33,8 +37,7 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
             "state": "label-only",
             "badge": "labels alone",
             "deploy": "Release labels only",
-            "means": f"No other setting with {found.constraints} is certified or safe to a margin of "
-            f"{found.margin:g}. A label gives away nothing beyond itself.",
+            "means": f"{_others(found)} A label gives away nothing beyond itself.",
             "numbers": _numbers(label),
         }
     claim = str(label["verdict"])
@@ -46,6 +49,35 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
         "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). Setting {label['trial']}.",
         "numbers": _numbers(label),
     }
+
+
+def _others(found: Findings) -> str:
+    """What beside label-only is certified or safe within the constraints, the cheapest of each."""
+    table = judged(found)
+    usable = table[table["feasible"].fillna(False).astype(bool) & (table["trial"] != LABEL_ONLY)]
+    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
+    certified, safe = (usable[usable["verdict"] == claim] for claim in ("certified", "safe"))
+    if certified.empty and safe.empty:
+        return (
+            f"No other setting with {found.constraints} is certified or safe to a margin of {found.margin:g}."
+        )
+    parts = [f"certified too: {_cheapest(certified)}" if len(certified) else "nothing else is certified"]
+    if len(safe):
+        parts.append(f"safe against these attackers: {_cheapest(safe)}")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]} (margin {found.margin:g})."
+
+
+def _cheapest(settings: pd.DataFrame) -> str:
+    """The first of settings with its distortion and bound, and how many more there are."""
+    row = settings.iloc[0]
+    known = [] if pd.isna(row["confidence_distortion"]) else [row["confidence_distortion"]]
+    costs = [f"distortion {value:.3g}" for value in known]
+    highs = [row[f"suite_excess{pool}_high"] for pool in FACES.values()]
+    highs = [float(high) for high in highs if not pd.isna(high)]
+    costs += [f"excess at most {rounded_up(max(highs)):.3f}"] if highs else []
+    more = f" and {len(settings) - 1} more" if len(settings) > 1 else ""
+    return f"{setting_name(row)} ({', '.join([str(row['trial']), *costs])}){more}"
 
 
 def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
