@@ -19,6 +19,7 @@ from study.analysis.knobs import knobs_text
 from study.records.finished import StoredStudy
 from study.reports.findings import Findings
 from study.reports.html.sections import rerun_commands
+from study.reports.leakage import WORST_ATTACKER
 from study.runtime.plain import markdown_text, visible_line
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
@@ -53,6 +54,7 @@ def judged_settings(study: StoredStudy, place: str) -> pd.DataFrame:
     commands, scene = rerun_commands(study, place), _scene(study.episodes)
     ran = study.episodes[study.episodes["status"] == "ok"]
     attackers = {str(trial): set(names) for trial, names in ran.groupby("trial")["attack"]}
+    worst = found.leakage.set_index("trial")[WORST_ATTACKER].to_dict()
     rows = []
     for _, row in table.iterrows():
         trial = str(row["trial"])
@@ -72,7 +74,7 @@ def judged_settings(study: StoredStudy, place: str) -> pd.DataFrame:
                 "excess": row["suite_excess_worst"],
                 "excess at most": max(known) if known else None,
                 "certified excess": row["certified_excess_worst"],
-                "worst attacker": row["worst_reconstruction_error_attacker"],
+                "worst attacker": worst.get(trial),
                 "attackers": len(faced),
                 "lacking": ", ".join(lacking),
                 "seeds": int(row["n_seeds"]),

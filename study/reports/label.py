@@ -24,7 +24,7 @@ from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.leakage import EXCESS
+from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
 from study.reports.summary import choose as recommend
 from study.reports.summary import judged, rounded_up
 from study.runtime.plain import markdown_text, visible_line
@@ -111,7 +111,7 @@ def label(
         "measured": _measured(row, more, rows, found),
         "utility": _utility(found, trial),
         "checks_raised": _raised(rows),
-        "seeds": sorted({int(seed) for seed in rows["seed"].dropna()}),
+        "seeds": counted(rows)[1],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
         "command": _command(study, trial, like),
@@ -180,7 +180,8 @@ def _measured(
     none = found.leakage[found.leakage["trial"] == UNDEFENDED]
     return {
         "excess_leakage": {
-            "worst": _interval(more, EXCESS),
+            "worst": _interval(more, EXCESS)
+            | {"attacker": _attacker(more[WORST_ATTACKER]), "pool": _attacker(more[WORST_POOL])},
             **{name: _interval(row, f"suite_excess{pool}") for name, pool in FACES.items()},
             "undefended": finite(none[EXCESS].iloc[0]) if len(none) else None,
         },
@@ -189,7 +190,7 @@ def _measured(
         "identification_auc": _interval(more, IDENTIFIED)
         | {"attacker": _attacker(more[f"{IDENTIFIED}_attacker"]), "chance": CHANCE},
         "estimated_limit": _interval(row, "estimated_limit"),
-        "attackers": _texts(rows, "attack"),
+        "attackers": [visible_line(name) for name in counted(rows)[0]],
         "screened_only": bool(row["cut"]) if not pd.isna(row["cut"]) else False,
     }
 
@@ -238,13 +239,11 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
-    worst = measured["reconstruction_error"]["attacker"] or "not known,"
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
         "Measured excess leakage": f"{_with_ends(excess['worst'])} of label-only's error (undefended "
-        f"{_text(excess['undefended'])}); worst attacker "
-        f"{markdown_text(worst)} of {len(measured['attackers'])}",
+        f"{_text(excess['undefended'])}); {markdown_text(worst_attacker(measured))}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
         "Data": f"{markdown_text(data['dataset'] or 'not known')}, "
@@ -265,6 +264,14 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         "numbers are lower bounds: they speak of the attackers that were run.\n\n"
         f"| | |\n|---|---|\n{rows}\n\nMeasure it again: `{command}`\n"
     )
+
+
+def worst_attacker(measured: Mapping[str, Any]) -> str:
+    """Of a label's ``measured``: whose excess leakage it gives, of how many attackers that ran."""
+    worst, n = measured["excess_leakage"]["worst"], len(measured["attackers"])
+    named = "" if worst["attacker"] is None else f" ({worst['attacker']}, {worst['pool']} images)"
+    part = "; only a part of the attackers ran (screened)" if measured["screened_only"] else ""
+    return f"by the worst of {n} attacker{'' if n == 1 else 's'}{named}{part}"
 
 
 UTILITY_WORDS = {

@@ -19,7 +19,7 @@ from study.records.constraints import FACES
 from study.records.flat import finite
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, LIMIT, POSSIBLE
+from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, LIMIT, POSSIBLE, WORST_ATTACKER, WORST_POOL
 from study.reports.limits_report import extrapolation_text
 from study.reports.reconstructions import chosen_settings
 
@@ -125,7 +125,9 @@ def details(s: Mapping[str, Any], on_front: bool, verdict: str | None) -> list[s
     if finite(s.get(EXCESS)) is not None:
         text = f"excess leakage {with_interval(s, EXCESS, '.3f')}, the larger of train and test (share"
         certified = finite(s.get(CERTIFIED))
-        lines.append(f"{text} of label-only's error; one-sided 95 % limits)")
+        by = s.get(WORST_ATTACKER)
+        named = "" if pd.isna(by) else f" by {by} on {s[WORST_POOL]} images"
+        lines.append(f"{text} of label-only's error; one-sided 95 % limits){named}")
         lines.append(f"certified: {'nothing' if certified is None else f'at most {certified:.3f} (share)'}")
     elif finite(s["excess_leakage"]) is not None:
         lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '.3f')} (share)")

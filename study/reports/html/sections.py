@@ -180,7 +180,7 @@ def settings_table(
     for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
         distortion, drop = finite(s["confidence_distortion"]), finite(s["accuracy_drop"])
         attackers = dict.fromkeys(
-            str(s[f"{w}_attacker"]) for w in ("worst_reconstruction_error", "worst_attack_accuracy")
+            str(s[f"{w}_attacker"]) for w in (EXCESS, "worst_reconstruction_error", "worst_attack_accuracy")
         )
         newer = finite(s[EXCESS]) is not None
         excess = with_interval(s, EXCESS, ".3f") if newer else with_interval(s, "excess_leakage", ".3f")

@@ -11,7 +11,7 @@ from mipoison.defenses import LABEL_ONLY
 from study.records.curves import FACES
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.label import WORDS
+from study.reports.label import WORDS, worst_attacker
 from study.reports.summary import judged, rounded_up
 
 Plain = dict[str, Any]
@@ -88,12 +88,10 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     else:
         most = f"at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
         out.append(("guarantee", most, "excess leakage, for every attacker"))
-    excess, attackers = measured["excess_leakage"], measured["attackers"]
+    excess = measured["excess_leakage"]
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
-        worst = measured["reconstruction_error"]["attacker"]
-        named = "" if worst is None else f" ({worst})"
-        text = f"by the worst of {len(attackers)} attackers{named}{against}"
+        text = f"{worst_attacker(measured)}{against}"
         out.append(("measured", interval_text(excess["worst"], ".3f"), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:

@@ -15,6 +15,7 @@ import pytest
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
 from study.records.finished import StoredStudy, load
+from study.records.status import PRUNED
 from study.reports.label import SCHEMA, UTILITY, label, label_files, label_markdown, trial_of
 from tests.study.reports.test_summary import ANCHORS, CERTIFIED, rows
 
@@ -76,6 +77,7 @@ def test_what_was_measured_is_in_the_records(study: StoredStudy) -> None:
     assert error["value"] == pytest.approx(least("t0002-noise", "reconstruction_error"))
     assert error["attacker"] == "ridge"
     assert made["measured"]["identification_auc"]["value"] == pytest.approx(0.7)
+    assert (excess["worst"]["attacker"], excess["worst"]["pool"]) in (("ridge", "train"), ("ridge", "test"))
     assert made["seeds"] == [0, 1, 2, 3, 4]
     assert "none: another attacker may read more" in label_markdown(made)
 
@@ -94,6 +96,24 @@ def test_a_raised_check_is_named(tmp_path: Path) -> None:
     made = valid(label(study_of(noise, tmp_path=tmp_path), "t1"))
     assert made["checks_raised"] == ["hidden_channel"]
     assert "hidden_channel" in label_markdown(made)
+
+
+def test_only_attackers_that_ran_and_seeds_that_succeeded_are_counted(tmp_path: Path) -> None:
+    screened = rows("t1", "noise", distortion=0.2, gain=0.0, seed=3)
+    for row in screened:
+        if row["attack"] == "ridge":
+            row["status"] = PRUNED
+    failed = rows("t2", "noise", distortion=0.3, gain=0.0, seed=4)
+    failed[2]["status"] = "failed"
+    study = study_of(screened, failed, tmp_path=tmp_path)
+    made = valid(label(study, "t1"))
+    assert made["measured"]["attackers"] == ["class-mean"]
+    assert "only a part of the attackers ran (screened)" in label_markdown(made)
+    assert "by the worst of 1 attacker" in label_markdown(made)
+    made = valid(label(study, "t2"))
+    assert made["measured"]["attackers"] == ["class-mean", "ridge"]
+    assert made["seeds"] == [0, 2, 3, 4]
+    assert "only a part" not in label_markdown(made)
 
 
 def test_an_own_classifier_is_named_by_its_digest_alone(tmp_path: Path) -> None:
