@@ -17,8 +17,8 @@ from rich.text import Text
 
 from study.analysis.knobs import knobs_text
 from study.records.finished import StoredStudy
+from study.reports.commands import rerun_commands
 from study.reports.findings import Findings
-from study.reports.html.sections import rerun_commands
 from study.reports.leakage import WORST_ATTACKER
 from study.runtime.plain import markdown_text, visible_line
 from study.settings.study_settings import DEFAULT_ATTACKERS

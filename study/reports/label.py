@@ -7,7 +7,6 @@ Markdown for a model card.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
 from study.reports.cells import setting_name
+from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
 from study.reports.summary import choose as recommend
@@ -114,7 +114,7 @@ def label(
         "seeds": counted(rows)[1],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
-        "command": _command(study, trial, like),
+        "command": rerun_command(study, like if like is not None else study.folder, trial),
     }
 
 
@@ -213,12 +213,6 @@ def _raised(rows: pd.DataFrame) -> list[str]:
     """Checks that say that more may be in the answers than these attackers read, and that were raised."""
     told = rows.reindex(columns=list(DOUBTS)).astype("boolean").fillna(False).any()
     return [name.removeprefix("check.") for name in DOUBTS if told[name]]
-
-
-def _command(study: StoredStudy, trial: str, like: str | None) -> str:
-    where = shlex.quote(visible_line(like if like is not None else study.folder))
-    own = " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
-    return f"mipoison evaluate --like {where} --trial {shlex.quote(visible_line(trial))}{own}"
 
 
 def label_markdown(made: Mapping[str, Any]) -> str:

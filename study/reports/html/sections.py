@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +25,7 @@ from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importan
 from study.reports.leakage import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
 from study.reports.tables import fresh_report, statistics_tables
-from study.runtime.entry import command
 from study.settings.study_settings import StudySettings
-from study.trial.rerun import has_own_victim
 
 Plain = dict[str, Any]
 ABOUT_KEYS = ("command", "content", "settings", "source", "started", "study", "versions")
@@ -72,22 +68,6 @@ def from_rich(shown: Table) -> Plain:
 
 def _plain(cell: object) -> str:
     return cell.plain if isinstance(cell, Text) else str(cell)
-
-
-def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
-    """Trial -> the command line that runs it again."""
-    words = list(study.about.get("command", []))
-    root = next((b for a, b in itertools.pairwise(words) if a in ("--data-root", "--data_root")), None)
-    data = f" --data-root {shlex.quote(str(root))}" if root else ""
-    start, end = f"{command('evaluate')} --like {shlex.quote(like)} --trial ", data + own_victim(study)
-    return {
-        str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
-    }
-
-
-def own_victim(study: StoredStudy) -> str:
-    """An option for studies of a user's own classifier: the reader names it, never the records."""
-    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
 
 
 def facts(study: StoredStudy, configurations: pd.DataFrame) -> list[tuple[str, str]]:

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from mipoison.defenses import LABEL_ONLY
-from study.records.curves import FACES
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
-from study.reports.summary import judged, rounded_up
+from study.reports.summary import excess_at_most, judged, rounded_up
 
 Plain = dict[str, Any]
 NONE = {
@@ -73,9 +72,8 @@ def _cheapest(settings: pd.DataFrame) -> str:
     row = settings.iloc[0]
     known = [] if pd.isna(row["confidence_distortion"]) else [row["confidence_distortion"]]
     costs = [f"distortion {value:.3g}" for value in known]
-    highs = [row[f"suite_excess{pool}_high"] for pool in FACES.values()]
-    highs = [float(high) for high in highs if not pd.isna(high)]
-    costs += [f"excess at most {rounded_up(max(highs)):.3f}"] if highs else []
+    most = excess_at_most(row)
+    costs += [] if most is None else [f"excess at most {most:.3f}"]
     more = f" and {len(settings) - 1} more" if len(settings) > 1 else ""
     return f"{setting_name(row)} ({', '.join([str(row['trial']), *costs])}){more}"
 

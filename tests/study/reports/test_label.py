@@ -49,7 +49,7 @@ def test_the_recommended_setting_s_label(study: StoredStudy) -> None:
     made = valid(label(study))
     assert (made["trial"], made["verdict"], made["recommended"]) == ("t0001-rounding", "certified", True)
     assert made["certificate"] == {"excess_leakage_at_most": 0.015, "identification_at_most": 0.02}
-    assert made["command"] == "mipoison evaluate --like 'made up' --trial t0001-rounding"
+    assert made["command"] == "python study/evaluate.py --like 'made up' --trial t0001-rounding"
     assert made["utility"]["distortion_share_of_label_only"] == pytest.approx(0.4)
     assert (made["utility"]["log_loss"], made["utility"]["clean_log_loss"]) == (0.2, 0.1)
     text = label_markdown(made)
