@@ -36,7 +36,7 @@ CROSS_SIGN = "\u00d7"
 NAMED = 100
 """Most trials that the page names for one kind of failure; the others are counted."""
 COLUMNS = [
-    "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "excess leakage\n(share) [95 %]",
+    "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "excess leakage\n(share) [one-sided 95 %]",
     "identification\n(AUC) [95 %]", "worst-case error\n(MSE) [95 %]", "worst attackers", "seeds",
     "run it again",
 ]  # fmt: skip
@@ -91,7 +91,10 @@ def legend(rows: Sequence[Mapping[str, Any]], margin: float) -> list[tuple[str, 
     """(Sign, meaning) of the marks that the hero chart has."""
     known = {name for row in rows for name, value in row.items() if value is not None}
     marks = [("◯", "recommended")] if any(row["recommended"] for row in rows) else []
-    marks += [("●", "measured: share by which the worst attacker beats label-only"), ("│", "95 % limits")]
+    marks += [
+        ("●", "measured: share by which the worst attacker beats label-only"),
+        ("│", "one-sided 95 % limits"),
+    ]
     if "certified" in known:
         marks.append(("▆", "certificate: no attacker comes above the band"))
     if "possible" in known:
@@ -107,7 +110,7 @@ def attackers_note(rows: Sequence[Mapping[str, Any]], has_floor: bool) -> str:
     """What the charts of leakage show."""
     text = (
         "The strongest attackers against each setting; marks as above, bars are 95 % Student-t intervals "
-        "over seeds. "
+        "over seeds, those of excess leakage one-sided 95 % limits. "
     )
     if not has_floor:
         text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "

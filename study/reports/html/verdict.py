@@ -34,7 +34,7 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
     if label["trial"] == LABEL_ONLY:
         return {
             "state": "label-only",
-            "badge": "labels alone",
+            "badge": f"labels alone{_raised(label)}",
             "deploy": "Release labels only",
             "means": f"{_others(found)} A label gives away nothing beyond itself.",
             "numbers": _numbers(label),
@@ -43,11 +43,17 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
     means = WORDS.get(claim, "")
     return {
         "state": claim,
-        "badge": claim,
+        "badge": f"{claim}{_raised(label)}",
         "deploy": f"Deploy {label['setting']['text']}",
         "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). Setting {label['trial']}.",
         "numbers": _numbers(label),
     }
+
+
+def _raised(label: Mapping[str, Any]) -> str:
+    """The checks that put the verdict in doubt, for the headline."""
+    checks = label["checks_raised"]
+    return f"; raised in its records: {', '.join(checks)}" if checks else ""
 
 
 def _others(found: Findings) -> str:

@@ -37,6 +37,15 @@ def test_without_a_certificate_nothing_is_guaranteed(tmp_path: Path) -> None:
     assert made["numbers"][0] == ("guarantee", "none", "what follows speaks of these attackers alone")
 
 
+def test_the_headline_names_raised_checks(tmp_path: Path) -> None:
+    raised = {"check.hidden_channel": True, "check.asked_nothing": False}
+    part = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED, **raised)
+    study = study_of(part, tmp_path=tmp_path)
+    made = verdict(Findings.of(study), label(study))
+    assert made["badge"] == "certified; raised in its records: hidden_channel"
+    assert made["state"] == "certified"
+
+
 def test_label_only_and_nothing(tmp_path: Path) -> None:
     study = study_of(rows("t1", "noise", distortion=0.2, gain=0.2, seed=3), tmp_path=tmp_path)
     found = Findings.of(study)
