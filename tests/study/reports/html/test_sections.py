@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mipoison.metrics import checks_table
+from study.reports.html import sections
 from tests.study.reports.html.helpers import Reader
 
 
