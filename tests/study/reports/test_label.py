@@ -14,6 +14,7 @@ import pytest
 
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
+from study.analysis.verdicts import DOUBTS
 from study.records.finished import StoredStudy, load
 from study.records.status import PRUNED
 from study.reports.label import SCHEMA, UTILITY, label, label_files, label_markdown, trial_of
@@ -114,6 +115,50 @@ def test_only_attackers_that_ran_and_seeds_that_succeeded_are_counted(tmp_path: 
     assert made["measured"]["attackers"] == ["class-mean", "ridge"]
     assert made["seeds"] == [0, 2, 3, 4]
     assert "only a part" not in label_markdown(made)
+
+
+def changed(made: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    copy = json.loads(json.dumps(made))
+    *parents, name = path.split("/")
+    place = copy
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    return dict(copy)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("certificate", None), ("certificate/excess_leakage_at_most", -0.1),
+        ("certificate/identification_at_most", 1.1), ("measured/excess_leakage/worst/value", 1.5),
+        ("measured/excess_leakage/worst/pool", "none"), ("measured/reconstruction_error/value", -1),
+        ("measured/identification_auc/value", 1.2), ("measured/attackers", ["knn", "knn"]),
+        ("data/classes", 0), ("data/private_images/train", -1), ("victim/accuracy", 2),
+        ("utility/label_agreement", 1.2), ("utility/rank_correlation", -2), ("utility/log_loss", -1),
+        ("seeds", [1, 1]), ("seeds", [-1]), ("checks_raised", ["nonsense"]), ("margin", -1),
+    ],
+)  # fmt: skip
+def test_the_schema_refuses_nonsense(path: str, value: Any, study: StoredStudy) -> None:
+    made = valid(label(study))
+    schema = json.loads(SCHEMA.read_text())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(changed(made, path, value), schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_schema_names_all_checks_that_a_label_can_have() -> None:
+    named = json.loads(SCHEMA.read_text())["properties"]["checks_raised"]["items"]["enum"]
+    assert sorted(named) == sorted(name.removeprefix("check.") for name in DOUBTS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_label_has_a_number_that_is_none(value: float, study: StoredStudy) -> None:
+    made = changed(label(study), "measured/identification_auc/value", value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        label_files(made)
+    made = changed(label(study), "margin", value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        label_files(made)
 
 
 def test_an_own_classifier_is_named_by_its_digest_alone(tmp_path: Path) -> None:
