@@ -33,9 +33,9 @@ EXACT = ("smallest_cell", "smallest_cell_test")
 That of noise speaks of one answer at a time, and of attackers who ask for no image of the same pixels: it
 is a column, and no reason to call a setting certified."""
 AGREEMENT = ("label_agreement", "attack_set_label_agreement")
-BROKEN = "check.beats_certificate"
+BROKEN, VARIES = "check.beats_certificate", "check.repeated_queries_differ"
 DOUBTS = (BROKEN, *(f"check.{n}" for n in ("hidden_channel", "writes_image", "asked_nothing")),
-          "check.repeated_queries_differ")  # fmt: skip
+          VARIES)  # fmt: skip
 """Checks that say that more is in the answers than these attackers can read, or that they read too few."""
 COLUMNS: dict[str, str] = {
     "trial": "string",
@@ -55,13 +55,14 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     """One row per setting that was measured beside label-only on a common seed, sorted by trial.
 
     The seeds are those on which every attacker of the setting and of label-only succeeded. A setting whose
-    record is not whole can be seen to leak, and is never safe: one that was cut short, lacks an attacker or
-    a seed of label-only, or has a failed episode; one that flips labels, since attackers that trust labels
-    then say little; one against which all attackers do worse than label-only's, which is their failure; one
-    with a raised check of DOUBTS. It is certified only where every seed has an exact certificate on both
-    pools, no attacker beat one, and none gains more than the margin over these attackers' label-only error,
-    which may lie above the best answer to a label. Label-only is certified, in older records too, as it
-    tells nothing but the label. Where it is missing there is a verdict only for what is certified.
+    record is not whole can be seen to leak, and is never safe: one that was cut short, lacks an attacker or a
+    seed of label-only, or has a failed episode; one that flips labels, since attackers that trust labels then
+    say little; one against which all attackers do worse than label-only's, which is their failure; one with a
+    raised check of DOUBTS. It is certified only where every seed has an exact certificate on both pools, no
+    attacker beat one, repeated queries get one answer, and no attacker gains more than the margin over these
+    attackers' label-only error, which may lie above the best answer to a label. Label-only is certified, in
+    older records too, as it tells nothing but the label. Where it is missing there is a verdict only for what
+    is certified.
 
     Args:
         episodes: records of one scene with the column ``trial``.
@@ -115,7 +116,8 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
 
 
 def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
-    """Trial -> largest exact certified excess over seeds and pools; absent if one is missing or was beaten.
+    """Trial -> largest exact certified excess over seeds and pools; absent if one is missing or was beaten,
+    or if repeated queries differ.
 
     Args:
         seeds: label-only's; a trial needs a certificate on each of them and of its own.
@@ -124,7 +126,8 @@ def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
     for trial, part in rows.groupby("trial"):
         ok = part[part["status"] == "ok"]
         known = ok.dropna(subset=[*CERTIFIED, *EXACT])
-        broken = ok[BROKEN].astype("boolean").fillna(False).any()
+        # An exact certificate is over answers that are the same whenever the query is asked.
+        broken = ok[[BROKEN, VARIES]].astype("boolean").fillna(False).any(axis=None)
         if broken or not len(ok):
             continue
         if len(known) == len(ok) and set(known["seed"]) >= seeds | set(part["seed"]):

@@ -7,6 +7,7 @@ suite: in a study that lacks one of them it is ``outdated``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,10 +16,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from mipoison.metrics.constants import MARGIN
 from study.analysis.knobs import knobs_text
 from study.records.finished import StoredStudy
+from study.reports.commands import rerun_commands
 from study.reports.findings import Findings
-from study.reports.html.sections import rerun_commands
+from study.reports.leakage import WORST_ATTACKER
+from study.reports.summary import rounded_up
 from study.runtime.plain import markdown_text, visible_line
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
@@ -26,9 +30,10 @@ OUTDATED = "outdated"
 """Safe against the attackers of its study, which lack some of today's default suite."""
 CLAIMS = ("certified", "safe", OUTDATED, "undecided", "leaks")
 """Verdicts, the strongest claim first. Settings without one are not on the board."""
-DATA = ("data", "auxiliary", "images", "victim")
+DATA = ("data", "auxiliary", "images", "scale", "victim")
 """What studies must have in common for their verdicts on one setting to be about the same thing: data set,
-classes of the attacker's images, limit of training images a side, and a user's classifier."""
+classes of the attacker's images, limit of training images a side, the study's scale (steps of victim and
+attackers), and the classifier."""
 COLUMNS = (
     *DATA, "defense", "knobs", "verdict", "distortion", "accuracy drop", "excess", "excess at most",
     "certified excess", "worst attacker", "attackers", "lacking", "seeds", "studies", "study", "trial",
@@ -41,18 +46,20 @@ interval.
 not among them. ``studies``: how many judged this setting."""
 
 
-def judged_settings(study: StoredStudy, place: str) -> pd.DataFrame:
+def judged_settings(study: StoredStudy, place: str, margin: float = MARGIN) -> pd.DataFrame:
     """One row per setting of a study that has a verdict, with COLUMNS.
 
     Args:
         place: the study's path or address, for the command that runs a setting again.
+        margin: of the verdicts, whatever the study's own is, so that those of several studies say the same.
     """
-    found = Findings.of(study)
+    found = dataclasses.replace(Findings.of(study), margin=margin)
     table = found.configurations.merge(found.verdicts, on="trial", how="left").dropna(subset=["verdict"])
     table = table[table["feasible"].fillna(False).astype(bool)]
-    commands, scene = rerun_commands(study, place), _scene(study.episodes)
+    commands, scene = rerun_commands(study, place), _scene(study)
     ran = study.episodes[study.episodes["status"] == "ok"]
     attackers = {str(trial): set(names) for trial, names in ran.groupby("trial")["attack"]}
+    worst = found.leakage.set_index("trial")[WORST_ATTACKER].to_dict()
     rows = []
     for _, row in table.iterrows():
         trial = str(row["trial"])
@@ -72,7 +79,7 @@ def judged_settings(study: StoredStudy, place: str) -> pd.DataFrame:
                 "excess": row["suite_excess_worst"],
                 "excess at most": max(known) if known else None,
                 "certified excess": row["certified_excess_worst"],
-                "worst attacker": row["worst_reconstruction_error_attacker"],
+                "worst attacker": worst.get(trial),
                 "attackers": len(faced),
                 "lacking": ", ".join(lacking),
                 "seeds": int(row["n_seeds"]),
@@ -112,22 +119,30 @@ def board(settings: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return worst.drop_duplicates([*DATA, "defense"])[list(COLUMNS)].reset_index(drop=True)
 
 
-def _scene(episodes: pd.DataFrame) -> Mapping[str, Any]:
-    first = episodes.iloc[0]
+def _scene(study: StoredStudy) -> Mapping[str, Any]:
+    first = study.episodes.iloc[0]
     limit = first.get("scene.limit")
     return {
         "data": str(first["dataset"]),
         "auxiliary": str(first["auxiliary"]),
         "images": "all" if pd.isna(limit) else f"{int(limit)}",
+        "scale": str(study.title_info["scale"] or "unknown"),
         "victim": str(first["victim"]),
     }
 
 
-CAPTION = (
-    "excess: what the best attacker of the study gained over label-only, a share of its error, the larger of "
-    "private train and test images. certified: no attacker gains more. outdated: safe in a study that lacks "
-    "attackers of today's default suite. Only settings within their study's constraints."
-)
+def caption(margin: float = MARGIN) -> str:
+    """What the board's words and numbers mean."""
+    return (
+        "excess: what the best attacker of the study gained over label-only, a share of its error, the "
+        "larger of private train and test images; at most: its one-sided 95 % upper limit, rounded up. "
+        "certified excess: no attacker gains more, on any seed; it is exact. All verdicts are to a margin of "
+        f"{margin:g}, whatever a study's own is; safe and leaks are said at 95 % confidence. "
+        "outdated: safe in a study that lacks attackers of today's default suite. Only settings within "
+        "their study's constraints."
+    )
+
+
 CELLS = {
     "distortion": ".3g",
     "accuracy drop": ".3g",
@@ -136,6 +151,8 @@ CELLS = {
     "certified excess": ".3f",
 }
 """Columns of numbers that are shown, and their forms."""
+BOUNDS = ("excess at most", "certified excess")
+"""Those that are bounds from above, which are rounded up."""
 
 
 def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -145,14 +162,14 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     for _, row in table.iterrows():
         data = [str(row["data"])]
         data += [f"other classes ({row['auxiliary']})"] if row["auxiliary"] != "same" else []
-        data += [f"{row['images']} images a side"]
+        data += [f"{row['images']} images a side", f"scale {row['scale']}"]
         lacking = f" (without {row['lacking']})" if row["lacking"] else ""
         rows.append(
             [
                 ", ".join(data),
                 f"{row['defense']} {row['knobs']}".strip(),
                 row["verdict"],
-                *("-" if pd.isna(row[name]) else f"{row[name]:{form}}" for name, form in CELLS.items()),
+                *(_number(row[name], form, name in BOUNDS) for name, form in CELLS.items()),
                 "-" if pd.isna(row["worst attacker"]) else str(row["worst attacker"]),
                 f"{row['attackers']}{lacking}",
                 f"{row['seeds']}",
@@ -160,6 +177,10 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return head, [[visible_line(cell) for cell in line] for line in rows]
+
+
+def _number(value: Any, form: str, bound: bool) -> str:
+    return "-" if pd.isna(value) else format(rounded_up(value) if bound else value, form)
 
 
 SITE = ("defense", "verdict", "distortion", "excess (at most)", "certified excess", "worst attacker",

@@ -7,7 +7,6 @@ Markdown for a model card.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
 from study.reports.cells import setting_name
+from study.reports.commands import rerun_command
 from study.reports.findings import Findings
-from study.reports.leakage import EXCESS
+from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
 from study.reports.summary import choose as recommend
 from study.reports.summary import judged, rounded_up
 from study.runtime.plain import markdown_text, visible_line
@@ -111,10 +111,10 @@ def label(
         "measured": _measured(row, more, rows, found),
         "utility": _utility(found, trial),
         "checks_raised": _raised(rows),
-        "seeds": sorted({int(seed) for seed in rows["seed"].dropna()}),
+        "seeds": counted(rows)[1],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
-        "command": _command(study, trial, like),
+        "command": rerun_command(study, like if like is not None else study.folder, trial),
     }
 
 
@@ -180,7 +180,8 @@ def _measured(
     none = found.leakage[found.leakage["trial"] == UNDEFENDED]
     return {
         "excess_leakage": {
-            "worst": _interval(more, EXCESS),
+            "worst": _interval(more, EXCESS)
+            | {"attacker": _attacker(more[WORST_ATTACKER]), "pool": _attacker(more[WORST_POOL])},
             **{name: _interval(row, f"suite_excess{pool}") for name, pool in FACES.items()},
             "undefended": finite(none[EXCESS].iloc[0]) if len(none) else None,
         },
@@ -189,7 +190,7 @@ def _measured(
         "identification_auc": _interval(more, IDENTIFIED)
         | {"attacker": _attacker(more[f"{IDENTIFIED}_attacker"]), "chance": CHANCE},
         "estimated_limit": _interval(row, "estimated_limit"),
-        "attackers": _texts(rows, "attack"),
+        "attackers": [visible_line(name) for name in counted(rows)[0]],
         "screened_only": bool(row["cut"]) if not pd.isna(row["cut"]) else False,
     }
 
@@ -214,12 +215,6 @@ def _raised(rows: pd.DataFrame) -> list[str]:
     return [name.removeprefix("check.") for name in DOUBTS if told[name]]
 
 
-def _command(study: StoredStudy, trial: str, like: str | None) -> str:
-    where = shlex.quote(visible_line(like if like is not None else study.folder))
-    own = " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
-    return f"mipoison evaluate --like {where} --trial {shlex.quote(visible_line(trial))}{own}"
-
-
 def label_markdown(made: Mapping[str, Any]) -> str:
     """Half a page for a model card, of a :func:`label`."""
     measured, data, utility = made["measured"], made["data"], made["utility"]
@@ -238,13 +233,11 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
-    worst = measured["reconstruction_error"]["attacker"] or "not known,"
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
         "Measured excess leakage": f"{_with_ends(excess['worst'])} of label-only's error (undefended "
-        f"{_text(excess['undefended'])}); worst attacker "
-        f"{markdown_text(worst)} of {len(measured['attackers'])}",
+        f"{_text(excess['undefended'])}); {markdown_text(worst_attacker(measured))}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
         "Data": f"{markdown_text(data['dataset'] or 'not known')}, "
@@ -261,10 +254,19 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         f"## Privacy label: {markdown_text(made['setting']['text'])}\n\n"
         f"Study {markdown_text(made['study'])}, setting {markdown_text(made['trial'])}. "
         "Excess leakage is the share by which the best attacker's error lies below the best label-only "
-        "error, the larger of private train and test images, with one-sided 95 % limits. Measured "
+        "error, the larger of private train and test images, with one-sided 95 % limits; "
+        "identification has a 95 % Student-t interval over seeds. Measured "
         "numbers are lower bounds: they speak of the attackers that were run.\n\n"
         f"| | |\n|---|---|\n{rows}\n\nMeasure it again: `{command}`\n"
     )
+
+
+def worst_attacker(measured: Mapping[str, Any]) -> str:
+    """Of a label's ``measured``: whose excess leakage it gives, of how many attackers that ran."""
+    worst, n = measured["excess_leakage"]["worst"], len(measured["attackers"])
+    named = "" if worst["attacker"] is None else f" ({worst['attacker']}, {worst['pool']} images)"
+    part = "; only a part of the attackers ran (screened)" if measured["screened_only"] else ""
+    return f"by the worst of {n} attacker{'' if n == 1 else 's'}{named}{part}"
 
 
 UTILITY_WORDS = {

@@ -13,9 +13,13 @@ import pandas as pd
 from study.analysis.frontier import LABEL_ONLY
 from study.analysis.verdicts import POOLS
 from study.records.curves import FACES
+from study.records.status import PRUNED
 
 EXCESS = "excess"
 EXTRAPOLATED = "extrapolated_excess"
+ATTACKER = {pool: f"suite_excess{pool}_attacker" for pool in POOLS}
+"""Ending of a pool's columns -> the column of the attacker whose error is least on it."""
+WORST_ATTACKER, WORST_POOL = f"{EXCESS}_attacker", f"{EXCESS}_pool"
 CERTIFIED, POSSIBLE = "certified_excess_worst", "possible_excess"
 LIMIT, ERROR = "estimated_limit", "reconstruction_error"
 
@@ -24,7 +28,8 @@ def leakage_table(
     episodes: pd.DataFrame, verdicts: pd.DataFrame, curves: Sequence[Mapping[str, Any]] = ()
 ) -> pd.DataFrame:
     """One row per setting: EXCESS and EXTRAPOLATED with ``_low`` and ``_high``, CERTIFIED, POSSIBLE, LIMIT;
-    null if unknown.
+    null if unknown. ATTACKER is the worst attacker on each pool; WORST_ATTACKER and WORST_POOL (``train``,
+    ``test``) are those that EXCESS is of.
 
     ``excess`` is the verdict's, of train or test, whichever is larger; its ends are the larger ends of both.
     POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds; LIMIT is the mean
@@ -61,4 +66,44 @@ def leakage_table(
         largest = pd.DataFrame(shares, columns=["trial", "share"]).groupby("trial")["share"].max()
         table[EXTRAPOLATED + end] = largest.clip(lower=0).reindex(table.index).astype("Float64")
     table[LIMIT] = limit[LIMIT].reindex(table.index)
-    return table.reset_index()
+    return _with_attackers(table, episodes, verdicts).reset_index()
+
+
+def counted(rows: pd.DataFrame) -> tuple[list[str], list[int]]:
+    """Attackers of one setting that ran, and the seeds on which all of them succeeded, both sorted.
+
+    An attacker that was pruned did not run; of one that failed on all seeds there is no such seed.
+
+    Args:
+        rows: of one setting.
+    """
+    gone = rows.loc[rows["status"] == PRUNED, "attack"]
+    rest = rows[~rows["attack"].isin(gone)]
+    ok = rest[rest["status"] == "ok"]
+    whole = ok.groupby("seed")["attack"].nunique() == rest["attack"].nunique()
+    return sorted({str(name) for name in ok["attack"]}), sorted(int(seed) for seed in whole.index[whole])
+
+
+def _with_attackers(table: pd.DataFrame, episodes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns ATTACKER, WORST_ATTACKER and WORST_POOL; of equals, the first by name."""
+    errors = [ERROR + pool for pool in POOLS]
+    rows = episodes.reindex(columns=["trial", "defense", "attack", "seed", "status", *errors])
+    floor = counted(rows[rows["defense"] == LABEL_ONLY])[1]
+    found: dict[str, dict[str, str]] = {}
+    for trial, part in rows.groupby("trial"):
+        attackers, seeds = counted(part)
+        common = [seed for seed in seeds if seed in set(floor)] or seeds
+        ok = part[(part["status"] == "ok") & part["seed"].isin(common) & part["attack"].isin(attackers)]
+        means = ok.groupby("attack")[errors].mean()
+        least = {pool: means[ERROR + pool].astype("Float64").dropna() for pool in POOLS}
+        found[str(trial)] = {ATTACKER[pool]: str(m.idxmin()) for pool, m in least.items() if len(m)}
+    named = pd.DataFrame.from_dict(found, orient="index", columns=list(ATTACKER.values()), dtype="string")
+    table = table.join(named)
+    train, test = (verdicts[f"suite_excess{pool}"].reindex(table.index) for pool in POOLS)
+    of_test = (train.isna() & test.notna()) | (test > train).fillna(False)
+    table[WORST_POOL] = (
+        of_test.map({False: "train", True: "test"}).astype("string").where(table[EXCESS].notna())
+    )
+    table[WORST_ATTACKER] = table[ATTACKER["_test"]].where(of_test, table[ATTACKER[""]])
+    table[WORST_ATTACKER] = table[WORST_ATTACKER].where(table[EXCESS].notna())
+    return table

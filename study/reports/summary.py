@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
-from study.analysis.verdicts import DOUBTS
+from study.analysis.verdicts import DOUBTS, POOLS
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
+from study.reports.leakage import ATTACKER
 from study.reports.limits_report import extrapolation_text
 from study.runtime.plain import NOTHING, number
 
@@ -64,6 +65,7 @@ def judged(findings: Findings) -> pd.DataFrame:
     strongest[named] = wanted[named].astype("Float64").groupby(wanted["trial"]).max()  # on the worst seed
     strongest = strongest.reset_index()
     table = findings.configurations.merge(findings.verdicts, on="trial", how="left")
+    table = table.merge(findings.leakage[["trial", *ATTACKER.values()]], on="trial", how="left")
     return table.merge(strongest, on="trial", how="left")
 
 
@@ -152,7 +154,7 @@ def _parts(
             "runner-up",
             f"{setting_name(r)} ({r['trial']}): {r['verdict']}, distortion "
             f"{number(r['confidence_distortion'], '.3g')}, excess leakage at most "
-            f"{_largest(r, 'suite_excess', '_high')}",
+            f"{NOTHING if (most := excess_at_most(r)) is None else format(most, '.3f')}",
         )
     searched = table[~table["defense"].isin(ANCHORS)]
     cut = int(searched["cut"].fillna(False).sum())
@@ -187,8 +189,10 @@ def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
         f"excess leakage {_interval(row, 'suite_excess')} on train, "
         f"{_interval(row, 'suite_excess_test')} on test images"
     )
-    worst = row["worst_reconstruction_error_attacker"]
-    text += "" if pd.isna(worst) else f"; worst attacker {worst}"
+    train, test = (row[column] for column in ATTACKER.values())
+    if not pd.isna(train):
+        text += f"; worst attacker {train}"
+        text += "" if pd.isna(test) or test == train else f" on train, {test} on test"
     return text + ("" if none is None else f" (undefended {number(none['suite_excess_worst'], '.3f')})")
 
 
@@ -243,6 +247,12 @@ def rounded_up(bound: Any) -> float:
     return math.ceil(float(bound) * 1000 - 1e-6) / 1000
 
 
+def excess_at_most(row: Mapping[str, Any]) -> float | None:
+    """The one-sided 95 % upper limit of the measured excess, the larger of train and test, rounded up."""
+    highs = [row[f"suite_excess{pool}_high"] for pool in POOLS]
+    return max((rounded_up(high) for high in highs if not pd.isna(high)), default=None)
+
+
 def _raised(row: Mapping[str, Any], episodes: pd.DataFrame) -> str:
     """Checks of DOUBTS that a record of this setting raised."""
     mine = episodes[episodes["trial"] == row["trial"]].reindex(columns=list(DOUBTS))
@@ -257,11 +267,6 @@ def _true(value: Any) -> bool:
 def _values(row: Mapping[str, Any], name: str) -> list[float]:
     """Of train and test, those that are known."""
     return [float(row[name + pool]) for pool in ("", "_test") if not pd.isna(row[name + pool])]
-
-
-def _largest(row: Mapping[str, Any], name: str, end: str) -> str:
-    values = [row[name + pool + end] for pool in ("", "_test")]
-    return number(max((float(v) for v in values if not pd.isna(v)), default=float("nan")), ".3f")
 
 
 def _interval(row: Mapping[str, Any], name: str, form: str = ".3f") -> str:

@@ -105,7 +105,14 @@ def comparison(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 interval_text({"value": utility["confidence_distortion"], "low": None, "high": None}, ".3g"),
             ]
         )
-    columns = ["study", "answer", "guarantee", "excess leakage\n[95 %]", "identification\nAUC", "distortion"]
+    columns = [
+        "study",
+        "answer",
+        "guarantee",
+        "excess leakage\n[one-sided 95 %]",
+        "identification\nAUC [95 %]",
+        "distortion",
+    ]
     return sections.shown_table(f"{len(rows)} studies", columns, rows, (2, 3, 4, 5))
 
 

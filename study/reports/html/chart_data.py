@@ -19,9 +19,10 @@ from study.records.constraints import FACES
 from study.records.flat import finite
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, LIMIT, POSSIBLE
+from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, LIMIT, POSSIBLE, WORST_ATTACKER, WORST_POOL
 from study.reports.limits_report import extrapolation_text
 from study.reports.reconstructions import chosen_settings
+from study.reports.summary import rounded_up
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only"}
@@ -35,6 +36,8 @@ MEASURES = {
 """Field of a row -> the column of a setting that it shows, with an interval (``_low``, ``_high``)."""
 ALONE = {"certified": CERTIFIED, "possible": POSSIBLE, "limit": LIMIT, "distortion": "confidence_distortion"}
 """Fields without an interval -> their columns."""
+MOST = {"certified_most": "certified", "excess_most": "excess_high"}
+"""Fields for texts -> bounds from above, which they round up to three decimals."""
 UTILITY = tuple(name for name in FACES if name != "confidence_distortion")
 """Faces of utility that are fields, too."""
 
@@ -83,6 +86,8 @@ def settings(
         for field, name in MEASURES.items():
             row |= {f"{field}{end}": finite(s.get(f"{name}{end}")) for end in ("", "_low", "_high")}
         row |= {field: finite(s.get(name)) for field, name in ALONE.items()}
+        for field, name in MOST.items():
+            row[field] = None if row[name] is None else rounded_up(row[name])
         row |= {face: finite(faces[face].get(trial)) for face in UTILITY}
         knobs = {f"knob_{c.removeprefix(KNOB)}": finite_number(s[c]) for c in s.index if c.startswith(KNOB)}
         row |= {name: value for name, value in knobs.items() if value is not None}
@@ -125,8 +130,12 @@ def details(s: Mapping[str, Any], on_front: bool, verdict: str | None) -> list[s
     if finite(s.get(EXCESS)) is not None:
         text = f"excess leakage {with_interval(s, EXCESS, '.3f')}, the larger of train and test (share"
         certified = finite(s.get(CERTIFIED))
-        lines.append(f"{text} of label-only's error; one-sided 95 % limits)")
-        lines.append(f"certified: {'nothing' if certified is None else f'at most {certified:.3f} (share)'}")
+        by = s.get(WORST_ATTACKER)
+        named = "" if pd.isna(by) else f" by {by} on {s[WORST_POOL]} images"
+        lines.append(f"{text} of label-only's error; one-sided 95 % limits){named}")
+        lines.append(
+            f"certified: {'nothing' if certified is None else f'at most {rounded_up(certified):.3f} (share)'}"
+        )
     elif finite(s["excess_leakage"]) is not None:
         lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '.3f')} (share)")
     if finite(s.get(IDENTIFIED)) is not None:

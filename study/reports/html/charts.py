@@ -65,9 +65,9 @@ def hero(rows: Rows, key: Rows, margin: float) -> Drawing:
         layers.append(marks_at(x, y, "possible", CROSS, key, 45))
     tooltip = tooltip_of(
         alt.Tooltip("excess:Q", format=".3f", title="excess leakage"),
-        alt.Tooltip("excess_low:Q", format=".3f", title="at least (95 %)"),
-        alt.Tooltip("excess_high:Q", format=".3f", title="at most (95 %)"),
-        alt.Tooltip("certified:Q", format=".3f", title="certified at most"),
+        alt.Tooltip("excess_low:Q", format=".3f", title="at least (one-sided 95 %)"),
+        alt.Tooltip("excess_most:Q", format=".3f", title="at most (one-sided 95 %)"),
+        alt.Tooltip("certified_most:Q", format=".3f", title="certified at most"),
         alt.Tooltip("possible:Q", format=".3f", title="seems possible"),
     )
     layers += points(x, y, key, tooltip)

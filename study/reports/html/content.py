@@ -10,6 +10,7 @@ from typing import Any
 
 from study.analysis.identification import CHANCE
 from study.records.finished import StoredStudy
+from study.reports.commands import own_victim, rerun_commands
 from study.reports.findings import Findings
 from study.reports.html import chart_data, charts, sections, vectors
 from study.reports.html.drawing import Drawing, quickly
@@ -74,7 +75,7 @@ def content(source: Source, index: int, prefix: str, options: VectorOptions) -> 
     study, found = source.study, source.found
     configurations = found.configurations
     best = None if source.label is None else str(source.label["trial"])
-    commands = sections.rerun_commands(study, source.like)
+    commands = rerun_commands(study, source.like)
     panels, why = vectors.panels(
         study, configurations, wanted=options.wanted, data_root=options.data_root, given=options.given,
         progress=options.progress,
@@ -93,7 +94,7 @@ def content(source: Source, index: int, prefix: str, options: VectorOptions) -> 
             "vector_charts": projections,
         }
         share_chart = charts.shares(shares, key)
-    again = f"{command('report')} {shlex.quote(source.like)} --vectors yes{sections.own_victim(study)}"
+    again = f"{command('report')} {shlex.quote(source.like)} --vectors yes{own_victim(study)}"
     pictures, importance = grid(study, configurations), sections.importance(found.comparable)
     optional = {"reconstructions": pictures, "knobs": groups["knob_charts"] or importance}
     left_out = [name for name, there in optional.items() if not there]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +25,7 @@ from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importan
 from study.reports.leakage import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
 from study.reports.tables import fresh_report, statistics_tables
-from study.runtime.entry import command
 from study.settings.study_settings import StudySettings
-from study.trial.rerun import has_own_victim
 
 Plain = dict[str, Any]
 ABOUT_KEYS = ("command", "content", "settings", "source", "started", "study", "versions")
@@ -40,7 +36,7 @@ CROSS_SIGN = "\u00d7"
 NAMED = 100
 """Most trials that the page names for one kind of failure; the others are counted."""
 COLUMNS = [
-    "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "excess leakage\n(share) [95 %]",
+    "setting", "distortion\n(mean l2)", "accuracy lost\n(points)", "excess leakage\n(share) [one-sided 95 %]",
     "identification\n(AUC) [95 %]", "worst-case error\n(MSE) [95 %]", "worst attackers", "seeds",
     "run it again",
 ]  # fmt: skip
@@ -74,22 +70,6 @@ def _plain(cell: object) -> str:
     return cell.plain if isinstance(cell, Text) else str(cell)
 
 
-def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
-    """Trial -> the command line that runs it again."""
-    words = list(study.about.get("command", []))
-    root = next((b for a, b in itertools.pairwise(words) if a in ("--data-root", "--data_root")), None)
-    data = f" --data-root {shlex.quote(str(root))}" if root else ""
-    start, end = f"{command('evaluate')} --like {shlex.quote(like)} --trial ", data + own_victim(study)
-    return {
-        str(trial): f"{start}{shlex.quote(str(trial))}{end}" for trial in sorted(set(study.episodes["trial"]))
-    }
-
-
-def own_victim(study: StoredStudy) -> str:
-    """An option for studies of a user's own classifier: the reader names it, never the records."""
-    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
-
-
 def facts(study: StoredStudy, configurations: pd.DataFrame) -> list[tuple[str, str]]:
     """Data, counts, constraints, versions."""
     episodes = study.episodes
@@ -111,7 +91,10 @@ def legend(rows: Sequence[Mapping[str, Any]], margin: float) -> list[tuple[str, 
     """(Sign, meaning) of the marks that the hero chart has."""
     known = {name for row in rows for name, value in row.items() if value is not None}
     marks = [("◯", "recommended")] if any(row["recommended"] for row in rows) else []
-    marks += [("●", "measured: share by which the worst attacker beats label-only"), ("│", "95 % limits")]
+    marks += [
+        ("●", "measured: share by which the worst attacker beats label-only"),
+        ("│", "one-sided 95 % limits"),
+    ]
     if "certified" in known:
         marks.append(("▆", "certificate: no attacker comes above the band"))
     if "possible" in known:
@@ -127,7 +110,7 @@ def attackers_note(rows: Sequence[Mapping[str, Any]], has_floor: bool) -> str:
     """What the charts of leakage show."""
     text = (
         "The strongest attackers against each setting; marks as above, bars are 95 % Student-t intervals "
-        "over seeds. "
+        "over seeds, those of excess leakage one-sided 95 % limits. "
     )
     if not has_floor:
         text += "There is no label-only anchor here, so nothing says what leaks beyond the label. "
@@ -180,7 +163,7 @@ def settings_table(
     for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
         distortion, drop = finite(s["confidence_distortion"]), finite(s["accuracy_drop"])
         attackers = dict.fromkeys(
-            str(s[f"{w}_attacker"]) for w in ("worst_reconstruction_error", "worst_attack_accuracy")
+            str(s[f"{w}_attacker"]) for w in (EXCESS, "worst_reconstruction_error", "worst_attack_accuracy")
         )
         newer = finite(s[EXCESS]) is not None
         excess = with_interval(s, EXCESS, ".3f") if newer else with_interval(s, "excess_leakage", ".3f")

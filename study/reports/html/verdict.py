@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from mipoison.defenses import LABEL_ONLY
+from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.label import WORDS
-from study.reports.summary import rounded_up
+from study.reports.label import WORDS, worst_attacker
+from study.reports.summary import excess_at_most, judged, rounded_up
 
 Plain = dict[str, Any]
 NONE = {
@@ -31,21 +34,54 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
     if label["trial"] == LABEL_ONLY:
         return {
             "state": "label-only",
-            "badge": "labels alone",
+            "badge": f"labels alone{_raised(label)}",
             "deploy": "Release labels only",
-            "means": f"No other setting with {found.constraints} is certified or safe to a margin of "
-            f"{found.margin:g}. A label gives away nothing beyond itself.",
+            "means": f"{_others(found)} A label gives away nothing beyond itself.",
             "numbers": _numbers(label),
         }
     claim = str(label["verdict"])
     means = WORDS.get(claim, "")
     return {
         "state": claim,
-        "badge": claim,
+        "badge": f"{claim}{_raised(label)}",
         "deploy": f"Deploy {label['setting']['text']}",
         "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). Setting {label['trial']}.",
         "numbers": _numbers(label),
     }
+
+
+def _raised(label: Mapping[str, Any]) -> str:
+    """The checks that put the verdict in doubt, for the headline."""
+    checks = label["checks_raised"]
+    return f"; raised in its records: {', '.join(checks)}" if checks else ""
+
+
+def _others(found: Findings) -> str:
+    """What beside label-only is certified or safe within the constraints, the cheapest of each."""
+    table = judged(found)
+    usable = table[table["feasible"].fillna(False).astype(bool) & (table["trial"] != LABEL_ONLY)]
+    usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
+    certified, safe = (usable[usable["verdict"] == claim] for claim in ("certified", "safe"))
+    if certified.empty and safe.empty:
+        return (
+            f"No other setting with {found.constraints} is certified or safe to a margin of {found.margin:g}."
+        )
+    parts = [f"certified too: {_cheapest(certified)}" if len(certified) else "nothing else is certified"]
+    if len(safe):
+        parts.append(f"safe against these attackers: {_cheapest(safe)}")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]} (margin {found.margin:g})."
+
+
+def _cheapest(settings: pd.DataFrame) -> str:
+    """The first of settings with its distortion and bound, and how many more there are."""
+    row = settings.iloc[0]
+    known = [] if pd.isna(row["confidence_distortion"]) else [row["confidence_distortion"]]
+    costs = [f"distortion {value:.3g}" for value in known]
+    most = excess_at_most(row)
+    costs += [] if most is None else [f"excess at most {most:.3f}"]
+    more = f" and {len(settings) - 1} more" if len(settings) > 1 else ""
+    return f"{setting_name(row)} ({', '.join([str(row['trial']), *costs])}){more}"
 
 
 def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -56,12 +92,10 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     else:
         most = f"at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
         out.append(("guarantee", most, "excess leakage, for every attacker"))
-    excess, attackers = measured["excess_leakage"], measured["attackers"]
+    excess = measured["excess_leakage"]
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
-        worst = measured["reconstruction_error"]["attacker"]
-        named = "" if worst is None else f" ({worst})"
-        text = f"by the worst of {len(attackers)} attackers{named}{against}"
+        text = f"{worst_attacker(measured)}{against}"
         out.append(("measured", interval_text(excess["worst"], ".3f"), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:

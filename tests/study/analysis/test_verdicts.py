@@ -159,6 +159,17 @@ def test_a_certificate_does_not_outweigh_a_measured_gain_over_the_margin() -> No
     assert table.loc["t1", "certified_excess_worst"] == 0.01
 
 
+def test_an_exact_certificate_needs_one_answer_to_a_query() -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    bound = {"certified_excess": 0.01, "certified_excess_test": 0.01} | dict.fromkeys(EXACT, 7)
+    setting = rows("t1", "rounding", 0.0, seed=2, **bound, **{"check.repeated_queries_differ": False})
+    assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] == "certified"
+    setting[3]["check.repeated_queries_differ"] = True
+    table = verdict_table(frame(anchor, setting)).set_index("trial")
+    assert table.loc["t1", "verdict"] == "undecided"
+    assert pd.isna(table.loc["t1", "certified_excess_worst"])
+
+
 def test_label_only_is_certified_in_records_without_certificates_unless_it_was_beaten() -> None:
     anchor = rows("label-only", "label-only", 0.0, seed=1)
     assert verdict_table(frame(anchor)).set_index("trial").loc["label-only", "certified_excess_worst"] == 0

@@ -27,7 +27,8 @@ def row(
     verdict: str, distortion: float, excess: float, knobs: str = "steps=5", **more: Any
 ) -> dict[str, Any]:
     known = {
-        "data": "digits", "auxiliary": "same", "images": "all", "victim": "v", "defense": "rounding",
+        "data": "digits", "auxiliary": "same", "images": "all", "scale": "quick", "victim": "v",
+        "defense": "rounding",
         "knobs": knobs, "verdict": verdict, "distortion": distortion, "accuracy drop": 0.0, "excess": excess,
         "excess at most": excess + 0.01, "certified excess": None, "worst attacker": "kernel", "attackers": 6,
         "lacking": "", "seeds": 3, "studies": 1, "study": "a", "trial": f"t-{knobs}", "command": "again",
@@ -71,7 +72,13 @@ def test_a_setting_that_one_study_saw_leak_is_known_to_leak() -> None:
     # The order of the studies does not matter.
     pd.testing.assert_frame_equal(board([other, one]), found)
     # On other data, or another victim, it is another setting.
-    for name, value in (("data", "mnist"), ("images", "500"), ("victim", "w"), ("auxiliary", "other")):
+    for name, value in (
+        ("data", "mnist"),
+        ("images", "500"),
+        ("victim", "w"),
+        ("scale", "full"),
+        ("auxiliary", "other"),
+    ):
         apart = board([one, of(row("leaks", 0.004, 0.03, study="b", **{name: value}))])
         assert sorted(apart["verdict"]) == ["leaks", "safe"]
 
@@ -107,7 +114,10 @@ def test_markdown_has_a_table_for_each_data_set() -> None:
         board([of(row("safe", 0.1, 0.0), row("leaks", 0.1, 0.1, data="mnist", auxiliary="o"))])
     )
     heads = [line for line in text.splitlines() if line.startswith("###")]
-    assert heads == ["### digits, all images a side", "### mnist, other classes (o), all images a side"]
+    assert heads == [
+        "### digits, all images a side, scale quick",
+        "### mnist, other classes (o), all images a side, scale quick",
+    ]
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
 
@@ -118,9 +128,11 @@ def test_cells_and_markdown_escape_what_records_say() -> None:
     assert len(head) == len(lines[0])
     assert "6 (without kernel)" in lines[0]
     text = board_markdown(table)
-    assert text.splitlines()[0] == "### digits, all images a side"
+    assert text.splitlines()[0] == "### digits, all images a side, scale quick"
     assert len(text.splitlines()) == 5
     assert "0.000 (0.010)" in text
+    bounds = {"excess at most": 0.0202, "certified excess": 0.0301}
+    assert "0.020 (0.021) | 0.031" in board_markdown(board([of(row("safe", 0.004, 0.0202, **bounds))]))
     assert r"x\|y\_\*z" in text
     assert "`a|b`" not in text
     plain = board_markdown(board([of(row("safe", 0.004, 0.0, certified=0.1))]))

@@ -14,7 +14,9 @@ import pytest
 
 from mipoison.config import ConfigError
 from mipoison.storage.files import Storage
+from study.analysis.verdicts import DOUBTS
 from study.records.finished import StoredStudy, load
+from study.records.status import PRUNED
 from study.reports.label import SCHEMA, UTILITY, label, label_files, label_markdown, trial_of
 from tests.study.reports.test_summary import ANCHORS, CERTIFIED, rows
 
@@ -48,7 +50,7 @@ def test_the_recommended_setting_s_label(study: StoredStudy) -> None:
     made = valid(label(study))
     assert (made["trial"], made["verdict"], made["recommended"]) == ("t0001-rounding", "certified", True)
     assert made["certificate"] == {"excess_leakage_at_most": 0.015, "identification_at_most": 0.02}
-    assert made["command"] == "mipoison evaluate --like 'made up' --trial t0001-rounding"
+    assert made["command"] == "python study/evaluate.py --like 'made up' --trial t0001-rounding"
     assert made["utility"]["distortion_share_of_label_only"] == pytest.approx(0.4)
     assert (made["utility"]["log_loss"], made["utility"]["clean_log_loss"]) == (0.2, 0.1)
     text = label_markdown(made)
@@ -76,6 +78,7 @@ def test_what_was_measured_is_in_the_records(study: StoredStudy) -> None:
     assert error["value"] == pytest.approx(least("t0002-noise", "reconstruction_error"))
     assert error["attacker"] == "ridge"
     assert made["measured"]["identification_auc"]["value"] == pytest.approx(0.7)
+    assert (excess["worst"]["attacker"], excess["worst"]["pool"]) in (("ridge", "train"), ("ridge", "test"))
     assert made["seeds"] == [0, 1, 2, 3, 4]
     assert "none: another attacker may read more" in label_markdown(made)
 
@@ -94,6 +97,68 @@ def test_a_raised_check_is_named(tmp_path: Path) -> None:
     made = valid(label(study_of(noise, tmp_path=tmp_path), "t1"))
     assert made["checks_raised"] == ["hidden_channel"]
     assert "hidden_channel" in label_markdown(made)
+
+
+def test_only_attackers_that_ran_and_seeds_that_succeeded_are_counted(tmp_path: Path) -> None:
+    screened = rows("t1", "noise", distortion=0.2, gain=0.0, seed=3)
+    for row in screened:
+        if row["attack"] == "ridge":
+            row["status"] = PRUNED
+    failed = rows("t2", "noise", distortion=0.3, gain=0.0, seed=4)
+    failed[2]["status"] = "failed"
+    study = study_of(screened, failed, tmp_path=tmp_path)
+    made = valid(label(study, "t1"))
+    assert made["measured"]["attackers"] == ["class-mean"]
+    assert "only a part of the attackers ran (screened)" in label_markdown(made)
+    assert "by the worst of 1 attacker" in label_markdown(made)
+    made = valid(label(study, "t2"))
+    assert made["measured"]["attackers"] == ["class-mean", "ridge"]
+    assert made["seeds"] == [0, 2, 3, 4]
+    assert "only a part" not in label_markdown(made)
+
+
+def changed(made: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    copy = json.loads(json.dumps(made))
+    *parents, name = path.split("/")
+    place = copy
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    return dict(copy)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("certificate", None), ("certificate/excess_leakage_at_most", -0.1),
+        ("certificate/identification_at_most", 1.1), ("measured/excess_leakage/worst/value", 1.5),
+        ("measured/excess_leakage/worst/pool", "none"), ("measured/reconstruction_error/value", -1),
+        ("measured/identification_auc/value", 1.2), ("measured/attackers", ["knn", "knn"]),
+        ("data/classes", 0), ("data/private_images/train", -1), ("victim/accuracy", 2),
+        ("utility/label_agreement", 1.2), ("utility/rank_correlation", -2), ("utility/log_loss", -1),
+        ("seeds", [1, 1]), ("seeds", [-1]), ("checks_raised", ["nonsense"]), ("margin", -1),
+    ],
+)  # fmt: skip
+def test_the_schema_refuses_nonsense(path: str, value: Any, study: StoredStudy) -> None:
+    made = valid(label(study))
+    schema = json.loads(SCHEMA.read_text())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(changed(made, path, value), schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_schema_names_all_checks_that_a_label_can_have() -> None:
+    named = json.loads(SCHEMA.read_text())["properties"]["checks_raised"]["items"]["enum"]
+    assert sorted(named) == sorted(name.removeprefix("check.") for name in DOUBTS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_label_has_a_number_that_is_none(value: float, study: StoredStudy) -> None:
+    made = changed(label(study), "measured/identification_auc/value", value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        label_files(made)
+    made = changed(label(study), "margin", value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        label_files(made)
 
 
 def test_an_own_classifier_is_named_by_its_digest_alone(tmp_path: Path) -> None:

@@ -8,7 +8,18 @@ import pytest
 
 from study.analysis.frontier import LABEL_ONLY
 from study.analysis.verdicts import verdict_table
-from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE, leakage_table
+from study.records.status import PRUNED
+from study.reports.leakage import (
+    ATTACKER,
+    CERTIFIED,
+    EXCESS,
+    EXTRAPOLATED,
+    POSSIBLE,
+    WORST_ATTACKER,
+    WORST_POOL,
+    counted,
+    leakage_table,
+)  # fmt: skip
 from tests.study.records.test_curves import ROW
 
 ERRORS = ("reconstruction_error", "reconstruction_error_test")
@@ -38,6 +49,42 @@ def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) ->
     for end in ("_low", "_high"):
         larger = ends[[f"suite_excess{end}", f"suite_excess_test{end}"]].max(axis=1)
         pd.testing.assert_series_equal(table[EXCESS + end], larger, check_names=False)
+
+
+def test_the_attacker_is_that_of_the_pool_whose_excess_is_shown(measured: pd.DataFrame) -> None:
+    """Against means over the records; one setting's test images are best read by another attacker."""
+    frame = measured.copy()
+    trial = next(t for t in sorted(set(frame["trial"])) if t not in ("none", LABEL_ONLY))
+    attackers = sorted(set(frame["attack"]))
+    for attack, train, test in ((attackers[0], 0.5, 0.9), (attackers[1], 0.9, 0.1)):
+        mine = (frame["trial"] == trial) & (frame["attack"] == attack)
+        for column in (c for c in frame.columns if c.startswith(("reconstruction_error", "error_half"))):
+            share = test if "test" in column else train
+            frame.loc[mine, column] = frame.loc[mine, column] * share
+    verdicts = verdict_table(frame)
+    table = leakage_table(frame, verdicts).set_index("trial")
+    ends = verdicts.set_index("trial")
+    for name in table.index[table[EXCESS].notna()]:
+        pools = ends.loc[name, ["suite_excess", "suite_excess_test"]].to_numpy(dtype=float)
+        assert table[WORST_POOL][name] == ("test" if pools[1] > pools[0] else "train")
+        error = ERRORS[int(pools[1] > pools[0])]
+        rows = frame[frame["trial"] == name]
+        means = {attack: one[error].mean() for attack, one in rows.groupby("attack")}
+        assert table[WORST_ATTACKER][name] == min(means, key=lambda attack: means[attack])
+    assert (table[WORST_ATTACKER][trial], table[WORST_POOL][trial]) == (attackers[1], "test")
+    assert table[ATTACKER[""]][trial] == attackers[0]
+
+
+def test_attackers_that_did_not_run_and_seeds_that_failed_do_not_count() -> None:
+    rows = pd.DataFrame(
+        [{"attack": a, "seed": s, "status": "ok"} for a in ("knn", "ridge") for s in (0, 1, 2)]
+        + [{"attack": "mlp", "seed": s, "status": PRUNED} for s in (0, 1, 2)]
+    )
+    assert counted(rows) == (["knn", "ridge"], [0, 1, 2])
+    rows.loc[4, "status"] = "failed"
+    assert counted(rows) == (["knn", "ridge"], [0, 2])
+    rows.loc[rows["attack"] == "ridge", "status"] = "failed"
+    assert counted(rows) == (["knn"], [])
 
 
 def test_what_is_extrapolated_is_the_larger_of_train_and_test(measured: pd.DataFrame) -> None:

@@ -79,6 +79,27 @@ def test_the_certified_setting_of_least_distortion_is_deployed() -> None:
     assert "2 of 6 settings are shown to leak" in text
 
 
+def test_the_runner_up_s_limit_is_rounded_up() -> None:
+    safe = rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)
+    found, lines = answer(rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED), safe)
+    r = found.runner_up
+    assert r is not None
+    high = max(r["suite_excess_high"], r["suite_excess_test_high"])
+    assert round(high, 3) < high  # the usual rounding would go below it
+    said = " ".join(" ".join(lines).split()).partition("runner-up")[2].partition("at most ")[2].split()[0]
+    assert high <= float(said) < high + 0.001
+
+
+def test_worst_attackers_are_named_by_pool_where_they_differ() -> None:
+    part = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED)
+    for row in part:
+        for pool, columns in POOLS.items():
+            level = 0.0501 if (row["attack"] == "ridge") == (pool == "_test") else 0.0505
+            row |= dict.fromkeys(columns, level)
+    text = " ".join(" ".join(answer(part)[1]).split())
+    assert "worst attacker class-mean on train, ridge on test" in text
+
+
 def test_a_narrower_margin_leaves_label_only() -> None:
     found, lines = answer(rows("t1", "rounding", distortion=0.2, gain=0.2, seed=3, **CERTIFIED), margin=0.001)
     assert found.deploy is not None

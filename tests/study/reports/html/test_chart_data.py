@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from study.reports.findings import Findings
 from study.reports.html.chart_data import settings, varied_knobs
 from tests.study.records.test_curves import ROW
 from tests.study.reports.html.helpers import numbers_of, settings_of
+from tests.study.reports.test_label import study_of
+from tests.study.reports.test_summary import CERTIFIED, rows
 
 
 def test_points_are_the_settings(page: str, episodes: pd.DataFrame) -> None:
@@ -129,3 +132,14 @@ def test_older_records_have_no_identification(page: str) -> None:
     assert {p["identification"] for p in settings_of(page)} == {None}
     assert 'data-chart="error"' in page
     assert 'data-chart="identification"' not in page
+
+
+def test_bounds_from_above_are_rounded_up(tmp_path: Path) -> None:
+    bound = CERTIFIED | {"certified_excess_test": 0.0152}
+    part = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **bound)
+    found = Findings.of(study_of(part, tmp_path=tmp_path))
+    commands = dict.fromkeys(found.configurations["trial"], "")
+    row = next(r for r in settings(found, found.with_leakage, commands) if r["trial"] == "t1")
+    assert (row["certified"], row["certified_most"]) == (0.0152, 0.016)
+    assert "certified: at most 0.016 (share)" in row["lines"]
+    assert row["excess_high"] <= row["excess_most"] < row["excess_high"] + 0.001

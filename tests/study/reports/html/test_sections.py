@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mipoison.metrics import checks_table
+from study.reports.html import sections
 from tests.study.reports.html.helpers import Reader
 
 
@@ -30,3 +31,11 @@ def test_settings_stand_with_their_command(page: str, episodes: pd.DataFrame) ->
     rows = [r for r in Reader(page).rows if len(r) == 9 and "evaluate.py" in r[8]]
     assert len(rows) == episodes["trial"].nunique()
     assert rows[0][0].startswith("undefended")
+
+
+def test_limits_of_excess_are_said_to_be_one_sided() -> None:
+    assert [c for c in sections.COLUMNS if c.startswith("excess")] == [
+        "excess leakage\n(share) [one-sided 95 %]"
+    ]
+    note = sections.attackers_note([{"identification": None, "limit": None}], True)
+    assert "those of excess leakage one-sided 95 % limits" in note

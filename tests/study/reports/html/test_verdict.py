@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from study.records.finished import load
 from study.reports.findings import Findings
 from study.reports.html.verdict import costs_text, interval_text, verdict
 from study.reports.label import label
+from study.reports.summary import answer, judged
 from tests.study.reports.test_label import study_of
 from tests.study.reports.test_summary import CERTIFIED, rows
 
@@ -34,11 +37,56 @@ def test_without_a_certificate_nothing_is_guaranteed(tmp_path: Path) -> None:
     assert made["numbers"][0] == ("guarantee", "none", "what follows speaks of these attackers alone")
 
 
+def test_the_headline_names_raised_checks(tmp_path: Path) -> None:
+    raised = {"check.hidden_channel": True, "check.asked_nothing": False}
+    part = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED, **raised)
+    study = study_of(part, tmp_path=tmp_path)
+    made = verdict(Findings.of(study), label(study))
+    assert made["badge"] == "certified; raised in its records: hidden_channel"
+    assert made["state"] == "certified"
+
+
 def test_label_only_and_nothing(tmp_path: Path) -> None:
     study = study_of(rows("t1", "noise", distortion=0.2, gain=0.2, seed=3), tmp_path=tmp_path)
     found = Findings.of(study)
     assert verdict(found, label(study))["deploy"] == "Release labels only"
     assert verdict(found, None)["state"] == "none"
+
+
+def test_beside_label_only_the_safe_settings_are_named(tmp_path: Path) -> None:
+    study = study_of(
+        rows("t1", "noise", distortion=0.2, gain=0.0, seed=3),
+        rows("t2", "noise", distortion=0.3, gain=0.0, seed=4),
+        rows("t3", "lpa", distortion=0.05, gain=0.2, seed=6),
+        tmp_path=tmp_path,
+    )
+    found = Findings.of(study)
+    high = found.verdicts.set_index("trial").loc["t1", ["suite_excess_high", "suite_excess_test_high"]].max()
+    most = math.ceil(high * 1000) / 1000
+    made = verdict(found, label(study))
+    assert made["state"] == "label-only"
+    assert made["means"].startswith(
+        "Nothing else is certified; safe against these attackers: noise (t1, distortion 0.2, "
+        f"excess at most {most:.3f}) and 1 more (margin 0.02)."
+    )
+    alone = study_of(rows("t3", "lpa", distortion=0.05, gain=0.2, seed=6), tmp_path=tmp_path)
+    assert verdict(Findings.of(alone), label(alone))["means"].startswith("No other setting with")
+    costly = rows("t4", "rounding", distortion=0.6, gain=0.0, seed=3, **CERTIFIED)
+    both = study_of(costly, tmp_path=tmp_path)
+    assert verdict(Findings.of(both), label(both))["means"].startswith("Certified too: rounding (t4,")
+
+
+@pytest.mark.parametrize("name", ["digits-search", "digits-lpa-search", "mnist-suite"])
+def test_no_page_denies_its_safe_settings(name: str) -> None:
+    study = load(Path(__file__).parents[4] / "study" / "results" / name)
+    found = Findings.of(study)
+    table = judged(found)
+    feasible = table["feasible"].fillna(False).astype(bool)
+    safe = table[feasible & (table["verdict"] == "safe")]["trial"]
+    assert len(safe)
+    said = [verdict(found, label(study))["means"], *(text for _, text in answer(found))]
+    assert not any("is certified or safe" in text for text in said)
+    assert all(any(trial in text for trial in safe) for text in (said[0], " ".join(said[1:])))
 
 
 def test_texts() -> None:
@@ -52,8 +100,6 @@ def test_texts() -> None:
 
 @pytest.mark.parametrize("name", ["digits-search", "lfw-suite"])
 def test_committed_studies_have_one(name: str) -> None:
-    from study.records.finished import load
-
     study = load(Path(__file__).parents[4] / "study" / "results" / name)
     made = verdict(Findings.of(study), label(study))
     assert made["deploy"]

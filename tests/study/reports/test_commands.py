@@ -1,0 +1,59 @@
+"""The command that runs a setting again is the same wherever it is shown, and has the study's data folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from study.records.finished import StoredStudy
+from study.reports.board import judged_settings
+from study.reports.commands import data_root, rerun_commands
+from study.reports.html.content import Source, VectorOptions, content
+from study.reports.label import label
+from tests.study.reports.test_label import study_of
+from tests.study.reports.test_summary import CERTIFIED, rows
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StoredStudy:
+    part = rows("t0001-rounding", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED)
+    study = study_of(part, tmp_path=tmp_path)
+    study.episodes["victim"] = "mlp"
+    return study
+
+
+@pytest.mark.parametrize(
+    ("words", "root"),
+    [
+        (["x", "--data-root", "/a b"], "/a b"),
+        (["x", "--data-root=/a b", "--seeds", "1"], "/a b"),
+        (["--data_root=/a=b"], "/a=b"),
+        (["--data-root", "/a", "--data-root=/c"], "/c"),
+        (["--seeds", "1"], None),
+        (["--data-root"], None),
+    ],
+)
+def test_the_data_folder(words: list[str], root: str | None, study: StoredStudy) -> None:
+    study.about["command"] = words
+    assert data_root(study) == root
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_page_label_and_board_give_one_command(
+    installed: bool, study: StoredStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/mipoison" if installed else "study/report.py"])
+    study.about["command"] = ["--data-root=/my data"]
+    program = "mipoison evaluate" if installed else "python study/evaluate.py"
+    expected = f"{program} --like a/study --trial t0001-rounding --data-root '/my data'"
+    assert rerun_commands(study, "a/study")["t0001-rounding"] == expected
+    assert label(study, like="a/study")["command"] == expected
+    table = judged_settings(study, "a/study").set_index("trial")
+    assert table["command"]["t0001-rounding"] == expected
+    page, _ = content(Source.of(study, "a/study"), 0, "", VectorOptions(False))
+    commands = {row["trial"]: row["command"] for row in page["settings"]}
+    assert commands["t0001-rounding"] == expected
+    assert shlex.split(expected)[-1] == "/my data"
