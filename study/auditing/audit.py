@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from study.auditing.images import AuditImages
 from study.auditing.intervals import AuditedExcess, excess_of
 from study.auditing.plan import REPEATS, Plan, near_copies, planned
 from study.auditing.probes import SAME, Probes, probe
+from study.auditing.rechecking import recheck
 
 HELD_OUT_SHARE = 0.3
 """Of the asked public images, where there are no private ones."""
@@ -77,11 +78,13 @@ def audit(
             change that is safe. told: called with what is being done.
 
     Raises:
-        EndpointError, AnswerError, BudgetSpentError: see :meth:`Asker.query`. ConfigError: a small budget.
+        EndpointError, AnswerError, BudgetSpentError: see :meth:`Asker.query`. StaleAnswersError: see
+            :func:`recheck`. ConfigError: a small budget.
     """
     rng = np.random.default_rng([seed, budget])
     plan = planned(images, budget, rng)
     told("asking")
+    rechecked = recheck(asker, images.public_NHWC[plan.rows["public"]])
     answered = {
         name: _ask(asker, images.public_NHWC if name == "public" else images.private[name], rows, name)
         for name, rows in plan.rows.items()
@@ -92,7 +95,8 @@ def audit(
         held = max(1, int(HELD_OUT_SHARE * len(own.x_NCHW)))
         pools = {HELD_OUT: Pool(own.x_NCHW[:held], own.c_NK[:held])}
         own = Pool(own.x_NCHW[held:], own.c_NK[held:])
-    config = mixtures_within(min(plan.left, asker.left), len(own.x_NCHW)) if _asks_more(seen) else None
+    left = min(plan.left, asker.left + asker.kept_of("mixture"))  # the same when a broken audit goes on
+    config = mixtures_within(left, len(own.x_NCHW)) if _asks_more(seen) else None
     oracle = OracleOf(asker, "mixture", as_scores)
     errors = attacked(
         own, pools, seed=seed, asking=(config, oracle) if config else None,
@@ -113,6 +117,7 @@ def audit(
         change=None,
         bar=bar,
         notes=images.notes,
+        earlier=replace(asker.earlier, rechecked=rechecked),
         attackers=tuple(next(iter(errors.scores.values()))),
     )
     if not found.above or not advise:
@@ -120,7 +125,7 @@ def audit(
     change = least_change(
         own, pools, bar=bar, doublings=doublings, seed=seed, told=lambda text: told(f"changing: {text}")
     )
-    return Findings(**{**{k: getattr(found, k) for k in found.__dataclass_fields__}, "change": change})
+    return replace(found, change=change)
 
 
 def _ask(asker: Asker, images_NHWC: NDArray[np.uint8], rows: NDArray[np.int64], pool: str) -> _Answered:

@@ -10,6 +10,7 @@ from study.auditing.advice import Change
 from study.auditing.family import FAMILIES, Family
 from study.auditing.intervals import AuditedExcess
 from study.auditing.probes import FLOAT32, SAME, Probes
+from study.auditing.rechecking import Earlier
 from study.runtime.plain import visible_line
 
 HELD_OUT = "held-out"
@@ -43,7 +44,7 @@ class Findings:
         probes, family: what the answers show. excess: pool -> excess. cells: pool -> certificate; without it
             where answers do not repeat. uncertified: why there is none.
         change: the least change that is safe; None: none is needed. bar: accepted excess.
-        notes: about images and answers. attackers: that were run.
+        notes: about images and answers. attackers: that were run. earlier: which answers are not of this run.
     """
 
     url: str
@@ -58,6 +59,7 @@ class Findings:
     bar: float
     notes: tuple[str, ...] = ()
     attackers: tuple[str, ...] = field(default=())
+    earlier: Earlier = field(default=Earlier())
 
     @property
     def above(self) -> bool:
@@ -88,6 +90,8 @@ def text_of(found: Findings) -> str:
     lines = [f"AUDIT            {visible_line(found.url, 200)}"]
     asked = ", ".join(f"{n} {name}" for name, n in found.asked.items())
     lines.append(f"asked            {found.queries} questions; images: {asked}")
+    again = f"; {found.earlier.rechecked} asked again now" if found.earlier.answers else ""
+    lines.append(_row("answers", f"{found.earlier}{again}"))
     for pool, excess in found.excess.items():
         lines.append(_row("excess leakage", f"{_interval(excess)} on {POOL_NAMES[pool]}"))
         lines.append(_row("", f"worst attacker {excess.attacker}; {_judged(found, pool)}"))

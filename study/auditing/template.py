@@ -6,6 +6,7 @@ Shape suffixes: H height, W width, C channels.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -72,8 +73,18 @@ class Template:
                 raise ConfigError('body: "@image" or "@png64" must stand in it once, as a value')
 
     def identity(self) -> dict[str, str]:
-        """What makes answers those of another endpoint if it differs; no header is part of it."""
-        return {"url": self.url, "body": self.body, "layout": self.layout, "scale": self.scale}
+        """What makes answers those of another endpoint if it differs.
+
+        The body and the headers are hashed (SHA-256), headers as they are given: with ``$NAME`` in them, not
+        with what the environment says.
+        """
+        return {
+            "url": self.url,
+            "layout": self.layout,
+            "scale": self.scale,
+            "body": _digest(self.body),
+            "headers": _digest(json.dumps(self.headers)),
+        }
 
     def sent_headers(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The headers with tokens from the environment.
@@ -120,6 +131,10 @@ class Template:
             numbers = numbers.reshape(-1)
         found: list[Any] = numbers.tolist()
         return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def png(pixels_HWC: np.ndarray) -> bytes:

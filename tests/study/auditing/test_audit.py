@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from study.auditing.answers import Answers
 from study.auditing.asking import Asker
 from study.auditing.audit import FRESH, audit
 from study.auditing.endpoint import EndpointError, Reply
-from study.auditing.findings import HELD_OUT, Findings
+from study.auditing.findings import HELD_OUT, Findings, text_of
 from study.auditing.images import AuditImages, without_copies
+from study.auditing.rechecking import StaleAnswersError
 
 
 def images(private: bool = True) -> AuditImages:
@@ -102,5 +104,21 @@ def test_a_broken_audit_goes_on_and_finds_the_same(tmp_path: Path) -> None:
         else:
             again = run(model, tmp_path / "broken")
         asked += model.asked
-    assert len(asked) == whole.queries
-    assert again == whole
+    assert len(asked) == whole.queries + 10
+    assert (again.earlier.answers, again.earlier.rechecked) == (220, 5)
+    assert replace(again, earlier=whole.earlier, queries=whole.queries) == whole
+
+
+def test_answers_of_an_older_model_stop_it(tmp_path: Path) -> None:
+    found = run(Model("label"), tmp_path)
+    assert found.earlier.oldest is None
+    newer = Model()
+    with pytest.raises(StaleAnswersError, match="another --out"):
+        run(newer, tmp_path)
+    assert 5 <= len(newer.asked) <= 15
+    same = Model("label")
+    again = run(same, tmp_path)
+    assert len(same.asked) == 5
+    assert again.queries == found.queries + len(newer.asked) + 5
+    assert "answers from earlier runs, oldest 20" in text_of(again)
+    assert again.excess == found.excess

@@ -52,6 +52,12 @@ def test_tokens_come_from_the_environment() -> None:
     template = Template(url=URL, headers=("Authorization: Bearer $TOKEN", "X-Plain: yes"))
     assert template.sent_headers({"TOKEN": "abc"}) == {"Authorization": "Bearer abc", "X-Plain": "yes"}
     assert "TOKEN" not in json.dumps(template.identity())
+    assert template.identity() == Template(url=URL, headers=template.headers).identity()
+    for other in (
+        Template(url=URL),
+        Template(url=URL, headers=template.headers, body='{"k": 1, "i": "@image"}'),
+    ):
+        assert other.identity() != template.identity()
     with pytest.raises(ConfigError, match="'TOKEN' is not set"):
         template.sent_headers({})
     with pytest.raises(ConfigError, match="not allowed") as raised:
