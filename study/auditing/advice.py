@@ -72,7 +72,9 @@ def least_change(
 
 def _rounded(own: Pool, pools: Mapping[str, Pool], steps: int, *, doublings: float, seed: int) -> Change:
     def rounded(pool: Pool) -> Pool:
-        return Pool(pool.x_NCHW, keep_label(apportion(pool.c_NK, steps).to(pool.c_NK), pool.c_NK))
+        return Pool(
+            pool.x_NCHW, keep_label(apportion(pool.c_NK.clamp_min(0), steps).to(pool.c_NK), pool.c_NK)
+        )
 
     changed = {name: rounded(pool) for name, pool in pools.items()}
     errors = attacked(rounded(own), changed, seed=seed, attackers=CHEAP)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from study.auditing.attacking import (
     ATTACKERS,
     Errors,
     Pool,
+    are_logits,
     as_images,
     as_scores,
     attacked,
@@ -54,8 +56,8 @@ class _Answered:
     images_NHWC: NDArray[np.uint8]
     raw_NK: Tensor
 
-    def pool(self) -> Pool:
-        return Pool(as_images(self.images_NHWC), as_scores(self.raw_NK))
+    def pool(self, reading: Callable[[Tensor], Tensor]) -> Pool:
+        return Pool(as_images(self.images_NHWC), reading(self.raw_NK))
 
 
 @own_context()
@@ -90,14 +92,16 @@ def audit(
         for name, rows in plan.rows.items()
     }
     seen = _probed(asker, answered, plan, rng)
-    own, pools = answered["public"].pool(), {n: a.pool() for n, a in answered.items() if n != "public"}
+    reading = partial(as_scores, logits=seen.logits)
+    own = answered["public"].pool(reading)
+    pools = {n: a.pool(reading) for n, a in answered.items() if n != "public"}
     if not pools:
         held = max(1, int(HELD_OUT_SHARE * len(own.x_NCHW)))
         pools = {HELD_OUT: Pool(own.x_NCHW[:held], own.c_NK[:held])}
         own = Pool(own.x_NCHW[held:], own.c_NK[held:])
     left = min(plan.left, asker.left + asker.kept_of("mixture"))  # the same when a broken audit goes on
     config = mixtures_within(left, len(own.x_NCHW)) if _asks_more(seen) else None
-    oracle = OracleOf(asker, "mixture", as_scores)
+    oracle = OracleOf(asker, "mixture", reading)
     errors = attacked(
         own, pools, seed=seed, asking=(config, oracle) if config else None,
         told=lambda name: told(f"attacking: {name}"),
@@ -144,9 +148,10 @@ def _probed(asker: Asker, answered: Mapping[str, _Answered], plan: Plan, rng: np
     repeats = [public.raw_NK[: plan.repeated]]
     repeats += [asker.query(again_PHWC, "public", repetition=r + 1) for r in range(REPEATS)]
     everything = torch.cat([a.raw_NK for a in answered.values()])
-    return probe(
+    seen = probe(
         everything.numpy(), torch.stack(repeats, 1).numpy(), torch.stack(first, 1).numpy(), asker.decimals
     )
+    return replace(seen, logits=are_logits(everything))
 
 
 def _asks_more(seen: Probes) -> bool:

@@ -137,7 +137,8 @@ def _answers(seen: Probes) -> list[str]:
     repeat = "the same each time" if same else f"differ by up to {seen.repeat_distance:.2g}"
     lines = [_row("repeats", f"{repeat} ({seen.repeated} images asked again)")]
     sums = "to one" if seen.sum_error <= 1e3 * FLOAT32 else f"off one by up to {seen.sum_error:.2g}"
-    lines.append(_row("sums", sums + (", with scores below 0: read as logits" if seen.negative else "")))
+    below = ", with scores below 0" if seen.negative else ""
+    lines.append(_row("sums", f"{sums}{below}{': read as logits' if seen.logits else ''}"))
     grid = "none" if seen.steps is None else f"multiples of 1/{seen.steps}"
     lines.append(_row("grid", f"{grid}; {seen.decimals} decimals printed, {seen.distinct} different answers"))
     return lines

@@ -41,6 +41,7 @@ class Probes:
             changes by one and two grey levels: near 0 for a smooth function of the image, above 1 for noise.
             None: none moved.
         moved: share of near copies whose answer moved.
+        logits: whether attackers read the answers as logits.
     """
 
     answers: int
@@ -59,6 +60,7 @@ class Probes:
     largest_jump: float
     roughness: float | None
     moved: float
+    logits: bool = False
 
 
 def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Probes:

@@ -58,7 +58,8 @@ def recheck(asker: Asker, images_NHWC: NDArray[np.uint8]) -> int:
     """Ask up to ``RECHECKED`` of these images again that earlier runs asked; returns the questions sent.
 
     Raises:
-        StaleAnswersError: the endpoint answers otherwise now. EndpointError, AnswerError: see ``Asker.query``.
+        StaleAnswersError: the endpoint answers otherwise now. EndpointError, AnswerError: see
+            ``Asker.query``.
     """
     known = [image for image in images_NHWC if asker.earlier_answers(image)]
     at = np.linspace(0, len(known) - 1, min(RECHECKED, len(known))).round().astype(int)

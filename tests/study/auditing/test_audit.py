@@ -36,6 +36,8 @@ class Model:
             raise EndpointError("gone")
         self.asked.append(x_HWC.tobytes())
         c = np.array(scores(x_HWC[..., 0]))
+        if self.kind == "odd" and len(self.asked) == 1:
+            c[c.argmin()] = -1e-9
         if self.kind == "label":
             c = np.eye(3)[c.argmax()]
         if self.kind == "fresh":
@@ -63,6 +65,14 @@ def test_scores_leak_and_a_change_is_named(tmp_path: Path) -> None:
     assert found.queries == len(model.asked) <= 400
     assert "mixtures" in found.attackers
     assert found.probes.decimals > 10
+
+
+def test_one_score_below_zero_does_not_hide_the_leak(tmp_path: Path) -> None:
+    whole, odd = run(Model(), tmp_path / "a"), run(Model("odd"), tmp_path / "b")
+    for pool, excess in odd.excess.items():
+        assert excess.estimate == pytest.approx(whole.excess[pool].estimate, abs=0.02)
+    assert odd.probes.negative
+    assert not odd.probes.logits
 
 
 def test_labels_alone_are_certified(tmp_path: Path) -> None:
