@@ -37,7 +37,7 @@ from study.auditing.findings import HELD_OUT, Cells, Findings
 from study.auditing.images import AuditImages
 from study.auditing.intervals import AuditedExcess, excess_of
 from study.auditing.plan import REPEATS, Plan, near_copies, planned
-from study.auditing.probes import SAME, Probes, probe
+from study.auditing.probes import Probes, probe
 from study.auditing.rechecking import recheck
 
 HELD_OUT_SHARE = 0.3
@@ -127,7 +127,13 @@ def audit(
     if not found.above or not advise:
         return found
     change = least_change(
-        own, pools, bar=bar, doublings=doublings, seed=seed, told=lambda text: told(f"changing: {text}")
+        own,
+        pools,
+        bar=bar,
+        doublings=doublings,
+        seed=seed,
+        grids=seen.repeats,
+        told=lambda text: told(f"changing: {text}"),
     )
     return replace(found, change=change)
 
@@ -186,7 +192,7 @@ def _cells(
     answered: Mapping[str, _Answered], pools: Mapping[str, Pool], seen: Probes, seed: int
 ) -> tuple[dict[str, Cells], str]:
     """Pool -> certificate, or why there is none."""
-    if seen.repeat_distance > SAME:
+    if not seen.repeats:
         return {}, FRESH
     found, why = {}, "there are no private images"
     for name, pool in pools.items():

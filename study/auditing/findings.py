@@ -9,7 +9,7 @@ from typing import Any
 from study.auditing.advice import Change
 from study.auditing.family import FAMILIES, Family
 from study.auditing.intervals import AuditedExcess
-from study.auditing.probes import FLOAT32, SAME, Probes
+from study.auditing.probes import FLOAT32, Probes
 from study.auditing.rechecking import Earlier
 from study.runtime.plain import visible_line
 
@@ -67,9 +67,16 @@ class Findings:
         return any(not self.within(pool) for pool in self.excess)
 
     def within(self, pool: str) -> bool:
-        """Whether the excess on this pool is shown to be within the bar."""
+        """Whether the excess on this pool is shown to be within the bar.
+
+        By its interval it is not where one image gets several answers, of which the audit's attackers have
+        one each, or where answers differ in digits that these do not read.
+        """
+        if self.excess[pool].low > self.bar:
+            return False  # measured: a certificate that says otherwise is wrong
         certified = pool in self.cells and self.cells[pool].excess <= self.bar
-        return certified or self.excess[pool].high <= self.bar
+        unseen = not self.probes.repeats or self.probes.hidden > 0
+        return certified or (not unseen and self.excess[pool].high <= self.bar)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: numbers that are not finite are null."""
@@ -133,14 +140,18 @@ def _certificates(found: Findings) -> list[str]:
 
 
 def _answers(seen: Probes) -> list[str]:
-    same = seen.repeat_distance <= SAME
-    repeat = "the same each time" if same else f"differ by up to {seen.repeat_distance:.2g}"
+    repeat = "the same each time" if seen.repeats else f"differ by up to {seen.repeat_distance:.2g}"
     lines = [_row("repeats", f"{repeat} ({seen.repeated} images asked again)")]
+    if not seen.repeats:
+        lines.append(_row("", "measured with one answer an image; who asks q times sees more"))
     sums = "to one" if seen.sum_error <= 1e3 * FLOAT32 else f"off one by up to {seen.sum_error:.2g}"
     below = ", with scores below 0" if seen.negative else ""
     lines.append(_row("sums", f"{sums}{below}{': read as logits' if seen.logits else ''}"))
     grid = "none" if seen.steps is None else f"multiples of 1/{seen.steps}"
     lines.append(_row("grid", f"{grid}; {seen.decimals} decimals printed, {seen.distinct} different answers"))
+    if seen.hidden:
+        of = "float32 numbers" if seen.steps is None else "multiples of that"
+        lines.append(_row("", f"{seen.hidden} answers differ from others in hidden digits: equal as {of}"))
     return lines
 
 

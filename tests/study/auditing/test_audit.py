@@ -92,6 +92,9 @@ def test_answers_that_differ_are_not_certified(tmp_path: Path) -> None:
     assert (found.cells, found.uncertified) == ({}, FRESH)
     assert found.family.name == "noise"
     assert found.probes.repeat_distance > 0.001
+    assert found.above
+    assert found.change is not None
+    assert found.change.defense == "label-only"
 
 
 def test_without_private_images(tmp_path: Path) -> None:
