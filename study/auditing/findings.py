@@ -66,6 +66,11 @@ class Findings:
         """Whether a pool's excess is not shown to be within the bar, by its upper end or by certificate."""
         return any(not self.within(pool) for pool in self.excess)
 
+    @property
+    def trained(self) -> bool:
+        """Whether images were asked that the classifier was trained on."""
+        return "train" in self.excess
+
     def within(self, pool: str) -> bool:
         """Whether the excess on this pool is shown to be within the bar.
 
@@ -80,7 +85,7 @@ class Findings:
 
     def plain(self) -> dict[str, Any]:
         """For JSON: numbers that are not finite are null."""
-        found: dict[str, Any] = _plain(asdict(self)) | {"above": self.above}
+        found: dict[str, Any] = _plain(asdict(self)) | {"above": self.above, "trained": self.trained}
         return found
 
 
@@ -102,7 +107,7 @@ def text_of(found: Findings) -> str:
     for pool, excess in found.excess.items():
         lines.append(_row("excess leakage", f"{_interval(excess)} on {POOL_NAMES[pool]}"))
         lines.append(_row("", f"worst attacker {excess.attacker}; {_judged(found, pool)}"))
-    if HELD_OUT in found.excess:
+    if not found.trained:
         lines.append(_row("", "nothing can be said of images that the classifier was trained on"))
     lines += _certificates(found)
     lines += _answers(found.probes)

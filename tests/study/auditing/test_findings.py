@@ -85,6 +85,9 @@ def test_without_private_images() -> None:
     text = text_of(replace(FOUND, excess={HELD_OUT: LOW}, cells={}, uncertified="no images", change=None))
     assert "nothing can be said of images that the classifier was trained on" in text
     assert "nothing: no images" in text
+    nothing = "nothing can be said of images that the classifier was trained on"
+    assert nothing in text_of(replace(FOUND, excess={"test": LOW}))
+    assert nothing not in text_of(replace(FOUND, excess={"train": LOW}))
     assert "none is needed" in text
 
 
