@@ -161,7 +161,7 @@ def _run(chosen: Arguments, console: Console) -> int:
         )
         try:
             found = audit(
-                asker, images, url=chosen.url, budget=chosen.queries, bar=bar, seed=chosen.seed,
+                asker, images, url=template.shown_url, budget=chosen.queries, bar=bar, seed=chosen.seed,
                 told=lambda text: progress.brief(text, 0, 0),
             )  # fmt: skip
         finally:

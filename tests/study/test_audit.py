@@ -117,6 +117,29 @@ def test_test_images_alone_do_not_pass(
         assert main([*words, *test, "--test-only-is-enough"]) == DONE
 
 
+def test_a_token_in_the_query_is_neither_printed_nor_stored(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, token = Counted(), "t0ken-of-nobody"
+    echo = f"cannot POST /classify?api_key={token}".encode()
+    with plain(model) as url:
+        words = [f"{url}?api_key={token}", *folders, *PLAIN, *options(tmp_path)]
+        model.fault = lambda n: (404, {}, echo)
+        assert main(words) == BROKEN
+        model.fault = lambda n: (302, {"Location": f"/login?api_key={token}"}, b"")
+        assert main(words) == BROKEN
+        model.fault = lambda n: None
+        assert main(words) == DONE
+        said = capsys.readouterr()
+        assert token not in said.out + said.err
+        assert "?api_key=..." in said.out
+        for path in tmp_path.rglob("*"):
+            assert path.is_dir() or token.encode() not in path.read_bytes()
+        (tmp_path / "endpoint.json").write_text("{")
+        assert main(words) == USAGE
+        assert "endpoint.json is damaged" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_older_model_does_not_pass_for_a_new_one(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
