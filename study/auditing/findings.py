@@ -166,7 +166,11 @@ def _change(found: Findings) -> list[str]:
     change = found.change
     return [
         _row(
-            "change", f"{change.name}: excess at most {change.high:.3f}, distortion {change.distortion:.4f}"
+            "change",
+            f"{change.name}: excess up to about {change.high:.3f}, distortion {change.distortion:.4f}",
         ),
-        _row("", "an estimate: simulated on these answers with the attackers in closed form"),
+        _row(
+            "",
+            "an estimate from these answers, without mixtures and what other public images change: audit it again",
+        ),
     ]
