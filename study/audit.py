@@ -37,8 +37,8 @@ class Arguments:
     """Attack a deployed API as a study does, over HTTP, with at most --queries questions.
 
     Every answer is kept below --out, and the same command goes on where a broken one ended. Exit code 0:
-    done. 1: the excess leakage is not shown to be within --fail-above. 2: bad input. 3: the endpoint refused
-    or failed. Ask only endpoints that you may ask.
+    done. 1: the excess leakage is not shown to be within --fail-above. 2: bad input. 3: the endpoint refused,
+    failed, or answers otherwise than in an earlier run. Ask only endpoints that you may ask.
     """
 
     url: Annotated[str, tyro.conf.Positional]
@@ -53,7 +53,8 @@ class Arguments:
     size: int | None = None
     """side of the images that are sent, in pixels; default: that of the public images"""
     queries: int = 2000
-    """most questions, those of earlier runs included"""
+    """most questions, those of earlier runs included; a run that goes on asks 5 of them again (15 if answers
+    differ), which come on top"""
     body: str = "png"
     """png: the body is a PNG file. Or JSON with "@image" (nested lists) or "@png64" (PNG, base64) in it"""
     layout: str = "chw"
@@ -74,7 +75,10 @@ class Arguments:
     ask_again: bool = False
     """ask once more where a kept answer has no scores in it"""
     fail_above: float | None = None
-    """exit with code 1 unless the excess leakage is shown to be within this, on all private images"""
+    """exit with code 1 unless the excess leakage is shown to be within this, on all private images; needs
+    --private with images that the classifier was trained on"""
+    test_only_is_enough: bool = False
+    """--fail-above accepts private images of which the classifier was trained on none"""
     seed: int = 0
     """which images are asked, and the attackers' random numbers"""
     out: str = "results/audit"
@@ -88,6 +92,8 @@ class Arguments:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be between {low} and {high}")
         if self.fail_above is not None and not 0 <= self.fail_above < 1:
             raise ConfigError(f"fail_above = {self.fail_above}: must be between 0 and 1")
+        if self.fail_above is not None and self.private is None:
+            raise ConfigError("--fail-above says nothing without private images: give --private")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +161,7 @@ def _run(chosen: Arguments, console: Console) -> int:
         )
         try:
             found = audit(
-                asker, images, url=chosen.url, budget=chosen.queries, bar=bar, seed=chosen.seed,
+                asker, images, url=template.shown_url, budget=chosen.queries, bar=bar, seed=chosen.seed,
                 told=lambda text: progress.brief(text, 0, 0),
             )  # fmt: skip
         finally:
@@ -165,7 +171,16 @@ def _run(chosen: Arguments, console: Console) -> int:
     storage.write("report.txt", f"{text}\n".encode())
     console.print(text, markup=False)
     console.print(f"answers, audit.json and report.txt: {chosen.out}", markup=False)
-    return ABOVE if chosen.fail_above is not None and found.above else DONE
+    if chosen.fail_above is None:
+        return DONE
+    if not found.trained and not chosen.test_only_is_enough:
+        console.print(
+            "exit code 1: no image was asked that the classifier was trained on; "
+            "--test-only-is-enough accepts that",
+            markup=False,
+        )
+        return ABOVE
+    return ABOVE if found.above else DONE
 
 
 if __name__ == "__main__":

@@ -49,15 +49,20 @@ def least_change(
     bar: float,
     doublings: float,
     seed: int,
+    grids: bool = True,
     told: Callable[[str], None] = lambda text: None,
 ) -> Change:
     """The change of least distortion that is within the bar, found by halving the list of grids.
 
     Args:
         own: the attacker's images and answers. pools: the private ones. bar: accepted excess.
-        doublings: see ``excess_of``.
+        doublings: see ``excess_of``. grids: whether grids are tried; of noise that is drawn anew they
+            leave the mean, which one answer an image does not show.
     """
-    fine, coarse = 0, len(STEPS)  # STEPS[coarse] is safe (the end of the list: the label alone)
+    fine, coarse = (
+        0 if grids else len(STEPS),
+        len(STEPS),
+    )  # STEPS[coarse] is safe (the end of the list: the label alone)
     found = _label_medians(own, pools)
     while fine < coarse:
         middle = (fine + coarse) // 2
@@ -72,7 +77,9 @@ def least_change(
 
 def _rounded(own: Pool, pools: Mapping[str, Pool], steps: int, *, doublings: float, seed: int) -> Change:
     def rounded(pool: Pool) -> Pool:
-        return Pool(pool.x_NCHW, keep_label(apportion(pool.c_NK, steps).to(pool.c_NK), pool.c_NK))
+        return Pool(
+            pool.x_NCHW, keep_label(apportion(pool.c_NK.clamp_min(0), steps).to(pool.c_NK), pool.c_NK)
+        )
 
     changed = {name: rounded(pool) for name, pool in pools.items()}
     errors = attacked(rounded(own), changed, seed=seed, attackers=CHEAP)

@@ -155,9 +155,17 @@ class Answers:
     def _check(self, identity: dict[str, str]) -> None:
         path = self._root / OF
         if path.exists():
-            before = json.loads(path.read_text())
+            try:
+                before = json.loads(path.read_text())
+                if not isinstance(before, dict):
+                    raise ValueError("no object")
+            except (OSError, ValueError, RecursionError) as error:
+                raise ConfigError(
+                    f"{path} is damaged ({type(error).__name__}): restore it, or give another --out"
+                ) from error
             if before != identity:
-                differing = ", ".join(k for k in identity if before.get(k) != identity[k])
+                names = sorted(before.keys() | identity.keys())
+                differing = ", ".join(k for k in names if before.get(k) != identity.get(k))
                 raise ConfigError(
                     f"the answers in {self._root} are of another endpoint or request ({differing} differs): "
                     "give another --out"

@@ -6,6 +6,7 @@ Shape suffixes: N images, K classes, H height, W width, C channels.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from study.auditing.answers import Answers, Kept, name_of
 from study.auditing.endpoint import Reply
+from study.auditing.rechecking import Earlier
 from study.auditing.scores import AnswerError, Scores, read_scores
 
+RECHECK, AGAIN = "recheck", 1000
+"""Pool, and least repetition, of answers to :meth:`Asker.ask_again`."""
 UNREADABLE = (
     "{error} (image {image}..., kept in {n} answers). Nothing is lost: correct --scores and run the command "
     "again, or ask such questions again with --ask-again"
@@ -31,7 +35,8 @@ class Asker:
 
     Args:
         ask: sends a question; see ``Endpoint.ask``. answers: where answers are kept.
-        path: to the scores in an answer. budget: most questions, those of earlier runs included.
+        path: to the scores in an answer. budget: most questions, those of earlier runs included; those of
+            :meth:`ask_again` come on top.
         again: ask once more where the kept answer cannot be read.
         told: called after each question with the number of questions so far.
     """
@@ -51,11 +56,39 @@ class Asker:
         self.n_classes = 0
         self.names: tuple[str, ...] = ()
         self.decimals = 0
+        earlier = answers.all()
+        self._earlier: dict[str, list[Kept]] = {}
+        for kept in earlier:
+            self._earlier.setdefault(kept.image, []).append(kept)
+        self._n_earlier = len(earlier)
+        self._oldest = min((kept.asked_at for kept in earlier), default=None)
+        self._pools = Counter(kept.pool for kept in earlier)
 
     @property
     def left(self) -> int:
         """Questions that may still be sent."""
-        return max(0, self._budget - len(self._answers))
+        return max(0, self._budget - (len(self._answers) - self._pools[RECHECK]))
+
+    @property
+    def earlier(self) -> Earlier:
+        """What earlier runs left, and what this one asked."""
+        return Earlier(self._n_earlier, len(self._answers), self._oldest)
+
+    def kept_of(self, pool: str) -> int:
+        """Answers of a pool, over all runs."""
+        return self._pools[pool]
+
+    def earlier_answers(self, image_HWC: np.ndarray) -> list[tuple[float, ...]]:
+        """Answers (each K) of earlier runs to an image, the first and its repeats; what can be read."""
+        kept_R = [k for k in self._earlier.get(name_of(image_HWC), []) if 0 <= k.repetition < AGAIN]
+        return [self._read(k).values for k in kept_R if self._readable(k)]
+
+    def ask_again(self, image_HWC: np.ndarray) -> tuple[float, ...]:
+        """The present answer (K) to an image, whether or not one is kept; see :meth:`query` for errors."""
+        name, repetition = name_of(image_HWC), AGAIN
+        while self._answers.get(name, repetition) is not None:
+            repetition += 1
+        return self._read(self._send(image_HWC, name, repetition, RECHECK)).values
 
     @property
     def queries(self) -> int:
@@ -85,12 +118,17 @@ class Asker:
         if kept is None:
             if not self.left:
                 raise BudgetSpentError(f"all {self._budget} questions are spent")
-            at = time.time()
-            reply = self._ask(image_HWC)
-            kept = Kept(name, repetition, pool, reply.status, reply.body, reply.seconds, at)
-            self._answers.add(kept)
-            self._told(self.queries)
+            kept = self._send(image_HWC, name, repetition, pool)
         return self._read(kept)
+
+    def _send(self, image_HWC: np.ndarray, name: str, repetition: int, pool: str) -> Kept:
+        at = time.time()
+        reply = self._ask(image_HWC)
+        kept = Kept(name, repetition, pool, reply.status, reply.body, reply.seconds, at)
+        self._answers.add(kept)
+        self._pools[pool] += 1
+        self._told(self.queries)
+        return kept
 
     def _readable(self, kept: Kept) -> bool:
         try:

@@ -32,6 +32,8 @@ CHEAP = ("class-mean", "ridge", "kernel")
 LEAST_MIXTURES = 40
 """With fewer questions left, no mixtures are asked about."""
 MOST_EACH = 4
+FAR, NEGATIVE, MANY = 0.01, 1e-6, 0.25
+"""Logits: the median sum is further from 1, and this share of answers has a number further below 0."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,20 @@ class Errors:
     labels: Mapping[str, Mapping[str, Array]]
 
 
-def as_scores(c_NK: Tensor) -> Tensor:
-    """Answers as attackers read them: float32, and the softmax of what has negative numbers (logits)."""
-    c_NK = torch.softmax(c_NK, 1) if bool((c_NK < 0).any()) else c_NK
-    return c_NK.float()
+def are_logits(c_NK: Tensor) -> bool:
+    """Whether answers, all of an audit, are logits: most sums are far from 1, and many have negative numbers.
+
+    A few odd answers decide nothing, so that an endpoint cannot choose the reading with one of them.
+    """
+    far = float((c_NK.sum(1) - 1).abs().median()) > FAR
+    return far and float((c_NK < -NEGATIVE).any(1).double().mean()) >= MANY
+
+
+def as_scores(c_NK: Tensor, logits: bool = False) -> Tensor:
+    """Answers as attackers read them: float32; the softmax of logits, else rounding errors below 0 as 0."""
+    if logits:
+        return torch.softmax(c_NK, 1).float()
+    return torch.where((c_NK < 0) & (c_NK >= -NEGATIVE), 0.0, c_NK).float()
 
 
 def as_images(images_NHWC: NDArray[np.uint8]) -> Tensor:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from study.auditing.attacking import (
     ATTACKERS,
     Errors,
     Pool,
+    are_logits,
     as_images,
     as_scores,
     attacked,
@@ -35,7 +37,8 @@ from study.auditing.findings import HELD_OUT, Cells, Findings
 from study.auditing.images import AuditImages
 from study.auditing.intervals import AuditedExcess, excess_of
 from study.auditing.plan import REPEATS, Plan, near_copies, planned
-from study.auditing.probes import SAME, Probes, probe
+from study.auditing.probes import Probes, probe
+from study.auditing.rechecking import recheck
 
 HELD_OUT_SHARE = 0.3
 """Of the asked public images, where there are no private ones."""
@@ -53,8 +56,8 @@ class _Answered:
     images_NHWC: NDArray[np.uint8]
     raw_NK: Tensor
 
-    def pool(self) -> Pool:
-        return Pool(as_images(self.images_NHWC), as_scores(self.raw_NK))
+    def pool(self, reading: Callable[[Tensor], Tensor]) -> Pool:
+        return Pool(as_images(self.images_NHWC), reading(self.raw_NK))
 
 
 @own_context()
@@ -77,23 +80,28 @@ def audit(
             change that is safe. told: called with what is being done.
 
     Raises:
-        EndpointError, AnswerError, BudgetSpentError: see :meth:`Asker.query`. ConfigError: a small budget.
+        EndpointError, AnswerError, BudgetSpentError: see :meth:`Asker.query`. StaleAnswersError: see
+            :func:`recheck`. ConfigError: a small budget.
     """
     rng = np.random.default_rng([seed, budget])
     plan = planned(images, budget, rng)
     told("asking")
+    rechecked = recheck(asker, images.public_NHWC[plan.rows["public"]])
     answered = {
         name: _ask(asker, images.public_NHWC if name == "public" else images.private[name], rows, name)
         for name, rows in plan.rows.items()
     }
     seen = _probed(asker, answered, plan, rng)
-    own, pools = answered["public"].pool(), {n: a.pool() for n, a in answered.items() if n != "public"}
+    reading = partial(as_scores, logits=seen.logits)
+    own = answered["public"].pool(reading)
+    pools = {n: a.pool(reading) for n, a in answered.items() if n != "public"}
     if not pools:
         held = max(1, int(HELD_OUT_SHARE * len(own.x_NCHW)))
         pools = {HELD_OUT: Pool(own.x_NCHW[:held], own.c_NK[:held])}
         own = Pool(own.x_NCHW[held:], own.c_NK[held:])
-    config = mixtures_within(min(plan.left, asker.left), len(own.x_NCHW)) if _asks_more(seen) else None
-    oracle = OracleOf(asker, "mixture", as_scores)
+    left = min(plan.left, asker.left + asker.kept_of("mixture"))  # the same when a broken audit goes on
+    config = mixtures_within(left, len(own.x_NCHW)) if _asks_more(seen) else None
+    oracle = OracleOf(asker, "mixture", reading)
     errors = attacked(
         own, pools, seed=seed, asking=(config, oracle) if config else None,
         told=lambda name: told(f"attacking: {name}"),
@@ -113,14 +121,21 @@ def audit(
         change=None,
         bar=bar,
         notes=images.notes,
+        earlier=replace(asker.earlier, rechecked=rechecked),
         attackers=tuple(next(iter(errors.scores.values()))),
     )
     if not found.above or not advise:
         return found
     change = least_change(
-        own, pools, bar=bar, doublings=doublings, seed=seed, told=lambda text: told(f"changing: {text}")
+        own,
+        pools,
+        bar=bar,
+        doublings=doublings,
+        seed=seed,
+        grids=seen.repeats,
+        told=lambda text: told(f"changing: {text}"),
     )
-    return Findings(**{**{k: getattr(found, k) for k in found.__dataclass_fields__}, "change": change})
+    return replace(found, change=change)
 
 
 def _ask(asker: Asker, images_NHWC: NDArray[np.uint8], rows: NDArray[np.int64], pool: str) -> _Answered:
@@ -139,9 +154,10 @@ def _probed(asker: Asker, answered: Mapping[str, _Answered], plan: Plan, rng: np
     repeats = [public.raw_NK[: plan.repeated]]
     repeats += [asker.query(again_PHWC, "public", repetition=r + 1) for r in range(REPEATS)]
     everything = torch.cat([a.raw_NK for a in answered.values()])
-    return probe(
+    seen = probe(
         everything.numpy(), torch.stack(repeats, 1).numpy(), torch.stack(first, 1).numpy(), asker.decimals
     )
+    return replace(seen, logits=are_logits(everything))
 
 
 def _asks_more(seen: Probes) -> bool:
@@ -176,7 +192,7 @@ def _cells(
     answered: Mapping[str, _Answered], pools: Mapping[str, Pool], seen: Probes, seed: int
 ) -> tuple[dict[str, Cells], str]:
     """Pool -> certificate, or why there is none."""
-    if seen.repeat_distance > SAME:
+    if not seen.repeats:
         return {}, FRESH
     found, why = {}, "there are no private images"
     for name, pool in pools.items():

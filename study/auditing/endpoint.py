@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
@@ -18,7 +19,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry
 
 from mipoison.config import ConfigError
-from study.auditing.template import Template
+from study.auditing.template import Template, without_secrets
 from study.runtime.plain import visible_line
 
 MOST_BYTES = 2**20
@@ -134,9 +135,18 @@ class Endpoint:
             ) as response:
                 found = self._read(response)
         except requests.RequestException as error:
-            raise EndpointError(f"no answer: {_reason(error)}") from error
-        _check_status(response, found)
+            raise EndpointError(f"no answer: {self._reason(error)}") from None  # its text may have the query
+        _check_status(response, self._without_query(found))
         return Reply(response.status_code, found, self._clock() - start)
+
+    def _reason(self, error: BaseException) -> str:
+        """The innermost cause in one line, without the request's headers and the URL's query."""
+        inner = getattr(error.args[0] if error.args else error, "reason", None) or error
+        return visible_line(self._without_query(str(inner).encode()).decode("utf-8", "replace"), 300)
+
+    def _without_query(self, text: bytes) -> bytes:
+        query = urlsplit(self._template.url).query.encode()
+        return text.replace(query, b"...") if query else text
 
     def _wait(self) -> None:
         now = self._clock()
@@ -163,7 +173,7 @@ def _check_status(response: requests.Response, body: bytes) -> None:
     if 200 <= status < 300:
         return
     if 300 <= status < 400:
-        where = visible_line(response.headers.get("Location", "nowhere"), SHOWN)
+        where = visible_line(without_secrets(response.headers.get("Location", "nowhere")), SHOWN)
         raise RefusedError(f"status {status}, a redirect to {where}; it is not followed: give that URL")
     if status in (401, 403):
         raise RefusedError(f"status {status}: the endpoint refuses the credentials; check --header")
@@ -176,9 +186,3 @@ def _check_status(response: requests.Response, body: bytes) -> None:
 def beginning(body: bytes) -> str:
     """The beginning of an answer, for a message in one line."""
     return repr(visible_line(body[: 4 * SHOWN].decode("utf-8", "replace"), SHOWN))
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line, without the request's headers."""
-    inner = getattr(error.args[0] if error.args else error, "reason", None) or error
-    return visible_line(inner, 300)

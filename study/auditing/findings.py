@@ -9,7 +9,8 @@ from typing import Any
 from study.auditing.advice import Change
 from study.auditing.family import FAMILIES, Family
 from study.auditing.intervals import AuditedExcess
-from study.auditing.probes import FLOAT32, SAME, Probes
+from study.auditing.probes import FLOAT32, Probes
+from study.auditing.rechecking import Earlier
 from study.runtime.plain import visible_line
 
 HELD_OUT = "held-out"
@@ -43,7 +44,7 @@ class Findings:
         probes, family: what the answers show. excess: pool -> excess. cells: pool -> certificate; without it
             where answers do not repeat. uncertified: why there is none.
         change: the least change that is safe; None: none is needed. bar: accepted excess.
-        notes: about images and answers. attackers: that were run.
+        notes: about images and answers. attackers: that were run. earlier: which answers are not of this run.
     """
 
     url: str
@@ -58,20 +59,33 @@ class Findings:
     bar: float
     notes: tuple[str, ...] = ()
     attackers: tuple[str, ...] = field(default=())
+    earlier: Earlier = field(default=Earlier())
 
     @property
     def above(self) -> bool:
         """Whether a pool's excess is not shown to be within the bar, by its upper end or by certificate."""
         return any(not self.within(pool) for pool in self.excess)
 
+    @property
+    def trained(self) -> bool:
+        """Whether images were asked that the classifier was trained on."""
+        return "train" in self.excess
+
     def within(self, pool: str) -> bool:
-        """Whether the excess on this pool is shown to be within the bar."""
+        """Whether the excess on this pool is shown to be within the bar.
+
+        By its interval it is not where one image gets several answers, of which the audit's attackers have
+        one each, or where answers differ in digits that these do not read.
+        """
+        if self.excess[pool].low > self.bar:
+            return False  # measured: a certificate that says otherwise is wrong
         certified = pool in self.cells and self.cells[pool].excess <= self.bar
-        return certified or self.excess[pool].high <= self.bar
+        unseen = not self.probes.repeats or self.probes.hidden > 0
+        return certified or (not unseen and self.excess[pool].high <= self.bar)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: numbers that are not finite are null."""
-        found: dict[str, Any] = _plain(asdict(self)) | {"above": self.above}
+        found: dict[str, Any] = _plain(asdict(self)) | {"above": self.above, "trained": self.trained}
         return found
 
 
@@ -88,10 +102,12 @@ def text_of(found: Findings) -> str:
     lines = [f"AUDIT            {visible_line(found.url, 200)}"]
     asked = ", ".join(f"{n} {name}" for name, n in found.asked.items())
     lines.append(f"asked            {found.queries} questions; images: {asked}")
+    again = f"; {found.earlier.rechecked} asked again now" if found.earlier.answers else ""
+    lines.append(_row("answers", f"{found.earlier}{again}"))
     for pool, excess in found.excess.items():
         lines.append(_row("excess leakage", f"{_interval(excess)} on {POOL_NAMES[pool]}"))
         lines.append(_row("", f"worst attacker {excess.attacker}; {_judged(found, pool)}"))
-    if HELD_OUT in found.excess:
+    if not found.trained:
         lines.append(_row("", "nothing can be said of images that the classifier was trained on"))
     lines += _certificates(found)
     lines += _answers(found.probes)
@@ -129,13 +145,18 @@ def _certificates(found: Findings) -> list[str]:
 
 
 def _answers(seen: Probes) -> list[str]:
-    same = seen.repeat_distance <= SAME
-    repeat = "the same each time" if same else f"differ by up to {seen.repeat_distance:.2g}"
+    repeat = "the same each time" if seen.repeats else f"differ by up to {seen.repeat_distance:.2g}"
     lines = [_row("repeats", f"{repeat} ({seen.repeated} images asked again)")]
+    if not seen.repeats:
+        lines.append(_row("", "measured with one answer an image; who asks q times sees more"))
     sums = "to one" if seen.sum_error <= 1e3 * FLOAT32 else f"off one by up to {seen.sum_error:.2g}"
-    lines.append(_row("sums", sums + (", with scores below 0: read as logits" if seen.negative else "")))
+    below = ", with scores below 0" if seen.negative else ""
+    lines.append(_row("sums", f"{sums}{below}{': read as logits' if seen.logits else ''}"))
     grid = "none" if seen.steps is None else f"multiples of 1/{seen.steps}"
     lines.append(_row("grid", f"{grid}; {seen.decimals} decimals printed, {seen.distinct} different answers"))
+    if seen.hidden:
+        of = "float32 numbers" if seen.steps is None else "multiples of that"
+        lines.append(_row("", f"{seen.hidden} answers differ from others in hidden digits: equal as {of}"))
     return lines
 
 
@@ -145,7 +166,11 @@ def _change(found: Findings) -> list[str]:
     change = found.change
     return [
         _row(
-            "change", f"{change.name}: excess at most {change.high:.3f}, distortion {change.distortion:.4f}"
+            "change",
+            f"{change.name}: excess up to about {change.high:.3f}, distortion {change.distortion:.4f}",
         ),
-        _row("", "an estimate: simulated on these answers with the attackers in closed form"),
+        _row(
+            "",
+            "an estimate from these answers, without mixtures and what other public images change: audit it again",
+        ),
     ]

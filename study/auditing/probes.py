@@ -41,6 +41,9 @@ class Probes:
             changes by one and two grey levels: near 0 for a smooth function of the image, above 1 for noise.
             None: none moved.
         moved: share of near copies whose answer moved.
+        hidden: different answers that are equal to others as float32, or on the grid that is named: digits
+            in which no attacker of the audit looks.
+        logits: whether attackers read the answers as logits.
     """
 
     answers: int
@@ -59,6 +62,13 @@ class Probes:
     largest_jump: float
     roughness: float | None
     moved: float
+    hidden: int = 0
+    logits: bool = False
+
+    @property
+    def repeats(self) -> bool:
+        """Whether one image gets one answer."""
+        return self.repeat_distance <= SAME
 
 
 def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Probes:
@@ -78,6 +88,8 @@ def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Pr
     of_label = [len(np.unique(index_N[label_N == k])) for k in np.unique(label_N)]
     tied_N = (c_NK == c_NK.min(1, keepdims=True)).sum(1)
     common = int(np.median(tied_N))
+    steps = grid_steps(c_NK)
+    read_NK = c_NK.astype(np.float32) if steps is None else (c_NK * steps).round()
     return Probes(
         answers=len(c_NK),
         classes=c_NK.shape[1],
@@ -86,7 +98,7 @@ def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Pr
         sum_error=float(np.abs(c_NK.sum(1) - 1).max()),
         negative=bool((c_NK < 0).any()),
         decimals=decimals,
-        steps=grid_steps(c_NK),
+        steps=steps,
         distinct=len(distinct),
         most_of_label=max(of_label),
         zeros=float((c_NK == 0).mean()),
@@ -95,6 +107,7 @@ def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Pr
         largest_jump=float(jump_P.max(initial=0.0)),
         roughness=float(np.median(bend_P[moved_P] / jump_P[moved_P])) if moved_P.any() else None,
         moved=float(moved_P.mean()) if len(moved_P) else 0.0,
+        hidden=len(distinct) - len(np.unique(read_NK, axis=0)),
     )
 
 

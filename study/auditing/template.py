@@ -6,6 +6,7 @@ Shape suffixes: H height, W width, C channels.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Template as Substitution
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 from PIL import Image
@@ -32,7 +33,7 @@ class Template:
     """How the endpoint is asked.
 
     Attributes:
-        url: http or https, without credentials.
+        url: http or https, without credentials; the values of its query are neither printed nor stored.
         body: ``png`` (the request's body is a PNG file), or JSON in which ``"@image"`` stands for the pixels
             as nested lists and ``"@png64"`` for a PNG file in base64.
         layout: order of the nested lists: ``chw``, ``hwc``, ``hw`` (grey images), or one ``flat`` list in the
@@ -51,10 +52,16 @@ class Template:
     headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port  # checked when it is read
+        except ValueError as error:
+            raise ConfigError(f"URL {without_secrets(self.url)!r}: not a URL") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"URL {self.url!r}: must begin with http:// or https:// and name a host")
-        if parts.username or parts.password:
+            raise ConfigError(
+                f"URL {without_secrets(self.url)!r}: must begin with http:// or https:// and name a host"
+            )
+        if "@" in parts.netloc:
             raise ConfigError("the URL has credentials in it: give them as --header 'Name: $VARIABLE'")
         for name, value, valid in (("layout", self.layout, LAYOUTS), ("scale", self.scale, SCALES)):
             if value not in valid:
@@ -71,9 +78,25 @@ class Template:
             if text.count(f'"{_IMAGE}"') + text.count(f'"{_PNG64}"') != 1:
                 raise ConfigError('body: "@image" or "@png64" must stand in it once, as a value')
 
+    @property
+    def shown_url(self) -> str:
+        """The URL as it is printed and stored, see :func:`without_secrets`."""
+        return without_secrets(self.url)
+
     def identity(self) -> dict[str, str]:
-        """What makes answers those of another endpoint if it differs; no header is part of it."""
-        return {"url": self.url, "body": self.body, "layout": self.layout, "scale": self.scale}
+        """What makes answers those of another endpoint if it differs.
+
+        The body, the URL's query and the headers are hashed (SHA-256), headers as they are
+        given: with ``$NAME`` in them, not with what the environment says.
+        """
+        return {
+            "url": self.shown_url,
+            "query": _digest(urlsplit(self.url).query),
+            "layout": self.layout,
+            "scale": self.scale,
+            "body": _digest(self.body),
+            "headers": _digest(json.dumps(self.headers)),
+        }
 
     def sent_headers(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The headers with tokens from the environment.
@@ -120,6 +143,20 @@ class Template:
             numbers = numbers.reshape(-1)
         found: list[Any] = numbers.tolist()
         return found
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user info and fragment, and with ``...`` for each value of its query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "..."
+    query = "&".join(f"{p.partition('=')[0]}=..." if "=" in p else "..." for p in parts.query.split("&") if p)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def png(pixels_HWC: np.ndarray) -> bytes:

@@ -100,6 +100,64 @@ def test_a_starlette_app_behind_a_token(
         assert path.is_dir() or token.encode() not in path.read_bytes()
 
 
+def test_test_images_alone_do_not_pass(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It answers the label alone, which is certified; but what of the images it was trained on?"""
+    model = Counted(lambda x_HW: [float(v) for v in np.eye(3)[int(np.argmax(scores(x_HW)))]])
+    test = ["--private", f"{folders[3]}/test", "--private-are", "test", "--fail-above", "0.02"]
+    with plain(model) as url:
+        words = [url, *folders[:2], *PLAIN, *options(tmp_path)]
+        assert main([*words, "--fail-above", "0.02"]) == USAGE
+        assert "give --private" in " ".join(capsys.readouterr().err.split())
+        assert main([*words, *test]) == ABOVE
+        text = capsys.readouterr().out
+        assert "nothing can be said of images that the classifier was trained on" in text
+        assert "--test-only-is-enough" in text
+        assert main([*words, *test, "--test-only-is-enough"]) == DONE
+
+
+def test_a_token_in_the_query_is_neither_printed_nor_stored(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, token = Counted(), "t0ken-of-nobody"
+    echo = f"cannot POST /classify?api_key={token}".encode()
+    with plain(model) as url:
+        words = [f"{url}?api_key={token}", *folders, *PLAIN, *options(tmp_path)]
+        model.fault = lambda n: (404, {}, echo)
+        assert main(words) == BROKEN
+        model.fault = lambda n: (302, {"Location": f"/login?api_key={token}"}, b"")
+        assert main(words) == BROKEN
+        model.fault = lambda n: None
+        assert main(words) == DONE
+        said = capsys.readouterr()
+        assert token not in said.out + said.err
+        assert "?api_key=..." in said.out
+        for path in tmp_path.rglob("*"):
+            assert path.is_dir() or token.encode() not in path.read_bytes()
+        (tmp_path / "endpoint.json").write_text("{")
+        assert main(words) == USAGE
+        assert "endpoint.json is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_older_model_does_not_pass_for_a_new_one(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def label(x_HW: np.ndarray) -> list[float]:
+        return [float(v) for v in np.eye(3)[int(np.argmax(scores(x_HW)))]]
+
+    model = Counted(label)
+    with plain(model) as url:
+        words = [url, *folders, *PLAIN, *options(tmp_path), "--fail-above", "0.02"]
+        assert main(words) == DONE
+        model.respond = scores
+        assert main(words) == BROKEN
+        assert "another --out" in " ".join(capsys.readouterr().err.split())
+        model.respond = label
+        assert main(words) == DONE
+    assert "answers from earlier runs, oldest 20" in capsys.readouterr().out
+
+
 @contextmanager
 def own_server() -> Iterator[str]:
     """This project's server."""

@@ -34,6 +34,12 @@ def test_the_change_is_within_the_bar_when_it_is_made() -> None:
     assert change.distortion == float(moved)
 
 
+def test_no_grid_for_answers_that_differ() -> None:
+    own, pools = pool(60, 0), {"train": pool(40, 1)}
+    assert least_change(own, pools, bar=0.99, doublings=0.0, seed=0).defense == "rounding"
+    assert least_change(own, pools, bar=0.99, doublings=0.0, seed=0, grids=False).defense == "label-only"
+
+
 def test_nothing_but_the_label_is_within_a_bar_of_zero() -> None:
     own, pools = pool(60, 0), {"train": pool(40, 1)}
     change = least_change(own, pools, bar=0.0, doublings=0.0, seed=0)

@@ -101,6 +101,14 @@ def test_one_audit_at_a_time_and_of_one_endpoint(tmp_path: Path) -> None:
         Answers(tmp_path, OF)
     with pytest.raises(ConfigError, match=r"another endpoint or request \(url differs\)"):
         Answers(tmp_path, {"url": "http://b"})
+    with pytest.raises(ConfigError, match=r"\(query differs\)"):
+        Answers(tmp_path, OF | {"query": "1"})
+    for damaged in (b"", b"{", b"[]", b"\xff\xfe{", b"null"):
+        whole = (tmp_path / "endpoint.json").read_bytes()
+        (tmp_path / "endpoint.json").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"endpoint.json is damaged .* another --out"):
+            Answers(tmp_path, OF)
+        (tmp_path / "endpoint.json").write_bytes(whole)
     with Answers(tmp_path, OF) as store:
         store.add(kept(1))
     next((tmp_path / "answers").glob("*.parquet")).write_bytes(b"PAR1 damaged")

@@ -10,6 +10,7 @@ from audited_pools import pool
 from study.auditing.attacking import (
     CHEAP,
     Pool,
+    are_logits,
     as_scores,
     attacked,
     half_gains,
@@ -39,9 +40,24 @@ def test_one_hot_answers_leak_nothing() -> None:
 
 
 def test_logits_become_scores() -> None:
-    logits = torch.tensor([[2.0, -1.0, 0.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
-    assert torch.allclose(as_scores(logits), torch.softmax(logits, 1).float())
+    logits = torch.tensor([[3.0, -1.0, 0.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
+    assert are_logits(logits)
+    assert torch.allclose(as_scores(logits, True), torch.softmax(logits, 1).float())
+    assert not are_logits(logits.abs())
     assert torch.equal(as_scores(logits.abs()), logits.abs().float())
+
+
+def test_one_odd_answer_does_not_change_the_reading() -> None:
+    c_NK = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(4), 50))
+    others = torch.arange(50) != 7
+    for odd in (-1e-9, -0.01, -3.0):
+        changed = c_NK.clone()
+        changed[7, 2] = odd
+        assert not are_logits(changed)
+        read = as_scores(changed)
+        assert torch.equal(read[others], c_NK[others].float())
+        assert float(read[7, 2]) == (0 if odd > -1e-6 else np.float32(odd))
+    assert are_logits(c_NK.log())
 
 
 def test_halves_of_its_images() -> None:

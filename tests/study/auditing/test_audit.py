@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from study.auditing.answers import Answers
 from study.auditing.asking import Asker
 from study.auditing.audit import FRESH, audit
 from study.auditing.endpoint import EndpointError, Reply
-from study.auditing.findings import HELD_OUT, Findings
+from study.auditing.findings import HELD_OUT, Findings, text_of
 from study.auditing.images import AuditImages, without_copies
+from study.auditing.rechecking import StaleAnswersError
 
 
 def images(private: bool = True) -> AuditImages:
@@ -34,6 +36,8 @@ class Model:
             raise EndpointError("gone")
         self.asked.append(x_HWC.tobytes())
         c = np.array(scores(x_HWC[..., 0]))
+        if self.kind == "odd" and len(self.asked) == 1:
+            c[c.argmin()] = -1e-9
         if self.kind == "label":
             c = np.eye(3)[c.argmax()]
         if self.kind == "fresh":
@@ -63,6 +67,14 @@ def test_scores_leak_and_a_change_is_named(tmp_path: Path) -> None:
     assert found.probes.decimals > 10
 
 
+def test_one_score_below_zero_does_not_hide_the_leak(tmp_path: Path) -> None:
+    whole, odd = run(Model(), tmp_path / "a"), run(Model("odd"), tmp_path / "b")
+    for pool, excess in odd.excess.items():
+        assert excess.estimate == pytest.approx(whole.excess[pool].estimate, abs=0.02)
+    assert odd.probes.negative
+    assert not odd.probes.logits
+
+
 def test_labels_alone_are_certified(tmp_path: Path) -> None:
     found = run(Model("label"), tmp_path)
     assert not found.above
@@ -80,6 +92,9 @@ def test_answers_that_differ_are_not_certified(tmp_path: Path) -> None:
     assert (found.cells, found.uncertified) == ({}, FRESH)
     assert found.family.name == "noise"
     assert found.probes.repeat_distance > 0.001
+    assert found.above
+    assert found.change is not None
+    assert found.change.defense == "label-only"
 
 
 def test_without_private_images(tmp_path: Path) -> None:
@@ -102,5 +117,21 @@ def test_a_broken_audit_goes_on_and_finds_the_same(tmp_path: Path) -> None:
         else:
             again = run(model, tmp_path / "broken")
         asked += model.asked
-    assert len(asked) == whole.queries
-    assert again == whole
+    assert len(asked) == whole.queries + 10
+    assert (again.earlier.answers, again.earlier.rechecked) == (220, 5)
+    assert replace(again, earlier=whole.earlier, queries=whole.queries) == whole
+
+
+def test_answers_of_an_older_model_stop_it(tmp_path: Path) -> None:
+    found = run(Model("label"), tmp_path)
+    assert found.earlier.oldest is None
+    newer = Model()
+    with pytest.raises(StaleAnswersError, match="another --out"):
+        run(newer, tmp_path)
+    assert 5 <= len(newer.asked) <= 15
+    same = Model("label")
+    again = run(same, tmp_path)
+    assert len(same.asked) == 5
+    assert again.queries == found.queries + len(newer.asked) + 5
+    assert "answers from earlier runs, oldest 20" in text_of(again)
+    assert again.excess == found.excess

@@ -53,15 +53,41 @@ def test_what_is_above_the_bar() -> None:
     assert FOUND.above
     assert not replace(FOUND, excess={"test": LOW}).above
     assert replace(FOUND, excess={"test": replace(LOW, high=0.021)}).above
-    certified = replace(FOUND, cells={"train": Cells(0.0, 10, 30), "test": Cells(0.0, 10, 30)})
+    certified = replace(
+        FOUND,
+        excess={"train": replace(EXCESS, low=0.01), "test": LOW},
+        cells={"train": Cells(0.0, 10, 30), "test": Cells(0.0, 10, 30)},
+    )
     assert not certified.above
     assert "certified        at most 0.000 on the asked train images (10 answers)" in text_of(certified)
+
+
+def test_a_certificate_does_not_overrule_what_was_measured() -> None:
+    found = replace(FOUND, excess={"train": replace(EXCESS, low=0.03)}, cells={"train": Cells(0.004, 15, 3)})
+    assert found.above
+    assert "above 0.02" in text_of(found)
+    assert not replace(found, excess={"train": replace(EXCESS, low=0.02)}).above
+
+
+def test_what_the_attackers_do_not_see_is_not_within() -> None:
+    noise = replace(FOUND, excess={"train": LOW}, cells={}, probes=plain_probes(repeat_distance=0.1))
+    assert noise.above
+    assert "not shown to be within 0.02" in text_of(noise)
+    assert "one answer an image; who asks q times sees more" in text_of(noise)
+    hidden = replace(noise, probes=plain_probes(hidden=9))
+    assert hidden.above
+    assert "9 answers differ from others in hidden digits" in text_of(hidden)
+    assert not replace(hidden, cells={"train": Cells(0.01, 5, 9)}).above
+    assert not replace(noise, probes=plain_probes()).above
 
 
 def test_without_private_images() -> None:
     text = text_of(replace(FOUND, excess={HELD_OUT: LOW}, cells={}, uncertified="no images", change=None))
     assert "nothing can be said of images that the classifier was trained on" in text
     assert "nothing: no images" in text
+    nothing = "nothing can be said of images that the classifier was trained on"
+    assert nothing in text_of(replace(FOUND, excess={"test": LOW}))
+    assert nothing not in text_of(replace(FOUND, excess={"train": LOW}))
     assert "none is needed" in text
 
 

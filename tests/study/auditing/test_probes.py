@@ -53,6 +53,21 @@ def test_smooth_and_rough_answers() -> None:
     assert (smooth.distinct, smooth.most_of_label) == (40, int(np.bincount(c.argmax(1)).max()))
 
 
+def test_digits_that_no_attacker_reads_are_counted() -> None:
+    c = vectors(40, 5)
+    repeats, still = c[:4, None], near(c[:4], 0 * c[:4], 0)
+    assert probe(c, repeats, still, 17).hidden == 0
+    hundredths = apportion(torch.from_numpy(c), 100).numpy()
+    assert probe(hundredths, repeats, still, 17).hidden == 0
+    twice = np.repeat(hundredths[:20], 2, 0)
+    assert probe(twice, repeats, still, 17).hidden == 0
+    marked = twice + 1e-13 * np.arange(40)[:, None]
+    assert (probe(marked, repeats, still, 17).steps, probe(marked, repeats, still, 17).hidden) == (100, 20)
+    free = np.random.default_rng(1).dirichlet(np.full(5, 9.0), 20)
+    off = np.repeat(free, 2, 0) + 1e-14 * np.arange(40)[:, None]
+    assert (probe(off, repeats, still, 17).steps, probe(off, repeats, still, 17).hidden) == (None, 20)
+
+
 def test_repeats_sums_zeros_and_ties() -> None:
     c = vectors(40, 5)
     repeats = np.stack([c[:4], c[:4] + 0.01], 1)

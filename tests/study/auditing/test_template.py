@@ -52,11 +52,25 @@ def test_tokens_come_from_the_environment() -> None:
     template = Template(url=URL, headers=("Authorization: Bearer $TOKEN", "X-Plain: yes"))
     assert template.sent_headers({"TOKEN": "abc"}) == {"Authorization": "Bearer abc", "X-Plain": "yes"}
     assert "TOKEN" not in json.dumps(template.identity())
+    assert template.identity() == Template(url=URL, headers=template.headers).identity()
+    for other in (
+        Template(url=URL),
+        Template(url=URL, headers=template.headers, body='{"k": 1, "i": "@image"}'),
+    ):
+        assert other.identity() != template.identity()
     with pytest.raises(ConfigError, match="'TOKEN' is not set"):
         template.sent_headers({})
     with pytest.raises(ConfigError, match="not allowed") as raised:
         template.sent_headers({"TOKEN": "abc\r\nX: y"})
     assert "abc" not in str(raised.value)
+
+
+def test_the_query_is_neither_shown_nor_stored() -> None:
+    template = Template(url=f"{URL}?api_key=s3cret&v=2&s3cret#s3cret")
+    assert template.shown_url == f"{URL}?api_key=...&v=...&..."
+    assert "s3cret" not in json.dumps(template.identity())
+    assert template.identity() != Template(url=f"{URL}?api_key=other&v=2&s3cret").identity()
+    assert template.url.startswith(f"{URL}?api_key=s3cret&v=2")  # what is asked
 
 
 @pytest.mark.parametrize(
@@ -65,6 +79,11 @@ def test_tokens_come_from_the_environment() -> None:
         ({"url": "ftp://a/b"}, "must begin with"),
         ({"url": "http:///b"}, "name a host"),
         ({"url": "http://user:secret@a/b"}, "credentials"),
+        ({"url": "https://:secret@a/b"}, "credentials"),
+        ({"url": "https://@a/b"}, "credentials"),
+        ({"url": "https://[a/b?k=secret"}, "not a URL"),
+        ({"url": "https://a:port/b?k=secret"}, "not a URL"),
+        ({"url": "ftp://user:secret@a/b?key=secret#secret"}, "must begin with"),
         ({"url": URL, "body": "{"}, "body"),
         ({"url": URL, "body": '{"a": 1}'}, "once"),
         ({"url": URL, "body": '["@image", "@png64"]'}, "once"),
