@@ -196,8 +196,8 @@ def source_of(config: Config) -> str | None:
     folders = getattr(sys.modules.get(package), "__path__", ())
     files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
     if not files:
-        file = inspect.getsourcefile(type(config))
-        files = [] if file is None else [Path(file)]
+        own = inspect.getsourcefile(type(config))
+        files = [] if own is None else [Path(own)]
     h = hashlib.sha256()
     for file in files:
         h.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
