@@ -161,6 +161,8 @@ def _answers(seen: Probes) -> list[str]:
 
 
 def _change(found: Findings) -> list[str]:
+    if found.change is None and found.above:
+        return [_row("change", "none was looked for")]
     if found.change is None:
         return [_row("change", f"none is needed for {found.bar:g}")]
     change = found.change
@@ -171,6 +173,6 @@ def _change(found: Findings) -> list[str]:
         ),
         _row(
             "",
-            "an estimate from these answers, without mixtures and what other public images change: audit it again",
+            "an estimate, without mixtures and what other public images change: audit it again",
         ),
     ]

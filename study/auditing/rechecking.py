@@ -72,8 +72,8 @@ def recheck(asker: Asker, images_NHWC: NDArray[np.uint8]) -> int:
     for image, answers in zip(chosen, new, strict=True):
         answers += [asker.ask_again(image) for _ in range(MORE)]
         sent += MORE
-    repeats = [*new, *old, *(asker.earlier_answers(image) for image in known)]
-    spread = max(_widest(answers) for answers in repeats)
+    spread = max(_widest(answers) for answers in new)
+    spread = max(spread, *(_widest(asker.earlier_answers(image)) for image in known))
     if _apart(old, new, spread) or (spread > _same(new) and _all_odd(old, new)):
         raise StaleAnswersError(
             "the endpoint answers otherwise than in an earlier run: the kept answers are of another model or "

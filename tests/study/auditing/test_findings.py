@@ -74,6 +74,7 @@ def test_what_the_attackers_do_not_see_is_not_within() -> None:
     assert noise.above
     assert "not shown to be within 0.02" in text_of(noise)
     assert "one answer an image; who asks q times sees more" in text_of(noise)
+    assert "none was looked for" in text_of(replace(noise, change=None))
     hidden = replace(noise, probes=plain_probes(hidden=9))
     assert hidden.above
     assert "9 answers differ from others in hidden digits" in text_of(hidden)
