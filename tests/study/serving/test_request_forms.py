@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import random
 import struct
 import time
 import zlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +33,15 @@ def header(shape: str, descr: str = "'<f4'", fortran: str = "False", *, version:
     text = f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
     size = struct.pack("<H" if version == 1 else "<I", len(text))
     return b"\x93NUMPY" + bytes([version, 0]) + size + text + X[0].tobytes()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def heap_left_alone() -> Iterator[None]:
+    """What other tests of this process have left is not collected in the time of a request."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def saved(image: Image.Image, kind: str, **settings: object) -> bytes:

@@ -160,7 +160,7 @@ def test_a_setting_of_an_own_classifier_becomes_a_unit(
     assert not Path("unit").exists()
     assert protect.main([*words, *own]) == 0
     assert "--victim cli_net:make --victim-state net.safetensors" in capsys.readouterr().out
-    assert sorted(p.name for p in Path("unit").iterdir()) == ["unit.json", "unit.safetensors"]
+    assert sorted(p.name for p in Path("unit").iterdir()) == ["label.json", "unit.json", "unit.safetensors"]
     victim = load_victim("cli_net:make", "net.safetensors")
     x = make_split("folder:data", auxiliary="same", seed=0, image_size=16).private_test.x_NCHW
     released = load_unit("unit", device="cpu").wrap(victim)(x)

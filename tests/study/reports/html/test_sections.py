@@ -35,7 +35,7 @@ def test_settings_stand_with_their_command(page: str, episodes: pd.DataFrame) ->
 
 def test_limits_of_excess_are_said_to_be_one_sided() -> None:
     assert [c for c in sections.COLUMNS if c.startswith("excess")] == [
-        "excess leakage\n(share) [one-sided 95 %]"
+        "excess leakage\n(share)\n[one-sided 95 %]"
     ]
     note = sections.attackers_note([{"identification": None, "limit": None}], True)
     assert "those of excess leakage one-sided 95 % limits" in note
