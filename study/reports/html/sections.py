@@ -37,8 +37,8 @@ NAMED = 100
 """Most trials that the page names for one kind of failure; the others are counted."""
 COLUMNS = [
     "setting", "distortion\n(mean l2)", "accuracy lost\n(points)",
-    "excess leakage\n(share)\n[one-sided 95 %]", "identification\n(AUC) [95 %]", "worst-case error\n(MSE) [95 %]", "worst attackers", "seeds",
-    "run it again",
+    "excess leakage\n(share)\n[one-sided 95 %]", "identification\n(AUC) [95 %]",
+    "worst-case error\n(MSE) [95 %]", "worst attackers", "seeds", "run it again",
 ]  # fmt: skip
 """Of the table of settings."""
 
