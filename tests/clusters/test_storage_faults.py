@@ -16,10 +16,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import torch
 from buckets import Bucket
 from simulated import Driver, arguments, assert_whole, numbers, private_environment, trials_done
 
 import mipoison.scene
+from mipoison.attacks.trained_once import SECONDS
 from mipoison.defenses import ANCHORS
 from mipoison.storage.files import PATIENCE, Storage
 from study.pareto import main
@@ -203,6 +206,11 @@ def test_damaged_artifacts_are_rebuilt(root: Path, finished: Path, tmp_path: Pat
         assert hashlib.sha256(payload).hexdigest() == head.decode()
         if path.name.startswith("episode-"):
             assert json.loads(payload)["record"]["status"] == "ok"
+        elif path.name.startswith("attacker-"):  # holds the time that its training took, too
+            _, _, before = (finished / "artifacts" / path.name).read_bytes().partition(b"\n")
+            now, then = safetensors.torch.load(payload), safetensors.torch.load(before)
+            assert now.keys() == then.keys()
+            assert all(torch.equal(now[name], then[name]) for name in now if name != SECONDS)
         else:
             assert path.read_bytes() == (finished / "artifacts" / path.name).read_bytes()
     assert_whole(root, tmp_path / "calm", 2)
