@@ -16,15 +16,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from mipoison.config import ConfigError, choose
+from study.reports.listing import list_registered
 from study.runtime.arguments import parse
-from study.runtime.entry import DONE, USAGE
-from study.runtime.plain import visible_line
-from study.runtime.progress import loading
-from study.runtime.signals import as_command, interruptible
-from study.settings.registered import registered
+from study.runtime.signals import as_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,37 +40,8 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print; returns 0, 2 for a name or plug-in that is not there, or 128 + the number of a signal."""
-    with interruptible() as interrupts:
-        try:
-            return _show(arguments)
-        except ConfigError as error:
-            console = Console(stderr=True, highlight=False, soft_wrap=True)
-            console.print(f"error: {visible_line(error)}", style="bold red", markup=False)
-            return USAGE
-        except KeyboardInterrupt:
-            print(interrupts.reason, file=sys.stderr)
-            return interrupts.exit_code
-
-
-def _show(arguments: Sequence[str] | None) -> int:
-    asked = parse(Arguments, arguments, "defenses", examples=EXAMPLES)
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)  # in a narrower terminal lines wrap
-    if asked.name is not None and not asked.plugin:
-        choose("defense", asked.name, registered("mipoison.defenses", "DEFENSES"))  # without torch
-    with loading(Console(stderr=True)):
-        from mipoison.defenses import DEFENSES
-        from mipoison.plugins import load_plugins
-        from study.reports.registered_tables import defense_detail, defenses_table
-
-        load_plugins(asked.plugin)
-    if asked.name is None:
-        console.print(defenses_table())
-        return DONE
-    choose("defense", asked.name, DEFENSES)
-    console.print(defense_detail(asked.name))
-    return DONE
+    """Print; returns the exit code, see :func:`study.reports.listing.list_registered`."""
+    return list_registered("defense", lambda: parse(Arguments, arguments, "defenses", examples=EXAMPLES))
 
 
 if __name__ == "__main__":
