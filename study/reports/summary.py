@@ -37,6 +37,8 @@ MEASURED = (
     *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
 )
 """Columns of the records that the summary takes means of."""
+NEARLY = 0.9
+"""A setting with this share of label-only's distortion saves too little to be preferred unsaid."""
 LISTED = 2
 """Settings that are named of those that are undecided."""
 
@@ -148,6 +150,8 @@ def _parts(
             if curve["trial"] == deploy["trial"] and curve["face"] == "train":
                 yield "extrapolated", extrapolation_text(curve)
         yield "costs", _costs(deploy, anchors.get(LABEL_ONLY))
+        if text := _nearly_label_only(deploy, anchors.get(LABEL_ONLY)):
+            yield "label-only", text
     if found.runner_up is not None:
         r = found.runner_up
         yield (
@@ -222,6 +226,19 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
             text += f" ({row[columns[0]] / label_only[columns[0]]:.0%} of label-only's)"
         parts.append(text)
     return ", ".join(parts)
+
+
+def _nearly_label_only(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str | None:
+    """What a reader has to know of a setting that saves next to nothing of label-only's distortion."""
+    if label_only is None or row["trial"] == label_only["trial"] or not _true(label_only["feasible"]):
+        return None
+    mine, bound = row["confidence_distortion"], label_only["confidence_distortion"]
+    if pd.isna(bound) or not NEARLY * bound <= mine < bound:
+        return None
+    return (
+        f"has {bound / mine - 1:.0%} more distortion than this setting and gives away nothing beyond the "
+        f"label: release it unless scores are needed"
+    )
 
 
 def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:

@@ -60,6 +60,19 @@ def answer(*parts: Any, margin: float = 0.02, **bounds: float) -> tuple[Any, lis
     return choose(judged(found)), summary(found)
 
 
+@pytest.mark.parametrize(
+    ("distortion", "said"),
+    [(0.2, None), (0.449, None), (0.48, "has 4% more distortion"), (0.6, None)],
+)
+def test_a_setting_that_saves_next_to_nothing_is_held_against_label_only(
+    distortion: float, said: str | None
+) -> None:
+    _, lines = answer(rows("t1", "codebook", distortion=distortion, gain=0.0, seed=3, **CERTIFIED))
+    line = [line for line in lines if line.startswith("label-only ")]
+    assert bool(line) == (said is not None)
+    assert said is None or said in line[0]
+
+
 def test_the_certified_setting_of_least_distortion_is_deployed() -> None:
     found, lines = answer(
         rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED),
