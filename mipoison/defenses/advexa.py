@@ -13,7 +13,7 @@ from torch import Tensor
 from mipoison.certificates.observation import CONTINUUM
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
-from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.lpa import ALIGNMENT_KNOBS
 from mipoison.defenses.pgd import loss_gradient
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -29,7 +29,7 @@ class AdvExaConfig(AlignedConfig):
 
     SOURCE: ClassVar[str] = "Wen et al. 2021, as described"
 
-    KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
+    KNOBS: ClassVar[Mapping[str, Knob]] = ALIGNMENT_KNOBS
 
     def make(self) -> AdvExa:
         return AdvExa(self)

@@ -28,6 +28,14 @@ from mipoison.defenses.state import State
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 
+ALIGNMENT_KNOBS: Mapping[str, Knob] = {
+    "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 bound on c' - c"),
+    "rounds": Knob(low=1, high=20, log=True, integer=True, help="alignment rounds"),
+    "step": Knob(low=0.05, high=1.0, log=True, help="step: decades of the scores, or share of the budget"),
+    "substitute_features": Knob(choices=("log", "raw"), help="input features of the substitute"),
+}
+"""What a search varies of a defense that is optimised for each query."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LPAConfig(AlignedConfig):
@@ -62,17 +70,13 @@ class LPAConfig(AlignedConfig):
     SOURCE: ClassVar[str] = "Zhou et al., Section V-B"
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
-        "budget": Knob(low=1e-4, high=0.7, log=True, help="l2 bound on c' - c"),
-        "rounds": Knob(low=1, high=20, log=True, integer=True, help="alignment rounds"),
-        "step": Knob(
-            low=0.05, high=1.0, log=True, help="step: decades of the scores, or share of the budget"
-        ),
-        "substitute_features": Knob(choices=("log", "raw"), help="input features of the substitute"),
+        **ALIGNMENT_KNOBS,
+        "scope": Knob(choices=("sample", "batch"), help="align each query, or 128 together (Eq. 7)"),
     }
 
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {"search": "descent"}
 
-    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003})
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"budget": 0.003}, {"scope": "batch"})
 
     search: Literal["restarts", "descent"] = "restarts"
     scope: Literal["sample", "batch"] = "sample"

@@ -15,7 +15,7 @@ from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.descent import descend
-from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.lpa import ALIGNMENT_KNOBS
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
 
@@ -29,7 +29,7 @@ class MADConfig(AlignedConfig):
 
     SOURCE: ClassVar[str] = "Orekondy et al. 2020, adapted"
 
-    KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
+    KNOBS: ClassVar[Mapping[str, Knob]] = ALIGNMENT_KNOBS
 
     def make(self) -> MAD:
         return MAD(self)

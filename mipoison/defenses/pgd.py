@@ -13,7 +13,7 @@ from mipoison.certificates.observation import BENT
 from mipoison.config import Knob
 from mipoison.defenses.base import AlignedConfig, SubstituteDefense
 from mipoison.defenses.descent import descend
-from mipoison.defenses.lpa import LPAConfig
+from mipoison.defenses.lpa import ALIGNMENT_KNOBS
 from mipoison.models.inversion import InversionNet
 from mipoison.protocols import DefenderView
 from mipoison.randomness import QueryRandomness
@@ -28,7 +28,7 @@ class PGDConfig(AlignedConfig):
 
     SOURCE: ClassVar[str] = "Zhou et al., baseline"
 
-    KNOBS: ClassVar[Mapping[str, Knob]] = LPAConfig.KNOBS
+    KNOBS: ClassVar[Mapping[str, Knob]] = ALIGNMENT_KNOBS
 
     def make(self) -> PGD:
         return PGD(self)
