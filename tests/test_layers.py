@@ -38,7 +38,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"executors"},
         {"session", "serving", "auditing"},
         {"reports"},
-        {"paper", "bench"},
+        {"paper", "bench", "claims"},
         {
             "attacks",
             "audit",
