@@ -149,6 +149,17 @@ class Evidence:
         return bool((part["status"] != "ok").any())
 
 
+def collect_one(folder: Path, name: str | None = None) -> Evidence:
+    """The records of a study's folder, or of a compact copy.
+
+    Raises:
+        ConfigError: it is none, or is damaged.
+    """
+    study = load(folder)
+    frames = [study.episodes] if study.fresh is None else [study.episodes, study.fresh]
+    return Evidence(name or folder.name, pd.concat(frames, ignore_index=True))
+
+
 def collect(folder: Path, tell: Callable[[str], None] = lambda text: None) -> list[Evidence]:
     """The studies (or compact copies) in a folder and one level below its sub-folders, sorted by name.
 
@@ -164,12 +175,9 @@ def collect(folder: Path, tell: Callable[[str], None] = lambda text: None) -> li
     for file in sorted((*folder.glob(f"*/{STUDY_FILE}"), *folder.glob(f"*/*/{STUDY_FILE}"))):
         name = file.parent.relative_to(folder).as_posix()
         try:
-            study = load(file.parent)
+            found.append(collect_one(file.parent, name))
         except ConfigError as error:
             tell(f"left out: {error}")
-            continue
-        frames = [study.episodes] if study.fresh is None else [study.episodes, study.fresh]
-        found.append(Evidence(name, pd.concat(frames, ignore_index=True)))
     if not found:
         raise ConfigError(f"--studies {folder}: no study in it")
     return found

@@ -66,8 +66,9 @@ def above(values: ArrayLike, threshold: float) -> float:
     sample = np.asarray(values, dtype=float) - threshold
     if len(sample) < FEWEST or not np.isfinite(sample).all():
         return 1.0
-    if np.ptp(sample) <= ROUNDING * max(float(np.abs(sample).max()), abs(threshold)):
-        return 0.0 if sample.mean() > 0 else 1.0
+    rounding = ROUNDING * max(float(np.abs(sample).max()), abs(threshold))
+    if np.ptp(sample) <= rounding:
+        return 0.0 if sample.mean() > rounding else 1.0
     return float(scipy.stats.ttest_1samp(sample, 0.0, alternative="greater").pvalue)
 
 
