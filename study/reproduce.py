@@ -168,9 +168,9 @@ def _claims(chosen: Arguments, console: Console, errors: Console) -> int:
     if chosen.all or chosen.table or chosen.figure:
         raise ConfigError("--claims goes without --table, --figure and --all")
     with loading(errors):
-        from study.claims.decide import decide
-        from study.claims.evidence import collect
-        from study.claims.table import caption, claims_table, write_claims
+        from study.paper.claims.decide import decide
+        from study.paper.claims.evidence import collect
+        from study.paper.claims.table import caption, claims_table, write_claims
         from study.records.reading import announce_left_out
 
     with announce_left_out(lambda text: errors.print(text, markup=False)):

@@ -38,7 +38,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"executors"},
         {"session", "serving", "auditing"},
         {"reports"},
-        {"paper", "bench", "claims"},
+        {"paper", "bench"},
         {
             "attacks",
             "audit",

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from mipoison.config import ConfigError
 from mipoison.defenses import LABEL_ONLY
-from study.claims.evidence import Evidence, collect_one
-from study.claims.quantities import ERROR, IMAGES
+from study.paper.claims.evidence import Evidence, collect_one
+from study.paper.claims.quantities import ERROR, IMAGES
 
 Array = NDArray[np.float64]
 FEWEST = 3

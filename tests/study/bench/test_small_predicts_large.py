@@ -9,8 +9,8 @@ import pytest
 
 from mipoison.config import ConfigError
 from study.bench.small_predicts_large import HEAD, Errors, common, main, predicted, row
-from tests.study.claims.made_up import evidence
-from tests.study.claims.made_up import row as record
+from tests.study.paper.claims.made_up import evidence
+from tests.study.paper.claims.made_up import row as record
 
 RESULTS = Path(__file__).parents[3] / "study" / "results"
 FLOOR = 0.05

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from study.claims.claims import Claim
-from study.claims.decide import decide
-from study.claims.evidence import setting
-from study.claims.quantities import Column
-from study.claims.rules import Always, Mean
-from tests.study.claims.made_up import evidence, row
+from study.paper.claims.claims import Claim
+from study.paper.claims.decide import decide
+from study.paper.claims.evidence import setting
+from study.paper.claims.quantities import Column
+from study.paper.claims.rules import Always, Mean
+from tests.study.paper.claims.made_up import evidence, row
 
 
 def claim(name: str, column: str, **more: object) -> Claim:

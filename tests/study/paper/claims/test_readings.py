@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from study.claims.readings import Place, Reading, above, distinct, exact, one_sided, simes, together, within
+from study.paper.claims.readings import (
+    Place,
+    Reading,
+    above,
+    distinct,
+    exact,
+    one_sided,
+    simes,
+    together,
+    within,
+)
 
 HERE = Place("study: t0001", "digits", ("digits", "t0001"))
 

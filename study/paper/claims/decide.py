@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from study.analysis.comparisons import holm
-from study.claims.claims import CLAIMS, Claim
-from study.claims.evidence import Evidence
-from study.claims.readings import Reading, Together, Verdict, decided, together
+from study.paper.claims.claims import CLAIMS, Claim
+from study.paper.claims.evidence import Evidence
+from study.paper.claims.readings import Reading, Together, Verdict, decided, together
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from study.claims.evidence import Evidence
-from study.claims.quantities import Certified, Column, Drop, Excess, GainOver, Strongest
-from tests.study.claims.made_up import evidence, row
+from study.paper.claims.evidence import Evidence
+from study.paper.claims.quantities import Certified, Column, Drop, Excess, GainOver, Strongest
+from tests.study.paper.claims.made_up import evidence, row
 
 
 def study(errors: dict[str, list[float]], floor: dict[str, list[float]], column: str) -> Evidence:

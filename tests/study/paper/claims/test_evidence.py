@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from mipoison.config import ConfigError
-from study.claims.evidence import collect, collect_one, setting
-from tests.study.claims.made_up import evidence, row
+from study.paper.claims.evidence import collect, collect_one, setting
+from tests.study.paper.claims.made_up import evidence, row
 
-RESULTS = Path(__file__).parents[3] / "study" / "results"
+RESULTS = Path(__file__).parents[4] / "study" / "results"
 
 
 def test_settings_are_found_by_their_knobs() -> None:

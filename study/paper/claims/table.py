@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mipoison.storage.files import Storage
-from study.claims.decide import Decision
-from study.claims.readings import FEWEST, LEVEL, Reading
+from study.paper.claims.decide import Decision
+from study.paper.claims.readings import FEWEST, LEVEL, Reading
 from study.runtime.plain import markdown_text
 
 FOLDER = "reproduction"

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from study.claims.claims import CLAIMS, Claim
-from study.claims.decide import decide
-from study.claims.evidence import Evidence
-from study.claims.rules import Always, Difference
-from tests.study.claims.made_up import JITTER, SEEDS, evidence, rows_for
+from study.paper.claims.claims import CLAIMS, Claim
+from study.paper.claims.decide import decide
+from study.paper.claims.evidence import Evidence
+from study.paper.claims.rules import Always, Difference
+from tests.study.paper.claims.made_up import JITTER, SEEDS, evidence, rows_for
 
 
 def effects(claim: Claim, verdict: str) -> list[float]:

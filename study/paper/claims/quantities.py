@@ -15,8 +15,8 @@ import pandas as pd
 
 from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics.checks import LABEL_ONLY_TOLERANCE
-from study.claims.evidence import Evidence, Setting
-from study.claims.readings import FEWEST
+from study.paper.claims.evidence import Evidence, Setting
+from study.paper.claims.readings import FEWEST
 
 TRAIN, TEST = "", "_test"
 IMAGES = {TRAIN: "train", TEST: "test"}

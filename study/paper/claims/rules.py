@@ -12,9 +12,9 @@ import pandas as pd
 import scipy.stats
 
 from study.analysis.comparisons import NEAR
-from study.claims.evidence import Evidence, Setting
-from study.claims.quantities import IMAGES, TRAIN, Column, Quantity, Sign, Values
-from study.claims.readings import Place, Reading, exact, one_sided, within
+from study.paper.claims.evidence import Evidence, Setting
+from study.paper.claims.quantities import IMAGES, TRAIN, Column, Quantity, Sign, Values
+from study.paper.claims.readings import Place, Reading, exact, one_sided, within
 
 DISTORTION = Column("confidence_distortion")
 

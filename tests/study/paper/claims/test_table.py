@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from study import reproduce
-from study.claims.claims import CLAIMS
-from study.claims.readings import exact, one_sided
-from study.claims.table import COLUMNS, READINGS, numbers
-from tests.study.claims.test_readings import HERE
+from study.paper.claims.claims import CLAIMS
+from study.paper.claims.readings import exact, one_sided
+from study.paper.claims.table import COLUMNS, READINGS, numbers
+from tests.study.paper.claims.test_readings import HERE
 
-RESULTS = Path(__file__).parents[3] / "study" / "results"
+RESULTS = Path(__file__).parents[4] / "study" / "results"
 NAMES = ("claims.md", "claims.csv", "claims_readings.csv")
 
 

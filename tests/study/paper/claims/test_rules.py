@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from study.claims.evidence import setting
-from study.claims.quantities import Column, Excess
-from study.claims.rules import Always, Difference, Mean, Trend
-from tests.study.claims.made_up import evidence, row
+from study.paper.claims.evidence import setting
+from study.paper.claims.quantities import Column, Excess
+from study.paper.claims.rules import Always, Difference, Mean, Trend
+from tests.study.paper.claims.made_up import evidence, row
 
 X = Column("x")
 

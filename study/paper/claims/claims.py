@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from study.claims.evidence import Evidence, Setting, setting
-from study.claims.quantities import (
+from study.paper.claims.evidence import Evidence, Setting, setting
+from study.paper.claims.quantities import (
     ERROR,
     TEST,
     TRAIN,
@@ -24,8 +24,8 @@ from study.claims.quantities import (
     Sign,
     Strongest,
 )
-from study.claims.readings import Reading, distinct
-from study.claims.rules import DISTORTION, Always, Difference, Mean, Rule, Trend
+from study.paper.claims.readings import Reading, distinct
+from study.paper.claims.rules import DISTORTION, Always, Difference, Mean, Rule, Trend
 
 PAPER, OURS, WITHDRAWN = "Zhou et al.", "FINDINGS", "FINDINGS, first version"
 PURIFIER, MID = "Yang et al. 2020 (Purifier)", "Wang et al. 2020 (MID)"
