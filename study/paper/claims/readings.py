@@ -6,6 +6,7 @@ neither shows is *not shown*. Seeds are the units.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -106,6 +107,13 @@ def exact(place: Place, number: float, records: int, *, holds: bool) -> Reading:
 def _reading(place: Place, shown: ArrayLike, p_holds: float, p_opposite: float) -> Reading:
     of = mean_interval(shown)
     return Reading(place.where, place.data, place.key, of.mean, of.low, of.high, of.n, p_holds, p_opposite)
+
+
+def either(readings: Sequence[Reading]) -> Reading:
+    """One reading of several ways to look, of which one is enough: the one that shows the claim best."""
+    best = min(readings, key=lambda r: r.p_holds)
+    p_holds = simes(np.array([r.p_holds for r in readings]))
+    return dataclasses.replace(best, p_holds=p_holds, p_opposite=max(r.p_opposite for r in readings))
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:

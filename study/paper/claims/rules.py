@@ -14,7 +14,7 @@ import scipy.stats
 from study.analysis.comparisons import NEAR
 from study.paper.claims.evidence import Evidence, Setting
 from study.paper.claims.quantities import IMAGES, TRAIN, Column, Quantity, Sign, Values
-from study.paper.claims.readings import Place, Reading, exact, one_sided, within
+from study.paper.claims.readings import Place, Reading, either, exact, one_sided, within
 
 DISTORTION = Column("confidence_distortion")
 
@@ -34,25 +34,31 @@ class Mean:
 
     Attributes:
         sign: the claim is that the mean over seeds is above the threshold, or below it.
+        some_pool: it need not hold on both pools of images (of a leak, one is enough).
     """
 
     quantity: Quantity
     of: Setting
     sign: Sign
     threshold: float
+    some_pool: bool = False
 
     def __str__(self) -> str:
-        return f"{self.quantity} of {self.of} is {self.sign} {self.threshold:g}{_pools(self.quantity)}"
+        pools = _pools(self.quantity)
+        pools = pools.replace(" and on ", " or on ") if self.some_pool else pools
+        return f"{self.quantity} of {self.of} is {self.sign} {self.threshold:g}{pools}"
 
     def readings(self, evidence: Evidence) -> list[Reading]:
         """See :class:`Rule`."""
         found = []
         for trial in evidence.trials(self.of):
+            pools = []
             for pool in self.quantity.pools:
                 values = self.quantity.values(evidence, trial, pool)
                 if values is not None:
                     place = _place(evidence, trial, pool, self.quantity, values.of)
-                    found.append(_against(place, values, self.sign, self.threshold))
+                    pools.append(_against(place, values, self.sign, self.threshold))
+            found += [either(pools)] if self.some_pool and pools else pools
         return found
 
 

@@ -80,7 +80,7 @@ def test_the_rule_says_its_threshold_and_its_settings() -> None:
 
 
 def test_the_same_scenes_and_setting_in_two_studies_count_once() -> None:
-    claim = next(c for c in CLAIMS if c.id == "F01")
+    claim = next(c for c in CLAIMS if c.id == "F02")
     rows = rows_for(claim.rule, effects(claim, "stands"))
     one, again = evidence(rows, "one"), evidence(rows, "again")
     larger = evidence(rows, "larger", **{"scene.limit": 500})

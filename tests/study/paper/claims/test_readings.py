@@ -13,6 +13,7 @@ from study.paper.claims.readings import (
     Reading,
     above,
     distinct,
+    either,
     exact,
     one_sided,
     simes,
@@ -117,6 +118,12 @@ def test_exact_readings_are_counted() -> None:
     found = together([good, bad], every=True)
     assert (found.alone, found.p, found.decisive) == ("refuted", None, bad)
     assert together([], every=True).alone == "no record"
+
+
+def test_of_two_ways_to_look_one_is_enough() -> None:
+    found = either([reading(0.3, 0.7), reading(0.004, 0.996, key="b")])
+    assert (found.where, found.p_holds, found.p_opposite) == ("b", 0.008, 0.996)
+    assert either([reading(0.3, 0.7)]) == reading(0.3, 0.7)
 
 
 def test_of_one_key_the_one_with_the_most_seeds_counts() -> None:

@@ -24,6 +24,16 @@ def test_each_setting_is_a_reading_and_says_where() -> None:
     assert found[1].p_holds < 0.001
 
 
+def test_a_leak_on_one_pool_is_enough_and_its_absence_needs_both() -> None:
+    rows = [row("t", "noise", "a", s, x=1.0 + 0.01 * s, x_test=0.01 * s) for s in range(3)]
+    both = Column("x", pools=("", "_test"))
+    (leak,) = Mean(both, setting("noise"), "above", 0.5, some_pool=True).readings(evidence(rows))
+    assert leak.where.endswith("train")
+    assert leak.p_holds < 0.01
+    absence = Mean(both, setting("noise"), "below", 0.5).readings(evidence(rows))
+    assert [r.p_holds < 0.01 for r in absence] == [False, True]
+
+
 def test_differences_are_paired_by_seed() -> None:
     rows = [row("t1", "lpa", "a", s, x=10.0 * s + 1) for s in range(4)]
     rows += [row("t2", "noise", "a", s, x=10.0 * s) for s in range(1, 5)]
