@@ -37,7 +37,9 @@ class Arguments:
     out: Path | None = None
     """where report.md and frontier.png go; default: the folder itself"""
     compact: Path | None = None
-    """also write a compact copy of the records (and the page) there"""
+    """also write a compact copy of the records (and the page) there: no images, ready to be committed"""
+    most_mb: float = 1.0
+    """with --compact: megabytes of a file of records; nothing is written there if one would have more"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +68,7 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             write_tables_and_figure(study, out)
             if chosen.compact is not None:
                 progress.brief("writing the compact copy", 2, parts)
-                write_compact(study, chosen.compact)
+                write_compact(study, chosen.compact, round(chosen.most_mb * 1e6))
                 write_tables_and_figure(study, chosen.compact)
     except (ConfigError, OSError) as error:
         errors.print(f"error: {visible_line(error, 2000)}", markup=False)

@@ -67,6 +67,10 @@ class Arguments(Display, Resources, Place, Sizes):
     ] = ()
     all: bool = False
     """every table and every figure"""
+    claims: bool = False
+    """run nothing: whether the records of --studies bear out what the paper, rivals and we claim"""
+    studies: Path = Path("study/results")
+    """with --claims: a folder of studies or compact copies"""
     render: bool = False
     """run nothing: tables and figures from the records that are there"""
     compact: Path | None = None
@@ -92,7 +96,7 @@ class Arguments(Display, Resources, Place, Sizes):
         if self.all:
             return TABLES
         if not self.table and not self.figure:
-            raise ConfigError("nothing to do: give --table, --figure or --all")
+            raise ConfigError("nothing to do: give --table, --figure, --all or --claims")
         return tuple(dict.fromkeys(choose("table", t.upper(), TABLES) for t in self.table))
 
     def figures(self) -> tuple[str, ...]:
@@ -132,6 +136,8 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         chosen = parse(Arguments, arguments, "reproduce")
         logging.basicConfig(level=logging.INFO if chosen.verbose else logging.ERROR)
+        if chosen.claims:
+            return _claims(chosen, console, errors)
         tables, figures = chosen.tables_to_make(), chosen.figures()
         parse_name(chosen.faces)
         rows = planned(tables, figures)
@@ -156,6 +162,26 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
     except KeyboardInterrupt:
         errors.print(f"{interrupts.reason}; {RESUME_HINT} and the same settings")
         return interrupts.exit_code
+
+
+def _claims(chosen: Arguments, console: Console, errors: Console) -> int:
+    if chosen.all or chosen.table or chosen.figure:
+        raise ConfigError("--claims goes without --table, --figure and --all")
+    with loading(errors):
+        from study.paper.claims.decide import decide
+        from study.paper.claims.evidence import collect
+        from study.paper.claims.table import caption, claims_table, write_claims
+        from study.records.reading import announce_left_out
+
+    with announce_left_out(lambda text: errors.print(text, markup=False)):
+        decisions = decide(
+            collect(chosen.studies, lambda text: errors.print(visible_line(text), markup=False))
+        )
+    Console(highlight=False).print(claims_table(decisions))
+    console.print(caption(decisions), markup=False)
+    for path in write_claims(decisions, chosen.storage):
+        console.print(f"written: {path}", markup=False)
+    return DONE
 
 
 def _run(chosen: Arguments, rows: list[PaperRow], runs: list[str], console: Console, held: ExitStack) -> None:

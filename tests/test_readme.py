@@ -150,7 +150,11 @@ MORE: dict[str, list[str]] = {
     ),
 }
 """Options that make a command small, chosen by the longest prefix; of repeated options the last counts."""
-LONG = (WORKED_EXAMPLE, "mipoison reproduce --all --render --storage study/results")
+LONG = (
+    WORKED_EXAMPLE,
+    "mipoison reproduce --all --render --storage study/results",
+    "mipoison reproduce --claims --studies study/results",
+)
 """Commands that take tens of seconds and need no other; ``.ci/run`` runs them (pytest -m long)."""
 
 AFTER = ("mipoison pareto --dataset folder:protected-digits/images",)

@@ -32,6 +32,10 @@ KEPT = ("settings", "versions", "started", "margin", "plugins")
 paths of a machine, is left out."""
 
 
+MOST_BYTES = 1_000_000
+"""Of each file of a compact copy: that of a file in the repository."""
+
+
 class NoStudyError(ConfigError):
     """A folder without a study."""
 
@@ -140,17 +144,34 @@ def _name(about: Mapping[str, Any], folder: str) -> str:
         return visible_line(folder)
 
 
-def write_compact(study: StoredStudy, out: Path) -> None:
+def write_compact(study: StoredStudy, out: Path, most: int = MOST_BYTES) -> None:
     """Write a compact copy: one Parquet file of episodes, one of the fresh ones, the learning curves, and
-    ``study.json``."""
-    target = Storage(out)  # symbolic links are not followed
-    for name, frame in ((EPISODES, study.episodes), (FRESH, study.fresh)):
-        if frame is not None:
-            target.write(name, small_parquet(frame.dropna(axis=1, how="all")))
+    ``study.json``. Records are numbers and words: no image, and no vector of one, is among them.
+
+    Args:
+        most: bytes of a file.
+
+    Raises:
+        ConfigError: a file would be larger; nothing is written.
+    """
+    files = {
+        name: small_parquet(frame.dropna(axis=1, how="all"))
+        for name, frame in ((EPISODES, study.episodes), (FRESH, study.fresh))
+        if frame is not None
+    }
     if curves := read_curves(study.storage, study.folder):
-        target.write(CURVES, curves_bytes(curves))
+        files[CURVES] = curves_bytes(curves)
     about = {"study": study.name, **{k: study.about[k] for k in KEPT if k in study.about}}
-    target.write(STUDY_FILE, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
+    files[STUDY_FILE] = (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
+    for name, data in files.items():
+        if len(data) > most:
+            raise ConfigError(
+                f"compact copy: {name} would have {len(data) / 1e6:.4f} MB, and at most {most / 1e6:g} MB "
+                "are allowed (--most-mb)"
+            )
+    target = Storage(out)  # symbolic links are not followed
+    for name, data in files.items():
+        target.write(name, data)
 
 
 def small_parquet(frame: pd.DataFrame) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from study import pareto, render
@@ -41,6 +43,23 @@ def test_a_compact_copy_renders_the_same_page(study: Path, tmp_path: Path) -> No
     assert (tmp_path / "b" / "report.md").read_bytes() == (study / "report.md").read_bytes()
     assert str(tmp_path.parent) not in (copy / "study.json").read_text()  # no path of this machine
     assert json.loads((copy / "study.json").read_text())["study"] == "s"
+
+
+def test_a_copy_has_no_images_and_is_small(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list((study / "pictures").glob("*.npz"))  # the study itself has some
+    copy = tmp_path / "copy"
+    asked = [str(study), "--out", str(tmp_path / "a"), "--compact", str(copy)]
+    assert render.main([*asked, "--most-mb", "0.001"]) == 2
+    assert "episodes.parquet would have 0." in capsys.readouterr().err
+    assert not copy.exists()
+    assert render.main(asked) == 0
+    for path in copy.glob("*.parquet"):
+        for field in pq.read_schema(path):
+            held = pa.types.is_list(field.type) or pa.types.is_binary(field.type)
+            assert not held or path.name == CURVES, field.name
+        assert path.stat().st_size < 1_000_000
 
 
 def test_bad_folders_are_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Claims of the paper, of rival defenses and of ourselves, each with the rule by which records decide it."""
