@@ -5,14 +5,15 @@ Shape suffixes: N samples, K classes, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import Config
+from mipoison.config import Config, Plain
+from mipoison.models.augmentation import AUGMENTATIONS
 
 _POOLINGS = {16: 2, 32: 3, 64: 4}
 """Number of blocks, each of which halves the image, by height and width in pixels."""
@@ -27,8 +28,12 @@ class ClassifierConfig(Config):
             the paper's) or ``evaluator`` (strided 5x5 convolutions with GroupNorm and global pooling).
         width: channels of the first block (ndf).
         hidden: units between the victim's two linear layers.
-        steps: Adam steps. batch: images a step. lr: peak learning rate, see :func:`mipoison.training.train`.
+        steps: Adam steps. batch: images a step. lr: peak learning rate. average: share of the last
+            steps whose weights are averaged. See :func:`mipoison.training.train`.
+        augment: a name of AUGMENTATIONS: how each batch of images is changed at random.
     """
+
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"augment": "none", "average": 0.0}
 
     architecture: Literal["victim", "evaluator"] = "victim"
     width: int = 32
@@ -36,17 +41,27 @@ class ClassifierConfig(Config):
     steps: int = 600
     batch: int = 128
     lr: float = 1e-3
+    augment: Literal["none", "faces"] = "none"
+    average: float = 0.0
 
     def validate(self) -> None:
         for name in ("width", "hidden", "steps", "batch"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("lr", self.lr > 0, "above 0")
+        self.require("average", 0 <= self.average <= 1, "in [0, 1]")
 
     def make(self, image_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
         """An untrained network from images (N, C, H, W) in [0, 1] to logits (N, K)."""
         return {"victim": VictimNet, "evaluator": EvaluatorNet}[self.architecture](
             self, image_shape, n_classes
         )
+
+    def training(self) -> dict[str, Any]:
+        """The training as keyword arguments of :func:`mipoison.training.train`."""
+        return {
+            **{name: getattr(self, name) for name in ("steps", "batch", "lr", "average")},
+            "augment": AUGMENTATIONS[self.augment],
+        }
 
 
 def blocks_for(size: int, table: dict[int, int]) -> int:

@@ -188,6 +188,7 @@ class StudySettings(Arguments):
                 victim_outputs=self.victim_outputs,
                 threads=self.threads,
                 victim_steps=self.victim_steps,
+                victim_augment=self.victim_augment,
                 decoder_steps=self.decoder_steps,
                 decoder_width=self.decoder_width,
                 decoder_batch=self.decoder_batch,
@@ -260,7 +261,7 @@ IDENTITY = (*SCENES, SearchSettings, UtilityBounds)
 """The groups of settings that a resumed study must share with the stored one; all others may change."""
 
 
-EARLIER: dict[str, Any] = {"screen": False}
+EARLIER: dict[str, Any] = {"screen": False, "victim_augment": "none"}
 """Settings that earlier versions did not have, with the value that says what they did."""
 
 
