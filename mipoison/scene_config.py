@@ -160,11 +160,13 @@ SCALES: dict[str, dict[int, dict[str, Any]]] = {
 
 
 OF_PEOPLE: dict[str, dict[str, Any]] = {
-    "quick": dict(victim_augment="faces", victim_average=0.2, victim_lr=2e-3, victim_steps=600, victim_batch=32),
+    "quick": dict(
+        victim_augment="faces", victim_average=0.2, victim_lr=2e-3, victim_steps=600, victim_batch=32
+    ),
     "full": dict(victim_augment="faces", victim_average=0.2),
 }
-"""Scale -> fields of SceneConfig that differ where the classes are people: few images each, which a classifier
-learns by heart unless they are changed at random."""
+"""Scale -> fields of SceneConfig that differ where the classes are people: they have few images each, which a
+classifier learns by heart unless they are changed at random."""
 
 
 def scaled(dataset: str, scale: str, **changes: Any) -> SceneConfig:

@@ -195,8 +195,8 @@ def train(
         validation: held-out pairs for early stopping; None: all steps are done.
 
     Raises:
-        ValueError: for fewer than two samples (batch statistics need two), lengths that differ, or an average that
-            is not possible.
+        ValueError: for fewer than two samples (batch statistics need two), lengths that differ, or an
+            average that is not possible.
     """
     if not 0 <= average <= 1 or (average and validation is not None):
         raise ValueError(f"average = {average!r}: must be in [0, 1], and 0 with a validation")

@@ -56,5 +56,5 @@ def _each(value_N: Tensor, like_NCHW: Tensor) -> Tensor:
 
 
 AUGMENTATIONS: dict[str, Augment | None] = {"none": None, "faces": faces}
-"""Name -> what is done to each batch of a classifier's training images. ``faces`` mirrors, and is therefore not
-for digits."""
+"""Name -> what is done to each batch of a classifier's training images. ``faces`` mirrors them: not for
+digits."""

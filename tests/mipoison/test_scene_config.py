@@ -63,7 +63,7 @@ def test_older_records_keep_their_identity() -> None:
 
 
 def test_settings_of_other_images_are_bitwise_those_of_before() -> None:
-    """The names and the keys of stored parts of digits and MNIST, as the version before augmentation had them."""
+    """Digits and MNIST have the names and keys of stored parts of the version before augmentation."""
     for dataset, scale, before, named in BEFORE_AUGMENTATION:
         config = scaled(dataset, scale)
         assert digest(config.flat())[:16] == before
@@ -76,7 +76,8 @@ def test_faces_are_augmented_unless_the_settings_say_otherwise() -> None:
     for scale in SCALES:
         for dataset in ("olivetti", "lfw", "lfw-30"):
             config = scaled(dataset, scale)
-            assert config.victim_augment == "faces" and 0 < config.victim_average < 1
+            assert config.victim_augment == "faces"
+            assert 0 < config.victim_average < 1
             for architecture in ("victim", "evaluator"):
                 made = config.classifier(architecture)  # type: ignore[arg-type]
                 assert (made.augment, made.average, made.lr, made.steps) == (

@@ -284,13 +284,16 @@ def test_averaged_weights_are_the_mean_of_those_after_the_last_steps(monkeypatch
     last = state(trained(0.0))
     for share, n in ((0.5, 4), (0.3, 2), (1.0, 8)):
         averaged = trained(share).state_dict()
-        assert len(seen) == 8 and not model.training
+        assert len(seen) == 8
+        assert not model.training
         for name, value in averaged.items():
             if value.is_floating_point():
                 mean = torch.stack([copies[name].double() for copies in seen[-n:]]).mean(0)
                 torch.testing.assert_close(value.double(), mean, atol=1e-6, rtol=1e-5)
         assert not torch.equal(state(model), last)
-        assert torch.equal(torch.cat([p.flatten() for p in last_parameters(seen)]), last)  # the steps are the same
+        assert torch.equal(
+            torch.cat([p.flatten() for p in last_parameters(seen)]), last
+        )  # the steps are the same
         assert torch.equal(state(trained(share)), state(model))
 
 

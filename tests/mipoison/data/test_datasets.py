@@ -184,7 +184,10 @@ def test_lfw_npz_keeps_people_with_ten_images(tmp_path: Path) -> None:
 def test_lfw_30_keeps_people_with_thirty_images_of_the_same_file(tmp_path: Path) -> None:
     labels = np.repeat([3, 8, 9, 12], [30, 29, 31, 10])
     npz(tmp_path / "lfw.npz", images=np.zeros((100, 64, 64), np.uint8), labels=labels)
-    assert np.bincount(load_dataset("lfw-30", data_root=tmp_path, download=False).labels_N).tolist() == [30, 31]
+    assert np.bincount(load_dataset("lfw-30", data_root=tmp_path, download=False).labels_N).tolist() == [
+        30,
+        31,
+    ]
     assert len(load_dataset("lfw", data_root=tmp_path, download=False).labels_N) == 100
 
 

@@ -35,8 +35,10 @@ def mirrored(n: int) -> torch.Tensor:
 def test_images_keep_shape_and_range(shape: tuple[int, int, int]) -> None:
     x = torch.rand(50, *shape, generator=generator(1)).round()  # black and white: the ends of the range
     out = faces(x, generator(0))
-    assert out.shape == x.shape and out.dtype == x.dtype
-    assert out.min() >= 0 and out.max() <= 1
+    assert out.shape == x.shape
+    assert out.dtype == x.dtype
+    assert out.min() >= 0
+    assert out.max() <= 1
     assert (out - x).abs().flatten(1).amax(1).min() > 0.1  # every image is changed
 
 
@@ -72,9 +74,7 @@ def test_rotation_zoom_and_shift_agree_with_scipy(monkeypatch: pytest.MonkeyPatc
         source = rotate @ np.diag([1, -1 if flipped else 1])  # from a pixel's (row, column) to its source's
         middle = (size - 1) / 2
         offset = middle + size * shift * u[[3, 2], i] - source @ [middle, middle]
-        expected = ndimage.affine_transform(
-            x[i, 0].double().numpy(), source, offset, order=1, mode="nearest"
-        )
+        expected = ndimage.affine_transform(x[i, 0].double().numpy(), source, offset, order=1, mode="nearest")
         np.testing.assert_allclose(out[i, 0].numpy(), expected, atol=1e-4)
 
 
