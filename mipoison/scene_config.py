@@ -41,6 +41,8 @@ class SceneConfig(Config):
         victim_lr: their peak learning rate.
         victim_augment: how their training images are changed at random, ``faces`` or ``none``, see
             :mod:`mipoison.models.augmentation`.
+        evaluator_pooling: of the evaluators' feature maps, ``global`` or ``none``, see
+            :class:`mipoison.models.classifier.ClassifierConfig`.
         victim_average: the share of their last steps whose weights are averaged, in [0, 1].
         decoder_width, decoder_steps, decoder_batch, decoder_lr: size and training of all inversion models.
         threads: CPU threads of torch. It is a setting because sums depend on it in the last bits.
@@ -51,6 +53,7 @@ class SceneConfig(Config):
         "victim_lr": 1e-3,
         "victim_augment": "none",
         "victim_average": 0.0,
+        "evaluator_pooling": "global",
     }
 
     dataset: str = "digits"
@@ -69,6 +72,7 @@ class SceneConfig(Config):
     victim_lr: float = 1e-3
     victim_augment: Literal["none", "faces"] = "none"
     victim_average: float = 0.0
+    evaluator_pooling: Literal["global", "none"] = "global"
     decoder_width: int = 16
     decoder_steps: int = 400
     decoder_batch: int = 32
@@ -119,6 +123,7 @@ class SceneConfig(Config):
             lr=self.victim_lr,
             augment=self.victim_augment,
             average=self.victim_average,
+            pooling=self.evaluator_pooling if architecture == "evaluator" else "global",
         )
 
 
@@ -159,11 +164,10 @@ SCALES: dict[str, dict[int, dict[str, Any]]] = {
 """Scale (``quick`` for a CPU, ``full`` for a GPU) -> side of the images -> fields of SceneConfig."""
 
 
+_PEOPLE = dict(victim_augment="faces", victim_average=0.2, evaluator_pooling="none")
 OF_PEOPLE: dict[str, dict[str, Any]] = {
-    "quick": dict(
-        victim_augment="faces", victim_average=0.2, victim_lr=2e-3, victim_steps=600, victim_batch=32
-    ),
-    "full": dict(victim_augment="faces", victim_average=0.2),
+    "quick": dict(_PEOPLE, victim_lr=2e-3, victim_steps=600, victim_batch=32),
+    "full": _PEOPLE,
 }
 """Scale -> fields of SceneConfig that differ where the classes are people: they have few images each, which a
 classifier learns by heart unless they are changed at random."""

@@ -30,10 +30,16 @@ class ClassifierConfig(Config):
         hidden: units between the victim's two linear layers.
         steps: Adam steps. batch: images a step. lr: peak learning rate. average: share of the last
             steps whose weights are averaged. See :func:`mipoison.training.train`.
+        pooling: of the evaluator's last feature maps. ``global``: mean and maximum of each. ``none``: their
+            4x4 positions are kept, with dropout; for images that show everything at the same place.
         augment: a name of AUGMENTATIONS: how each batch of images is changed at random.
     """
 
-    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"augment": "none", "average": 0.0}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {
+        "pooling": "global",
+        "augment": "none",
+        "average": 0.0,
+    }
 
     architecture: Literal["victim", "evaluator"] = "victim"
     width: int = 32
@@ -41,6 +47,7 @@ class ClassifierConfig(Config):
     steps: int = 600
     batch: int = 128
     lr: float = 1e-3
+    pooling: Literal["global", "none"] = "global"
     augment: Literal["none", "faces"] = "none"
     average: float = 0.0
 
@@ -107,7 +114,9 @@ class VictimNet(nn.Module):
 
 
 class EvaluatorNet(nn.Module):
-    """The evaluator: strided 5x5 convolutions, GroupNorm, SiLU, global average and maximum pooling.
+    """The evaluator: strided 5x5 convolutions, GroupNorm, SiLU, and a linear layer.
+
+    Before that layer each feature map is reduced to its mean and its maximum, or (``pooling="none"``) kept.
 
     Its architecture differs from the victim's, so that it does not share the victim's errors.
     """
@@ -126,10 +135,18 @@ class EvaluatorNet(nn.Module):
             channels, width = width, 2 * width
         layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU()]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(2 * channels, n_classes)
+        self.pooled = config.pooling == "global"
+        kept = channels * (size // 2 ** blocks_for(size, _POOLINGS)) ** 2
+        self.head = (
+            nn.Linear(2 * channels, n_classes)
+            if self.pooled
+            else nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(kept, n_classes))
+        )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         f_NCHW = self.features(x_NCHW)
+        if not self.pooled:
+            return self.head(f_NCHW)
         return self.head(torch.cat([f_NCHW.mean((2, 3)), f_NCHW.amax((2, 3))], 1))
 
 

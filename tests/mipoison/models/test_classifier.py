@@ -30,6 +30,19 @@ def test_classifier_maps_images_to_logits(architecture: str, shape: tuple[int, i
     assert torch.allclose(model(x[1:2]), out[1:2], atol=1e-6)  # samples do not couple
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_evaluator_without_pooling_sees_where_things_are(shape: tuple[int, int, int]) -> None:
+    """It answers otherwise when its feature maps are mirrored; one that pools them cannot."""
+    for pooling in ("global", "none"):
+        config = ClassifierConfig(architecture="evaluator", width=4, pooling=pooling)  # type: ignore[arg-type]
+        model = config.make(shape, 5).eval()
+        f = model.features(torch.rand(3, *shape, generator=generator(0)))  # type: ignore[operator]
+        assert f.shape[2:] == (4, 4)
+        model.features = nn.Identity()
+        assert model(f).shape == (3, 5)
+        assert torch.allclose(model(f), model(f.flip(3)), atol=1e-6) == (pooling == "global")
+
+
 @pytest.mark.parametrize(("size", "blocks"), [(16, 2), (32, 3), (64, 4)])
 def test_victim_is_the_paper_s(size: int, blocks: int) -> None:
     model = ClassifierConfig(width=4, hidden=8).make((1, size, size), 5)
