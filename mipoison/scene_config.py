@@ -41,7 +41,7 @@ class SceneConfig(Config):
         victim_lr: their peak learning rate.
         victim_augment: how their training images are changed at random, ``faces`` or ``none``, see
             :mod:`mipoison.models.augmentation`.
-        evaluator_pooling: of the evaluators' feature maps, ``global`` or ``none``, see
+        evaluator_architecture: ``evaluator`` or ``place-evaluator``, see
             :class:`mipoison.models.classifier.ClassifierConfig`.
         victim_average: the share of their last steps whose weights are averaged, in [0, 1].
         decoder_width, decoder_steps, decoder_batch, decoder_lr: size and training of all inversion models.
@@ -53,7 +53,7 @@ class SceneConfig(Config):
         "victim_lr": 1e-3,
         "victim_augment": "none",
         "victim_average": 0.0,
-        "evaluator_pooling": "global",
+        "evaluator_architecture": "evaluator",
     }
 
     dataset: str = "digits"
@@ -72,7 +72,7 @@ class SceneConfig(Config):
     victim_lr: float = 1e-3
     victim_augment: Literal["none", "faces"] = "none"
     victim_average: float = 0.0
-    evaluator_pooling: Literal["global", "none"] = "global"
+    evaluator_architecture: Literal["evaluator", "place-evaluator"] = "evaluator"
     decoder_width: int = 16
     decoder_steps: int = 400
     decoder_batch: int = 32
@@ -115,7 +115,7 @@ class SceneConfig(Config):
         from mipoison.models.classifier import ClassifierConfig
 
         return ClassifierConfig(
-            architecture=architecture,
+            architecture=self.evaluator_architecture if architecture == "evaluator" else architecture,
             width=self.victim_width,
             hidden=self.victim_hidden,
             steps=self.victim_steps,
@@ -123,7 +123,6 @@ class SceneConfig(Config):
             lr=self.victim_lr,
             augment=self.victim_augment,
             average=self.victim_average,
-            pooling=self.evaluator_pooling if architecture == "evaluator" else "global",
         )
 
 
@@ -164,9 +163,9 @@ SCALES: dict[str, dict[int, dict[str, Any]]] = {
 """Scale (``quick`` for a CPU, ``full`` for a GPU) -> side of the images -> fields of SceneConfig."""
 
 
-_PEOPLE = dict(victim_augment="faces", victim_average=0.2, evaluator_pooling="none")
+_PEOPLE = dict(victim_augment="faces", victim_average=0.2, evaluator_architecture="place-evaluator")
 OF_PEOPLE: dict[str, dict[str, Any]] = {
-    "quick": dict(_PEOPLE, victim_lr=2e-3, victim_steps=600, victim_batch=32),
+    "quick": dict(_PEOPLE, victim_lr=2e-3, victim_steps=300, victim_batch=32),
     "full": _PEOPLE,
 }
 """Scale -> fields of SceneConfig that differ where the classes are people: they have few images each, which a

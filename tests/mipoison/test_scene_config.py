@@ -8,6 +8,7 @@ import pytest
 
 from mipoison.config import ConfigError, digest
 from mipoison.data.datasets import DataError
+from mipoison.models.classifier import ClassifierConfig
 from mipoison.scene_config import SCALES, SceneConfig, scaled
 
 BEFORE_AUGMENTATION = (
@@ -68,16 +69,8 @@ def test_settings_of_other_images_are_bitwise_those_of_before() -> None:
         config = scaled(dataset, scale)
         assert digest(config.flat())[:16] == before
         assert config.victim_name == named
-        new = {
-            "victim_augment",
-            "victim_average",
-            "victim_lr",
-            "augment",
-            "average",
-            "pooling",
-            "evaluator_pooling",
-        }
-        assert not new & {*config.flat(), *config.classifier("victim").flat()} - {"lr"}
+        new = {*SceneConfig.BEFORE, *ClassifierConfig.BEFORE}
+        assert not new & {*config.flat(), *config.classifier("evaluator").flat()}
 
 
 def test_faces_are_augmented_unless_the_settings_say_otherwise() -> None:
@@ -92,7 +85,7 @@ def test_faces_are_augmented_unless_the_settings_say_otherwise() -> None:
                     config.victim_augment, config.victim_average, config.victim_lr, config.victim_steps,
                 )  # fmt: skip
             assert SceneConfig.from_flat(config.flat()) == config
-            assert config.classifier("evaluator").pooling == "none"
+            assert config.classifier("evaluator").architecture == "place-evaluator"
             earlier = scaled(dataset, scale, victim_augment="none")
             assert earlier == SceneConfig(dataset=dataset, **SCALES[scale][64])
             record = {k: v for k, v in earlier.flat().items() if k not in SceneConfig.BEFORE}
