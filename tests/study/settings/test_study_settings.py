@@ -248,7 +248,9 @@ def test_a_study_of_faces_from_before_augmentation_keeps_its_victims() -> None:
     assert resumed.scenes()[0].flat() == SceneConfig(dataset="olivetti", **SCALES["quick"][64]).flat()
     digits = StudySettings(seeds=2)
     stored = {k: v for k, v in digits.identity().items() if k != "victim_augment"}
+    assert digits.changes(stored) == []
     assert digits.continuing(stored).scenes() == digits.scenes()
+    assert now.changes(stored | {"dataset": "olivetti"}) == ["victim_augment: 'none' -> 'faces'"]
 
 
 def test_default_names(tmp_path: Path) -> None:
