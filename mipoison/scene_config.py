@@ -165,7 +165,7 @@ SCALES: dict[str, dict[int, dict[str, Any]]] = {
 
 _PEOPLE = dict(victim_augment="faces", victim_average=0.2, evaluator_architecture="place-evaluator")
 OF_PEOPLE: dict[str, dict[str, Any]] = {
-    "quick": dict(_PEOPLE, victim_lr=2e-3, victim_steps=300, victim_batch=32),
+    "quick": dict(_PEOPLE, victim_lr=2e-3, victim_steps=600, victim_batch=32),
     "full": _PEOPLE,
 }
 """Scale -> fields of SceneConfig that differ where the classes are people: they have few images each, which a
