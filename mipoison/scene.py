@@ -164,7 +164,7 @@ class _Classifiers:
                 fresh = config.make(self.split.image_shape, n_classes).to(self.device)
             train(
                 fresh, images.x_NCHW.to(self.device), images.y_N.to(self.device), F.cross_entropy,
-                steps=config.steps, batch=config.batch, lr=config.lr, rng=rng,
+                rng=rng, **config.training(),
             )  # fmt: skip
             return fresh.state_dict()
 

@@ -14,6 +14,7 @@ from mipoison.victims.source import OUTPUTS, check_source, short_name
 if TYPE_CHECKING:
     from mipoison.models.classifier import ClassifierConfig
 
+_MAY_BE_ZERO = ("victim_augment", "victim_average")
 _OF_OWN = ("victim_state", "victim_digest", "victim_outputs")
 """Settings that apply only where the victim is the user's own classifier."""
 
@@ -37,11 +38,23 @@ class SceneConfig(Config):
             error if they look like probabilities.
         victim_width, victim_hidden, victim_steps, victim_batch: size and training of the victim, and of the
             evaluators, which have another architecture.
+        victim_lr: their peak learning rate.
+        victim_augment: how their training images are changed at random, ``faces`` or ``none``, see
+            :mod:`mipoison.models.augmentation`.
+        evaluator_architecture: ``evaluator`` or ``place-evaluator``, see
+            :class:`mipoison.models.classifier.ClassifierConfig`.
+        victim_average: the share of their last steps whose weights are averaged, in [0, 1].
         decoder_width, decoder_steps, decoder_batch, decoder_lr: size and training of all inversion models.
         threads: CPU threads of torch. It is a setting because sums depend on it in the last bits.
     """
 
-    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"victim_outputs": None}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {
+        "victim_outputs": None,
+        "victim_lr": 1e-3,
+        "victim_augment": "none",
+        "victim_average": 0.0,
+        "evaluator_architecture": "evaluator",
+    }
 
     dataset: str = "digits"
     auxiliary: Literal["same", "disjoint"] = "same"
@@ -56,6 +69,10 @@ class SceneConfig(Config):
     victim_hidden: int = 64
     victim_steps: int = 200
     victim_batch: int = 64
+    victim_lr: float = 1e-3
+    victim_augment: Literal["none", "faces"] = "none"
+    victim_average: float = 0.0
+    evaluator_architecture: Literal["evaluator", "place-evaluator"] = "evaluator"
     decoder_width: int = 16
     decoder_steps: int = 400
     decoder_batch: int = 32
@@ -69,8 +86,9 @@ class SceneConfig(Config):
         self.require("seed", self.seed >= 0, "at least 0")
         self.require("limit", self.limit is None or self.limit >= 10, "at least 10 images")
         for name in self.field_kinds():
-            if name.startswith(("victim_", "decoder_", "threads")) and name not in _OF_OWN:
+            if name.startswith(("victim_", "decoder_", "threads")) and name not in (*_OF_OWN, *_MAY_BE_ZERO):
                 self.require(name, getattr(self, name) > 0, "above 0")
+        self.require("victim_average", 0 <= self.victim_average <= 1, "in [0, 1]")
         if self.victim is None:
             for field in _OF_OWN:
                 self.require(field, getattr(self, field) is None, "left out where there is no own victim")
@@ -97,11 +115,14 @@ class SceneConfig(Config):
         from mipoison.models.classifier import ClassifierConfig
 
         return ClassifierConfig(
-            architecture=architecture,
+            architecture=self.evaluator_architecture if architecture == "evaluator" else architecture,
             width=self.victim_width,
             hidden=self.victim_hidden,
             steps=self.victim_steps,
             batch=self.victim_batch,
+            lr=self.victim_lr,
+            augment=self.victim_augment,
+            average=self.victim_average,
         )
 
 
@@ -142,9 +163,25 @@ SCALES: dict[str, dict[int, dict[str, Any]]] = {
 """Scale (``quick`` for a CPU, ``full`` for a GPU) -> side of the images -> fields of SceneConfig."""
 
 
+_PEOPLE = dict(victim_augment="faces", victim_average=0.2, evaluator_architecture="place-evaluator")
+OF_PEOPLE: dict[str, dict[str, Any]] = {
+    "quick": dict(_PEOPLE, victim_lr=2e-3, victim_steps=600, victim_batch=32),
+    "full": _PEOPLE,
+}
+"""Scale -> fields of SceneConfig that differ where the classes are people: they have few images each, which a
+classifier learns by heart unless they are changed at random."""
+
+
 def scaled(dataset: str, scale: str, **changes: Any) -> SceneConfig:
-    """A scene's settings at a named scale. ``changes`` that are not None replace the scale's values."""
+    """A scene's settings at a named scale. ``changes`` that are not None replace the scale's values.
+
+    With ``victim_augment="none"`` faces are trained as other images are.
+    """
     choose("scale", scale, SCALES)
     size = check_image_size(dataset, changes.get("image_size"))
-    values = {**SCALES[scale][size], **{k: v for k, v in changes.items() if v is not None}}
+    values = {**SCALES[scale][size]}
+    people = DATASETS[parse_name(dataset)[0]].kind == "identities"
+    if people and changes.get("victim_augment") != "none" and changes.get("victim") is None:
+        values |= OF_PEOPLE[scale]
+    values |= {k: v for k, v in changes.items() if v is not None}
     return SceneConfig(dataset=dataset, **values)

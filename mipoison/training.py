@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from mipoison.process import PROCESS_LOCK
 
@@ -172,6 +173,7 @@ def train(
     betas: tuple[float, float] = (0.9, 0.999),
     amsgrad: bool = False,
     augment: Augment | None = None,
+    average: float = 0.0,
     validation: Validation | None = None,
 ) -> nn.Module:
     """Train with Adam and return the model in eval mode.
@@ -187,11 +189,17 @@ def train(
         steps: number of Adam steps. batch: samples per step. lr: peak learning rate.
         rng: CPU generator for the order of the samples and for dropout.
         augment: changes each batch of inputs, e.g. by adding noise drawn from the generator; None: unchanged.
+        average: the share of the steps, the last ones, after each of which the weights are taken; the model
+            gets their mean, and that of the batch statistics (Izmailov et al. 2018, arXiv 1803.05407). At 0
+            it keeps the last weights. In [0, 1], and 0 with a validation.
         validation: held-out pairs for early stopping; None: all steps are done.
 
     Raises:
-        ValueError: for fewer than two samples (batch statistics need two), or lengths that differ.
+        ValueError: for fewer than two samples (batch statistics need two), lengths that differ, or an
+            average that is not possible.
     """
+    if not 0 <= average <= 1 or (average and validation is not None):
+        raise ValueError(f"average = {average!r}: must be in [0, 1], and 0 with a validation")
     n = len(inputs)
     if n != len(targets) or n < 2:
         raise ValueError(
@@ -203,6 +211,8 @@ def train(
     optimiser = OneCycleAdam(parameters, steps=steps, lr=lr, betas=betas, amsgrad=amsgrad)
     best: tuple[float, dict[str, Tensor]] | None = None
     stale = 0
+    averaged: AveragedModel | None = None
+    averaged_from = steps - round(average * steps)  # steps that are done before the first one averaged
     with seeded(rng, device):
         order: Tensor = torch.empty(0, dtype=torch.int64)
         model.train()
@@ -212,6 +222,9 @@ def train(
             rows, order = order[:size].to(device), order[size:]
             x = inputs[rows] if augment is None else augment(inputs[rows], rng)
             optimiser.step(loss(model(x), targets[rows]))
+            if step > averaged_from:
+                averaged = averaged or AveragedModel(model, use_buffers=True)
+                averaged.update_parameters(model)
             if validation is not None and (step % validation.every == 0 or step == steps):
                 score = held_out_loss(model, loss, validation)
                 if best is None or score < best[0]:
@@ -223,6 +236,8 @@ def train(
                 model.train()
     if best is not None:
         model.load_state_dict(best[1])
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
     return model.eval()
 
 

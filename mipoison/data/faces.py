@@ -21,8 +21,11 @@ from mipoison.data.sources import FACE_SIDE, Loaded, Source
 
 
 def load_named_faces(source: Source) -> Loaded:
-    """Olivetti or LFW from `<root>/<name>.npz`, else by scikit-learn's fetcher."""
-    path = source.root / f"{source.name}.npz"
+    """Olivetti or LFW from `<root>/olivetti.npz` or `lfw.npz`, else by scikit-learn's fetcher.
+
+    `lfw-30` is read from `lfw.npz`, too.
+    """
+    path = source.root / f"{source.name.partition('-')[0]}.npz"
 
     def download() -> Any:
         # Imported here because it is slow and an .npz does without it.

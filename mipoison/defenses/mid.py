@@ -71,7 +71,7 @@ class MID(BaseDefense):
             return F.cross_entropy(output_NM[:, :-1], y_N) + cfg.beta * output_NM[:, -1].mean()
 
         def fit(net: BottleneckNet, x_NCHW: Tensor, y_N: Tensor) -> None:
-            train(net, x_NCHW, y_N, loss, steps=victim.steps, batch=victim.batch, lr=victim.lr, rng=rng)
+            train(net, x_NCHW, y_N, loss, rng=rng, **victim.training())
 
         # Training does not depend on `sampling`: one stored network serves all three kinds.
         self.network = retrained(view, "mid", {"beta": cfg.beta}, build=BottleneckNet, fit=fit, rng=rng)

@@ -80,6 +80,9 @@ class Sizes:
     """at most so many training images a side; default: the scale's"""
     victim_steps: int | None = None
     """training steps of victim and evaluators; default: the scale's"""
+    victim_augment: Literal["none", "faces"] | None = None
+    """how the classifiers' training images are changed at random; default: faces (mirrored, moved, turned,
+    brightness) where the classes are people, else none, which also trains as on other images"""
     decoder_steps: int | None = None
     """training steps of inversion models; default: the scale's"""
     decoder_width: int | None = None

@@ -188,6 +188,7 @@ class StudySettings(Arguments):
                 victim_outputs=self.victim_outputs,
                 threads=self.threads,
                 victim_steps=self.victim_steps,
+                victim_augment=self.victim_augment,
                 decoder_steps=self.decoder_steps,
                 decoder_width=self.decoder_width,
                 decoder_batch=self.decoder_batch,
@@ -198,11 +199,15 @@ class StudySettings(Arguments):
     def identity(self, *groups: type) -> dict[str, Any]:
         """The settings that a resumed study must share with the stored one, as JSON values.
 
+        How training images are changed is said in any case: its default depends on the data.
+
         Args:
             groups: the groups of settings to include; all of :data:`IDENTITY` if none is given.
         """
         values = {name: getattr(self, name) for name in _defaults(groups or IDENTITY)}
         plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        if "victim_augment" in plain:
+            plain["victim_augment"] = self.scenes()[0].victim_augment
         return plain | {"victim_digest": self.victim_digest}
 
     def changes(self, stored: Mapping[str, Any], *groups: type) -> list[str]:
@@ -260,7 +265,7 @@ IDENTITY = (*SCENES, SearchSettings, UtilityBounds)
 """The groups of settings that a resumed study must share with the stored one; all others may change."""
 
 
-EARLIER: dict[str, Any] = {"screen": False}
+EARLIER: dict[str, Any] = {"screen": False, "victim_augment": "none"}
 """Settings that earlier versions did not have, with the value that says what they did."""
 
 

@@ -261,6 +261,59 @@ def test_augmentation_draws_from_the_generator_given() -> None:
     assert not torch.equal(states[0], states[2])
 
 
+def test_averaged_weights_are_the_mean_of_those_after_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters and batch statistics, against the float64 mean of copies taken after each step."""
+    x, y = data()
+    seen: list[dict[str, Tensor]] = []
+    step = OneCycleAdam.step
+
+    def watched(self: OneCycleAdam, loss: Tensor) -> None:
+        step(self, loss)
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    monkeypatch.setattr(OneCycleAdam, "step", watched)
+
+    def trained(average: float) -> nn.Module:
+        nonlocal model
+        seen.clear()
+        with seeded(generator(0, "init"), CPU):
+            model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+        return train(model, x, y, mse, steps=8, batch=6, lr=0.05, rng=generator(3), average=average)
+
+    model: nn.Module = nn.Identity()
+    last = state(trained(0.0))
+    for share, n in ((0.5, 4), (0.3, 2), (1.0, 8)):
+        averaged = trained(share).state_dict()
+        assert len(seen) == 8
+        assert not model.training
+        for name, value in averaged.items():
+            if value.is_floating_point():
+                mean = torch.stack([copies[name].double() for copies in seen[-n:]]).mean(0)
+                torch.testing.assert_close(value.double(), mean, atol=1e-6, rtol=1e-5)
+        assert not torch.equal(state(model), last)
+        assert torch.equal(
+            torch.cat([p.flatten() for p in last_parameters(seen)]), last
+        )  # the steps are the same
+        assert torch.equal(state(trained(share)), state(model))
+
+
+def last_parameters(seen: list[dict[str, Tensor]]) -> list[Tensor]:
+    """The parameters after the last step, without the buffers of batch statistics."""
+    return [value for name, value in seen[-1].items() if name.endswith(("weight", "bias"))]
+
+
+@pytest.mark.parametrize("average", [-0.1, 1.1])
+def test_an_average_that_is_not_possible_is_refused(average: float) -> None:
+    x, y = data()
+    with pytest.raises(ValueError, match="average"):
+        train(linear(), x, y, mse, steps=2, batch=6, lr=0.1, rng=generator(0), average=average)
+    held_out = Validation(x, y, every=1, patience=1)
+    with pytest.raises(ValueError, match="average"):
+        train(
+            linear(), x, y, mse, steps=2, batch=6, lr=0.1, rng=generator(0), average=0.5, validation=held_out
+        )
+
+
 def test_training_lowers_the_loss() -> None:
     x, _ = data(50)
     y = x @ torch.tensor([[1.0, 0.0], [2.0, -1.0], [0.0, 3.0]])

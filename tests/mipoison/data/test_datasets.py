@@ -75,7 +75,7 @@ def small_mnist(root: Path, folder: str = "MNIST", suffix: str = ".gz") -> Path:
 def test_unknown_name_lists_the_valid_ones(dataset: str) -> None:
     text = message(lambda: load_dataset(dataset))
     assert repr(dataset) in text
-    assert "digits, mnist, fashion-mnist, cifar10, olivetti, lfw, facescrub:PATH, faces:PATH" in text
+    assert "digits, mnist, fashion-mnist, cifar10, olivetti, lfw, lfw-30, facescrub:PATH, faces:PATH" in text
 
 
 @pytest.mark.parametrize("dataset", ["faces", "faces:", "facescrub"])
@@ -179,6 +179,16 @@ def test_lfw_npz_keeps_people_with_ten_images(tmp_path: Path) -> None:
     npz(tmp_path / "lfw.npz", images=np.zeros((20, 64, 64), np.uint8), labels=np.repeat([0, 1], [9, 11]))
     text = message(lambda: load_dataset("lfw", data_root=tmp_path, download=False))
     assert "1 identities with at least 10 images" in text
+
+
+def test_lfw_30_keeps_people_with_thirty_images_of_the_same_file(tmp_path: Path) -> None:
+    labels = np.repeat([3, 8, 9, 12], [30, 29, 31, 10])
+    npz(tmp_path / "lfw.npz", images=np.zeros((100, 64, 64), np.uint8), labels=labels)
+    assert np.bincount(load_dataset("lfw-30", data_root=tmp_path, download=False).labels_N).tolist() == [
+        30,
+        31,
+    ]
+    assert len(load_dataset("lfw", data_root=tmp_path, download=False).labels_N) == 100
 
 
 def test_olivetti_must_be_grey(tmp_path: Path) -> None:
@@ -300,6 +310,8 @@ def test_real_faces(tmp_path: Path) -> None:
     assert lfw.images_NHWC.shape == (4126, 64, 64, 1)
     counts = np.bincount(lfw.labels_N)
     assert (len(counts), (counts >= 15).sum(), (counts >= 20).sum()) == (151, 89, 59)
+    often = np.bincount(load_dataset("lfw-30", data_root=tmp_path, download=False).labels_N)
+    assert sorted(often) == sorted(counts[counts >= 30])
     olivetti = load_dataset("olivetti", data_root=real("olivetti.npz").parent, download=False)
     assert olivetti.images_NHWC.shape == (400, 64, 64, 1)
     assert np.bincount(olivetti.labels_N).tolist() == [10] * 40

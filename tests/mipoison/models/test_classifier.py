@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mipoison.models.classifier import ClassifierConfig, blocks_for, confidence_vectors
+from mipoison.models.classifier import ClassifierConfig, EvaluatorNet, blocks_for, confidence_vectors
 from mipoison.models.inversion import InversionConfig
 from mipoison.randomness import generator
 from mipoison.training import seeded
@@ -21,13 +21,26 @@ def widths(model: nn.Module, kind: type[nn.Module]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("architecture", ["victim", "evaluator"])
+@pytest.mark.parametrize("architecture", ["victim", "evaluator", "place-evaluator"])
 def test_classifier_maps_images_to_logits(architecture: str, shape: tuple[int, int, int]) -> None:
     model = ClassifierConfig(architecture=architecture, width=4, hidden=8).make(shape, 5)  # type: ignore[arg-type]
     x = torch.rand(3, *shape, generator=generator(0))
     out = model.eval()(x)
     assert out.shape == (3, 5)
     assert torch.allclose(model(x[1:2]), out[1:2], atol=1e-6)  # samples do not couple
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_place_evaluator_sees_where_things_are(shape: tuple[int, int, int]) -> None:
+    """It answers otherwise when its feature maps are mirrored; one that pools them cannot."""
+    for architecture in ("evaluator", "place-evaluator"):
+        model = ClassifierConfig(architecture=architecture, width=4).make(shape, 5).eval()  # type: ignore[arg-type]
+        assert isinstance(model, EvaluatorNet)
+        f = model.features(torch.rand(3, *shape, generator=generator(0)))
+        assert f.shape[2:] == (4, 4)
+        model.features = nn.Sequential()
+        assert model(f).shape == (3, 5)
+        assert torch.allclose(model(f), model(f.flip(3)), atol=1e-6) == (architecture == "evaluator")
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 2), (32, 3), (64, 4)])

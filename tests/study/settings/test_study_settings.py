@@ -16,6 +16,7 @@ from mipoison.data.datasets import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
+from mipoison.scene_config import SCALES, SceneConfig
 from study.records.constraints import FIELDS
 from study.search.sampler import SAMPLERS
 from study.search.space import searchable
@@ -219,6 +220,7 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         threads=2,
         stacked="on",
         victim_steps=9,
+        victim_augment="faces",
         decoder_steps=9,
         decoder_width=9,
         decoder_batch=9,
@@ -235,6 +237,20 @@ def test_everything_that_changes_a_scene_is_shared() -> None:
         found = differences(StudySettings().identity(), StudySettings(**{name: value}).identity())
         assert len(found) == 1
         assert found[0].startswith(f"{name}: ")
+
+
+def test_a_study_of_faces_from_before_augmentation_keeps_its_victims() -> None:
+    now = StudySettings(dataset="olivetti", seeds=2)
+    assert now.scenes()[0].victim_augment == "faces"
+    stored = {k: v for k, v in now.identity().items() if k != "victim_augment"}
+    resumed = now.continuing(stored)
+    assert resumed.changes(stored) == []
+    assert resumed.scenes()[0].flat() == SceneConfig(dataset="olivetti", **SCALES["quick"][64]).flat()
+    digits = StudySettings(seeds=2)
+    stored = {k: v for k, v in digits.identity().items() if k != "victim_augment"}
+    assert digits.changes(stored) == []
+    assert digits.continuing(stored).scenes() == digits.scenes()
+    assert now.changes(stored | {"dataset": "olivetti"}) == ["victim_augment: 'none' -> 'faces'"]
 
 
 def test_default_names(tmp_path: Path) -> None:
