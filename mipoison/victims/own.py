@@ -122,13 +122,13 @@ def _text(name: str, given: object) -> str:
     raise ConfigError(f"load_victim: {name} is a {type(given).__name__}: expected text, {form}")
 
 
-def repeatable_digest(source: str | Path, state: str | Path | None) -> str:
+def repeatable_digest(source: str | Path, state: str | Path | None, *, transforms: Any = None) -> str:
     """The digest of a classifier, which is loaded twice to make sure that it is the same each time.
 
     Raises:
         ConfigError: the factory returns other weights each time; or see :func:`load_victim`.
     """
-    first, second = load_victim(source, state).digest, load_victim(source, state).digest
+    first, second = (load_victim(source, state, transforms=transforms).digest for _ in range(2))
     if first != second:
         raise ConfigError(
             f"victim {source!r} has other weights each time it is made: give trained ones with victim_state, "

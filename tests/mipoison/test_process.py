@@ -90,9 +90,7 @@ def test_a_module_of_the_current_folder_is_imported_last(here: Path) -> None:
 
 
 def test_what_cannot_be_imported_is_said_in_one_line(here: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^this one cannot be imported: .*; looked in .* and the inst"
-    ):
+    with pytest.raises(ConfigError, match=r"^this one cannot be imported: .*; looked in .* and the inst"):
         import_here("no_such_module", "this one")
     with pytest.raises(ConfigError, match=r"^this one cannot be imported: OSError: two lines$"):
         import_here("failing_module", "this one")
