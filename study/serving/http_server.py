@@ -262,7 +262,7 @@ class HttpServer:
             spent = await asyncio.to_thread(self._door.spend, client, n)
         try:
             async with asyncio.timeout(RELEASE_S):
-                c_NK = await self._queue.release(images.x_NCHW)
+                c_NK = await self._queue.release(images.x_NCHW, client)
         except (RequestError, TimeoutError) as error:
             if self._door.budget is not None:  # nothing was released
                 await asyncio.to_thread(self._door.give_back, client, n, spent)
