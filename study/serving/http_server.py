@@ -61,7 +61,7 @@ PAUSE_S = 0.25
 LINGER_S = 1.0
 """How long the rest of a refused body is read and dropped: many clients read no answer before they have sent
 all."""
-START_S = 30.0
+START_S = 120.0
 
 
 class HttpServer:
