@@ -91,7 +91,7 @@ class Progress:
         elif now - self._said >= SILENT_S:
             so_far = now - self._began
             left = time_left(so_far * (of - done) / done if done else None)
-            self.console.print(f"{done} of {of} parts | {left} left", highlight=False, soft_wrap=True)
+            self.console.print(f"{done} of {of} parts | {left}", highlight=False, soft_wrap=True)
             self._said = now
 
     def _render(self) -> Text:
