@@ -25,7 +25,16 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from mipoison.config import ConfigError
-from study.serving.asgi import Gone, Reply, header, json_reply, part_of_body, send_reply, while_there
+from study.serving.asgi import (
+    Gone,
+    Reply,
+    header,
+    json_reply,
+    part_of_body,
+    plain_rows,
+    send_reply,
+    while_there,
+)  # fmt: skip
 from study.serving.batch_queue import Answer, BatchQueue
 from study.serving.bounds import (
     SNIFFED,
@@ -270,7 +279,7 @@ class HttpServer:
                 raise
             raise RequestError(503, f"not answered within {RELEASE_S:.0f} s") from error
         self._metrics.released(n)
-        answer = {"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()}
+        answer = {"released": plain_rows(c_NK), "labels": c_NK.argmax(1).tolist()}
         headers = [] if spent is None else [(b"x-queries-remaining", str(spent.left).encode())]
         if any(images.sizes):
             answer["resized"] = self._said_of(images)
