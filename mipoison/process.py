@@ -1,4 +1,5 @@
-"""Settings of the whole process (default dtype, random generators, threads), changed by one thread at a time.
+"""What belongs to the whole process: its settings (default dtype, random generators, threads), changed by one
+thread at a time, and the modules of the user's that it imports.
 
 Code that changes such a setting for a while holds the lock :data:`PROCESS_LOCK`, from before it reads the
 old value until it has restored it. Otherwise a second thread could read the changed value as the original
@@ -9,13 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import os
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+
+from mipoison.config import ConfigError, one_line
 
 PROCESS_LOCK = threading.RLock()
 """Lock of the thread that changes process-wide settings, or runs a user's code, which may change them."""
@@ -110,3 +116,31 @@ def reseeded(seed: int, device: torch.device) -> Iterator[None]:
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)
         yield
+
+
+def import_here(
+    module: str, what: str, *, attribute: str | None = None, places: str = "and the installed packages"
+) -> Any:
+    """Import a module that the user named, and return it or an object in it. This runs its code.
+
+    The current folder is searched last, so that no file in it takes the place of an installed package, now or
+    at a later import.
+
+    Args:
+        module: its dotted name. what: what it is, as the user gave it, for messages.
+        attribute: dotted name of an object in it. places: where else was searched, for messages.
+
+    Raises:
+        ConfigError: it cannot be imported, or has no such object; one line.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split(".") if attribute else ():
+            found = getattr(found, part)
+    except Exception as error:
+        where = f"; looked in {os.getcwd()} {places}" if isinstance(error, ImportError) else ""
+        raise ConfigError(f"{what} cannot be imported: {one_line(error)}{where}") from error
+    return found

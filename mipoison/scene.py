@@ -32,6 +32,7 @@ from mipoison.storage.files import Storage
 from mipoison.training import seeded, train
 from mipoison.victims.check import check_victim
 from mipoison.victims.fingerprints import refuse_other
+from mipoison.victims.named_transforms import stated
 from mipoison.victims.own import LoadedVictim, load_victim
 
 __all__ = [
@@ -199,7 +200,12 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> Loade
     """
     assert config.victim is not None
     refuse_other(config.victim, config.victim_digest)
-    victim = load_victim(config.victim, config.victim_state, outputs=config.victim_outputs)
+    victim = load_victim(
+        config.victim,
+        config.victim_state,
+        outputs=config.victim_outputs,
+        transforms=None if config.victim_transforms is None else stated(config.victim_transforms),
+    )
     if config.victim_digest not in (victim.digest, victim.earlier):
         raise ConfigError(
             f"victim {victim.name} is not the study's: digest {victim.digest}, expected "

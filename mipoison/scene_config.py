@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from mipoison.config import Config, Plain, choose, digest
 from mipoison.data.datasets import DATASETS, check_image_size, parse_name
 from mipoison.data.sources import AUXILIARY
-from mipoison.victims.source import OUTPUTS, check_source, short_name
+from mipoison.victims.source import OUTPUTS, check_source, is_statement, short_name
 
 if TYPE_CHECKING:
     from mipoison.models.classifier import ClassifierConfig
 
 _MAY_BE_ZERO = ("victim_augment", "victim_average")
-_OF_OWN = ("victim_state", "victim_digest", "victim_outputs")
+_OF_OWN = ("victim_state", "victim_digest", "victim_outputs", "victim_transforms")
 """Settings that apply only where the victim is the user's own classifier."""
 
 
@@ -36,6 +36,8 @@ class SceneConfig(Config):
         victim_digest: the own classifier's digest. Another classifier is refused.
         victim_outputs: what the own classifier returns, ``logits`` or ``probabilities``; None: logits, and an
             error if they look like probabilities.
+        victim_transforms: the own classifier's preprocessing as a line of JSON, see
+            :func:`mipoison.victims.named_transforms.statement`; None: it takes the images as they are.
         victim_width, victim_hidden, victim_steps, victim_batch: size and training of the victim, and of the
             evaluators, which have another architecture.
         victim_lr: their peak learning rate.
@@ -50,6 +52,7 @@ class SceneConfig(Config):
 
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {
         "victim_outputs": None,
+        "victim_transforms": None,
         "victim_lr": 1e-3,
         "victim_augment": "none",
         "victim_average": 0.0,
@@ -65,6 +68,7 @@ class SceneConfig(Config):
     victim_state: str | None = None
     victim_digest: str | None = None
     victim_outputs: str | None = None
+    victim_transforms: str | None = None
     victim_width: int = 16
     victim_hidden: int = 64
     victim_steps: int = 200
@@ -96,6 +100,9 @@ class SceneConfig(Config):
         check_source(self.victim, self.victim_state)
         if self.victim_outputs is not None:
             self.one_of("victim_outputs", OUTPUTS)
+        if self.victim_transforms is not None:
+            plain = is_statement(self.victim_transforms)
+            self.require("victim_transforms", plain, "a statement in JSON (see named_transforms)")
         self.require("victim_digest", bool(self.victim_digest), "the classifier's digest (see load_victim)")
         drawn = DATASETS[dataset].kind == "identities" and self.auxiliary == "disjoint"
         self.require(

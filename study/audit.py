@@ -157,12 +157,12 @@ def _run(chosen: Arguments, console: Console) -> int:
             path=chosen.scores,
             budget=chosen.queries,
             again=chosen.ask_again,
-            told=lambda n: progress.brief("questions", n, chosen.queries),
+            told=lambda n: progress.part(n, chosen.queries),
         )
         try:
             found = audit(
                 asker, images, url=template.shown_url, budget=chosen.queries, bar=bar, seed=chosen.seed,
-                told=lambda text: progress.brief(text, 0, 0),
+                told=progress.stage,
             )  # fmt: skip
         finally:
             endpoint.close()

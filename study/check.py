@@ -93,13 +93,13 @@ def named(source: str) -> dict[str, Any]:
     """
     from mipoison.config import Config
     from mipoison.plugins import load_plugin
-    from mipoison.plugins.loading import import_here
+    from mipoison.process import import_here
 
     module, colon, attribute = source.partition(":")
     if not colon:
         plugin = load_plugin(module)
         return {**plugin.defenses, **plugin.attacks}
-    found: Any = import_here(module, "module")
+    found: Any = import_here(module, f"module {module!r}")
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ConfigError(f"{source!r}: {module} has no {attribute!r}")

@@ -250,8 +250,9 @@ def _report(
         soft_wrap=True,
         markup=False,
     )
+    own = " --victim YOUR_CLASSIFIER" if settings.victim is not None else ""
     console.print(
-        f"{command('report')} {shlex.quote(place)} adds released vectors to it",
+        f"{command('report')} {shlex.quote(place)}{own} adds released vectors to it",
         soft_wrap=True,
         markup=False,
     )

@@ -28,7 +28,7 @@ from mipoison.storage.files import StorageError
 from study.runtime.arguments import parse
 from study.runtime.entry import DONE, FAILED, USAGE, command
 from study.runtime.plain import visible_line
-from study.runtime.progress import loading
+from study.runtime.progress import Progress, loading
 from study.runtime.scratch import scratch_folder, temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
 
@@ -138,7 +138,8 @@ def make_unit(asked: Arguments, study: StoredStudy, root: str, console: Console,
         f"{setting.trial}: {setting.defense} {knobs}".rstrip() + f", seed {setting.scene.seed}", markup=False
     )
     data = None if asked.data_root is None else str(asked.data_root.expanduser().resolve())
-    unit, scene, measured = protect(study, setting, root, data)
+    with Progress(errors) as progress:
+        unit, scene, measured = protect(study, setting, root, data, progress.stage)
     same = _as_recorded(setting, measured, differing(measured, setting.recorded), console)
     if not (same or asked.anyway):
         errors.print(

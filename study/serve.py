@@ -300,9 +300,10 @@ def _steps(
     def http() -> None:
         server.start(answer_through(serve.get_app_handle(APP)), partial(fault_of, APP))
 
+    copies = "1 copy" if settings.replicas == 1 else f"{settings.replicas} copies"
     return [
         ("starting Ray", ray_),
-        (f"loading the classifier ({settings.replicas} of it)", replicas),
+        (f"loading the classifier ({copies})", replicas),
         ("starting the HTTP server", http),
     ]
 

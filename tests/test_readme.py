@@ -116,6 +116,8 @@ ELSEWHERE = {
     "mipoison serve --unit unit --victim net:make --victim-state w.safetensors --queries-per-key 1000": (
         "tests/study/serving/test_curl_lines.py"
     ),
+    "mipoison pareto --dataset folder:images --victim net:make --victim-state weights.safetensors "
+    "--victim-transforms ResNet18_Weights.DEFAULT --name own-224": "tests/study/session/test_own_victim.py",
     "python study/examples/protect_224.py --out protected-224": "tests/study/examples/test_protect_224.py",
     "python study/examples/protect_huggingface.py --out protected-huggingface": (
         "tests/study/examples/test_protect_huggingface.py"

@@ -9,9 +9,7 @@ loaded.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, one_line
 from mipoison.defenses import DEFENSES
 from mipoison.plugins.declared import MOST, NAME, declaration, is_stand_in, stand_in
+from mipoison.process import import_here
 
 GROUPS = {"defense": "mipoison.defenses", "attacker": "mipoison.attacks"}
 """What is registered -> the group of its entry points."""
@@ -117,32 +116,12 @@ def _found(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
                 ) from error
     if any(parts.values()):
         return parts["defense"], parts["attacker"]
-    module = import_here(reference, "plug-in")
+    places = "and the installed packages and their entry points"
+    module = import_here(reference, f"plug-in {reference!r}", places=places)
     tables = [getattr(module, name, {}) for name in ("DEFENSES", "ATTACKS")]
     if not all(isinstance(table, Mapping) for table in tables):
         raise ConfigError(f"plug-in {reference!r}: DEFENSES and ATTACKS must be dictionaries")
     return dict(tables[0]), dict(tables[1])
-
-
-def import_here(module: str, what: str) -> Any:
-    """Import a module that the user named; the current folder is searched last, so that no file in it takes
-    the place of an installed package, now or at a later import.
-
-    Raises:
-        ConfigError: it cannot be imported, in one line.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(module)
-    except Exception as error:
-        where = (
-            f"; looked in {os.getcwd()}, the installed packages and their entry points"
-            if isinstance(error, ImportError)
-            else ""
-        )
-        raise ConfigError(f"{what} {module!r} cannot be imported: {one_line(error)}{where}") from error
 
 
 def _check(reference: str, kind: str, name: Any, given: Any, taken: Any) -> None:

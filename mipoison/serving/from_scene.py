@@ -27,6 +27,7 @@ from mipoison.serving.probe import Probe
 from mipoison.serving.unit import Unit, UnitError, storage_of, versions, weights_digest
 from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import entry_digests, running_entries
+from mipoison.victims.named_transforms import stated
 
 VICTIM = "victim.safetensors"
 CLASSIFIER = "classifier"
@@ -58,6 +59,8 @@ def unit_from_scene(scene: Scene, defense: str, config: Config, *, about: Mappin
     probe = Probe.of(asked, attack.x_NCHW, scene.clean["attack_train"].argmax(1), scene.clean["attack_train"])
     running = running_entries(asked.module, before)
     outputs = {} if scene.config.victim_outputs is None else {"outputs": scene.config.victim_outputs}
+    stated_as = scene.config.victim_transforms
+    transforms = {} if stated_as is None else {"transforms": stated(stated_as).plain()}
     own = scene.config.victim is not None
     kept = {} if own else {CLASSIFIER: scene.config.classifier("victim").flat()}
     return Unit(
@@ -71,6 +74,7 @@ def unit_from_scene(scene: Scene, defense: str, config: Config, *, about: Mappin
             "scale": "a scene's",
             "versions": versions(),
             **outputs,
+            **transforms,
             **kept,
             **about,
         },

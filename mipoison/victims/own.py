@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import importlib
 import inspect
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError, one_line
-from mipoison.process import own_context
+from mipoison.process import import_here, own_context
 from mipoison.victims.ask import DYNAMIC, Classifier
 from mipoison.victims.fingerprints import exported_digest, is_exported
 from mipoison.victims.identity import earlier_state_digest, state_digest, structure
@@ -125,13 +122,13 @@ def _text(name: str, given: object) -> str:
     raise ConfigError(f"load_victim: {name} is a {type(given).__name__}: expected text, {form}")
 
 
-def repeatable_digest(source: str | Path, state: str | Path | None) -> str:
+def repeatable_digest(source: str | Path, state: str | Path | None, *, transforms: Any = None) -> str:
     """The digest of a classifier, which is loaded twice to make sure that it is the same each time.
 
     Raises:
         ConfigError: the factory returns other weights each time; or see :func:`load_victim`.
     """
-    first, second = load_victim(source, state).digest, load_victim(source, state).digest
+    first, second = (load_victim(source, state, transforms=transforms).digest for _ in range(2))
     if first != second:
         raise ConfigError(
             f"victim {source!r} has other weights each time it is made: give trained ones with victim_state, "
@@ -147,18 +144,7 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
         Its module, and the bytes of the source file that defines the factory (b'' if there is none).
     """
     name, _, attribute = source.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last: no file in it takes the place of an installed package
-    importlib.invalidate_caches()
-    try:
-        found: object = importlib.import_module(name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        where = (
-            f"; looked in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
-        )
-        raise ConfigError(f"victim {source!r} cannot be imported: {one_line(error)}{where}") from error
+    found: object = import_here(name, f"victim {source!r}", attribute=attribute)
     if not callable(found):
         raise ConfigError(f"victim {source!r} is a {type(found).__name__}: expected {CHOICES}")
     try:

@@ -14,7 +14,13 @@ from mipoison.victims.fingerprints import is_exported
 CHOICES = "module:factory (importable, returns an nn.Module) or file.pt2 (torch.export)"
 OUTPUTS = ("logits", "probabilities")
 """What the user can say that a classifier returns."""
+FLAG = "--victim-transforms"
+TRANSFORMS = (
+    "module:name (transforms, or a function without arguments that returns them), a name of torchvision's "
+    "weights (ResNet18_Weights.DEFAULT), or a .json file (an image processor's configuration)"
+)
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_WEIGHTS = re.compile(r"\w+_Weights\.\w+")
 
 
 def check_source(source: str, state: str | None) -> None:
@@ -40,3 +46,27 @@ def check_source(source: str, state: str | None) -> None:
 def short_name(source: str) -> str:
     """The name shown in records: the factory's, or the file's name without its folder."""
     return Path(source).name if is_exported(source) else source
+
+
+def is_statement(text: str) -> bool:
+    """Whether a text states transforms as JSON, as studies keep them, instead of naming them."""
+    return text.startswith("{")
+
+
+def is_weights(text: str) -> bool:
+    """Whether a text has the form of a name of torchvision's weights."""
+    return _WEIGHTS.fullmatch(text) is not None
+
+
+def check_transforms(text: str) -> None:
+    """Check that a string can name transforms, without importing anything.
+
+    Raises:
+        ConfigError: a string of another form, or a file that does not exist.
+    """
+    if text.endswith(".json"):
+        if not Path(text).expanduser().is_file():
+            raise ConfigError(f"{FLAG} {text!r}: no such file (looked in {Path.cwd()})")
+    elif not (is_statement(text) or is_weights(text) or _FACTORY.fullmatch(text)) or ".py:" in text:
+        hint = "; write the module's name without .py" if ".py:" in text else ""
+        raise ConfigError(f"{FLAG} {text!r}: expected {TRANSFORMS}{hint}")

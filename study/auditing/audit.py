@@ -85,7 +85,7 @@ def audit(
     """
     rng = np.random.default_rng([seed, budget])
     plan = planned(images, budget, rng)
-    told("asking")
+    told(f"asking {url}, {budget} questions at most")
     rechecked = recheck(asker, images.public_NHWC[plan.rows["public"]])
     answered = {
         name: _ask(asker, images.public_NHWC if name == "public" else images.private[name], rows, name)

@@ -11,16 +11,20 @@ from study.runtime.plain import visible_line
 from study.trial.rerun import has_own_victim
 
 DATA_ROOT = ("--data-root", "--data_root")
+DATA = "DATA"
+"""Stands for the folder of the data sets in commands, as on the pages."""
 
 
 def rerun_command(study: StoredStudy, like: str, trial: str) -> str:
-    """The command line that runs a setting again.
+    """The command line that runs a setting again, on any machine.
+
+    Where the study was given a folder of data, the command has :data:`DATA` in its place: the folder's path
+    is of one machine, and says who ran it.
 
     Args:
         like: the study's path or address.
     """
-    root = data_root(study)
-    data = "" if root is None else f" --data-root {_quoted(root)}"
+    data = "" if data_root(study) is None else f" --data-root {DATA}"
     start = f"{command('evaluate')} --like {_quoted(like)} --trial {_quoted(trial)}"
     return start + data + own_victim(study)
 

@@ -82,7 +82,8 @@ def label(
 
     Args:
         setting: a trial, or its name up to the first dash; None for the setting that the study recommends.
-        like: the study's path or address in the command; None for the name of its folder.
+        like: the study's path or address in the command; None for the name of its folder, which also
+            stands for an absolute path: that is of one machine, and a label is published.
         found: the study's findings, if they are already computed.
 
     Raises:
@@ -114,8 +115,13 @@ def label(
         "seeds": counted(rows)[1],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
-        "command": rerun_command(study, like if like is not None else study.folder, trial),
+        "command": rerun_command(study, _place(study, like), trial),
     }
+
+
+def _place(study: StoredStudy, like: str | None) -> str:
+    """The study's path or address in the label's command."""
+    return study.folder if like is None or Path(like).expanduser().is_absolute() else like
 
 
 def _texts(rows: pd.DataFrame, column: str) -> list[str]:

@@ -21,8 +21,13 @@ BAR = 40
 """Width of the bar in characters."""
 
 
+SILENT_S = 60.0
+"""Seconds without a line after which a log, that is no terminal, gets one of a stage's parts."""
+
+
 class Progress:
-    """Shows progress: a line that is updated in place in a terminal, one line per finished trial elsewhere.
+    """Shows progress: a line that is updated in place in a terminal; elsewhere a line for each stage and each
+    finished trial, and one of a stage's parts about every minute.
 
     Args:
         console: where to print.
@@ -35,6 +40,7 @@ class Progress:
         self._seconds: list[float] = []
         self._stage, self._began, self._what = "", time.monotonic(), ""
         self._parts: tuple[int, int, float] | None = None
+        self._said = time.monotonic()
         self._searching = False
         self._live = (
             Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._render)
@@ -60,6 +66,7 @@ class Progress:
             self._live.refresh()
         else:
             self.console.print(text, highlight=False, soft_wrap=True)
+            self._said = time.monotonic()
 
     def note(self, text: str, done: int, of: int) -> None:
         """Start one of several stages that share one bar and one estimate of the time left."""
@@ -75,9 +82,17 @@ class Progress:
 
     def part(self, done: int, of: int) -> None:
         """``done`` of ``of`` parts of the stage are finished; a terminal shows a bar and the time left."""
-        if self._live and of:
-            self._parts = done, of, time.monotonic()
+        if not of:
+            return
+        now = time.monotonic()
+        if self._live:
+            self._parts = done, of, now
             self._live.refresh()
+        elif now - self._said >= SILENT_S:
+            so_far = now - self._began
+            left = time_left(so_far * (of - done) / done if done else None)
+            self.console.print(f"{done} of {of} parts | {left}", highlight=False, soft_wrap=True)
+            self._said = now
 
     def _render(self) -> Text:
         """The text in a terminal; rich calls this twice a second, so that the time left counts down."""

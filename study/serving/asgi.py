@@ -8,12 +8,17 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from study.serving.bounds import RequestError
 
 JSON = b"application/json"
 T = TypeVar("T")
+
+
+SHORTER = (9, 6)
+"""Decimals to which numbers are written where they are read as the same float32; the last that will do."""
 
 
 class Gone(Exception):
@@ -84,3 +89,16 @@ def header(scope: Scope, name: bytes) -> str:
     if len(found) > 1:
         raise RequestError(400, f"{name.decode()} was sent {len(found)} times")
     return found[0].decode("latin-1").strip() if found else ""
+
+
+def plain_rows(c_NK: np.ndarray) -> list[list[float]]:
+    """Vectors (N, K), float32, for JSON. Each number is the same float32 when it is read.
+
+    0.03 is written so, not as 0.029999999329447746.
+    """
+    out_NK = c_NK.astype(np.float64)
+    for decimals in SHORTER:
+        short_NK = out_NK.round(decimals)
+        out_NK = np.where(short_NK.astype(np.float32) == c_NK, short_NK, out_NK)
+    rows: list[list[float]] = out_NK.tolist()
+    return rows

@@ -25,7 +25,16 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from mipoison.config import ConfigError
-from study.serving.asgi import Gone, Reply, header, json_reply, part_of_body, send_reply, while_there
+from study.serving.asgi import (
+    Gone,
+    Reply,
+    header,
+    json_reply,
+    part_of_body,
+    plain_rows,
+    send_reply,
+    while_there,
+)  # fmt: skip
 from study.serving.batch_queue import Answer, BatchQueue
 from study.serving.bounds import (
     SNIFFED,
@@ -61,7 +70,7 @@ PAUSE_S = 0.25
 LINGER_S = 1.0
 """How long the rest of a refused body is read and dropped: many clients read no answer before they have sent
 all."""
-START_S = 30.0
+START_S = 120.0
 
 
 class HttpServer:
@@ -262,7 +271,7 @@ class HttpServer:
             spent = await asyncio.to_thread(self._door.spend, client, n)
         try:
             async with asyncio.timeout(RELEASE_S):
-                c_NK = await self._queue.release(images.x_NCHW)
+                c_NK = await self._queue.release(images.x_NCHW, client)
         except (RequestError, TimeoutError) as error:
             if self._door.budget is not None:  # nothing was released
                 await asyncio.to_thread(self._door.give_back, client, n, spent)
@@ -270,7 +279,7 @@ class HttpServer:
                 raise
             raise RequestError(503, f"not answered within {RELEASE_S:.0f} s") from error
         self._metrics.released(n)
-        answer = {"released": c_NK.tolist(), "labels": c_NK.argmax(1).tolist()}
+        answer = {"released": plain_rows(c_NK), "labels": c_NK.argmax(1).tolist()}
         headers = [] if spent is None else [(b"x-queries-remaining", str(spent.left).encode())]
         if any(images.sizes):
             answer["resized"] = self._said_of(images)

@@ -167,9 +167,12 @@ def plan_lines(settings: StudySettings) -> Iterator[str]:
     limit = "all images" if scene.limit is None else f"at most {scene.limit} training images a side"
     numbers = ", ".join(map(str, seeds))
     yield f"scenes      {scene.dataset}, auxiliary {scene.auxiliary}, seeds {numbers}; {limit}"
-    victim = "trained" if settings.victim is None else settings.victim
+    steps = f"{scene.victim_steps} steps"
+    victim = f"victim and evaluators trained ({steps})"
+    if settings.victim is not None:
+        victim = f"victim {settings.victim} as it is, evaluators trained ({steps})"
     yield (
-        f"models      scale {settings.scale}: victim {victim} ({scene.victim_steps} steps), "
+        f"models      scale {settings.scale}: {victim}, "
         f"decoders {scene.decoder_steps} steps of width {scene.decoder_width}"
     )
     yield (

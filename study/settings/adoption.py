@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mipoison.config import ConfigError
+from mipoison.victims.source import is_statement
 from study.runtime.plain import visible_line
 from study.settings.study_settings import IDENTITY, Arguments
 
@@ -58,6 +59,8 @@ def adopted(asked: Arguments, words: Sequence[str], stored: Mapping[str, Any]) -
             if not _fits(value, hints[f.name]):
                 shown = visible_line(repr(value), 80)
                 raise ConfigError(f"study.json is damaged: {f.name} = {shown} is not of the setting's type")
+            if f.name == "victim_transforms" and value is not None and not is_statement(str(value)):
+                raise ConfigError("study.json is damaged: victim_transforms is no statement in JSON")
             if f.name == "dataset" and ":" in str(value):
                 raise ConfigError(
                     f"--resume: the study's images are {visible_line(value, 200)}, and a folder that only "

@@ -63,11 +63,15 @@ class VictimPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class VictimOutputs:
-    """What the user's own classifier returns. Unlike its path, this affects what is measured."""
+    """What the user's own classifier takes and returns. Unlike its path, this affects what is measured."""
 
     victim_outputs: Literal["logits", "probabilities"] | None = None
     """what --victim returns: probabilities (each vector is divided by its sum), or logits that are not
     checked to be none; default: logits, refused where they look like probabilities"""
+    victim_transforms: str | None = None
+    """what happens to images before --victim sees them: module:name (transforms of torchvision, or a function
+    without arguments that returns them), a name of torchvision's weights (ResNet18_Weights.DEFAULT), or the
+    preprocessor_config.json of an image processor. The study keeps the numbers. Default: nothing"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from mipoison.config import ConfigError, choose
 from mipoison.data.datasets import parse_name
 from mipoison.scene_config import SCALES, SceneConfig, scaled
-from mipoison.victims.source import check_source
+from mipoison.victims.source import check_source, check_transforms
 from study.records.constraints import Constraints, UtilityBounds
 from study.records.names import check_name
 from study.runtime.plain import visible_line
@@ -117,9 +117,10 @@ class StudySettings(Arguments):
         if self.victim is not None:
             valid = self._for_own_victim(valid)
             check_source(self.victim, self.victim_state)
-        for flag, value in (("--victim-state", self.victim_state), ("--victim-outputs", self.victim_outputs)):
-            if value is not None and self.victim is None:
-                raise ConfigError(f"{flag} {value!r} without --victim module:factory")
+        for name in ("victim_state", "victim_outputs", "victim_transforms"):
+            if (value := getattr(self, name)) is not None and self.victim is None:
+                raise ConfigError(f"--{name.replace('_', '-')} {value!r} without --victim module:factory")
+        self._state_transforms()
         object.__setattr__(self, "defenses", listed("defense", self.defenses, valid, ignored=ANCHORS))
         groups = _suite() if WHOLE_SUITE in split_names(self.attackers) else {}
         object.__setattr__(self, "attackers", listed("attacker", self.attackers, attackers(), groups=groups))
@@ -130,6 +131,14 @@ class StudySettings(Arguments):
 
             check_address(self.mlflow)
         self.scenes()
+
+    def _state_transforms(self) -> None:
+        """Replace what ``--victim-transforms`` names by its numbers."""
+        if self.victim_transforms is not None:
+            check_transforms(self.victim_transforms)
+            from mipoison.victims.named_transforms import statement
+
+            object.__setattr__(self, "victim_transforms", statement(self.victim_transforms))
 
     def _load_plugins(self) -> None:
         """Load what ``--plugin`` names, and installed plug-ins that defenses or attackers name."""
@@ -168,9 +177,11 @@ class StudySettings(Arguments):
         """The digest of the user's own classifier; None if the study trains one."""
         if self.victim is None:
             return None
+        from mipoison.victims.named_transforms import stated
         from mipoison.victims.own import repeatable_digest
 
-        return repeatable_digest(self.victim, self.victim_state)
+        transforms = None if self.victim_transforms is None else stated(self.victim_transforms)
+        return repeatable_digest(self.victim, self.victim_state, transforms=transforms)
 
     def scenes(self) -> tuple[SceneConfig, ...]:
         """The scenes, one per seed."""
@@ -186,6 +197,7 @@ class StudySettings(Arguments):
                 victim_state=self.victim_state,
                 victim_digest=self.victim_digest,
                 victim_outputs=self.victim_outputs,
+                victim_transforms=self.victim_transforms,
                 threads=self.threads,
                 victim_steps=self.victim_steps,
                 victim_augment=self.victim_augment,

@@ -6,7 +6,7 @@ The records hold what a scene needs. A classifier of the user's own is never loa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -91,12 +91,17 @@ def chosen(
 
 
 def protect(
-    study: StoredStudy, setting: Chosen, root: str, data_root: str | None
+    study: StoredStudy,
+    setting: Chosen,
+    root: str,
+    data_root: str | None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[Unit, Scene, dict[str, float]]:
     """Prepare the scene and fit the unit, with the numbers of the setting's episodes.
 
     Args:
         root: storage with the study's trained parts, or where they are trained anew.
+        progress: called with a line of text before each step.
 
     Returns:
         The unit, its scene, and COMPARED of the vectors that the study released of the private test images,
@@ -105,7 +110,8 @@ def protect(
     Raises:
         ConfigError, DataError: data, classifier or defense that cannot be used.
     """
-    scene = prepare(setting.scene, root, data_root=data_root)
+    scene = prepare(setting.scene, root, data_root=data_root, progress=progress)
+    progress(f"fitting {setting.defense}")
     about = {"study": study.name, "setting": setting.trial}
     unit = unit_from_scene(scene, setting.defense, setting.config, about=about)
     released = released_as_measured(unit, scene)["private_test"]

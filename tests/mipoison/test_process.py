@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from mipoison.process import callers_defaults, own_context, reseeded, restored_state
+from mipoison.config import ConfigError
+from mipoison.process import callers_defaults, import_here, own_context, reseeded, restored_state
 
 
 def test_the_callers_context_is_undone() -> None:
@@ -60,3 +64,35 @@ def test_reseeded_numbers_follow_the_seed_and_leave_no_trace() -> None:
     assert drawn[0] == drawn[1]
     assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder that no path names yet, with two modules."""
+    (tmp_path / "named_module.py").write_text("class Made:\n    number = 7\n")
+    (tmp_path / "json.py").write_text("raise AssertionError('it took the place of a library')")
+    (tmp_path / "failing_module.py").write_text("raise OSError('two\\nlines')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def test_a_module_of_the_current_folder_is_imported_last(here: Path) -> None:
+    assert import_here("named_module", "this").Made.number == 7
+    assert import_here("named_module", "this", attribute="Made.number") == 7
+    assert sys.path[-1] == str(here)
+    sys.modules.pop("named_module")
+    before = sys.modules.pop("json")
+    try:
+        assert import_here("json", "this").loads("[1]") == [1]
+    finally:
+        sys.modules["json"] = before
+
+
+def test_what_cannot_be_imported_is_said_in_one_line(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^this one cannot be imported: .*; looked in .* and the inst"):
+        import_here("no_such_module", "this one")
+    with pytest.raises(ConfigError, match=r"^this one cannot be imported: OSError: two lines$"):
+        import_here("failing_module", "this one")
+    with pytest.raises(ConfigError, match=r"has no attribute 'other'$"):
+        import_here("named_module", "this one", attribute="Made.other")

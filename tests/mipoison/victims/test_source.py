@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mipoison.config import ConfigError
-from mipoison.victims.source import check_source, short_name
+from mipoison.victims.source import check_source, check_transforms, short_name
 
 
 @pytest.fixture
@@ -48,6 +48,25 @@ def test_what_has_the_form_is_accepted_unread(here: Path, source: str, state: st
 def test_a_mistake_is_said(here: Path, source: str, state: str | None, said: str) -> None:
     with pytest.raises(ConfigError, match=said.replace(".", r"\.")):
         check_source(source, state)
+
+
+@pytest.mark.parametrize("text", ["net:steps", "ResNet18_Weights.DEFAULT", '{"resize": [224]}'])
+def test_transforms_of_a_known_form_are_accepted_unread(text: str) -> None:
+    check_transforms(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("resnet18", "expected module:name"),
+        ("net.py:steps", "without .py"),
+        ("", "expected module:name"),
+        ("none.json", "no such file"),
+    ],
+)
+def test_transforms_of_another_form_are_said(here: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace(".", r"\.")):
+        check_transforms(text)
 
 
 def test_a_name_in_records_has_no_folder() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def test_page_label_and_board_give_one_command(
     monkeypatch.setattr(sys, "argv", ["/bin/mipoison" if installed else "study/report.py"])
     study.about["command"] = ["--data-root=/my data"]
     program = "mipoison evaluate" if installed else "python study/evaluate.py"
-    expected = f"{program} --like a/study --trial t0001-rounding --data-root '/my data'"
+    expected = f"{program} --like a/study --trial t0001-rounding --data-root DATA"
     assert rerun_commands(study, "a/study")["t0001-rounding"] == expected
     assert label(study, like="a/study")["command"] == expected
     table = judged_settings(study, "a/study").set_index("trial")
@@ -56,4 +55,3 @@ def test_page_label_and_board_give_one_command(
     page, _ = content(Source.of(study, "a/study"), 0, "", VectorOptions(False))
     commands = {row["trial"]: row["command"] for row in page["settings"]}
     assert commands["t0001-rounding"] == expected
-    assert shlex.split(expected)[-1] == "/my data"

@@ -59,6 +59,23 @@ def test_the_recommended_setting_s_label(study: StoredStudy) -> None:
     assert len(text.splitlines()) < 30
 
 
+def test_no_path_of_the_machine_is_in_a_label(tmp_path: Path) -> None:
+    """The data folder has a placeholder, and an absolute path of the study its folder's name."""
+    found = study_of(tmp_path=tmp_path)
+    found.about["command"] = ["study/pareto.py", "--data-root", "/mnt/anna/data"]
+    command = "python study/evaluate.py --like {} --trial none --data-root DATA"
+    for like, shown in (
+        (None, "'made up'"),
+        ("/mnt/anna/results/x", "'made up'"),
+        ("~/results/x", "'made up'"),
+        ("results/x", "results/x"),
+        ("s3://bucket/x", "s3://bucket/x"),
+    ):
+        made = valid(label(found, "none", like=like))
+        assert made["command"] == command.format(shown)
+        assert not any(b"anna" in text for text in label_files(made).values())
+
+
 def test_what_was_measured_is_in_the_records(study: StoredStudy) -> None:
     """Against means over the records, computed here."""
     made = valid(label(study, "t0002"))

@@ -61,6 +61,22 @@ def test_elsewhere_a_stage_is_one_line() -> None:
     assert sink.getvalue() == "preparing\n"
 
 
+def test_a_log_hears_of_a_long_stage_about_every_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sink = Clock(), io.StringIO()
+    monkeypatch.setattr(module, "time", clock)
+    with Progress(Console(file=sink)) as progress:
+        progress.stage("preparing")
+        for i in range(13):  # two minutes
+            progress.part(i, 12)
+            clock.now += 10
+        progress.part(0, 0)
+    assert sink.getvalue().splitlines() == [
+        "preparing",
+        "6 of 12 parts | 60 s left",
+        "12 of 12 parts | 0 s left",
+    ]
+
+
 def test_what_is_brief_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line starts and stops several times: before Ray, during the study, during the report."""
     clock = Clock()

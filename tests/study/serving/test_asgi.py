@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 
-from study.serving.asgi import Gone, Reply, header, json_reply, part_of_body, send_reply, while_there
+from study.serving.asgi import (
+    Gone,
+    Reply,
+    header,
+    json_reply,
+    part_of_body,
+    plain_rows,
+    send_reply,
+    while_there,
+)  # fmt: skip
 from study.serving.bounds import RequestError
 
 
@@ -17,6 +28,17 @@ def test_headers() -> None:
     assert header(scope, b"c") == ""
     with pytest.raises(RequestError, match="b was sent 2 times"):
         header(scope, b"b")
+
+
+def test_vectors_are_written_short_and_read_as_they_were() -> None:
+    rng = np.random.default_rng(0)
+    for alpha in (0.01, 1.0):  # with scores down to 1e-40
+        c_NK = rng.dirichlet(np.full(10, alpha), 300).astype(np.float32)
+        read = json.loads(json.dumps(plain_rows(c_NK)))
+        assert np.array_equal(np.array(read).astype(np.float32), c_NK)
+    grid_NK = np.array([[0.03, 0.14, 0.83], [0.0, 1.0, 0.123456]], np.float32)
+    assert json.dumps(plain_rows(grid_NK)) == "[[0.03, 0.14, 0.83], [0.0, 1.0, 0.123456]]"
+    assert plain_rows(np.zeros((0, 3), np.float32)) == []
 
 
 def test_an_answer_has_its_length() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,18 @@ def soft():
 
 def wide():
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 10, bias=False))
+
+def bare():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+def transforms():
+    from torchvision.transforms import v2
+    return v2.Compose([v2.Resize(4, antialias=True), v2.Normalize([0.25], [0.5])])
+
+def behind():
+    from mipoison.victims import preprocessed
+    return preprocessed(bare(), transforms())
 
 def drawn():
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
@@ -85,6 +98,13 @@ def test_bad_input_is_one_line_before_any_work(
     assert "without --victim" in usage_error(capsys, *folder, "--victim-state", "net.safetensors")
     assert "--victim-outputs 'logits' without --victim" in usage_error(
         capsys, *folder, "--victim-outputs", "logits"
+    )
+    assert "--victim-transforms 'cli_net:transforms' without --victim" in usage_error(
+        capsys, *folder, "--victim-transforms", "cli_net:transforms"
+    )
+    assert "expected module:name" in usage_error(capsys, *own, "--victim-transforms", "resnet18")
+    assert "its preprocessing already" in usage_error(
+        capsys, *folder, "--victim", "cli_net:behind", "--victim-transforms", "cli_net:transforms"
     )
     assert "--victim-outputs probabilities" in usage_error(
         capsys, *folder, "--victim", "cli_net:soft", "--victim-state", "net.safetensors"
@@ -192,6 +212,45 @@ def test_a_study_of_stated_probabilities(here: Path) -> None:
     one = StudySettings(dataset="folder:data", victim="cli_net:soft", victim_state="net.safetensors")
     two = dataclasses.replace(one, victim_outputs="probabilities")
     assert [d.split(":")[0] for d in differences(one.identity(), two.identity())] == ["victim_outputs"]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_study_of_stated_transforms(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--victim-transforms`` measures what a factory that states the same measures; the study is resumed and
+    its settings become units without naming them again, and other ones are refused."""
+    state = {name.replace("2.", "1."): value for name, value in load_file("net.safetensors").items()}
+    save_file(state, "bare.safetensors")
+    own = ["--dataset", "folder:data", "--victim-state", "bare.safetensors", "--defenses", "rounding"]
+    named, bare = ["--victim-transforms", "cli_net:transforms"], ["--victim", "cli_net:bare"]
+    assert pareto.main([*TINY, *own, *bare, *named, "--trials", "0", "--name", "named"]) == 0
+    assert pareto.main([*TINY, *own, "--victim", "cli_net:behind", "--trials", "0", "--name", "behind"]) == 0
+    ours, theirs = (pd.read_parquet(here / "results" / name / "episodes") for name in ("named", "behind"))
+    line = ours["scene.victim_transforms"].unique().tolist()
+    assert [json.loads(text)["resize"] for text in line] == [[4]]
+    assert theirs["scene.victim_transforms"].isna().all()
+    for column in ("model_accuracy", "confidence_distortion", "reconstruction_error"):
+        assert ours[column].tolist() == theirs[column].tolist(), column
+    assert (
+        json.loads(Path("results/named/study.json").read_text())["settings"]["victim_transforms"] == line[0]
+    )
+
+    resumed = ["--executor", "local", "--resume", "named", "--dataset", "folder:data", *bare,
+               "--victim-state", "bare.safetensors"]  # fmt: skip
+    assert pareto.main([*resumed, "--trials", "1"]) == 0
+    again = pd.read_parquet(here / "results" / "named" / "episodes")
+    assert again["scene.victim_transforms"].unique().tolist() == line
+    assert pareto.main([*resumed, *named, "--trials", "1"]) == 0
+    capsys.readouterr()
+    assert pareto.main([*resumed, "--victim-transforms", '{"resize": [4], "antialias": true}']) == 2
+    assert "victim_transforms: " in capsys.readouterr().err
+
+    words = ["--study", "results/named", "--setting", "label-only", "--out", "unit"]
+    assert protect.main([*words, *bare, "--victim-state", "bare.safetensors"]) == 0
+    victim = load_victim("cli_net:bare", "bare.safetensors")
+    x = make_split("folder:data", auxiliary="same", seed=0, image_size=16).private_test.x_NCHW
+    released = load_unit("unit", device="cpu").wrap(victim)(x)
+    labels = victim(sys.modules["cli_net"].transforms()(x)).argmax(1)
+    assert torch.equal(released, nn.functional.one_hot(labels, 3).float())
 
 
 @pytest.mark.ray

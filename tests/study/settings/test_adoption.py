@@ -52,6 +52,7 @@ def test_what_is_left_out_is_as_stored_and_what_is_given_stays() -> None:
         {"scale": "huge"},
         {"defenses": [1]},
         {"screen": 1},
+        {"victim_transforms": "code:that_runs"},
     ],
 )
 def test_values_of_other_types_are_damage(stored: dict[str, object]) -> None:

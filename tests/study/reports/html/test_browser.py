@@ -185,7 +185,7 @@ def test_a_click_chooses_and_the_address_keeps_it(browser: Any, address: str) ->
     assert browser.find_elements(By.CSS_SELECTOR, 'tr.is-chosen[data-trial="t005-lpa"]')
     command = browser.find_element(By.CSS_SELECTOR, "#chosen code").text
     start = "python study/evaluate.py --like results/made-up --trial t005-lpa"
-    assert command == f"{start} --data-root '/my data'"
+    assert command == f"{start} --data-root DATA"
     browser.find_element(By.CSS_SELECTOR, "#chosen .copy").click()
     wait(lambda: browser.find_element(By.CSS_SELECTOR, "#chosen .copy").text in ("copied", "selected"))
 

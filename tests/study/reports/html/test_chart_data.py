@@ -47,7 +47,7 @@ def test_points_are_the_settings(page: str, episodes: pd.DataFrame) -> None:
     assert points["t005-lpa"]["knob_rounds"] == whole[whole["trial"] == "t005-lpa"]["defense.rounds"].iloc[0]
     assert "bound" in points["t200-lfp"]["lines"][-1]
     assert points["t003-lpa"]["command"] == (
-        "python study/evaluate.py --like 'results/it'\"'\"'s here' --trial t003-lpa --data-root '/my data'"
+        "python study/evaluate.py --like 'results/it'\"'\"'s here' --trial t003-lpa --data-root DATA"
     )
 
 
