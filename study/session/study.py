@@ -209,7 +209,9 @@ class Study:
         """The quality, computed once after each tell."""
         if not self._quality_known and self.outcomes:
             anchors = [row for name in ANCHORS for row in self.finished.get(name, [])]
-            told = [(row["episode_id"], row.get("attempt"), row["status"]) for row in anchors]
+            told: list[tuple[object, ...]] = [
+                (row["episode_id"], row.get("attempt"), row["status"]) for row in anchors
+            ]
             if told != self._corner[0]:  # it takes ten times as long as the rest
                 self._corner = told, corner_of(anchors)
             self._quality = quality(self.outcomes, self._corner[1], self.settings.constraints)
