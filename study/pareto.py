@@ -149,22 +149,17 @@ def _run(study: Study, console: Console, words: Sequence[str]) -> int:
     from study.session.driver import failed_share, not_run
 
     began, progress = time.monotonic(), Progress(console)
-    episodes, held_out = _search(study, console, progress, words)
-    _report(study, console, progress, episodes, held_out)
+    episodes = _search(study, console, progress, words)
+    _report(study, console, progress)
     share = failed_share(episodes)
     console.print(not_run(episodes), end="")
     console.print(f"{len(episodes)} episodes, {share:.0%} failed, {time.monotonic() - began:.0f} s in all")
     return FAILED if share > 0.5 else DONE
 
 
-def _search(
-    study: Study, console: Console, progress: Progress, words: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Run the trials and write the frontier.
-
-    Returns:
-        All episodes, and those of the frontier on fresh seeds; None where no fresh seeds were asked for.
-    """
+def _search(study: Study, console: Console, progress: Progress, words: Sequence[str]) -> pd.DataFrame:
+    """Run the trials, write the frontier, measure it on fresh seeds if asked for; returns the search's
+    episodes."""
     from study.executors.starting import make_executor
     from study.session.callbacks import LiveLine, Metrics, Tracking
     from study.session.confirmation import confirm
@@ -199,29 +194,21 @@ def _search(
         if settings.learning_curves:
             chosen = not_leaking(front, episodes, settings.margin)
             write_learning_curves(study, chosen, executor, progress, say)
-        held_out = None
         if settings.fresh_seeds:
             held = LiveLine(progress, shared_classes=shared, what="held-out seeds: ")
-            held_out = reevaluate(study, front, executor, settings.fresh_seeds, [held])
+            reevaluate(study, front, executor, settings.fresh_seeds, [held])
     finally:
         executor.close()
-    return episodes, held_out
+    return episodes
 
 
-def _report(
-    study: Study,
-    console: Console,
-    progress: Progress,
-    episodes: pd.DataFrame,
-    held_out: pd.DataFrame | None,
-) -> None:
+def _report(study: Study, console: Console, progress: Progress) -> None:
     """Write the tables, the figures and the page, and print the answer."""
     settings, folder = study.settings, study.records.study
     remote = "://" in settings.storage
     place = study.records.storage.where(folder) if remote else f"{settings.storage.rstrip('/')}/{folder}"
     with progress:
         progress.brief("writing tables and figures", 0, 2)
-        from study.records.curves import read_curves
         from study.records.finished import load
         from study.records.reading import announce_left_out
         from study.reports.findings import Findings
@@ -229,21 +216,11 @@ def _report(
         from study.reports.report_files import write_report
 
         with announce_left_out(lambda text: console.print(text, markup=False, soft_wrap=True)):
-            write_report(
-                study.records,
-                Findings(
-                    episodes=episodes,
-                    fresh=held_out,
-                    about={"study": folder, "scale": settings.scale},
-                    constraints=settings.constraints,
-                    margin=settings.margin,
-                    curves=read_curves(study.records.storage, folder),
-                ),
-                console,
-                tables=settings.tables,
-            )
+            stored = load(place)
+            found = Findings.of(stored)  # for both: each of its tables is computed once
+            write_report(study.records, found, console, tables=settings.tables)
             progress.brief("writing the page", 1, 2)
-            size = write_page(load(place), place, with_vectors=False)
+            size = write_page(stored, place, with_vectors=False, found=found)
     file = study.records.storage.where(f"{folder}/{PAGE}")
     console.print(
         f"the same as a page, to open in a browser: {file} ({size / 1e3:.0f} kB)",

@@ -113,7 +113,17 @@ class Codebook(BaseDefense):
         self.config = config
 
     def fit(self, view: DefenderView, *, rng: torch.Generator) -> None:
-        """Codewords from the vectors, axes from the images, then the tilt and the offset of every cell."""
+        """Codewords from the vectors, axes from the images, then the tilt and the offset of every cell; a
+        stored fit of the same settings is loaded."""
+
+        def make() -> dict[str, Tensor]:
+            self._learn(view)
+            return {name: value.contiguous() for name, value in self.state().items()}  # as when loaded
+
+        state = view.trained("codebook", self.config.flat(), make)
+        self.load_state({name: value.to(view.device) for name, value in state.items()})
+
+    def _learn(self, view: DefenderView) -> None:
         cfg = self.config
         c_NK, x_ND = self._data(view)
         label_N = label_of(c_NK)

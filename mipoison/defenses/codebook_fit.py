@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import NamedTuple
 
 import torch
@@ -135,6 +136,13 @@ def _linear_term(mean_MR: Tensor, cell_NU: Tensor, deviation_NR: Tensor, multipl
     return multiplier * all_NM.gather(1, cell_NU)
 
 
+class _LBFGS(torch.optim.LBFGS):
+    """Without the wrappers that keep torch's compiler away: they import it, which takes a process 2 s."""
+
+    add_param_group = inspect.unwrap(torch.optim.LBFGS.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.LBFGS.zero_grad)
+
+
 def _ascend(
     mean_MR: Tensor,
     cell_NU: Tensor,
@@ -145,7 +153,7 @@ def _ascend(
 ) -> Tensor:
     """Maximise the concave dual, its minimum softened, by L-BFGS."""
     w_MR = mean_MR.clone().requires_grad_(True)
-    optimiser = torch.optim.LBFGS([w_MR], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
+    optimiser = _LBFGS([w_MR], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()

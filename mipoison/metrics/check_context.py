@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -72,15 +73,21 @@ def number(record: Record, key: str) -> float | None:
 
 def settings(record: Record, name: str) -> dict[str, Any]:
     """The column ``name`` and the flat settings under it (``name.x``); missing ones left out."""
-    return {
-        key: value
-        for key, value in record.items()
-        if (key == name or key.startswith(f"{name}.")) and not missing(value)
-    }
+    return {key: record[key] for key in _keys(tuple(record), name) if not missing(record[key])}
+
+
+@functools.lru_cache(maxsize=256)
+def _keys(keys: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Those of a record's keys that are the name or under it; records of one study have the same keys."""
+    return tuple(key for key in keys if key == name or key.startswith(f"{name}."))
 
 
 def same(a: Record, b: Record, names: Iterable[str]) -> bool:
     """Whether two records agree in these columns and in the settings under them."""
+    names = tuple(names)
+    for x, y in ((a.get(name), b.get(name)) for name in names):  # most pairs differ here already
+        if x != y and not (missing(x) and missing(y)):
+            return False
     return all(settings(a, name) == settings(b, name) for name in names)
 
 

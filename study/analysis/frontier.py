@@ -37,7 +37,7 @@ MEASURES = (*WORST, "excess_leakage", "excess_attack_accuracy")
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("trial", "defense"), "string"),
     **dict.fromkeys(("n_seeds", "n_shared_seeds", "n_pairs", "n_failed"), "Int64"),
-    **dict.fromkeys(("complete", "cut", "feasible", "within_margin"), "boolean"),
+    **dict.fromkeys(("complete", "cut", "feasible", "within_margin", "beyond_margin"), "boolean"),
     **dict.fromkeys(COST, "Float64"),
     **{f"{name}{bound}": "Float64" for name in MEASURES for bound in ("", "_low", "_high")},
     "excess_leakage_bound": "Float64",
@@ -83,7 +83,8 @@ def configuration_table(
     is the upper end of its one-sided 95 % Student-t interval: an upper bound for these attackers, not for
     others. ``within_margin`` is a test of non-inferiority: the bound lies between 0 and the margin. A bound
     below zero fails, since attackers that do worse than one who reads labels alone are no evidence. A wide
-    interval fails; null with one seed.
+    interval fails; null with one seed. ``beyond_margin``: the excess leakage's interval lies above
+    the margin, and so does 1 - mean error / label-only's mean error.
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
@@ -96,8 +97,7 @@ def configuration_table(
         worst case where it cannot be computed, excess leakage without a label-only anchor. ``complete``: no
         episode failed, is missing or was cut. ``cut``: not all attackers ran, since label-only dominated
         the setting before, or since it was only screened. Its worst case is a bound (all attackers together
-        can only do better), and it is never on the frontier. ``dominated_by``: how many feasible settings
-        dominate it.
+        can only do better). ``dominated_by``: how many feasible settings that were not cut dominate it.
 
     Raises:
         ValueError: the rows mix data or scales, or a trial has two values of one knob.
@@ -170,8 +170,13 @@ def _excess(worst: Worst, floors: NDArray[np.bool_], margin: float) -> dict[str,
     bound[found[0]] = 0.0
     within = ((bound >= -ROUNDING) & (bound <= margin)).astype(object)
     within[np.isnan(bound)] = None
+    low = columns["excess_leakage_low"]
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(worst.trial, worst.error, minlength=n) / worst.counts
+    beyond = ((low > margin) & (means < (1 - margin) * means[found[0]])).astype(object)
+    beyond[np.isnan(low)] = None
     return columns | _spread("excess_attack_accuracy", gain[known[1]], gains) | {
-        "n_pairs": pairs, "excess_leakage_bound": bound, "within_margin": within,
+        "n_pairs": pairs, "excess_leakage_bound": bound, "within_margin": within, "beyond_margin": beyond,
     }  # fmt: skip
 
 
@@ -218,15 +223,32 @@ def nondominated(configurations: pd.DataFrame) -> pd.DataFrame:
 def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
     """The feasible settings, anchors included, that no other dominates, by distortion, then trial.
 
-    Settings with equal objectives all stay.
+    Settings with equal objectives all stay. A setting that was cut belongs to it only if it is
+    :func:`settled`: neither one that all attackers attacked nor another settled one dominates it.
     """
-    candidates = nondominated(configurations[_eligible(configurations)])
+    import pandas as pd
+
+    parts = [configurations[rows] for rows in (_eligible(configurations), settled(configurations))]
+    candidates = configurations.loc[pd.concat([nondominated(part) for part in parts]).index]
     return candidates.sort_values(["confidence_distortion", "trial"], kind="stable").reset_index(drop=True)
 
 
+def settled(configurations: pd.DataFrame) -> pd.Series:
+    """Whether each setting was cut, is feasible and dominated by none, and leaks beyond the margin.
+
+    Its leakage is a lower bound, which more attackers would raise. They would not change which settings up to
+    the margin are on the frontier: what dominates one of these has no lower error than it.
+    """
+    return _open(configurations) & configurations["beyond_margin"].fillna(False).astype(bool)
+
+
 def waiting(configurations: pd.DataFrame) -> pd.Series:
-    """Whether each setting is feasible and dominated by none, although not all attackers attacked it: true of
-    some while a study is not finished."""
+    """Whether each setting is feasible, dominated by none and not settled, although not all attackers
+    attacked it: true of some while a study is not finished."""
+    return _open(configurations) & ~settled(configurations)
+
+
+def _open(configurations: pd.DataFrame) -> pd.Series:
     found = configurations["cut"] & configurations["feasible"] & (configurations["dominated_by"] == 0)
     return found.fillna(False).astype(bool)
 

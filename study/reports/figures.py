@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
+from study.analysis.frontier import settled
 from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.indicators import knee
 from study.reports.leakage import EXCESS, LIMIT
@@ -129,7 +130,7 @@ def _zero_scale(axes: Axes, distortion: NDArray[np.float64]) -> None:
 
 def _own_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: bool, colour: str) -> None:
     """Draw one defense's own front: the best value that its settings reach at no more than a distortion."""
-    cut = group["cut"].fillna(False).to_numpy(dtype=bool)
+    cut = group["cut"].fillna(False).to_numpy(dtype=bool) & ~settled(group).to_numpy(dtype=bool)
     usable = group[group["feasible"].fillna(False).to_numpy(dtype=bool) & ~cut]
     points = usable.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
     if len(points) > 1:

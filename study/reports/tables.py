@@ -48,6 +48,10 @@ BOTH_NOTE = (
 CUT_NOTE = (
     "Settings cut short do not count; a cheaper one may be among them, if another defense dominates it. "
 )
+LEAKING_NOTE = (
+    "Settings that the first attackers have shown to leak beyond the margin faced no others: they leak at "
+    "least what is shown. "
+)
 LARGEST_NOTE = (
     "Train and test at most: the larger upper one-sided 95 % limit of both, with the whole suite's best "
     "attacker. "
@@ -81,7 +85,7 @@ def frontier_report(
         "mean over seeds (error: MSE in [0, 1], higher is better protected). Excess leakage: "
         f"{BOTH_NOTE if both else EXCESS_NOTE}Mean cosine: of the "
         "released vectors' gradients to the target that a defense aligns them with. "
-        f"{info}.",
+        f"{LEAKING_NOTE if front['cut'].any() else ''}{info}.",
         "distortion", "defense|", "drop", "worst attack\naccuracy", "worst\nerror",
         "excess\nleakage", *(["identi-\nfication"] if both else []), "seeds",
     )  # fmt: skip

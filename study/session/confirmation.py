@@ -3,9 +3,10 @@
 Screening measures a setting with a part of the suite. A further attacker can only raise the highest accuracy
 and lower the lowest error, so what screening measured is a bound in favour of the setting. A setting that is
 dominated nevertheless, by one that the whole suite has attacked, needs no further attacker. All others are
-attacked by the whole suite, in rounds, those first that no other bound dominates. The frontier is then that
-of the whole suite on all settings. (As for pruning, this assumes that none of the attackers that were not run
-would have failed.)
+attacked by the whole suite, in rounds, those first that no other bound dominates; except those that the
+screening has shown to leak beyond the accepted margin. These are on the frontier with a bound: they leak at
+least so much. Up to the margin the frontier is then that of the whole suite on all settings. (As for pruning,
+this assumes that none of the attackers that were not run would have failed.)
 """
 
 from __future__ import annotations
@@ -121,8 +122,9 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
         episodes: records of one scene. Trials that were screened have ``screened``.
 
     Returns:
-        Names, sorted: of the feasible screened settings that no confirmed one dominates, those that none of
-        the others dominates; and the screened ones among the DEPLOYABLE certified settings.
+        Names, sorted: of the feasible screened settings that no confirmed one dominates and that are not
+        shown to leak beyond the margin, those that none of the others dominates; and the screened ones among
+        the DEPLOYABLE certified settings.
     """
     names = set(episodes.loc[is_screened(episodes), "trial"])
     if not names:

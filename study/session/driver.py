@@ -55,7 +55,10 @@ def not_run(episodes: pd.DataFrame) -> str:
     screened = is_screened(episodes) & (episodes["status"] == PRUNED)
     lines = []
     for rows, why in (
-        (episodes[screened], "were screened alone (dominated, or outside the constraints)"),
+        (
+            episodes[screened],
+            "were screened alone (dominated, leaking beyond the margin, or outside the constraints)",
+        ),
         (episodes[~screened], "were pruned (label-only dominated them)"),
     ):
         settings, saved = pruned_counts(rows)

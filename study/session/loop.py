@@ -208,7 +208,7 @@ class FixedTrials:
         if trial.trial not in ANCHORS:
             self._done += 1
             self._failed += trial.failed
-            self._quality = quality({trial.trial: trial.outcome}, [], Constraints(max_accuracy_drop=1.0))
+            self._quality = quality({trial.trial: trial.outcome}, None, Constraints(max_accuracy_drop=1.0))
 
     def progress(self) -> StudyProgress:
         """The quality is that of the latest trial alone, as the given settings need not form one frontier."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mipoison.defenses import ANCHORS
-from study.analysis.frontier import OBJECTIVES, hypervolume, reference_point
+from study.analysis.frontier import OBJECTIVES, Reference, hypervolume, reference_point
 from study.records.constraints import Constraints
 from study.records.schema import to_frame, to_table
 from study.runtime.plain import NOTHING
@@ -69,13 +69,13 @@ def _number(value: float | None) -> str:
 
 
 def quality(
-    outcomes: Mapping[str, Mapping[str, float | None]], anchors: list[Record], constraints: Constraints
+    outcomes: Mapping[str, Mapping[str, float | None]], corner: Reference | None, constraints: Constraints
 ) -> Quality:
     """The quality of the settings so far.
 
     Args:
         outcomes: trial -> outcome, of all finished trials and anchors (see ``study.trial.run.outcome_of``).
-        anchors: the anchors' records, which define the reference point of the hypervolume.
+        corner: the reference point of the hypervolume; None: it is not known.
         constraints: settings that do not satisfy them are not feasible.
     """
     import pandas as pd
@@ -96,7 +96,6 @@ def quality(
     is_anchor = np.array([trial in ANCHORS for trial in outcomes], dtype=bool)
     searched = table[feasible & ~is_anchor & ~table["cut"].to_numpy(dtype=bool)]
     best = table.loc[feasible, ACCURACY].min()
-    corner = reference_point(to_frame(to_table(anchors))) if anchors else None
     return Quality(
         accuracy=None if pd.isna(best) else float(best),
         hypervolume=hypervolume(table, corner) if corner else None,
@@ -104,6 +103,11 @@ def quality(
         identification=_least(searched, IDENTIFICATION),
         screened=bool(screened.any()),
     )
+
+
+def corner_of(anchors: list[Record]) -> Reference | None:
+    """The reference point that the anchors' records define; None while it is not known."""
+    return reference_point(to_frame(to_table(anchors))) if anchors else None
 
 
 def _least(table: pd.DataFrame, column: str) -> Least | None:

@@ -114,7 +114,8 @@ class SearchSettings:
     ] = DEFAULT_ATTACKERS
     screen: bool = True
     """the attackers in closed form judge every setting first; all attackers then judge those that no setting
-    dominates that they have judged. The frontier is the same, sooner. --no-screen: all attackers judge all"""
+    dominates that they have judged, except what leaks beyond the margin. Up to the margin the frontier is the
+    same, sooner. --no-screen: all attackers judge all"""
     sampler: Annotated[str, tyro.conf.arg(help=f"how settings are suggested: {', '.join(SAMPLERS)}")] = "tpe"
     objectives: Annotated[
         tuple[str, ...] | None,

@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from study.records.finished import StoredStudy
+from study.reports.findings import Findings
 from study.reports.html import charts, sections
 from study.reports.html.content import Source, VectorOptions, content, drawing_json, safe_prefix
 from study.reports.html.verdict import interval_text
@@ -173,10 +174,16 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
-def write_page(study: StoredStudy, like: str, *, with_vectors: bool | None = None) -> int:
+def write_page(
+    study: StoredStudy, like: str, *, with_vectors: bool | None = None, found: Findings | None = None
+) -> int:
     """Write ``report.html`` and the recommended setting's label into the study's folder; returns the page's
-    size in bytes."""
-    source = Source.of(study, like)
+    size in bytes.
+
+    Args:
+        found: the study's findings, if there are some already.
+    """
+    source = Source.of(study, like, found)
     page = build_page([source], VectorOptions(with_vectors)).encode()
     study.storage.write(f"{study.folder}/{PAGE}", page)
     if source.label is not None:

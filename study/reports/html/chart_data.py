@@ -153,15 +153,15 @@ def identification_text(s: Mapping[str, Any]) -> str:
 
 def standing(s: Mapping[str, Any], on_front: bool) -> str:
     """A sentence on why a setting is or is not on the frontier."""
-    if on_front:
-        return "on the frontier: nothing dominates it"
     bound = "; not all attackers ran: what is shown is a bound" if flag(s["cut"]) else ""
+    if on_front:
+        return f"on the frontier: nothing dominates it{bound}"
     if not flag(s["feasible"]):
         return f"not feasible: outside the study's constraints{bound}"
     count = finite(s["dominated_by"])
     return (
         f"not on the frontier{bound}"
-        if count is None
+        if not count
         else f"dominated by {count:.0f} setting{'' if count == 1 else 's'}{bound}"
     )
 

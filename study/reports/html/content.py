@@ -48,9 +48,9 @@ class Source:
     label: Plain | None = field(repr=False)
 
     @classmethod
-    def of(cls, study: StoredStudy, like: str) -> Source:
-        """A study with its findings and the label of the setting that it recommends."""
-        found = Findings.of(study)
+    def of(cls, study: StoredStudy, like: str, found: Findings | None = None) -> Source:
+        """A study with its findings (computed if not given) and the label of what it recommends."""
+        found = Findings.of(study) if found is None else found
         best = recommended(found)
         made = None if best is None else label(study, best, like=like, found=found)
         return cls(study, like, found, made)

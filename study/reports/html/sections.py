@@ -14,13 +14,14 @@ from rich.text import Text
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.checks import checks_table
 from study.analysis.check_counts import check_counts
+from study.analysis.frontier import pareto_front
 from study.analysis.identification import IDENTIFIED
 from study.records.finished import StoredStudy
 from study.records.flat import finite
 from study.records.status import PRUNED
 from study.reports.cells import describe
 from study.reports.findings import Findings
-from study.reports.html.chart_data import flag, on_front, shown_name, standing, with_interval
+from study.reports.html.chart_data import on_front, shown_name, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.leakage import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
@@ -158,7 +159,7 @@ def settings_table(
     configurations: pd.DataFrame, commands: Mapping[str, str], verdicts: Mapping[str, Any], prefix: str
 ) -> list[Plain]:
     """Rows of the table of all settings, anchors first, with the command that runs each again."""
-    rows = []
+    rows, front = [], set(pareto_front(configurations)["trial"])
     order = configurations.assign(_later=~configurations["defense"].isin(ANCHORS))
     for _, s in order.sort_values(["_later", "confidence_distortion", "trial"], kind="stable").iterrows():
         distortion, drop = finite(s["confidence_distortion"]), finite(s["accuracy_drop"])
@@ -175,9 +176,7 @@ def settings_table(
                 "name": shown_name(s),
                 "link": prefix + trial,
                 "verdict": None if pd.isna(verdict) else verdict,
-                "standing": standing(
-                    s, not flag(s["cut"]) and flag(s["feasible"]) and finite(s["dominated_by"]) == 0
-                ),
+                "standing": standing(s, trial in front),
                 "numbers": [
                     "not known" if distortion is None else f"{distortion:.3g}",
                     "not known" if drop is None else f"{100 * drop:+z.2f}",

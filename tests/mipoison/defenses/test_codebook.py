@@ -1,10 +1,13 @@
 """The codebook: what it is for, on planted images, and what it releases and keeps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mipoison.config import ConfigError
@@ -113,6 +116,34 @@ def test_nothing_that_is_kept_is_a_private_vector_or_image() -> None:
         for private in (c.double(), x.flatten(1).double()):
             if rows.shape[1] == private.shape[1] and len(rows):
                 assert float(torch.cdist(rows.double(), private).min()) > 1e-7, name
+
+
+def test_a_stored_fit_of_the_same_settings_is_loaded_and_releases_the_same() -> None:
+    store: dict[str, dict[str, Tensor]] = {}
+
+    def trained(
+        kind: str,
+        settings: Mapping[str, Any],
+        make: Callable[[], dict[str, Tensor]],
+        like: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        key = f"{kind} {sorted(settings.items())}"
+        if key not in store:
+            store[key] = load(save(make()))
+        return store[key]
+
+    private, public = planted(60, 0), planted(60, 1)
+    (c_NK, x_NCHW), seen = planted(40, 2), view(private, public)
+    released = []
+    for given in (seen, replace(seen, trained=trained), replace(seen, trained=trained)):
+        defense = Codebook(CodebookConfig(weight=5.0, steps=4))
+        defense.fit(given, rng=generator(0, "fit"))
+        released.append(protect(defense, c_NK, x_NCHW))
+    assert len(store) == 1
+    assert torch.equal(released[0], released[1])
+    assert torch.equal(released[0], released[2])
+    Codebook(CodebookConfig(weight=6.0, steps=4)).fit(replace(seen, trained=trained), rng=generator(0, "fit"))
+    assert len(store) == 2
 
 
 def test_the_side_that_is_not_named_does_not_matter() -> None:

@@ -1,6 +1,8 @@
 """The fit of a codebook against enumeration, closed forms and other solvers."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import scipy.optimize
@@ -81,3 +83,18 @@ def test_of_two_cells_that_tell_nothing_the_distance_decides() -> None:
     )
     assert cells.size_M.tolist() == [1, 1]
     assert float(cells.tilt_MR.abs().max()) == 0
+
+
+def test_a_fit_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from mipoison.defenses.codebook_fit import _ascend\n"
+        "cell, mean = torch.tensor([[0, 1]] * 4), torch.ones(2, 1)\n"
+        "w = _ascend(mean, cell, torch.zeros(4, 2), torch.ones(4, 1), 1.0, 1.0)\n"
+        "assert torch.isfinite(w).all()\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["False"]

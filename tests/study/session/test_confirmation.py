@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from mipoison.attacks import ATTACKS
-from study.analysis.frontier import configuration_table, frontier_table, pareto_front, waiting
+from study.analysis.frontier import configuration_table, frontier_table, pareto_front, settled, waiting
+from study.analysis.verdicts import verdict_table
 from study.executors.base import Ask, Tell
 from study.executors.local import LocalExecutor
 from study.records.constraints import Constraints
@@ -92,6 +93,53 @@ def test_the_front_is_that_of_the_whole_suite(seed: int) -> None:
     assert known["t0003"][0]["screened"]  # outside the constraints: needs no further attacker
     shuffled = [names[i] for i in rng.permutation(len(names))]
     assert confirmed(whole, shuffled) == (front, count, {t: known[t] for t in shuffled})
+
+
+def leaking_suite(trial: str, rng: np.random.Generator) -> Rows:
+    """All records of a setting on three seeds: some protect as label-only does, some leak beyond a margin of
+    0.1, some are too noisy to tell."""
+    level = float(rng.choice([0.02, 0.019, 0.016, 0.01, 0.005]))
+    distortion = float(rng.integers(1, 30)) / 100 * level / 0.02  # what hides more costs more
+    noise = float(rng.choice([1e-5, 3e-3]))
+    rows = []
+    for attack in (*SCREENING, *OTHERS):
+        stronger = float(rng.choice([0.0, 0.0, 0.0005, 0.004]))
+        for seed in range(3):
+            error = max(level - stronger + noise * rng.normal(), 1e-4)
+            row = record(trial, "noise", attack, seed, distortion=distortion, error=error)
+            rows.append(row | {"reconstruction_error_test": error, "attempt": 0, "screened": None})
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_up_to_the_margin_the_front_needs_nothing_of_what_leaks_beyond_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    order = ["none", "label-only", *(f"t{i:04d}" for i in range(40))]
+    whole = {trial: leaking_suite(trial, rng) for trial in order}
+    for attack, row in enumerate(whole["label-only"]):
+        row |= {"defense": "label-only", "confidence_distortion": 0.5, "reconstruction_error": 0.02}
+        row |= {"reconstruction_error": 0.02 + 0.001 * attack}
+    everything = pd.DataFrame([r for rows in whole.values() for r in rows])
+    full = configuration_table(everything, constraints=BOUNDS, margin=0.1).set_index("trial")
+    known = {t: rows if t in order[:2] else screened(rows) for t, rows in whole.items()}
+    while True:
+        frame = pd.DataFrame([r for t in order for r in known[t]])
+        found = unconfirmed(frame, BOUNDS, 0.1)
+        if not found:
+            break
+        known |= {t: whole[t] for t in found}
+    table = configuration_table(frame, constraints=BOUNDS, margin=0.1)
+    assert not waiting(table).any()
+    left = table[settled(table)].set_index("trial")
+    assert len(left)
+    assert (full.loc[left.index, "excess_leakage"] >= left["excess_leakage"]).all()  # at least so much
+    verdicts = verdict_table(frame, margin=0.1).set_index("trial")["verdict"]
+    assert set(verdicts[left.index]) == {"leaks"}
+    front = pareto_front(table)["trial"].tolist()
+    near = 0.9 * full.loc["label-only", "worst_reconstruction_error"]
+    expected = pareto_front(full.reset_index()).query("worst_reconstruction_error >= @near")["trial"].tolist()
+    assert [t for t in front if full.loc[t, "worst_reconstruction_error"] >= near] == expected
+    assert set(table.loc[table["cut"], "trial"]) & set(front) <= set(left.index)
 
 
 def test_by_hand() -> None:

@@ -13,7 +13,7 @@ from study.analysis.frontier import configuration_table, hypervolume, reference_
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.records.schema import to_frame
-from study.session.quality import Least, Quality, quality
+from study.session.quality import Least, Quality, corner_of, quality
 from study.trial.run import Record, outcomes_of
 
 RESULTS = Path(__file__).parents[3] / "study" / "results"
@@ -33,7 +33,7 @@ def test_it_is_that_of_the_records(name: str) -> None:
     assert corner is not None
     anchors = [row for anchor in ANCHORS for row in trials[anchor]]
     outcomes = outcomes_of(trials, DROP, trials["label-only"])
-    found = quality(outcomes, anchors, DROP)
+    found = quality(outcomes, corner_of(anchors), DROP)
     assert len(trials) > 5
     assert found.accuracy == pytest.approx(usable["worst_attack_accuracy"].min(), abs=1e-12)
     assert found.hypervolume == pytest.approx(hypervolume(settings, corner), abs=1e-12)
@@ -50,10 +50,10 @@ def test_it_is_that_of_the_records(name: str) -> None:
 
 
 def test_nothing_is_known_without_anchors_or_values() -> None:
-    assert quality({}, [], DROP) == Quality()
+    assert quality({}, None, DROP) == Quality()
     unknown: dict[str, float | None] = {"worst_attack_accuracy": None, "accuracy_drop": 0.0, "cut": 0.0}
-    assert quality({"t": unknown}, [], DROP) == Quality()
-    assert quality({"t": {"worst_attack_accuracy": 0.3, "accuracy_drop": 0.5}}, [], DROP).accuracy is None
+    assert quality({"t": unknown}, None, DROP) == Quality()
+    assert quality({"t": {"worst_attack_accuracy": 0.3, "accuracy_drop": 0.5}}, None, DROP).accuracy is None
 
 
 def test_the_least_leakage_is_that_of_the_searched_feasible_whole_settings() -> None:
@@ -70,5 +70,5 @@ def test_the_least_leakage_is_that_of_the_searched_feasible_whole_settings() -> 
         "infeasible": setting(0.05, 0.55, 0.02, accuracy_drop=0.5),
         "cut": setting(0.05, 0.55, 0.4, cut=3.0),
     }
-    found = quality(outcomes, [], DROP)
+    found = quality(outcomes, None, DROP)
     assert (found.excess, found.identification) == (Least(0.1, 0.015), Least(0.7, 0.01))
