@@ -69,10 +69,11 @@ class Regression(LandmarkRegression):
     def __init__(
         self, standardise: Standardised, kernel: Kernel, c_NK: Tensor, target_NP: Tensor, landmarks: int
     ) -> None:
-        self.standardise, self.kernel, self.target_NP = standardise, kernel, target_NP
+        self.standardise, self.kernel = standardise, kernel
         z_NF, label_N = standardise(c_NK), label_of(c_NK)
         self.z_MF, self.label_M = z_NF[:landmarks], label_N[:landmarks]
         self.path = path_of(kernel, z_NF, label_N, landmarks)
+        self.part_RP = self.path.projected(target_NP)
 
     def weights(self, penalty: float) -> Tensor:
-        return self.path.solution(self.target_NP, penalty)
+        return self.path.weights(self.part_RP, penalty)

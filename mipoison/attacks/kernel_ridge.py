@@ -124,5 +124,12 @@ class Path:
 
     def solution(self, target_NP: Tensor, penalty: float) -> Tensor:
         """Weights (M, P) of the landmarks: a prediction is the kernel to the landmarks times these."""
-        part_RP = self.q_NR.mT @ target_NP
+        return self.weights(self.projected(target_NP), penalty)
+
+    def projected(self, target_NP: Tensor) -> Tensor:
+        """The part (R, P) of targets that the regressions can reach: the same for all penalties."""
+        return self.q_NR.mT @ target_NP
+
+    def weights(self, part_RP: Tensor, penalty: float) -> Tensor:
+        """The solution (M, P) for targets of which this is the reachable part."""
         return self.to_landmarks_MR @ (part_RP / (self.size_R + penalty)[:, None])

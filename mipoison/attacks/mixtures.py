@@ -1,9 +1,10 @@
-"""Mixing attacker: asks the API about mixtures of its own images, too, and learns from images and mixtures.
+"""Mixing attacker: asks the API about mixtures and warps of its own images, too, and learns from all of them.
 
 An attacker has few images of its own, and an API answers any image. Mixtures of two images with the same
 label, ``m + cos(a) (x - m) + sin(a) (x' - m)`` around the label's mean image m, have the mean and the
 covariance of its images, and are more pairs (vector, image). They average out what a defense draws anew for
-each image, or makes jump from image to image.
+each image, or makes jump from image to image. Half of what is asked are small warps of single images instead
+(:mod:`mipoison.attacks.questions`). Below, a warp is a mixture of one image with itself.
 
 The kernel attacker on its own images alone votes with kernel ridge regressions on images and mixtures
 together. These are judged on its own images, by folds: without an image, and without all mixtures that it is
@@ -30,20 +31,21 @@ from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig, votes
 from mipoison.attacks.kernel_choice import landmark_count
 from mipoison.attacks.kernel_regression import Regression, Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
+from mipoison.attacks.questions import mixture, pairs, warped
 from mipoison.attacks.selection import Standardised, folds
 from mipoison.config import Plain
 from mipoison.models.label_means import label_means
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
-KERNELS = tuple(Kernel("inverse", width, across=0.5) for width in (0.25, 0.4, 0.8))
+KERNELS = tuple(Kernel("inverse", width, across=0.5) for width in (0.4, 0.8, 1.6))
 """Kernels that are tried on images and mixtures."""
 SETS = 2
 """Number of feature sets on which they are tried: the best for the kernel attacker."""
 FOLDS = 5
 JUDGED_FOLDS = 3
 """Folds on which they are judged; the other folds' images are learned from only."""
-VOTERS = 4
+VOTERS = 6
 """Number of regressions on mixtures that may vote: the best."""
 SIMULATED_KERNELS = (Kernel("inverse", 0.4, across=0.5), Kernel("matern", 2.0, across=0.5))
 """Kernels that are tried on simulated releases, on the same feature sets."""
@@ -53,11 +55,12 @@ LEAST_SIMULATED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MixturesConfig(KernelConfig):
-    """Asks about mixtures of pairs of its own images, too, and regresses on images and mixtures.
+    """Asks about mixtures of pairs of its own images and small warps of them, too, and regresses on all.
 
     Attributes:
-        each: number of mixtures per image, at least 1.
-        mixed: most of its images that are mixed, at least 20.
+        each: number of mixtures and warps per image, at least 1.
+        warps: whether half of them (rounded down) are warps; False: none, as in older records.
+        mixed: most of its images that are mixed or warped, at least 20.
         angle: the smaller part's weight is its sine, in (0, pi / 4].
         simulated: about so many releases are simulated where the defense can be; 0: none, as in older
             records.
@@ -67,12 +70,13 @@ class MixturesConfig(KernelConfig):
 
     COST: ClassVar[int] = 1
     SCREENS: ClassVar[bool] = False  # it asks about mixtures, too
-    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0, "warps": False}
 
     each: int = 4
     mixed: int = 600
     angle: float = 0.3
     simulated: int = 20000
+    warps: bool = True
 
     def validate(self) -> None:
         super().validate()
@@ -85,34 +89,9 @@ class MixturesConfig(KernelConfig):
         return Mixtures(self)
 
 
-def pairs(label_N: Tensor, each: int, rng: torch.Generator) -> Tensor:
-    """Parents (M, 2) of mixtures: each image ``each`` times, with another of the same label, drawn evenly.
-
-    An image that is alone with its label has none.
-    """
-    found = []
-    for label in label_N.unique():
-        member_n = (label_N == label).nonzero()[:, 0]
-        n = len(member_n)
-        if n > 1:
-            other_nE = torch.randint(n - 1, (n, each), generator=rng)
-            other_nE += other_nE >= torch.arange(n)[:, None]  # anyone but itself
-            found.append(
-                torch.stack([member_n[:, None].expand(n, each), member_n[other_nE]], 2).flatten(0, 1)
-            )
-    return torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.int64)
-
-
-def mixture(x_ND: Tensor, mean_ND: Tensor, parent_M2: Tensor, angle: float) -> Tensor:
-    """Mixtures (M, D) in [0, 1], of images around the mean images of their labels (N, D)."""
-    mean_MD = mean_ND[parent_M2[:, 0]]
-    first_MD, second_MD = (x_ND[parent_M2[:, side]] - mean_MD for side in (0, 1))
-    return (mean_MD + math.cos(angle) * first_MD + math.sin(angle) * second_MD).clamp(0, 1)
-
-
 @dataclass
 class Data:
-    """Images and mixtures with the answers to them.
+    """Images and mixtures with the answers to them. A warp has its image as both parents.
 
     Attributes:
         c_NK, y_NP: answers to the images, and these, in pixels or principal components.
@@ -139,6 +118,16 @@ class Data:
     def along(self, basis_DP: Tensor) -> Data:
         """The same in components along these directions."""
         return replace(self, y_NP=self.y_NP @ basis_DP, mixed_MP=self.mixed_MP @ basis_DP)
+
+    def remeaned(self, moved_NP: Tensor, angle: float) -> Data:
+        """The same with mixtures around other mean images, where no pixel was clamped.
+
+        Args:
+            moved_NP: by how much the mean image of each old place's label moves. A warp has none in it.
+        """
+        first_M, second_M = self.parent_M2.T
+        part_M1 = (1 - math.cos(angle) - math.sin(angle)) * (first_M != second_M)[:, None].to(moved_NP)
+        return replace(self, mixed_MP=self.mixed_MP + part_M1 * moved_NP[first_M])
 
     def regression(
         self, standardise: Standardised, kernel: Kernel, mean_KP: Tensor, landmarks: int
@@ -193,8 +182,7 @@ class Mixtures(KernelAttack):
         c_NK, x_ND = c_NK[chosen.order], x_ND[chosen.order]
         n = len(chosen.error_NP)
         mean_KD = label_means(label_of(c_NK[:n]), x_ND[:n], oracle.n_classes)
-        parent_M2 = pairs(label_of(c_NK[: self.config.mixed]), self.config.each, rng)
-        mixed_MD = mixture(x_ND, mean_KD[label_of(c_NK)], parent_M2, self.config.angle).float()
+        parent_M2, mixed_MD = self._questions(label_of(c_NK), x_ND, mean_KD, rng)
         answer_MK = oracle.query(mixed_MD.reshape(-1, *self.shape)).cpu() if len(mixed_MD) else c_NK[:0]
         data = Data(c_NK, x_ND, answer_MK, mixed_MD.double(), parent_M2)
         # All voters are judged on the same images, and what is compared has learned from these alone.
@@ -228,6 +216,19 @@ class Mixtures(KernelAttack):
                 if w > 0
             ]
 
+    def _questions(
+        self, label_N: Tensor, x_ND: Tensor, mean_KD: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Parents (M, 2) and images (M, D), float32, of what is asked: mixtures, and then warps."""
+        warps = self.config.each // 2 if self.config.warps else 0
+        parent_M2 = pairs(label_N[: self.config.mixed], self.config.each - warps, rng)
+        mixed_MD = mixture(x_ND, mean_KD[label_N], parent_M2, self.config.angle).float()
+        own_M = torch.arange(min(len(x_ND), self.config.mixed)).repeat(warps)
+        if not warps:
+            return parent_M2, mixed_MD
+        warped_MD = warped(x_ND[own_M].float().reshape(-1, *self.shape), rng).flatten(1)
+        return torch.cat([parent_M2, own_M[:, None].expand(-1, 2)]), torch.cat([mixed_MD, warped_MD])
+
     def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
         """Errors on held-out images of regressions that have seen nothing of them, with the best penalty.
 
@@ -243,8 +244,7 @@ class Mixtures(KernelAttack):
                 continue
             train = data.without(out)
             rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
-            part = 1 - math.cos(self.config.angle) - math.sin(self.config.angle)
-            train.mixed_MP = train.mixed_MP + part * (rest_KP - mean_KP)[label_n[train.parent_M2[:, 0]]]
+            train = train.remeaned((rest_KP - mean_KP)[label_n], self.config.angle)
             found = train.regression(standardise, kernel, rest_KP, self.config.landmarks)
             left_nP = data.y_NP[out] - rest_KP[label_n[out]]
             gram_nM = found.gram(data.c_NK[out])
@@ -265,7 +265,6 @@ class Mixtures(KernelAttack):
         judging, basis_DP = data.first(len(fold_n)), chosen.judged.basis_DP
         label_n, classes = label_of(judging.c_NK), judging.c_NK.shape[1]
         mean_KD = label_means(label_n, judging.y_NP, classes)
-        part = 1 - math.cos(self.config.angle) - math.sin(self.config.angle)
         shapes = [(standardise, kernel) for standardise in chosen.sets[:SETS] for kernel in SIMULATED_KERNELS]
         penalties = imitation.PENALTIES
         error_TLnP = torch.zeros(len(shapes), len(penalties), len(fold_n), basis_DP.shape[1]).double()
@@ -276,7 +275,7 @@ class Mixtures(KernelAttack):
             imitations.append(imitation.imitation(*self._pairs(train), rng))
             released = self._releases(simulate, imitations[-1:], train, self.config.simulated // 2)
             rest_KD = label_means(label_of(train.c_NK), train.y_NP, classes)
-            train.mixed_MP = train.mixed_MP + part * (rest_KD - mean_KD)[label_n[train.parent_M2[:, 0]]]
+            train = train.remeaned((rest_KD - mean_KD)[label_n], self.config.angle)
             left_nP = (judging.y_NP[out] - rest_KD[label_n[out]]) @ basis_DP
             for t, (standardise, kernel) in enumerate(shapes):
                 found = self._drawn_regression(standardise, kernel, released, train, rest_KD, rng, basis_DP)
