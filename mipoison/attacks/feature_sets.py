@@ -82,6 +82,17 @@ def gaps(c_NK: Tensor, floor: float) -> Tensor:
     return sorted_NK[:, :-1] - sorted_NK[:, 1:]
 
 
+def shares(c_NK: Tensor, floor: float) -> Tensor:
+    """Logarithms (N, K) of the other classes' shares of what the top score leaves; 0 at the top.
+
+    They tell the same of a sure vector as of an unsure one. Shares below the floor count as the floor.
+    """
+    label_N1 = label_of(c_NK)[:, None]
+    rest_NK = c_NK.scatter(1, label_N1, 0.0)
+    share_NK = rest_NK / rest_NK.sum(1, keepdim=True).clamp_min(1e-300)
+    return share_NK.clamp_min(floor).log().scatter(1, label_N1, 0.0)
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """What an attacker reads in a vector.
@@ -119,6 +130,7 @@ FEATURE_SETS: dict[str, FeatureSet] = {
     "ranks": FeatureSet(ranks, 1e-6),
     "gaps": FeatureSet(gaps, 1e-5),
     "scores": FeatureSet(raw_scores, 1e-6),
+    "shares": FeatureSet(shares, 1e-3),
 }
 """Name -> feature set; the number is the exponent of the floor."""
 

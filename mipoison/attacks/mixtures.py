@@ -1,10 +1,12 @@
-"""Mixing attacker: asks the API about mixtures and warps of its own images, too, and learns from all of them.
+"""Mixing attacker: asks the API about images made of its own ones, too, and learns from all of them.
 
-An attacker has few images of its own, and an API answers any image. Mixtures of two images with the same
-label, ``m + cos(a) (x - m) + sin(a) (x' - m)`` around the label's mean image m, have the mean and the
-covariance of its images, and are more pairs (vector, image). They average out what a defense draws anew for
-each image, or makes jump from image to image. Half of what is asked are small warps of single images instead
-(:mod:`mipoison.attacks.questions`). Below, a warp is a mixture of one image with itself.
+An attacker has few images of its own, and an API answers any image. Half of what it makes are warps of single
+images, half are patches: a part of one image in another with the same label
+(:mod:`mipoison.attacks.questions`). Records of before are of mixtures of two such images,
+``m + cos(a) (x - m) + sin(a) (x' - m)`` around the label's mean image m, which have the mean and the
+covariance of its images. All are more pairs (vector, image), and average out what a defense draws anew for
+each image, or makes jump from image to image. Below, all of them are called mixtures; a warp is one of an
+image with itself.
 
 The kernel attacker on its own images alone votes with kernel ridge regressions on images and mixtures
 together. These are judged on its own images, by folds: without an image, and without all mixtures that it is
@@ -20,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +33,7 @@ from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig, votes
 from mipoison.attacks.kernel_choice import landmark_count
 from mipoison.attacks.kernel_regression import Regression, Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
-from mipoison.attacks.questions import mixture, pairs, warped
+from mipoison.attacks.questions import mixture, pairs, patched, warped
 from mipoison.attacks.selection import Standardised, folds
 from mipoison.config import Plain
 from mipoison.models.label_means import label_means
@@ -40,28 +42,30 @@ from mipoison.simplex import label_of
 
 KERNELS = tuple(Kernel("inverse", width, across=0.5) for width in (0.4, 0.8, 1.6))
 """Kernels that are tried on images and mixtures."""
-SETS = 2
-"""Number of feature sets on which they are tried: the best for the kernel attacker."""
+SETS, SIMULATED_SETS = 4, 2
+"""Number of feature sets on which they are tried, and tried on simulated releases: the best for the kernel
+attacker."""
 FOLDS = 5
 JUDGED_FOLDS = 3
 """Folds on which they are judged; the other folds' images are learned from only."""
 VOTERS = 6
 """Number of regressions on mixtures that may vote: the best."""
 SIMULATED_KERNELS = (Kernel("inverse", 0.4, across=0.5), Kernel("matern", 2.0, across=0.5))
-"""Kernels that are tried on simulated releases, on the same feature sets."""
+"""Kernels that are tried on simulated releases."""
 LEAST_SIMULATED = 20
 """With fewer images to judge on, nothing is simulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixturesConfig(KernelConfig):
-    """Asks about mixtures of pairs of its own images and small warps of them, too, and regresses on all.
+    """Asks about warps of its own images and patches of pairs of them, too, and regresses on all.
 
     Attributes:
-        each: number of mixtures and warps per image, at least 1.
-        warps: whether half of them (rounded down) are warps; False: none, as in older records.
-        mixed: most of its images that are mixed or warped, at least 20.
-        angle: the smaller part's weight is its sine, in (0, pi / 4].
+        each: number of questions made of an image, at least 1.
+        made: ``warps``: half of them (rounded down) are warps, the others patches; ``mixtures``: all are
+            mixtures, as in older records.
+        mixed: most of its images that are used for them, at least 20.
+        angle: in a mixture the smaller part's weight is its sine, in (0, pi / 4].
         simulated: about so many releases are simulated where the defense can be; 0: none, as in older
             records.
 
@@ -70,13 +74,13 @@ class MixturesConfig(KernelConfig):
 
     COST: ClassVar[int] = 1
     SCREENS: ClassVar[bool] = False  # it asks about mixtures, too
-    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0, "warps": False}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0, "made": "mixtures"}
 
     each: int = 4
     mixed: int = 600
     angle: float = 0.3
     simulated: int = 20000
-    warps: bool = True
+    made: Literal["warps", "mixtures"] = "warps"
 
     def validate(self) -> None:
         super().validate()
@@ -123,11 +127,10 @@ class Data:
         """The same with mixtures around other mean images, where no pixel was clamped.
 
         Args:
-            moved_NP: by how much the mean image of each old place's label moves. A warp has none in it.
+            moved_NP: by how much the mean image of each old place's label moves.
         """
-        first_M, second_M = self.parent_M2.T
-        part_M1 = (1 - math.cos(angle) - math.sin(angle)) * (first_M != second_M)[:, None].to(moved_NP)
-        return replace(self, mixed_MP=self.mixed_MP + part_M1 * moved_NP[first_M])
+        part = 1 - math.cos(angle) - math.sin(angle)
+        return replace(self, mixed_MP=self.mixed_MP + part * moved_NP[self.parent_M2[:, 0]])
 
     def regression(
         self, standardise: Standardised, kernel: Kernel, mean_KP: Tensor, landmarks: int
@@ -219,21 +222,26 @@ class Mixtures(KernelAttack):
     def _questions(
         self, label_N: Tensor, x_ND: Tensor, mean_KD: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Parents (M, 2) and images (M, D), float32, of what is asked: mixtures, and then warps."""
-        warps = self.config.each // 2 if self.config.warps else 0
-        parent_M2 = pairs(label_N[: self.config.mixed], self.config.each - warps, rng)
-        mixed_MD = mixture(x_ND, mean_KD[label_N], parent_M2, self.config.angle).float()
-        own_M = torch.arange(min(len(x_ND), self.config.mixed)).repeat(warps)
-        if not warps:
-            return parent_M2, mixed_MD
-        warped_MD = warped(x_ND[own_M].float().reshape(-1, *self.shape), rng).flatten(1)
-        return torch.cat([parent_M2, own_M[:, None].expand(-1, 2)]), torch.cat([mixed_MD, warped_MD])
+        """Parents (M, 2) and images (M, D), float32, of what is asked."""
+        label_n = label_N[: self.config.mixed]
+        if self.config.made == "mixtures":
+            parent_M2 = pairs(label_n, self.config.each, rng)
+            return parent_M2, mixture(x_ND, mean_KD[label_N], parent_M2, self.config.angle).float()
+        warps = self.config.each // 2
+        x_NCHW = x_ND.float().reshape(-1, *self.shape)
+        own_M = torch.arange(len(label_n)).repeat(warps)
+        parent_M2 = pairs(label_n, self.config.each - warps, rng)
+        made = [
+            warped(x_NCHW[own_M], rng),
+            patched(x_NCHW[parent_M2[:, 0]], x_NCHW[parent_M2[:, 1]], rng),
+        ]
+        return torch.cat([own_M[:, None].expand(-1, 2), parent_M2]), torch.cat(made).flatten(1)
 
     def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
         """Errors on held-out images of regressions that have seen nothing of them, with the best penalty.
 
-        The mean image in a mixture is that of all judged images. What a held-out image has in it is taken out
-        of the mixture's target, where no pixel was clamped; the answer to the mixture still has it.
+        The mean image in a mixture (``made``) is that of all judged images. What a held-out image has in it
+        is taken out of the mixture's target, where no pixel was clamped; the answer still has it.
         """
         label_n, classes = label_of(data.c_NK), data.c_NK.shape[1]
         mean_KP = label_means(label_n, data.y_NP, classes)
@@ -244,7 +252,8 @@ class Mixtures(KernelAttack):
                 continue
             train = data.without(out)
             rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
-            train = train.remeaned((rest_KP - mean_KP)[label_n], self.config.angle)
+            if self.config.made == "mixtures":
+                train = train.remeaned((rest_KP - mean_KP)[label_n], self.config.angle)
             found = train.regression(standardise, kernel, rest_KP, self.config.landmarks)
             left_nP = data.y_NP[out] - rest_KP[label_n[out]]
             gram_nM = found.gram(data.c_NK[out])
@@ -265,7 +274,8 @@ class Mixtures(KernelAttack):
         judging, basis_DP = data.first(len(fold_n)), chosen.judged.basis_DP
         label_n, classes = label_of(judging.c_NK), judging.c_NK.shape[1]
         mean_KD = label_means(label_n, judging.y_NP, classes)
-        shapes = [(standardise, kernel) for standardise in chosen.sets[:SETS] for kernel in SIMULATED_KERNELS]
+        sets = chosen.sets[:SIMULATED_SETS]
+        shapes = [(standardise, kernel) for standardise in sets for kernel in SIMULATED_KERNELS]
         penalties = imitation.PENALTIES
         error_TLnP = torch.zeros(len(shapes), len(penalties), len(fold_n), basis_DP.shape[1]).double()
         imitations: list[Callable[[Tensor], Tensor]] = []
@@ -275,7 +285,8 @@ class Mixtures(KernelAttack):
             imitations.append(imitation.imitation(*self._pairs(train), rng))
             released = self._releases(simulate, imitations[-1:], train, self.config.simulated // 2)
             rest_KD = label_means(label_of(train.c_NK), train.y_NP, classes)
-            train = train.remeaned((rest_KD - mean_KD)[label_n], self.config.angle)
+            if self.config.made == "mixtures":
+                train = train.remeaned((rest_KD - mean_KD)[label_n], self.config.angle)
             left_nP = (judging.y_NP[out] - rest_KD[label_n[out]]) @ basis_DP
             for t, (standardise, kernel) in enumerate(shapes):
                 found = self._drawn_regression(standardise, kernel, released, train, rest_KD, rng, basis_DP)

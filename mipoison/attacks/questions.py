@@ -1,10 +1,11 @@
-"""Images that an attacker makes of its own to ask about: mixtures of two, and small affine warps of one.
+"""Images that an attacker makes of its own to ask about: warps of one, patches or mixtures of two.
 
-Both are more images of the same kind, so that whoever asks about them has more pairs of vector and image
+All are more images of the same kind, so that whoever asks about them has more pairs of vector and image
 (Simard, Steinkraus and Platt, "Best practices for convolutional neural networks applied to visual document
-analysis", 2003, train classifiers on warps; Zhang et al., "mixup", 2018, on mixtures, of any two labels).
+analysis", 2003, train classifiers on warps; Zhang et al., "mixup", 2018, on mixtures, and Yun et al.,
+"CutMix", 2019, on patches, of any two labels).
 
-Shape suffixes: N images, M mixtures, E mixtures of one image, D pixels, CHW image.
+Shape suffixes: N images, M mixtures, E mixtures of one image, D pixels, CHW image, G grid points a side.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TURN = 0.15
+TURN = 0.2
 """Largest rotation of a warp, in radians."""
-SIZE = 0.08
-"""Largest relative change of the size."""
-SHIFT = 0.06
+SIZE = 0.12
+"""Largest relative change of the width, and of the height."""
+SHEAR = 0.15
+"""Largest shift of a warp's rows against each other, as a share of their distance."""
+SHIFT = 0.05
 """Largest shift in each direction, as a share of the image's side."""
+BEND = 0.025
+"""Standard deviation of the shifts, as shares of the side, that bend a warp: on a grid of BENDS by BENDS."""
+BENDS = 4
+LEAST = 0.3
+"""Each warp has a strength drawn evenly between this and 1, by which all its amounts are multiplied."""
+PATCHES = 3
+"""The border between two images' parts is a smooth field through so many by so many random values."""
 
 
 def pairs(label_N: Tensor, each: int, rng: torch.Generator) -> Tensor:
@@ -49,28 +59,56 @@ def mixture(x_ND: Tensor, mean_ND: Tensor, parent_M2: Tensor, angle: float) -> T
 
 
 def warped(x_NCHW: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image rotated, enlarged or made smaller about its centre, and shifted, by amounts drawn evenly.
-
-    Rotating an image that is not square shears it a little.
+    """Each image rotated, sheared, scaled in each direction, shifted and bent, by amounts drawn evenly.
 
     Args:
         x_NCHW: images in [0, 1], float32. rng: draws the amounts of each image.
     """
-    amount_4N = 2 * torch.rand(4, len(x_NCHW), generator=rng) - 1
-    turn_N, size_N = TURN * amount_4N[0], 1 + SIZE * amount_4N[1]
-    across_N, down_N = 2 * SHIFT * amount_4N[2:]  # a side is 2 long in the coordinates of a map
-    cos_N, sin_N = size_N * turn_N.cos(), size_N * turn_N.sin()
-    rows = [torch.stack([cos_N, -sin_N, across_N], 1), torch.stack([sin_N, cos_N, down_N], 1)]
-    return transformed(x_NCHW, torch.stack(rows, 1))
+    n = len(x_NCHW)
+    strength_N = LEAST + (1 - LEAST) * torch.rand(n, generator=rng)
+    most_61 = torch.tensor([TURN, SIZE, SIZE, SHEAR, 2 * SHIFT, 2 * SHIFT])[:, None]
+    amount_6N = most_61 * strength_N * (2 * torch.rand(6, n, generator=rng) - 1)
+    turn_N, wide_N, high_N, shear_N, across_N, down_N = amount_6N
+    cos_N, sin_N = turn_N.cos(), turn_N.sin()
+    map_N23 = torch.stack(
+        [
+            torch.stack([cos_N * (1 + wide_N), shear_N - sin_N * (1 + high_N), across_N], 1),
+            torch.stack([sin_N * (1 + wide_N), cos_N * (1 + high_N), down_N], 1),
+        ],
+        1,
+    )
+    drawn_N2GG = torch.randn(n, 2, BENDS, BENDS, generator=rng)
+    bend_N2GG = 2 * BEND * strength_N[:, None, None, None] * drawn_N2GG  # a side is 2 long in a map
+    return transformed(x_NCHW, map_N23, bend_N2GG)
 
 
-def transformed(x_NCHW: Tensor, map_N23: Tensor) -> Tensor:
-    """Images whose pixel at a place p is the old image's at ``A p + b``, interpolated bilinearly.
+def patched(x_NCHW: Tensor, other_NCHW: Tensor, rng: torch.Generator) -> Tensor:
+    """Parts of each image in the other one, with smooth borders that are drawn for each pair.
+
+    Args:
+        x_NCHW, other_NCHW: images in [0, 1]. rng: draws the borders.
+    """
+    field_N1GG = torch.randn(len(x_NCHW), 1, PATCHES, PATCHES, generator=rng)
+    part_N1HW = torch.sigmoid(3 * _resized(field_N1GG, x_NCHW))
+    return part_N1HW * x_NCHW + (1 - part_N1HW) * other_NCHW
+
+
+def _resized(field_NCGG: Tensor, x_NCHW: Tensor) -> Tensor:
+    """A smooth field through these values in an image's corners and between them, for each of its pixels."""
+    return F.interpolate(field_NCGG, size=x_NCHW.shape[-2:], mode="bicubic", align_corners=True)
+
+
+def transformed(x_NCHW: Tensor, map_N23: Tensor, bend_N2GG: Tensor | None = None) -> Tensor:
+    """Images whose pixel at a place p is the old image's at ``A p + b`` and the bend at p, interpolated
+    bilinearly.
 
     Places outside have the value of the border's nearest pixel.
 
     Args:
         map_N23: A and b of each image. Places are (x, y): the image's centre is 0, its borders are -1 and 1.
+        bend_N2GG: further shifts (x, y) in the corners and evenly between them, interpolated smoothly.
     """
     grid_NHW2 = F.affine_grid(map_N23, list(x_NCHW.shape), align_corners=False)
+    if bend_N2GG is not None:
+        grid_NHW2 = grid_NHW2 + _resized(bend_N2GG, x_NCHW).permute(0, 2, 3, 1)
     return F.grid_sample(x_NCHW, grid_NHW2, padding_mode="border", align_corners=False).clamp(0, 1)

@@ -19,6 +19,7 @@ from mipoison.attacks.feature_sets import (
     per_label,
     powers,
     ranks,
+    shares,
 )
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import generator
@@ -35,6 +36,10 @@ def test_columns_by_hand() -> None:
     mean = (math.log(0.7) + math.log(0.01) + math.log(0.3)) / 3
     assert centred_logs(c, 0.01)[0, 1].item() == pytest.approx(math.log(0.01) - mean)
     assert powers(c, 0.01)[0].tolist() == pytest.approx([0.7 ** (1 / 11), 0, 0.3 ** (1 / 11)])
+    c4 = torch.tensor([[0.96, 0.03, 0.01, 0.0], [0.84, 0.12, 0.04, 0.0]], dtype=torch.float64)
+    for row in shares(c4, 0.001).tolist():  # the same of both
+        assert row == pytest.approx([0, math.log(0.75), math.log(0.25), math.log(0.001)])
+    assert shares(torch.eye(3, dtype=torch.float64), 0.1).isfinite().all()
     assert gaps(c, 0.01)[0].tolist() == pytest.approx([math.log(7 / 3), math.log(30)])
 
 

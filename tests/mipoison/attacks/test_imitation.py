@@ -119,7 +119,7 @@ def test_simulated_releases_help_where_noise_hides_the_scores() -> None:
         c = noisy(seed + 50)(stolen)
         errors = [
             float((fit(config, x, Spy(noisy(seed), 3), model).reconstruct(c) - stolen).square().mean())
-            for config in (MixturesConfig(warps=False), MixturesConfig(warps=False, simulated=0))
+            for config in (MixturesConfig(made="mixtures"), MixturesConfig(made="mixtures", simulated=0))
         ]
         gains.append(1 - errors[0] / errors[1])
     assert np.mean(gains) > 0.005
@@ -147,7 +147,7 @@ def test_answers_that_say_nothing_are_not_believed() -> None:
     assert np.mean(losses) < 0.02
 
 
-def test_records_of_before_simulated_nothing_and_asked_no_warps() -> None:
+def test_records_of_before_simulated_nothing_and_asked_about_mixtures() -> None:
     before = MixturesConfig.recorded({"each": 4})
-    assert before == MixturesConfig(simulated=0, warps=False)
+    assert before == MixturesConfig(simulated=0, made="mixtures")
     assert MixturesConfig().digest() != MixturesConfig(simulated=0).digest()

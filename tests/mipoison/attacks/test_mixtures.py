@@ -24,23 +24,15 @@ def data(n: int = 40, each: int = 3, pixels: int = 5) -> Data:
     rng = generator(0, "data")
     c_NK = torch.softmax(2 * torch.randn(n, 3, generator=rng, dtype=torch.float64), 1)
     x_ND = torch.rand(n, pixels, generator=rng, dtype=torch.float64)
-    warp_M2 = torch.arange(0, n, 2)[:, None].expand(-1, 2)
-    parent_M2 = torch.cat([pairs(label_of(c_NK), each, rng), warp_M2])
+    parent_M2 = pairs(label_of(c_NK), each, rng)
     answer_MK = torch.softmax(2 * torch.randn(len(parent_M2), 3, generator=rng, dtype=torch.float64), 1)
     return Data(c_NK, x_ND, answer_MK, x_ND[parent_M2].mean(1), parent_M2)
-
-
-def asked(y_NP: Tensor, mean_NP: Tensor, parent_M2: Tensor) -> Tensor:
-    """Mixtures, and in place of warps (of the same image twice) a darker image."""
-    first_M, second_M = parent_M2.T
-    mixed_MP = mixture(y_NP, mean_NP, parent_M2, 0.3)
-    return torch.where((first_M == second_M)[:, None], 0.9 * y_NP[first_M], mixed_MP)
 
 
 def test_it_asks_its_images_and_then_mixtures_of_the_first() -> None:
     spy, x = Spy(brightness, 2), grey(60)
     fit(MixturesConfig(each=3, mixed=30), x, spy)
-    assert [len(images) for images in spy.asked] == [60, 90]  # two mixtures and a warp of thirty images
+    assert [len(images) for images in spy.asked] == [60, 90]  # a warp and two patches of thirty images
     assert torch.equal(spy.asked[0], x)
     mixed = spy.asked[1]
     assert mixed.shape[1:] == SHAPE
@@ -82,9 +74,9 @@ def test_errors_are_those_of_a_refit_without_the_image() -> None:
     base = data()
     y = 0.5 + 0.2 * (base.y_NP - 0.5)  # no mixture leaves [0, 1]
     label_N, fold_N = label_of(base.c_NK), torch.arange(40) % module.FOLDS
-    mixed = asked(y, label_means(label_N, y, 3)[label_N], base.parent_M2)
+    mixed = mixture(y, label_means(label_N, y, 3)[label_N], base.parent_M2, 0.3)
     d = Data(base.c_NK, y, base.answer_MK, mixed, base.parent_M2)
-    attack, kernel = Mixtures(MixturesConfig()), Kernel("inverse", 0.5)
+    attack, kernel = Mixtures(MixturesConfig(made="mixtures")), Kernel("inverse", 0.5)
     standardise = Standardised(d.c_NK, "log")
     found = attack._tried(standardise, kernel, d, fold_N)
     errors = {}
@@ -93,7 +85,7 @@ def test_errors_are_those_of_a_refit_without_the_image() -> None:
         for fold in range(module.JUDGED_FOLDS):
             kept = fold_N != fold
             mean = torch.stack([y[kept & (label_N == k)].mean(0) for k in range(3)])
-            again = asked(y, mean[label_N], base.parent_M2)
+            again = mixture(y, mean[label_N], base.parent_M2, 0.3)
             rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2).without(~kept)
             refit = rest.regression(standardise, kernel, mean, 600)
             for i in (~kept).nonzero()[:, 0].tolist():
@@ -132,12 +124,12 @@ def test_mixtures_average_noise_out() -> None:
     assert np.mean(gains) > 0.02
 
 
-@pytest.mark.parametrize(("warps", "requests"), [(False, [8]), (True, [8, 16])])
-def test_without_pairs_there_are_no_mixtures(warps: bool, requests: list[int]) -> None:
+@pytest.mark.parametrize(("made", "requests"), [("mixtures", [8]), ("warps", [8, 16])])
+def test_without_pairs_there_are_no_mixtures(made: Any, requests: list[int]) -> None:
     """Eight images of eight labels can only be warped; else the regressions are on the images alone."""
     x, eye = grey(8), torch.eye(8)
     spy = Spy(lambda images: eye[torch.arange(len(images)) % 8], 8)
-    attack = fit(MixturesConfig(warps=warps), x, spy)
+    attack = fit(MixturesConfig(made=made), x, spy)
     assert [len(images) for images in spy.asked] == requests
     assert attack.reconstruct(eye).isfinite().all()
 
@@ -170,17 +162,37 @@ def test_few_images_are_enough(n: int) -> None:
     assert attack.reconstruct(brightness(grey(3, 1))).isfinite().all()
 
 
-def test_half_of_the_questions_are_warps_of_the_same_images() -> None:
-    """The first are the mixtures of a configuration with as many mixtures and no warps."""
-    coarse = torch.rand(30, 1, 4, 4, generator=generator(3))
-    x = torch.nn.functional.interpolate(coarse, SHAPE[1:], mode="bilinear")
-    both, plain = Spy(brightness, 2), Spy(brightness, 2)
-    fit(MixturesConfig(each=5, simulated=0), x, both)
-    fit(MixturesConfig(each=3, simulated=0, warps=False), x, plain)
-    mixtures, warps = both.asked[1].split([90, 60])
-    assert torch.equal(mixtures, plain.asked[1])
-    nearest = torch.cdist(warps.flatten(1), x.flatten(1)).argmin(1)
-    assert nearest.tolist() == [*range(30), *range(30)]
+def test_half_of_the_questions_are_warps_the_others_patches_of_two() -> None:
+    """Each is nearest to its parents: by images that are white in a place of their own."""
+    x = torch.zeros(30, *SHAPE)
+    for i in range(30):
+        x[i, :, 2 * (i // 6) + 2 : 2 * (i // 6) + 5, 2 * (i % 6) + 2 : 2 * (i % 6) + 5] = 1
+    spy = Spy(brightness, 2)
+    attack = fit(MixturesConfig(each=5, simulated=0), x, spy)
+    made = spy.asked[1]
+    assert len(made) == 60 + 90
+    mean_KD = torch.zeros(2, x[0].numel()).double()
+    label_N = label_of(brightness(x))
+    parent_M2, again = attack._questions(label_N, x.double().flatten(1), mean_KD, generator(5))  # type: ignore[attr-defined]
+    assert parent_M2[:60].tolist() == [[i, i] for i in [*range(30), *range(30)]]
+    assert bool((parent_M2[60:, 0] != parent_M2[60:, 1]).all())
+    assert torch.equal(label_N[parent_M2[60:, 0]], label_N[parent_M2[60:, 1]])
+    between = again[60:].reshape(90, *SHAPE)
+    low, high = torch.stack([x[parent_M2[60:, side]] for side in (0, 1)]).aminmax(dim=0)
+    assert bool(((between >= low - 1e-6) & (between <= high + 1e-6)).all())
+
+
+def test_what_a_patch_is_made_of_is_held_out_with_it() -> None:
+    """Errors of a fold's images are those of a refit on the rest; patches' targets stay."""
+    d, fold_N = data(), torch.arange(40) % module.FOLDS
+    label_N, kernel = label_of(d.c_NK), Kernel("inverse", 0.5)
+    found = Mixtures(MixturesConfig())._tried(Standardised(d.c_NK, "log"), kernel, d, fold_N)
+    kept = fold_N != 0
+    mean = torch.stack([d.y_NP[kept & (label_N == k)].mean(0) for k in range(3)])
+    refit = d.without(~kept).regression(found.standardise, kernel, mean, 600)
+    said = mean[label_N[~kept]] + refit.gram(d.c_NK[~kept]) @ refit.weights(found.penalty)
+    judged_n = fold_N[fold_N < module.JUDGED_FOLDS]
+    torch.testing.assert_close(found.error_nP[judged_n == 0], d.y_NP[~kept] - said)
 
 
 def lost(seed: int) -> float:
@@ -237,9 +249,9 @@ def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
 
     def errors(y_NP: Tensor) -> Tensor:
         mean = label_means(label_N, y_NP, 3)[label_N]
-        mixed = asked(y_NP, mean, base.parent_M2)
+        mixed = mixture(y_NP, mean, base.parent_M2, 0.3)
         d = Data(base.c_NK, y_NP, base.answer_MK, mixed, base.parent_M2)
-        attack = Mixtures(MixturesConfig())
+        attack = Mixtures(MixturesConfig(made="mixtures"))
         found = attack._tried(Standardised(d.c_NK, "log"), Kernel("inverse", 0.5), d, fold_N)
         return found.error_nP[(fold_N < module.JUDGED_FOLDS).nonzero()[:, 0] % module.FOLDS == 0]
 

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from mipoison.attacks import questions
-from mipoison.attacks.questions import mixture, pairs, transformed, warped
+from mipoison.attacks.questions import mixture, pairs, patched, transformed, warped
 from mipoison.models.label_means import label_means
 from mipoison.randomness import generator
 
@@ -70,17 +70,55 @@ def test_warps_stay_images_and_near_their_own(shape: tuple[int, int, int]) -> No
 
 def test_warps_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     maps: list[torch.Tensor] = []
+    bends: list[torch.Tensor] = []
 
-    def kept(x_NCHW: torch.Tensor, map_N23: torch.Tensor) -> torch.Tensor:
+    def kept(x_NCHW: torch.Tensor, map_N23: torch.Tensor, bend_N2GG: torch.Tensor) -> torch.Tensor:
         maps.append(map_N23)
+        bends.append(bend_N2GG)
         return x_NCHW
 
     monkeypatch.setattr(questions, "transformed", kept)
     warped(torch.zeros(20000, 1, 2, 2), generator(0))
     a, b = maps[0][:, :, :2].double(), maps[0][:, :, 2].double()
-    size, turn = torch.linalg.det(a).sqrt(), torch.atan2(a[:, 1, 0], a[:, 0, 0])
-    for found, middle, most in ((size, 1, 0.08), (turn, 0, 0.15), (b[:, 0], 0, 0.12), (b[:, 1], 0, 0.12)):
-        away = (found - middle).abs()
-        assert float(away.max()) <= most + 1e-6
-        assert float((found - middle).std()) == pytest.approx(most / math.sqrt(3), rel=0.03)  # drawn evenly
+    turn, wide = torch.atan2(a[:, 1, 0], a[:, 0, 0]), torch.hypot(a[:, 0, 0], a[:, 1, 0])
+    # The second column is (shear, 0) and the turned height.
+    high = a[:, 1, 1] / turn.cos()
+    shear = a[:, 0, 1] + turn.sin() * high
+    strength = (1 - 0.3**3) / (3 * 0.7)  # mean of its square
+    for found, middle, most in (
+        (turn, 0, 0.2), (wide, 1, 0.12), (high, 1, 0.12), (shear, 0, 0.15),
+        (b[:, 0], 0, 0.1), (b[:, 1], 0, 0.1),
+    ):  # fmt: skip
+        assert float((found - middle).abs().max()) <= most + 1e-6
+        assert float((found - middle).std()) == pytest.approx(most * math.sqrt(strength / 3), rel=0.03)
         assert float((found - middle).mean()) == pytest.approx(0, abs=0.03 * most)
+    assert float(bends[0].std()) == pytest.approx(0.05 * math.sqrt(strength), rel=0.03)
+
+
+def test_a_bend_moves_each_part_by_what_is_drawn_for_it() -> None:
+    """A constant bend is a shift of the whole; one that differs between two sides is read in each corner."""
+    x = torch.rand(1, 1, 8, 8, generator=generator(0))
+    still = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
+    constant = torch.zeros(1, 2, 4, 4)
+    constant[:, 0] = 0.25  # a pixel of eight, along x
+    moved = transformed(x, still, constant)
+    torch.testing.assert_close(moved[..., :-1], x[..., 1:])
+    left = constant.clone()
+    left[:, :, :, 2:] = 0
+    corners = transformed(x, still, left)
+    torch.testing.assert_close(corners[..., 0], x[..., 1])
+    torch.testing.assert_close(corners[..., -1], x[..., -1])
+
+
+def test_a_patch_has_parts_of_both_images_with_smooth_borders() -> None:
+    white, black = torch.ones(400, 2, 16, 16), torch.zeros(400, 2, 16, 16)
+    made = patched(white, black, generator(0))
+    assert made.shape == white.shape
+    assert torch.equal(made[:, 0], made[:, 1])  # one border for all channels
+    assert float(made.min()) >= 0
+    assert float(made.max()) <= 1
+    assert float(made.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(made.std()) > 0.3  # most pixels are of one image
+    assert float(made.diff(dim=-1).abs().amax()) < 0.8
+    assert not torch.equal(made[0], made[1])
+    torch.testing.assert_close(patched(white, white, generator(1)), white)
