@@ -38,7 +38,7 @@ class RoundingConfig(Config):
         "steps": Knob(low=2, high=1000, log=True, integer=True, help="steps of the grid between 0 and 1")
     }
 
-    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"steps": 5})
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"steps": 5}, {"steps": 10})
 
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {"steps": None}
 
