@@ -1,0 +1,54 @@
+"""The extract of a study: which settings it shows, and what of them; README's is of committed records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from study.records.constraints import Constraints
+from study.records.finished import load
+from study.reports.extract import HEAD, extract
+from study.reports.findings import Findings
+from tests.study.reports.test_summary import ANCHORS, CERTIFIED, rows
+
+ROOT = Path(__file__).resolve().parents[3]
+SHOWN = ("rounding", "noise", "lpa", "tail-noise")
+"""Defenses of the table in README."""
+
+
+def cells(*parts: list[dict[str, object]]) -> list[list[str]]:
+    episodes = pd.DataFrame([{"rank_correlation": 0.7, **row} for part in (ANCHORS, *parts) for row in part])
+    found = Findings(episodes=episodes, about={"study": "s"}, constraints=Constraints())
+    lines = extract(found, ["rounding", "noise"]).splitlines()
+    assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
+    return [line[2:-2].split(" | ") for line in lines]
+
+
+def test_it_shows_anchors_starting_points_and_the_recommended_setting() -> None:
+    ten = {"defense.decimals": 1, **CERTIFIED}
+    found = cells(
+        rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **ten),
+        rows("t2", "noise", distortion=0.1, gain=0.2, seed=4, **{"defense.budget": 0.015}),
+        rows("t3", "noise", distortion=0.05, gain=0.2, seed=5, **{"defense.budget": 0.123}),
+        rows("t4", "codebook", distortion=0.15, gain=0.0, seed=6, **CERTIFIED),
+    )
+    assert found[0] == list(HEAD)
+    names = [row[0] for row in found[2:]]
+    assert [name.split(" ")[0].strip("*") for name in names] == [
+        "none", "noise", "codebook", "rounding", "label-only",
+    ]  # fmt: skip
+    assert "(recommended)" in names[2]
+    assert sum("(recommended)" in name for name in names) == 1
+    by_name = {row[0].split(" ")[0].strip("*"): row for row in found[2:]}
+    assert by_name["rounding"][1:3] == ["0.2000", "0.70"]
+    assert by_name["rounding"][5] == "1.5"  # the larger of train and test, rounded up
+    assert by_name["noise"][5] == ""
+    assert by_name["noise"][7] == "leaks"
+    assert 15 < float(by_name["noise"][3].split(" ")[0]) < 25
+    assert float(by_name["noise"][6]) == 0.70
+
+
+def test_the_table_in_the_readme_is_that_of_the_committed_records() -> None:
+    table = extract(Findings.of(load(ROOT / "study" / "results" / "digits")), SHOWN)
+    assert table in (ROOT / "README.md").read_text()
