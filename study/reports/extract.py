@@ -16,7 +16,7 @@ from study.runtime.plain import markdown_text
 
 HEAD = ("setting", "distortion", "order", "leaks, train", "leaks, test", "at most", "AUC", "verdict")
 """``order``: rank correlation with the clean scores. ``leaks``: measured excess leakage in percent, with its
-one-sided 95 % limits. ``at most``: certified excess leakage in percent, the larger of train and test. ``AUC``:
+one-sided 95 % limits. ``at most``: certified excess leakage in percent, the larger of both. ``AUC``:
 of identification, the larger of both."""
 
 
