@@ -41,7 +41,7 @@ from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
 KERNELS = tuple(Kernel("inverse", width, across=0.5) for width in (0.4, 0.8, 1.6))
-"""Kernels that are tried on images and mixtures."""
+"""Kernels that are tried on images and questions."""
 SETS, SIMULATED_SETS = 4, 2
 """Number of feature sets on which they are tried, and tried on simulated releases: the best for the kernel
 attacker."""

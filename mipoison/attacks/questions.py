@@ -108,6 +108,8 @@ def transformed(x_NCHW: Tensor, map_N23: Tensor, bend_N2GG: Tensor | None = None
         map_N23: A and b of each image. Places are (x, y): the image's centre is 0, its borders are -1 and 1.
         bend_N2GG: further shifts (x, y) in the corners and evenly between them, interpolated smoothly.
     """
+    if not len(x_NCHW):  # affine_grid takes no empty batch
+        return x_NCHW
     grid_NHW2 = F.affine_grid(map_N23, list(x_NCHW.shape), align_corners=False)
     if bend_N2GG is not None:
         grid_NHW2 = grid_NHW2 + _resized(bend_N2GG, x_NCHW).permute(0, 2, 3, 1)

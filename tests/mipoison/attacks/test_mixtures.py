@@ -155,10 +155,10 @@ def test_bounds(name: str, value: Any) -> None:
         fit(MixturesConfig(), grey(3), known=KNOWN)
 
 
-@pytest.mark.parametrize("n", [4, 5, 9])
-def test_few_images_are_enough(n: int) -> None:
-    """A stack of eight images gives each of its members six."""
-    attack = fit(MixturesConfig(), grey(n))
+@pytest.mark.parametrize(("n", "each"), [(4, 4), (5, 4), (9, 4), (9, 1)])
+def test_few_images_and_one_question_are_enough(n: int, each: int) -> None:
+    """A stack of eight images gives each of its members six; an audit may have one question an image left."""
+    attack = fit(MixturesConfig(each=each), grey(n))
     assert attack.reconstruct(brightness(grey(3, 1))).isfinite().all()
 
 

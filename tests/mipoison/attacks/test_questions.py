@@ -66,6 +66,7 @@ def test_warps_stay_images_and_near_their_own(shape: tuple[int, int, int]) -> No
     assert bool((own > 1e-6).all())  # each is warped
     assert float(own.mean()) < 0.2 * float(other.mean())
     assert torch.equal(w, warped(x, generator(2)))
+    assert warped(x[:0], generator(2)).shape == x[:0].shape
 
 
 def test_warps_are_as_large_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
