@@ -25,7 +25,8 @@ from study.paper.claims.quantities import (
     Strongest,
 )
 from study.paper.claims.readings import Reading, distinct
-from study.paper.claims.rules import DISTORTION, Always, Difference, Mean, Rule, Trend
+from study.paper.claims.rules import DISTORTION, Always, Difference, Mean, Rule
+from study.paper.claims.trend import Trend
 
 PAPER, OURS, WITHDRAWN = "Zhou et al.", "FINDINGS", "FINDINGS, first version"
 PURIFIER, MID = "Yang et al. 2020 (Purifier)", "Wang et al. 2020 (MID)"
@@ -65,6 +66,26 @@ class Claim:
         """What the studies say of it; of equal scenes and settings the one with the most seeds."""
         chosen = [s for s in studies if self.auxiliary in (None, s.auxiliary)]
         return distinct([reading for study in chosen for reading in self.rule.readings(study)])
+
+    def left_out(
+        self, studies: Sequence[Evidence], readings: Sequence[Reading]
+    ) -> dict[tuple[str, ...], str]:
+        """Settings of which there is no reading, on one pool of images or on both, since they were screened.
+
+        Args:
+            readings: those of all studies: what one study left out another one may have.
+
+        Returns:
+            Key (without pool and attackers) -> data set.
+        """
+        known = {reading.key[:-1] for reading in readings}
+        return {
+            key[:-1]: study.dataset
+            for study in studies
+            if self.auxiliary in (None, study.auxiliary)
+            for key in self.rule.left_out(study)
+            if key not in known
+        }
 
 
 NONE, LABEL, NOISE, LPA = setting("none"), setting("label-only"), setting("noise"), setting("lpa")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,13 +20,15 @@ class Decision:
 
     Attributes:
         readings: what the verdict rests on. found: those together.
+        left_out: how many settings have no reading since they were only screened, by data set.
         p_holm: the claim's two-sided p-value, adjusted by Holm (1979) for all claims that were tested; None
-            for a claim of each single record, and without a record.
+            for a claim of each single record, without a record, and with too few seeds for a test.
         verdict: by the adjusted p-value. On each data set alone, without adjustment: :attr:`by_data`.
     """
 
     claim: Claim
     readings: tuple[Reading, ...]
+    left_out: Mapping[str, int]
     found: Together
     p_holm: float | None
     verdict: Verdict
@@ -35,17 +38,26 @@ class Decision:
         """Data set -> what its readings say, if they were the only ones."""
         names = sorted({r.data for r in self.readings})
         parts = {name: [r for r in self.readings if r.data == name] for name in names}
-        return {name: together(part, every=self.claim.every).alone for name, part in parts.items()}
+        return {
+            name: together(part, every=self.claim.every, left_out=name in self.left_out).alone
+            for name, part in parts.items()
+        }
 
 
 def decide(studies: Sequence[Evidence], claims: Sequence[Claim] = CLAIMS) -> list[Decision]:
     """The verdict on each claim, in their order."""
     readings = [tuple(claim.readings(studies)) for claim in claims]
-    found = [together(some, every=claim.every) for claim, some in zip(claims, readings, strict=True)]
+    gone = [
+        Counter(claim.left_out(studies, some).values()) for claim, some in zip(claims, readings, strict=True)
+    ]
+    found = [
+        together(some, every=claim.every, left_out=bool(none))
+        for claim, some, none in zip(claims, readings, gone, strict=True)
+    ]
     adjusted = holm(pd.Series([one.p for one in found], dtype="Float64"))
     out = []
-    for claim, some, one, p in zip(claims, readings, found, adjusted, strict=True):
+    for claim, some, none, one, p in zip(claims, readings, gone, found, adjusted, strict=True):
         tested = not pd.isna(p)
         verdict = decided(float(p), one.holds) if tested else one.alone
-        out.append(Decision(claim, some, one, float(p) if tested else None, verdict))
+        out.append(Decision(claim, some, none, one, float(p) if tested else None, verdict))
     return out

@@ -11,15 +11,19 @@ from typing import Any
 import pandas as pd
 
 from mipoison.config import ConfigError
+from mipoison.data.datasets import DATASETS
 from mipoison.defenses import DEFENSES
 from mipoison.plugins import is_stand_in
-from study.analysis.knobs import knobs_text
+from study.analysis.knobs import KNOB, knobs_text
 from study.records.finished import load
 from study.records.flat import knobs_of
+from study.records.status import PRUNED
 from study.records.store import STUDY_FILE
 
-SAME_SCENE = ("dataset", "auxiliary", "scene.limit", "scene.victim_steps", "scene.decoder_steps", "victim")
-"""Columns that studies share whose numbers are of the same scenes."""
+SAME_SCENE = (
+    "auxiliary", "scene.limit", "scene.image_size", "scene.victim_steps", "scene.decoder_steps", "victim",
+)  # fmt: skip
+"""Columns that studies share whose numbers are of the same scenes, besides the images (Evidence.images)."""
 TOLERANCE = 1e-9
 """Relative difference of two values of a knob that are the same."""
 
@@ -80,10 +84,12 @@ class Evidence:
     Attributes:
         name: the study's folder.
         records: one row per trial, attacker and seed; status ``ok`` or another one.
+        content: digest of all images of the data set; None if the study did not keep it (compact copies).
     """
 
     name: str
     records: pd.DataFrame
+    content: str | None = None
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
@@ -101,6 +107,20 @@ class Evidence:
         """Defense and knobs of a trial, in a few words."""
         row = self.settings[trial]
         return f"{row['defense']} {knobs_text(row)}".strip()
+
+    def exact(self, trial: str, but: str | None = None) -> str:
+        """Defense and knobs of a trial (``but`` one) with all digits: equal for equal settings alone."""
+        row = self.settings[trial]
+        known = self.knobs[trial] or {
+            name: v for name, v in row.items() if name.startswith(KNOB) and not pd.isna(v)
+        }
+        return f"{row['defense']} " + " ".join(
+            f"{name}={known[name]!r}" for name in sorted(known) if name != but
+        )
+
+    def key(self, pair: tuple[str, str], pool: str) -> tuple[str, ...]:
+        """What a reading of two settings (or of one twice) is of, but for the attackers."""
+        return (*self.scene, *(self.exact(trial) for trial in pair), pool)
 
     def trials(self, wanted: Setting) -> list[str]:
         """The trials of such settings, sorted."""
@@ -130,7 +150,19 @@ class Evidence:
     def scene(self) -> tuple[str, ...]:
         """What the study has in common with others whose numbers are of the same scenes."""
         first = self.records.iloc[0]
-        return tuple(str(first.get(name)).partition(":")[0] for name in SAME_SCENE)
+        values = [first.get(name) for name in SAME_SCENE]
+        return (self.images, *("" if v is None or pd.isna(v) else str(v) for v in values))
+
+    @functools.cached_property
+    def images(self) -> str:
+        """Identifies the images: the data set's name; of the user's own folder with the digest of its
+        content, or (in records without it) with its path and the split of the first seed."""
+        if self.dataset not in DATASETS or not DATASETS[self.dataset].takes_path:
+            return self.dataset
+        if self.content is not None:
+            return f"{self.dataset} {self.content}"
+        first = self.records.sort_values("seed", kind="stable").iloc[0]
+        return f"{first['dataset']} {first.get('split')}"
 
     @functools.cached_property
     def _parts(self) -> dict[str, pd.DataFrame]:
@@ -148,6 +180,11 @@ class Evidence:
         part = self.records[self.records["trial"] == trial]
         return bool((part["status"] != "ok").any())
 
+    @functools.cached_property
+    def screened(self) -> frozenset[str]:
+        """Trials that were cut short: some of their attackers did not run, by the results of the others."""
+        return frozenset(map(str, self.records.loc[self.records["status"] == PRUNED, "trial"]))
+
 
 def collect_one(folder: Path, name: str | None = None) -> Evidence:
     """The records of a study's folder, or of a compact copy.
@@ -157,7 +194,9 @@ def collect_one(folder: Path, name: str | None = None) -> Evidence:
     """
     study = load(folder)
     frames = [study.episodes] if study.fresh is None else [study.episodes, study.fresh]
-    return Evidence(name or folder.name, pd.concat(frames, ignore_index=True))
+    content = study.about.get("content")
+    records = pd.concat(frames, ignore_index=True)
+    return Evidence(name or folder.name, records, None if content is None else str(content))
 
 
 def collect(folder: Path, tell: Callable[[str], None] = lambda text: None) -> list[Evidence]:

@@ -13,8 +13,10 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 
+from mipoison.attacks import LABEL_ATTACKER
 from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics.checks import LABEL_ONLY_TOLERANCE
+from study.analysis.verdicts import BROKEN, CERTIFIED, VARIES
 from study.paper.claims.evidence import Evidence, Setting
 from study.paper.claims.readings import FEWEST
 
@@ -121,14 +123,17 @@ class Strongest:
         table = _whole(evidence, trial, self.column + pool)
         if table is None:
             return None
-        low, high = _chosen(-table, others=True), _chosen(-table, others=False)
-        floor = 0.0
-        if self.above_label:
-            of_label = _floor(evidence, table.index, self.column + pool)
-            if of_label is None:
-                return None
-            floor = of_label.max(axis=1)
-        return Values(-high - floor, -low - floor, -high - floor, _names(table), evidence.incomplete(trial))
+        partial = evidence.incomplete(trial)
+        if not self.above_label:
+            low, high = -_chosen(-table, others=True), -_chosen(-table, others=False)
+            return Values(high, low, high, _names(table), partial)
+        floor = _floor(evidence, table, self.column + pool)
+        if floor is None:
+            return None
+        table = table.loc[floor.index]
+        low, high = -_chosen(-table, others=True), -_chosen(-table, others=False)
+        least, most = -_chosen(-floor, others=True), -_chosen(-floor, others=False)
+        return Values(high - most, low - most, high - least, _names(table), partial)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Excess:
     def values(self, evidence: Evidence, trial: str, pool: str) -> Values | None:
         """See :class:`Quantity`. Attackers that do worse than label-only's show nothing of the defense."""
         table = _whole(evidence, trial, ERROR + pool)
-        floor = None if table is None else _floor(evidence, table.index, ERROR + pool)
+        floor = None if table is None else _floor(evidence, table, ERROR + pool)
         if table is None or floor is None:
             return None
         table = table.loc[floor.index]
@@ -177,7 +182,11 @@ class GainOver:
 
 @dataclass(frozen=True)
 class Certified:
-    """The certified excess leakage: the larger of train and test images where both are known."""
+    """The certified excess leakage: the larger of train and test images.
+
+    Only of settings of which every record has both, and no record a check that contradicts them: an attacker
+    who did better, or answers that differ when a query is repeated.
+    """
 
     pools: tuple[str, ...] = (TRAIN,)
 
@@ -186,30 +195,41 @@ class Certified:
 
     def values(self, evidence: Evidence, trial: str, pool: str) -> Values | None:
         """See :class:`Quantity`."""
-        tables = [evidence.by_seed(trial, f"certified_excess{end}") for end in IMAGES]
-        if not all(table.size for table in tables):
+        ok = evidence.rows[evidence.rows["trial"] == trial].reindex(
+            columns=["seed", *CERTIFIED, BROKEN, VARIES]
+        )
+        certified = ok[list(CERTIFIED)].astype("Float64")
+        raised = ok[[BROKEN, VARIES]].astype("boolean").fillna(False).any(axis=None)
+        if raised or certified.isna().any(axis=None):
             return None
-        return _same(pd.concat([t.max(axis=1) for t in tables], axis=1).dropna().max(axis=1))
+        return _same(certified.max(axis=1).astype(float).groupby(ok["seed"]).max())
 
 
 def _whole(evidence: Evidence, trial: str, column: str) -> pd.DataFrame | None:
-    """Seeds and attackers of a setting without a gap; None without any. Attackers that lack a seed on which
-    most ran are left out, then seeds that lack an attacker."""
+    """Seeds and attackers of a setting without a gap; None without an attacker who looks at scores. Attackers
+    that lack a seed on which most ran are left out, then seeds that lack an attacker."""
     table = evidence.by_seed(trial, column)
     if not table.size:
         return None
     enough = table.notna().sum() >= min(FEWEST, len(table))
     table = table.loc[:, enough].dropna()
-    return table if table.size else None
+    return table if len(table) and set(table.columns) - {LABEL_ATTACKER} else None
 
 
-def _floor(evidence: Evidence, seeds: pd.Index, column: str) -> pd.DataFrame | None:
-    """Label-only's errors on the seeds that it shares with a setting; None without any."""
+def _floor(evidence: Evidence, of: pd.DataFrame, column: str) -> pd.DataFrame | None:
+    """Label-only's values on the seeds that it shares with a setting's; None without any.
+
+    None, too, where one of label-only's attackers is missing, or one of the setting's: the floor would be
+    that of weaker attackers.
+    """
     trials = evidence.trials(Setting(LABEL_ONLY))
     table = _whole(evidence, trials[0], column) if trials else None
     if table is None:
         return None
-    table = table.loc[table.index.intersection(seeds)]
+    begun = evidence.records.loc[evidence.records["trial"] == trials[0], "attack"]
+    if not set(begun) | set(of.columns) <= set(table.columns):
+        return None
+    table = table.loc[table.index.intersection(of.index)]
     return table if table.size else None
 
 

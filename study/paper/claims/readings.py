@@ -30,7 +30,8 @@ class Reading:
 
     Attributes:
         where: study, setting and images. data: the data set.
-        key: readings with the same key are of the same scenes and the same setting.
+        key: readings with the same key are of the same scenes, the same setting and the same attackers. The
+            attackers are its last entry.
         mean, low, high: of the measured quantity, with its two-sided 95 % Student-t interval over seeds; None
             for fewer than two seeds.
         seeds: number of them (of an exact reading: number of records).
@@ -90,12 +91,20 @@ def one_sided(
     return _reading(place, shown, p_holds, p_opposite)
 
 
-def within(place: Place, values: ArrayLike, margin: float) -> Reading:
-    """A claim that a mean lies within plus and minus a margin: two one-sided tests (Schuirmann 1987)."""
-    sample = np.asarray(values, dtype=float)
-    p_holds = max(above(sample, -margin), above(-sample, -margin))
-    p_opposite = min(1.0, 2 * min(above(sample, margin), above(-sample, margin)))
-    return _reading(place, sample, p_holds, p_opposite)
+def within(
+    place: Place, shown: ArrayLike, margin: float, *, small: ArrayLike | None = None,
+    large: ArrayLike | None = None,
+) -> Reading:  # fmt: skip
+    """A claim that a mean lies within plus and minus a margin: two one-sided tests (Schuirmann 1987).
+
+    Args:
+        small, large: values by seed on which it is tested that the mean is small, and large; those shown
+            where there is no difference.
+    """
+    low, high = (np.asarray(shown if v is None else v, dtype=float) for v in (small, large))
+    p_holds = max(above(high, -margin), above(-low, -margin))
+    p_opposite = min(1.0, 2 * min(above(high, margin), above(-low, margin)))
+    return _reading(place, shown, p_holds, p_opposite)
 
 
 def exact(place: Place, number: float, records: int, *, holds: bool) -> Reading:
@@ -109,11 +118,12 @@ def _reading(place: Place, shown: ArrayLike, p_holds: float, p_opposite: float) 
     return Reading(place.where, place.data, place.key, of.mean, of.low, of.high, of.n, p_holds, p_opposite)
 
 
-def either(readings: Sequence[Reading]) -> Reading:
+def either(readings: Sequence[Reading], key: tuple[str, ...]) -> Reading:
     """One reading of several ways to look, of which one is enough: the one that shows the claim best."""
     best = min(readings, key=lambda r: r.p_holds)
     p_holds = simes(np.array([r.p_holds for r in readings]))
-    return dataclasses.replace(best, p_holds=p_holds, p_opposite=max(r.p_opposite for r in readings))
+    p_opposite = max(r.p_opposite for r in readings)
+    return dataclasses.replace(best, key=key, p_holds=p_holds, p_opposite=p_opposite)
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
@@ -132,7 +142,7 @@ class Together:
 
     Attributes:
         p: two-sided: twice the smaller of the p-values of the claim and of its opposite, 1 at most. None for
-            exact readings, and without any.
+            exact readings, without any, and where no reading has FEWEST seeds: nothing was tested.
         holds: whether the claim has the smaller one.
         decisive: the reading that the p-value is from; None without any.
         alone: the verdict of this claim, if it were the only one.
@@ -144,8 +154,12 @@ class Together:
     alone: Verdict
 
 
-def together(readings: Sequence[Reading], *, every: bool) -> Together:
+def together(readings: Sequence[Reading], *, every: bool, left_out: bool = False) -> Together:
     """Combine readings.
+
+    Args:
+        left_out: there are settings without a reading, since they were only screened. What needs all readings
+            (a claim of ``every``, the opposite of another one) is not shown then.
 
     A claim of ``every`` reading is as sure as the least sure one (intersection-union test), and its opposite
     needs a single reading, of which there were several to choose from: the p-value is Simes' (1986). A claim
@@ -155,12 +169,17 @@ def together(readings: Sequence[Reading], *, every: bool) -> Together:
         return Together(None, False, None, "no record")
     holds = np.array([r.p_holds for r in readings])
     opposite = np.array([r.p_opposite for r in readings])
-    p_holds, p_opposite = (holds.max(), simes(opposite)) if every else (simes(holds), float(opposite.max()))
+    of_all = (holds if every else opposite).max()
+    if left_out:
+        of_all = 1.0
+    p_holds, p_opposite = (of_all, simes(opposite)) if every else (simes(holds), float(of_all))
     for_it = bool(p_holds < p_opposite)
     of, least = (holds, every) if for_it else (opposite, not every)
     decisive = readings[int(of.argmax() if least else of.argmin())]
     if all(r.exact for r in readings):
         return Together(None, for_it, decisive, "stands" if for_it else "refuted")
+    if all(r.seeds < FEWEST for r in readings if not r.exact):
+        return Together(None, for_it, decisive, "not shown")
     p = min(1.0, 2 * float(min(p_holds, p_opposite)))
     if p > LEVEL:  # show what the claim fails on
         decisive = readings[int(holds.argmax() if every else holds.argmin())]

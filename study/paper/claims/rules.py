@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import pandas as pd
-import scipy.stats
 
 from study.analysis.comparisons import NEAR
 from study.paper.claims.evidence import Evidence, Setting
@@ -26,6 +24,10 @@ class Rule(Protocol):
 
     def readings(self, evidence: Evidence) -> list[Reading]:
         """None where the study has nothing on the claim."""
+
+    def left_out(self, evidence: Evidence) -> list[tuple[str, ...]]:
+        """Keys (without attackers) of what would be read of settings that were screened, had all attackers
+        run."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Mean:
     some_pool: bool = False
 
     def __str__(self) -> str:
-        pools = _pools(self.quantity)
+        pools = pools_text(self.quantity)
         pools = pools.replace(" and on ", " or on ") if self.some_pool else pools
         return f"{self.quantity} of {self.of} is {self.sign} {self.threshold:g}{pools}"
 
@@ -56,9 +58,25 @@ class Mean:
             for pool in self.quantity.pools:
                 values = self.quantity.values(evidence, trial, pool)
                 if values is not None:
-                    place = _place(evidence, trial, pool, self.quantity, values.of)
+                    place = _place(evidence, (trial, trial), pool, self.quantity, values.of)
                     pools.append(_against(place, values, self.sign, self.threshold))
-            found += [either(pools)] if self.some_pool and pools else pools
+            if self.some_pool and pools:
+                attackers = ";".join(sorted({reading.key[-1] for reading in pools}))
+                key = (*evidence.key((trial, trial), EITHER), attackers)
+                pools = [either(pools, key)]
+            found += pools
+        return found
+
+    def left_out(self, evidence: Evidence) -> list[tuple[str, ...]]:
+        """See :class:`Rule`."""
+        found = []
+        for trial in evidence.trials(self.of):
+            if trial not in evidence.screened:
+                continue
+            gone = [p for p in self.quantity.pools if self.quantity.values(evidence, trial, p) is None]
+            if self.some_pool:
+                gone = [EITHER] if len(gone) == len(self.quantity.pools) else []
+            found += [evidence.key((trial, trial), pool) for pool in gone]
         return found
 
 
@@ -110,31 +128,56 @@ class Difference:
         log = "log10 of " if self.how == "log10" else ""
         return (
             f"{log}{self.quantity} of {self.of} {less} {second}{where}{minus} is {bounds}{how}"
-            f"{_pools(self.quantity)}"
+            f"{pools_text(self.quantity)}"
         )
 
     def readings(self, evidence: Evidence) -> list[Reading]:
         """See :class:`Rule`."""
         found = []
-        for a, b in self._pairs(evidence):
+        for pair in self._pairs(evidence):
             for pool in self.quantity.pools:
-                difference = self._difference(evidence, a, b, pool)
-                if self.twice is not None and difference is not None:
-                    baseline = [self._difference(evidence, t, t, pool) for t in evidence.trials(self.twice)]
-                    difference = None if not baseline or baseline[0] is None else difference - baseline[0]
-                if difference is None or not len(values := difference.dropna()):
+                values = self._values(evidence, pair, pool)
+                if values is None:
                     continue
-                place = _place(evidence, a, pool, self.quantity, f"vs {evidence.text(b)}" if a != b else "")
+                place = _place(evidence, pair, pool, self.quantity, values.of)
+                small, large, more = values.high, values.low, self.sign == "above"
                 if self.sign == "within":
-                    found.append(within(place, values, self.threshold))
+                    found.append(within(place, values.shown, self.threshold, small=small, large=large))
                 else:
-                    more = self.sign == "above"
+                    holds, opposite = (large, small) if more else (small, large)
                     found.append(
-                        one_sided(place, values, self.threshold, more=more, holds=values, opposite=values)
+                        one_sided(
+                            place, values.shown, self.threshold, more=more, holds=holds, opposite=opposite
+                        )
                     )
         return found
 
-    def _difference(self, evidence: Evidence, a: str, b: str, pool: str) -> pd.Series | None:
+    def left_out(self, evidence: Evidence) -> list[tuple[str, ...]]:
+        """See :class:`Rule`."""
+        return [
+            evidence.key(pair, pool)
+            for pair in self._pairs(evidence)
+            if evidence.screened & set(pair)
+            for pool in self.quantity.pools
+            if self._values(evidence, pair, pool) is None
+        ]
+
+    def _values(self, evidence: Evidence, pair: tuple[str, str], pool: str) -> Values | None:
+        found = self._difference(evidence, *pair, pool)
+        if found is not None and self.twice is not None:
+            trials = evidence.trials(self.twice)
+            base = self._difference(evidence, trials[0], trials[0], pool) if trials else None
+            if base is None:
+                return None
+            parts = (found.shown - base.shown, found.low - base.high, found.high - base.low)
+            found = Values(*parts, found.of + base.of)
+        if found is None or not len(shown := found.shown.dropna()):
+            return None
+        return Values(shown, found.low[shown.index], found.high[shown.index], found.of)
+
+    def _difference(self, evidence: Evidence, a: str, b: str, pool: str) -> Values | None:
+        """By seed. ``low`` is NaN where the difference may be smaller than shown, since more may be read of
+        the second setting than was seen; ``high``, where it may be larger."""
         first = self.quantity.values(evidence, a, pool)
         second = (self.other or self.quantity).values(evidence, b, pool)
         if first is None or second is None:
@@ -144,10 +187,12 @@ class Difference:
         x, y = x[seeds], y[seeds]
         if self.cut:
             x, y = x.clip(lower=0), y.clip(lower=0)
-        if self.how == "log10":
-            return np.log10(x / y) if (x > 0).all() and (y > 0).all() else None
         scale = abs(float(y.mean())) if self.how == "relative" else 1.0
-        return (x - y) / scale if scale > 0 else None
+        if not scale > 0 or (self.how == "log10" and not ((x > 0).all() and (y > 0).all())):
+            return None
+        shown = np.log10(x / y) if self.how == "log10" else (x - y) / scale
+        low, high = (shown * np.nan if one.partial else shown for one in (second, first))
+        return Values(shown, low, high, ";".join(filter(None, (first.of, second.of))))
 
     def _pairs(self, evidence: Evidence) -> Iterator[tuple[str, str]]:
         firsts, seconds = evidence.trials(self.of), evidence.trials(self.than)
@@ -159,9 +204,11 @@ class Difference:
                 yield a, a
                 continue
             for b in seconds:
-                knob = f"defense.{self.match}"
-                rows = evidence.settings[a], evidence.settings[b]
-                if self.match is None or rows[0].get(knob) == rows[1].get(knob):
+                if self.match is None:
+                    yield a, b
+                    continue
+                knobs = [evidence.knobs[trial].get(self.match) for trial in (a, b)]
+                if None not in knobs and knobs[0] == knobs[1]:
                     yield a, b
 
 
@@ -177,50 +224,6 @@ def _nearest(evidence: Evidence, trial: str, others: list[str]) -> list[str]:
     apart = {name: abs(logs[name] - logs[trial]) for name in others if name in logs and name != trial}
     best = min(apart, key=lambda name: (apart[name], name), default=None)
     return [best] if best is not None and apart[best] <= math.log(NEAR) else []
-
-
-@dataclass(frozen=True)
-class Trend:
-    """Kendall's tau between a knob and a quantity, over the settings of a defense, on each seed.
-
-    Attributes:
-        fewest: settings with different values of the knob that it takes.
-    """
-
-    quantity: Quantity
-    of: Setting
-    knob: str
-    sign: Sign
-    threshold: float = 0.0
-    fewest: int = 4
-
-    def __str__(self) -> str:
-        return (
-            f"Kendall's tau of {self.knob} and {self.quantity}, over {self.fewest} or more settings of "
-            f"{self.of}, is {self.sign} {self.threshold:g}{_pools(self.quantity)}"
-        )
-
-    def readings(self, evidence: Evidence) -> list[Reading]:
-        """See :class:`Rule`."""
-        found = []
-        for pool in self.quantity.pools:
-            series = {}
-            for trial in evidence.trials(self.of):
-                values = self.quantity.values(evidence, trial, pool)
-                knob = evidence.settings[trial].get(f"defense.{self.knob}")
-                if values is not None and knob is not None and not pd.isna(knob):
-                    series[float(knob)] = values.shown
-            table = pd.DataFrame(series).dropna()
-            if table.shape[1] < self.fewest or not len(table):
-                continue
-            tau = [float(scipy.stats.kendalltau(table.columns, row).statistic) for row in table.to_numpy()]
-            of = f"{self.of.defense}, {table.shape[1]} settings"
-            place = Place(
-                f"{evidence.name}: {of}, {IMAGES[pool]}", evidence.dataset, (*evidence.scene, of, pool)
-            )
-            more = self.sign == "above"
-            found.append(one_sided(place, tau, self.threshold, more=more, holds=tau, opposite=tau))
-        return found
 
 
 @dataclass(frozen=True)
@@ -259,20 +262,26 @@ class Always:
             return []
         broken = (values < self.least) | (values > self.most)
         of = str(self.of or "all settings")
-        place = Place(f"{evidence.name}: {of}", evidence.dataset, (*evidence.scene, of, self.column))
+        # Each study has records of its own, of which none may be dropped.
+        place = Place(f"{evidence.name}: {of}", evidence.dataset, (evidence.name, of, self.column))
         return [exact(place, float(broken.mean()), len(values), holds=not broken.any())]
 
+    def left_out(self, evidence: Evidence) -> list[tuple[str, ...]]:
+        """None: a record is enough."""
+        return []
 
-def _place(evidence: Evidence, trial: str, pool: str, quantity: Quantity, of: str) -> Place:
+
+EITHER = "train or test"
+"""The pool in the key of a reading for which one of both is enough."""
+
+
+def _place(evidence: Evidence, pair: tuple[str, str], pool: str, quantity: Quantity, of: str) -> Place:
     images = f", {IMAGES[pool]}" if len(quantity.pools) > 1 else ""
-    versus = f" {of}" if of.startswith("vs ") else ""
-    text = evidence.text(trial)
-    return Place(
-        f"{evidence.name}: {trial} ({text}){versus}{images}",
-        evidence.dataset,
-        (*evidence.scene, text, pool, of),
-    )
+    trial, other = pair
+    versus = f" vs {evidence.text(other)}" if other != trial else ""
+    where = f"{evidence.name}: {trial} ({evidence.text(trial)}){versus}{images}"
+    return Place(where, evidence.dataset, (*evidence.key(pair, pool), of))
 
 
-def _pools(quantity: Quantity) -> str:
+def pools_text(quantity: Quantity) -> str:
     return " on private train and on private test images" if len(quantity.pools) > 1 else ""

@@ -18,8 +18,8 @@ from study.runtime.plain import markdown_text
 FOLDER = "reproduction"
 """Where the tables of ``reproduce`` are, in a storage."""
 COLUMNS = (
-    "id", "claim", "source", "rule", "verdict", "unadjusted", "by data set", "readings", "records",
-    "decisive", "mean", "low", "high", "seeds", "p", "p_holm",
+    "id", "claim", "source", "rule", "verdict", "unadjusted", "by data set", "readings", "left out",
+    "records", "decisive", "mean", "low", "high", "seeds", "p", "p_holm",
 )  # fmt: skip
 READINGS = ("id", "where", "data", "mean", "low", "high", "seeds", "p_holds", "p_opposite")
 DIGITS = 4
@@ -43,6 +43,7 @@ def claims_frame(decisions: Sequence[Decision]) -> pd.DataFrame:
                 "unadjusted": d.found.alone,
                 "by data set": by_data(d),
                 "readings": len(d.readings),
+                "left out": sum(d.left_out.values()),
                 "records": ", ".join(sorted({r.where.partition(":")[0] for r in d.readings})),
                 "decisive": None if one is None else one.where,
                 **{name: None if one is None else getattr(one, name) for name in READINGS[3:7]},
@@ -97,8 +98,19 @@ def caption(decisions: Sequence[Decision]) -> str:
         "readings needs all of them, and its opposite one (Simes); a claim of some the other way round. "
         f"The verdict is by p adjusted by Holm for the {tested} claims that were tested together; "
         "'unadjusted' and 'by data set' are without that. A claim of each single record is counted, not "
-        "tested. "
+        f"tested, nor is one of fewer than {FEWEST} seeds. "
+        f"{_left_out(decisions)}"
         "An attacker is chosen on other seeds where a leak is claimed, and on the same where its absence is."
+    )
+
+
+def _left_out(decisions: Sequence[Decision]) -> str:
+    of = [sum(d.left_out.values()) for d in decisions if d.left_out]
+    if not of:
+        return ""
+    return (
+        f"{len(of)} claims speak of settings that were only screened, without the attackers of the claim "
+        f"({sum(of)} in all); these have no reading, and a claim of all readings does not stand then. "
     )
 
 
@@ -124,6 +136,8 @@ def claims_markdown(decisions: Sequence[Decision]) -> str:
             records = ", ".join(sorted({r.where.partition(":")[0] for r in d.readings}))
             many = "1 reading" if len(d.readings) == 1 else f"{len(d.readings)} readings"
             lines.append(f"  {many} of {markdown_text(records)}; decisive: {markdown_text(one.where)}.")
+        if d.left_out:
+            lines.append(f"  Left out, since only screened: {sum(d.left_out.values())} settings.")
     return "\n".join(lines) + "\n"
 
 

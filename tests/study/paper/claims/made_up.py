@@ -9,7 +9,8 @@ import pandas as pd
 
 from study.paper.claims.evidence import Evidence, Setting
 from study.paper.claims.quantities import Certified, Column, Drop, Excess, GainOver, Quantity, Strongest
-from study.paper.claims.rules import Always, Difference, Mean, Rule, Trend
+from study.paper.claims.rules import Always, Difference, Mean, Rule
+from study.paper.claims.trend import Trend
 
 FLOOR = 0.05
 """Error of label-only, and of what another error is compared with."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from study.paper.claims.claims import Claim
@@ -42,6 +44,29 @@ def test_what_stands_alone_may_not_stand_in_a_family() -> None:
     found = decide([study], family)[0]
     assert (found.found.alone, found.verdict) == ("stands", "not shown")
     assert decide([study], family[:1])[0].verdict == "stands"
+
+
+def test_claims_of_too_few_seeds_are_not_of_the_family() -> None:
+    few = [r | {"y": None if r["seed"] == 2 else 1.0} for r in rows(x=[1.0, 1.1, 1.05])]
+    found = decide([evidence(few)], [claim("X", "x"), claim("Y", "y")])
+    assert found[0].p_holm == found[0].found.p
+    assert (found[1].p_holm, found[1].verdict, found[1].found.alone) == (None, "not shown", "not shown")
+
+
+def test_a_claim_of_all_does_not_stand_on_what_screening_left() -> None:
+    """Of two settings one was screened, so that the attacker that the claim is about did not run."""
+    of = Claim("X", "x", "us", Mean(Column("x", "b"), setting("noise"), "above", 0))
+    first = [r | {"attack": "b"} for r in rows(x=[1.0, 1.1, 1.05])]
+    second = [r | {"trial": "u", "defense.budget": 0.3} for r in first]
+    cut = [r | {"status": "cut", "x": None} for r in second] + [r | {"attack": "a"} for r in second]
+    (found,) = decide([evidence(first + cut, "s")], [of])
+    assert (found.verdict, found.left_out) == ("not shown", {"digits": 1})
+    assert found.by_data == {"digits": "not shown"}
+    (some,) = decide([evidence(first + cut, "s")], [dataclasses.replace(of, every=False)])
+    assert some.verdict == "stands"
+    whole = evidence(second, "another study of the scene has it")
+    (both,) = decide([evidence(first + cut, "s"), whole], [of])
+    assert (both.verdict, both.left_out, len(both.readings)) == ("stands", {}, 2)
 
 
 def test_each_data_set_has_its_own_verdict() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mipoison.config import ConfigError
-from study.paper.claims.evidence import collect, collect_one, setting
+from study.paper.claims.evidence import Evidence, collect, collect_one, setting
 from tests.study.paper.claims.made_up import evidence, row
 
 RESULTS = Path(__file__).parents[4] / "study" / "results"
@@ -42,6 +42,29 @@ def test_a_knob_that_older_records_lack_has_the_value_of_then() -> None:
 def test_a_name_that_does_not_exist_is_refused(defense: str, knobs: dict[str, int]) -> None:
     with pytest.raises(KeyError):
         setting(defense, **knobs)
+
+
+def test_scenes_of_folders_differ_by_their_content_or_path() -> None:
+    def of(content: str | None, **more: object) -> tuple[str, ...]:
+        records = evidence([row("a", "noise", "ridge", 0, victim="net@1", **more)]).records
+        return Evidence("s", records, content).scene
+
+    assert of(None, dataset="folder:/a") != of(None, dataset="folder:/b")
+    assert of("x", dataset="folder:/a") == of("x", dataset="folder:/b")  # moved
+    assert of("x", dataset="folder:/a") != of("y", dataset="folder:/a")  # changed
+    assert of(None, dataset="folder", split="1") != of(None, dataset="folder", split="2")
+    assert of("x") == of(None)  # a data set that everybody has
+    assert of(None, **{"scene.image_size": 8}) != of(None, **{"scene.image_size": 16})
+    assert of(None, **{"scene.limit": None}) == of(None, **{"scene.limit": float("nan")}) == of(None)
+
+
+def test_the_exact_setting_has_all_digits() -> None:
+    rows = [row(t, "noise", "a", 0, **{"defense.budget": b}) for t, b in (("t", 0.01), ("u", 0.010001))]
+    some = evidence(rows)
+    assert some.exact("t") != some.exact("u")
+    assert some.exact("t", but="budget") == some.exact("u", but="budget")
+    away = evidence([row("t", "of-a-plug-in", "a", 0, **{"defense.z": z}) for z in (1.0,)])
+    assert "defense.z=1.0" in away.exact("t")
 
 
 def test_defenses_that_this_installation_lacks_are_left_out() -> None:

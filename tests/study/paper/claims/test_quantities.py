@@ -48,7 +48,9 @@ def test_a_choice_among_noise_overstates_a_leak_and_the_left_out_seed_does_not()
     low, high = [], []
     for _ in range(40):
         errors = {f"a{i}": list(0.05 * (1 + 0.02 * rng.normal(size=3))) for i in range(30)}
-        found = Excess().values(study(errors, {"a0": [0.05] * 3}, "reconstruction_error"), "t", "")
+        found = Excess().values(
+            study(errors, {name: [0.05] * 3 for name in errors}, "reconstruction_error"), "t", ""
+        )
         assert found is not None
         low.append(found.low.mean())
         high.append(found.high.mean())
@@ -93,7 +95,8 @@ def test_the_drop_is_per_seed() -> None:
 
 
 def test_the_strongest_is_the_largest_mean_less_label_onlys() -> None:
-    some = study({"a": [0.9, 0.5], "b": [0.6, 0.7]}, {"a": [0.5, 0.6]}, "attack_accuracy")
+    floor = {"a": [0.5, 0.6], "b": [0.55, 0.3]}  # a: 0.55 on average, by seed 0 alone b is better
+    some = study({"a": [0.9, 0.5], "b": [0.6, 0.7]}, floor, "attack_accuracy")
     plain, less = (Strongest("attack_accuracy", above_label=x).values(some, "t", "") for x in (False, True))
     assert plain is not None
     assert less is not None
@@ -101,6 +104,50 @@ def test_the_strongest_is_the_largest_mean_less_label_onlys() -> None:
     assert less.shown.tolist() == pytest.approx([0.4, -0.1])
     assert plain.low.tolist() == [0.6, 0.5]  # by seed 1 alone b is better, by seed 0 alone a
     assert (plain.low <= plain.high).all()
+    assert less.low.tolist() == pytest.approx([0.1, -0.1])
+    assert less.high.tolist() == pytest.approx([0.4, 0.2])  # the floor of seed 1 by b, chosen on seed 0
+
+
+def test_a_seed_that_label_only_lacks_is_left_out() -> None:
+    some = study({"a": [0.9, 0.5, 0.7]}, {"a": [0.5, 0.6]}, "attack_accuracy")
+    found = Strongest("attack_accuracy", above_label=True).values(some, "t", "")
+    assert found is not None
+    assert found.shown.tolist() == pytest.approx([0.4, -0.1])
+
+
+def test_the_floor_is_one_attacker_and_not_the_luckiest_of_each_seed() -> None:
+    """A defense with the very records of label-only has an excess of 0 on every seed."""
+    rng = np.random.default_rng(0)
+    table = {a: list(0.8 + 0.05 * rng.normal(size=6)) for a in "abcdefg"}
+    found = Strongest("attack_accuracy", above_label=True).values(
+        study(table, table, "attack_accuracy"), "t", ""
+    )
+    assert found is not None
+    assert found.shown.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("quantity", [Excess(), Strongest("reconstruction_error", above_label=True)])
+def test_no_floor_of_weaker_attackers(quantity: Excess | Strongest) -> None:
+    """Label-only lacks an attacker of the setting; or one of its own failed on all seeds, or on most."""
+    column = "reconstruction_error"
+    both = {"a": [0.05] * 4, "b": [0.04] * 4}
+    assert quantity.values(study(both, {"a": [0.05] * 4}, column), "t", "") is None
+    for seeds in (4, 2):
+        some = study({"a": both["a"]}, both, column).records
+        gone = (some["trial"] == "label-only") & (some["attack"] == "b") & (some["seed"] < seeds)
+        some.loc[gone, ["status", column]] = ["failed", None]
+        assert quantity.values(Evidence("s", some), "t", "") is None
+    some.loc[(some["trial"] == "label-only") & (some["seed"] > 0), ["status", column]] = ["ok", 0.05]
+    found = quantity.values(Evidence("s", some), "t", "")
+    assert found is not None
+    assert found.shown.index.tolist() == [1, 2, 3]
+
+
+def test_who_sees_labels_alone_shows_nothing() -> None:
+    only = {"class-mean": [0.05] * 3}
+    some = study(only, only, "reconstruction_error")
+    for quantity in (Excess(), GainOver("class-mean"), Strongest("reconstruction_error")):
+        assert quantity.values(some, "t", "") is None
 
 
 def test_the_gain_over_an_attacker_is_a_share_of_its_error() -> None:
@@ -109,6 +156,25 @@ def test_the_gain_over_an_attacker_is_a_share_of_its_error() -> None:
     assert found is not None
     assert found.shown.tolist() == pytest.approx([0.2, 0.2])
     assert GainOver("knn").values(some, "t", "") is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"certified_excess": None},
+        {"certified_excess_test": None},
+        {"check.beats_certificate": True},
+        {"check.repeated_queries_differ": True},
+    ],
+)
+def test_one_seed_without_a_certificate_or_against_it_is_enough(broken: dict[str, object]) -> None:
+    known = {"certified_excess": 0.01, "certified_excess_test": 0.01, "check.beats_certificate": False}
+    rows = [row("t", "codebook", "a", s, **known) for s in range(4)]
+    found = Certified().values(evidence(rows), "t", "")
+    assert found is not None
+    assert found.shown.tolist() == [0.01] * 4
+    rows[2] |= broken
+    assert Certified().values(evidence(rows), "t", "") is None
 
 
 def test_the_certificate_is_the_larger_of_train_and_test() -> None:

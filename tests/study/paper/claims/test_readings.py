@@ -76,6 +76,30 @@ def test_equivalence_needs_both_sides() -> None:
     assert within(HERE, [0.1, -0.1, 0.0], 0.02).p_holds > 0.1
 
 
+def test_of_equivalence_each_side_has_values_of_its_own() -> None:
+    close, unknown = [0.001, -0.001, 0.0005], [np.nan] * 3
+    for side in ("small", "large"):
+        assert within(HERE, close, 0.02, **{side: unknown}).p_holds == 1.0
+    assert within(HERE, [0.1, 0.11, 0.105], 0.02, small=unknown).p_opposite < 0.01
+    assert within(HERE, [0.1, 0.11, 0.105], 0.02, large=unknown).p_opposite == 1.0
+
+
+def test_what_was_left_out_is_missing_where_all_are_needed() -> None:
+    yes, no = reading(0.001, 0.999), reading(0.999, 0.001)
+    assert together([yes], every=True).alone == "stands"
+    assert together([yes], every=True, left_out=True).alone == "not shown"
+    assert together([no], every=True, left_out=True).alone == "refuted"
+    assert together([no], every=False).alone == "refuted"
+    assert together([no], every=False, left_out=True).alone == "not shown"
+    assert together([yes], every=False, left_out=True).alone == "stands"
+
+
+def test_too_few_seeds_are_no_test() -> None:
+    few = reading(1.0, 1.0, seeds=2)
+    assert (together([few], every=True).p, together([few], every=True).alone) == (None, "not shown")
+    assert together([few, reading(0.5, 0.5)], every=True).p == 1.0
+
+
 def test_simes_by_hand() -> None:
     assert simes(np.array([0.04, 0.01, 0.6])) == pytest.approx(min(3 * 0.01, 3 * 0.04 / 2, 0.6))
     assert simes(np.array([0.2])) == pytest.approx(0.2)
@@ -121,9 +145,10 @@ def test_exact_readings_are_counted() -> None:
 
 
 def test_of_two_ways_to_look_one_is_enough() -> None:
-    found = either([reading(0.3, 0.7), reading(0.004, 0.996, key="b")])
+    found = either([reading(0.3, 0.7), reading(0.004, 0.996, key="b")], ("c",))
+    assert found.key == ("c",)
     assert (found.where, found.p_holds, found.p_opposite) == ("b", 0.008, 0.996)
-    assert either([reading(0.3, 0.7)]) == reading(0.3, 0.7)
+    assert either([reading(0.3, 0.7)], ("a",)) == reading(0.3, 0.7)
 
 
 def test_of_one_key_the_one_with_the_most_seeds_counts() -> None:

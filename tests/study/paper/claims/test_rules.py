@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from study.paper.claims.evidence import setting
+from study.paper.claims.evidence import Evidence, setting
 from study.paper.claims.quantities import Column, Excess
-from study.paper.claims.rules import Always, Difference, Mean, Trend
+from study.paper.claims.readings import distinct
+from study.paper.claims.rules import Always, Difference, Mean
 from tests.study.paper.claims.made_up import evidence, row
 
 X = Column("x")
@@ -32,6 +33,88 @@ def test_a_leak_on_one_pool_is_enough_and_its_absence_needs_both() -> None:
     assert leak.p_holds < 0.01
     absence = Mean(both, setting("noise"), "below", 0.5).readings(evidence(rows))
     assert [r.p_holds < 0.01 for r in absence] == [False, True]
+
+
+def test_both_pools_together_are_one_reading_of_a_scene() -> None:
+    """Two studies of one scene: in one the train images leak, in the other one the test images."""
+    both = Column("x", pools=("", "_test"))
+    rule = Mean(both, setting("noise"), "above", 0.5, some_pool=True)
+    one = [row("t", "noise", "a", s, x=1.0 + 0.01 * s, x_test=0.01 * s) for s in range(4)]
+    two = [r | {"x": r["x_test"], "x_test": r["x"]} for r in one]
+    assert len(distinct(rule.readings(evidence(one, "one")) + rule.readings(evidence(two, "two")))) == 1
+
+
+def test_settings_with_equal_words_are_not_the_same() -> None:
+    rows = one("t1", "noise", 1.0, **{"defense.budget": 0.00995})
+    rows += one("t2", "noise", 2.0, **{"defense.budget": 0.009954})
+    found = Mean(X, setting("noise"), "above", 1.5).readings(evidence(rows))
+    assert evidence(rows).text("t1") == evidence(rows).text("t2")
+    assert len(distinct(found)) == 2
+    pairs = Difference(X, setting("label-only"), "above", 0, than=setting("noise"))
+    assert len(distinct(pairs.readings(evidence(rows + one("l", "label-only", 0.0))))) == 2
+
+
+def suites(errors: dict[tuple[str, str], float], seeds: int = 4, cut: str = "") -> Evidence:
+    """Errors by (defense, attacker) beside label-only's of 0.05; the attacker b of a defense did not run."""
+    rows = []
+    for (defense, attack), error in {("label-only", a): 0.05 for _, a in errors}.items() | errors.items():
+        for s in range(seeds):
+            value = error * (1 + 1e-4 * s)
+            gone = {"status": "cut"} if (defense, attack) == (cut, "b") else {"reconstruction_error": value}
+            rows.append(row(defense, defense, attack, s, **gone))
+    return evidence(rows)
+
+
+HIDES = Difference(Excess(("",)), setting("lpa"), "below", 0, than=setting("noise"), cut=True)
+WHOLE = {("lpa", "a"): 0.047, ("lpa", "b"): 0.02, ("noise", "a"): 0.04, ("noise", "b"): 0.045}
+
+
+@pytest.mark.parametrize(("cut", "small", "large"), [("lpa", False, True), ("noise", True, False)])
+def test_more_may_be_read_of_a_screened_setting(cut: str, small: bool, large: bool) -> None:
+    """That the screened one leaks less is not shown; that it leaks more is."""
+    (whole,) = HIDES.readings(suites(WHOLE | {("lpa", "b"): 0.047}))
+    assert whole.p_holds < 0.01
+    (less,) = HIDES.readings(suites(WHOLE | {("lpa", "b"): 0.047}, cut=cut))
+    (more,) = HIDES.readings(suites(WHOLE | {("lpa", "a"): 0.03}, cut=cut))
+    assert (less.p_holds < 0.01, more.p_opposite < 0.01) == (small, large)
+    assert (less.p_opposite > 0.9, more.p_holds > 0.9) == (True, True)
+    alike = Difference(Excess(("",)), setting("lpa"), "within", 0.9, than=setting("noise"), cut=True)
+    assert alike.readings(suites(WHOLE))[0].p_holds < 0.01
+    assert alike.readings(suites(WHOLE, cut=cut))[0].p_holds == 1
+
+
+def test_a_screened_baseline_counts_the_other_way_round() -> None:
+    rule = Difference(
+        Excess(("",)), setting("lpa"), "above", 0.1, than=setting("noise"), twice=setting("mid")
+    )
+    more = {("mid", "a"): 0.05, ("mid", "b"): 0.05}
+    assert rule.readings(suites(WHOLE | more))[0].p_holds < 0.01
+    assert rule.readings(suites(WHOLE | more, cut="mid"))[0].p_holds == 1
+
+
+def test_a_weak_suite_with_more_seeds_displaces_no_strong_one() -> None:
+    strong = suites(WHOLE)
+    weak = suites({k: v for k, v in WHOLE.items() if k[1] == "a"}, seeds=6)
+    found = distinct([*HIDES.readings(weak), *HIDES.readings(strong)])
+    assert [r.p_holds < 0.01 for r in found] == [True, False]
+
+
+def test_settings_without_the_knob_have_no_equal_knob() -> None:
+    rows = one("l", "lpa", 1.0) + one("n", "noise", 0.0)
+    rule = Difference(X, setting("lpa"), "above", 0, than=setting("noise"), match="budget")
+    assert rule.readings(evidence(rows)) == []
+
+
+def test_settings_whose_attacker_did_not_run_are_counted() -> None:
+    by_b = Column("reconstruction_error", "b")
+    for rule in (Mean(by_b, setting("lpa"), "above", 0), Difference(by_b, setting("lpa"), "above", 0,
+                                                                     than=setting("noise"))):  # fmt: skip
+        assert rule.left_out(suites(WHOLE)) == []
+        (gone,) = rule.left_out(suites(WHOLE, cut="lpa"))
+        assert rule.readings(suites(WHOLE, cut="lpa")) == []
+        assert gone == rule.readings(suites(WHOLE))[0].key[:-1]
+    failed = suites(WHOLE, cut="lpa").records.replace({"status": {"cut": "failed"}})
+    assert Mean(by_b, setting("lpa"), "above", 0).left_out(Evidence("s", failed)) == []
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -90,22 +173,14 @@ def test_a_difference_of_differences() -> None:
     assert rule.readings(evidence([r for r in rows if r["trial"] != "none"])) == []
 
 
-def test_the_trend_is_kendalls_tau_on_each_seed() -> None:
-    """Of four settings in order but for one exchanged pair: five pairs of six agree, so tau is 4/6."""
-    rows = []
-    for i, x in enumerate([1.0, 3.0, 2.0, 4.0]):
-        rows += [row(f"t{i}", "lpa", "a", s, x=x, **{"defense.budget": 0.1 * (i + 1)}) for s in range(3)]
-    (found,) = Trend(X, setting("lpa"), "budget", "above").readings(evidence(rows))
-    assert found.mean == pytest.approx(4 / 6)
-    few = [r for r in rows if r["trial"] != "t3"]
-    assert Trend(X, setting("lpa"), "budget", "above").readings(evidence(few)) == []
-
-
 def test_every_record_counts() -> None:
     rows = [row("t", "lpa", "a", s, x=1.0) for s in range(3)] + [row("t", "lpa", "b", 0, x=0.5)]
     study = evidence(rows)
     (found,) = Always("x", setting("lpa"), least=1).readings(study)
     assert (found.mean, found.seeds, found.p_holds) == (0.25, 4, 1.0)
+    other = Evidence("other", study.records[study.records["attack"] == "a"])
+    more = distinct([*Always("x", setting("lpa"), least=1).readings(other), found])
+    assert [r.p_holds for r in more] == [0, 1]  # one scene, but each study has records of its own
     assert Always("x", setting("noise"), least=1).readings(study) == []
     assert Always("y", least=1).readings(study) == []
     assert Always("x", least=1, known="z").readings(study) == []

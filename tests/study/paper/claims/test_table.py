@@ -10,9 +10,14 @@ import pandas as pd
 import pytest
 
 from study import reproduce
-from study.paper.claims.claims import CLAIMS
+from study.paper.claims.claims import CLAIMS, Claim
+from study.paper.claims.decide import decide
+from study.paper.claims.evidence import setting
+from study.paper.claims.quantities import Column
 from study.paper.claims.readings import exact, one_sided
-from study.paper.claims.table import COLUMNS, READINGS, numbers
+from study.paper.claims.rules import Mean
+from study.paper.claims.table import COLUMNS, READINGS, caption, claims_frame, claims_markdown, numbers
+from tests.study.paper.claims.made_up import evidence, row
 from tests.study.paper.claims.test_readings import HERE
 
 RESULTS = Path(__file__).parents[4] / "study" / "results"
@@ -86,3 +91,15 @@ def test_numbers_in_words() -> None:
     assert numbers(None) == "-"
     single = one_sided(HERE, [0.5], 0, more=True, holds=[0.5], opposite=[0.5])
     assert numbers(single) == "0.5 (1 seed)"
+
+
+def test_what_screening_left_out_is_said() -> None:
+    of = Claim("X", "x", "us", Mean(Column("x", "b"), setting("noise"), "above", 0))
+    rows = [row("t", "noise", "a", s) for s in range(3)]
+    cut = [r | {"attack": "b", "status": "cut"} for r in rows]
+    gone, whole = decide([evidence(rows + cut)], [of]), decide([evidence(rows)], [of])
+    assert "1 claims speak of settings that were only screened" in caption(gone)
+    assert "screened" not in caption(whole)
+    assert "Left out, since only screened: 1 settings." in claims_markdown(gone)
+    assert claims_frame(gone)["left out"].tolist() == [1]
+    assert claims_frame(whole)["left out"].tolist() == [0]
