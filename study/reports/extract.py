@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, DEFENSES
-from study.analysis.knobs import KNOB
+from study.records.flat import knobs_of
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.summary import choose, judged, rounded_up
 from study.runtime.plain import markdown_text
 
+TOLERANCE = 1e-9
+"""Relative difference of two values of a knob that are the same."""
 HEAD = ("setting", "distortion", "order", "leaks, train", "leaks, test", "at most", "AUC", "verdict")
 """``order``: rank correlation with the clean scores. ``leaks``: measured excess leakage in percent, with its
 one-sided 95 % limits. ``at most``: certified excess leakage in percent, the larger of both. ``AUC``:
@@ -23,31 +26,41 @@ of identification, the larger of both."""
 def extract(found: Findings, defenses: Sequence[str]) -> str:
     """The anchors, the starting points of these defenses and the recommended setting, by distortion.
 
-    A plus after a leak: not all attackers ran (screened, or cut short), so that more may be read.
+    A plus after a leak: not all attackers ran (screened, or cut short), so that more may be read. A setting
+    that is outside the study's constraints (or was not measured) says so beside its name.
     """
     table = judged(found).merge(found.utility[["trial", "rank_correlation"]], on="trial", how="left")
     deploy = choose(table).deploy
-    names = {_name(defense, start) for defense in defenses for start in DEFENSES[defense].STARTS}
     shown = [
         row
         for _, row in table.sort_values(["confidence_distortion", "trial"], kind="stable").iterrows()
         if row["defense"] in ANCHORS
-        or setting_name(row) in names
+        or (row["defense"] in defenses and _is_start(row))
         or (deploy is not None and row["trial"] == deploy["trial"])
     ]
     lines = [HEAD, ("---",) * len(HEAD), *(_cells(row, deploy) for row in shown)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _name(defense: str, start: Mapping[str, Any]) -> str:
-    flat = DEFENSES[defense].from_flat(dict(start)).flat()
-    return setting_name({"defense": defense, **{KNOB + name: value for name, value in flat.items()}})
+def _is_start(row: Mapping[str, Any]) -> bool:
+    """Whether the knobs have the values of a starting point; those that the record lacks do not count."""
+    config, known = DEFENSES[str(row["defense"])], knobs_of(row)
+    starts = [config.from_flat(dict(start)) for start in config.STARTS]
+    return any(all(_equal(known[name], getattr(start, name)) for name in known) for start in starts)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=TOLERANCE)
+    return bool(a == b)
 
 
 def _cells(row: pd.Series, deploy: Mapping[str, Any] | None) -> tuple[str, ...]:
     name = markdown_text(setting_name(row))
     if deploy is not None and row["trial"] == deploy["trial"]:
         name = f"**{name}** (recommended)"
+    if pd.isna(row["feasible"]) or not bool(row["feasible"]):
+        name += " (outside the constraints)"
     bound = row["certified_excess_worst"]
     aucs = [row[f"identification_auc{pool}"] for pool in ("", "_test")]
     known = [float(auc) for auc in aucs if not pd.isna(auc)]

@@ -17,9 +17,9 @@ SHOWN = ("rounding", "noise", "lpa", "tail-noise")
 """Defenses of the table in README."""
 
 
-def cells(*parts: list[dict[str, object]]) -> list[list[str]]:
+def cells(*parts: list[dict[str, object]], **bounds: float) -> list[list[str]]:
     episodes = pd.DataFrame([{"rank_correlation": 0.7, **row} for part in (ANCHORS, *parts) for row in part])
-    found = Findings(episodes=episodes, about={"study": "s"}, constraints=Constraints())
+    found = Findings(episodes=episodes, about={"study": "s"}, constraints=Constraints(**bounds))
     lines = extract(found, ["rounding", "noise"]).splitlines()
     assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
     return [line[2:-2].split(" | ") for line in lines]
@@ -47,6 +47,32 @@ def test_it_shows_anchors_starting_points_and_the_recommended_setting() -> None:
     assert by_name["noise"][7] == "leaks"
     assert 15 < float(by_name["noise"][3].split(" ")[0]) < 25
     assert float(by_name["noise"][6]) == 0.70
+
+
+def test_a_starting_point_is_known_by_its_values_and_not_by_three_digits() -> None:
+    def noise(budget: float, trial: str, **more: object) -> list[dict[str, object]]:
+        knobs = {"defense.budget": budget, **more}
+        return rows(trial, "noise", distortion=0.1, gain=0.2, seed=4, **knobs)
+
+    def shown(*parts: list[dict[str, object]]) -> int:
+        return sum(row[0].startswith("noise") for row in cells(*parts))
+
+    assert shown(noise(0.015, "t1")) == 1
+    assert shown(noise(0.01504, "t1")) == 0
+    assert shown(noise(0.015, "t1"), noise(0.01504, "t2")) == 1
+    assert shown(noise(0.015, "t1", **{"defense.law": "sphere", "defense.randomness": "keyed"})) == 1
+    assert shown(noise(0.015, "t1", **{"defense.law": "gaussian"})) == 0
+    assert shown(noise(0.015, "t1", **{"defense.randomness": "fresh"})) == 0
+
+
+def test_a_setting_outside_the_constraints_says_so() -> None:
+    one = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **{"defense.decimals": 1, **CERTIFIED})
+    far = cells(one, max_confidence_distortion=0.3)
+    assert [row[0].endswith("(outside the constraints)") for row in far[2:]] == [False, False, True]
+    assert far[-1][0].startswith("label-only")
+    lossy = cells([row | {"protected_accuracy": 0.5} for row in one])
+    (name,) = (row[0] for row in lossy if row[0].startswith("rounding"))
+    assert name.endswith("(outside the constraints)")
 
 
 def test_the_table_in_the_readme_is_that_of_the_committed_records() -> None:
