@@ -66,8 +66,8 @@ class Estimate:
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "-"
-        bounds = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        return f"{self.value:.2f}{bounds}"
+        bounds = "" if self.low is None or self.high is None else f" [{self.low:z.2f}, {self.high:z.2f}]"
+        return f"{self.value:z.2f}{bounds}"
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ def _left_out(decisions: Sequence[Decision]) -> str:
     if not of:
         return ""
     return (
-        f"{len(of)} claims speak of settings that were only screened, without the attackers of the claim "
-        f"({sum(of)} in all); these have no reading, and a claim of all readings does not stand then. "
+        "Some settings have no reading, since they were only screened, without the attackers of the claim "
+        f"({sum(of)} in {len(of)} of the claims); a claim of all readings does not stand then. "
     )
 
 
@@ -137,7 +137,7 @@ def claims_markdown(decisions: Sequence[Decision]) -> str:
             many = "1 reading" if len(d.readings) == 1 else f"{len(d.readings)} readings"
             lines.append(f"  {many} of {markdown_text(records)}; decisive: {markdown_text(one.where)}.")
         if d.left_out:
-            lines.append(f"  Left out, since only screened: {sum(d.left_out.values())} settings.")
+            lines.append(f"  Settings left out, since only screened: {sum(d.left_out.values())}.")
     return "\n".join(lines) + "\n"
 
 

@@ -99,6 +99,7 @@ def test_two_seeds_or_no_difference_have_no_interval() -> None:
         warnings.simplefilter("error")
         assert str(tau(equal, equal, resamples=20, rng=np.random.default_rng(0))) == "-"
         assert str(off(equal, equal)) == "0.00"
+    assert str(Estimate(-1e-9)) == "0.00"
     assert str(Estimate(0.5, 0.25, 0.75)) == "0.50 [0.25, 0.75]"
 
 

@@ -98,8 +98,8 @@ def test_what_screening_left_out_is_said() -> None:
     rows = [row("t", "noise", "a", s) for s in range(3)]
     cut = [r | {"attack": "b", "status": "cut"} for r in rows]
     gone, whole = decide([evidence(rows + cut)], [of]), decide([evidence(rows)], [of])
-    assert "1 claims speak of settings that were only screened" in caption(gone)
+    assert "(1 in 1 of the claims)" in caption(gone)
     assert "screened" not in caption(whole)
-    assert "Left out, since only screened: 1 settings." in claims_markdown(gone)
+    assert "Settings left out, since only screened: 1." in claims_markdown(gone)
     assert claims_frame(gone)["left out"].tolist() == [1]
     assert claims_frame(whole)["left out"].tolist() == [0]
