@@ -213,7 +213,7 @@ def _label_only(e: Evidence, pool: str) -> pd.DataFrame:
 
 def _whole(e: Evidence, floor: pd.DataFrame, pool: str) -> dict[str, pd.DataFrame]:
     """Settings (but label-only) by their exact knobs, without a gap on the seeds that they share with it."""
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     for trial, row in sorted(e.settings.items()):
         table = e.by_seed(trial, ERROR + pool)
         if row["defense"] == LABEL_ONLY or not set(floor.columns) <= set(table.columns):
