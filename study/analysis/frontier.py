@@ -19,6 +19,7 @@ from mipoison.metrics.excess import MARGIN
 from mipoison.metrics.statistics import ROUNDING, mean_intervals
 from study.analysis.knobs import knob_dtype, knobs_by_trial, knobs_text
 from study.analysis.utility import bounded_means, face_values, seed_means
+from study.analysis.verdicts import verdict_table
 from study.analysis.worst_case import TRIAL, Worst, check_one_scene, find_worst, prepare
 from study.records.constraints import Constraints
 
@@ -84,7 +85,8 @@ def configuration_table(
     others. ``within_margin`` is a test of non-inferiority: the bound lies between 0 and the margin. A bound
     below zero fails, since attackers that do worse than one who reads labels alone are no evidence. A wide
     interval fails; null with one seed. ``beyond_margin``: the excess leakage's interval lies above
-    the margin, and so does 1 - mean error / label-only's mean error.
+    the margin, and so does 1 - mean error / label-only's mean error; of a setting that was cut, the
+    ``verdict_table`` says "leaks" besides.
 
     Args:
         episodes: records of one scene (see ``mipoison.episode``) with the column ``trial``.
@@ -140,6 +142,12 @@ def configuration_table(
     table = table.astype(object).where(table.notna(), None)
     table = table.astype(COLUMNS | {c: knob_dtype(c, table[c]) for c in knobs})
     table["dominated_by"] = _dominated_by(table)
+    doubtful = table["cut"].fillna(False) & table["beyond_margin"].fillna(False)
+    if doubtful.any():
+        wanted = episodes["trial"].isin(table.loc[doubtful, "trial"]) | (episodes["defense"] == LABEL_ONLY)
+        verdicts = verdict_table(episodes[wanted], margin=margin).set_index("trial")["verdict"]
+        shown = table["trial"].map(verdicts) == "leaks"
+        table["beyond_margin"] = table["beyond_margin"] & (~doubtful | shown.fillna(False))
     return table
 
 
@@ -234,7 +242,7 @@ def pareto_front(configurations: pd.DataFrame) -> pd.DataFrame:
 
 
 def settled(configurations: pd.DataFrame) -> pd.Series:
-    """Whether each setting was cut, is feasible and dominated by none, and leaks beyond the margin.
+    """Whether each setting was cut, is feasible, dominated by none, and shown to leak beyond the margin.
 
     Its leakage is a lower bound, which more attackers would raise. They would not change which settings up to
     the margin are on the frontier: what dominates one of these has no lower error than it.
@@ -320,26 +328,3 @@ def defense_table(configurations: pd.DataFrame) -> pd.DataFrame:
     types = {"defense": "string", "n_settings": "Int64", "knobs": "string", **{c: COLUMNS[c] for c in kept}}
     table = pd.DataFrame(defenses, columns=list(types), dtype=object).astype(types)
     return table.sort_values(["confidence_distortion", "defense"], kind="stable").reset_index(drop=True)
-
-
-BIAS = ("worst_reconstruction_error", "worst_attack_accuracy", "excess_leakage")
-"""Measures that :func:`selection_bias` compares between the seeds of the search and fresh ones."""
-
-
-def selection_bias(configurations: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
-    """One row per re-evaluated setting: each measure on the seeds of the search and on fresh ones.
-
-    Columns: trial, defense, knobs, confidence_distortion, then ``<measure>`` and ``<measure>_fresh`` for each
-    of BIAS, with ``_low`` and ``_high`` of the excess leakage.
-
-    Args:
-        configurations: the search's ``configuration_table``. fresh: that of the fresh seeds.
-    """
-    measures = [*BIAS, "excess_leakage_low", "excess_leakage_high"]
-    merged = configurations.merge(
-        fresh[["trial", *measures]], on="trial", suffixes=("", "_fresh"), validate="one_to_one"
-    )
-    knobs = [c for c in merged if c.startswith("defense.")]
-    kept = ["trial", "defense", *knobs, "confidence_distortion"]
-    columns = [*kept, *(name + end for name in measures for end in ("", "_fresh"))]
-    return merged[columns].sort_values(["confidence_distortion", "trial"], kind="stable", ignore_index=True)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
-from study.analysis.frontier import settled
 from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.indicators import knee
 from study.reports.leakage import EXCESS, LIMIT
@@ -57,6 +56,7 @@ HEIGHTS = {"worst_reconstruction_error": 1.3, "worst_attack_accuracy": 1.0, EXCE
 """Of each panel, relative to the others."""
 ALWAYS = {"worst_reconstruction_error", EXCESS}
 """Panels of every figure."""
+HOLLOW = "a bound (not all attackers ran), or\noutside the constraints (hollow)"
 INCHES = {4: 13.0, 3: 10.5, 2: 9.5}
 """Number of panels -> height of the figure."""
 
@@ -84,20 +84,26 @@ def _numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     return values
 
 
+def _measured(group: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each setting is feasible and was attacked by all attackers: else its worst case is a bound."""
+    feasible, cut = (group[name].fillna(False).to_numpy(dtype=bool) for name in ("feasible", "cut"))
+    return feasible & ~cut
+
+
 def _points(
     axes: Axes, group: pd.DataFrame, column: str, style: tuple[str, str], front: pd.DataFrame
 ) -> None:
-    """Draw settings with 95 % intervals; infeasible ones are hollow, Pareto-optimal ones outlined."""
+    """Draw settings with 95 % intervals; infeasible ones and bounds are hollow, optimal ones outlined."""
     colour, marker = style
     x, y = _numbers(group, "confidence_distortion"), _numbers(group, column)
     bars = np.abs(np.stack([_numbers(group, f"{column}_low"), _numbers(group, f"{column}_high")]) - y)
-    feasible = group["feasible"].fillna(False).to_numpy(dtype=bool)
+    solid = _measured(group)
     optimal = group["trial"].isin(front["trial"]).to_numpy(dtype=bool)
     look: dict[str, Any] = {"s": 120 if marker == "*" else 36, "marker": marker, "zorder": 4}
     for mask, face, edge, width in (
-        (~feasible, "none", colour, 0.9),
-        (feasible & ~optimal, colour, "white", 0.5),
-        (feasible & optimal, colour, "black", 1.3),
+        (~solid, "none", colour, 0.9),
+        (solid & ~optimal, colour, "white", 0.5),
+        (solid & optimal, colour, "black", 1.3),
     ):
         if mask.any():
             axes.scatter(x[mask], y[mask], facecolors=face, edgecolors=edge, linewidths=width, **look)
@@ -108,8 +114,13 @@ def _points(
 
 
 def _attainable(axes: Axes, front: pd.DataFrame, column: str, more_is_better: bool) -> None:
-    """Draw, as steps, the best value that a Pareto-optimal setting reaches at no more than a distortion."""
-    points = front.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
+    """Draw, as steps, the best value that a Pareto-optimal setting reaches at no more than a distortion, of
+    those that all attackers attacked."""
+    points = (
+        front[_measured(front)]
+        .dropna(subset=["confidence_distortion", column])
+        .sort_values("confidence_distortion")
+    )
     if len(points) > 1:
         best = np.maximum.accumulate if more_is_better else np.minimum.accumulate
         x, y = _numbers(points, "confidence_distortion"), best(_numbers(points, column))
@@ -129,10 +140,13 @@ def _zero_scale(axes: Axes, distortion: NDArray[np.float64]) -> None:
 
 
 def _own_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: bool, colour: str) -> None:
-    """Draw one defense's own front: the best value that its settings reach at no more than a distortion."""
-    cut = group["cut"].fillna(False).to_numpy(dtype=bool) & ~settled(group).to_numpy(dtype=bool)
-    usable = group[group["feasible"].fillna(False).to_numpy(dtype=bool) & ~cut]
-    points = usable.dropna(subset=["confidence_distortion", column]).sort_values("confidence_distortion")
+    """Draw one defense's own front: the best value that its settings reach at no more than a distortion, of
+    those that all attackers attacked."""
+    points = (
+        group[_measured(group)]
+        .dropna(subset=["confidence_distortion", column])
+        .sort_values("confidence_distortion")
+    )
     if len(points) > 1:
         best = np.maximum.accumulate if more_is_better else np.minimum.accumulate
         x, y = _numbers(points, "confidence_distortion"), best(_numbers(points, column))
@@ -168,6 +182,7 @@ def frontier_figure(
         configurations: a ``configuration_table``. Settings without a worst case are left out and counted in
             the title.
         front: its ``pareto_front``; outlined, and joined by the best value attained at no more distortion.
+            Settings that were cut are hollow, and no line follows them.
         path: where to write the PNG; its folder must exist.
         info: one line for the title: data, auxiliary, seeds (see ``tables.describe``).
         leakage: the ``leakage_table``: excess leakage with its interval, certificate and estimated limit.
@@ -234,7 +249,7 @@ def frontier_figure(
     handles += [
         Line2D([], [], color="black", lw=1, alpha=0.45, label="best at no more distortion"),
         Line2D([], [], **sign, mfc="#BBBBBB", mec="black", mew=1.3, label="not dominated (outlined)"),
-        Line2D([], [], **sign, mfc="none", mec="#777777", label="outside the constraints (hollow)"),
+        Line2D([], [], **sign, mfc="none", mec="#777777", label=HOLLOW),
         Line2D(
             [], [], ls="", marker="|", ms=9, color="#777777", label="95 % interval (excess: one-sided limits)"
         ),

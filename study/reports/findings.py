@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from mipoison.metrics.excess import MARGIN
-from study.analysis.frontier import configuration_table, pareto_front, selection_bias
+from study.analysis.frontier import configuration_table, pareto_front
 from study.analysis.identification import identification_table
+from study.analysis.selection_bias import selection_bias
 from study.analysis.utility import utility_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints

@@ -39,6 +39,8 @@ MEASURED = (
 """Columns of the records that the summary takes means of."""
 NEARLY = 0.9
 """A setting with this share of label-only's distortion saves too little to be preferred unsaid."""
+HARDLY = 0.01
+"""A smaller share is not printed."""
 LISTED = 2
 """Settings that are named of those that are undecided."""
 
@@ -90,6 +92,21 @@ def choose(table: pd.DataFrame) -> Choice:
     return Choice(deploy, next(iter([*cheaper, *rest]), None), undecided)
 
 
+def no_claim(table: pd.DataFrame, findings: Findings) -> str:
+    """Of which settings none is certified or safe: what follows "no" or "no other".
+
+    A feasible setting that was cut may be safe, unless what was measured of it exceeds the margin already.
+
+    Args:
+        table: as :func:`judged` returns it.
+    """
+    cut, feasible = (table[name].fillna(False).astype(bool) for name in ("cut", "feasible"))
+    beyond = (table["suite_excess_worst"] > findings.margin).fillna(False).astype(bool)
+    unjudged = cut & feasible & ~beyond & ~table["defense"].isin(ANCHORS)
+    which = f"setting with {findings.constraints}{' that all attackers attacked' if unjudged.any() else ''}"
+    return f"{which} is certified or safe to a margin of {findings.margin:g}"
+
+
 def summary(findings: Findings) -> list[str]:
     """The summary's lines, at most 25 of at most 100 columns (a few more with many constraints).
 
@@ -119,10 +136,7 @@ def _parts(
         if deploy is not None and not _true(deploy["feasible"]):
             deploy = None
         what = "nothing: no" if deploy is None else "nothing but label-only: no other"
-        yield (
-            "DEPLOY",
-            f"{what} setting with {findings.constraints} is certified or safe to a margin of {margin:g}",
-        )
+        yield "DEPLOY", f"{what} {no_claim(table, findings)}"
     elif deploy["verdict"] == "certified":
         yield "DEPLOY", f"{setting_name(deploy)} ({deploy['trial']}): certified"
     else:
@@ -197,16 +211,18 @@ def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
     if not pd.isna(train):
         text += f"; worst attacker {train}"
         text += "" if pd.isna(test) or test == train else f" on train, {test} on test"
-    return text + ("" if none is None else f" (undefended {number(none['suite_excess_worst'], '.3f')})")
+    bare = pd.NA if none is None else none["suite_excess_worst"]
+    return text + ("" if pd.isna(bare) else f" (undefended {number(bare, '.3f')})")
 
 
 def _identification(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
     def of(setting: Mapping[str, Any]) -> str:
         auc, rate = _values(setting, "identification_auc"), _values(setting, "identification_rate")
-        return f"AUC {max(auc, default=float('nan')):.3f}, nearest image right {_share(rate)}"
+        return f"AUC {max(auc):.3f}, nearest image right {_share(rate)}"
 
     chance = _share(_values(row, "identification_chance"))
-    against = "" if none is None else f"; undefended {of(none)}"
+    known = none is not None and _values(none, "identification_auc")
+    against = f"; undefended {of(none)}" if none is not None and known else ""
     return f"{of(row)} (chance: 0.5 and {chance}){against}"
 
 
@@ -222,7 +238,7 @@ def _costs(row: Mapping[str, Any], label_only: Mapping[str, Any] | None) -> str:
         text = f"{face} {number(row[columns[0]], '.3g')}"
         if len(columns) == 2 and not pd.isna(row[columns[1]]):
             text += f" (clean {number(row[columns[1]], '.3g')})"
-        if face == "distortion" and label_only is not None and label_only[columns[0]] > 0:
+        if face == "distortion" and label_only is not None and _positive(label_only[columns[0]]):
             text += f" ({row[columns[0]] / label_only[columns[0]]:.0%} of label-only's)"
         parts.append(text)
     return ", ".join(parts)
@@ -235,9 +251,11 @@ def _nearly_label_only(row: Mapping[str, Any], label_only: Mapping[str, Any] | N
     mine, bound = row["confidence_distortion"], label_only["confidence_distortion"]
     if pd.isna(bound) or not NEARLY * bound <= mine < bound:
         return None
+    share = bound / mine - 1
+    more = "hardly more" if share < HARDLY else f"{share:.0%} more"
     return (
-        f"has {bound / mine - 1:.0%} more distortion than this setting and gives away nothing beyond the "
-        f"label: release it unless scores are needed"
+        f"has {more} distortion than this setting and gives away nothing beyond the label: release it unless "
+        f"scores are needed"
     )
 
 
@@ -279,6 +297,10 @@ def _raised(row: Mapping[str, Any], episodes: pd.DataFrame) -> str:
 
 def _true(value: Any) -> bool:
     return False if pd.isna(value) else bool(value)
+
+
+def _positive(value: Any) -> bool:
+    return not pd.isna(value) and float(value) > 0
 
 
 def _values(row: Mapping[str, Any], name: str) -> list[float]:

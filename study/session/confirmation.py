@@ -4,9 +4,10 @@ Screening measures a setting with a part of the suite. A further attacker can on
 and lower the lowest error, so what screening measured is a bound in favour of the setting. A setting that is
 dominated nevertheless, by one that the whole suite has attacked, needs no further attacker. All others are
 attacked by the whole suite, in rounds, those first that no other bound dominates; except those that the
-screening has shown to leak beyond the accepted margin. These are on the frontier with a bound: they leak at
-least so much. Up to the margin the frontier is then that of the whole suite on all settings. (As for pruning,
-this assumes that none of the attackers that were not run would have failed.)
+screening has shown to leak, and beyond the accepted margin. These are on the frontier with a bound: they leak
+at least so much. Up to the margin the frontier is then that of the whole suite on all settings. (As for
+pruning, this assumes that none of the attackers that were not run would have failed.) A few that are
+dominated are attacked as well, where the study's answer may recommend them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mipoison.defenses import ANCHORS, LABEL_ONLY
 from study.analysis.frontier import configuration_table, nondominated, waiting
 from study.analysis.verdicts import verdict_table
 from study.executors.base import Executor
 from study.records.flat import knobs_of
-from study.records.status import is_screened
+from study.records.status import PRUNED, is_screened
 from study.runtime.plain import visible_line
 from study.session.callbacks import Callback, StudyProgress
 from study.session.loop import FixedTrials, TrialLoop, TrialSearch
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from study.records.constraints import Constraints
 
 DEPLOYABLE = 2
-"""Certified settings that are attacked by the whole suite wherever they lie: those of least distortion, which
-an answer would recommend."""
+"""Settings that are attacked by the whole suite wherever they lie, as an answer would recommend them: so many
+certified ones, of least distortion, and where nothing could be recommended so many that may be safe."""
+CLAIMS = ("certified", "safe")
 
 
 class Confirmation(FixedTrials):
@@ -123,8 +126,9 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
 
     Returns:
         Names, sorted: of the feasible screened settings that no confirmed one dominates and that are not
-        shown to leak beyond the margin, those that none of the others dominates; and the screened ones among
-        the DEPLOYABLE certified settings.
+        shown to leak beyond the margin, those that none of the others dominates; the screened ones among
+        the DEPLOYABLE certified settings; and, if the frontier needs none of them and no setting besides the
+        anchors is certified or safe, those among the DEPLOYABLE cheapest that may be safe.
     """
     names = set(episodes.loc[is_screened(episodes), "trial"])
     if not names:
@@ -136,4 +140,36 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
     usable = usable.merge(verdict_table(episodes, margin=margin), on="trial")
     certified = usable[usable["verdict"] == "certified"]
     cheapest = certified.sort_values(["confidence_distortion", "trial"], kind="stable").head(DEPLOYABLE)
-    return sorted(found | (set(cheapest["trial"]) & names))
+    found |= set(cheapest["trial"]) & names
+    if not found and not (usable["verdict"].isin(CLAIMS) & ~usable["defense"].isin(ANCHORS)).any():
+        found = set(_may_be_safe(usable, episodes, names, margin)["trial"]) & names
+    return sorted(found)
+
+
+def _may_be_safe(
+    usable: pd.DataFrame, episodes: pd.DataFrame, names: set[str], margin: float
+) -> pd.DataFrame:
+    """The DEPLOYABLE cheapest settings that are dominated, cost less than label-only, and leak to the
+    screening's attackers no more than the margin, on several seeds; those first that these show to be safe.
+
+    They are judged by the screening's attackers alone, also those that the whole suite has attacked since. As
+    these stay dominated, no other takes their place: no more than so many are ever attacked for this reason.
+
+    Args:
+        usable: the feasible settings with their distortion. names: those that were screened alone.
+    """
+    ran = episodes[episodes["status"] != PRUNED]
+    attackers = set(ran.loc[ran["trial"].isin(names), "attack"])
+    seen = verdict_table(ran[ran["attack"].isin(attackers)], margin=margin).set_index("trial")
+    within = (seen["suite_excess_worst"] <= margin).fillna(False)
+    floor = usable.loc[usable["defense"] == LABEL_ONLY, "confidence_distortion"]
+    some = usable[
+        usable["trial"].isin(seen.index[within])
+        & ~usable["defense"].isin(ANCHORS)
+        & (usable["dominated_by"] > 0).fillna(False)
+        & (usable["n_shared_seeds"] > 1)
+        & (usable["confidence_distortion"] < (floor.min() if len(floor) else float("inf")))
+    ]
+    some = some.assign(last=(some["trial"].map(seen["verdict"]) != "safe").fillna(True))
+    order = ["last", "confidence_distortion", "trial"]
+    return some.sort_values(order, kind="stable").head(DEPLOYABLE)

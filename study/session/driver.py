@@ -57,7 +57,8 @@ def not_run(episodes: pd.DataFrame) -> str:
     for rows, why in (
         (
             episodes[screened],
-            "were screened alone (dominated, leaking beyond the margin, or outside the constraints)",
+            "were screened alone (dominated, leaking beyond the margin, outside the constraints, or not "
+            "measured)",
         ),
         (episodes[~screened], "were pruned (label-only dominated them)"),
     ):

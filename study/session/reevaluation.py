@@ -36,7 +36,11 @@ def reevaluate(
 ) -> pd.DataFrame:
     """Run the frontier's settings and the anchors on held-out seeds; returns their episodes.
 
-    Trials keep their ids and are never pruned. Settings that an earlier run finished are not run again.
+    Trials keep their ids and are never pruned. Settings that an earlier run finished are not run again. Those
+    that were cut are left out: what the search measured of them is a bound, and nothing to compare with.
+
+    Args:
+        front: of the search's ``pareto_front``. seeds: how many.
 
     Raises:
         StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
@@ -49,7 +53,7 @@ def reevaluate(
     anchors = [template.spec(name, name, {}) for name in ANCHORS if name not in finished]
     trials = [
         template.spec(str(row["trial"]), str(row["defense"]), knobs_of(row))
-        for _, row in front.iterrows()
+        for _, row in front[~front["cut"].fillna(False).astype(bool)].iterrows()
         if row["defense"] not in ANCHORS and row["trial"] not in finished
     ]
     TrialLoop(executor, callbacks, study.lease).run(FixedTrials(records, anchors, trials), len(trials))

@@ -101,7 +101,7 @@ def legend(rows: Sequence[Mapping[str, Any]], margin: float) -> list[tuple[str, 
     if "possible" in known:
         marks.append((CROSS_SIGN, "seems possible (estimated limit)"))
     if any(not row["solid"] for row in rows):
-        marks.append(("○", "hollow: a bound (screened or cut), or outside the constraints"))
+        marks.append(("○", "hollow: a bound (not all attackers ran), or outside the constraints"))
     if any(not row["front"] for row in rows):
         marks.append(("◌", "faint: dominated"))
     return marks

@@ -11,14 +11,13 @@ from mipoison.defenses import LABEL_ONLY
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
-from study.reports.summary import excess_at_most, judged, rounded_up
+from study.reports.summary import excess_at_most, judged, no_claim, rounded_up
 
 Plain = dict[str, Any]
 NONE = {
     "state": "none",
     "badge": "no verdict",
     "deploy": "Deploy nothing of this study",
-    "means": "No setting within the constraints is certified or safe, and label-only is not usable.",
     "numbers": [],
 }
 
@@ -30,7 +29,7 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
         label: of the recommended setting; None if the study recommends none.
     """
     if label is None:
-        return dict(NONE)
+        return NONE | {"means": f"No {no_claim(judged(found), found)}, and label-only is not usable."}
     if label["trial"] == LABEL_ONLY:
         return {
             "state": "label-only",
@@ -63,9 +62,7 @@ def _others(found: Findings) -> str:
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
     certified, safe = (usable[usable["verdict"] == claim] for claim in ("certified", "safe"))
     if certified.empty and safe.empty:
-        return (
-            f"No other setting with {found.constraints} is certified or safe to a margin of {found.margin:g}."
-        )
+        return f"No other {no_claim(table, found)}."
     parts = [f"certified too: {_cheapest(certified)}" if len(certified) else "nothing else is certified"]
     if len(safe):
         parts.append(f"safe against these attackers: {_cheapest(safe)}")

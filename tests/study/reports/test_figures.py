@@ -101,6 +101,45 @@ def test_a_panel_of_identification_where_it_is_known(episodes, tmp_path, told):
     assert "chance of identification: 0.5" in labels
 
 
+def test_a_bound_is_hollow_and_no_line_follows_it(tmp_path):
+    """A setting that leaks beyond the margin is on the front although not all attackers attacked it."""
+    trials = (("none", 0.0, 0.01), ("t1", 0.1, 0.045), ("t2", 0.15, 0.03), ("t3", 0.2, 0.035),
+              ("label-only", 0.5, 0.05))  # fmt: skip
+    rows = []
+    for trial, distortion, error in trials:
+        for seed in range(3):
+            defense = trial if trial in ("none", "label-only") else "noise"
+            row = record(
+                trial, defense, "ridge", seed, distortion=distortion, error=error * (1 + 1e-4 * seed)
+            )
+            rows += [row, row | {"attack": "raw"}]
+            if trial == "t1":
+                rows[-1] |= {"status": "cut", "reconstruction_error": None, "attack_accuracy": None}
+    frame = pd.DataFrame(rows)
+    settings = configuration_table(frame, constraints=Constraints())
+    front = pareto_front(settings)
+    assert {"t1", "t2", "t3"} <= set(front["trial"])
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, path: saved.append(self))
+        leakage = leakage_table(frame, verdict_table(frame))
+        frontier_figure(settings, front, tmp_path / "a.png", "made up", leakage=leakage)
+    (figure,) = saved
+    error = figure.axes[0]
+    steps = [line for line in error.lines if line.get_drawstyle() == "steps-post"]
+    assert [np.round(line.get_xdata(), 6).tolist() for line in steps] == [[0.15, 0.2], [0, 0.15, 0.2, 0.5]]
+    for line in steps:
+        assert not np.isclose(line.get_ydata(), 0.0450045, atol=1e-6).any()
+    for points in error.collections:
+        if hasattr(points, "get_offsets") and len(points.get_facecolor()) == 0:
+            assert np.asarray(points.get_offsets())[:, 0].tolist() == pytest.approx([0.1])
+            break
+    else:
+        pytest.fail("no hollow mark")
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert any("a bound (not all attackers ran)" in label and "(hollow)" in label for label in labels)
+
+
 def test_families_are_told_apart():
     families = ["lpa", "lfp", "noise", "rounding", "new", "newer"]
     assert len({style_of(f, families) for f in families}) == len(families)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from pandas.testing import assert_frame_equal
 
-from study.analysis.frontier import configuration_table, pareto_front, selection_bias
+from study.analysis.frontier import configuration_table, pareto_front
+from study.analysis.selection_bias import selection_bias
 from study.analysis.utility import utility_table
 from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints

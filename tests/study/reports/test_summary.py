@@ -62,7 +62,13 @@ def answer(*parts: Any, margin: float = 0.02, **bounds: float) -> tuple[Any, lis
 
 @pytest.mark.parametrize(
     ("distortion", "said"),
-    [(0.2, None), (0.449, None), (0.48, "has 4% more distortion"), (0.6, None)],
+    [
+        (0.2, None),
+        (0.449, None),
+        (0.48, "has 4% more distortion"),
+        (0.4999, "has hardly more distortion"),
+        (0.6, None),
+    ],
 )
 def test_a_setting_that_saves_next_to_nothing_is_held_against_label_only(
     distortion: float, said: str | None
@@ -71,6 +77,41 @@ def test_a_setting_that_saves_next_to_nothing_is_held_against_label_only(
     line = [line for line in lines if line.startswith("label-only ")]
     assert bool(line) == (said is not None)
     assert said is None or said in line[0]
+
+
+def lost(trial: str) -> list[Any]:
+    """An anchor of which nothing was measured."""
+    gone = ["confidence_distortion", "protected_accuracy", *(c for pool in POOLS.values() for c in pool)]
+    gone += [c for c in ANCHORS[0] if c.startswith(("identification", "estimated", "attack_", "log_"))]
+    rows = [row for row in ANCHORS if row["trial"] == trial]
+    return [row | dict.fromkeys(gone) | {"status": "failed"} for row in rows]
+
+
+def test_an_anchor_that_failed_is_not_compared_with() -> None:
+    sure = rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED)
+    for gone in ("none", "label-only"):
+        episodes = pd.DataFrame([*(r for r in ANCHORS if r["trial"] != gone), *lost(gone), *sure])
+        found = Findings(episodes=episodes, about={}, constraints=Constraints())
+        text = " ".join(" ".join(summary(found)).split())
+        assert text.startswith("DEPLOY rounding (t1): certified")
+        assert "nan" not in text
+        assert ("of label-only's)" in text) == (gone == "none")
+        assert ("(undefended" in text) is False
+        assert ("; undefended AUC" in text) == (gone == "label-only")
+
+
+def test_nothing_is_denied_of_settings_that_not_all_attackers_attacked() -> None:
+    def said(gain: float) -> str:
+        part = rows("t1", "noise", distortion=0.2, gain=gain, seed=5)
+        gone = {"status": "cut", **dict.fromkeys(c for pool in POOLS.values() for c in pool)}
+        more = [row | {"screened": True} for row in part]
+        more += [row | gone | {"attack": "passive", "screened": True} for row in part[::2]]
+        found, lines = answer(more, max_confidence_distortion=0.3)
+        assert found.deploy is None
+        return " ".join(" ".join(lines).split())
+
+    assert "distortion at most 0.3 that all attackers attacked is certified or safe" in said(0.0)
+    assert "distortion at most 0.3 is certified or safe" in said(0.2)  # more attackers would not mend that
 
 
 def test_the_certified_setting_of_least_distortion_is_deployed() -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from mipoison.storage.files import Storage
 from study import pareto
-from study.analysis.frontier import configuration_table, selection_bias
+from study.analysis.frontier import configuration_table
+from study.analysis.selection_bias import selection_bias
 from study.records.constraints import Constraints
 from study.records.store import Records
 from study.reports.tables import fresh_report
