@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
@@ -280,4 +281,4 @@ def test_a_client_under_ever_new_names_starves_nobody() -> None:
 
     done = asyncio.run(scene()).done.get("honest", [])
     assert len(done) == 20
-    assert max(b - a for a, b in zip(done, done[1:], strict=False)) <= batch_queue.LATE / 0.02 + 6
+    assert max(b - a for a, b in itertools.pairwise(done)) <= batch_queue.LATE / 0.02 + 6
