@@ -70,7 +70,8 @@ class BatchQueue:
 
     While several clients wait, each gets the same number of images answered, to within a piece, however many
     requests and images each of them has in the queue. Where more is asked than can be answered, one piece of
-    each batch is that which is overdue for longest, whoever's it is.
+    each batch is that which is overdue for longest, whoever's it is; where whole requests are pieces, of
+    every other batch, so that large ones leave the others their turns.
 
     Args:
         answer: returns the released vectors of each array of images.
@@ -92,6 +93,7 @@ class BatchQueue:
         self._now = 0.0  # in images: the least start of those that waited when a batch was gathered last
         self._number = 0
         self._images = self._bytes = 0  # that wait, of all clients
+        self._was_overdue = False  # whether the last batch was opened by what was overdue
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def release(self, x_NCHW: np.ndarray, client: str = "") -> np.ndarray:
@@ -169,6 +171,9 @@ class BatchQueue:
         late = self._clock() - LATE
         waiting = [client for client in self._clients.values() if client.waiting]
         overdue = [client for client in waiting if client.waiting[0].due <= late]
+        if self._couples and self._was_overdue:
+            overdue = []
+        self._was_overdue = bool(overdue)
         first = min(overdue, key=lambda one: one.waiting[0]) if overdue else None
         turns = [client.turn(client is first) for client in waiting]
         heapq.heapify(turns)

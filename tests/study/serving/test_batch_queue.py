@@ -68,13 +68,13 @@ class Bench:
             ended each of its requests.
     """
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, *, couples: bool = False) -> None:
         self.now, self.step = 0.0, step
         self.order: list[str] = []
         self.batches: list[int] = []
         self.done: dict[str, list[int]] = {}
         self.names: list[str] = []
-        self.queue = BatchQueue(self.answer, max_batches=1, couples=False, clock=lambda: self.now)
+        self.queue = BatchQueue(self.answer, max_batches=1, couples=couples, clock=lambda: self.now)
 
     async def answer(self, requests: list[np.ndarray]) -> list[np.ndarray]:
         await asyncio.sleep(0)
@@ -282,3 +282,21 @@ def test_a_client_under_ever_new_names_starves_nobody() -> None:
     done = asyncio.run(scene()).done.get("honest", [])
     assert len(done) == 20
     assert max(b - a for a, b in itertools.pairwise(done)) <= batch_queue.LATE / 0.02 + 6
+
+
+def test_overdue_whole_requests_leave_the_others_their_turns() -> None:
+    """One client's requests of 256 images are all overdue; another's single images wait for two batches."""
+
+    async def scene() -> Bench:
+        bench = Bench(10.0, couples=True)
+        many = [asyncio.create_task(bench.ask("many", 256)) for _ in range(8)]
+        while len(bench.batches) < 3:
+            await asyncio.sleep(0)
+        for _ in range(2):
+            await bench.ask("few", 1)
+        await asyncio.gather(*many)
+        return bench
+
+    bench = asyncio.run(scene())
+    assert bench.done["few"][0] <= 3 + 3  # one was under way
+    assert bench.done["few"][1] <= bench.done["few"][0] + 3
