@@ -45,7 +45,7 @@ class SceneConfig(Config):
             :mod:`mipoison.models.augmentation`.
         evaluator_architecture: ``evaluator`` or ``place-evaluator``, see
             :class:`mipoison.models.classifier.ClassifierConfig`.
-        victim_average: the share of their last steps whose weights are averaged, in [0, 1].
+        victim_average: the share of their last steps whose weights are averaged, in [0, 0.5].
         decoder_width, decoder_steps, decoder_batch, decoder_lr: size and training of all inversion models.
         threads: CPU threads of torch. It is a setting because sums depend on it in the last bits.
     """
@@ -92,7 +92,7 @@ class SceneConfig(Config):
         for name in self.field_kinds():
             if name.startswith(("victim_", "decoder_", "threads")) and name not in (*_OF_OWN, *_MAY_BE_ZERO):
                 self.require(name, getattr(self, name) > 0, "above 0")
-        self.require("victim_average", 0 <= self.victim_average <= 1, "in [0, 1]")
+        self.require("victim_average", 0 <= self.victim_average <= 0.5, "in [0, 0.5]")
         if self.victim is None:
             for field in _OF_OWN:
                 self.require(field, getattr(self, field) is None, "left out where there is no own victim")

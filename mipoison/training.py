@@ -17,6 +17,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from mipoison.process import PROCESS_LOCK
 
+MOST_AVERAGED = 0.5
+"""Largest share of the steps over which :func:`train` averages weights and batch statistics."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -191,15 +194,20 @@ def train(
         augment: changes each batch of inputs, e.g. by adding noise drawn from the generator; None: unchanged.
         average: the share of the steps, the last ones, after each of which the weights are taken; the model
             gets their mean, and that of the batch statistics (Izmailov et al. 2018, arXiv 1803.05407). At 0
-            it keeps the last weights. In [0, 1], and 0 with a validation.
+            it keeps the last weights. In [0, 0.5], and 0 with a validation. Batch statistics of
+            earlier steps are those of other weights: over all steps, their mean variance was three times what
+            the mean of the weights has.
         validation: held-out pairs for early stopping; None: all steps are done.
 
     Raises:
         ValueError: for fewer than two samples (batch statistics need two), lengths that differ, or an
             average that is not possible.
     """
-    if not 0 <= average <= 1 or (average and validation is not None):
-        raise ValueError(f"average = {average!r}: must be in [0, 1], and 0 with a validation")
+    if not 0 <= average <= MOST_AVERAGED or (average and validation is not None):
+        raise ValueError(
+            f"average = {average!r}: must be in [0, {MOST_AVERAGED}], and 0 with a validation: the batch "
+            "statistics of earlier steps do not fit the mean of the weights"
+        )
     n = len(inputs)
     if n != len(targets) or n < 2:
         raise ValueError(

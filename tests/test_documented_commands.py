@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -15,11 +16,19 @@ from typing import Any
 import pytest
 
 from study.runtime.command import COMMANDS
-from tests.test_readme import ROOT, blocks_of, documents
+from tests.test_readme import PROGRAMS, ROOT, blocks_of, documents
 
-INLINE = re.compile(r"`((?:python study/|mipoison )[^`]+)`")
+INLINE = re.compile(r"`((?:[\w./-]*python[\d.]* [^`]*study[/.]|mipoison |ray (?:job )?submit |srun )[^`]+)`")
 SCRIPT = re.compile(r"(?:^|/)study/(\w+)\.py$")
 """A script of the study, which takes what the sub-command of its name takes."""
+PATH = re.compile(r"\b((?:tests/)?study/[\w/]+\.py)\b")
+MODULE = re.compile(r"study\.(\w+)")
+REDIRECTED = re.compile(r"\d?[<>]")
+WRAPPERS = ("srun", "env", "nice", "nohup", "timeout", "time", "mpirun")
+"""Programs that run another one, which their options may stand before."""
+BEGINS = re.compile(
+    rf"\s*(?:\$ |\()?(?:\w+=\S*\s+)*(?:[\w./-]*/)?(?:{'|'.join((*PROGRAMS, *WRAPPERS))}|python[\d.]+)\s"
+)
 MORE_PAGES = ("CONTRIBUTING.md", "SECURITY.md", "clusters/README.md", "study/FINDINGS.md")
 
 
@@ -27,25 +36,50 @@ def pages() -> list[Path]:
     return [*documents(), *(ROOT / name for name in MORE_PAGES)]
 
 
-def calls_of(line: str) -> list[tuple[str, list[str]]]:
-    """The sub-commands of mipoison in a shell line, each with its words, until ``&&``, ``;`` or ``|``.
+def simple_commands(line: str) -> list[list[str]]:
+    """The words of each command of a shell line, between ``&&``, ``;``, ``|`` and brackets, up to ``>``.
 
-    Variables, ``nice`` or ``ray job submit --`` may stand before them.
+    Raises:
+        ValueError: a quotation mark is missing.
     """
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")
     lexer.whitespace_split, lexer.commenters = True, "#"
-    words, found = list(lexer), []
-    for i, word in enumerate(words):
-        script = SCRIPT.search(word)
-        if word == "mipoison" and (i == 0 or not words[i - 1].startswith("-")):
-            name, start = (words[i + 1], i + 2) if i + 1 < len(words) else ("--help", i + 1)
-        elif script and i and words[i - 1].startswith("python") and script[1] in COMMANDS:
-            name, start = script[1], i + 1
+    found: list[list[str]] = [[]]
+    for word in lexer:
+        if re.fullmatch(r"[;&|()]+", word):
+            found.append([])
         else:
-            continue
-        ends = [j for j in range(start, len(words)) if re.fullmatch(r"[;&|]+", words[j])]
-        found.append((name, words[start : ends[0] if ends else None]))
-    return found
+            found[-1].append(word)
+    return [list(itertools.takewhile(lambda word: not REDIRECTED.match(word), words)) for words in found]
+
+
+def calls_of(line: str) -> list[tuple[str, list[str]]]:
+    """The sub-commands of mipoison in a shell line, each with its words: as the program, the module or the
+    script, after variables, wrappers, and what hands a command to a cluster.
+
+    Raises:
+        ValueError: a quotation mark is missing.
+    """
+    return [call for words in simple_commands(line) if (call := call_of(words)) is not None]
+
+
+def call_of(words: list[str]) -> tuple[str, list[str]] | None:
+    """The sub-command of one simple command, with its words; None if it calls none."""
+    program = next((word for word in words if not re.match(r"\w+=", word)), "")
+    for i, word in enumerate(words):
+        before, rest = words[:i], words[i + 1 :]
+        script, after = SCRIPT.search(word), before[-1] if before else ""
+        python = any(Path(one).name.startswith("python") for one in before)
+        if Path(word).name == "mipoison" and not python:
+            if not after.startswith("-") or after == "--" or program in WRAPPERS:
+                return (rest[0], rest[1:]) if rest else ("--help", [])
+        elif python and after == "-m":
+            return (module[1], rest) if (module := MODULE.fullmatch(word)) else None
+        elif script and (python or word == program):
+            return script[1], rest
+        elif script and before[:2] == ["ray", "submit"]:
+            return script[1], rest[1:] if rest[:1] == ["--"] else rest
+    return None
 
 
 def lines_of(text: str) -> list[str]:
@@ -55,15 +89,30 @@ def lines_of(text: str) -> list[str]:
     return [*lines, *(" ".join(found.split()) for found in INLINE.findall(text))]
 
 
+def shell_lines() -> list[tuple[Path, str]]:
+    """Lines of the pages that speak of mipoison or of a script of the study."""
+    found = [(page, line) for page in pages() for line in lines_of(page.read_text())]
+    return [
+        (page, line) for page, line in found if "mipoison" in line or "study/" in line or "study." in line
+    ]
+
+
+def unreadable(line: str) -> bool:
+    """Whether a line begins with a program's name, and is no shell line."""
+    try:
+        simple_commands(line)
+    except ValueError:
+        return BEGINS.match(line) is not None  # else an apostrophe in what is printed
+    return False
+
+
 def calls() -> list[Any]:
     """Every call on a page, once: (sub-command, its words)."""
     found: dict[tuple[str, ...], Any] = {}
-    for page in pages():
-        for line in lines_of(page.read_text()):
-            if "mipoison" in line or "study/" in line:
-                with contextlib.suppress(ValueError):  # no shell line: an apostrophe in what is printed
-                    for name, words in calls_of(line):
-                        found.setdefault((name, *words), (page, name, words))
+    for page, line in shell_lines():
+        with contextlib.suppress(ValueError):  # see unreadable
+            for name, words in calls_of(line):
+                found.setdefault((name, *words), (page, name, words))
     return [
         pytest.param(name, words, id=f"{page.name}: {name} {' '.join(words)}")
         for page, name, words in found.values()
@@ -93,9 +142,60 @@ def test_calls_are_found_wherever_a_shell_has_them() -> None:
     assert calls_of("pip install mipoison-example; mipoison board a | less") == [("board", ["a"])]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ray submit clusters/aws.yaml study/pareto.py -- --no-such 1",
+        "ray submit --start x.yaml study/pareto.py --no-such 1",
+        "ray job submit --no-wait -- venv/bin/python mipoison/study/pareto.py --no-such 1",
+        "ray job submit --working-dir . -- mipoison pareto --no-such 1",
+        "python3.11 -u study/pareto.py --no-such 1",
+        "python -X dev -m study.pareto --no-such 1",
+        "./study/pareto.py --no-such 1",
+        "srun --exclusive mipoison pareto --no-such 1",
+        "X=1 nice -n 10 venv/bin/mipoison pareto --no-such 1 > log 2>&1 &",
+        "(mipoison pareto --no-such 1)",
+        "x=$(mipoison pareto --no-such 1)",
+        "cd x && uv run mipoison pareto --no-such 1 | less",
+    ],
+)
+def test_a_wrong_option_is_seen_however_a_command_is_called(line: str) -> None:
+    assert calls_of(line) == [("pareto", ["--no-such", "1"])]
+
+
+@pytest.mark.parametrize(
+    "line", ["docker run --rm mipoison x", "git clone --name mipoison", "python -m pytest study/pareto.py"]
+)
+def test_what_calls_no_sub_command(line: str) -> None:
+    assert calls_of(line) == []
+
+
+def test_a_misspelt_script_is_a_sub_command_that_is_unknown() -> None:
+    for line in ("python study/paretoo.py --trials 2", "python -m study.paretoo", "mipoison paretoo"):
+        assert [name for name, _ in calls_of(line)] == ["paretoo"]
+    assert "paretoo" not in COMMANDS
+
+
+def test_a_missing_quotation_mark_is_seen() -> None:
+    for line in ("mipoison pareto --name 'x", 'KEY=1 python study/pareto.py --name "x', "ray submit 'x -- y"):
+        assert unreadable(line)
+    assert not unreadable("the study's defenses, of mipoison")
+    assert not unreadable("mipoison pareto --name 'x'")
+
+
+def test_every_line_that_begins_with_a_program_is_a_shell_line() -> None:
+    assert [(page.name, line) for page, line in shell_lines() if unreadable(line)] == []
+
+
+def test_scripts_that_the_pages_name_exist() -> None:
+    named = {path for page in pages() for path in PATH.findall(page.read_text())}
+    assert len(named) >= 8
+    assert {path for path in named if not (ROOT / path).is_file()} == set()
+
+
 @pytest.mark.parametrize(("name", "words"), calls())
 def test_a_documented_command_parses(name: str, words: list[str]) -> None:
-    if name.startswith("-"):
+    if name in ("--help", "--version"):
         return
     assert name in COMMANDS, f"there is no sub-command {name!r}"
     if words and "--help" not in words:  # a name alone speaks of the sub-command

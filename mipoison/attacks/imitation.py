@@ -86,7 +86,7 @@ def imitation(x_NCHW: Tensor, c_NK: Tensor, rng: torch.Generator) -> Callable[[T
     flat = 2 * WIDTH * (SIDE // 4) ** 2
     with seeded(rng, CPU):
         net = nn.Sequential(
-            nn.AdaptiveAvgPool2d(SIDE) if x_NCHW.shape[-1] != SIDE else nn.Identity(),
+            nn.AdaptiveAvgPool2d(SIDE) if x_NCHW.shape[-2:] != (SIDE, SIDE) else nn.Identity(),
             nn.Conv2d(x_NCHW.shape[1], WIDTH, 5, stride=2, padding=2), nn.BatchNorm2d(WIDTH), nn.ReLU(),
             nn.Conv2d(WIDTH, 2 * WIDTH, 3, stride=2, padding=1), nn.BatchNorm2d(2 * WIDTH), nn.ReLU(),
             nn.Flatten(), nn.Linear(flat, HIDDEN), nn.ReLU(), nn.Dropout(0.5),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mipoison.config import Config, Plain
 from mipoison.models.augmentation import AUGMENTATIONS
+from mipoison.training import MOST_AVERAGED
 
 _POOLINGS = {16: 2, 32: 3, 64: 4}
 """Number of blocks, each of which halves the image, by height and width in pixels."""
@@ -53,7 +54,7 @@ class ClassifierConfig(Config):
         for name in ("width", "hidden", "steps", "batch"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("lr", self.lr > 0, "above 0")
-        self.require("average", 0 <= self.average <= 1, "in [0, 1]")
+        self.require("average", 0 <= self.average <= MOST_AVERAGED, f"in [0, {MOST_AVERAGED}]")
 
     def make(self, image_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
         """An untrained network from images (N, C, H, W) in [0, 1] to logits (N, K)."""

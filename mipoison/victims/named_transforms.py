@@ -54,7 +54,7 @@ def stated(line: str) -> Preprocessing:
     """
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"transforms are no JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"transforms are a {type(values).__name__}, expected an object of JSON")
@@ -91,7 +91,7 @@ def _version() -> str:
 def _file(text: str) -> dict[str, Any]:
     try:
         found = json.loads(Path(text).expanduser().read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{FLAG} {text!r} cannot be read: {one_line(error)}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{FLAG} {text!r} holds a {type(found).__name__}, expected an object of JSON")

@@ -10,27 +10,42 @@ Shape suffixes: N images, CHW image.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError, choose
+from mipoison.config import ConfigError, choose, one_line
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box")
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box")
 """Names of interpolations, as torchvision's. On tensors torchvision has neither lanczos nor box."""
-_ON_TENSORS = INTERPOLATIONS[:3]
-_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
-_AS_THEY_ARE = {"ToTensor", "PILToTensor", "ToImage", "ConvertImageDtype", "ToDtype", "ToPureTensor", "RGB"}
-"""Transforms without effect on images in [0, 1] (``RGB`` and ``Grayscale``: see ``colour``)."""
+_ON_TENSORS = INTERPOLATIONS[:4]
+_PILLOW = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
+"""Pillow's nearest takes the pixel at the centre, which torchvision calls ``nearest-exact``."""
+_SCALE = {"ToTensor", "ConvertImageDtype"}
+_AS_THEY_ARE = {*_SCALE, "PILToTensor", "ToImage", "ToPureTensor"}
+"""Transforms without effect on images in [0, 1]."""
 GIVE = (
     "give weights.transforms() of torchvision, a Compose of Resize, CenterCrop and Normalize, or an image "
     "processor of Hugging Face; put anything else into the classifier's forward"
 )
 
+_STATED = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+"""Switches of an image processor that can be stated; with any other ``do_`` that is on it is refused."""
+_NOT_STATED = ("include_top", "rescale_offset")
+_LARGE = 1e6
+
 Size = tuple[int, ...]
+
+
+def shown(value: Any) -> str:
+    """A value in a message, not longer than a line."""
+    try:
+        return repr(list(value) if isinstance(value, tuple) else value)[:80]
+    except ValueError:  # an integer of thousands of digits
+        return "a number of many digits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +58,8 @@ class Preprocessing:
         crop: (height, width) of the central crop; None: not cropped.
         mean, std: of each channel, subtracted and divided by; empty: not normalised.
         colour: whether grey images become three equal channels.
+        grey: whether colour images become grey before all else (torchvision's weights of the channels); with
+            ``colour`` in three equal channels.
     """
 
     resize: Size | None = None
@@ -52,14 +69,21 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     colour: bool = True
+    grey: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_types()
         choose("interpolation of the transforms", self.interpolation, INTERPOLATIONS)
         for name, sizes, lengths in (("resize", self.resize, (1, 2)), ("crop", self.crop, (2,))):
             if sizes is not None and (len(sizes) not in lengths or min(sizes) < 1 or max(sizes) > 4096):
-                raise ConfigError(f"transforms: {name} = {list(sizes)}: must be 1 to 4096 pixels")
+                raise ConfigError(f"transforms: {name} = {shown(sizes)}: must be 1 to 4096 pixels")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ConfigError(f"transforms: mean {list(self.mean)} and std {list(self.std)} do not fit")
+            raise ConfigError(f"transforms: mean {shown(self.mean)} and std {shown(self.std)} do not fit")
+        if not all(-_LARGE < m <= 1 for m in self.mean) or not all(s < _LARGE for s in self.std):
+            raise ConfigError(
+                f"transforms: mean {shown(self.mean)} and std {shown(self.std)}: must be finite and means at "
+                "most 1, as pixels here are in [0, 1]: divide both by 255 if they are of pixels up to 255"
+            )
         if len(self.mean) not in (0, 1, 3):
             raise ConfigError(f"transforms: mean of {len(self.mean)} channels: must be 1 or 3")
         if self.resize is not None and self.interpolation not in _ON_TENSORS:
@@ -68,6 +92,22 @@ class Preprocessing:
                 f"{', '.join(_ON_TENSORS)}"
             )
 
+    def _check_types(self) -> None:
+        """Raise ConfigError where a value is not of its field's type."""
+        for name, kinds, many in (
+            ("resize", int, True), ("crop", int, True), ("mean", int | float, True),
+            ("std", int | float, True), ("interpolation", str, False), ("antialias", bool, False),
+            ("colour", bool, False), ("grey", bool, False),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is None and name in ("resize", "crop"):
+                continue
+            parts = value if many else (value,)
+            if not isinstance(parts, tuple) or not all(
+                isinstance(part, kinds) and (kinds is bool or not isinstance(part, bool)) for part in parts
+            ):
+                raise ConfigError(f"transforms of an unknown form: {name} = {shown(value)}")
+
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """The images as the classifier takes them: those of torchvision's transforms for these tensors."""
         # Imported here: torchvision takes a second, and most classifiers state nothing.
@@ -75,6 +115,8 @@ class Preprocessing:
         from torchvision.transforms.v2 import functional as F
 
         channels = x_NCHW.shape[1]
+        if self.grey and channels == 3:
+            x_NCHW = F.rgb_to_grayscale(x_NCHW, 3 if self.colour else 1)
         if self.colour and channels == 1 and len(self.mean) != 1:
             x_NCHW = x_NCHW.expand(-1, 3, -1, -1)
         if self.resize is not None:
@@ -89,8 +131,9 @@ class Preprocessing:
         return x_NCHW
 
     def plain(self) -> dict[str, Any]:
-        """Plain values for JSON; :meth:`from_plain` reads them."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """Plain values for JSON; :meth:`from_plain` reads them. ``grey`` is left out where it is False."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return values if self.grey else {name: v for name, v in values.items() if name != "grey"}
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -121,7 +164,7 @@ class Preprocessed(nn.Module):
         return self.module(self.preprocessing(x_NCHW))
 
     def extra_repr(self) -> str:
-        return str(self.preprocessing)
+        return f"{self.preprocessing}{', grey' if self.preprocessing.grey else ''}"
 
 
 def preprocessed(model: nn.Module, transforms: Any) -> Preprocessed:
@@ -148,6 +191,15 @@ def preprocessing_from(given: Any) -> Preprocessing:
     Raises:
         ConfigError: anything else, or steps that are random or of another kind.
     """
+    try:
+        return _read(given)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ConfigError(f"transforms of an unknown form ({one_line(error)}): {GIVE}") from error
+
+
+def _read(given: Any) -> Preprocessing:
     if isinstance(given, Preprocessing):
         return given
     if isinstance(inner := getattr(given, "transforms", None), functools.partial):  # torchvision's weights
@@ -158,11 +210,12 @@ def preprocessing_from(given: Any) -> Preprocessing:
         return Preprocessing.from_plain(given) if "antialias" in given else _hugging_face(given)
     if callable(to_dict := getattr(given, "to_dict", None)):
         return _hugging_face(to_dict())
-    if all(hasattr(given, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation")):
+    if any(kind.__name__ == "ImageClassification" for kind in type(given).__mro__):
+        mean = _numbers(given.mean)
         return Preprocessing(
-            resize=_sizes(given.resize_size), crop=_crop(given.crop_size), mean=tuple(given.mean),
-            std=tuple(given.std), interpolation=_interpolation(given.interpolation),
-            antialias=_antialias(given),
+            resize=_sizes(given.resize_size), crop=_crop(given.crop_size), mean=mean, std=_numbers(given.std),
+            interpolation=_interpolation(given.interpolation), antialias=_antialias(given),
+            colour=len(mean) == 3,
         )  # fmt: skip
     steps = getattr(given, "transforms", None)
     if isinstance(steps, Sequence | nn.ModuleList):
@@ -174,29 +227,56 @@ def _composed(steps: list[Any]) -> Preprocessing:
     """Of a Compose, whose steps must come in the order of :class:`Preprocessing`."""
     found: dict[str, Any] = {}
     order = ["Resize", "CenterCrop", "Normalize"]
+    colour: bool | None = None
+    scaled = False
     for step in steps:
         name = type(step).__name__
-        if name in _AS_THEY_ARE or (name == "Grayscale" and step.num_output_channels == 3):
-            continue
-        if name not in order:
+        if name in ("Grayscale", "RGB"):
+            if "mean" in found:
+                raise ConfigError(f"transforms: {name} after Normalize is none that can be stated: {GIVE}")
+            colour = name == "RGB" or step.num_output_channels == 3
+            found["grey"] = found.get("grey", False) or name == "Grayscale"
+        elif name == "ToDtype":
+            if not (scaled or step.scale):
+                raise ConfigError(
+                    "transforms: ToDtype(scale=False) leaves pixels up to 255 as they are; here they are in "
+                    "[0, 1]: give scale=True, with mean and std to fit"
+                )
+            scaled = True
+        elif name in _AS_THEY_ARE:
+            scaled |= name in _SCALE
+        elif name not in order:
             raise ConfigError(f"transforms: {name} is none that can be stated: {GIVE}")
-        order = order[order.index(name) + 1 :]
-        if name == "Resize":
-            found |= {"resize": _sizes(step.size), "interpolation": _interpolation(step.interpolation)}
-            found["antialias"] = _antialias(step)
-            if getattr(step, "max_size", None) is not None:
-                raise ConfigError(f"transforms: Resize with max_size is none that can be stated: {GIVE}")
-        elif name == "CenterCrop":
-            found["crop"] = _crop(step.size)
         else:
-            found |= {"mean": _numbers(step.mean), "std": _numbers(step.std)}
-    return Preprocessing(**found)
+            order = order[order.index(name) + 1 :]
+            found |= _STEPS[name](step)
+    three = len(found.get("mean", ())) == 3
+    if colour and "mean" in found and not three:
+        raise ConfigError(f"transforms: one mean for three channels is none that can be stated: {GIVE}")
+    return Preprocessing(**found, colour=three if colour is None else colour)
+
+
+def _resize(step: Any) -> dict[str, Any]:
+    if getattr(step, "max_size", None) is not None:
+        raise ConfigError(f"transforms: Resize with max_size is none that can be stated: {GIVE}")
+    interpolation = _interpolation(step.interpolation)
+    return {"resize": _sizes(step.size), "interpolation": interpolation, "antialias": _antialias(step)}
+
+
+_STEPS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "Resize": _resize,
+    "CenterCrop": lambda step: {"crop": _crop(step.size)},
+    "Normalize": lambda step: {"mean": _numbers(step.mean), "std": _numbers(step.std)},
+}
 
 
 def _hugging_face(given: Mapping[str, Any]) -> Preprocessing:
     """Of an image processor's configuration."""
-    if given.get("crop_pct") is not None or given.get("do_pad"):
-        raise ConfigError(f"transforms: crop_pct and padding cannot be stated: {GIVE}")
+    if given.get("crop_pct") is not None:
+        raise ConfigError(f"transforms: crop_pct cannot be stated: {GIVE}")
+    for name, value in given.items():
+        if value and (name in _NOT_STATED or (name.startswith("do_") and name not in _STATED)):
+            raise ConfigError(f"transforms: {name} of an image processor cannot be stated: {GIVE}")
     size, crop = given.get("size"), given.get("crop_size")
     if given.get("do_resize", size is not None) and not isinstance(size, Mapping | int):
         raise ConfigError(f"transforms: size is {size!r}, expected height and width or shortest_edge")
@@ -205,12 +285,19 @@ def _hugging_face(given: Mapping[str, Any]) -> Preprocessing:
         found["resize"] = _edges(size)
         found["interpolation"] = _interpolation(given.get("resample", 2))
     if given.get("do_center_crop", False):
+        if "resize" in found and isinstance(size, int):
+            raise ConfigError("transforms: size is a number, which processors that crop read in two ways: "
+                              "give height and width or shortest_edge")  # fmt: skip
         found["crop"] = _crop(_edges(crop))
-    if given.get("do_rescale", True) and abs(float(given.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
+    if not given.get("do_rescale", True):
+        raise ConfigError("transforms: do_rescale is false, which leaves pixels up to 255: here they are in "
+                          "[0, 1]")  # fmt: skip
+    if abs(float(given.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
         raise ConfigError("transforms: rescale_factor other than 1/255: pixels here are in [0, 1]")
     if given.get("do_normalize", "image_mean" in given):
         found |= {"mean": _numbers(given["image_mean"]), "std": _numbers(given["image_std"])}
-    return Preprocessing(**found)
+    colour = len(found.get("mean", ())) == 3 or bool(given.get("do_convert_rgb"))
+    return Preprocessing(**found, colour=colour)
 
 
 def _edges(size: Any) -> Size:
@@ -233,7 +320,9 @@ def _crop(size: Any) -> Size:
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    return tuple(float(v) for v in torch.as_tensor(values).flatten().tolist())
+    """In the fewest digits of the same float32: the same of a list and of a tensor."""
+    numbers = torch.as_tensor(values, dtype=torch.float32).flatten().numpy()
+    return tuple(float(str(v)) for v in numbers)
 
 
 def _interpolation(given: Any) -> str:

@@ -1,5 +1,6 @@
 """Queues images for the classifier: gathers those of several requests into batches. Clients take turns by
-images (start-time fair queueing, Goyal et al. 1996); of a client's own requests small ones go first.
+images (start-time fair queueing, Goyal et al. 1996); of a client's own requests small ones go first. Whoever
+asks under ever new names would always be the next: the piece that is overdue for longest opens a batch.
 
 Shape suffixes: N images, K classes, CHW image.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,10 +26,14 @@ IMAGE_S = 1 / 16
 """Seconds by which each image of a request delays the due time of its pieces, so that a request of one image
 hardly waits, and a request of many waits for smaller ones."""
 MAX_IMAGES_WAITING = 4096
-"""Most images in the queue. Requests of more than one piece are refused beyond half of it, and no client may
-fill more than half of what the others leave."""
+"""Most images in the queue. No client may fill more than half of what the others leave, nor add a request of
+more than one piece to its own images that wait where the queue would be more than half full."""
 MAX_BYTES_WAITING = 64 * 2**20
 """Most bytes in the queue, likewise."""
+LATE = 1.0
+"""Seconds after its due time from which a piece is overdue."""
+MAX_IDLE = 1024
+"""Most clients without images in the queue of which it is kept how far ahead of the others they are."""
 
 Answer = Callable[[list[np.ndarray]], Awaitable[list[np.ndarray]]]
 
@@ -53,28 +59,19 @@ class _Client:
         self.waiting: list[_Piece] = []
         self.images = self.bytes = 0
 
-    def push(self, piece: _Piece) -> None:
-        heapq.heappush(self.waiting, piece)
-        self.images += len(piece.x_NCHW)
-        self.bytes += piece.x_NCHW.nbytes
-
-    def pop(self) -> _Piece:
-        piece = heapq.heappop(self.waiting)
-        self.images -= len(piece.x_NCHW)
-        self.bytes -= piece.x_NCHW.nbytes
-        return piece
-
-    @property
-    def turn(self) -> tuple[float, _Piece]:
+    def turn(self, first: bool) -> tuple[float, float, int, _Client]:
         """The client with the smallest is the next one; of those at the same time the one whose piece is."""
-        return self.start, self.waiting[0]
+        piece = self.waiting[0]
+        return -math.inf if first else self.start, piece.due, piece.number, self
 
 
 class BatchQueue:
     """Gathers the images of several requests into batches. All calls must come from one event loop.
 
     While several clients wait, each gets the same number of images answered, to within a piece, however many
-    requests and images each of them has in the queue.
+    requests and images each of them has in the queue. Where more is asked than can be answered, one piece of
+    each batch is that which is overdue for longest, whoever's it is; where whole requests are pieces, of
+    every other batch, so that large ones leave the others their turns.
 
     Args:
         answer: returns the released vectors of each array of images.
@@ -93,8 +90,10 @@ class BatchQueue:
         self._answer, self._max_batches, self._couples = answer, max_batches, couples
         self._clock = clock
         self._clients: dict[str, _Client] = {}
-        self._now = 0.0  # in images: the start of the piece that was taken last
+        self._now = 0.0  # in images: the least start of those that waited when a batch was gathered last
         self._number = 0
+        self._images = self._bytes = 0  # that wait, of all clients
+        self._was_overdue = False  # whether the last batch was opened by what was overdue
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def release(self, x_NCHW: np.ndarray, client: str = "") -> np.ndarray:
@@ -118,27 +117,46 @@ class BatchQueue:
             part = x_NCHW[start : start + size]
             due = now + (start + len(part) - 1) * IMAGE_S
             pieces.append(_Piece(due, self._number, part, loop.create_future()))
-            mine.push(pieces[-1])
+            heapq.heappush(mine.waiting, pieces[-1])
+            self._count(mine, pieces[-1], 1)
         self._start()
         try:
             return np.concatenate(await asyncio.gather(*(piece.answered for piece in pieces)))
         finally:
-            for piece in pieces:  # the client disconnected, or another piece failed
-                piece.answered.cancel()
+            if any(not piece.answered.done() or piece.answered.cancelled() for piece in pieces):
+                self._drop(mine, pieces)  # the client disconnected, or another piece failed
 
     def _refuse_overflow(self, x_NCHW: np.ndarray, client: str) -> None:
         """Raise RequestError (503) if too much would wait, in all or of one client."""
         mine = self._clients.get(client, _Client(0))
-        images, size, clients = len(x_NCHW), x_NCHW.nbytes, self._clients.values()
-        share = 1 if images <= PIECE else 2
+        share = 2 if mine.images and len(x_NCHW) > PIECE else 1
         for most, new, own, total in (
-            (MAX_IMAGES_WAITING, images, mine.images, sum(one.images for one in clients)),
-            (MAX_BYTES_WAITING, size, mine.bytes, sum(one.bytes for one in clients)),
+            (MAX_IMAGES_WAITING, len(x_NCHW), mine.images, self._images),
+            (MAX_BYTES_WAITING, x_NCHW.nbytes, mine.bytes, self._bytes),
         ):
             if total and (total + new) * share > most:
                 raise RequestError(503, "too many images are waiting; try again in a second")
             if own and (own + new) * 2 > most - (total - own):
                 raise RequestError(503, "too many of your images are waiting; try again in a second")
+
+    def _count(self, client: _Client, piece: _Piece, sign: int) -> None:
+        """Count a piece that came into the queue (sign 1), or left it (-1)."""
+        images, size = sign * len(piece.x_NCHW), sign * piece.x_NCHW.nbytes
+        client.images += images
+        client.bytes += size
+        self._images += images
+        self._bytes += size
+
+    def _drop(self, client: _Client, pieces: list[_Piece]) -> None:
+        """Take a request's pieces out of the queue, as far as they wait in it."""
+        numbers = {piece.number for piece in pieces}
+        for piece in pieces:
+            piece.answered.cancel()
+        for piece in client.waiting:
+            if piece.number in numbers:
+                self._count(client, piece, -1)
+        client.waiting = [piece for piece in client.waiting if piece.number not in numbers]
+        heapq.heapify(client.waiting)
 
     def _start(self) -> None:
         while len(self._under_way) < self._max_batches and (batch := self._gather()):
@@ -150,24 +168,47 @@ class BatchQueue:
         """The pieces of the next batch; none if nothing waits that anybody still wants."""
         batch: list[_Piece] = []
         n = 0
-        while waiting := [client for client in self._clients.values() if client.waiting]:
-            client = min(waiting, key=lambda one: one.turn)
-            if batch and n + len(client.waiting[0].x_NCHW) > BATCH:
+        late = self._clock() - LATE
+        waiting = [client for client in self._clients.values() if client.waiting]
+        overdue = [client for client in waiting if client.waiting[0].due <= late]
+        if self._couples and self._was_overdue:
+            overdue = []
+        self._was_overdue = bool(overdue)
+        first = min(overdue, key=lambda one: one.waiting[0]) if overdue else None
+        turns = [client.turn(client is first) for client in waiting]
+        heapq.heapify(turns)
+        if waiting:
+            self._now = max(self._now, min(client.start for client in waiting))
+        while turns:
+            client = turns[0][-1]
+            piece = client.waiting[0]
+            if batch and n + len(piece.x_NCHW) > BATCH:
                 break
-            piece = client.pop()
-            if piece.answered.done():  # nobody waits for it: it costs its client nothing
-                continue
-            self._now = client.start
-            client.start += len(piece.x_NCHW)
-            batch.append(piece)
-            n += len(piece.x_NCHW)
-        # Those that neither wait nor are ahead of the others need no place; without others nobody is ahead.
-        self._clients = {
-            name: client
-            for name, client in self._clients.items()
-            if client.waiting or (waiting and client.start > self._now)
-        }
+            heapq.heappop(client.waiting)
+            self._count(client, piece, -1)
+            if not piece.answered.done():  # if nobody waits for it, it costs its client nothing
+                self._now = max(self._now, turns[0][0])
+                client.start += len(piece.x_NCHW)
+                batch.append(piece)
+                n += len(piece.x_NCHW)
+            if client.waiting:
+                heapq.heapreplace(turns, client.turn(False))
+            else:
+                heapq.heappop(turns)
+        self._forget(keep=bool(turns))
         return batch
+
+    def _forget(self, *, keep: bool) -> None:
+        """Keep the clients that wait and, of the others, those that are furthest ahead, if anybody waits."""
+        idle = [
+            (name, client)
+            for name, client in self._clients.items()
+            if keep and not client.waiting and client.start > self._now
+        ]
+        idle = heapq.nlargest(MAX_IDLE, idle, key=lambda one: one[1].start) if len(idle) > MAX_IDLE else idle
+        self._clients = {name: client for name, client in self._clients.items() if client.waiting} | dict(
+            idle
+        )
 
     async def _run(self, batch: list[_Piece]) -> None:
         try:

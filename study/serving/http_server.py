@@ -272,10 +272,10 @@ class HttpServer:
         try:
             async with asyncio.timeout(RELEASE_S):
                 c_NK = await self._queue.release(images.x_NCHW, client)
-        except (RequestError, TimeoutError) as error:
+        except Exception as error:
             if self._door.budget is not None:  # nothing was released
                 await asyncio.to_thread(self._door.give_back, client, n, spent)
-            if isinstance(error, RequestError):
+            if not isinstance(error, TimeoutError):
                 raise
             raise RequestError(503, f"not answered within {RELEASE_S:.0f} s") from error
         self._metrics.released(n)

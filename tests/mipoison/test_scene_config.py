@@ -33,7 +33,7 @@ OWN = dict(victim="somewhere:make", victim_digest="0123456789abcdef")
         ({"victim_width": 0}, "victim_width"),
         ({"victim_lr": 0.0}, "victim_lr"),
         ({"victim_augment": "digits"}, "victim_augment.*none, faces"),
-        ({"victim_average": 1.1}, "victim_average"),
+        ({"victim_average": 0.51}, "victim_average"),
         ({"decoder_lr": 0.0}, "decoder_lr"),
         ({"threads": 0}, "threads"),
         ({"victim_digest": "x"}, "left out where there is no own victim"),

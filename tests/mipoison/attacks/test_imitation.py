@@ -63,8 +63,9 @@ def test_an_imitation_knows_less_of_the_noise_than_the_answers() -> None:
     assert torch.equal(found(new), imitation.imitation(x, answers, generator(2))(new))
 
 
-def test_images_of_other_sides_and_channels_are_imitated() -> None:
-    x = torch.rand(8, 3, 32, 32, generator=generator(0))
+@pytest.mark.parametrize("sides", [(32, 32), (32, 16), (16, 32), (20, 16)])
+def test_images_of_other_sides_and_channels_are_imitated(sides: tuple[int, int]) -> None:
+    x = torch.rand(8, 3, *sides, generator=generator(0))
     found = imitation.imitation(x, torch.eye(4).repeat(2, 1), generator(0))(x)
     assert found.shape == (8, 4)
     torch.testing.assert_close(found.sum(1), torch.ones(8))

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from mipoison.config import ConfigError
 from mipoison.models.classifier import ClassifierConfig, EvaluatorNet, blocks_for, confidence_vectors
 from mipoison.models.inversion import InversionConfig
 from mipoison.randomness import generator
-from mipoison.training import seeded
+from mipoison.training import MOST_AVERAGED, seeded
 from tests.mipoison.models.helpers import SHAPES, kinds
 
 CPU = torch.device("cpu")
@@ -41,6 +42,13 @@ def test_a_place_evaluator_sees_where_things_are(shape: tuple[int, int, int]) ->
         model.features = nn.Sequential()
         assert model(f).shape == (3, 5)
         assert torch.allclose(model(f), model(f.flip(3)), atol=1e-6) == (architecture == "evaluator")
+
+
+def test_weights_of_the_last_half_of_the_steps_are_averaged_at_most() -> None:
+    assert ClassifierConfig(average=0.5).training()["average"] == MOST_AVERAGED == 0.5
+    for average in (0.51, 1.0, -0.1):
+        with pytest.raises(ConfigError, match="average"):
+            ClassifierConfig(average=average)
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 2), (32, 3), (64, 4)])

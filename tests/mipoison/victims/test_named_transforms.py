@@ -26,6 +26,7 @@ def made():
 partial = functools.partial(made)
 def wants(x):
     return x
+no_size = v2.Compose([v2.Resize(None, max_size=32)])
 def flips():
     return v2.Compose([v2.RandomHorizontalFlip()])
 """
@@ -79,11 +80,19 @@ def test_an_image_processor_s_file(here: Path) -> None:
         ('{"resize": [4]', "no JSON"),
         ('{"resized": [4]}', "unknown form"),
         ('{"resize": "four"}', "unknown form"),
+        ('{"resize": [24.5], "antialias": true}', "unknown form"),
+        ('{"mean": [NaN], "std": [1]}', "finite"),
+        ('{"mean": [0.5], "std": [Infinity]}', "finite"),
+        ('{"mean": ["a"], "std": [1]}', "unknown form"),
+        ('{"a":' * 100_000, "no JSON"),
+        ("deep.json", "cannot be read"),
+        ("named_steps:no_size", "max_size"),
     ],
 )
 def test_a_mistake_is_one_line(here: Path, text: str, said: str) -> None:
     Path("list.json").write_text("[]")
     Path("broken.json").write_text("{")
+    Path("deep.json").write_text('{"a":' * 100_000)
     with pytest.raises(ConfigError, match=said) as raised:
         statement(text)
     assert "\n" not in str(raised.value)

@@ -20,6 +20,9 @@ from torchvision.models import (
     ResNet50_Weights,
     ViT_B_16_Weights,
 )
+from torchvision.models.optical_flow import Raft_Small_Weights
+from torchvision.models.segmentation import FCN_ResNet50_Weights
+from torchvision.models.video import R3D_18_Weights
 from torchvision.transforms import v2
 
 from mipoison.config import ConfigError
@@ -64,7 +67,10 @@ def test_a_compose(v: Any) -> None:
     assert torch.equal(preprocessing_from(v.Compose(steps))(x), nn.Sequential(*steps)(x))
     first = [v.PILToTensor(), v.Resize((30, 20)), v.ConvertImageDtype(torch.float)]
     assert preprocessing_from(v.Compose(first))(x).shape == (2, 3, 30, 20)
-    for wrong in ([v.RandomHorizontalFlip()], [v.CenterCrop(3), v.Resize(5)], [v.Resize(5, max_size=9)]):
+    for wrong in (
+        [v.RandomHorizontalFlip()], [v.CenterCrop(3), v.Resize(5)], [v.Resize(5, max_size=9)],
+        [v.Normalize((0.5,), (0.5,)), v.Grayscale(3)], [v.Grayscale(3), v.Normalize((0.5,), (0.5,))],
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match="none that can be stated"):
             preprocessing_from(v.Compose(wrong))
 
@@ -84,18 +90,98 @@ def test_hugging_face_s_image_processors(form: Callable[[dict[str, Any]], Any]) 
     clip = {"do_resize": True, "size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True,
             "crop_size": {"height": 224, "width": 200}, "do_normalize": False}  # fmt: skip
     assert preprocessing_from(form(clip)) == Preprocessing(
-        resize=(224,), crop=(224, 200), interpolation="bicubic"
+        resize=(224,), crop=(224, 200), interpolation="bicubic", colour=False
     )
-    assert preprocessing_from(form({"do_resize": False, "do_normalize": False})) == Preprocessing()
+    assert preprocessing_from(form({"do_resize": False, "do_normalize": False})) == Preprocessing(
+        colour=False
+    )
     for wrong in (
         {"crop_pct": 0.875},
         {"rescale_factor": 1},
         {"size": {"longest_edge": 3}},
         {"do_pad": True},
+        {"do_flip_channel_order": True},
+        {"do_something_new": True},
+        {"include_top": True},
+        {"rescale_offset": True},
+        {"do_rescale": False},
+        {"size": 224, "do_center_crop": True, "crop_size": 224},
+        {"image_mean": None},
     ):
         with pytest.raises(ConfigError) as caught:
             preprocessing_from(form(VIT | wrong))
         assert "\n" not in str(caught.value)
+
+
+def test_pixels_up_to_255_are_refused() -> None:
+    """Here they are in [0, 1]: the statistics of others would make all images nearly equal."""
+    mean, std = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
+    unscaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=False)]
+    for steps in (unscaled, [v2.Normalize(mean, std)], [*unscaled, v2.Normalize(MEAN, STD)]):
+        with pytest.raises(ConfigError, match=r"in \[0, 1\]"):
+            preprocessing_from(v2.Compose(steps))
+    scaled = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToDtype(torch.float32)])
+    assert preprocessing_from(scaled) == Preprocessing(colour=False)
+    assert preprocessing_from(v1.Compose([v1.ToTensor(), v1.Normalize(MEAN, STD)])).mean == MEAN
+
+
+@pytest.mark.parametrize("v", [v1, v2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_images(v: Any, channels: int) -> None:
+    """Of colour images, as torchvision makes them, and of one channel; the digest's text states it."""
+    mean, std = ((0.4,), (0.3,)) if channels == 1 else (MEAN, STD)
+    steps = v.Compose([v.Grayscale(channels), v.Resize(20, antialias=True), v.Normalize(mean, std)])
+    found = preprocessing_from(steps)
+    x = images(2, 3, 32, 40)
+    assert torch.allclose(found(x), steps(x), atol=1e-6)
+    one = images(2, 1, 32, 40)  # the weights of the channels sum to 0.9999
+    assert torch.allclose(found(one), steps(one.expand(-1, 3, -1, -1)), atol=1e-3)
+    assert Preprocessing.from_plain(json.loads(json.dumps(found.plain()))) == found
+    without = preprocessing_from(v.Compose(steps.transforms[1:]))
+    assert "grey" not in without.plain()
+    assert preprocessed(Big(), found).extra_repr() != preprocessed(Big(), without).extra_repr()
+
+
+def test_what_normalises_nothing_keeps_its_channels() -> None:
+    x = images(2, 1, 16, 16)
+    hugging_face = {"do_resize": True, "size": {"height": 20, "width": 20}, "do_normalize": False}
+    for given in (v1.Compose([v1.Resize(20), v1.ToTensor()]), hugging_face, v2.Compose([v2.Resize(20)])):
+        assert preprocessing_from(given)(x).shape == (2, 1, 20, 20)
+    for given in (v2.Compose([v2.RGB(), v2.Resize(20)]), hugging_face | {"do_convert_rgb": True}):
+        assert preprocessing_from(given)(x).shape == (2, 3, 20, 20)
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_pillow_s_nearest(side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    config = {
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 0,
+        "do_normalize": False,
+    }
+    found = preprocessing_from(config)(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
+    expected = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST))
+    assert np.array_equal((found[0].permute(1, 2, 0) * 255).round().numpy(), expected)
+
+
+def test_numbers_are_the_same_from_a_list_and_from_a_tensor() -> None:
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+    found = [
+        preprocessing_from(v1.Compose([v1.Normalize(kind(mean), kind(std))]))
+        for kind in (list, torch.tensor, lambda x: np.array(x, np.float32))
+    ]
+    assert found == [found[0]] * 3
+    assert torch.equal(torch.tensor(found[0].mean + found[0].std), torch.tensor(mean + std))
+    given = [v1.Compose([v1.Normalize(kind(MEAN), kind(STD))]) for kind in (list, torch.tensor)]
+    for one in (*given, ResNet18_Weights.DEFAULT):
+        assert (preprocessing_from(one).mean, preprocessing_from(one).std) == (MEAN, STD)
+
+
+def test_presets_of_other_tasks_are_refused() -> None:
+    for weights in (R3D_18_Weights.DEFAULT, Raft_Small_Weights.DEFAULT, FCN_ResNet50_Weights.DEFAULT):
+        with pytest.raises(ConfigError, match="transforms are a "):
+            preprocessing_from(weights)
 
 
 class Processor:
@@ -115,7 +201,12 @@ def test_what_are_no_transforms(given: Any) -> None:
 @pytest.mark.parametrize(
     "values", [{"resize": (0,)}, {"crop": (3,)}, {"mean": (0.5,)}, {"mean": (0.5,), "std": (0.0,)},
                {"mean": (0, 0), "std": (1, 1)}, {"interpolation": "sinc"},
-               {"resize": (5,), "interpolation": "lanczos"}],
+               {"resize": (5,), "interpolation": "lanczos"}, {"resize": ()}, {"resize": (24.5,)},
+               {"resize": ("a",)}, {"crop": 224}, {"crop": (True, True)}, {"antialias": "no"}, {"colour": 1},
+               {"mean": ("a",), "std": (1,)}, {"mean": (float("nan"),), "std": (1,)},
+               {"mean": (0.5,), "std": (float("inf"),)}, {"mean": (0.5,), "std": (float("nan"),)},
+               {"mean": (-float("inf"),), "std": (1,)}, {"mean": (10**400,), "std": (1,)},
+               {"mean": (-(10**5000),), "std": (1,)}, {"mean": 0.5, "std": 1}, {"interpolation": None}],
 )  # fmt: skip
 def test_values_out_of_bounds(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
@@ -67,13 +68,13 @@ class Bench:
             ended each of its requests.
     """
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, *, couples: bool = False) -> None:
         self.now, self.step = 0.0, step
         self.order: list[str] = []
         self.batches: list[int] = []
         self.done: dict[str, list[int]] = {}
         self.names: list[str] = []
-        self.queue = BatchQueue(self.answer, max_batches=1, couples=False, clock=lambda: self.now)
+        self.queue = BatchQueue(self.answer, max_batches=1, couples=couples, clock=lambda: self.now)
 
     async def answer(self, requests: list[np.ndarray]) -> list[np.ndarray]:
         await asyncio.sleep(0)
@@ -190,3 +191,112 @@ def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not small.done()  # it waits for its turn
 
     asyncio.run(scene())
+
+
+def test_the_half_that_one_client_fills_leaves_room_for_another_s_large_request() -> None:
+    async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
+        await asyncio.sleep(60)
+        return []
+
+    async def scene() -> None:
+        queue = BatchQueue(never, max_batches=1, couples=False)
+        many = [asyncio.create_task(queue.release(np.zeros((16, *SHAPE)), "many")) for _ in range(300)]
+        await asyncio.sleep(0.05)
+        assert any(task.done() for task in many)  # its half is full
+        other = asyncio.create_task(queue.release(np.zeros((256, *SHAPE)), "other"))
+        await asyncio.sleep(0.05)
+        assert not other.done()
+
+    asyncio.run(scene())
+
+
+def test_what_a_client_no_longer_waits_for_takes_no_room() -> None:
+    async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
+        await asyncio.sleep(60)
+        return []
+
+    async def scene() -> None:
+        queue = BatchQueue(never, max_batches=1, couples=False)
+        images = np.zeros((2000, 1, 2, 2), np.float32)
+        ahead = [asyncio.create_task(queue.release(images[:16], "a client")) for _ in range(3)]
+        await asyncio.sleep(0)
+        for _ in range(5):
+            gone = asyncio.create_task(queue.release(images, "a client"))
+            await asyncio.sleep(0.01)
+            assert not gone.done()
+            gone.cancel()
+            await asyncio.sleep(0.01)
+        assert not any(task.done() for task in ahead)
+        assert (queue._images, queue._bytes) == (32, 512)  # of three requests the first is under way
+
+    asyncio.run(scene())
+
+
+def test_a_failed_batch_takes_the_rest_of_its_requests_out_of_the_queue() -> None:
+    asked = []
+
+    async def broken(requests: list[np.ndarray]) -> list[np.ndarray]:
+        asked.append(len(requests))
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    async def scene() -> int:
+        queue = BatchQueue(broken, max_batches=1, couples=False)
+        with pytest.raises(ZeroDivisionError):
+            await queue.release(np.zeros((320, *SHAPE), np.float32))
+        return queue._images
+
+    assert asyncio.run(scene()) == 0
+    assert sum(asked) <= 4  # of 20 pieces
+
+
+def test_a_client_under_ever_new_names_starves_nobody() -> None:
+    """Six requests of ever new names wait at any time; who asks a second time would come after them all."""
+
+    async def scene() -> Bench:
+        bench = Bench(0.02)
+        live: set[asyncio.Task[None]] = set()
+        names = iter(range(10**6))
+
+        def fresh() -> None:
+            while len(live) < 6:
+                task = asyncio.create_task(bench.ask(f"name {next(names)}", 16))
+                live.add(task)
+                task.add_done_callback(live.discard)
+
+        async def honest() -> None:
+            for _ in range(20):
+                await bench.ask("honest", 1)
+
+        fresh()
+        asking = asyncio.create_task(honest())
+        while not asking.done() and len(bench.batches) < 1500:
+            fresh()
+            await asyncio.sleep(0)
+        asking.cancel()
+        assert len(bench.queue._clients) <= batch_queue.MAX_IDLE + 8
+        for task in list(live):
+            task.cancel()
+        return bench
+
+    done = asyncio.run(scene()).done.get("honest", [])
+    assert len(done) == 20
+    assert max(b - a for a, b in itertools.pairwise(done)) <= batch_queue.LATE / 0.02 + 6
+
+
+def test_overdue_whole_requests_leave_the_others_their_turns() -> None:
+    """One client's requests of 256 images are all overdue; another's single images wait for two batches."""
+
+    async def scene() -> Bench:
+        bench = Bench(10.0, couples=True)
+        many = [asyncio.create_task(bench.ask("many", 256)) for _ in range(8)]
+        while len(bench.batches) < 3:
+            await asyncio.sleep(0)
+        for _ in range(2):
+            await bench.ask("few", 1)
+        await asyncio.gather(*many)
+        return bench
+
+    bench = asyncio.run(scene())
+    assert bench.done["few"][0] <= 3 + 3  # one was under way
+    assert bench.done["few"][1] <= bench.done["few"][0] + 3

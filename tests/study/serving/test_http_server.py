@@ -202,8 +202,8 @@ def test_the_budget_outlives_a_restart_and_what_was_not_answered_is_given_back(t
         assert fetch(port, "/release", b"hello")[0] == 429  # with nothing left, nothing is parsed
 
 
-def test_a_classifier_that_fails_or_a_client_that_goes_costs_queries(tmp_path: Path) -> None:
-    """Vectors may have been computed then: nothing is given back."""
+def test_a_client_that_goes_pays_its_queries_and_nobody_pays_a_classifier_that_fails(tmp_path: Path) -> None:
+    """Where the client goes vectors may have been computed; where the classifier fails none is released."""
     reached, budget = threading.Event(), QueryBudget(tmp_path / "q", 9)
 
     async def slow_or_broken(requests: list[np.ndarray]) -> list[np.ndarray]:
@@ -213,12 +213,13 @@ def test_a_classifier_that_fails_or_a_client_that_goes_costs_queries(tmp_path: P
 
     with running(slow_or_broken, door=Door(budget=budget)) as port:
         assert fetch(port, "/release", ONE)[0] == 500
+        assert budget.spend("from 127.0.0.1", 1).left == 8
         reached.clear()
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             client.sendall(request(NPY, ONE))
             assert reached.wait(5)
         time.sleep(0.3)
-        assert budget.spend("from 127.0.0.1", 1).left == 6
+        assert budget.spend("from 127.0.0.1", 1).left == 6  # its own, the one that went, and this one
 
 
 def test_what_a_body_is_is_known_by_its_first_bytes_however_they_come(port: int) -> None:
