@@ -15,9 +15,9 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -196,10 +196,23 @@ def _search(study: Study, console: Console, progress: Progress, words: Sequence[
             write_learning_curves(study, chosen, executor, progress, say)
         if settings.fresh_seeds:
             held = LiveLine(progress, shared_classes=shared, what="held-out seeds: ")
-            reevaluate(study, front, executor, settings.fresh_seeds, [held])
+            again = [*front.to_dict("records"), *_recommended(study, episodes, set(front["trial"]))]
+            reevaluate(study, again, executor, settings.fresh_seeds, [held])
     finally:
         executor.close()
     return episodes
+
+
+def _recommended(study: Study, episodes: pd.DataFrame, there: set[str]) -> list[Mapping[str, Any]]:
+    """What the answer will recommend, and its runner-up, as rows like the frontier's; none of ``there``."""
+    from study.reports.findings import Findings
+    from study.reports.summary import choose, judged
+
+    settings = study.settings
+    found = Findings(episodes=episodes, about={}, constraints=settings.constraints, margin=settings.margin)
+    choice = choose(judged(found))
+    rows = [row for row in (choice.deploy, choice.runner_up) if row is not None]
+    return [row for row in rows if str(row["trial"]) not in there]
 
 
 def _report(study: Study, console: Console, progress: Progress) -> None:

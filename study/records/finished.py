@@ -32,7 +32,7 @@ KEPT = ("settings", "versions", "started", "margin", "plugins")
 paths of a machine, is left out."""
 
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 1_500_000
 """Of each file of a compact copy: that of a file in the repository."""
 
 

@@ -1,4 +1,6 @@
-"""Evaluate the frontier again on held-out seeds, whose victims, splits and attackers the search never saw.
+"""Evaluate the frontier, and what is recommended, again on held-out seeds.
+
+Their victims, splits and attackers are none that the search saw.
 
 A frontier selects the best of many noisy measurements, so it looks better than it is. The difference to the
 held-out seeds is this selection bias; reports show both. The held-out episodes are stored as a study of their
@@ -8,8 +10,10 @@ own, ``<study>.fresh``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 
 from mipoison.defenses import ANCHORS
 from mipoison.scene import SceneConfig
@@ -21,9 +25,6 @@ from study.session.loop import FixedTrials, TrialLoop
 from study.session.study import Study
 from study.settings.study_settings import StudySettings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def held_out_scenes(settings: StudySettings, seeds: int) -> tuple[SceneConfig, ...]:
     """The scenes on the seeds that follow those of the search."""
@@ -32,15 +33,20 @@ def held_out_scenes(settings: StudySettings, seeds: int) -> tuple[SceneConfig, .
 
 
 def reevaluate(
-    study: Study, front: pd.DataFrame, executor: Executor, seeds: int, callbacks: Sequence[Callback] = ()
+    study: Study,
+    settings: Sequence[Mapping[str, Any]],
+    executor: Executor,
+    seeds: int,
+    callbacks: Sequence[Callback] = (),
 ) -> pd.DataFrame:
-    """Run the frontier's settings and the anchors on held-out seeds; returns their episodes.
+    """Run these settings and the anchors on held-out seeds; returns their episodes.
 
     Trials keep their ids and are never pruned. Settings that an earlier run finished are not run again. Those
     that were cut are left out: what the search measured of them is a bound, and nothing to compare with.
 
     Args:
-        front: of the search's ``pareto_front``. seeds: how many.
+        settings: rows of the search's ``configuration_table``: of its frontier, and what it recommends.
+        seeds: how many.
 
     Raises:
         StorageError, LostError: see :meth:`study.session.loop.TrialLoop.run`.
@@ -53,7 +59,8 @@ def reevaluate(
     anchors = [template.spec(name, name, {}) for name in ANCHORS if name not in finished]
     trials = [
         template.spec(str(row["trial"]), str(row["defense"]), knobs_of(row))
-        for _, row in front[~front["cut"].fillna(False).astype(bool)].iterrows()
+        for row in settings
+        if pd.isna(row["cut"]) or not row["cut"]
         if row["defense"] not in ANCHORS and row["trial"] not in finished
     ]
     TrialLoop(executor, callbacks, study.lease).run(FixedTrials(records, anchors, trials), len(trials))

@@ -187,14 +187,12 @@ def search_trials(root: Path, executor: Ending) -> pd.DataFrame:
 
 def search_held_out(root: Path, executor: Ending) -> pd.DataFrame:
     """Two settings of a frontier on one held-out seed, and one that all attackers did not attack."""
-    front = pd.DataFrame(
-        [
-            {"trial": "t0001-noise", "defense": "noise", "cut": False, "defense.budget": 0.1},
-            {"trial": "t0002-rounding", "defense": "rounding", "cut": False, "defense.decimals": 2},
-            {"trial": "t0003-noise", "defense": "noise", "cut": True, "defense.budget": 0.2},  # not run again
-        ]
-    )
-    return reevaluate(resumed(root, 0), front, executor, 1)
+    settings = [
+        {"trial": "t0001-noise", "defense": "noise", "cut": False, "defense.budget": 0.1},
+        {"trial": "t0002-rounding", "defense": "rounding", "cut": False, "defense.decimals": 2},
+        {"trial": "t0003-noise", "defense": "noise", "cut": True, "defense.budget": 0.2},  # not run again
+    ]
+    return reevaluate(resumed(root, 0), settings, executor, 1)
 
 
 def search_paper(root: Path, executor: Ending) -> pd.DataFrame:
