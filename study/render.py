@@ -38,7 +38,7 @@ class Arguments:
     """where report.md and frontier.png go; default: the folder itself"""
     compact: Path | None = None
     """also write a compact copy of the records (and the page) there: no images, ready to be committed"""
-    most_mb: float = 1.0
+    most_mb: float = 1.5
     """with --compact: megabytes of a file of records; nothing is written there if one would have more"""
 
 

@@ -21,7 +21,7 @@ from mipoison.metrics import checks_table
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
 ROOT = Path(__file__).parents[1]
-MAX_BYTES = 2**20
+MAX_BYTES = 3 * 2**19
 DEVELOPERS_PATH = re.compile(rb"(?<![\w.:~-])/(?:work|Users/\w+|home/(?!ubuntu\b|ray\b)\w+)/(?=[\w.])")
 """An absolute path that exists on one person's machine only; home folders of cloud images are allowed."""
 

@@ -17,6 +17,8 @@ from study.runtime.plain import markdown_text
 
 TOLERANCE = 1e-9
 """Relative difference of two values of a knob that are the same."""
+MANY = 3
+"""With more knobs a starting point's name is shortened."""
 HEAD = ("setting", "distortion", "order", "leaks, train", "leaks, test", "at most", "AUC", "verdict")
 """``order``: rank correlation with the clean scores. ``leaks``: measured excess leakage in percent, with its
 one-sided 95 % limits. ``at most``: certified excess leakage in percent, the larger of both. ``AUC``:
@@ -24,21 +26,26 @@ of identification, the larger of both."""
 
 
 def extract(found: Findings, defenses: Sequence[str]) -> str:
-    """The anchors, the starting points of these defenses and the recommended setting, by distortion.
+    """The anchors, the starting points of these defenses, the recommended setting and the next, by distortion.
 
     A plus after a leak: not all attackers ran (screened, or cut short), so that more may be read. A setting
     that is outside the study's constraints (or was not measured) says so beside its name.
     """
     table = judged(found).merge(found.utility[["trial", "rank_correlation"]], on="trial", how="left")
-    deploy = choose(table).deploy
+    choice = choose(table)
+    marks = {
+        str(row["trial"]): mark
+        for row, mark in ((choice.deploy, "deploy"), (choice.runner_up, "next"))
+        if row is not None
+    }
     shown = [
         row
         for _, row in table.sort_values(["confidence_distortion", "trial"], kind="stable").iterrows()
         if row["defense"] in ANCHORS
         or (row["defense"] in defenses and _is_start(row))
-        or (deploy is not None and row["trial"] == deploy["trial"])
+        or row["trial"] in marks
     ]
-    lines = [HEAD, ("---",) * len(HEAD), *(_cells(row, deploy) for row in shown)]
+    lines = [HEAD, ("---",) * len(HEAD), *(_cells(row, marks.get(str(row["trial"]))) for row in shown)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -55,10 +62,21 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _cells(row: pd.Series, deploy: Mapping[str, Any] | None) -> tuple[str, ...]:
-    name = markdown_text(setting_name(row))
-    if deploy is not None and row["trial"] == deploy["trial"]:
-        name = f"**{name}** (recommended)"
+def _short(row: Mapping[str, Any]) -> str:
+    """Defense and knobs; of a starting point with many knobs those that tell its defense's starts apart."""
+    name = setting_name(row)
+    if row["defense"] in ANCHORS or not _is_start(row):
+        return name
+    defense, *knobs = name.split(" ")
+    told = {knob for start in DEFENSES[defense].STARTS for knob in start}
+    kept = [knob for knob in knobs if knob.partition("=")[0] in told]
+    return " ".join([defense, *(kept if len(knobs) > MANY else knobs)])
+
+
+def _cells(row: pd.Series, mark: str | None) -> tuple[str, ...]:
+    name = markdown_text(_short(row))
+    if mark is not None:
+        name += f" ({mark})"
     if pd.isna(row["feasible"]) or not bool(row["feasible"]):
         name += " (outside the constraints)"
     bound = row["certified_excess_worst"]
@@ -81,8 +99,12 @@ def _leak(row: pd.Series, column: str) -> str:
     if pd.isna(value):
         return ""
     more = "+" if not pd.isna(row["cut"]) and bool(row["cut"]) else ""
-    limits = "" if pd.isna(low) or pd.isna(high) else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * value:.1f}{more}{limits}"
+    limits = "" if pd.isna(low) or pd.isna(high) else f" [{_percent(low)}, {_percent(high)}]"
+    return f"{_percent(value)}{more}{limits}"
+
+
+def _percent(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:.1f}"  # adding zero: no minus before zero
 
 
 def _number(value: Any, form: str) -> str:

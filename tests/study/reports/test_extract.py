@@ -35,12 +35,12 @@ def test_it_shows_anchors_starting_points_and_the_recommended_setting() -> None:
     )
     assert found[0] == list(HEAD)
     names = [row[0] for row in found[2:]]
-    assert [name.split(" ")[0].strip("*") for name in names] == [
+    assert [name.split(" ")[0] for name in names] == [
         "none", "noise", "codebook", "rounding", "label-only",
     ]  # fmt: skip
-    assert "(recommended)" in names[2]
-    assert sum("(recommended)" in name for name in names) == 1
-    by_name = {row[0].split(" ")[0].strip("*"): row for row in found[2:]}
+    assert "(deploy)" in names[2]
+    assert sum("(deploy)" in name for name in names) == 1
+    by_name = {row[0].split(" ")[0]: row for row in found[2:]}
     assert by_name["rounding"][1:3] == ["0.2000", "0.70"]
     assert by_name["rounding"][5] == "1.5"  # the larger of train and test, rounded up
     assert by_name["noise"][5] == ""
