@@ -245,7 +245,8 @@ def test_the_first_commands_are_those_of_ci() -> None:
 def test_the_readme_is_short() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
-    assert [line for line in lines if len(line) > 120] == []
+    # A table's row cannot be wrapped.
+    assert [line for line in lines if len(line) > (130 if line.startswith("| ") else 120)] == []
 
 
 def test_code_is_found_fenced_and_indented() -> None:

@@ -26,7 +26,7 @@ of identification, the larger of both."""
 
 
 def extract(found: Findings, defenses: Sequence[str]) -> str:
-    """The anchors, the starting points of these defenses, the recommended setting and the next, by distortion.
+    """The anchors, these defenses' starting points, the recommended setting and the next, by distortion.
 
     A plus after a leak: not all attackers ran (screened, or cut short), so that more may be read. A setting
     that is outside the study's constraints (or was not measured) says so beside its name.
