@@ -99,7 +99,7 @@ def test_optuna_is_told_the_chosen_objectives_in_their_directions(
     assert [d is StudyDirection.MAXIMIZE for d in study.search.study.directions] == [
         name in up for name in OBJECTIVES
     ]
-    told = study.search.study.trials
+    told = [t for t in study.search.study.trials if t.state.name != "WAITING"]  # a start not yet asked for
     assert [t.state.name for t in told] == ["COMPLETE"] * 3
     assert set(episodes["status"]) == {"ok"}  # nothing is cut where order is an objective
     floor = episodes[episodes["trial"] == "label-only"]

@@ -359,7 +359,10 @@ def test_a_space_with_fewer_settings_than_trials_does_not_crash(
     study = opened(root, name="s", trials=9, defenses=("rounding",))
     run_study(study, LosingExecutor(lost := []))
     assert {s.knobs["steps"] for s in lost if "steps" in s.knobs} == {2, 3, 4, 5, 6, 7}
-    assert [dict(s.knobs) for s in lost if "steps" not in s.knobs] == [{"decimals": 2}, {"decimals": 1}]  # starts
+    assert [dict(s.knobs) for s in lost if "steps" not in s.knobs] == [
+        {"decimals": 2},
+        {"decimals": 1},
+    ]  # starts
     assert not any(t.state.name == "RUNNING" for t in study.search.study.trials)
 
 

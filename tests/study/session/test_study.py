@@ -74,7 +74,7 @@ def test_no_setting_is_asked_twice_and_an_exhausted_space_ends(
     while (spec := study.ask()) is not None:
         more.append(spec)
     steps = [RoundingConfig(**spec.knobs).units for spec in (*running, *more)]
-    assert sorted(steps) == [5, 96, 97, 98, 99, 100, 101]  # 5: a start outside the range
+    assert sorted(steps) == [5, 10, 96, 97, 98, 99, 100, 101]  # 5, 10: starts outside the range
 
 
 def test_the_quality_is_computed_once_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
