@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from mipoison.models.augmentation import smooth_field, transformed
 
 TURN = 0.2
 """Largest rotation of a warp, in radians."""
@@ -79,7 +80,7 @@ def warped(x_NCHW: Tensor, rng: torch.Generator) -> Tensor:
     )
     drawn_N2GG = torch.randn(n, 2, BENDS, BENDS, generator=rng)
     bend_N2GG = 2 * BEND * strength_N[:, None, None, None] * drawn_N2GG  # a side is 2 long in a map
-    return transformed(x_NCHW, map_N23, bend_N2GG)
+    return transformed(x_NCHW, map_N23, bend_N2GG).clamp(0, 1)
 
 
 def patched(x_NCHW: Tensor, other_NCHW: Tensor, rng: torch.Generator) -> Tensor:
@@ -89,28 +90,5 @@ def patched(x_NCHW: Tensor, other_NCHW: Tensor, rng: torch.Generator) -> Tensor:
         x_NCHW, other_NCHW: images in [0, 1]. rng: draws the borders.
     """
     field_N1GG = torch.randn(len(x_NCHW), 1, PATCHES, PATCHES, generator=rng)
-    part_N1HW = torch.sigmoid(3 * _resized(field_N1GG, x_NCHW))
+    part_N1HW = torch.sigmoid(3 * smooth_field(field_N1GG, x_NCHW))
     return part_N1HW * x_NCHW + (1 - part_N1HW) * other_NCHW
-
-
-def _resized(field_NCGG: Tensor, x_NCHW: Tensor) -> Tensor:
-    """A smooth field through these values in an image's corners and between them, for each of its pixels."""
-    return F.interpolate(field_NCGG, size=x_NCHW.shape[-2:], mode="bicubic", align_corners=True)
-
-
-def transformed(x_NCHW: Tensor, map_N23: Tensor, bend_N2GG: Tensor | None = None) -> Tensor:
-    """Images whose pixel at a place p is the old image's at ``A p + b`` and the bend at p, interpolated
-    bilinearly.
-
-    Places outside have the value of the border's nearest pixel.
-
-    Args:
-        map_N23: A and b of each image. Places are (x, y): the image's centre is 0, its borders are -1 and 1.
-        bend_N2GG: further shifts (x, y) in the corners and evenly between them, interpolated smoothly.
-    """
-    if not len(x_NCHW):  # affine_grid takes no empty batch
-        return x_NCHW
-    grid_NHW2 = F.affine_grid(map_N23, list(x_NCHW.shape), align_corners=False)
-    if bend_N2GG is not None:
-        grid_NHW2 = grid_NHW2 + _resized(bend_N2GG, x_NCHW).permute(0, 2, 3, 1)
-    return F.grid_sample(x_NCHW, grid_NHW2, padding_mode="border", align_corners=False).clamp(0, 1)

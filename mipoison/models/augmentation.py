@@ -1,6 +1,6 @@
 """Random changes of training images that keep their label: the entries of ``AUGMENTATIONS``.
 
-Shape suffixes: N samples, C channels, H height, W width.
+Shape suffixes: N samples, C channels, H height, W width, G grid points a side.
 """
 
 from __future__ import annotations
@@ -44,11 +44,33 @@ def faces(x_NCHW: Tensor, rng: torch.Generator) -> Tensor:
     cosine, sine = (f(TURN * turn) / torch.exp(ZOOM * zoom) for f in (torch.cos, torch.sin))
     move = 2 * SHIFT  # coordinates of grid_sample go from -1 to 1
     rows = [cosine * mirror, -sine, move * right, sine * mirror, cosine, move * down]
-    grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x_NCHW.shape), align_corners=False)
-    moved = F.grid_sample(x_NCHW, grid.to(x_NCHW), padding_mode="border", align_corners=False)
+    moved = transformed(x_NCHW, torch.stack(rows, 1).view(n, 2, 3))
     mean = moved.mean((1, 2, 3), keepdim=True)
     factor, shift = ((CONTRAST * contrast).exp(), BRIGHTNESS * brightness)
     return (mean + (moved - mean) * _each(factor, moved) + _each(shift, moved)).clamp(0, 1)
+
+
+def transformed(x_NCHW: Tensor, map_N23: Tensor, bend_N2GG: Tensor | None = None) -> Tensor:
+    """Images whose pixel at a place p is the old image's at ``A p + b`` and the bend at p, interpolated
+    bilinearly.
+
+    Places outside have the value of the border's nearest pixel.
+
+    Args:
+        map_N23: A and b of each image. Places are (x, y): the image's centre is 0, its borders are -1 and 1.
+        bend_N2GG: further shifts (x, y) in the corners and evenly between them, interpolated smoothly.
+    """
+    if not len(x_NCHW):  # affine_grid takes no empty batch
+        return x_NCHW
+    grid_NHW2 = F.affine_grid(map_N23, list(x_NCHW.shape), align_corners=False)
+    if bend_N2GG is not None:
+        grid_NHW2 = grid_NHW2 + smooth_field(bend_N2GG, x_NCHW).permute(0, 2, 3, 1)
+    return F.grid_sample(x_NCHW, grid_NHW2.to(x_NCHW), padding_mode="border", align_corners=False)
+
+
+def smooth_field(field_NCGG: Tensor, x_NCHW: Tensor) -> Tensor:
+    """A smooth field through these values in an image's corners and between them, for each of its pixels."""
+    return F.interpolate(field_NCGG, size=x_NCHW.shape[-2:], mode="bicubic", align_corners=True)
 
 
 def _each(value_N: Tensor, like_NCHW: Tensor) -> Tensor:

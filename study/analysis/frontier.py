@@ -192,11 +192,15 @@ def _points(configurations: pd.DataFrame) -> NDArray[np.float64]:
     return configurations[[o.column for o in OBJECTIVES]].to_numpy(dtype=float, na_value=np.nan)
 
 
+def measured(configurations: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each setting is feasible and was attacked by all attackers: else its worst case is a bound."""
+    feasible: NDArray[np.bool_] = configurations["feasible"].fillna(False).to_numpy(dtype=bool)
+    return feasible & ~configurations["cut"].fillna(False).to_numpy(dtype=bool)
+
+
 def _eligible(configurations: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each setting may be on the frontier: feasible, every objective known, not cut short."""
-    feasible: NDArray[np.bool_] = configurations["feasible"].fillna(False).to_numpy(dtype=bool)
-    feasible = feasible & ~configurations["cut"].fillna(False).to_numpy(dtype=bool)
-    return feasible & np.isfinite(_points(configurations)).all(axis=1)
+    return measured(configurations) & np.isfinite(_points(configurations)).all(axis=1)
 
 
 def _dominated_by(configurations: pd.DataFrame) -> pd.Series:

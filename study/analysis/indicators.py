@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import ANCHORS
 from mipoison.metrics.statistics import Interval, mean_interval
-from study.analysis.frontier import Reference, configuration_table, hypervolume
+from study.analysis.frontier import Reference, configuration_table, hypervolume, measured
 from study.analysis.worst_case import NEEDED, find_worst, prepare
 from study.records.constraints import Constraints
 
@@ -25,10 +25,7 @@ LEVELS = (25.0, 50.0, 75.0)
 
 def usable(configurations: pd.DataFrame) -> pd.DataFrame:
     """The settings that may be on a front: feasible and measured against every attacker."""
-    kept = configurations["feasible"].fillna(False).astype(bool) & ~configurations["cut"].fillna(
-        False
-    ).astype(bool)
-    return configurations[kept].dropna(subset=[DISTORTION, ERROR])
+    return configurations[measured(configurations)].dropna(subset=[DISTORTION, ERROR])
 
 
 def knee(configurations: pd.DataFrame) -> str | None:

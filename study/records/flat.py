@@ -8,6 +8,9 @@ from typing import Any
 
 from mipoison.defenses import DEFENSES
 
+TOLERANCE = 1e-9
+"""Relative difference of two values of a knob that are the same."""
+
 
 def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs of a setting, from a row with the columns ``defense`` and ``defense.<knob>``.
@@ -24,6 +27,13 @@ def knobs_of(row: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and not pd.isna(value):
             out[name] = kind(value)
     return out
+
+
+def same_value(value: Any, wanted: Any) -> bool:
+    """Whether a knob has the wanted value; numbers with a fraction within TOLERANCE."""
+    if isinstance(wanted, float) and isinstance(value, int | float):
+        return abs(value - wanted) <= TOLERANCE * abs(wanted)
+    return bool(value == wanted)
 
 
 def finite(value: Any) -> float | None:

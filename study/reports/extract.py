@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, DEFENSES
-from study.records.flat import knobs_of
+from study.records.flat import knobs_of, same_value
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.summary import choose, judged, rounded_up
 from study.runtime.plain import markdown_text
 
-TOLERANCE = 1e-9
-"""Relative difference of two values of a knob that are the same."""
 MANY = 3
 """With more knobs a starting point's name is shortened."""
 HEAD = ("setting", "distortion", "order", "leaks, train", "leaks, test", "at most", "AUC", "verdict")
@@ -53,13 +50,7 @@ def _is_start(row: Mapping[str, Any]) -> bool:
     """Whether the knobs have the values of a starting point; those that the record lacks do not count."""
     config, known = DEFENSES[str(row["defense"])], knobs_of(row)
     starts = [config.from_flat(dict(start)) for start in config.STARTS]
-    return any(all(_equal(known[name], getattr(start, name)) for name in known) for start in starts)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=TOLERANCE)
-    return bool(a == b)
+    return any(all(same_value(known[name], getattr(start, name)) for name in known) for start in starts)
 
 
 def _short(row: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.metrics.excess import MARGIN
+from study.analysis.frontier import measured
 from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.indicators import knee
 from study.reports.leakage import EXCESS, LIMIT
@@ -84,12 +85,6 @@ def _numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     return values
 
 
-def _measured(group: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each setting is feasible and was attacked by all attackers: else its worst case is a bound."""
-    feasible, cut = (group[name].fillna(False).to_numpy(dtype=bool) for name in ("feasible", "cut"))
-    return feasible & ~cut
-
-
 def _points(
     axes: Axes, group: pd.DataFrame, column: str, style: tuple[str, str], front: pd.DataFrame
 ) -> None:
@@ -97,7 +92,7 @@ def _points(
     colour, marker = style
     x, y = _numbers(group, "confidence_distortion"), _numbers(group, column)
     bars = np.abs(np.stack([_numbers(group, f"{column}_low"), _numbers(group, f"{column}_high")]) - y)
-    solid = _measured(group)
+    solid = measured(group)
     optimal = group["trial"].isin(front["trial"]).to_numpy(dtype=bool)
     look: dict[str, Any] = {"s": 120 if marker == "*" else 36, "marker": marker, "zorder": 4}
     for mask, face, edge, width in (
@@ -117,7 +112,7 @@ def _attainable(axes: Axes, front: pd.DataFrame, column: str, more_is_better: bo
     """Draw, as steps, the best value that a Pareto-optimal setting reaches at no more than a distortion, of
     those that all attackers attacked."""
     points = (
-        front[_measured(front)]
+        front[measured(front)]
         .dropna(subset=["confidence_distortion", column])
         .sort_values("confidence_distortion")
     )
@@ -143,7 +138,7 @@ def _own_front(axes: Axes, group: pd.DataFrame, column: str, more_is_better: boo
     """Draw one defense's own front: the best value that its settings reach at no more than a distortion, of
     those that all attackers attacked."""
     points = (
-        group[_measured(group)]
+        group[measured(group)]
         .dropna(subset=["confidence_distortion", column])
         .sort_values("confidence_distortion")
     )

@@ -16,7 +16,7 @@ from mipoison.defenses import DEFENSES
 from mipoison.plugins import is_stand_in
 from study.analysis.knobs import KNOB, knobs_text
 from study.records.finished import load
-from study.records.flat import knobs_of
+from study.records.flat import knobs_of, same_value
 from study.records.status import PRUNED
 from study.records.store import STUDY_FILE
 
@@ -24,8 +24,6 @@ SAME_SCENE = (
     "auxiliary", "scene.limit", "scene.image_size", "scene.victim_steps", "scene.decoder_steps", "victim",
 )  # fmt: skip
 """Columns that studies share whose numbers are of the same scenes, besides the images (Evidence.images)."""
-TOLERANCE = 1e-9
-"""Relative difference of two values of a knob that are the same."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ def _equal(value: Any, wanted: Any) -> bool:
         return False
     if isinstance(wanted, tuple):
         return bool(wanted[0] <= value <= wanted[1])
-    if isinstance(wanted, float):
-        return abs(value - wanted) <= TOLERANCE * abs(wanted)
-    return bool(value == wanted)
+    return same_value(value, wanted)
 
 
 @dataclass(frozen=True)

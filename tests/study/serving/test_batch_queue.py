@@ -20,6 +20,11 @@ async def mean(requests: list[np.ndarray]) -> list[np.ndarray]:
     return [x_NCHW.mean((1, 2, 3))[:, None] for x_NCHW in requests]
 
 
+async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
+    await asyncio.sleep(60)
+    return []
+
+
 def test_one_image_waits_for_one_batch_at_most() -> None:
     async def scene() -> list[str]:
         order = []
@@ -138,10 +143,6 @@ def test_a_client_that_comes_late_is_answered_in_the_next_batch() -> None:
 
 
 def test_a_client_fills_half_of_the_queue_at_most() -> None:
-    async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
-        await asyncio.sleep(60)
-        return []
-
     async def scene() -> None:
         queue = BatchQueue(never, max_batches=1, couples=False)
         one = np.zeros((16, *SHAPE), np.float32)
@@ -171,10 +172,6 @@ def test_nothing_is_kept_of_clients_that_are_gone() -> None:
 
 
 def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
-        await asyncio.sleep(60)
-        return []
-
     async def scene() -> None:
         queue = BatchQueue(never, max_batches=1, couples=False)
         images = np.zeros((256, *SHAPE), np.float32)
@@ -194,10 +191,6 @@ def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_half_that_one_client_fills_leaves_room_for_another_s_large_request() -> None:
-    async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
-        await asyncio.sleep(60)
-        return []
-
     async def scene() -> None:
         queue = BatchQueue(never, max_batches=1, couples=False)
         many = [asyncio.create_task(queue.release(np.zeros((16, *SHAPE)), "many")) for _ in range(300)]
@@ -211,10 +204,6 @@ def test_the_half_that_one_client_fills_leaves_room_for_another_s_large_request(
 
 
 def test_what_a_client_no_longer_waits_for_takes_no_room() -> None:
-    async def never(requests: list[np.ndarray]) -> list[np.ndarray]:
-        await asyncio.sleep(60)
-        return []
-
     async def scene() -> None:
         queue = BatchQueue(never, max_batches=1, couples=False)
         images = np.zeros((2000, 1, 2, 2), np.float32)
