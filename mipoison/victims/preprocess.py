@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ GIVE = (
 _STATED = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
 """Switches of an image processor that can be stated; with any other ``do_`` that is on it is refused."""
 _NOT_STATED = ("include_top", "rescale_offset")
+_SETTINGS = {*_STATED, "size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std"}
+"""Settings of an image processor that are read: a dictionary without one of them is something else."""
 _LARGE = 1e6
 
 Size = tuple[int, ...]
@@ -272,6 +274,11 @@ _STEPS: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 def _hugging_face(given: Mapping[str, Any]) -> Preprocessing:
     """Of an image processor's configuration."""
+    ours = sorted({f.name for f in fields(Preprocessing)} & set(given))
+    if ours or not _SETTINGS & set(given):
+        held = f"has {', '.join(ours)}" if ours else "has none of an image processor's settings"
+        raise ConfigError(f"transforms: the dictionary {held}: an image processor's say do_resize, size, "
+                          "do_normalize, image_mean, image_std")  # fmt: skip
     if given.get("crop_pct") is not None:
         raise ConfigError(f"transforms: crop_pct cannot be stated: {GIVE}")
     for name, value in given.items():
@@ -294,7 +301,7 @@ def _hugging_face(given: Mapping[str, Any]) -> Preprocessing:
                           "[0, 1]")  # fmt: skip
     if abs(float(given.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
         raise ConfigError("transforms: rescale_factor other than 1/255: pixels here are in [0, 1]")
-    if given.get("do_normalize", "image_mean" in given):
+    if given.get("do_normalize", bool({"image_mean", "image_std"} & set(given))):
         found |= {"mean": _numbers(given["image_mean"]), "std": _numbers(given["image_std"])}
     colour = len(found.get("mean", ())) == 3 or bool(given.get("do_convert_rgb"))
     return Preprocessing(**found, colour=colour)

@@ -113,6 +113,22 @@ def test_hugging_face_s_image_processors(form: Callable[[dict[str, Any]], Any]) 
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mean": list(MEAN), "std": list(STD)}, "has mean, std"),
+        (VIT | {"mean": list(MEAN)}, "has mean"),
+        ({}, "none of an image processor's settings"),
+        ({"architecture": "vit", "pretrained_cfg": {"mean": list(MEAN)}}, "none of an image processor's"),
+        ({"image_std": list(STD)}, "image_mean"),
+    ],
+)
+def test_a_dictionary_that_would_do_nothing_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        preprocessing_from(given)
+    assert "\n" not in str(caught.value)
+
+
 def test_pixels_up_to_255_are_refused() -> None:
     """Here they are in [0, 1]: the statistics of others would make all images nearly equal."""
     mean, std = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
