@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.auditing.probes import SAME, Probes
+from study.auditing.probes import FAR, ROUGH, SAME, Probes
 
 FAMILIES = {
     "smooth": "none to be seen, or a smooth map of the scores such as a temperature",
@@ -23,10 +23,10 @@ FAMILIES = {
 }
 FEW = 0.34
 """A codebook has at most this share of different answers."""
-ROUGH = 0.5
-"""Roughness above which answers are no smooth function of the image."""
-FLIP = 0.15
-"""A jump of this l2 length by one grey level of one pixel is another answer."""
+STEADY = 0.9
+"""Label flipping leaves at least this share of the surer images alone; what is moved on purpose does not."""
+BROKEN = 0.01
+"""A single rough move of this l2 length among smooth ones is a replaced answer."""
 PROJECTED = 0.05
 """Share of exact zeros that a softmax does not have."""
 CUT_OFF = 0.2
@@ -63,18 +63,24 @@ def family_of(seen: Probes) -> Family:
         return Family("codebook", f"{seen.distinct} different answers in {seen.answers}, on no grid")
     moves = f"one grey level of one pixel moves an answer by {seen.jump:.2g} (most: {seen.largest_jump:.2g})"
     rough = seen.roughness is not None and seen.roughness > ROUGH
-    if rough and seen.moved >= 0.5 and not (seen.jump < FLIP / 10 and seen.largest_jump > 10 * FLIP):
+    if rough and seen.moved >= 0.5:
         bent = f"{moves}, and by no multiple of it for two ({seen.roughness:.2g})"
         if seen.zeros > CUT_OFF:
             return Family("noise", f"{bent}; {seen.zeros:.0%} of the scores are cut off at 0")
         if seen.largest_jump < ALIKE * seen.jump:
             return Family("noise", f"{bent}; all moves are about as long")
+        if seen.steady >= STEADY:
+            return Family("label-flipping", f"{bent}; {seen.steady:.0%} of the surer images are left alone")
+        if seen.relabelled:
+            return Family("label-flipping", f"{bent}; {seen.relabelled} near copies have another label")
         return Family("poisoning", f"{bent}; {seen.zeros:.1%} of the scores are 0")
-    if seen.largest_jump > FLIP:
+    if seen.largest_jump > FAR:
         return Family("label-flipping", moves)
     if seen.tied:
         k = seen.classes - seen.tied
         return Family("top-k", f"{seen.tied} scores share the rest in nearly all answers: k = {k}")
     if seen.zeros > PROJECTED:
         return Family("poisoning", f"{seen.zeros:.0%} of the scores are exactly 0; {moves}")
+    if seen.broken > BROKEN:
+        return Family("label-flipping", f"{moves}; {seen.broken:.2g} is no smooth move, while most are")
     return Family("smooth", f"{moves}, and twice as far for two")

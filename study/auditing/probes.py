@@ -15,6 +15,10 @@ FLOAT32 = 1.2e-7
 """Relative distance of neighbouring float32 numbers near 1: what is closer may be equal."""
 SAME = 2e-6
 """Differences up to this are numerical: the same image in another batch of a GPU."""
+ROUGH = 0.5
+"""Roughness above which an answer is no smooth function of the image."""
+FAR = 0.15
+"""A move of this l2 length by one grey level of one pixel leads to another answer."""
 MOST_STEPS = 10_000
 """Finest grid that is looked for."""
 BY_CHANCE = 1e-3
@@ -41,6 +45,10 @@ class Probes:
             changes by one and two grey levels: near 0 for a smooth function of the image, above 1 for noise.
             None: none moved.
         moved: share of near copies whose answer moved.
+        steady: share of the surer half of the probed images (by their largest score) whose answer did not
+            move, or moved twice as far for two grey levels.
+        broken: longest move to a copy that is no smooth one.
+        relabelled: near copies whose largest score is another one, a move of ``FAR`` or more away.
         hidden: different answers that are equal to others as float32, or on the grid that is named: digits
             in which no attacker of the audit looks.
         logits: whether attackers read the answers as logits.
@@ -62,6 +70,9 @@ class Probes:
     largest_jump: float
     roughness: float | None
     moved: float
+    steady: float
+    broken: float
+    relabelled: int
     hidden: int = 0
     logits: bool = False
 
@@ -83,6 +94,9 @@ def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Pr
     first_P, second_P = (near_P3K[:, 1] - near_P3K[:, 0], near_P3K[:, 2] - near_P3K[:, 0])
     jump_P, bend_P = np.linalg.norm(first_P, axis=1), np.linalg.norm(second_P - 2 * first_P, axis=1)
     moved_P = jump_P > SAME
+    rough_P = moved_P & (bend_P > ROUGH * jump_P)
+    relabelled_P = near_P3K[:, 0].argmax(1) != near_P3K[:, 1].argmax(1)
+    sure_P = near_P3K[:, 0].max(1).argsort(kind="stable")[len(near_P3K) // 2 :]
     label_N = c_NK.argmax(1)
     distinct, index_N = np.unique(c_NK, axis=0, return_inverse=True)
     of_label = [len(np.unique(index_N[label_N == k])) for k in np.unique(label_N)]
@@ -107,6 +121,9 @@ def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Pr
         largest_jump=float(jump_P.max(initial=0.0)),
         roughness=float(np.median(bend_P[moved_P] / jump_P[moved_P])) if moved_P.any() else None,
         moved=float(moved_P.mean()) if len(moved_P) else 0.0,
+        steady=float(1 - rough_P[sure_P].mean()) if len(sure_P) else 1.0,
+        broken=float(jump_P[rough_P].max(initial=0.0)),
+        relabelled=int((relabelled_P & (jump_P >= FAR)).sum()),
         hidden=len(distinct) - len(np.unique(read_NK, axis=0)),
     )
 

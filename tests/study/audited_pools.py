@@ -22,6 +22,6 @@ def plain_probes(**changes: Any) -> Probes:
     fields: dict[str, Any] = dict(
         answers=800, classes=10, repeat_distance=0.0, repeated=24, sum_error=1e-7, negative=False, decimals=9,
         steps=None, distinct=800, most_of_label=90, zeros=0.0, tied=0, jump=1e-5, largest_jump=1e-3,
-        roughness=0.01, moved=1.0,
+        roughness=0.01, moved=1.0, steady=1.0, broken=1e-4, relabelled=0,
     )  # fmt: skip
     return Probes(**(fields | changes))

@@ -72,13 +72,36 @@ def test_defenses(defense: str, knobs: dict[str, Any], family: str) -> None:
     assert FAMILIES[family] in str(found)
 
 
+def test_label_flipping_is_no_poisoning() -> None:
+    """The same rough moves: of the unsure images alone, and of all."""
+    rng = np.random.default_rng(0)
+    near, smooth = np.repeat(rng.dirichlet(np.full(5, 0.3), 24)[:, None], 3, 1), 1e-5 * rng.normal(size=5)
+    unsure = near[:, 0].max(1).argsort()[:12]
+    near[:, 1], near[:, 2] = near[:, 1] + smooth, near[:, 2] + 2 * smooth
+    everywhere = near + 0.01 * rng.normal(size=near.shape)
+    flipped = near.copy()
+    flipped[unsure] = everywhere[unsure]
+    flipped[unsure[:3], 1:] = np.roll(flipped[unsure[:3], 1:], 1, 2)
+    c, repeats = rng.dirichlet(np.full(5, 0.3), 300), near[:, :1].repeat(2, 1)
+    everywhere[unsure[0], 1] += 0.05  # longer than the others: no noise
+    found = {name: probe(c, repeats, p, 9) for name, p in (("flip", flipped), ("all", everywhere))}
+    assert family_of(found["flip"]).name == "label-flipping"
+    assert family_of(found["all"]).name == "poisoning"
+    assert (found["flip"].steady, found["all"].steady) == (1.0, pytest.approx(0.1, abs=0.1))
+    assert found["flip"].relabelled >= 1
+
+
 @pytest.mark.parametrize(
     ("changes", "family"),
     [
         ({}, "smooth"),
         ({"distinct": 30, "most_of_label": 4}, "codebook"),
         ({"distinct": 10, "most_of_label": 1}, "codebook"),
-        ({"roughness": 1.8, "jump": 0.004, "largest_jump": 0.02, "zeros": 0.01}, "poisoning"),
+        ({"roughness": 1.8, "jump": 0.004, "largest_jump": 0.02, "zeros": 0.01, "steady": 0.5}, "poisoning"),
+        ({"roughness": 1.8, "jump": 0.004, "largest_jump": 0.02, "zeros": 0.01}, "label-flipping"),
+        ({"roughness": 1.8, "largest_jump": 0.9, "steady": 0.5, "relabelled": 1}, "label-flipping"),
+        ({"broken": 0.05, "largest_jump": 0.05}, "label-flipping"),
+        ({"broken": 0.05, "largest_jump": 0.05, "tied": 7}, "top-k"),
         ({"roughness": 1.8, "jump": 0.004, "largest_jump": 0.006, "zeros": 0.01}, "noise"),
         ({"zeros": 0.3}, "poisoning"),
         ({"roughness": 1.8, "jump": 0.004, "zeros": 0.4}, "noise"),

@@ -46,6 +46,9 @@ def test_smooth_and_rough_answers() -> None:
     assert smooth.roughness < 1e-6
     assert rough.roughness > 0.5
     assert smooth.jump == pytest.approx(float(np.median(np.linalg.norm(move, axis=1))))
+    assert (smooth.steady, smooth.broken, smooth.relabelled) == (1.0, 0.0, 0)
+    assert rough.steady < 1
+    assert 1e-4 < rough.broken <= rough.largest_jump
     assert smooth.repeat_distance == 0
     assert smooth.moved == 1
     still = probe(c, repeats, near(c[:10], 0 * move, 0.0), 9)
