@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
+from collections.abc import Sequence
 
 from study.records.finished import StoredStudy
 from study.runtime.entry import command
@@ -13,6 +15,10 @@ from study.trial.rerun import has_own_victim
 DATA_ROOT = ("--data-root", "--data_root")
 DATA = "DATA"
 """Stands for the folder of the data sets in commands, as on the pages."""
+_PLACES = {"--data-root": DATA, "--dataset": "FOLDER", "--storage": "STORAGE"}
+"""Option -> what stands for the path in its value."""
+_PATH = re.compile(r"(?:^|(?<=[:=]))(?:~|/|[A-Za-z]:[\\/]).*", re.DOTALL)
+"""A path of one machine: a whole word, or what follows the first colon or equals sign."""
 
 
 def rerun_command(study: StoredStudy, like: str, trial: str) -> str:
@@ -52,3 +58,22 @@ def own_victim(study: StoredStudy) -> str:
 
 def _quoted(text: str) -> str:
     return shlex.quote(visible_line(text))
+
+
+def without_paths(words: Sequence[str]) -> list[str]:
+    """A command line as it may be shown around: paths of the machine are replaced by what they are of.
+
+    A path says who ran it and where. That of another option keeps its last name, as a classifier's does.
+    Addresses (``s3://...``) and relative paths stay.
+    """
+    shown, option = [], ""
+    for word in map(str, words):
+        if word.startswith("--"):
+            option = word.partition("=")[0].replace("_", "-")
+        place = _PLACES.get(option)
+        shown.append(word if "://" in word else _PATH.sub(lambda found: place or _last(found[0]), word))  # noqa: B023
+    return shown
+
+
+def _last(path: str) -> str:
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]

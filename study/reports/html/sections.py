@@ -20,6 +20,7 @@ from study.records.finished import StoredStudy
 from study.records.flat import finite
 from study.records.status import PRUNED
 from study.reports.cells import describe
+from study.reports.commands import without_paths
 from study.reports.findings import Findings
 from study.reports.html.chart_data import on_front, shown_name, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
@@ -236,7 +237,12 @@ def _named(trials: list[str]) -> str:
 
 
 def about(study: StoredStudy) -> str:
-    """The content of ``study.json``, reduced to the keys that a study writes."""
+    """What a study writes into ``study.json``, without paths of the machine: the page is shown around."""
     known = {name: study.about[name] for name in ABOUT_KEYS if name in study.about}
     known["settings"] = {k: v for k, v in study.about.get("settings", {}).items() if k in SETTINGS}
+    if isinstance(words := known.get("command"), list):
+        known["command"] = without_paths(words)
+    for name in ("dataset", "storage", "data_root", "victim", "victim_state"):
+        if isinstance(value := known["settings"].get(name), str):
+            known["settings"][name] = without_paths([f"--{name}", value])[1]
     return json.dumps(known, indent=2, sort_keys=True)

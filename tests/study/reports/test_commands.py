@@ -9,7 +9,8 @@ import pytest
 
 from study.records.finished import StoredStudy
 from study.reports.board import judged_settings
-from study.reports.commands import data_root, rerun_commands
+from study.reports.commands import data_root, rerun_commands, without_paths
+from study.reports.html import sections
 from study.reports.html.content import Source, VectorOptions, content
 from study.reports.label import label
 from tests.study.reports.test_label import study_of
@@ -55,3 +56,32 @@ def test_page_label_and_board_give_one_command(
     page, _ = content(Source.of(study, "a/study"), 0, "", VectorOptions(False))
     commands = {row["trial"]: row["command"] for row in page["settings"]}
     assert commands["t0001-rounding"] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("--data-root /home/me/data --seeds 2", "--data-root DATA --seeds 2"),
+        ("--data_root=~/data --trials 3", "--data_root=DATA --trials 3"),
+        ("--dataset folder:/home/me/faces", "--dataset folder:FOLDER"),
+        ("--dataset=folder:C:\\me\\faces", "--dataset=folder:FOLDER"),
+        ("--dataset folder:faces --storage /mnt/s", "--dataset folder:faces --storage STORAGE"),
+        ("--storage s3://bucket/prefix", "--storage s3://bucket/prefix"),
+        ("--victim /home/me/net.pt2 --victim-state=/w/x.pt", "--victim net.pt2 --victim-state=x.pt"),
+        ("--victim net:make --name a/b", "--victim net:make --name a/b"),
+        ("--plugin one /opt/two.py", "--plugin one two.py"),
+    ],
+)
+def test_a_shown_command_has_no_path_of_the_machine(words: str, shown: str) -> None:
+    assert without_paths(words.split()) == shown.split()
+
+
+def test_the_page_shows_no_path_of_the_machine(study: StoredStudy) -> None:
+    """One shows it around."""
+    study.about["command"] = ["--data-root", "/home/me/data", "--dataset", "folder:/home/me/faces"]
+    study.about["settings"] |= {"dataset": "folder:/home/me/faces", "victim_state": "/home/me/w.pt"}
+    shown = sections.about(study)
+    assert "/home/me" not in shown
+    assert "folder:FOLDER" in shown
+    assert "w.pt" in shown
+    assert study.about["command"][1] == "/home/me/data"  # the records keep it
