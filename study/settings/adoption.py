@@ -45,9 +45,15 @@ def adopted(asked: Arguments, words: Sequence[str], stored: Mapping[str, Any]) -
 
     Raises:
         ConfigError: a stored value is of another type than the setting; or the images are those of a folder,
-            which the user has to name: pictures of what is read are written to the storage.
+            which the user has to name: pictures of what is read are written to the storage; or the classifier
+            is the user's own and is not given.
     """
     given = given_names(words)
+    if stored.get("victim_digest") is not None and asked.victim is None:
+        raise ConfigError(
+            "--resume: the study is of a classifier of your own, and one that only records name is never "
+            "loaded (it runs code): give it with --victim (and --victim-state), as you began the study"
+        )
     changes: dict[str, Any] = {}
     for group in IDENTITY:
         hints = typing.get_type_hints(group)

@@ -62,6 +62,14 @@ def test_values_of_other_types_are_damage(stored: dict[str, object]) -> None:
         adopted(Arguments(), [], stored)
 
 
+def test_a_classifier_of_the_user_s_own_is_given_again() -> None:
+    stored = {"victim_digest": "ab" * 8, "seeds": 2}
+    with pytest.raises(ConfigError, match=r"give it with --victim \(and --victim-state\)"):
+        adopted(Arguments(), ["--resume"], stored)
+    assert adopted(Arguments(victim="net:make"), ["--resume", "--victim", "net:make"], stored).seeds == 2
+    assert adopted(Arguments(), ["--resume"], {"victim_digest": None, "seeds": 2}).seeds == 2
+
+
 def test_a_folder_of_images_is_named_by_the_user() -> None:
     stored = {"dataset": "folder:/home/somebody/pictures", "image_size": 16}
     with pytest.raises(ConfigError, match=r"give it with --dataset"):
