@@ -19,6 +19,7 @@ from rich.text import Text
 from mipoison.metrics.constants import MARGIN
 from study.analysis.knobs import knobs_text
 from study.records.finished import StoredStudy
+from study.reports.cells import data_name
 from study.reports.commands import rerun_commands
 from study.reports.findings import Findings
 from study.reports.leakage import WORST_ATTACKER
@@ -123,7 +124,7 @@ def _scene(study: StoredStudy) -> Mapping[str, Any]:
     first = study.episodes.iloc[0]
     limit = first.get("scene.limit")
     return {
-        "data": str(first["dataset"]),
+        "data": data_name(first["dataset"]),
         "auxiliary": str(first["auxiliary"]),
         "images": "all" if pd.isna(limit) else f"{int(limit)}",
         "scale": str(study.title_info["scale"] or "unknown"),

@@ -15,6 +15,11 @@ from study.analysis.knobs import knobs_text
 from study.runtime.plain import number, visible, visible_line
 
 
+def data_name(dataset: object) -> str:
+    """A data set's name as it may be shown around: of a user's folder the kind, without its path."""
+    return visible_line(str(dataset).partition(":")[0])
+
+
 def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -> str:
     """One line on the numbers' origin: ``more`` (study, scale), data, sizes, seeds, attackers, device."""
 
@@ -22,8 +27,9 @@ def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -
         found = sorted(episodes[column].dropna().unique()) if column in episodes else []
         return ", ".join(f"{v:g}" if isinstance(v, float) else visible_line(v) for v in found) or missing
 
+    names = sorted({data_name(v) for v in episodes["dataset"].dropna()}) if "dataset" in episodes else []
     parts = [f"{key} {value}" for key, value in (more or {}).items() if value is not None]
-    parts += [f"data {values('dataset', 'unknown')}", f"auxiliary {values('auxiliary', 'unknown')}"]
+    parts += [f"data {', '.join(names) or 'unknown'}", f"auxiliary {values('auxiliary', 'unknown')}"]
     limit = values("scene.limit", "")
     parts += [f"at most {limit} training images a side" if limit else "all training images"]
     seeds = [] if "seed" not in episodes else sorted({int(s) for s in episodes["seed"].dropna()})

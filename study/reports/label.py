@@ -21,7 +21,7 @@ from study.analysis.verdicts import DOUBTS
 from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
-from study.reports.cells import setting_name
+from study.reports.cells import data_name, setting_name
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
@@ -136,7 +136,7 @@ def _one(rows: pd.DataFrame, column: str) -> Any:
 
 def _data(rows: pd.DataFrame) -> dict[str, Any]:
     return {
-        "dataset": ", ".join(_texts(rows, "dataset")) or None,
+        "dataset": ", ".join(map(data_name, _texts(rows, "dataset"))) or None,
         "attacker_images": ", ".join(_texts(rows, "auxiliary")) or None,
         "classes": _one(rows, "n_classes"),
         "training_images_at_most": _one(rows, "scene.limit"),

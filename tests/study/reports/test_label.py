@@ -63,6 +63,7 @@ def test_no_path_of_the_machine_is_in_a_label(tmp_path: Path) -> None:
     """The data folder has a placeholder, and an absolute path of the study its folder's name."""
     found = study_of(tmp_path=tmp_path)
     found.about["command"] = ["study/pareto.py", "--data-root", "/mnt/anna/data"]
+    found.episodes["dataset"] = "folder:/mnt/anna/faces"
     command = "python study/evaluate.py --like {} --trial none --data-root DATA"
     for like, shown in (
         (None, "'made up'"),
@@ -73,6 +74,7 @@ def test_no_path_of_the_machine_is_in_a_label(tmp_path: Path) -> None:
     ):
         made = valid(label(found, "none", like=like))
         assert made["command"] == command.format(shown)
+        assert made["data"]["dataset"] == "folder"
         assert not any(b"anna" in text for text in label_files(made).values())
 
 
