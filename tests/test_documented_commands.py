@@ -135,6 +135,19 @@ def parsed(name: str, words: list[str]) -> object:
     return parse(module.Arguments, words, name)
 
 
+def without_help(words: list[str]) -> list[str]:
+    """The words that a parser has to know: with ``--help`` among them it would stop there and say nothing."""
+    return [word for word in words if word not in ("--help", "-h")]
+
+
+def test_a_wrong_option_beside_help_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert without_help(["--help"]) == []
+    with pytest.raises(SystemExit):
+        parsed("pareto", without_help(["--help", "--no-such"]))
+    assert "--no-such" in capsys.readouterr().err
+    parsed("pareto", without_help(["--trials", "3", "--help"]))
+
+
 def test_calls_are_found_wherever_a_shell_has_them() -> None:
     line = 'KEY="a b" mipoison serve --unit u --victim "n:m" && nice python study/pareto.py --trials 2 # x'
     assert calls_of(line) == [("serve", ["--unit", "u", "--victim", "n:m"]), ("pareto", ["--trials", "2"])]
@@ -198,8 +211,8 @@ def test_a_documented_command_parses(name: str, words: list[str]) -> None:
     if name in ("--help", "--version"):
         return
     assert name in COMMANDS, f"there is no sub-command {name!r}"
-    if words and "--help" not in words:  # a name alone speaks of the sub-command
-        parsed(name, words)
+    if asked := without_help(words):  # a name alone speaks of the sub-command
+        parsed(name, asked)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
