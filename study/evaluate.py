@@ -59,6 +59,8 @@ class Arguments:
     """knobs that differ from the trial's (or from the defense's defaults)"""
     data_root: Path | None = None
     """data folder; default $MIPOISON_DATA or ~/.cache/mipoison/data"""
+    dataset: str | None = None
+    """where the study's folder of images is now (folder:PATH); default: where the study had it"""
     victim: str | None = None
     """the classifier, if the study is of a user's own: module:factory or file.pt2, as for pareto.py. Both run
     code; a classifier that only the records name is never loaded"""
@@ -127,6 +129,7 @@ def evaluate(chosen: Arguments, root: str, console: Console) -> int:
         data_root=data,
         given=GivenVictim(chosen.victim, chosen.victim_state),
         plugins=chosen.plugin,
+        dataset=chosen.dataset,
     )
     knobs = " ".join(f"{k}={v}" for k, v in spec.knobs.items())
     console.print(f"{spec.defense} {knobs}".strip(), markup=False)

@@ -32,7 +32,7 @@ def rerun_command(study: StoredStudy, like: str, trial: str) -> str:
     """
     data = "" if data_root(study) is None else f" --data-root {DATA}"
     start = f"{command('evaluate')} --like {_quoted(like)} --trial {_quoted(trial)}"
-    return start + data + own_victim(study)
+    return start + data + own_folder(study) + own_victim(study)
 
 
 def rerun_commands(study: StoredStudy, like: str) -> dict[str, str]:
@@ -49,6 +49,13 @@ def data_root(study: StoredStudy) -> str | None:
         if name in DATA_ROOT:
             found = (value if equals else following) or found
     return found
+
+
+def own_folder(study: StoredStudy) -> str:
+    """An option for studies of a user's own folder of images: the reader says where it is."""
+    names = study.episodes["dataset"].dropna() if "dataset" in study.episodes else []
+    kinds = sorted({str(name).partition(":")[0] for name in names if ":" in str(name)})
+    return f" --dataset {kinds[0]}:FOLDER" if len(kinds) == 1 else ""
 
 
 def own_victim(study: StoredStudy) -> str:

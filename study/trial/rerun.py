@@ -6,6 +6,7 @@ of a compact copy can be rerun, too.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from mipoison.attacks import ATTACKS
 from mipoison.config import Config, ConfigError, choose
+from mipoison.data.datasets import parse_name
 from mipoison.defenses import ANCHORS, DEFENSES
 from mipoison.plugins import is_stand_in
 from mipoison.scene import SceneConfig
@@ -120,6 +122,27 @@ def scenes_in(rows: pd.DataFrame, given: GivenVictim = NO_VICTIM) -> tuple[Scene
     return tuple(found)
 
 
+def with_folder(scenes: Sequence[SceneConfig], dataset: str | None) -> tuple[SceneConfig, ...]:
+    """The scenes with the images of a folder that lies elsewhere now.
+
+    Args:
+        dataset: ``kind:PATH``, of the kind that the records have; None: as recorded.
+
+    Raises:
+        ConfigError: the records are of other data than a folder of this kind.
+    """
+    if dataset is None:
+        return tuple(scenes)
+    kind, path = parse_name(dataset)
+    for recorded in sorted({scene.dataset for scene in scenes}):
+        if not path or recorded.partition(":")[0] != kind:
+            raise ConfigError(
+                f"--dataset {dataset!r}: these records are of {recorded.partition(':')[0]!r}, and --dataset "
+                "says where a folder of the same kind is now (folder:PATH)"
+            )
+    return tuple(dataclasses.replace(scene, dataset=dataset) for scene in scenes)
+
+
 def rerun_spec(
     study: StoredStudy,
     *,
@@ -130,6 +153,7 @@ def rerun_spec(
     data_root: str | None,
     given: GivenVictim = NO_VICTIM,
     plugins: Sequence[str] = (),
+    dataset: str | None = None,
 ) -> TrialSpec:
     """The trial to run: a recorded one, or another setting on the scenes and attackers of the study.
 
@@ -138,6 +162,7 @@ def rerun_spec(
         knobs: ``name=value`` each; they replace knobs of the trial, or defaults of the defense.
         root: the storage for artifacts and records. data_root: the data folder, None for the default.
         given: the reader's classifier, see :func:`scenes_in`. plugins: the reader's plug-ins, loaded already.
+        dataset: where the reader has the study's folder of images, see :func:`with_folder`.
 
     Raises:
         ConfigError: an unknown name, or a value that does not fit.
@@ -160,7 +185,7 @@ def rerun_spec(
         data_root=data_root,
         constraints=study.constraints,
         attackers=tuple(dict.fromkeys(source["attack"])),
-        scenes=scenes_in(source, given),
+        scenes=with_folder(scenes_in(source, given), dataset),
         plugins=tuple(plugins),
     )
     trial_id = str(trial) if same else f"again-{name}"

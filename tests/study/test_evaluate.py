@@ -74,6 +74,7 @@ def test_another_setting_under_the_same_conditions(compact: Path, capsys: pytest
     [
         ([], "give a recorded --trial"),
         (["--trial", "t9999-lpa"], "'t9999-lpa'"),
+        (["--trial", "none", "--dataset", "folder:x"], "these records are of 'digits'"),
         (["--defense", "lpaa"], "did you mean 'lpa'"),
         (["--defense", "lpa", "--knob", "budgett=1"], "did you mean 'budget'"),
         (["--defense", "lpa", "--knob", "budget"], "name=value"),

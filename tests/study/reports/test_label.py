@@ -64,7 +64,7 @@ def test_no_path_of_the_machine_is_in_a_label(tmp_path: Path) -> None:
     found = study_of(tmp_path=tmp_path)
     found.about["command"] = ["study/pareto.py", "--data-root", "/mnt/anna/data"]
     found.episodes["dataset"] = "folder:/mnt/anna/faces"
-    command = "python study/evaluate.py --like {} --trial none --data-root DATA"
+    command = "python study/evaluate.py --like {} --trial none --data-root DATA --dataset folder:FOLDER"
     for like, shown in (
         (None, "'made up'"),
         ("/mnt/anna/results/x", "'made up'"),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from mipoison.config import ConfigError
+from mipoison.scene import SceneConfig
 from study.records.finished import load
-from study.trial.rerun import differences, rerun_spec, scenes_in, to_records, trial_rows
+from study.trial.rerun import differences, rerun_spec, scenes_in, to_records, trial_rows, with_folder
 from tests.study.test_evaluate import searched
 
 
@@ -23,6 +27,18 @@ def test_specification_is_the_recorded_trial(small_study: Path) -> None:
     assert dict(changed.knobs) == started["knobs"] | {"budget": 0.25}
     assert changed.trial == "again-lpa"  # no recorded trial any more
     assert scenes_in(trial_rows(study, trial))[1].seed == 1
+
+
+def test_a_folder_of_images_may_have_moved() -> None:
+    scenes = (SceneConfig(dataset="folder:/gone/faces", seed=3),)
+    assert with_folder(scenes, None) == scenes
+    (found,) = with_folder(scenes, "folder:here")
+    assert (found.dataset, found.seed) == ("folder:here", 3)
+    for wrong in ("digits", "facescrub:here"):
+        with pytest.raises(ConfigError, match="these records are of 'folder'"):
+            with_folder(scenes, wrong)
+    with pytest.raises(ConfigError, match="these records are of 'digits'"):
+        with_folder((SceneConfig(dataset="digits"),), "folder:here")
 
 
 def test_differences_count_missing_numbers(small_study: Path) -> None:
