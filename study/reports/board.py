@@ -209,23 +209,41 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-NARROW = ("defense", "verdict", "distortion", "excess", "excess at most", "certified excess")
-"""Columns of the board that a terminal has room for, beside the row's origin."""
+NARROW = ("verdict", "distortion", "excess", "excess at most", "certified excess")
+"""Columns of the board that a terminal of 80 columns has room for, beside the setting."""
+_SETTING_WIDTH = 26
+"""Columns of a terminal for a setting."""
 
 
 def board_tables(table: pd.DataFrame) -> list[Table]:
-    """The board for a terminal: a table for each data set; study and trial in place of the commands."""
+    """The board for a terminal: a table for each data set.
+
+    A setting has a line each for the defense, its knobs, and study and trial, which stand for the command.
+    """
     head, rows = cells(table)
     tables: dict[str, Table] = {}
     for line, (_, row) in zip(rows, table.iterrows(), strict=True):
         if line[0] not in tables:
-            tables[line[0]] = Table(title=line[0], title_justify="left", box=box.SIMPLE_HEAD)
-            for name in (*NARROW, "study, trial"):
+            tables[line[0]] = Table(
+                title=line[0], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            )
+            tables[line[0]].add_column("setting", overflow="fold", min_width=_SETTING_WIDTH)
+            for name in NARROW:
                 justify: Literal["left", "right"] = "right" if name in CELLS else "left"
-                tables[line[0]].add_column(name, justify=justify, overflow="fold")
+                tables[line[0]].add_column("\n".join(name.split(maxsplit=1)), justify=justify, no_wrap=True)
         shown = [cell for name, cell in zip(head, line, strict=True) if name in NARROW]
-        tables[line[0]].add_row(*map(Text, shown), Text(visible_line(f"{row['study']}, {row['trial']}")))
+        tables[line[0]].add_row(_setting(row), *map(Text, shown))
     return list(tables.values())
+
+
+def _setting(row: pd.Series) -> Text:
+    """A setting's lines, each within the width of its column where its words are short enough."""
+    origin = f"{row['study']}, {row['trial']}"
+    return Text("\n").join(
+        Text(visible_line(text), style=style)
+        for text, style in ((row["defense"], "bold"), (row["knobs"], ""), (origin, "dim"))
+        if text
+    )
 
 
 def _code(line: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
 from study.records.finished import load
 from study.reports.board import (
@@ -138,3 +141,19 @@ def test_cells_and_markdown_escape_what_records_say() -> None:
     plain = board_markdown(board([of(row("safe", 0.004, 0.0, certified=0.1))]))
     assert "`again`" in plain
     assert " - |" in plain  # no certificate is no number
+
+
+def test_a_terminal_of_80_columns_shows_every_column() -> None:
+    knobs = "budget=0.01 rounds=10 step=0.2 sub_features=log scope=sample"
+    long = row("undecided", 0.00713, 0.02, knobs, defense="lpa-amortised", trial="t0038-lpa-amortised")
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in board_tables(board([of(row("certified", 0.0141, 0.0), long)])):
+        console.print(table)
+    lines = console.export_text().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    text = "\n".join(lines)
+    for word in ("certified", "distortion", "at most", "lpa-amortised", "sub_features=log", "undecided"):
+        assert len(re.findall(rf"(?<![\w-]){word}(?![\w-])", text)) >= 1, word
+    first = next(line.split() for line in lines if line.split()[:1] == ["lpa-amortised"])
+    assert first[1:] == ["undecided", "0.00713", "0.020", "0.030", "-"]
+    assert "a, t0038-lpa-amortised" in text
