@@ -16,7 +16,7 @@ def test_describe_and_progress_line():
         "study x; data mnist; auxiliary disjoint; at most 200 training images a side; 1 seed (3); "
         "device unknown"
     )
-    mine = describe(frame.assign(dataset="folder:/home/me/faces"))
+    mine = describe(frame.assign(dataset="folder:/mnt/anna/faces"))
     assert mine.startswith("data folder; ")  # who shows it around shows no path of the machine
     quality = Quality(0.4123, 0.52, Least(0.0123, 0.00345), Least(0.5321, 0.0125))
     assert progress_line(12, 1, 60, quality.text(shared_classes=True), 200) == (

@@ -61,13 +61,13 @@ def test_page_label_and_board_give_one_command(
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        ("--data-root /home/me/data --seeds 2", "--data-root DATA --seeds 2"),
+        ("--data-root /mnt/anna/data --seeds 2", "--data-root DATA --seeds 2"),
         ("--data_root=~/data --trials 3", "--data_root=DATA --trials 3"),
-        ("--dataset folder:/home/me/faces", "--dataset folder:FOLDER"),
+        ("--dataset folder:/mnt/anna/faces", "--dataset folder:FOLDER"),
         ("--dataset=folder:C:\\me\\faces", "--dataset=folder:FOLDER"),
         ("--dataset folder:faces --storage /mnt/s", "--dataset folder:faces --storage STORAGE"),
         ("--storage s3://bucket/prefix", "--storage s3://bucket/prefix"),
-        ("--victim /home/me/net.pt2 --victim-state=/w/x.pt", "--victim net.pt2 --victim-state=x.pt"),
+        ("--victim /mnt/anna/net.pt2 --victim-state=/w/x.pt", "--victim net.pt2 --victim-state=x.pt"),
         ("--victim net:make --name a/b", "--victim net:make --name a/b"),
         ("--plugin one /opt/two.py", "--plugin one two.py"),
     ],
@@ -78,10 +78,10 @@ def test_a_shown_command_has_no_path_of_the_machine(words: str, shown: str) -> N
 
 def test_the_page_shows_no_path_of_the_machine(study: StoredStudy) -> None:
     """One shows it around."""
-    study.about["command"] = ["--data-root", "/home/me/data", "--dataset", "folder:/home/me/faces"]
-    study.about["settings"] |= {"dataset": "folder:/home/me/faces", "victim_state": "/home/me/w.pt"}
+    study.about["command"] = ["--data-root", "/mnt/anna/data", "--dataset", "folder:/mnt/anna/faces"]
+    study.about["settings"] |= {"dataset": "folder:/mnt/anna/faces", "victim_state": "/mnt/anna/w.pt"}
     shown = sections.about(study)
-    assert "/home/me" not in shown
+    assert "/mnt/anna" not in shown
     assert "folder:FOLDER" in shown
     assert "w.pt" in shown
-    assert study.about["command"][1] == "/home/me/data"  # the records keep it
+    assert study.about["command"][1] == "/mnt/anna/data"  # the records keep it
