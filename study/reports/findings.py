@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -43,6 +43,8 @@ MEASURED = (
 )
 """Columns of the records that the summary takes means of."""
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -62,6 +64,7 @@ class Findings:
     constraints: Constraints
     margin: float = MARGIN
     curves: Sequence[Mapping[str, Any]] = ()
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, study: StoredStudy) -> Findings:
@@ -74,6 +77,12 @@ class Findings:
             margin=study.margin,
             curves=read_curves(study.storage, study.folder),
         )
+
+    def once(self, make: Callable[[Findings], T]) -> T:
+        """``make(self)``, computed once: for what ``report.md`` and the page both show."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(T, self._made[make])
 
     @cached_property
     def info(self) -> str:
