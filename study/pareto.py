@@ -206,11 +206,11 @@ def _search(study: Study, console: Console, progress: Progress, words: Sequence[
 def _recommended(study: Study, episodes: pd.DataFrame, there: set[str]) -> list[Mapping[str, Any]]:
     """What the answer will recommend, and its runner-up, as rows like the frontier's; none of ``there``."""
     from study.reports.findings import Findings
-    from study.reports.summary import choose, judged
+    from study.reports.summary import choose
 
     settings = study.settings
     found = Findings(episodes=episodes, about={}, constraints=settings.constraints, margin=settings.margin)
-    choice = choose(judged(found))
+    choice = choose(found.judged)
     rows = [row for row in (choice.deploy, choice.runner_up) if row is not None]
     return [row for row in rows if str(row["trial"]) not in there]
 

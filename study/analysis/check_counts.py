@@ -13,6 +13,6 @@ def check_counts(episodes: pd.DataFrame, column: str) -> tuple[int, int, int, in
     """
     if column not in episodes:
         return 0, 0, 0, 0
-    applies = episodes[episodes[column].notna()]
+    applies = episodes.loc[episodes[column].notna(), ["trial", column]]  # a study has hundreds of columns
     raised = applies[applies[column].astype(bool)]
     return raised["trial"].nunique(), applies["trial"].nunique(), len(raised), len(applies)

@@ -6,7 +6,7 @@ from study.analysis.utility import COLUMNS
 from study.analysis.verdicts import AGREEMENT, EXACT
 from study.analysis.worst_case import NEEDED
 from study.records.reading.episodes import needed_to_check
-from study.reports.summary import MEASURED
+from study.reports.findings import MEASURED
 
 SHOWN = (
     *NEEDED,

@@ -11,7 +11,7 @@ from mipoison.defenses import ANCHORS, DEFENSES
 from study.records.flat import knobs_of, same_value
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.summary import choose, judged, rounded_up
+from study.reports.summary import choose, rounded_up
 from study.runtime.plain import markdown_text
 
 MANY = 3
@@ -28,7 +28,7 @@ def extract(found: Findings, defenses: Sequence[str]) -> str:
     A plus after a leak: not all attackers ran (screened, or cut short), so that more may be read. A setting
     that is outside the study's constraints (or was not measured) says so beside its name.
     """
-    table = judged(found).merge(found.utility[["trial", "rank_correlation"]], on="trial", how="left")
+    table = found.judged.merge(found.utility[["trial", "rank_correlation"]], on="trial", how="left")
     choice = choose(table)
     marks = {
         str(row["trial"]): mark

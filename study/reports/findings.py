@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -21,7 +21,29 @@ from study.records.finished import StoredStudy
 from study.records.status import PRUNED, is_screened
 from study.reports.cells import describe
 from study.reports.extrapolations import bounded_curves
-from study.reports.leakage import leakage_table
+from study.reports.leakage import ATTACKER, leakage_table
+
+COSTS: dict[str, tuple[str, ...]] = {
+    "distortion": ("confidence_distortion",),
+    "accuracy lost": ("accuracy_drop",),
+    "order below the top": ("tail_rank_correlation",),
+    "second class kept": ("top2_agreement",),
+    "five classes kept": ("top5_agreement",),
+    "log loss": ("log_loss", "clean_log_loss"),
+    "Brier score": ("brier_score", "clean_brier_score"),
+    "calibration error": ("ece", "clean_ece"),
+}
+"""Faces of utility -> their columns: of the released vectors, and of the clean ones to compare with."""
+IDENTIFIED = ("certified_identification", "certified_identification_test")
+MEASURED = (
+    *(name for names in COSTS.values() for name in names if name != "accuracy_drop"),
+    *(f"identification_{name}{pool}" for name in ("rate", "auc", "chance") for pool in ("", "_test")),
+    *IDENTIFIED,
+    *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
+)
+"""Columns of the records that the summary takes means of."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +64,7 @@ class Findings:
     constraints: Constraints
     margin: float = MARGIN
     curves: Sequence[Mapping[str, Any]] = ()
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, study: StoredStudy) -> Findings:
@@ -54,6 +77,12 @@ class Findings:
             margin=study.margin,
             curves=read_curves(study.storage, study.folder),
         )
+
+    def once(self, make: Callable[[Findings], T]) -> T:
+        """``make(self)``, computed once: for what ``report.md`` and the page both show."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(T, self._made[make])
 
     @cached_property
     def info(self) -> str:
@@ -125,6 +154,21 @@ class Findings:
         """The configurations with the columns of ``leakage`` and ``identified``; null where unknown."""
         table = self.configurations.merge(self.leakage, on="trial", how="left")
         return table.merge(self.identified, on="trial", how="left")
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """The configurations with their verdicts and the means of MEASURED, one row each."""
+        ok = self.episodes[self.episodes["status"] == "ok"]
+        wanted = ok.reindex(columns=["trial", "attack", *MEASURED])
+        values = wanted[list(MEASURED)].astype("Float64").groupby([wanted["trial"], wanted["attack"]]).mean()
+        # The strongest attacker at telling images apart; what is measured once a setting is the same for all.
+        strongest = values.groupby(level=0).max().drop(columns=["confidence_distortion"])
+        named = list(IDENTIFIED)
+        strongest[named] = wanted[named].astype("Float64").groupby(wanted["trial"]).max()  # on the worst seed
+        strongest = strongest.reset_index()
+        table = self.configurations.merge(self.verdicts, on="trial", how="left")
+        table = table.merge(self.leakage[["trial", *ATTACKER.values()]], on="trial", how="left")
+        return table.merge(strongest, on="trial", how="left")
 
     @cached_property
     def again(self) -> pd.DataFrame | None:

@@ -26,7 +26,7 @@ from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
 from study.reports.summary import choose as recommend
-from study.reports.summary import judged, rounded_up
+from study.reports.summary import rounded_up
 from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
 
@@ -51,7 +51,7 @@ WORDS = {
 
 def recommended(found: Findings) -> str | None:
     """The trial that the study's answer deploys; label-only if nothing else is certified or safe."""
-    table = judged(found)
+    table = found.judged
     deploy = recommend(table).deploy
     if deploy is not None:
         return str(deploy["trial"])
@@ -95,7 +95,7 @@ def label(
         raise ConfigError("the study recommends no setting: name one")
     trial = trial_of(study, setting) if setting is not None else str(best)
     rows = study.episodes[study.episodes["trial"] == trial]
-    row = judged(found).set_index("trial", drop=False).loc[trial]
+    row = found.judged.set_index("trial", drop=False).loc[trial]
     more = found.with_leakage.set_index("trial").loc[trial]
     verdict = None if pd.isna(row["verdict"]) else str(row["verdict"])
     return {

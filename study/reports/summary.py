@@ -12,31 +12,12 @@ import pandas as pd
 from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
 from study.analysis.verdicts import DOUBTS, POOLS
 from study.reports.cells import setting_name
-from study.reports.findings import Findings
+from study.reports.findings import COSTS, Findings
 from study.reports.leakage import ATTACKER
 from study.reports.limits_report import extrapolation_text
 from study.runtime.plain import NOTHING, number
 
 WIDTH, LABEL = 100, 17
-COSTS: dict[str, tuple[str, ...]] = {
-    "distortion": ("confidence_distortion",),
-    "accuracy lost": ("accuracy_drop",),
-    "order below the top": ("tail_rank_correlation",),
-    "second class kept": ("top2_agreement",),
-    "five classes kept": ("top5_agreement",),
-    "log loss": ("log_loss", "clean_log_loss"),
-    "Brier score": ("brier_score", "clean_brier_score"),
-    "calibration error": ("ece", "clean_ece"),
-}
-"""Faces of utility -> their columns: of the released vectors, and of the clean ones to compare with."""
-IDENTIFIED = ("certified_identification", "certified_identification_test")
-MEASURED = (
-    *(name for names in COSTS.values() for name in names if name != "accuracy_drop"),
-    *(f"identification_{name}{pool}" for name in ("rate", "auc", "chance") for pool in ("", "_test")),
-    *IDENTIFIED,
-    *(f"estimated_limit{end}" for end in ("", "_low", "_high")),
-)
-"""Columns of the records that the summary takes means of."""
 NEARLY = 0.9
 """A setting with this share of label-only's distortion saves too little to be preferred unsaid."""
 HARDLY = 0.01
@@ -56,21 +37,6 @@ class Choice(NamedTuple):
     deploy: Mapping[str, Any] | None
     runner_up: Mapping[str, Any] | None
     undecided: pd.DataFrame
-
-
-def judged(findings: Findings) -> pd.DataFrame:
-    """The configurations with their verdicts and the means of MEASURED, one row each."""
-    ok = findings.episodes[findings.episodes["status"] == "ok"]
-    wanted = ok.reindex(columns=["trial", "attack", *MEASURED])
-    values = wanted[list(MEASURED)].astype("Float64").groupby([wanted["trial"], wanted["attack"]]).mean()
-    # The strongest attacker at telling images apart; what is measured once a setting is the same for all.
-    strongest = values.groupby(level=0).max().drop(columns=["confidence_distortion"])
-    named = list(IDENTIFIED)
-    strongest[named] = wanted[named].astype("Float64").groupby(wanted["trial"]).max()  # on the worst seed
-    strongest = strongest.reset_index()
-    table = findings.configurations.merge(findings.verdicts, on="trial", how="left")
-    table = table.merge(findings.leakage[["trial", *ATTACKER.values()]], on="trial", how="left")
-    return table.merge(strongest, on="trial", how="left")
 
 
 def choose(table: pd.DataFrame) -> Choice:
@@ -98,7 +64,7 @@ def no_claim(table: pd.DataFrame, findings: Findings) -> str:
     A feasible setting that was cut may be safe, unless what was measured of it exceeds the margin already.
 
     Args:
-        table: as :func:`judged` returns it.
+        table: ``Findings.judged``.
     """
     cut, feasible = (table[name].fillna(False).astype(bool) for name in ("cut", "feasible"))
     beyond = (table["suite_excess_worst"] > findings.margin).fillna(False).astype(bool)
@@ -122,7 +88,7 @@ def summary(findings: Findings) -> list[str]:
 
 def answer(findings: Findings) -> list[tuple[str, str]]:
     """The summary as (label, text), one for each of its statements."""
-    table = judged(findings)
+    table = findings.judged
     anchors = {row["defense"]: row for _, row in table.iterrows() if row["trial"] == row["defense"]}
     return list(_parts(table, choose(table), anchors, findings))
 

@@ -283,14 +283,18 @@ def checks_report(episodes: pd.DataFrame, info: str) -> Table:
 
 def statistics_tables(found: Findings) -> list[Table]:
     """Frontier, leakage (where there are learning curves), utility, defenses, comparison at equal distortion,
-    indicators, attackers."""
+    indicators, attackers; not to be changed."""
+    return list(found.once(_statistics_tables))
+
+
+def _statistics_tables(found: Findings) -> list[Table]:
     episodes, configurations, info = found.episodes, found.configurations, found.info
     newer = len(found.identified) > 0
     largest = found.leakage.set_index("trial")[f"{EXCESS}_high"] if newer else None
     return [
         frontier_report(found.with_leakage, info, alignments(episodes), both=newer),
         *([limits_report(found)] if found.curves else []),
-        utility_report(found),
+        found.once(utility_report),
         defense_report(configurations, info, margin=found.margin, largest=largest),
         equal_distortion_report(found.alike, found.comparable, found.alike_info),
         indicators_report(found),

@@ -183,12 +183,12 @@ def shares(rows: Rows, key: Rows) -> Drawing | None:
     )
     y = alt.Y("eta:Q", axis=alt.Axis(title="share of images", format="~g"),
               scale=alt.Scale(domain=[0, 1]))  # fmt: skip
-    dash = alt.condition("datum.defense == 'undefended' || datum.defense == 'label-only'",
-                         alt.value([6, 4]), alt.value([1, 0]))  # fmt: skip
+    anchor = "datum.defense == 'undefended' || datum.defense == 'label-only'"
+    dash = alt.StrokeDashValue([1, 0], condition={"test": anchor, "value": [6, 4]})
     tooltip = [alt.Tooltip("setting:N"), alt.Tooltip("attacker:N"), alt.Tooltip("epsilon:Q", format=".4f"),
                alt.Tooltip("eta:Q", format=".2f", title="share of images")]  # fmt: skip
     drawn = base("curves").encode(
-        x=x, y=y, color=colour(key), detail="trial:N", order=alt.Order("eta:Q"), tooltip=tooltip
+        x=x, y=y, color=colour(key), detail=alt.Detail("trial:N"), order=alt.Order("eta:Q"), tooltip=tooltip
     )
     layers = [
         drawn.mark_line(strokeWidth=1.8).encode(strokeDash=dash),
@@ -215,7 +215,7 @@ def projections(panels: Rows) -> tuple[list[Drawing], dict[str, list[Plain]]]:
             chart = alt.Chart(alt.NamedData(name)).mark_point(size=18, strokeWidth=1.1, filled=False).encode(
                 x=alt.X("x:Q", axis=axes["x"]), y=alt.Y("y:Q", axis=axes["y"]),
                 stroke=alt.Stroke("vector:N", scale=hue, legend=None),
-                shape=alt.Shape("vector:N", scale=forms, legend=None), tooltip=["vector:N"],
+                shape=alt.Shape("vector:N", scale=forms, legend=None), tooltip=[alt.Tooltip("vector:N")],
             )  # fmt: skip
             title = f"{panel['name']}: {view['method']}{moved}"
             drawings.append(drawing(name, title, together([chart]), name, "vector", "x", "y"))

@@ -113,7 +113,7 @@ def content(source: Source, index: int, prefix: str, options: VectorOptions) -> 
         "left_out": explain_thinning(len(shown), len(configurations)),
         "contents": [(prefix + name, text) for name, text in CONTENTS.items() if name not in left_out],
         **groups,
-        "utility_table": sections.from_rich(utility_report(found)),
+        "utility_table": sections.from_rich(found.once(utility_report)),
         "attackers_note": sections.attackers_note(rows, any(r["defense"] == "label-only" for r in rows)),
         "heat": heatmap(study.episodes, shown),
         "shares": share_chart,

@@ -38,14 +38,17 @@ class Drawing:
 
 
 def quickly() -> AbstractContextManager[None]:
-    """Within it Altair does not check every part of a chart as it is made; tests check whole charts."""
+    """Within it Altair does not check every part of a chart as it is made; tests check whole charts.
+
+    Channels are given as objects (``alt.SizeValue(330)``, not ``size=alt.value(330)``): to find the class of
+    anything else, Altair hashes its schema, which took a fifth of a page.
+    """
     return debug_mode(False)
 
 
 def drawing(name: str, title: str, chart: alt.LayerChart, data: str, *columns: str, **more: Any) -> Drawing:
     """A finished chart: :class:`Drawing` says what the rest means."""
-    chart = chart.properties(width="container", height=220)
-    spec = chart.configure(**config()).to_dict(validate=False)
+    spec = chart.to_dict(validate=False)
     spec["autosize"] = {"type": "fit", "contains": "padding"}
     spec["description"] = title  # the label of the drawing for a screen reader
     spec.setdefault("params", [])
@@ -73,7 +76,7 @@ def line_across(
     rule = data.mark_rule(color=css, strokeDash=list(dash), strokeWidth=1.3, aria=False).encode(y=at)
     place = {"x": alt.ExprRef("width - 4"), "align": "right"} if right else {"x": 4, "align": "left"}
     words = data.mark_text(color=css, dy=10 if below else -7, fontSize=11, aria=False, **place)
-    return [rule, words.encode(y=at, text="text:N")]
+    return [rule, words.encode(y=at, text=alt.Text("text:N"))]
 
 
 def tooltip_of(*more: alt.Tooltip) -> list[alt.Tooltip]:
@@ -97,7 +100,6 @@ def points(x: alt.X, y: alt.Y, key: Rows, tooltip: list[alt.Tooltip]) -> list[al
     """The settings: full, or hollow where what is shown is a bound or the setting is not feasible; faint off
     the frontier; rings around the recommended and the chosen one."""
     hue = colour(key)
-    faint = alt.condition("datum.front || datum.recommended", alt.value(1.0), alt.value(0.4))
     marks = base().mark_point(size=85, strokeWidth=1.4)
     shown = marks.encode(
         x=x,
@@ -105,16 +107,20 @@ def points(x: alt.X, y: alt.Y, key: Rows, tooltip: list[alt.Tooltip]) -> list[al
         shape=shape(key),
         stroke=alt.Stroke("defense:N", scale=hue["scale"], legend=None),
         fill=alt.Fill("defense:N", scale=hue["scale"], legend=None),
-        fillOpacity=alt.condition("datum.solid", alt.value(1.0), alt.value(0.0)),
-        opacity=faint,
+        fillOpacity=alt.FillOpacityValue(0.0, condition={"test": "datum.solid", "value": 1.0}),
+        opacity=alt.OpacityValue(0.4, condition={"test": "datum.front || datum.recommended", "value": 1.0}),
         tooltip=tooltip,
         description=alt.Description("setting:N"),
     ).add_params(zoom())
     ring = base().mark_point(shape="circle", filled=False, color=INK, opacity=1, aria=False).encode(x=x, y=y)
     return [
-        ring.transform_filter("datum.recommended").encode(size=alt.value(330), strokeWidth=alt.value(1.6)),
+        ring.transform_filter("datum.recommended").encode(
+            size=alt.SizeValue(330), strokeWidth=alt.StrokeWidthValue(1.6)
+        ),
         ring.transform_filter("datum.trial == chosen").encode(
-            size=alt.value(520), strokeWidth=alt.value(3), strokeDash=alt.value([4, 2])
+            size=alt.SizeValue(520),
+            strokeWidth=alt.StrokeWidthValue(3),
+            strokeDash=alt.StrokeDashValue([4, 2]),
         ),
         shown,
     ]
@@ -127,7 +133,7 @@ def bars(
     low = alt.Y(f"{field}_low:Q", scale=y["scale"], axis=y["axis"])
     there = base(data).transform_filter(f"isValid(datum.{field}_low) && isValid(datum.{field}_high)")
     drawn = there.mark_rule(strokeWidth=1.3, opacity=0.7, strokeDash=list(dash), aria=False)
-    return drawn.encode(x=x, y=low, y2=f"{field}_high:Q", color=hue)
+    return drawn.encode(x=x, y=low, y2=alt.Y2(f"{field}_high:Q"), color=hue)
 
 
 def marks_at(x: alt.X, y: alt.Y, field: str, path: str, key: Rows, size: int) -> alt.Chart:
@@ -144,6 +150,8 @@ def known(rows: Rows, *fields: str) -> list[float]:
 
 
 def together(layers: list[alt.Chart]) -> alt.LayerChart:
-    """The layers, with the two parameters that the page's script sets."""
-    chart = alt.layer(*layers).add_params(alt.param("hidden", value=[]), alt.param("chosen", value=""))
+    """The layers as one chart, with the two parameters that the page's script sets."""
+    # All at once: Altair copies the whole chart for whatever is added afterwards.
+    chart = alt.layer(*layers, width="container", height=220, config=alt.Config(**config()))
+    chart = chart.add_params(alt.param("hidden", value=[]), alt.param("chosen", value=""))
     return cast(alt.LayerChart, chart)

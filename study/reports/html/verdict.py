@@ -11,7 +11,7 @@ from mipoison.defenses import LABEL_ONLY
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
-from study.reports.summary import excess_at_most, judged, no_claim, rounded_up
+from study.reports.summary import excess_at_most, no_claim, rounded_up
 
 Plain = dict[str, Any]
 NONE = {
@@ -29,7 +29,7 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
         label: of the recommended setting; None if the study recommends none.
     """
     if label is None:
-        return NONE | {"means": f"No {no_claim(judged(found), found)}, and label-only is not usable."}
+        return NONE | {"means": f"No {no_claim(found.judged, found)}, and label-only is not usable."}
     if label["trial"] == LABEL_ONLY:
         return {
             "state": "label-only",
@@ -57,7 +57,7 @@ def _raised(label: Mapping[str, Any]) -> str:
 
 def _others(found: Findings) -> str:
     """What beside label-only is certified or safe within the constraints, the cheapest of each."""
-    table = judged(found)
+    table = found.judged
     usable = table[table["feasible"].fillna(False).astype(bool) & (table["trial"] != LABEL_ONLY)]
     usable = usable.sort_values(["confidence_distortion", "trial"], kind="stable")
     certified, safe = (usable[usable["verdict"] == claim] for claim in ("certified", "safe"))

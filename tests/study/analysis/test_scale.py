@@ -42,14 +42,22 @@ def small_study(seed: int) -> pd.DataFrame:
     return pd.concat([frame.drop(index=place[20:24]), again]).sample(frac=1, random_state=seed)
 
 
-def plainly(episodes: pd.DataFrame, trial: str, floor: dict[int, float] | None) -> dict[str, Any]:
-    """A setting's numbers, computed by loops over dictionaries, one trial at a time."""
-    first: dict[tuple[str, str, int], dict[str, Any]] = {}
+First = dict[tuple[str, str, int], dict[str, Any]]
+
+
+def first_of(episodes: pd.DataFrame) -> First:
+    """(trial, attacker, seed) -> the episode that counts, as a dictionary."""
+    first: First = {}
     rows = sorted(
         episodes.to_dict("records"), key=lambda r: (r["status"] not in ("ok", PRUNED), r["attempt"])
     )
     for r in rows:
         first.setdefault((r["trial"], r["attack"], r["seed"]), r)
+    return first
+
+
+def plainly(first: First, trial: str, floor: dict[int, float] | None) -> dict[str, Any]:
+    """A setting's numbers, computed by loops over dictionaries, one trial at a time."""
     ran = [r for r in first.values() if r["status"] == "ok" and not pd.isna(r["reconstruction_error"])]
     own = [r for r in first.values() if r["trial"] == trial]
     gone = {r["attack"] for r in own if r["status"] == PRUNED}
@@ -88,11 +96,12 @@ def plainly(episodes: pd.DataFrame, trial: str, floor: dict[int, float] | None) 
 def test_all_settings_at_once_are_what_loops_say_of_each(seed: int) -> None:
     episodes = small_study(seed)
     table = configuration_table(episodes, constraints=Constraints()).set_index("trial")
-    anchor = plainly(episodes, "label-only", None)
+    first = first_of(episodes)
+    anchor = plainly(first, "label-only", None)
     floor = anchor.get("_reconstruction_error")
     assert set(table.index) == set(episodes["trial"])
     for trial in table.index:
-        for name, value in plainly(episodes, trial, floor).items():
+        for name, value in plainly(first, trial, floor).items():
             if name.startswith("_"):
                 continue
             got = table.loc[trial, name]

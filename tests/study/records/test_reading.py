@@ -29,9 +29,9 @@ from study.records.reading.episodes import compact_of, episodes_of
 from study.records.reading.pictures import archive_of, episode_of, pictures_of
 from study.records.reading.tables import cosine_of, vectors_of
 from study.records.schema import episode_schema
-from study.reports.html import build
+from study.reports.html import Source, VectorOptions, build_page
 from study.reports.html import vectors as vectors_module
-from study.reports.report_files import markdown_of
+from study.reports.markdown import markdown
 from study.session.opening import open_study
 from study.settings.study_settings import StudySettings
 from study.trial.run import read_anchors, relate_to_anchors
@@ -50,9 +50,9 @@ def first_trial(folder: Path) -> Path:
 
 def read(folder: Path) -> None:
     """Read a study as report.py and render.py do, without drawing."""
-    study = load(folder)
-    markdown_of(study)
-    build(study, "x")
+    source = Source.of(load(folder), "x")
+    markdown(source.found)
+    build_page([source], VectorOptions(None))
 
 
 def resume(folder: Path) -> None:

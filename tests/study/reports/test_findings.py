@@ -12,6 +12,7 @@ from study.analysis.verdicts import verdict_table
 from study.records.constraints import Constraints
 from study.reports.findings import Findings
 from study.reports.leakage import leakage_table
+from study.reports.tables import statistics_tables
 
 BOUNDS = Constraints(max_confidence_distortion=0.1)
 
@@ -38,3 +39,19 @@ def test_without_fresh_seeds_there_is_no_bias(episodes: pd.DataFrame) -> None:
         found = Findings(episodes=episodes, fresh=fresh, about={}, constraints=BOUNDS)
         assert found.again is None
         assert found.bias is None
+
+
+def test_what_page_and_tables_share_is_made_once_for_each_study(episodes: pd.DataFrame) -> None:
+    one, other = (Findings(episodes=episodes, about={"study": n}, constraints=BOUNDS) for n in "ab")
+    asked: list[object] = []
+
+    def make(found: Findings) -> str:
+        asked.append(found.about["study"])
+        return f"of {found.about['study']}"
+
+    assert [f.once(make) for f in (one, one, other)] == ["of a", "of a", "of b"]
+    assert asked == ["a", "b"]
+    assert one.judged is one.judged
+    tables = statistics_tables(one)
+    tables.clear()  # the caller's own list
+    assert len(statistics_tables(one)) == 6

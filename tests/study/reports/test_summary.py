@@ -13,7 +13,7 @@ from study.records.constraints import Constraints
 from study.reports import findings as findings_module
 from study.reports.findings import Findings
 from study.reports.markdown import markdown
-from study.reports.summary import choose, judged, summary
+from study.reports.summary import choose, summary
 
 ATTACKERS, SEEDS = ("class-mean", "ridge"), (0, 1, 2, 3, 4)
 
@@ -57,7 +57,7 @@ def answer(*parts: Any, margin: float = 0.02, **bounds: float) -> tuple[Any, lis
     found = Findings(
         episodes=episodes, about={"study": "s"}, constraints=Constraints(**bounds), margin=margin
     )
-    return choose(judged(found)), summary(found)
+    return choose(found.judged), summary(found)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_anchors_are_never_undecided() -> None:
     one = [r for r in (*ANCHORS, *rows("t1", "noise", distortion=0.1, gain=0.0, seed=5)) if r["seed"] == 0]
     found = Findings(episodes=pd.DataFrame(one), about={}, constraints=Constraints())
     assert set(found.verdicts.set_index("trial").loc[["none", "t1"], "verdict"]) == {"undecided"}
-    assert choose(judged(found)).undecided["trial"].tolist() == ["t1"]
+    assert choose(found.judged).undecided["trial"].tolist() == ["t1"]
     text = " ".join(" ".join(summary(found)).split())
     assert "undecided 1 of 1 settings besides the anchors; to be decided: noise (t1) by" in text
 

@@ -17,7 +17,7 @@ from study.records.constraints import Constraints
 from study.records.finished import load
 from study.records.store import Records
 from study.reports.findings import Findings
-from study.reports.summary import choose, judged
+from study.reports.summary import choose
 from study.reports.tables import fresh_report
 
 TINY = "--executor local --trials 3 --seeds 2 --fresh-seeds 2 --victim-steps 30 --decoder-steps 20"
@@ -37,7 +37,7 @@ def test_fresh_seeds_follow_those_of_the_search(root: Path) -> None:
     assert set(held_out["seed"]) == {2, 3}
     assert not set(searched["episode_id"]) & set(held_out["episode_id"])
     front = pd.read_parquet(root / "s" / "frontier.parquet")
-    choice = choose(judged(Findings.of(load(root / "s"))))
+    choice = choose(Findings.of(load(root / "s")).judged)
     recommended = {str(row["trial"]) for row in (choice.deploy, choice.runner_up) if row is not None}
     assert set(held_out["trial"]) == set(front["trial"]) | {"none", "label-only"} | recommended
     knobs = ["trial", "defense", "defense.budget", "defense.decimals"]

@@ -11,7 +11,7 @@ from study.records.finished import load
 from study.reports.findings import Findings
 from study.reports.html.verdict import costs_text, interval_text, verdict
 from study.reports.label import label
-from study.reports.summary import answer, judged
+from study.reports.summary import answer
 from tests.study.reports.test_label import study_of
 from tests.study.reports.test_summary import CERTIFIED, rows
 
@@ -80,7 +80,7 @@ def test_beside_label_only_the_safe_settings_are_named(tmp_path: Path) -> None:
 def test_no_page_denies_its_safe_settings(name: str) -> None:
     study = load(Path(__file__).parents[4] / "study" / "results" / name)
     found = Findings.of(study)
-    table = judged(found)
+    table = found.judged
     feasible = table["feasible"].fillna(False).astype(bool)
     safe = table[feasible & (table["verdict"] == "safe")]["trial"]
     assert len(safe)
