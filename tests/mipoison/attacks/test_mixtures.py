@@ -244,7 +244,7 @@ def test_answers_that_say_nothing_cost_little(honest: bool, monkeypatch: pytest.
         monkeypatch.setattr(Data, "first", lambda self, count: self)
         monkeypatch.setattr(Mixtures, "_tried", of_all)
     loss = np.mean([lost(seed) for seed in range(15)])
-    assert (loss < 0.005) if honest else (loss > 0.005)
+    assert (loss < 0.003) if honest else (loss > 0.003)
 
 
 def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
