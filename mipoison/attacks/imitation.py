@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mipoison.attacks.kernel_regression import LandmarkRegression
 from mipoison.attacks.kernel_ridge import Kernel, whitening
-from mipoison.attacks.selection import Standardised
+from mipoison.attacks.selection import Reading
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.defenses.pipeline import protect_chunks
@@ -107,7 +107,7 @@ class ManyPairs(LandmarkRegression):
     """
 
     def __init__(
-        self, standardise: Standardised, kernel: Kernel, c_NK: Tensor, rest_NP: Tensor, rng: torch.Generator
+        self, standardise: Reading, kernel: Kernel, c_NK: Tensor, rest_NP: Tensor, rng: torch.Generator
     ) -> None:
         self.standardise, self.kernel = standardise, kernel
         z_NF, label_N = standardise(c_NK), label_of(c_NK)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mipoison.attacks.kernel_choice import path_of
 from mipoison.attacks.kernel_ridge import Kernel
-from mipoison.attacks.selection import Standardised
+from mipoison.attacks.selection import Reading
 from mipoison.simplex import label_of
 
 
@@ -19,7 +19,7 @@ from mipoison.simplex import label_of
 class Voter:
     """One regression of an attacker, ready to predict."""
 
-    standardise: Standardised
+    standardise: Reading
     kernel: Kernel
     z_MF: Tensor
     label_M: Tensor
@@ -39,7 +39,7 @@ class LandmarkRegression:
         z_MF, label_M: the landmarks.
     """
 
-    standardise: Standardised
+    standardise: Reading
     kernel: Kernel
     z_MF: Tensor
     label_M: Tensor
@@ -67,7 +67,7 @@ class Regression(LandmarkRegression):
     """
 
     def __init__(
-        self, standardise: Standardised, kernel: Kernel, c_NK: Tensor, target_NP: Tensor, landmarks: int
+        self, standardise: Reading, kernel: Kernel, c_NK: Tensor, target_NP: Tensor, landmarks: int
     ) -> None:
         self.standardise, self.kernel = standardise, kernel
         z_NF, label_N = standardise(c_NK), label_of(c_NK)

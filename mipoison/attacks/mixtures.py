@@ -1,10 +1,6 @@
 """Mixing attacker: asks the API about images made of its own ones, too, and learns from all of them.
 
-An attacker has few images of its own, and an API answers any image. Half of what it makes are warps of single
-images, half are patches: a part of one image in another with the same label
-(:mod:`mipoison.attacks.questions`). Records of before are of mixtures of two such images,
-``m + cos(a) (x - m) + sin(a) (x' - m)`` around the label's mean image m, which have the mean and the
-covariance of its images. All are more pairs (vector, image), and average out what a defense draws anew for
+XX All are more pairs (vector, image), and average out what a defense draws anew for
 each image, or makes jump from image to image. Below, all of them are called mixtures; a warp is one of an
 image with itself.
 
@@ -33,18 +29,25 @@ from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig, votes
 from mipoison.attacks.kernel_choice import landmark_count
 from mipoison.attacks.kernel_regression import Regression, Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
-from mipoison.attacks.questions import mixture, pairs, patched, warped
-from mipoison.attacks.selection import Standardised, folds
+from mipoison.attacks.questions import KINDS
+from mipoison.attacks.selection import RankedByLabel, Reading, folds
 from mipoison.config import Plain
 from mipoison.models.label_means import label_means
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
-KERNELS = tuple(Kernel("inverse", width, across=0.5) for width in (0.4, 0.8, 1.6))
-"""Kernels that are tried on images and questions."""
-SETS, SIMULATED_SETS = 4, 2
-"""Number of feature sets on which they are tried, and tried on simulated releases: the best for the kernel
-attacker."""
+_NEAR_AND_FAR = tuple(Kernel("inverse", width, across=0.5) for width in (0.4, 0.8, 1.6))
+KERNELS: Mapping[str, tuple[Kernel, ...]] = {
+    "rotations": tuple(Kernel("inverse", width, across=0.5) for width in (0.5, 1.4)),
+    "warps": _NEAR_AND_FAR,
+    "mixtures": _NEAR_AND_FAR,
+}
+"""Kernels that are tried on images and questions, by what these are made of."""
+SETS: Mapping[str, int] = {"rotations": 3, "warps": 4, "mixtures": 4}
+"""Number of feature sets on which they are tried: the best for the kernel attacker. With rotations the
+features' ranks within each label are read as well as the features."""
+SIMULATED_SETS = 2
+"""Number of feature sets that are tried on simulated releases."""
 FOLDS = 5
 JUDGED_FOLDS = 3
 """Folds on which they are judged; the other folds' images are learned from only."""
@@ -58,12 +61,13 @@ LEAST_SIMULATED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MixturesConfig(KernelConfig):
-    """Asks about warps of its own images and patches of pairs of them, too, and regresses on all.
+    """Asks about warps of its own images, patches and rotations of pairs of them, too, and regresses on all.
 
     Attributes:
         each: number of questions made of an image, at least 1.
-        made: ``warps``: half of them (rounded down) are warps, the others patches; ``mixtures``: all are
-            mixtures, as in older records.
+        made: ``rotations``: four of 14 are warps, two patches, the others rotations of two images into each
+            other; ``warps``: half of them (rounded down) are warps, the others patches; ``mixtures``: all
+            are mixtures, as in older records.
         mixed: most of its images that are used for them, at least 20.
         angle: in a mixture the smaller part's weight is its sine, in (0, pi / 4].
         simulated: about so many releases are simulated where the defense can be; 0: none, as in older
@@ -76,11 +80,11 @@ class MixturesConfig(KernelConfig):
     SCREENS: ClassVar[bool] = False  # it asks about mixtures, too
     BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0, "made": "mixtures"}
 
-    each: int = 4
+    each: int = 14
     mixed: int = 600
     angle: float = 0.3
     simulated: int = 20000
-    made: Literal["warps", "mixtures"] = "warps"
+    made: Literal["rotations", "warps", "mixtures"] = "rotations"
 
     def validate(self) -> None:
         super().validate()
@@ -100,6 +104,7 @@ class Data:
     Attributes:
         c_NK, y_NP: answers to the images, and these, in pixels or principal components.
         answer_MK, mixed_MP: the same of the mixtures. parent_M2: of which images they are mixtures.
+        share_M: how often the mean image of the first parent's label is in each.
     """
 
     c_NK: Tensor
@@ -107,13 +112,14 @@ class Data:
     answer_MK: Tensor
     mixed_MP: Tensor
     parent_M2: Tensor
+    share_M: Tensor
 
     def without(self, out_N: Tensor) -> Data:
         """What is left without these images and all mixtures of which one of them is a part; parents keep
         their old places."""
         kept_M = ~out_N[self.parent_M2].any(1)
-        mixtures = (self.answer_MK[kept_M], self.mixed_MP[kept_M], self.parent_M2[kept_M])
-        return Data(self.c_NK[~out_N], self.y_NP[~out_N], *mixtures)
+        mixtures = (self.answer_MK, self.mixed_MP, self.parent_M2, self.share_M)
+        return Data(self.c_NK[~out_N], self.y_NP[~out_N], *(of_M[kept_M] for of_M in mixtures))
 
     def first(self, count: int) -> Data:
         """The first images, and mixtures of these alone."""
@@ -123,18 +129,16 @@ class Data:
         """The same in components along these directions."""
         return replace(self, y_NP=self.y_NP @ basis_DP, mixed_MP=self.mixed_MP @ basis_DP)
 
-    def remeaned(self, moved_NP: Tensor, angle: float) -> Data:
+    def remeaned(self, moved_NP: Tensor) -> Data:
         """The same with mixtures around other mean images, where no pixel was clamped.
 
         Args:
             moved_NP: by how much the mean image of each old place's label moves.
         """
-        part = 1 - math.cos(angle) - math.sin(angle)
-        return replace(self, mixed_MP=self.mixed_MP + part * moved_NP[self.parent_M2[:, 0]])
+        moved_MP = self.share_M[:, None] * moved_NP[self.parent_M2[:, 0]]
+        return replace(self, mixed_MP=self.mixed_MP + moved_MP)
 
-    def regression(
-        self, standardise: Standardised, kernel: Kernel, mean_KP: Tensor, landmarks: int
-    ) -> Regression:
+    def regression(self, standardise: Reading, kernel: Kernel, mean_KP: Tensor, landmarks: int) -> Regression:
         """Regressions on images and mixtures together; the first images are the landmarks.
 
         Args:
@@ -153,7 +157,7 @@ class Tried:
         error_nP: its errors on the judged images.
     """
 
-    standardise: Standardised
+    standardise: Reading
     kernel: Kernel
     penalty: float
     error_nP: Tensor
@@ -185,16 +189,25 @@ class Mixtures(KernelAttack):
         c_NK, x_ND = c_NK[chosen.order], x_ND[chosen.order]
         n = len(chosen.error_NP)
         mean_KD = label_means(label_of(c_NK[:n]), x_ND[:n], oracle.n_classes)
-        parent_M2, mixed_MD = self._questions(label_of(c_NK), x_ND, mean_KD, rng)
-        answer_MK = oracle.query(mixed_MD.reshape(-1, *self.shape)).cpu() if len(mixed_MD) else c_NK[:0]
-        data = Data(c_NK, x_ND, answer_MK, mixed_MD.double(), parent_M2)
+        config, label_N = self.config, label_of(c_NK)
+        asked = KINDS[config.made](
+            label_N[: config.mixed],
+            x_ND.reshape(-1, *self.shape),
+            mean_KD[label_N],
+            config.each,
+            config.angle,
+            rng,
+        )
+        x_MCHW = asked.x_MD.reshape(-1, *self.shape)
+        answer_MK = oracle.query(x_MCHW).cpu() if len(x_MCHW) else c_NK[:0]
+        data = Data(c_NK, x_ND, answer_MK, asked.x_MD.double(), asked.parent_M2, asked.share_M)
         # All voters are judged on the same images, and what is compared has learned from these alone.
         judging, learning = data.first(n).along(chosen.judged.basis_DP), data.along(self.parts.basis_DP)
         fold_n = folds(n, FOLDS, rng)
         tried = [
-            self._tried(standardise, kernel, judging, fold_n)
-            for standardise in chosen.sets[:SETS]
-            for kernel in KERNELS
+            self._tried(reading, kernel, judging, fold_n)
+            for reading in self._readings(chosen, c_NK)
+            for kernel in KERNELS[config.made]
         ]
         tried = sorted(tried, key=lambda t: float(t.error_nP.square().sum()))[:VOTERS]
         simulate = imitation.simulator(known, rng) if self.config.simulated else None
@@ -219,25 +232,14 @@ class Mixtures(KernelAttack):
                 if w > 0
             ]
 
-    def _questions(
-        self, label_N: Tensor, x_ND: Tensor, mean_KD: Tensor, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Parents (M, 2) and images (M, D), float32, of what is asked."""
-        label_n = label_N[: self.config.mixed]
-        if self.config.made == "mixtures":
-            parent_M2 = pairs(label_n, self.config.each, rng)
-            return parent_M2, mixture(x_ND, mean_KD[label_N], parent_M2, self.config.angle).float()
-        warps = self.config.each // 2
-        x_NCHW = x_ND.float().reshape(-1, *self.shape)
-        own_M = torch.arange(len(label_n)).repeat(warps)
-        parent_M2 = pairs(label_n, self.config.each - warps, rng)
-        made = [
-            warped(x_NCHW[own_M], rng),
-            patched(x_NCHW[parent_M2[:, 0]], x_NCHW[parent_M2[:, 1]], rng),
-        ]
-        return torch.cat([own_M[:, None].expand(-1, 2), parent_M2]), torch.cat(made).flatten(1)
+    def _readings(self, chosen: Chosen, c_NK: Tensor) -> list[Reading]:
+        """What the regressions on images and questions read."""
+        best = chosen.sets[: SETS[self.config.made]]
+        if self.config.made != "rotations":
+            return list(best)
+        return [reading for s in best for reading in (s, RankedByLabel(c_NK, s.kind))]
 
-    def _tried(self, standardise: Standardised, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
+    def _tried(self, standardise: Reading, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
         """Errors on held-out images of regressions that have seen nothing of them, with the best penalty.
 
         The mean image in a mixture (``made``) is that of all judged images. What a held-out image has in it
@@ -252,8 +254,7 @@ class Mixtures(KernelAttack):
                 continue
             train = data.without(out)
             rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
-            if self.config.made == "mixtures":
-                train = train.remeaned((rest_KP - mean_KP)[label_n], self.config.angle)
+            train = train.remeaned((rest_KP - mean_KP)[label_n])
             found = train.regression(standardise, kernel, rest_KP, self.config.landmarks)
             left_nP = data.y_NP[out] - rest_KP[label_n[out]]
             gram_nM = found.gram(data.c_NK[out])
@@ -285,8 +286,7 @@ class Mixtures(KernelAttack):
             imitations.append(imitation.imitation(*self._pairs(train), rng))
             released = self._releases(simulate, imitations[-1:], train, self.config.simulated // 2)
             rest_KD = label_means(label_of(train.c_NK), train.y_NP, classes)
-            if self.config.made == "mixtures":
-                train = train.remeaned((rest_KD - mean_KD)[label_n], self.config.angle)
+            train = train.remeaned((rest_KD - mean_KD)[label_n])
             left_nP = (judging.y_NP[out] - rest_KD[label_n[out]]) @ basis_DP
             for t, (standardise, kernel) in enumerate(shapes):
                 found = self._drawn_regression(standardise, kernel, released, train, rest_KD, rng, basis_DP)
@@ -314,7 +314,7 @@ class Mixtures(KernelAttack):
 
     def _drawn_regression(
         self,
-        standardise: Standardised,
+        standardise: Reading,
         kernel: Kernel,
         released: tuple[Tensor, Tensor],
         data: Data,

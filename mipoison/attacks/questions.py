@@ -1,4 +1,4 @@
-"""Images that an attacker makes of its own to ask about: warps of one, patches or mixtures of two.
+"""Images that an attacker makes of its own to ask about: warps of one, patches, mixtures or rotations of two.
 
 All are more images of the same kind, so that whoever asks about them has more pairs of vector and image
 (Simard, Steinkraus and Platt, "Best practices for convolutional neural networks applied to visual document
@@ -11,6 +11,8 @@ Shape suffixes: N images, M mixtures, E mixtures of one image, D pixels, CHW ima
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,6 +35,26 @@ LEAST = 0.3
 PATCHES = 3
 """The border between two images' parts is a smooth field through so many by so many random values."""
 
+LEAST_ANGLE = 0.1
+"""Least angle between a rotation of two images and either of them, in radians."""
+WARPS, PATCHES_OF_TWO, OF = 4, 2, 14
+"""Of so many questions about an image so many are warps and patches; the others are rotations."""
+
+
+@dataclass
+class Questions:
+    """Images to ask about.
+
+    Attributes:
+        parent_M2: of which images they are made; a warp has its image twice.
+        x_MD: they themselves, in [0, 1].
+        share_M: how often the mean image of the first parent's label is in them, float64; 0 in most kinds.
+    """
+
+    parent_M2: Tensor
+    x_MD: Tensor
+    share_M: Tensor
+
 
 def pairs(label_N: Tensor, each: int, rng: torch.Generator) -> Tensor:
     """Parents (M, 2) of mixtures: each image ``each`` times, with another of the same label, drawn evenly.
@@ -52,11 +74,16 @@ def pairs(label_N: Tensor, each: int, rng: torch.Generator) -> Tensor:
     return torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.int64)
 
 
-def mixture(x_ND: Tensor, mean_ND: Tensor, parent_M2: Tensor, angle: float) -> Tensor:
-    """Mixtures (M, D) in [0, 1], of images around the mean images of their labels (N, D)."""
+def mixture(x_ND: Tensor, mean_ND: Tensor, parent_M2: Tensor, angle: float | Tensor) -> Tensor:
+    """Mixtures (M, D) in [0, 1], of images around the mean images of their labels (N, D).
+
+    Args:
+        angle: the second image's weight is its sine, the first one's its cosine; one for all, or (M, 1).
+    """
+    angle = torch.as_tensor(angle, dtype=torch.float64)
     mean_MD = mean_ND[parent_M2[:, 0]]
     first_MD, second_MD = (x_ND[parent_M2[:, side]] - mean_MD for side in (0, 1))
-    return (mean_MD + math.cos(angle) * first_MD + math.sin(angle) * second_MD).clamp(0, 1)
+    return (mean_MD + angle.cos() * first_MD + angle.sin() * second_MD).clamp(0, 1)
 
 
 def warped(x_NCHW: Tensor, rng: torch.Generator) -> Tensor:
@@ -92,3 +119,78 @@ def patched(x_NCHW: Tensor, other_NCHW: Tensor, rng: torch.Generator) -> Tensor:
     field_N1GG = torch.randn(len(x_NCHW), 1, PATCHES, PATCHES, generator=rng)
     part_N1HW = torch.sigmoid(3 * smooth_field(field_N1GG, x_NCHW))
     return part_N1HW * x_NCHW + (1 - part_N1HW) * other_NCHW
+
+
+def _warps(own_n: Tensor, x_NCHW: Tensor, each: int, rng: torch.Generator) -> Questions:
+    """``each`` warps of each of these images."""
+    own_M = own_n.repeat(each)
+    x_MD = warped(x_NCHW[own_M], rng).flatten(1)
+    return Questions(own_M[:, None].expand(-1, 2), x_MD, torch.zeros(len(own_M)).double())
+
+
+def _patches(parent_M2: Tensor, x_NCHW: Tensor, rng: torch.Generator) -> Questions:
+    """Patches of these pairs of images."""
+    x_MD = patched(x_NCHW[parent_M2[:, 0]], x_NCHW[parent_M2[:, 1]], rng).flatten(1)
+    return Questions(parent_M2, x_MD, torch.zeros(len(parent_M2)).double())
+
+
+def _mixtures(parent_M2: Tensor, x_ND: Tensor, mean_ND: Tensor, angle_M: Tensor) -> Questions:
+    """Mixtures of these pairs of images, each by its angle."""
+    x_MD = mixture(x_ND, mean_ND, parent_M2, angle_M[:, None]).float()
+    return Questions(parent_M2, x_MD, 1 - angle_M.cos() - angle_M.sin())
+
+
+def only_mixtures(
+    label_n: Tensor, x_NCHW: Tensor, mean_ND: Tensor, each: int, angle: float, rng: torch.Generator
+) -> Questions:
+    """``each`` mixtures of each of the first n images, by one angle, as in the oldest records."""
+    parent_M2 = pairs(label_n, each, rng)
+    angle_M = torch.full((len(parent_M2),), angle, dtype=torch.float64)
+    return _mixtures(parent_M2, x_NCHW.double().flatten(1), mean_ND, angle_M)
+
+
+def warps_and_patches(
+    label_n: Tensor, x_NCHW: Tensor, mean_ND: Tensor, each: int, angle: float, rng: torch.Generator
+) -> Questions:
+    """Half of the questions (rounded down) are warps, the others patches."""
+    parent_M2 = pairs(label_n, each - each // 2, rng)
+    warps = _warps(torch.arange(len(label_n)), x_NCHW.float(), each // 2, rng)
+    return _together([warps, _patches(parent_M2, x_NCHW.float(), rng)])
+
+
+def rotations_too(
+    label_n: Tensor, x_NCHW: Tensor, mean_ND: Tensor, each: int, angle: float, rng: torch.Generator
+) -> Questions:
+    """Of 14 questions four are warps, two patches, and eight rotations of two images into each other.
+
+    A rotation is a mixture by an angle that is drawn evenly between LEAST_ANGLE and a right angle less
+    that: about as far from both images as they are from each other, and with the covariance of the images.
+    """
+    warps, patches = WARPS * each // OF, PATCHES_OF_TWO * each // OF
+    made = [
+        _warps(torch.arange(len(label_n)), x_NCHW.float(), warps, rng),
+        _patches(pairs(label_n, patches, rng), x_NCHW.float(), rng),
+    ]
+    parent_M2 = pairs(label_n, each - warps - patches, rng)
+    drawn_M = torch.rand(len(parent_M2), generator=rng, dtype=torch.float64)
+    angle_M = LEAST_ANGLE + (math.pi / 2 - 2 * LEAST_ANGLE) * drawn_M
+    return _together([*made, _mixtures(parent_M2, x_NCHW.double().flatten(1), mean_ND, angle_M)])
+
+
+def _together(parts: list[Questions]) -> Questions:
+    return Questions(
+        torch.cat([p.parent_M2 for p in parts]),
+        torch.cat([p.x_MD for p in parts]),
+        torch.cat([p.share_M for p in parts]),
+    )
+
+
+Make = Callable[[Tensor, Tensor, Tensor, int, float, torch.Generator], Questions]
+KINDS: Mapping[str, Make] = {
+    "rotations": rotations_too,
+    "warps": warps_and_patches,
+    "mixtures": only_mixtures,
+}
+"""How questions are made. Each takes the labels (n,) of the first n images, images (N, C, H, W) in float64,
+the mean images (N, D) of their labels, how many an image, the angle of those that have one for all, and a
+generator."""

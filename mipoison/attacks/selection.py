@@ -45,6 +45,11 @@ def score_features(c_NK: Tensor, kind: Kind) -> Tensor:
     return torch.cat([features(c_NK, "log"), c_NK, label_NK], 1)
 
 
+def plain_features(c_NK: Tensor, kind: Kind | FeatureSet) -> Tensor:
+    """Features (N, F) of a feature set or a kind, as they are, float64, on the CPU."""
+    return kind(c_NK) if isinstance(kind, FeatureSet) else score_features(c_NK, kind)
+
+
 class Standardised:
     """Maps confidence vectors to features with mean 0 and standard deviation 1 over the attacker's answers.
 
@@ -57,7 +62,7 @@ class Standardised:
 
     def __init__(self, c_NK: Tensor, kind: Kind | FeatureSet) -> None:
         self.kind = kind
-        z_NF = self._plain(c_NK)
+        z_NF = plain_features(c_NK, kind)
         self.mean_F, self.scale_F = z_NF.mean(0), z_NF.std(0, correction=0)
         # A constant feature has a deviation of about 1e-16 because of rounding; it counts as 0.
         self.scale_F[self.scale_F <= 1e-12 * (1 + self.mean_F.abs())] = torch.inf
@@ -65,11 +70,51 @@ class Standardised:
 
     def __call__(self, c_NK: Tensor) -> Tensor:
         """Features (N, F), float64, on the CPU."""
-        z_NF = self._plain(c_NK).clamp(self.low_F, self.high_F)
+        z_NF = plain_features(c_NK, self.kind).clamp(self.low_F, self.high_F)
         return (z_NF - self.mean_F) / self.scale_F
 
-    def _plain(self, c_NK: Tensor) -> Tensor:
-        return self.kind(c_NK) if isinstance(self.kind, FeatureSet) else score_features(c_NK, self.kind)
+
+LEAST_RANKED = 8
+"""A label with fewer answers is ranked among all of them."""
+
+
+class RankedByLabel:
+    """Maps confidence vectors to the normal scores of their features' ranks among the answers of their label.
+
+    A defense stretches the scores of each label otherwise, and a rank survives any increasing map (van der
+    Waerden's scores: the normal quantile of the rank). Equal values have their mean rank, and values beyond
+    the answers' the scores of the extremes. Features that do not vary within a label become 0 there.
+
+    Args:
+        c_NK: the attacker's answers. kind: a feature set, or see :func:`score_features`.
+    """
+
+    def __init__(self, c_NK: Tensor, kind: Kind | FeatureSet) -> None:
+        self.kind = kind
+        z_NF, label_N = plain_features(c_NK, kind), label_of(c_NK.cpu())
+        self.sorted_KFN: list[Tensor] = []
+        for label in range(c_NK.shape[1]):
+            own_NF = z_NF[label_N == label]
+            own_NF = own_NF if len(own_NF) >= LEAST_RANKED else z_NF
+            self.sorted_KFN.append(own_NF.mT.contiguous().sort(dim=1).values)
+
+    def __call__(self, c_NK: Tensor) -> Tensor:
+        """Features (N, F), float64, on the CPU."""
+        z_NF, label_N = plain_features(c_NK, self.kind), label_of(c_NK.cpu())
+        out_NF = torch.zeros_like(z_NF)
+        for label, sorted_FN in enumerate(self.sorted_KFN):
+            of_N = label_N == label
+            here_FN = z_NF[of_N].mT.contiguous()
+            below_FN = torch.searchsorted(sorted_FN, here_FN)
+            not_above_FN = torch.searchsorted(sorted_FN, here_FN, right=True)
+            share_FN = (below_FN + not_above_FN + 1).double() / (2 * (sorted_FN.shape[1] + 1))
+            varies_F1 = (sorted_FN[:, -1] > sorted_FN[:, 0])[:, None]
+            out_NF[of_N] = torch.where(varies_F1, torch.special.ndtri(share_FN), 0.0).mT
+        return out_NF
+
+
+Reading = Standardised | RankedByLabel
+"""What a regression reads in an answer."""
 
 
 class Together:

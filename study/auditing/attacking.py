@@ -31,7 +31,7 @@ CHEAP = ("class-mean", "ridge", "kernel")
 """Those that judge changes of the answers, and one-hot vectors."""
 LEAST_MIXTURES = 40
 """With fewer questions left, no mixtures are asked about."""
-MOST_EACH = 4
+MOST_EACH = 14
 FAR, NEGATIVE, MANY = 0.01, 1e-6, 0.25
 """Logits: the median sum is further from 1, and this share of answers has a number further below 0."""
 

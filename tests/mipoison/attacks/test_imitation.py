@@ -120,7 +120,10 @@ def test_simulated_releases_help_where_noise_hides_the_scores() -> None:
         c = noisy(seed + 50)(stolen)
         errors = [
             float((fit(config, x, Spy(noisy(seed), 3), model).reconstruct(c) - stolen).square().mean())
-            for config in (MixturesConfig(made="mixtures"), MixturesConfig(made="mixtures", simulated=0))
+            for config in (
+                MixturesConfig(made="mixtures", each=4),
+                MixturesConfig(made="mixtures", each=4, simulated=0),
+            )
         ]
         gains.append(1 - errors[0] / errors[1])
     assert np.mean(gains) > 0.005
@@ -150,5 +153,5 @@ def test_answers_that_say_nothing_are_not_believed() -> None:
 
 def test_records_of_before_simulated_nothing_and_asked_about_mixtures() -> None:
     before = MixturesConfig.recorded({"each": 4})
-    assert before == MixturesConfig(simulated=0, made="mixtures")
+    assert before == MixturesConfig(simulated=0, made="mixtures", each=4)
     assert MixturesConfig().digest() != MixturesConfig(simulated=0).digest()

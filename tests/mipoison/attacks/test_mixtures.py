@@ -1,5 +1,6 @@
 """The mixing attacker: what it asks, what it learns from it, and that it is judged honestly."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import mipoison.attacks.mixtures as module
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.mixtures import Data, Mixtures, MixturesConfig
-from mipoison.attacks.questions import mixture, pairs
+from mipoison.attacks.questions import mixture, pairs, warps_and_patches
 from mipoison.attacks.selection import Standardised
 from mipoison.config import ConfigError
 from mipoison.models.label_means import label_means
@@ -26,13 +27,14 @@ def data(n: int = 40, each: int = 3, pixels: int = 5) -> Data:
     x_ND = torch.rand(n, pixels, generator=rng, dtype=torch.float64)
     parent_M2 = pairs(label_of(c_NK), each, rng)
     answer_MK = torch.softmax(2 * torch.randn(len(parent_M2), 3, generator=rng, dtype=torch.float64), 1)
-    return Data(c_NK, x_ND, answer_MK, x_ND[parent_M2].mean(1), parent_M2)
+    share_M = torch.zeros(len(parent_M2), dtype=torch.float64)
+    return Data(c_NK, x_ND, answer_MK, x_ND[parent_M2].mean(1), parent_M2, share_M)
 
 
 def test_it_asks_its_images_and_then_mixtures_of_the_first() -> None:
     spy, x = Spy(brightness, 2), grey(60)
     fit(MixturesConfig(each=3, mixed=30), x, spy)
-    assert [len(images) for images in spy.asked] == [60, 90]  # a warp and two patches of thirty images
+    assert [len(images) for images in spy.asked] == [60, 90]  # three rotations of thirty images
     assert torch.equal(spy.asked[0], x)
     mixed = spy.asked[1]
     assert mixed.shape[1:] == SHAPE
@@ -75,7 +77,8 @@ def test_errors_are_those_of_a_refit_without_the_image() -> None:
     y = 0.5 + 0.2 * (base.y_NP - 0.5)  # no mixture leaves [0, 1]
     label_N, fold_N = label_of(base.c_NK), torch.arange(40) % module.FOLDS
     mixed = mixture(y, label_means(label_N, y, 3)[label_N], base.parent_M2, 0.3)
-    d = Data(base.c_NK, y, base.answer_MK, mixed, base.parent_M2)
+    share_M = torch.full((len(mixed),), 1 - math.cos(0.3) - math.sin(0.3), dtype=torch.float64)
+    d = Data(base.c_NK, y, base.answer_MK, mixed, base.parent_M2, share_M)
     attack, kernel = Mixtures(MixturesConfig(made="mixtures")), Kernel("inverse", 0.5)
     standardise = Standardised(d.c_NK, "log")
     found = attack._tried(standardise, kernel, d, fold_N)
@@ -86,7 +89,7 @@ def test_errors_are_those_of_a_refit_without_the_image() -> None:
             kept = fold_N != fold
             mean = torch.stack([y[kept & (label_N == k)].mean(0) for k in range(3)])
             again = mixture(y, mean[label_N], base.parent_M2, 0.3)
-            rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2).without(~kept)
+            rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2, share_M).without(~kept)
             refit = rest.regression(standardise, kernel, mean, 600)
             for i in (~kept).nonzero()[:, 0].tolist():
                 own = d.c_NK[i : i + 1]
@@ -124,7 +127,9 @@ def test_mixtures_average_noise_out() -> None:
     assert np.mean(gains) > 0.02
 
 
-@pytest.mark.parametrize(("made", "requests"), [("mixtures", [8]), ("warps", [8, 16])])
+@pytest.mark.parametrize(
+    ("made", "requests"), [("mixtures", [8]), ("warps", [8, 56]), ("rotations", [8, 32])]
+)
 def test_without_pairs_there_are_no_mixtures(made: Any, requests: list[int]) -> None:
     """Eight images of eight labels can only be warped; else the regressions are on the images alone."""
     x, eye = grey(8), torch.eye(8)
@@ -168,12 +173,14 @@ def test_half_of_the_questions_are_warps_the_others_patches_of_two() -> None:
     for i in range(30):
         x[i, :, 2 * (i // 6) + 2 : 2 * (i // 6) + 5, 2 * (i % 6) + 2 : 2 * (i % 6) + 5] = 1
     spy = Spy(brightness, 2)
-    attack = fit(MixturesConfig(each=5, simulated=0), x, spy)
+    fit(MixturesConfig(each=5, simulated=0, made="warps"), x, spy)
     made = spy.asked[1]
     assert len(made) == 60 + 90
-    mean_KD = torch.zeros(2, x[0].numel()).double()
     label_N = label_of(brightness(x))
-    parent_M2, again = attack._questions(label_N, x.double().flatten(1), mean_KD, generator(5))  # type: ignore[attr-defined]
+    mean_ND = torch.zeros(30, x[0].numel()).double()
+    asked = warps_and_patches(label_N, x.double(), mean_ND, 5, 0.3, generator(5))
+    parent_M2, again = asked.parent_M2, asked.x_MD
+    assert not asked.share_M.any()
     assert parent_M2[:60].tolist() == [[i, i] for i in [*range(30), *range(30)]]
     assert bool((parent_M2[60:, 0] != parent_M2[60:, 1]).all())
     assert torch.equal(label_N[parent_M2[60:, 0]], label_N[parent_M2[60:, 1]])
@@ -237,7 +244,7 @@ def test_answers_that_say_nothing_cost_little(honest: bool, monkeypatch: pytest.
         monkeypatch.setattr(Data, "first", lambda self, count: self)
         monkeypatch.setattr(Mixtures, "_tried", of_all)
     loss = np.mean([lost(seed) for seed in range(15)])
-    assert (loss < 0.005) if honest else (loss > 0.005)
+    assert (loss < 0.003) if honest else (loss > 0.003)
 
 
 def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
@@ -250,8 +257,9 @@ def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
     def errors(y_NP: Tensor) -> Tensor:
         mean = label_means(label_N, y_NP, 3)[label_N]
         mixed = mixture(y_NP, mean, base.parent_M2, 0.3)
-        d = Data(base.c_NK, y_NP, base.answer_MK, mixed, base.parent_M2)
-        attack = Mixtures(MixturesConfig(made="mixtures"))
+        share_M = torch.full((len(mixed),), 1 - math.cos(0.3) - math.sin(0.3), dtype=torch.float64)
+        d = Data(base.c_NK, y_NP, base.answer_MK, mixed, base.parent_M2, share_M)
+        attack = Mixtures(MixturesConfig())
         found = attack._tried(Standardised(d.c_NK, "log"), Kernel("inverse", 0.5), d, fold_N)
         return found.error_nP[(fold_N < module.JUDGED_FOLDS).nonzero()[:, 0] % module.FOLDS == 0]
 
@@ -261,3 +269,35 @@ def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
     changed = (errors(y) - errors(other)).abs().amax(1)
     assert float(changed[1]) > 0.05  # its own error
     assert float(changed[torch.arange(len(changed)) != 1].max()) < 1e-9
+
+
+def stretched(seed: int) -> Any:
+    """A victim whose top score tells how bright an image is, by a power of the label's own, with noise."""
+    rng, power_K = generator(seed, "stretched"), torch.tensor([0.2, 3.0])
+
+    def answer(x_NCHW: Tensor) -> Tensor:
+        c_NK = brightness(x_NCHW)
+        label_N, each_N = label_of(c_NK), torch.arange(len(c_NK))
+        top_N = 0.5 + 0.5 * (2 * c_NK.amax(1) - 1).clamp(0, 1) ** power_K[label_N]
+        top_N = (top_N + 0.002 * torch.randn(len(top_N), generator=rng)).clamp(0.5001, 1)
+        out_NK = 1 - top_N[:, None].repeat(1, 2)
+        out_NK[each_N, label_N] = top_N
+        return out_NK
+
+    return answer
+
+
+def test_ranks_within_a_label_read_what_a_defense_stretched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two data sets' mean error is smaller with rotations than with warps, and with ranks than without."""
+
+    def error(made: Any) -> float:
+        found = []
+        for seed in (3, 4):
+            x, answer = grey(400, seed), stretched(seed)
+            attack = fit(MixturesConfig(made=made, each=7), x[:200], Spy(answer, 2))
+            found.append(float((attack.reconstruct(answer(x[200:])) - x[200:]).square().mean()))
+        return sum(found)
+
+    with_ranks, warps = error("rotations"), error("warps")
+    monkeypatch.setattr(Mixtures, "_readings", lambda self, chosen, c_NK: chosen.sets[:3])
+    assert with_ranks < error("rotations") < warps

@@ -4,13 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy import ndimage
 
 from mipoison.attacks import questions
-from mipoison.attacks.questions import mixture, pairs, patched, transformed, warped
+from mipoison.attacks.questions import KINDS, mixture, pairs, patched, transformed, warped
 from mipoison.models.label_means import label_means
 from mipoison.randomness import generator
+from tests.mipoison.attacks.helpers import SHAPE
 
 
 def test_each_image_is_mixed_with_others_of_its_label() -> None:
@@ -123,3 +125,46 @@ def test_a_patch_has_parts_of_both_images_with_smooth_borders() -> None:
     assert float(made.diff(dim=-1).abs().amax()) < 0.8
     assert not torch.equal(made[0], made[1])
     torch.testing.assert_close(patched(white, white, generator(1)), white)
+
+
+def test_of_fourteen_questions_eight_are_rotations_of_two_of_a_label() -> None:
+    """Each rotation is solved for its angle from its parents, by least squares; no pixel is clamped."""
+    rng = generator(1)
+    label_N = torch.arange(40) % 4
+    x_NCHW = 0.5 + 0.1 * torch.randn(40, *SHAPE, generator=rng, dtype=torch.float64)
+    mean_ND = label_means(label_N, x_NCHW.flatten(1), 4)[label_N]
+    asked = KINDS["rotations"](label_N[:30], x_NCHW, mean_ND, 14, 0.3, generator(2))
+    parent_M2 = asked.parent_M2
+    own_M = parent_M2[:, 0] == parent_M2[:, 1]
+    assert own_M.tolist() == [True] * 120 + [False] * 300
+    assert bool((label_N[parent_M2[:, 0]] == label_N[parent_M2[:, 1]]).all())
+    assert int(parent_M2.max()) < 30
+    assert torch.bincount(parent_M2[180:, 0]).tolist() == [8] * 30
+    assert not asked.share_M[:180].any()
+    found = []
+    for (first, second), made_D, share in zip(
+        parent_M2[180:].tolist(), asked.x_MD[180:].double(), asked.share_M[180:].tolist(), strict=True
+    ):
+        sides_D2 = torch.stack([x_NCHW[i].flatten() - mean_ND[first] for i in (first, second)], 1)
+        weight_2 = torch.linalg.lstsq(sides_D2, made_D - mean_ND[first]).solution
+        torch.testing.assert_close(weight_2.square().sum(), torch.ones(()).double(), atol=1e-4, rtol=0)
+        assert share == pytest.approx(1 - float(weight_2.sum()), abs=1e-4)
+        found.append(math.atan2(float(weight_2[1]), float(weight_2[0])))
+    angle_M = np.array(found)
+    assert angle_M.min() + 1e-4 >= 0.1
+    assert angle_M.max() - 1e-4 <= math.pi / 2 - 0.1
+    uniform = scipy.stats.kstest(angle_M, scipy.stats.uniform(0.1, math.pi / 2 - 0.2).cdf)
+    assert uniform.pvalue > 1e-4
+
+
+def test_rotations_have_the_mean_and_the_covariance_of_the_images() -> None:
+    rng = generator(3)
+    x_ND = 0.5 + 0.08 * torch.randn(400, 4, generator=rng, dtype=torch.float64) @ torch.diag(
+        torch.tensor([1.0, 0.5, 0.2, 0.1], dtype=torch.float64)
+    )
+    label_N = torch.zeros(400, dtype=torch.int64)
+    mean_ND = x_ND.mean(0).expand(400, -1)
+    asked = KINDS["rotations"](label_N, x_ND.reshape(400, 1, 2, 2), mean_ND, 1, 0.3, generator(4))
+    made_MD = asked.x_MD.double()
+    torch.testing.assert_close(made_MD.mean(0), x_ND.mean(0), atol=0.01, rtol=0)
+    torch.testing.assert_close(made_MD.std(0), x_ND.std(0), rtol=0.15, atol=0)
