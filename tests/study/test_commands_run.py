@@ -145,9 +145,9 @@ PROGRAMS_ELSEWHERE: dict[str, str] = {
     "python study/examples/protect_224.py *": "tests/study/examples/test_protect_224.py",
     "python study/examples/protect_huggingface.py *": "tests/study/examples/test_protect_huggingface.py",
     "python study/examples/read_the_scores.py": "tests/study/examples/test_read_the_scores.py",
-    "python -m study.bench.audit_endpoints *": "tests/study/bench/test_audit_endpoints.py",
+    "python -m study.bench.audit_endpoints *": "hours; its parts: tests/study/bench/test_audit_endpoints.py",
     "python -m study.bench.endpoint_figure *": "tests/study/bench/test_endpoint_figure.py",
-    "python -m study.bench.calibration": "tests/study/bench/test_calibration.py",
+    "python -m study.bench.calibration *": "tests/study/bench/test_calibration.py",
     "python -m study.bench.extrapolation": "tests/study/bench/test_extrapolation.py",
     "python -m study.bench.small_predicts_large *": "tests/study/bench/test_small_predicts_large.py",
 }
