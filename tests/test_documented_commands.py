@@ -1,6 +1,7 @@
 """Every command on the pages, in the examples of ``--help`` too, is one that the argument parsers take.
 
-A word that no parser knows fails here at once; ``test_readme.py`` runs what one machine can run.
+A word that no parser knows fails here at once; ``test_readme.py`` and ``study/test_commands_run.py`` run
+what one machine can run.
 """
 
 from __future__ import annotations

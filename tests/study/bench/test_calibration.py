@@ -43,3 +43,13 @@ def test_bad_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert main(["folder"]) == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_the_command_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    rows = [calibration._row(World(excess=e, spread=0.01), "5", [5] * 20, rng) for e in (0.0, 0.1)]
+    for held, code in ((True, 0), (False, 1)):
+        rows[0]["holds"] = held
+        monkeypatch.setattr(calibration, "calibration", lambda: iter(rows))
+        assert main([str(tmp_path / "new" / "OUT.csv")]) == code
+    assert pd.read_csv(tmp_path / "new" / "OUT.csv")["true_excess"].tolist() == [0.0, 0.1]

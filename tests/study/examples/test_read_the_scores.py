@@ -14,7 +14,7 @@ from mipoison.defenses.tail_noise import TailNoiseConfig
 from mipoison.randomness import QueryRandomness, content_keys, generator
 from mipoison.scene import Scene
 from mipoison.simplex import label_of
-from study.examples.read_the_scores import Choice, Reader, chosen, read
+from study.examples.read_the_scores import SETTINGS, Choice, Reader, chosen, main, read
 
 N = 300
 
@@ -76,3 +76,10 @@ def test_a_setting_s_line_has_its_certificate(tiny_scene: Scene) -> None:
     label_only = read(tiny_scene, "label-only", LabelOnlyConfig())
     assert label_only["certified, train"] == label_only["certified, test"] == 0
     assert abs(label_only["excess, train"]) < 1e-9
+
+
+@pytest.mark.long
+def test_the_command_prints_a_line_for_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert [name for name in SETTINGS if f"{name}: distortion" not in said] == []
