@@ -28,6 +28,13 @@ def extract(found: Findings, defenses: Sequence[str]) -> str:
     A plus after a leak: not all attackers ran (screened, or cut short), so that more may be read. A setting
     that is outside the study's constraints (or was not measured) says so beside its name.
     """
+    shown, marks = shown_rows(found, defenses)
+    lines = [HEAD, ("---",) * len(HEAD), *(_cells(row, marks.get(str(row["trial"]))) for row in shown)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def shown_rows(found: Findings, defenses: Sequence[str]) -> tuple[list[pd.Series], dict[str, str]]:
+    """Rows of the settings that :func:`extract` shows, by distortion, and ``deploy`` or ``next`` by trial."""
     table = found.judged.merge(found.utility[["trial", "rank_correlation"]], on="trial", how="left")
     choice = choose(table)
     marks = {
@@ -42,8 +49,7 @@ def extract(found: Findings, defenses: Sequence[str]) -> str:
         or (row["defense"] in defenses and _is_start(row))
         or row["trial"] in marks
     ]
-    lines = [HEAD, ("---",) * len(HEAD), *(_cells(row, marks.get(str(row["trial"]))) for row in shown)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return shown, marks
 
 
 def _is_start(row: Mapping[str, Any]) -> bool:

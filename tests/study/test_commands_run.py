@@ -150,6 +150,7 @@ PROGRAMS_ELSEWHERE: dict[str, str] = {
     "python -m study.bench.calibration *": "tests/study/bench/test_calibration.py",
     "python -m study.bench.extrapolation": "tests/study/bench/test_extrapolation.py",
     "python -m study.bench.small_predicts_large *": "tests/study/bench/test_small_predicts_large.py",
+    "python -m study.reports.extract_figure *": "tests/study/reports/test_extract_figure.py",
 }
 """Pattern of a command that calls no sub-command -> why it is not run here, and what covers it."""
 PROGRAMS = tuple({pattern.split()[0] for pattern in PROGRAMS_ELSEWHERE})
