@@ -84,7 +84,7 @@ def test_nothing_is_told_and_the_stack_answers_with_the_label_s_mean() -> None:
 
 
 def test_each_image_is_asked_once_whatever_the_members() -> None:
-    """Beside its images, which all members share, ``mixtures`` asks four questions about each of its fold's."""
+    """Beside its images, which all members share, ``mixtures`` asks four questions of each of its fold's."""
     c, x, _ = world(40, 1.0, 0)
     for config, asked in ((CheapStackConfig, [40]), (StackConfig, [40, 80, 80])):
         spy = Spy(lambda asked: c[torch.arange(len(asked)) % 40], 3)
