@@ -1,8 +1,12 @@
 """Mixing attacker: asks the API about images made of its own ones, too, and learns from all of them.
 
-XX All are more pairs (vector, image), and average out what a defense draws anew for
-each image, or makes jump from image to image. Below, all of them are called mixtures; a warp is one of an
-image with itself.
+An attacker has few images of its own, and an API answers any image. Most of what it makes are rotations of
+two images with the same label into each other, ``m + cos(a) (x - m) + sin(a) (x' - m)`` around the label's
+mean image m by an angle a that is drawn for each, which have the mean and the covariance of its images;
+others are warps of single images, and patches: a part of one image in another
+(:mod:`mipoison.attacks.questions`). Records of before are of warps and patches, or of mixtures by a small
+angle. All are more pairs (vector, image), and average out what a defense draws anew for each image, or makes
+jump from image to image. Below, all of them are called mixtures; a warp is one of an image with itself.
 
 The kernel attacker on its own images alone votes with kernel ridge regressions on images and mixtures
 together. These are judged on its own images, by folds: without an image, and without all mixtures that it is

@@ -21,6 +21,7 @@ from study.records.finished import load
 from study.reports.extract import shown_rows
 from study.reports.figures import DPI, style_of
 from study.reports.findings import Findings
+from study.reports.leakage_panel import TICKS
 from study.runtime.plain import visible_line
 
 KNOWN = ("rounding", "noise", "tail-noise", "lpa")
@@ -28,7 +29,6 @@ KNOWN = ("rounding", "noise", "tail-noise", "lpa")
 WORST, CERTIFIED = "suite_excess_worst", "certified_excess_worst"
 LINEAR = 0.01
 """Below this share the axis of leakage is linear, above it logarithmic."""
-TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def extract_figure(found: Findings, defenses: Sequence[str]) -> Figure:
