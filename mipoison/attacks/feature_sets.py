@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mipoison.linalg.ranks import mean_ranks
 from mipoison.protocols import ThreatModel
 from mipoison.simplex import label_of
 
@@ -70,10 +71,7 @@ def powers(c_NK: Tensor, floor: float) -> Tensor:
 
 def ranks(c_NK: Tensor, floor: float) -> Tensor:
     """The rank (N, K) of each class's score, 0 for the largest; of equal scores all have their mean rank."""
-    sorted_NK, c_NK = c_NK.sort(dim=1).values, c_NK.contiguous()
-    below_NK = torch.searchsorted(sorted_NK, c_NK)
-    above_NK = c_NK.shape[1] - torch.searchsorted(sorted_NK, c_NK, right=True)
-    return (above_NK + (c_NK.shape[1] - 1 - below_NK)).to(c_NK) / 2
+    return (c_NK.shape[1] - mean_ranks(c_NK.sort(dim=1).values, c_NK)).to(c_NK)
 
 
 def gaps(c_NK: Tensor, floor: float) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipoison.attacks.feature_sets import FeatureSet, known_sets
+from mipoison.linalg.ranks import mean_ranks
 from mipoison.models.inversion import features
 from mipoison.protocols import ThreatModel
 from mipoison.simplex import label_of
@@ -104,10 +105,7 @@ class RankedByLabel:
         out_NF = torch.zeros_like(z_NF)
         for label, sorted_FN in enumerate(self.sorted_KFN):
             of_N = label_N == label
-            here_FN = z_NF[of_N].mT.contiguous()
-            below_FN = torch.searchsorted(sorted_FN, here_FN)
-            not_above_FN = torch.searchsorted(sorted_FN, here_FN, right=True)
-            share_FN = (below_FN + not_above_FN + 1).double() / (2 * (sorted_FN.shape[1] + 1))
+            share_FN = mean_ranks(sorted_FN, z_NF[of_N].mT) / (sorted_FN.shape[1] + 1)
             varies_F1 = (sorted_FN[:, -1] > sorted_FN[:, 0])[:, None]
             out_NF[of_N] = torch.where(varies_F1, torch.special.ndtri(share_FN), 0.0).mT
         return out_NF

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mipoison.linalg.ranks import mean_ranks
 from mipoison.metrics.constants import KL_FLOOR as KL_FLOOR
 
 SIMPLEX_TOLERANCE = 1e-3
@@ -173,10 +174,7 @@ def expected_calibration_error(released_NK: Tensor, y_N: Tensor, bins: int = 15)
 
 def _average_ranks(c_NK: Tensor) -> Tensor:
     """Ranks 1..K within each row; equal scores share the mean of their ranks."""
-    sorted_NK = c_NK.sort(dim=1).values
-    below = torch.searchsorted(sorted_NK, c_NK, right=False)
-    not_above = torch.searchsorted(sorted_NK, c_NK, right=True)
-    return (below + not_above + 1).double() / 2
+    return mean_ranks(c_NK.sort(dim=1).values, c_NK)
 
 
 def rank_correlations(a_NK: Tensor, b_NK: Tensor) -> Tensor:
