@@ -121,9 +121,9 @@ def patched(x_NCHW: Tensor, other_NCHW: Tensor, rng: torch.Generator) -> Tensor:
     return part_N1HW * x_NCHW + (1 - part_N1HW) * other_NCHW
 
 
-def _warps(own_n: Tensor, x_NCHW: Tensor, each: int, rng: torch.Generator) -> Questions:
-    """``each`` warps of each of these images."""
-    own_M = own_n.repeat(each)
+def _warps(count: int, x_NCHW: Tensor, each: int, rng: torch.Generator) -> Questions:
+    """``each`` warps of each of the first ``count`` images."""
+    own_M = torch.arange(count).repeat(each)
     x_MD = warped(x_NCHW[own_M], rng).flatten(1)
     return Questions(own_M[:, None].expand(-1, 2), x_MD, torch.zeros(len(own_M)).double())
 
@@ -153,9 +153,9 @@ def warps_and_patches(
     label_n: Tensor, x_NCHW: Tensor, mean_ND: Tensor, each: int, angle: float, rng: torch.Generator
 ) -> Questions:
     """Half of the questions (rounded down) are warps, the others patches."""
-    parent_M2 = pairs(label_n, each - each // 2, rng)
-    warps = _warps(torch.arange(len(label_n)), x_NCHW.float(), each // 2, rng)
-    return _together([warps, _patches(parent_M2, x_NCHW.float(), rng)])
+    parent_M2, pixels_NCHW = pairs(label_n, each - each // 2, rng), x_NCHW.float()
+    warps = _warps(len(label_n), pixels_NCHW, each // 2, rng)
+    return _together([warps, _patches(parent_M2, pixels_NCHW, rng)])
 
 
 def rotations_too(
@@ -166,10 +166,10 @@ def rotations_too(
     A rotation is a mixture by an angle that is drawn evenly between LEAST_ANGLE and a right angle less
     that: about as far from both images as they are from each other, and with the covariance of the images.
     """
-    warps, patches = WARPS * each // OF, PATCHES_OF_TWO * each // OF
+    warps, patches, pixels_NCHW = WARPS * each // OF, PATCHES_OF_TWO * each // OF, x_NCHW.float()
     made = [
-        _warps(torch.arange(len(label_n)), x_NCHW.float(), warps, rng),
-        _patches(pairs(label_n, patches, rng), x_NCHW.float(), rng),
+        _warps(len(label_n), pixels_NCHW, warps, rng),
+        _patches(pairs(label_n, patches, rng), pixels_NCHW, rng),
     ]
     parent_M2 = pairs(label_n, each - warps - patches, rng)
     drawn_M = torch.rand(len(parent_M2), generator=rng, dtype=torch.float64)
