@@ -21,6 +21,8 @@ from PIL import Image
 
 SHAPE = (1, 16, 16)
 MOST = 256
+ADDRESS = "127.0.0.2"
+"""Theirs: the server counts what waits by address, and refuses a client that has too much of its own."""
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE[1:], np.uint8)
 
 
@@ -109,7 +111,7 @@ SLOW = {"one byte": head("image/png", 1000) + b"a", "half a header": b"POST /rel
 async def one(port: int, name: str, data: bytes, until: float, seen: Counter[str]) -> None:
     """One request, its answer's status; a new connection each."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(ADDRESS, 0))
     except OSError:
         seen["refused"] += 1
         await asyncio.sleep(0.05)
