@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mipoison.attacks.aligned import AlignedConfig
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
@@ -61,6 +62,7 @@ ATTACKS: dict[str, Config] = {
     "stack-cheap": CheapStackConfig(),
     "stack": StackConfig(),
     "matched": MatchedConfig(),
+    "aligned": AlignedConfig(),
     "requery": RequeryConfig(),
     "data-D1": DecoderConfig(data="D1"),
     "diffusion-0": DiffusionConfig(guidance=0.0),

@@ -100,30 +100,31 @@ def with_log_odds(c_NK: Tensor, target_N: Tensor) -> Tensor:
     return torch.where(((c_NK > 0).sum(1) > 1)[:, None], power_NK, c_NK)
 
 
+def matched_powers(c_NK: Tensor, own_MK: Tensor) -> Tensor:
+    """Powers of vectors (N, K) whose log-odds have, label by label, the quantiles of those of own answers.
+
+    Vectors of labels of which there are too few (``LEAST``), and those with infinite odds, are unchanged.
+    """
+    label_N, label_M = label_of(c_NK), label_of(own_MK)
+    odds_N, own_M = log_odds(c_NK, label_N), log_odds(own_MK, label_M)
+    out_NK = c_NK.clone()
+    for k in range(c_NK.shape[1]):
+        row_n = ((label_N == k) & odds_N.isfinite()).nonzero()[:, 0]
+        own_m = own_M[(label_M == k) & own_M.isfinite()].numpy()
+        if min(len(row_n), len(own_m)) >= LEAST:
+            target_n = torch.from_numpy(matched_quantiles(odds_N[row_n].numpy(), own_m))
+            out_NK[row_n] = with_log_odds(c_NK[row_n], target_n)
+    return out_NK
+
+
 class Matched(Stack):
     """The cheap stack behind a map of quantiles that is made anew for each batch of stolen vectors."""
 
     def fit(self, oracle: Oracle, x_NCHW: Tensor, *, known: ThreatModel, rng: torch.Generator) -> None:
         c_NK = oracle.query(x_NCHW)
         super().fit(RecordedAnswers(c_NK), x_NCHW, known=known, rng=rng)
-        label_N = label_of(c_NK)
-        odds_N = log_odds(c_NK, label_N)
-        finite_N = odds_N.isfinite()
-        self.own = [odds_N[finite_N & (label_N == k)].numpy() for k in range(self.classes)]
-
-    def match(self, c_NK: Tensor) -> Tensor:
-        """Vectors (N, K) with matched log-odds; those of labels that are too rare are unchanged."""
-        c_NK = c_NK.cpu()
-        label_N = label_of(c_NK)
-        odds_N = log_odds(c_NK, label_N)
-        out_NK = c_NK.clone()
-        for k, own_M in enumerate(self.own):
-            row_n = ((label_N == k) & odds_N.isfinite()).nonzero()[:, 0]
-            if min(len(row_n), len(own_M)) >= LEAST:
-                target_n = torch.from_numpy(matched_quantiles(odds_N[row_n].numpy(), own_M))
-                out_NK[row_n] = with_log_odds(c_NK[row_n], target_n)
-        return out_NK
+        self.own_NK = c_NK.cpu()
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from all stolen vectors at once."""
-        return super().reconstruct(self.match(c_NK))
+        return super().reconstruct(matched_powers(c_NK.cpu(), self.own_NK))

@@ -17,7 +17,7 @@ from mipoison.service import DefendedService
 
 DRAWS_NOTHING = ("class-mean",)
 """Attackers that answer the same for every seed; one image is enough for them."""
-MAY_DRAW_NOTHING = ("kernel", "mixtures", "trees")
+MAY_DRAW_NOTHING = ("aligned", "kernel", "mixtures", "trees")
 """Attackers whose draws may not show on few images: ``kernel`` draws only from more images than it can use,
 and ``trees`` keeps no forest that is worse out of bag than the mean image of the label."""
 
