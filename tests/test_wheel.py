@@ -1,7 +1,10 @@
-"""The wheel works outside the checkout: the console command, a tiny study, its report."""
+"""The wheel works outside the checkout: the console command, a tiny study, its report; and beside a package
+``study`` of somebody else.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -25,6 +28,19 @@ def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def assert_names_no_study(site: Path) -> None:
+    """No module imports ``study``, or names one of its modules in a string."""
+    rooms = {p.stem for p in (site / "mipoison_study").iterdir()}
+    for path in site.rglob("mipoison*/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [n for n in names if n.split(".")[0] == "study"], path
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                top, _, rest = node.value.partition(".")
+                assert top != "study" or rest.split(".")[0] not in rooms, (path, node.value)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
@@ -41,9 +57,20 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     site, away = tmp_path / "site", tmp_path / "away"
     away.mkdir()
     run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], away, environment)
-    environment["PYTHONPATH"] = str(site)
+    for top in ("mipoison", "mipoison_study"):
+        assert (site / top / "__init__.py").exists()
+    assert {p.name for p in site.iterdir() if p.suffix != ".dist-info"} == {
+        "bin",
+        "mipoison",
+        "mipoison_study",
+    }
+    (dist,) = site.glob("mipoison-*.dist-info")
+    assert (dist / "top_level.txt").read_text().split() == ["mipoison", "mipoison_study"]
+    assert_names_no_study(site)
+    (away / "study.py").write_text("raise ImportError('somebody else')\n")
+    environment["PYTHONPATH"] = os.pathsep.join([str(away), str(site)])
     command = str(site / "bin" / "mipoison")
-    show = "import mipoison, study; print(mipoison.__file__, study.__file__)"
+    show = "import mipoison, mipoison_study as study; print(mipoison.__file__, study.__file__)"
     where = run([sys.executable, "-c", show], away, environment)
     assert all(path.startswith(str(site)) for path in where.split())
     assert "  pareto " in run([command, "--help"], away, environment)

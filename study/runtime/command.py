@@ -79,7 +79,7 @@ def _main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return USAGE
-    return int(importlib.import_module(f"study.{name}").main(rest))
+    return int(importlib.import_module(f"..{name}", __package__).main(rest))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ class Found:
 
 
 def under_attack(port: int, pid: int, seconds: float) -> Found:
-    """64 attackers, at another address and in a process of their own; a proper client gets 200 throughout, and
-    nobody a 500."""
+    """64 attackers, at another address and in a process of their own; a proper client gets 200 throughout,
+    and nobody a 500.
+    """
     before = memory(pid)
     quiet, _ = proper(port, seconds / 2)
     command = [

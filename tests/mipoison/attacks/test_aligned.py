@@ -1,4 +1,4 @@
-"""The aligning attacker: moments by hand, and a planted shift that neither powers nor the vectors as they are undo."""
+"""The aligning attacker: moments by hand, and a planted shift that powers alone do not undo."""
 
 import functools
 
@@ -96,7 +96,7 @@ def test_it_undoes_a_shift_of_the_logits() -> None:
 
 
 def test_it_learns_as_the_mixing_attacker_does_and_costs_little_without_a_shift() -> None:
-    z_NK, x_NCHW = logits(240, 1)
+    x_NCHW = logits(240, 1)[1]
     aligned, plain = fitted(ALIGNED), fitted(PLAIN)
     torch.testing.assert_close(
         Mixtures.reconstruct(aligned, answers(x_NCHW)), plain.reconstruct(answers(x_NCHW))
