@@ -4,7 +4,7 @@ A classifier answers the images that it was trained on otherwise than others: it
 scores are smaller (:mod:`mipoison.attacks.matched`). How stolen vectors have to be changed to be like the
 attacker's own answers cannot be judged without private images, and each way of doing it fails somewhere: a
 power of each vector leaves differences between the classes, and moments of each class undo what only few
-vectors show. So this attacker reconstructs from the vectors as they are, from powers of them, and from vectors
+vectors show. So it reconstructs from the vectors as they are, from powers of them, and from vectors
 with matched moments, and answers with the mean of the three images: where they err differently, the mean errs
 less than they do on average. Where stolen vectors are like its own, the matching costs a little, and
 ``mixtures`` reads more.
