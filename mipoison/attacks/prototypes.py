@@ -10,8 +10,8 @@ with a cheap prior in place of their generative network: principal components of
 From a point that the API gives the class's label it asks about points on a sphere around it. Where some get
 another label the centre moves away from their mean direction; where all get the label, the radius grows. As
 in the authors' program centres stay in a box of coefficients and points on spheres do not have to. Other than
-there, all of a sphere's points have to get the label (theirs: three quarters), steps are longer, and a class
-ends by its queries.
+there, all of a sphere's points have to get the label (theirs: three quarters, see ``clear``), steps are
+longer, and a class ends by its queries.
 
 Shape suffixes: N images, K classes, k classes that are searched still, S points on a sphere, D pixels,
 P components, CHW image.
@@ -46,6 +46,7 @@ class PrototypeConfig(Config):
         points: S, asked on each sphere, 2 to 4096.
         radius: of the first sphere, above 0, in standard deviations of the components.
         growth: factor of the radius after a sphere without another label, above 1, at most 10.
+        clear: share of a sphere's points that have to get the label for it to grow, in [0.5, 1].
         step: the longest move, in radii, in (0, 1]: all points of another label in one direction would move
             the centre so far.
         queries: of each class at most, beside the starts, at least ``points + 1`` (a sphere and a move), at
@@ -61,8 +62,9 @@ class PrototypeConfig(Config):
     points: int = 32
     radius: float = 1.0
     growth: float = 1.3
+    clear: float = 1.0
     step: float = 1.0
-    queries: int = 2000
+    queries: int = 1000
     starts: int = 1024
     reach: float = 1.5
 
@@ -71,6 +73,7 @@ class PrototypeConfig(Config):
         self.require("points", 2 <= self.points <= 4096, "between 2 and 4096 (points on a sphere)")
         self.require("radius", self.radius > 0, "above 0 (standard deviations of the components)")
         self.require("growth", 1 < self.growth <= 10, "above 1 and at most 10 (factor of the radius)")
+        self.require("clear", 0.5 <= self.clear <= 1, "between 0.5 and 1 (share of a sphere's points)")
         self.require("step", 0 < self.step <= 1, "above 0 and at most 1 (radii)")
         least = self.points + 1
         self.require(
@@ -128,8 +131,8 @@ class Prototype:
 
     Attributes:
         image_CHW: the prototype, float32 in [0, 1]; the API gave it the class's label.
-        radius: of the largest sphere around it whose points all got the label, in standard deviations of the
-            prior's components; 0 where no sphere was clear of other labels.
+        radius: of the largest sphere around it whose points got the label (all, or the share ``clear``), in
+            standard deviations of the prior's components; 0 where there was no such sphere.
         queries: asked for this class, without the starts.
     """
 
@@ -203,7 +206,7 @@ class PrototypeSearch:
             label_kS = self._labels(oracle, prior, z_kSP.flatten(0, 1)).view(len(at_k), -1)
             queries_K[at_k] += config.points
             outside_kS = label_kS != at_k[:, None]
-            clear_k = ~outside_kS.any(1)
+            clear_k = outside_kS.sum(1) <= config.points * (1 - config.clear)
             won = at_k[clear_k]
             best_KP[won], reached_K[won] = z_KP[won], next_K[won]
             next_K[won] *= config.growth

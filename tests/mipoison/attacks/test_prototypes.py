@@ -98,6 +98,31 @@ def test_queries_are_counted_and_bounded_and_the_prototype_has_its_label(
         assert labels(coefficients(one.image_CHW[None])).tolist() == [k]
 
 
+def test_a_share_of_the_sphere_may_be_enough() -> None:
+    """Of a sphere of radius r around the corner acos(d / r) / pi is beyond the line: a quarter at 1.41 d."""
+    found, _ = search(half_plane, dataclasses.replace(FINE, clear=0.75))
+    one = found.classes[1]
+    assert one is not None
+    d = float(1.5 * NORMAL.sum() - OFFSET)
+    assert 1.3 * d < one.radius < 2.5 * d  # many spheres are tried, and some have fewer points beyond it
+
+
+def test_labels_that_are_flipped_at_random_stop_a_strict_search_alone() -> None:
+    """Of 32 points one in ten has another label: hardly a sphere is clear, and most are by four fifths."""
+    rng = generator(0, "flips")
+
+    def flipped(z_N2: Tensor) -> Tensor:
+        return torch.where(torch.rand(len(z_N2), generator=rng) < 0.1, 1 - ball(z_N2), ball(z_N2))
+
+    strict, lenient = (
+        search(flipped, PrototypeConfig(radius=0.1, growth=1.2, queries=3000, clear=clear))[0].classes[1]
+        for clear in (1.0, 0.8)
+    )
+    assert strict is not None
+    assert lenient is not None
+    assert lenient.radius > max(0.8 * WIDTH, 2 * strict.radius)
+
+
 def test_a_class_that_nothing_is_of_is_said_to_be_missing() -> None:
     found, asked = search(ball, PrototypeConfig(queries=100, starts=300), n_classes=3)
     assert found.missing == (2,)
@@ -214,6 +239,7 @@ def test_the_victim_gives_each_prototype_its_label(tiny_scene: Scene) -> None:
         ({"points": 1}, "points = 1: must be between 2 and 4096"),
         ({"radius": 0.0}, r"radius = 0.0: must be above 0"),
         ({"growth": 1.0}, r"growth = 1.0: must be above 1 and at most 10"),
+        ({"clear": 0.4}, r"clear = 0.4: must be between 0.5 and 1"),
         ({"step": 1.5}, r"step = 1.5: must be above 0 and at most 1"),
         ({"queries": 32}, r"queries = 32: must be between 33 and 1,000,000.*raise queries or lower points"),
         ({"queries": 100, "points": 100}, r"queries = 100: must be between 101"),
