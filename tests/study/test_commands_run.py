@@ -149,6 +149,7 @@ PROGRAMS_ELSEWHERE: dict[str, str] = {
     "python -m study.bench.endpoint_figure *": "tests/study/bench/test_endpoint_figure.py",
     "python -m study.bench.calibration *": "tests/study/bench/test_calibration.py",
     "python -m study.bench.extrapolation": "tests/study/bench/test_extrapolation.py",
+    "python -m study.bench.prototypes*": "minutes: tests/study/bench/test_prototypes.py",
     "python -m study.bench.small_predicts_large *": "tests/study/bench/test_small_predicts_large.py",
     "python -m study.reports.extract_figure *": "tests/study/reports/test_extract_figure.py",
 }
