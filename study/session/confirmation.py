@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DEPLOYABLE = 2
 """Settings that are attacked by the whole suite wherever they lie, as an answer would recommend them: so many
-certified ones, of least distortion, and where nothing could be recommended so many that may be safe."""
+certified ones, of least distortion, and so many that may be safe and would cost less than all of those."""
 CLAIMS = ("certified", "safe")
 
 
@@ -127,8 +127,8 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
     Returns:
         Names, sorted: of the feasible screened settings that no confirmed one dominates and that are not
         shown to leak beyond the margin, those that none of the others dominates; the screened ones among
-        the DEPLOYABLE certified settings; and, if the frontier needs none of them and no setting besides the
-        anchors is certified or safe, those among the DEPLOYABLE cheapest that may be safe.
+        the DEPLOYABLE certified settings; and, if the frontier needs none of them, those among the DEPLOYABLE
+        cheapest that may be safe which cost less than any certified or safe setting besides the anchors.
     """
     names = set(episodes.loc[is_screened(episodes), "trial"])
     if not names:
@@ -141,8 +141,12 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
     certified = usable[usable["verdict"] == "certified"]
     cheapest = certified.sort_values(["confidence_distortion", "trial"], kind="stable").head(DEPLOYABLE)
     found |= set(cheapest["trial"]) & names
-    if not found and not (usable["verdict"].isin(CLAIMS) & ~usable["defense"].isin(ANCHORS)).any():
-        found = set(_may_be_safe(usable, episodes, names, margin)["trial"]) & names
+    if not found:
+        claimed = usable[usable["verdict"].isin(CLAIMS) & ~usable["defense"].isin(ANCHORS)]
+        cheaper = _may_be_safe(usable, episodes, names, margin)
+        if len(claimed):
+            cheaper = cheaper[cheaper["confidence_distortion"] < claimed["confidence_distortion"].min()]
+        found = set(cheaper["trial"]) & names
     return sorted(found)
 
 

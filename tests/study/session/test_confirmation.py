@@ -246,9 +246,13 @@ def test_a_safe_setting_is_not_missed_where_nothing_else_could_be_recommended(mo
         for trial, rows in safe.items()
     }
     assert in_rounds(whole | worse, limits)[1] == rounds
-    # With one that is safe on the frontier nothing more is asked.
+    # With one that is safe on the frontier and costs less nothing more is asked; if it costs more, they are.
     good = judged_setting("t1", 0.10, {"ridge": (0.001, 0.0012, 0.0011)})
     assert in_rounds(whole | {"t1": good}, limits)[1] == [["t1"]]
+    dear = judged_setting("t6", 0.2, {"ridge": (0.0,) * 3})
+    frame, rounds = in_rounds(whole | {"t6": dear}, limits)
+    assert rounds == [["t1", "t6"], ["t2", "t3"]]
+    assert verdict_table(frame).set_index("trial").loc["t6", "verdict"] == "safe"
 
 
 def test_which_suites_screen() -> None:
