@@ -124,8 +124,8 @@ def fit_unit(
         ),
         rng=generator(seed, "defense", defense),
     )
-    probe = Probe.of(asked, other.x_NCHW, other.y_N, c_public)
     channels, height, width = own.x_NCHW.shape[1:]
+    probe = Probe.of(asked, (channels, height, width))
     running = running_entries(asked.module, before)
     return Unit(
         name=defense, config=settings, defense=fitted, image_shape=(channels, height, width),
