@@ -125,7 +125,7 @@ def audit(
         earlier=replace(asker.earlier, rechecked=rechecked),
         attackers=tuple(next(iter(errors.scores.values()))),
     )
-    if not found.above or not advise:
+    if not found.above or not advise or seen.one_a_label:  # less than the label cannot be answered
         return found
     change = least_change(
         own,
