@@ -35,7 +35,7 @@ from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
 from mipoison.serving.onnx_export import export_onnx, export_program
 from mipoison.serving.probe import PREFIX, Probe
-from mipoison.serving.wrap import ProtectedClassifier, check_secret
+from mipoison.serving.wrap import ProtectedClassifier, check_secret, refuse_secret
 from mipoison.storage.files import Storage
 from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import earlier_state_digest, state_digest
@@ -267,16 +267,19 @@ def _own(model: nn.Module) -> nn.Module:
 
 
 @own_context()
-def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
+def load_unit(folder: str | Path, *, device: str | torch.device | None = None, secret: None = None) -> Unit:
     """Read a saved unit.
 
     Args:
         device: where it computes; default: the GPU if there is one.
+        secret: none; :meth:`Unit.wrap` takes it, and this says so.
 
     Raises:
         UnitError: there is no unit, or one of another format version, or it was truncated or altered.
         ConfigError: a unit of an unknown defense, or a device that is not there.
     """
+    if secret is not None:
+        refuse_secret("load_unit")
     storage = storage_of(folder)
     target = device_from(device)
     about = _settings(storage)

@@ -97,7 +97,9 @@ def test_bad_input_is_one_line(
     port = ["--port", str(free_port())]
     monkeypatch.delenv("MIPOISON_SECRET", raising=False)
     assert "no unit.json" in usage_error(capsys, "--unit", "none", *victim, *port)
-    assert "16 to 64 bytes" in usage_error(capsys, "--unit", "unit", *victim, *port)
+    said = usage_error(capsys, "--unit", "unit", *victim, *port)
+    assert "16 to 64 bytes" in said
+    assert "MIPOISON_SECRET" in said
     monkeypatch.setenv("MIPOISON_SECRET", "hunter2")
     said = usage_error(capsys, "--unit", "unit", *victim, *port)
     assert "has 7 bytes" in said
