@@ -23,13 +23,16 @@ from rich.console import Console
 from mipoison.config import ConfigError
 from mipoison.data.images import DataError
 from mipoison.storage.files import Storage, StorageError
-from study.runtime.entry import DONE, FAILED, USAGE, program
+from study.runtime.arguments import parse
+from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.plain import visible_line
 from study.runtime.progress import Progress, loading
 from study.runtime.signals import Interrupts, as_command, interruptible
 
 ABOVE, BROKEN = FAILED, 3
 """Exit codes: the excess is not shown to be within ``--fail-above``; the endpoint failed, run it again."""
+SILENT_S = 10.0
+"""Seconds after which a log gets a line of how many questions are answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Arguments:
     failed, or answers otherwise than in an earlier run. Ask only endpoints that you may ask.
     """
 
-    url: Annotated[str, tyro.conf.Positional]
+    url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """where images are posted, one a request"""
     public: Path
     """folder of the attacker's own images, <class>/<image> or the images themselves"""
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
-    chosen = tyro.cli(Arguments, args=arguments, prog=program("audit"))
+    chosen = parse(Arguments, arguments, "audit")
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -117,17 +120,22 @@ def _main(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
             return _run(chosen, console)
         except (EndpointError, AnswerError, BudgetSpentError) as error:
             errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
-            errors.print(f"all answers are kept in {chosen.out}", markup=False)
+            errors.print(_kept(chosen.out), markup=False)
             return BROKEN
     except (ConfigError, DataError, StorageError, OSError) as error:
         errors.print(f"error: {visible_line(error)}", style="bold red", markup=False)
         return USAGE
     except KeyboardInterrupt:
-        errors.print(
-            f"{interrupts.reason}; all answers are kept in {chosen.out}: the same command goes on",
-            markup=False,
-        )
+        errors.print(f"{interrupts.reason}; {_kept(chosen.out)}", markup=False)
         return interrupts.exit_code
+
+
+def _kept(out: str) -> str:
+    from study.auditing.answers import any_kept
+
+    if any_kept(Path(out)):
+        return f"all answers are kept in {out}: the same command goes on"
+    return f"there is no answer yet: the command, corrected or not, may use {out} again"
 
 
 def _run(chosen: Arguments, console: Console) -> int:
@@ -147,10 +155,13 @@ def _run(chosen: Arguments, console: Console) -> int:
         headers=chosen.header,
     )
     images = read_images(chosen.public, chosen.private, private_are=chosen.private_are, size=chosen.size)
-    endpoint = Endpoint(template, rate=chosen.rate, retries=chosen.retries, timeout_s=chosen.timeout_s)
     out = Path(chosen.out)
     bar = 0.02 if chosen.fail_above is None else chosen.fail_above
-    with Answers(out, template.identity()) as answers, Progress(Console(stderr=True)) as progress:
+    progress = Progress(Console(stderr=True), silent_s=SILENT_S)
+    endpoint = Endpoint(
+        template, rate=chosen.rate, retries=chosen.retries, timeout_s=chosen.timeout_s, told=progress.say
+    )  # fmt: skip
+    with Answers(out, template.identity()) as answers, progress:
         asker = Asker(
             endpoint.ask,
             answers,

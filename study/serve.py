@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the imports, which take a while
 import contextlib
 import logging
 import os
-import socket
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ from study.runtime.arguments import parse
 from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.scratch import temporary_run_folder
 from study.runtime.signals import Interrupts, as_command, interruptible
-from study.serving.listeners import listeners
+from study.serving.listeners import listeners, listening
 from study.serving.privacy_label import read_label
 
 if TYPE_CHECKING:
@@ -111,13 +110,7 @@ class Arguments:
             raise ConfigError("queries_renewed_s and query_store belong to queries_per_key: give that, too")
         if self.queries_per_key is not None and self.query_store is None and "://" in self.unit:
             raise ConfigError(f"query_store: give a file of this machine, the unit is at {self.unit}")
-        try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family[0], family[1]) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(family[4])
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from error
+        listening(self.host, self.port).close()
 
 
 EXAMPLES = (
@@ -237,7 +230,7 @@ def _said_of(door: Door) -> str:
 def _http_server(
     settings: Arguments, protected: ProtectedClassifier, door: Door, label: bytes | None
 ) -> HttpServer:
-    """Create the HTTP server, which binds its port."""
+    """Create the HTTP server, which listens from now on."""
     # Here, because the processes that read request bodies import this file and need no server.
     from study.serving.http_server import HttpServer
 

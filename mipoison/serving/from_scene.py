@@ -56,7 +56,7 @@ def unit_from_scene(scene: Scene, defense: str, config: Config, *, about: Mappin
     fitted: Defense = config.make()
     fitted.fit(scene.view(), rng=generator(scene.config.seed, "defense", defense))
     attack = scene.split.attack_train
-    probe = Probe.of(asked, attack.x_NCHW, scene.clean["attack_train"].argmax(1), scene.clean["attack_train"])
+    probe = Probe.of(asked, scene.split.image_shape)
     running = running_entries(asked.module, before)
     outputs = {} if scene.config.victim_outputs is None else {"outputs": scene.config.victim_outputs}
     stated_as = scene.config.victim_transforms

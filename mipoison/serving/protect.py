@@ -33,6 +33,7 @@ from mipoison.service import clean_vectors
 from mipoison.serving.arguments import check_labels, device_from, images_and_labels
 from mipoison.serving.probe import Probe
 from mipoison.serving.unit import Unit, UnitError, load_unit, versions, weights_digest
+from mipoison.serving.wrap import refuse_secret
 from mipoison.victims.ask import Classifier, classifier_of
 from mipoison.victims.check import check_victim
 from mipoison.victims.identity import entry_digests, running_entries
@@ -124,8 +125,8 @@ def fit_unit(
         ),
         rng=generator(seed, "defense", defense),
     )
-    probe = Probe.of(asked, other.x_NCHW, other.y_N, c_public)
     channels, height, width = own.x_NCHW.shape[1:]
+    probe = Probe.of(asked, (channels, height, width))
     running = running_entries(asked.module, before)
     return Unit(
         name=defense, config=settings, defense=fitted, image_shape=(channels, height, width),
@@ -160,6 +161,8 @@ def _settings(defense: str, config: Config | Mapping[str, Any] | None, knobs: Ma
             f"config is a {type(config).__name__}: give a dictionary of settings, or {kind.__name__}(...)"
         )
     given = {str(name): value for name, value in (config or {}).items()} | dict(knobs)
+    if "secret" in given and "secret" not in kind.field_kinds():
+        refuse_secret("fit_unit")
     for name in given:
         if name not in kind.field_kinds():
             near = difflib.get_close_matches(name, kind.field_kinds(), n=1)

@@ -1,11 +1,12 @@
 """A fitted post-processing unit: saved as tensors and plain settings, never as code.
 
 A unit is a folder with ``unit.json`` (settings, shapes, digests) and ``unit.safetensors`` (the tensors of the
-defense, and a few public images with the classifier's answers, see :mod:`mipoison.serving.probe`).
+defense, and a few synthetic images with the classifier's answers, see :mod:`mipoison.serving.probe`).
 ``unit.json`` contains the SHA-256 of both files, and a unit that was truncated or altered is refused. This
 finds damage. It does not prove who wrote the unit: whoever can rewrite the folder can rewrite the digests.
 
-Substitute and target gradient are computed from the defender's data, so a unit is as confidential as the
+A unit holds no image that was given to it. But substitute and target gradient are computed from the
+defender's data, and some defenses keep answers of the classifier to them, so a unit is as confidential as the
 classifier. The secret is never saved with it.
 
 Shape suffixes: N queries, K classes, CHW image.
@@ -34,7 +35,7 @@ from mipoison.protocols import Defense
 from mipoison.serving.arguments import device_from
 from mipoison.serving.onnx_export import export_onnx, export_program
 from mipoison.serving.probe import PREFIX, Probe
-from mipoison.serving.wrap import ProtectedClassifier, check_secret
+from mipoison.serving.wrap import ProtectedClassifier, check_secret, refuse_secret
 from mipoison.storage.files import Storage
 from mipoison.victims.ask import classifier_of
 from mipoison.victims.identity import earlier_state_digest, state_digest
@@ -51,7 +52,7 @@ class UnitError(ConfigError):
     """A saved unit that cannot be used. The message is one line."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Unit:
     """A fitted defense, and what it was fitted for.
 
@@ -62,7 +63,7 @@ class Unit:
         victim: digest of the weights of the classifier that it was fitted for.
         running: names of its buffers that change whenever it is asked, which the digest leaves out.
         about: how it was fitted (plain values).
-        probe: public images and the classifier's answers to them; None for a unit that was saved without.
+        probe: images and the classifier's answers to them; None for a unit that was saved without.
     """
 
     name: str
@@ -76,6 +77,14 @@ class Unit:
     running: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        secret = ", wants a secret" if self.keyed else ""
+        return (
+            f"Unit({self.config!r}, images {shape}, {self.n_classes} classes, "
+            f"fitted for classifier {self.victim}{secret})"
+        )
 
     @own_context()
     def wrap(
@@ -258,16 +267,19 @@ def _own(model: nn.Module) -> nn.Module:
 
 
 @own_context()
-def load_unit(folder: str | Path, *, device: str | torch.device | None = None) -> Unit:
+def load_unit(folder: str | Path, *, device: str | torch.device | None = None, secret: None = None) -> Unit:
     """Read a saved unit.
 
     Args:
         device: where it computes; default: the GPU if there is one.
+        secret: none; :meth:`Unit.wrap` takes it, and this says so.
 
     Raises:
         UnitError: there is no unit, or one of another format version, or it was truncated or altered.
         ConfigError: a unit of an unknown defense, or a device that is not there.
     """
+    if secret is not None:
+        refuse_secret("load_unit")
     storage = storage_of(folder)
     target = device_from(device)
     about = _settings(storage)

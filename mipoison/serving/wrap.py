@@ -32,6 +32,14 @@ _RECORDED = (
 )
 
 
+def refuse_secret(name: str) -> NoReturn:
+    """Raise ConfigError for a secret that was given to another function than ``Unit.wrap``."""
+    raise ConfigError(
+        f"{name} takes no secret, as a unit holds none: give it to unit.wrap(model, secret=...), or to a "
+        "server in the environment variable MIPOISON_SECRET"
+    )
+
+
 def check_secret(secret: bytes | str | None, keyed: bool) -> bytes | None:
     """The secret as bytes; None where none is needed and none was given.
 
@@ -42,8 +50,9 @@ def check_secret(secret: bytes | str | None, keyed: bool) -> bytes | None:
     if secret is None:
         if keyed:
             raise ConfigError(
-                f"this unit draws random numbers that a secret keys: give one of {low} to {high} bytes (the "
-                "same each time); it is never saved with the unit"
+                f"this unit draws random numbers that a secret keys: give one of {low} to {high} bytes, the "
+                "same each time, in the environment variable MIPOISON_SECRET of mipoison serve, or in Python "
+                "as unit.wrap(model, secret=...); it is never saved with the unit"
             )
         return None
     if not isinstance(secret, bytes | bytearray | str):

@@ -69,11 +69,18 @@ def name_of(pixels_HWC: np.ndarray) -> str:
     return hashlib.sha256(shape + b":" + np.ascontiguousarray(pixels_HWC).tobytes()).hexdigest()
 
 
+def any_kept(root: Path) -> bool:
+    """Whether a folder that no audit has open holds an answer."""
+    journal = root / JOURNAL
+    return any((root / FOLDER).glob("*.parquet")) or (journal.exists() and journal.stat().st_size > 0)
+
+
 class Answers:
     """The answers of one endpoint in a folder; one audit at a time may have it open.
 
     Args:
-        root: the folder, made if it is missing. identity: of the endpoint, see ``Template.identity``.
+        root: the folder, made if it is missing. identity: of the endpoint, see ``Template.identity``; where
+            no answer is kept yet, it replaces another one.
 
     Raises:
         ConfigError: another audit has the folder open, its answers are of another endpoint, or a file in it
@@ -92,8 +99,8 @@ class Answers:
         self._kept: dict[tuple[str, int], Kept] = {}
         self._waiting: list[Kept] = []
         try:
-            self._check(identity)
             self._read()
+            self._check(identity)
         except BaseException:
             self._journal.close()
             raise
@@ -154,7 +161,7 @@ class Answers:
 
     def _check(self, identity: dict[str, str]) -> None:
         path = self._root / OF
-        if path.exists():
+        if path.exists() and self._kept:
             try:
                 before = json.loads(path.read_text())
                 if not isinstance(before, dict):
@@ -165,10 +172,11 @@ class Answers:
                 ) from error
             if before != identity:
                 names = sorted(before.keys() | identity.keys())
-                differing = ", ".join(k for k in names if before.get(k) != identity.get(k))
+                differing = [k for k in names if before.get(k) != identity.get(k)]
+                verb = "differ" if len(differing) > 1 or differing == ["headers"] else "differs"
                 raise ConfigError(
-                    f"the answers in {self._root} are of another endpoint or request ({differing} differs): "
-                    "give another --out"
+                    f"the answers in {self._root} are of another endpoint or request "
+                    f"({', '.join(differing)} {verb}): give another --out"
                 )
             return
         self._storage.write(OF, json.dumps(identity, indent=1).encode())

@@ -64,6 +64,10 @@ class Asker:
         self._oldest = min((kept.asked_at for kept in earlier), default=None)
         self._pools = Counter(kept.pool for kept in earlier)
 
+    def tell(self) -> None:
+        """Say how many questions there are so far."""
+        self._told(self.queries)
+
     @property
     def left(self) -> int:
         """Questions that may still be sent."""
@@ -127,7 +131,7 @@ class Asker:
         kept = Kept(name, repetition, pool, reply.status, reply.body, reply.seconds, at)
         self._answers.add(kept)
         self._pools[pool] += 1
-        self._told(self.queries)
+        self.tell()
         return kept
 
     def _readable(self, kept: Kept) -> bool:

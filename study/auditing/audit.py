@@ -86,6 +86,7 @@ def audit(
     rng = np.random.default_rng([seed, budget])
     plan = planned(images, budget, rng)
     told(f"asking {url}, {budget} questions at most")
+    asker.tell()
     rechecked = recheck(asker, images.public_NHWC[plan.rows["public"]])
     answered = {
         name: _ask(asker, images.public_NHWC if name == "public" else images.private[name], rows, name)
@@ -124,7 +125,7 @@ def audit(
         earlier=replace(asker.earlier, rechecked=rechecked),
         attackers=tuple(next(iter(errors.scores.values()))),
     )
-    if not found.above or not advise:
+    if not found.above or not advise or seen.one_a_label:  # less than the label cannot be answered
         return found
     change = least_change(
         own,

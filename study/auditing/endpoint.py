@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -30,6 +31,10 @@ RETRIED = (408, 429, 500, 502, 503, 504)
 BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
 LONGEST_RETRY_AFTER_S = 900.0
 """An endpoint that asks for more patience ends the audit, which can be resumed."""
+LEFT, RENEWED = "X-Queries-Remaining", "Retry-After"
+"""Headers of a 429: how much of a budget is left, and when there is more of it."""
+SAID_S = 5.0
+"""Waits as long as this are always said, shorter ones if none was said for as long."""
 SHOWN = 160
 """Characters of an answer in an error message."""
 
@@ -52,7 +57,41 @@ class Reply:
 
 
 class _Patience(Retry):
-    """urllib3's retries, with a bound on what Retry-After may ask for."""
+    """urllib3's retries, which say how long they wait, with a bound on what Retry-After may ask for.
+
+    A 429 of an endpoint of whose budget nothing is left, and which names no time of renewal, ends them.
+    """
+
+    waits: Callable[[str, float], None]
+
+    def new(self, **kw: Any) -> _Patience:
+        """As urllib3 makes the retries that are left: with the same way to say it."""
+        made = super().new(**kw)
+        made.waits = self.waits
+        return made
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        *args: Any,
+        **kw: Any,
+    ) -> _Patience:
+        if response is not None and response.status == 429 and _nothing_left(response):
+            raise EndpointError(
+                f"status 429, {LEFT}: 0: nothing is left of the endpoint's budget of questions, and no "
+                "Retry-After says that it is renewed: ask for more of it, then go on"
+            )
+        return super().increment(method, url, response, *args, **kw)
+
+    def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+        """Wait for as long as Retry-After says, else for the doubled time; and say so."""
+        seconds = (self.get_retry_after(response) if response else None) or self.get_backoff_time()
+        if seconds > 0:
+            why = "no answer" if response is None else f"status {response.status}"
+            self.waits(f"{why}: the next try is in {seconds:.0f} s, {self.total} are left", seconds)
+            time.sleep(seconds)
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         after = super().get_retry_after(response)
@@ -63,6 +102,11 @@ class _Patience(Retry):
         return after
 
 
+def _nothing_left(response: BaseHTTPResponse) -> bool:
+    """Whether a budget is spent for good, as far as the answer tells."""
+    return response.headers.get(RENEWED) is None and response.headers.get(LEFT, "").strip() == "0"
+
+
 class Endpoint:
     """Asks one image at a time.
 
@@ -70,6 +114,7 @@ class Endpoint:
         template: the request. rate: most questions a second; 0: no limit. retries: of a question that the
             endpoint could not answer for now. timeout_s: for connecting, and for the whole answer.
         environment: where tokens are read from; default: the process's.
+        told: called with a line before a wait for the next try.
         sleep, clock: for tests.
 
     Raises:
@@ -84,6 +129,7 @@ class Endpoint:
         retries: int = 8,
         timeout_s: float = 60.0,
         environment: Mapping[str, str] | None = None,
+        told: Callable[[str], None] = lambda text: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,6 +138,7 @@ class Endpoint:
         self._template, self._timeout_s = template, timeout_s
         self._between_s = 1 / rate if rate else 0.0
         self._sleep, self._clock, self._next = sleep, clock, -float("inf")
+        self._told, self._said = told, -float("inf")
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy, no .netrc
         self._session.headers["User-Agent"] = "mipoison-audit"
@@ -107,6 +154,7 @@ class Endpoint:
             backoff_max=LONGEST_BACKOFF_S,
             raise_on_status=False,
         )
+        patience.waits = self._say
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=patience, pool_maxsize=1))
 
@@ -138,6 +186,13 @@ class Endpoint:
             raise EndpointError(f"no answer: {self._reason(error)}") from None  # its text may have the query
         _check_status(response, self._without_query(found))
         return Reply(response.status_code, found, self._clock() - start)
+
+    def _say(self, text: str, seconds: float) -> None:
+        """Say that a wait begins, unless it is short and one was said just now."""
+        now = self._clock()
+        if seconds >= SAID_S or now - self._said >= SAID_S:
+            self._said = now
+            self._told(text)
 
     def _reason(self, error: BaseException) -> str:
         """The innermost cause in one line, without the request's headers and the URL's query."""

@@ -15,7 +15,7 @@ FAMILIES = {
     "smooth": "none to be seen, or a smooth map of the scores such as a temperature",
     "label-only": "one-hot vectors: the label alone",
     "grid": "rounding to a grid",
-    "codebook": "a codebook: few different answers",
+    "codebook": "few different answers to many images",
     "top-k": "only the largest scores are released",
     "noise": "noise on the scores",
     "poisoning": "scores moved on purpose, image by image (poisoning such as LPA)",
@@ -60,7 +60,8 @@ def family_of(seen: Probes) -> Family:
     if seen.steps is not None:
         return Family("grid", f"all scores are multiples of 1/{seen.steps}; {seen.distinct} answers differ")
     if seen.distinct <= FEW * seen.answers:
-        return Family("codebook", f"{seen.distinct} different answers in {seen.answers}, on no grid")
+        each = "one answer a label: " if seen.one_a_label else ""
+        return Family("codebook", f"{each}{seen.distinct} different answers in {seen.answers}, on no grid")
     moves = f"one grey level of one pixel moves an answer by {seen.jump:.2g} (most: {seen.largest_jump:.2g})"
     rough = seen.roughness is not None and seen.roughness > ROUGH
     if rough and seen.moved >= 0.5:

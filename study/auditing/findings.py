@@ -80,8 +80,12 @@ class Findings:
         if self.excess[pool].low > self.bar:
             return False  # measured: a certificate that says otherwise is wrong
         certified = pool in self.cells and self.cells[pool].excess <= self.bar
+        return certified or self.within_by_interval(pool)
+
+    def within_by_interval(self, pool: str) -> bool:
+        """Whether the interval alone shows that, without the certificate."""
         unseen = not self.probes.repeats or self.probes.hidden > 0
-        return certified or (not unseen and self.excess[pool].high <= self.bar)
+        return not unseen and self.excess[pool].high <= self.bar
 
     def plain(self) -> dict[str, Any]:
         """For JSON: numbers that are not finite are null."""
@@ -128,7 +132,8 @@ def _interval(excess: AuditedExcess) -> str:
 
 def _judged(found: Findings, pool: str) -> str:
     if found.within(pool):
-        return f"within {found.bar:g}"
+        by = "" if found.within_by_interval(pool) else " (by certificate)"
+        return f"within {found.bar:g}{by}"
     shown = found.excess[pool].low > found.bar
     return f"above {found.bar:g}" if shown else f"not shown to be within {found.bar:g}"
 
@@ -153,7 +158,8 @@ def _answers(seen: Probes) -> list[str]:
     below = ", with scores below 0" if seen.negative else ""
     lines.append(_row("sums", f"{sums}{below}{': read as logits' if seen.logits else ''}"))
     grid = "none" if seen.steps is None else f"multiples of 1/{seen.steps}"
-    lines.append(_row("grid", f"{grid}; {seen.decimals} decimals printed, {seen.distinct} different answers"))
+    printed = f"up to {seen.decimals} decimals printed"
+    lines.append(_row("grid", f"{grid}; {printed}, {seen.distinct} different answers"))
     if seen.hidden:
         of = "float32 numbers" if seen.steps is None else "multiples of that"
         lines.append(_row("", f"{seen.hidden} answers differ from others in hidden digits: equal as {of}"))
@@ -161,6 +167,11 @@ def _answers(seen: Probes) -> list[str]:
 
 
 def _change(found: Findings) -> list[str]:
+    if found.change is None and found.above and found.probes.one_a_label:
+        return [
+            _row("change", "none: each label has one answer already, which tells the label alone"),
+            _row("", "more images to --private and --public, and more --queries, narrow the interval"),
+        ]
     if found.change is None and found.above:
         return [_row("change", "none was looked for")]
     if found.change is None:

@@ -81,6 +81,11 @@ class Probes:
         """Whether one image gets one answer."""
         return self.repeat_distance <= SAME
 
+    @property
+    def one_a_label(self) -> bool:
+        """Whether all images of a label get one answer, so that answers tell the label alone."""
+        return self.repeats and self.most_of_label == 1
+
 
 def probe(c_NK: Array, repeats_PRK: Array, near_P3K: Array, decimals: int) -> Probes:
     """Look at the answers.

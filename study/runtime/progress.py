@@ -31,10 +31,11 @@ class Progress:
 
     Args:
         console: where to print.
+        silent_s: seconds without a line after which a log gets one of a stage's parts.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, silent_s: float = SILENT_S) -> None:
+        self.console, self._silent_s = console, silent_s
         self._total, self._done, self._failed, self._max_concurrent = 0, 0, 0, 1
         self._quality = "nothing measured yet"
         self._seconds: list[float] = []
@@ -68,6 +69,10 @@ class Progress:
             self.console.print(text, highlight=False, soft_wrap=True)
             self._said = time.monotonic()
 
+    def say(self, text: str) -> None:
+        """Print a line, in a terminal above the one that is updated."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
     def note(self, text: str, done: int, of: int) -> None:
         """Start one of several stages that share one bar and one estimate of the time left."""
         began = self._began if done else time.monotonic()
@@ -88,7 +93,7 @@ class Progress:
         if self._live:
             self._parts = done, of, now
             self._live.refresh()
-        elif now - self._said >= SILENT_S:
+        elif now - self._said >= self._silent_s:
             so_far = now - self._began
             left = time_left(so_far * (of - done) / done if done else None)
             self.console.print(f"{done} of {of} parts | {left}", highlight=False, soft_wrap=True)

@@ -17,8 +17,11 @@ JSON = b"application/json"
 T = TypeVar("T")
 
 
-SHORTER = (9, 6)
-"""Decimals to which numbers are written where they are read as the same float32; the last that will do."""
+DIGITS = (9, 8, 7, 6)
+"""Digits with which numbers are written where they are read as the same float32; the last that will do."""
+EXACT = 22
+"""Powers of ten up to this one are exact in float64."""
+_TENS = np.array([float(f"1e{k}") for k in range(64)])
 
 
 class Gone(Exception):
@@ -94,11 +97,17 @@ def header(scope: Scope, name: bytes) -> str:
 def plain_rows(c_NK: np.ndarray) -> list[list[float]]:
     """Vectors (N, K), float32, for JSON. Each number is the same float32 when it is read.
 
-    0.03 is written so, not as 0.029999999329447746.
+    With as few digits as that takes, six at least: 0.03 is written so, not as 0.029999999329447746. Below
+    1e-13 some get more.
     """
-    out_NK = c_NK.astype(np.float64)
-    for decimals in SHORTER:
-        short_NK = out_NK.round(decimals)
+    wide_NK = c_NK.astype(np.float64)
+    place_NK = np.floor(np.log10(np.where(wide_NK == 0, 1.0, np.abs(wide_NK)))).astype(int)
+    out_NK = wide_NK
+    for digits in DIGITS:
+        # Two factors, as far as they go exact ones: a quotient of these is the float64 next to the decimal.
+        shift_NK = digits - 1 - place_NK
+        first_NK, second_NK = _TENS[shift_NK.clip(0, EXACT)], _TENS[(shift_NK - EXACT).clip(0)]
+        short_NK = (wide_NK * first_NK * second_NK).round() / first_NK / second_NK
         out_NK = np.where(short_NK.astype(np.float32) == c_NK, short_NK, out_NK)
     rows: list[list[float]] = out_NK.tolist()
     return rows

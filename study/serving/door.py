@@ -65,7 +65,9 @@ class Door:
             return f"from {self._address(scope)}"
         name = self.keys.name_of(_key(scope))
         if name is None:
-            error = RequestError(401, "no valid API key: send it as 'Authorization: Bearer KEY'")
+            error = RequestError(
+                401, "no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'"
+            )
             error.headers = [(b"www-authenticate", b'Bearer realm="mipoison"')]
             raise error
         return f"key {name}"

@@ -13,7 +13,6 @@ import contextlib
 import gc
 import json
 import logging
-import socket
 import sys
 import threading
 import time
@@ -24,7 +23,6 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from mipoison.config import ConfigError
 from study.serving.asgi import (
     Gone,
     Reply,
@@ -47,6 +45,7 @@ from study.serving.bounds import (
 )
 from study.serving.door import Door
 from study.serving.guard import Connections, guarded
+from study.serving.listeners import listening
 from study.serving.openapi import ROUTES, document
 from study.serving.privacy_label import MISSING
 from study.serving.readers import Readers
@@ -115,7 +114,7 @@ class HttpServer:
         self._fault = ""
         self._stopping = False
         self._ready = threading.Event()
-        self._socket = _listening(host, port)
+        self._socket = listening(host, port)
         config = uvicorn.Config(
             self._app, interface="asgi3", http=guarded(Connections()), ws="none", lifespan="off",
             log_config=None, log_level="critical", access_log=False, proxy_headers=False, server_header=False,
@@ -132,7 +131,7 @@ class HttpServer:
                 thread.
 
         Raises:
-            TimeoutError: it did not start in time.
+            TimeoutError: it did not start in time. RuntimeError: it failed.
         """
         self._readers = Readers(self._shape, self._resize)
         self._queue = BatchQueue(answer, max_batches=self._max_batches, couples=self._couples)
@@ -143,6 +142,8 @@ class HttpServer:
         self._thread.start()
         if not self._ready.wait(START_S):
             raise TimeoutError(f"the HTTP server did not start within {START_S:.0f} s")
+        if not self._server.started:
+            raise RuntimeError("the HTTP server failed as it started")
 
     def stop(self, patience_s: float) -> None:
         """Accept no more requests, answer those under way for at most ``patience_s``, and end."""
@@ -160,7 +161,8 @@ class HttpServer:
                 runner.run(self._main())
         except Exception:
             log.exception("the HTTP server failed")
-        if not self._stopping:
+        self._ready.set()
+        if self._server.started and not self._stopping:
             _thread.interrupt_main()  # the server is dead: end the process as Ctrl-C does
 
     async def _main(self) -> None:
@@ -333,15 +335,3 @@ class HttpServer:
         bound = byte_bound(kind, self._shape, resized=resized)
         if length.isdecimal() and (len(length) > 19 or int(length) > bound):
             raise too_many_bytes(kind, self._shape, resized=resized)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener

@@ -1,15 +1,24 @@
-"""Lists the TCP ports on which a process and its descendants listen, from Linux's ``/proc``."""
+"""Opens the server's port; lists those on which a process and its descendants listen (``/proc`` of Linux)."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from mipoison.config import ConfigError
+
 _LISTEN = "0A"
 _PROC = Path("/proc")
+_REMEDIES = {
+    errno.EADDRINUSE: ": choose a free one with --port",
+    errno.EACCES: ": choose one from 1024 on with --port",
+    errno.EADDRNOTAVAIL: ": choose an address of this machine with --host",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -31,6 +40,30 @@ class Listener:
         found = ipaddress.ip_address(self.address)
         mapped = getattr(found, "ipv4_mapped", None)
         return (mapped or found).is_loopback
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that nobody else can have the port; whoever connects waits to be answered.
+
+    To be bound is not enough: of two servers that start at once, both could bind the port.
+
+    Raises:
+        ConfigError: the port is taken or not permitted, or the address is not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}{remedy}") from error
+    return listener
 
 
 def listeners(pid: int) -> list[Listener]:

@@ -92,7 +92,8 @@ def _release_text(image_shape: Shape, resize: str | None, budget: int | None) ->
     _, height, width = image_shape
     size = f"{width}x{height} pixels"
     said = [
-        f"At most {MAX_IMAGES} images. A body's first bytes tell what it is, whatever Content-Type says.",
+        f"At most {MAX_IMAGES} images. A body's first bytes tell what it is; Content-Type counts for forms, "
+        "and where these bytes tell nothing.",
         f"A picture of another size than {size} gets 422 with both sizes."
         if resize is None
         else f"Of a picture of another size than {size} the central part of that aspect ratio is taken and "

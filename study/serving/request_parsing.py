@@ -50,6 +50,7 @@ __all__ = [
 FORM_PIXELS = 4 * RESIZED_PIXELS
 """Most pixels of all pictures of a form, as they came and as they are after resizing; more only if that is
 what a single one has."""
+PIXELS = "pixels must be finite and in [0, 1]"
 _NPY_KINDS = ("u1", "f2", "f4", "f8")
 
 
@@ -142,8 +143,19 @@ def _one(kind: str, body: bytes, image_shape: Shape, resize: str | None) -> Imag
     if len(array) > MAX_IMAGES:
         raise RequestError(413, f"{len(array)} images, at most {MAX_IMAGES} a request")
     if not bool(((array >= 0) & (array <= 1)).all()):  # false for NaN as well
-        raise RequestError(422, "pixels must be finite and in [0, 1]")
+        raise RequestError(422, f"{PIXELS}; {_fault(array)}")
     return Images(np.ascontiguousarray(array), [None] * len(array))
+
+
+def _fault(array: np.ndarray) -> str:
+    """What is wrong with pixels, and what to do if they are from 0 to 255."""
+    low, high = float(array.min()), float(array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"one is {low if not math.isfinite(low) else high}"
+    if low < 0:
+        return f"the least is {low:.6g}"
+    scaled = ": divide pixels from 0 to 255 by 255" if high <= 255 else ""
+    return f"the largest is {high:.6g}{scaled}"
 
 
 def _npy(body: bytes, image_shape: Shape) -> np.ndarray:
@@ -191,7 +203,7 @@ def _json(body: bytes, image_shape: Shape) -> np.ndarray:
         with np.errstate(all="ignore"):
             array = np.array(numbers, np.float64).astype(np.float32)
     except OverflowError as error:  # an integer too large for a float
-        raise RequestError(422, "pixels must be finite and in [0, 1]") from error
+        raise RequestError(422, f"{PIXELS}; one is a number of hundreds of digits") from error
     return array.reshape(-1, *image_shape)
 
 

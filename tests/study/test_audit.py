@@ -100,6 +100,52 @@ def test_a_starlette_app_behind_a_token(
         assert path.is_dir() or token.encode() not in path.read_bytes()
 
 
+def test_a_corrected_mistake_goes_on_in_the_same_folder(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a key nothing is answered: no answer is kept, and none is said to be."""
+    monkeypatch.setenv("AUDIT_TOKEN", token := "t0ken-of-nobody")
+    with starlette(Counted(), token) as url:
+        words = [url, *folders, "--scores", "classes", *options(tmp_path)]
+        assert main(words) == BROKEN
+        said = " ".join(capsys.readouterr().err.split())
+        assert "answers are kept" not in said
+        assert "there is no answer yet" in said
+        assert main([*words, "--header", "Authorization: Bearer $AUDIT_TOKEN"]) == DONE
+        capsys.readouterr()
+        assert main([*words, "--header", "X-API-Key: $AUDIT_TOKEN"]) == USAGE
+    assert "(headers differ)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_spent_budget_ends_the_audit_with_what_is_kept(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spent = (429, {"X-Queries-Remaining": "0"}, b"0 of the budget of 50 left")
+    model = Counted(fault=lambda n: spent if n > 50 else None)
+    with plain(model) as url:
+        assert main([url, *folders, *PLAIN, *options(tmp_path)]) == BROKEN
+    said = " ".join(capsys.readouterr().err.split())
+    assert (kept(tmp_path), model.requests) == (50, 51)
+    assert "nothing is left of the endpoint" in said
+    assert "all answers are kept in" in said
+
+
+def test_each_wait_is_said(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = Counted(fault=lambda n: (429, {"Retry-After": "1"}, b"") if n == 3 else None)
+    with plain(model) as url:
+        assert main([url, *folders, *PLAIN, *options(tmp_path)]) == DONE
+    assert "status 429: the next try is in 1 s, 7 are left" in capsys.readouterr().err
+
+
+def test_the_help_shows_no_default_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "URL" in said
+    for absent in ("None", "(default: )"):
+        assert absent not in said
+
+
 def test_test_images_alone_do_not_pass(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mipoison.config import ConfigError
-from mipoison.serving.probe import IMAGES, Probe
+from mipoison.serving.probe import IMAGES, Probe, synthetic_images
 from mipoison.serving.protect import fit_unit
 from mipoison.serving.unit import TENSORS, Unit, load_unit
 
@@ -120,17 +120,52 @@ def test_stated_at_fitting_is_stated(outputs: str, through: Callable[[Unit], Uni
         unit.wrap(Net())
 
 
-def test_what_is_kept(tmp_path: Path) -> None:
-    """Images as given, of 8 bits in 8 bits; the answers are the classifier's."""
-    for public, kept in ((images(2), torch.float32), ((images(2) * 255).round() / 255, torch.uint8)):
+def test_a_unit_holds_no_image_that_was_given(tmp_path: Path) -> None:
+    """Synthetic images, of 8 bits, the same whatever was given; the answers are the classifier's."""
+    kept = []
+    for public in (images(2), (images(3) * 255).round() / 255):
         unit = fitted(Net(), public)
         unit.save(tmp_path, overwrite=True)
-        assert load_file(tmp_path / TENSORS)["probe.x"].dtype == kept
+        assert load_file(tmp_path / TENSORS)["probe.x"].dtype == torch.uint8
         probe = load_unit(tmp_path, device="cpu").probe
         assert probe is not None
         assert probe.x_NCHW.shape == (IMAGES, 1, 4, 4)
-        assert all(any(x.equal(given) for given in public) for x in probe.x_NCHW)
+        given = torch.cat([public, images()])
+        apart_NM = (probe.x_NCHW[:, None] - given[None]).flatten(2).abs().amax(2)
+        assert float(apart_NM.min()) > 1 / 255
         assert torch.allclose(probe.c_NK.float(), Net()(probe.x_NCHW).softmax(1), atol=1e-6)
+        kept.append(probe.x_NCHW)
+    assert torch.equal(*kept)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 9), (3, 64, 64)])
+def test_synthetic_images_differ_and_are_the_same_each_time(shape: tuple[int, int, int]) -> None:
+    x = synthetic_images(shape, 24)
+    assert x.shape == (24, *shape)
+    assert x.equal(synthetic_images(shape, 24))
+    assert len(x.unique(dim=0)) > 16
+    assert 0 <= float(x.min()) < 0.2 < 0.8 < float(x.max()) <= 1
+
+
+def test_a_unit_of_an_earlier_version_is_checked_with_its_public_images(tmp_path: Path) -> None:
+    """Those are float32 where they were not of 8 bits."""
+    x = images(2)[:IMAGES]
+    own = Probe(x, Net()(x).detach().double().softmax(1), 1e-4)
+    Unit(**(vars(fitted(Net())) | {"probe": own})).save(tmp_path)
+    loaded = load_unit(tmp_path, device="cpu")
+    assert loaded.probe is not None
+    assert loaded.probe.x_NCHW.equal(x)
+    loaded.wrap(Net())
+    with pytest.raises(ConfigError, match="other answers to the unit's probe images"):
+        loaded.wrap(Net(1.01))
+
+
+def test_a_unit_prints_as_one_line() -> None:
+    unit = fitted(Net())
+    assert repr(unit).startswith("Unit(RoundingConfig(")
+    assert "images 1x4x4, 5 classes" in repr(unit)
+    assert "\n" not in repr(unit) + repr(unit.probe)
+    assert len(repr(unit)) < 200
 
 
 def test_units_without_a_probe_still_load(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ def test_fitting_refuses_what_it_cannot_use(tiny_scene: Scene) -> None:
     refused("has no setting 'decimal' .did you mean 'decimals'.{1,4} it takes decimals", decimal=1)
     refused("has no setting 'budgett' .did you mean 'budget'.{1,4} it takes budget = .*searched: ",
             defense="noise", config={"budgett": 0.1})  # fmt: skip
+    refused(
+        r"fit_unit takes no secret.*unit.wrap.model, secret=", defense="noise", secret=b"0123456789abcdef"
+    )
     refused("must be", decimals=99)
     refused("config is a list: give a dictionary", config=[1])
     wide = torch.rand(8, 1, 16, 20)

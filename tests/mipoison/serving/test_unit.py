@@ -188,8 +188,11 @@ def test_keyed_units_want_a_secret_and_keep_none(
     if not loaded.keyed:
         assert loaded.wrap(tiny_scene.victim)(queries).shape == (21, tiny_scene.split.n_classes)
         return
-    with pytest.raises(ConfigError, match="16 to 64 bytes"):
+    with pytest.raises(ConfigError, match=r"16 to 64 bytes.*MIPOISON_SECRET.*secret=\.\.\."):
         loaded.wrap(tiny_scene.victim)
+    with pytest.raises(ConfigError, match=r"load_unit takes no secret.*wrap\(model, secret=") as given:
+        load_unit(saved / name, device="cpu", secret=SECRET)  # type: ignore[arg-type]
+    assert SECRET.decode() not in str(given.value)
     for bad in (b"short", b"x" * 65):
         with pytest.raises(ConfigError, match="must be 16 to 64") as caught:
             loaded.wrap(tiny_scene.victim, secret=bad)

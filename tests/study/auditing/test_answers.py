@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from mipoison.config import ConfigError
 from study.auditing import answers as module
-from study.auditing.answers import Answers, Kept, name_of
+from study.auditing.answers import Answers, Kept, any_kept, name_of
 
 OF = {"url": "http://a"}
 
@@ -52,7 +53,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from study.auditing import answers
-from study.auditing.answers import Answers, Kept
+from study.auditing.answers import Answers, Kept, any_kept
 answers.CHUNK = 4
 store = Answers(Path(sys.argv[1]), {"url": "http://a"})
 for i in range(10):
@@ -96,13 +97,32 @@ def test_forgotten_answers_stay_in_the_files_and_count(tmp_path: Path) -> None:
             assert len(store) == 2
 
 
+@pytest.mark.parametrize("before", [b'{"url": "http://mistaken"}', b"{"])
+def test_without_an_answer_the_endpoint_may_be_another(tmp_path: Path, before: bytes) -> None:
+    (tmp_path / "endpoint.json").write_bytes(before)
+    assert not any_kept(tmp_path)
+    with Answers(tmp_path, OF) as store:
+        store.add(kept(1))
+        assert any_kept(tmp_path)
+    assert any_kept(tmp_path)
+    assert json.loads((tmp_path / "endpoint.json").read_text()) == OF
+    with pytest.raises(ConfigError, match="another endpoint"):
+        Answers(tmp_path, {"url": "http://mistaken"})
+
+
 def test_one_audit_at_a_time_and_of_one_endpoint(tmp_path: Path) -> None:
-    with Answers(tmp_path, OF), pytest.raises(ConfigError, match="in use"):
-        Answers(tmp_path, OF)
+    with Answers(tmp_path, OF) as store:
+        store.add(kept(0))
+        with pytest.raises(ConfigError, match="in use"):
+            Answers(tmp_path, OF)
     with pytest.raises(ConfigError, match=r"another endpoint or request \(url differs\)"):
         Answers(tmp_path, {"url": "http://b"})
     with pytest.raises(ConfigError, match=r"\(query differs\)"):
         Answers(tmp_path, OF | {"query": "1"})
+    with pytest.raises(ConfigError, match=r"\(headers differ\)"):
+        Answers(tmp_path, OF | {"headers": "1"})
+    with pytest.raises(ConfigError, match=r"\(query, url differ\)"):
+        Answers(tmp_path, {"url": "http://b", "query": "1"})
     for damaged in (b"", b"{", b"[]", b"\xff\xfe{", b"null"):
         whole = (tmp_path / "endpoint.json").read_bytes()
         (tmp_path / "endpoint.json").write_bytes(damaged)

@@ -40,6 +40,8 @@ class Model:
             c[c.argmin()] = -1e-9
         if self.kind == "label":
             c = np.eye(3)[c.argmax()]
+        if self.kind == "fixed":
+            c = np.eye(3)[c.argmax()] * 0.6 + 0.4 * np.array([0.2112347, 0.3312391, 0.4575262])
         if self.kind == "fresh":
             c = c + self.rng.normal(0, 0.01, 3)
             c = np.abs(c) / np.abs(c).sum()
@@ -85,6 +87,18 @@ def test_labels_alone_are_certified(tmp_path: Path) -> None:
         assert cells.excess == pytest.approx(0, abs=1e-9)
         assert cells.cells == 3
         assert found.excess[pool].estimate < 0.02
+
+
+def test_one_answer_a_label_is_not_advised_to_give_one(tmp_path: Path) -> None:
+    """Whatever the interval: with few images it is wide."""
+    with Answers(tmp_path, {}) as answers:
+        asker = Asker(Model("fixed"), answers, path="", budget=400)
+        found = audit(asker, images(), url="http://a", budget=400, bar=-1.0)
+    assert found.above
+    assert found.change is None
+    assert "each label has one answer already" in text_of(found)
+    assert str(found.family) == "codebook: few different answers to many images"
+    assert found.family.evidence.startswith("one answer a label: 3 different answers in ")
 
 
 def test_answers_that_differ_are_not_certified(tmp_path: Path) -> None:

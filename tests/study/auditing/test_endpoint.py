@@ -68,6 +68,37 @@ def test_it_does_not_wait_for_ever() -> None:
     assert model.requests == 1
 
 
+def test_a_budget_that_is_spent_for_good_ends_at_once() -> None:
+    spent = {"X-Queries-Remaining": "0"}
+    model = Counted(fault=lambda n: (429, spent, b"0 of the budget of 700 left"))
+    with plain(model) as url, pytest.raises(EndpointError, match="nothing is left of the endpoint") as raised:
+        Endpoint(template(url)).ask(IMAGE)
+    assert model.requests == 1
+    assert not isinstance(raised.value, RefusedError)
+
+
+@pytest.mark.parametrize("headers", [{"X-Queries-Remaining": "0", "Retry-After": "1"}, {}])
+def test_a_budget_that_may_be_renewed_is_waited_for(headers: dict[str, str]) -> None:
+    model = Counted(fault=lambda n: (429, headers, b"slow down") if n == 1 else None)
+    with plain(model) as url:
+        assert Endpoint(template(url)).ask(IMAGE).status == 200
+    assert model.requests == 2
+
+
+def test_waits_are_said_but_not_each_of_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(module, "BACKOFF_S", 0.5)
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    said: list[str] = []
+    with plain(Counted(fault=lambda n: (503, {}, b""))) as url, pytest.raises(EndpointError):
+        Endpoint(template(url), told=said.append).ask(IMAGE)
+    assert slept == [1, 2, 4, 8, 16, 32, 60]
+    assert said == [
+        f"status 503: the next try is in {wait} s, {left} are left"
+        for wait, left in ((1, 6), (8, 3), (16, 2), (32, 1), (60, 0))
+    ]
+
+
 @pytest.mark.parametrize("status", [500, 503, 0])
 def test_it_tries_again_and_gives_up(status: int) -> None:
     model = Counted(fault=lambda n: (status, {}, b"<h1>broken</h1>"))

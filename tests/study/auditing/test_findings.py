@@ -82,6 +82,21 @@ def test_what_the_attackers_do_not_see_is_not_within() -> None:
     assert not replace(noise, probes=plain_probes()).above
 
 
+def test_what_a_certificate_alone_shows_is_called_so() -> None:
+    wide = replace(FOUND, excess={"train": replace(LOW, high=0.044)}, cells={"train": Cells(0.01, 10, 30)})
+    assert not wide.above
+    assert "within 0.02 (by certificate)" in text_of(wide)
+    assert "by certificate" not in text_of(replace(wide, excess={"train": LOW}))
+
+
+def test_one_answer_a_label_needs_no_advice_to_answer_so() -> None:
+    seen = plain_probes(distinct=5, most_of_label=1)
+    text = text_of(replace(FOUND, probes=seen, change=None, excess={"test": replace(LOW, high=0.03)}))
+    assert "not shown to be within" in text
+    assert "each label has one answer already" in text
+    assert "fixed vector" not in text
+
+
 def test_without_private_images() -> None:
     text = text_of(replace(FOUND, excess={HELD_OUT: LOW}, cells={}, uncertified="no images", change=None))
     assert "nothing can be said of images that the classifier was trained on" in text

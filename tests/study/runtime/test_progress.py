@@ -77,6 +77,22 @@ def test_a_log_hears_of_a_long_stage_about_every_minute(monkeypatch: pytest.Monk
     ]
 
 
+def test_a_log_may_hear_of_a_stage_more_often_and_lines_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sink = Clock(), io.StringIO()
+    monkeypatch.setattr(module, "time", clock)
+    with Progress(Console(file=sink), silent_s=10) as progress:
+        progress.stage("asking")
+        for i in range(1, 4):
+            clock.now += 6
+            progress.part(i, 4)
+        progress.say("[busy]: the next try is in 4 s")
+    assert sink.getvalue().splitlines() == [
+        "asking",
+        "2 of 4 parts | 12 s left",
+        "[busy]: the next try is in 4 s",
+    ]
+
+
 def test_what_is_brief_is_shown_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line starts and stops several times: before Ray, during the study, during the report."""
     clock = Clock()

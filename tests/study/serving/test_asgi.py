@@ -36,6 +36,12 @@ def test_vectors_are_written_short_and_read_as_they_were() -> None:
         c_NK = rng.dirichlet(np.full(10, alpha), 300).astype(np.float32)
         read = json.loads(json.dumps(plain_rows(c_NK)))
         assert np.array_equal(np.array(read).astype(np.float32), c_NK)
+        for written, number in zip(np.ravel(plain_rows(c_NK)), c_NK.ravel(), strict=True):
+            if number >= 1e-13:
+                assert len(repr(float(written))) <= max(len(repr(float(str(number)))), 8)
+    assert json.dumps(plain_rows(np.array([[0.0035112344, 0.009541231]], np.float32))) == (
+        "[[0.0035112344, 0.009541231]]"
+    )
     grid_NK = np.array([[0.03, 0.14, 0.83], [0.0, 1.0, 0.123456]], np.float32)
     assert json.dumps(plain_rows(grid_NK)) == "[[0.03, 0.14, 0.83], [0.0, 1.0, 0.123456]]"
     assert plain_rows(np.zeros((0, 3), np.float32)) == []

@@ -37,6 +37,7 @@ def test_without_a_right_key(headers: dict[str, str]) -> None:
     with pytest.raises(RequestError) as caught:
         KEYED.client(scope("1.2.3.4", **headers))
     assert caught.value.status == 401
+    assert "X-API-Key" in str(caught.value)
     assert dict(caught.value.headers)[b"www-authenticate"].startswith(b"Bearer")
     assert "k2" not in str(caught.value)
 

@@ -42,14 +42,14 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> guard.Connections:
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make send buffers small: only a few KB of an answer fit if its client does not read."""
-    listening = http_server._listening
+    listening = http_server.listening
 
     def small(host: str, port: int) -> socket.socket:
         listener = listening(host, port)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return listener
 
-    monkeypatch.setattr(http_server, "_listening", small)
+    monkeypatch.setattr(http_server, "listening", small)
 
 
 def connected(port: int, data: bytes, *, taking: int | None = None) -> socket.socket:

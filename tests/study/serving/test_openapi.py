@@ -107,3 +107,13 @@ def test_the_schema_of_a_request_takes_what_the_server_takes(images: np.ndarray)
     validator.validate({"images": images.tolist()})
     for wrong in ({"images": images[..., :-1].tolist()}, {"images": (images - 1).tolist()}, {}):
         assert not validator.is_valid(wrong)
+
+
+def test_page_and_document_say_when_the_content_type_counts() -> None:
+    """As ``content_kind`` does: for forms, and where the first bytes tell nothing."""
+    told = document(SHAPE, 2, resize=None, keyed=False, budget=None)["paths"]["/release"]["post"]
+    page = Path(__file__).parents[3] / ".docs" / "pages" / "serving.md"
+    for text in (told["description"], page.read_text()):
+        assert "Content-Type counts" in text
+        assert "whatever its Content-Type" not in text
+        assert "whatever Content-Type" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -164,3 +165,24 @@ def test_random_bytes_never_raise_anything_else() -> None:
             assert x.shape[1:] == COLOUR
             assert float(x.min()) >= 0
             assert float(x.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (255, "the largest is 255: divide pixels from 0 to 255 by 255"),
+        (1.5, "the largest is 1.5"),
+        (1000, "the largest is 1000"),
+        (-0.25, "the least is -0.25"),
+        (math.nan, "one is nan"),
+        (math.inf, "one is inf"),
+        (10**400, "hundreds of digits"),
+    ],
+)
+def test_pixels_out_of_range_are_named(value: float, said: str) -> None:
+    pixels = np.zeros(GREY).tolist()
+    pixels[0][0][0] = value
+    with pytest.raises(RequestError, match=r"finite and in \[0, 1\]") as caught:
+        read_images("application/json", json.dumps({"images": pixels}).encode(), GREY)
+    assert said in str(caught.value)
+    assert ("divide" in str(caught.value)) == (1 < value <= 255)
