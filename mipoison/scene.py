@@ -50,6 +50,12 @@ __all__ = [
     "split_of",
 ]
 
+TEST_SEEN = (
+    "a held-out part of the private images, which this classifier may have been trained on "
+    "(folder:PATH takes images that it has not seen as test/)"
+)
+"""What the test images are where :func:`test_may_be_seen`, in words."""
+
 
 @dataclass
 class Scene:
@@ -102,6 +108,11 @@ class Scene:
             device=self.device,
             trained=self.trained,
         )
+
+    @property
+    def test_may_be_seen(self) -> bool:
+        """Whether the victim may have been trained on the private test images."""
+        return test_may_be_seen(self.config, self.split)
 
     def recognised(self, model: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
         """Share of the images whose label one of the scene's classifiers recognises."""
@@ -175,8 +186,11 @@ class _Classifiers:
         return model.requires_grad_(False).eval().to(self.device)
 
 
-def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
+def split_of(config: SceneConfig, data_root: Path | str | None = None, *, download: bool = True) -> Split:
     """The scene's four-way split.
+
+    Args:
+        download: whether the network may be used.
 
     Raises:
         DataError: data that cannot be used.
@@ -187,9 +201,19 @@ def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
         seed=config.seed,
         data_root=data_root,
         limit=config.limit,
+        download=download,
         image_size=config.image_size,
         all_private=config.victim is not None and config.auxiliary == "same",
     )
+
+
+def test_may_be_seen(config: SceneConfig, split: Split) -> bool:
+    """Whether the victim may have been trained on the private test images.
+
+    The user's own classifier was trained by the user, who may have taken all images for it, unless the data
+    say which images are for testing.
+    """
+    return config.victim is not None and not split.test_stated
 
 
 def own_victim(config: SceneConfig, split: Split, device: torch.device) -> LoadedVictim:

@@ -137,6 +137,7 @@ def load_dataset(
         public_N=loaded.public_N,
         class_names=loaded.class_names,
         notes=loaded.notes,
+        layout=loaded.layout,
     )
 
 

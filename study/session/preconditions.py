@@ -1,0 +1,62 @@
+"""What has to hold before a study begins: checked when one is opened, and by ``--dry-run``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from mipoison.data.datasets import DATASETS, DataError, parse_name
+from mipoison.data.splits import Split, describe
+from mipoison.scene import TEST_SEEN, own_victim, split_of, test_may_be_seen
+from mipoison.storage.files import Storage
+from study.settings.study_settings import StudySettings
+
+
+def read_split(settings: StudySettings, *, download: bool = True) -> Split:
+    """Read the images of the first seed and see whether the bounds and the user's own classifier fit them.
+
+    Args:
+        download: whether the network may be used.
+
+    Raises:
+        DataError: the images cannot be read or split.
+        ConfigError: a bound needs more classes, or the classifier does not fit.
+    """
+    scene = settings.scenes()[0]
+    split = split_of(scene, settings.data_root, download=download)
+    settings.constraints.check_classes(split.n_classes)
+    if scene.victim is not None:
+        own_victim(scene, split, torch.device("cpu"))
+    return split
+
+
+def split_if_here(settings: StudySettings) -> Split | DataError:
+    """:func:`read_split` without the network. Of a data set that may still be downloaded, what is missing."""
+    spec = DATASETS[parse_name(settings.dataset)[0]]
+    try:
+        return read_split(settings, download=False)
+    except DataError as error:
+        if spec.takes_path:
+            raise
+        return error
+
+
+def split_lines(settings: StudySettings, split: Split) -> list[str]:
+    """The split in a line, and in another what its test images are, if the classifier may have seen them."""
+    seen = test_may_be_seen(settings.scenes()[0], split)
+    return [describe(split), *([f"test images: {TEST_SEEN}"] if seen else [])]
+
+
+def check_could_be_written(storage: Storage) -> None:
+    """Check that a storage can be written, without making its folder.
+
+    Raises:
+        ConfigError: it cannot; or the nearest folder above it that exists cannot.
+    """
+    if storage.local:
+        root = Path(storage.root).absolute()
+        there = next(path for path in (root, *root.parents) if os.path.lexists(path))
+        storage = Storage(str(there))
+    storage.check_writable()
