@@ -9,15 +9,18 @@ from typing import Any
 
 from mipoison.attacks import ATTACKS, by_cost
 from mipoison.config import ConfigError
+from mipoison.data.images import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.storage.files import Storage
 from study.records.reading import Unreadable, fetch
 from study.records.reading.documents import MAX_JSON_BYTES, about_of
 from study.records.store import STUDY_FILE, Records
+from study.runtime.plain import visible_line
 from study.search.objectives import chosen
 from study.search.pruning import can_screen
 from study.session.estimate import OVERHEAD, duration, seconds_per_step
 from study.session.opening import choose_name, objective_names
+from study.session.preconditions import check_could_be_written, split_if_here, split_lines
 from study.settings.study_settings import SCENES, StudySettings
 
 DECODERS = {0: 0.3, 1: 1.0, 2: 5.0}
@@ -136,13 +139,16 @@ def processes_of(settings: StudySettings) -> int:
 
 
 def plan_lines(settings: StudySettings) -> Iterator[str]:
-    """The plan of a study, line by line. Nothing is written, trained or started.
+    """The plan of a study, line by line. The images are read; nothing is trained, started or left written.
 
     Raises:
-        ConfigError: the study exists and is not to be resumed, or is and does not; or other settings than
-            those of the study that is resumed.
+        ConfigError: the storage cannot be written; the study exists and is not to be resumed, or is and does
+            not; other settings than those of the study that is resumed; or bounds or a classifier that do not
+            fit the images.
+        DataError: the user's images cannot be used.
     """
     storage = Storage(settings.storage)
+    check_could_be_written(storage)
     name = choose_name(settings, storage)
     stored = _about(storage, name)
     if settings.resume and stored is None:
@@ -167,6 +173,12 @@ def plan_lines(settings: StudySettings) -> Iterator[str]:
     limit = "all images" if scene.limit is None else f"at most {scene.limit} training images a side"
     numbers = ", ".join(map(str, seeds))
     yield f"scenes      {scene.dataset}, auxiliary {scene.auxiliary}, seeds {numbers}; {limit}"
+    split = split_if_here(settings)
+    if isinstance(split, DataError):
+        yield f"images      not read, the study will: {visible_line(split)}"
+    else:
+        for title, line in zip(("images", ""), split_lines(settings, split), strict=False):
+            yield f"{title:<12}{visible_line(line)}"
     steps = f"{scene.victim_steps} steps"
     victim = f"victim and evaluators trained ({steps})"
     if settings.victim is not None:
