@@ -42,13 +42,14 @@ class Costs:
     Attributes:
         attackers: name -> seconds of one episode, training and evaluation. poisoning: of one setting on one
             seed: fitting the defense and releasing all vectors. scene: preparing one seed. source: where the
-            numbers are from.
+            numbers are from. timed: whether they were timed just now.
     """
 
     attackers: Mapping[str, float]
     poisoning: float
     scene: float
     source: str
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def measured_costs(settings: StudySettings) -> Costs:
         poisoning=decoder * 0.5,
         scene=_scene_seconds(settings, step),
         source=f"{step * 1e3:.1f} ms a training step of a decoder, timed here, and attackers' cost classes",
+        timed=True,
     )
 
 
@@ -210,7 +212,22 @@ def plan_lines(settings: StudySettings) -> Iterator[str]:
     costs = stored_costs(settings, storage, names + _others(storage, name)) or measured_costs(settings)
     seconds = seconds_of(counts, costs, processes)
     yield f"time        about {duration(seconds)}, within a factor of {WITHIN}; from {costs.source}"
+    if costs.timed and (busy := busy_line()):
+        yield f"            {busy}"
     yield "nothing was started: leave --dry-run out to run it"
+
+
+def busy_line() -> str | None:
+    """What to know of a time measured on a machine with more to do than cores; None if it has not."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return None
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cores:
+        return None
+    return (
+        f"the load is {load:.1f} on {cores} core{'' if cores == 1 else 's'}: others slow this measurement "
+        "down, and the study while they run"
+    )
 
 
 def _executor(settings: StudySettings) -> str:

@@ -121,6 +121,15 @@ def test_a_plan_tells_the_images_and_leaves_nothing(tmp_path: Path) -> None:
     assert "images      not read, the study will: " in later
 
 
+def test_a_plan_says_that_the_machine_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = replace(SMALL, storage=str(tmp_path))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (8.66, 3.0, 1.0))
+    assert "the load is 8.7 on 2 cores: others slow" in "\n".join(plan_lines(fresh))
+    monkeypatch.setattr("os.getloadavg", lambda: (2.0, 8.0, 8.0))
+    assert "the load is" not in "\n".join(plan_lines(fresh))
+
+
 def test_a_plan_refuses_what_the_study_would(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         list(plan_lines(replace(SMALL, dataset=f"folder:{tmp_path / 'nowhere'}", storage=str(tmp_path))))
