@@ -27,7 +27,7 @@ from study.search.pruning import screened_rows
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
-from study.session.preconditions import read_split, split_lines
+from study.session.preconditions import check_extras, read_split, split_lines
 from study.session.study import Study, kept_columns, screens
 from study.settings.study_settings import Arguments, StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
@@ -41,9 +41,10 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         held: holds the study's lease until it is closed; None to take no lease.
 
     Raises:
-        ConfigError, DataError: the storage cannot be written, the study exists (or, to resume, does not),
-            another driver runs it, its settings differ, or the data cannot be read.
+        ConfigError, DataError: an extra is missing, the storage cannot be written, the study exists (or, to
+            resume, does not), another driver runs it, its settings differ, or the data cannot be read.
     """
+    check_extras(settings)
     storage = Storage(settings.storage)
     storage.check_writable()
     name = choose_name(settings, storage)

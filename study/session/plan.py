@@ -20,7 +20,7 @@ from study.search.objectives import chosen
 from study.search.pruning import can_screen
 from study.session.estimate import OVERHEAD, duration, seconds_per_step
 from study.session.opening import choose_name, objective_names
-from study.session.preconditions import check_could_be_written, split_if_here, split_lines
+from study.session.preconditions import check_could_be_written, check_extras, split_if_here, split_lines
 from study.settings.study_settings import SCENES, StudySettings
 
 DECODERS = {0: 0.3, 1: 1.0, 2: 5.0}
@@ -144,11 +144,12 @@ def plan_lines(settings: StudySettings) -> Iterator[str]:
     """The plan of a study, line by line. The images are read; nothing is trained, started or left written.
 
     Raises:
-        ConfigError: the storage cannot be written; the study exists and is not to be resumed, or is and does
-            not; other settings than those of the study that is resumed; or bounds or a classifier that do not
-            fit the images.
+        ConfigError: an extra is missing; the storage cannot be written; the study exists and is not to be
+            resumed, or is and does not; other settings than those of the study that is resumed; or bounds or
+            a classifier that do not fit the images.
         DataError: the user's images cannot be used.
     """
+    check_extras(settings)
     storage = Storage(settings.storage)
     check_could_be_written(storage)
     name = choose_name(settings, storage)

@@ -7,11 +7,25 @@ from pathlib import Path
 
 import torch
 
+from mipoison.attacks import ATTACKS
+from mipoison.config import ConfigError, missing_extra
 from mipoison.data.datasets import DATASETS, DataError, parse_name
 from mipoison.data.splits import Split, describe
+from mipoison.defenses import DEFENSES
 from mipoison.scene import TEST_SEEN, own_victim, split_of, test_may_be_seen
 from mipoison.storage.files import Storage
 from study.settings.study_settings import StudySettings
+
+
+def check_extras(settings: StudySettings) -> None:
+    """Raise ConfigError if a defense or an attacker needs a package of an extra that is not installed."""
+    for kind, names, known in (
+        ("defense", settings.defenses, DEFENSES),
+        ("attacker", settings.attackers, ATTACKS),
+    ):
+        for name in names:
+            if (remedy := missing_extra(known[name])) is not None:
+                raise ConfigError(f"{kind} {name} needs an extra: {remedy}, or leave it out")
 
 
 def read_split(settings: StudySettings, *, download: bool = True) -> Split:
