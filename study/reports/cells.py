@@ -51,7 +51,7 @@ def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -
 
 def test_seen(episodes: pd.DataFrame) -> bool | None:
     """Whether the victim may have been trained on the test images of any record; None if no record tells."""
-    known = episodes[SEEN].dropna() if SEEN in episodes else []
+    known = episodes.reindex(columns=[SEEN])[SEEN].dropna()
     return bool(known.astype(bool).any()) if len(known) else None
 
 
