@@ -31,7 +31,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from mipoison.training import seeded, train
 from mipoison.victims.check import check_victim
-from mipoison.victims.fingerprints import refuse_other
+from mipoison.victims.fingerprints import is_exported, refuse_other
 from mipoison.victims.named_transforms import stated
 from mipoison.victims.own import LoadedVictim, load_victim
 
@@ -231,9 +231,12 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> Loade
         transforms=None if config.victim_transforms is None else stated(config.victim_transforms),
     )
     if config.victim_digest not in (victim.digest, victim.earlier):
+        forgot = (
+            "" if config.victim_state or is_exported(config.victim) else "; did you forget --victim-state?"
+        )
         raise ConfigError(
             f"victim {victim.name} is not the study's: digest {victim.digest}, expected "
-            f"{config.victim_digest}; weights or code have changed, start a study of its own"
+            f"{config.victim_digest}; weights or code have changed, start a study of its own{forgot}"
         )
     victim.to(device)
     check_victim(victim.asked, split.private_train.x_NCHW, split.private_train.y_N, split.n_classes)

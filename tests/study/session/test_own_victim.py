@@ -115,7 +115,8 @@ def test_bad_input_is_one_line_before_any_work(
     )
     assert "module:factory" in usage_error(capsys, *folder, "--victim", "cli_net.py")
     assert "no such file" in usage_error(capsys, *folder, "--victim", "net.pt2")
-    assert "other weights each time" in usage_error(capsys, *folder, "--victim", "cli_net:drawn")
+    drawn = usage_error(capsys, *folder, "--victim", "cli_net:drawn")
+    assert "other weights each time it is made: give trained ones with --victim-state (" in drawn
     assert "does not fit cli_net:wide" in usage_error(
         capsys, *folder, "--victim", "cli_net:wide", "--victim-state", "net.safetensors"
     )
@@ -212,7 +213,11 @@ def test_a_setting_of_an_own_classifier_becomes_a_unit(
     state = load_file("net.safetensors")
     save_file({name: value + 1 for name, value in state.items()}, "other.safetensors")
     assert protect.main([*words, *own[:3], "other.safetensors"]) == 2
-    assert "is not the study's" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not the study's" in said
+    assert "did you forget" not in said
+    assert protect.main([*words, *own[:2]]) == 2
+    assert "start a study of its own; did you forget --victim-state?" in capsys.readouterr().err
     assert not Path("unit").exists()
     assert protect.main([*words, *own]) == 0
     assert "--victim cli_net:make --victim-state net.safetensors" in capsys.readouterr().out
