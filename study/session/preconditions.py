@@ -69,8 +69,12 @@ def check_could_be_written(storage: Storage) -> None:
     Raises:
         ConfigError: it cannot; or the nearest folder above it that exists cannot.
     """
-    if storage.local:
-        root = Path(storage.root).absolute()
-        there = next(path for path in (root, *root.parents) if os.path.lexists(path))
-        storage = Storage(str(there))
-    storage.check_writable()
+    root = Path(storage.root).absolute()
+    if not storage.local or os.path.lexists(root):
+        storage.check_writable()
+        return
+    there = next(path for path in root.parents if os.path.lexists(path))
+    try:
+        Storage(str(there)).check_writable()
+    except ConfigError as error:
+        raise ConfigError(f"storage {storage.root!r} cannot be made: {error}") from error

@@ -72,5 +72,5 @@ def test_a_storage_that_could_be_written_is_not_made(tmp_path: Path) -> None:
     check_could_be_written(Storage(str(tmp_path / "new" / "results")))
     assert not os.listdir(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match=r"file/results' cannot be made: storage .*file' cannot be written"):
         check_could_be_written(Storage(str(tmp_path / "file" / "results")))
