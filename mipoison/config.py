@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import importlib.util
 import json
 import math
 import re
@@ -108,6 +109,8 @@ class Config:
     COST: ClassVar[int] = 1
     """What an attacker costs: 0 seconds (closed form, trees, a small network), 1 about as much as training a
     decoder, 2 as training several."""
+    EXTRAS: ClassVar[Mapping[str, str]] = {}
+    """Packages that a defense or an attacker needs and only an extra installs -> the extra."""
     SCREENS: ClassVar[bool] = False
     """Whether an attacker is cheap enough to judge every setting of a search: a closed form that asks about
     each of its images once, in about a second."""
@@ -218,6 +221,12 @@ class Config:
         return digest({"class": type(self).__name__, **self.changed(before=True)})[:12]
 
 
+def missing_extra(config: type[Config] | Config) -> str | None:
+    """What to install before a configuration can run, in words; None if nothing is missing."""
+    lacking = [extra for package, extra in config.EXTRAS.items() if importlib.util.find_spec(package) is None]
+    return f'pip install "mipoison[{",".join(dict.fromkeys(lacking))}]"' if lacking else None
+
+
 def span(knob: Knob) -> str:
     """The values that a search tries for a knob: ``0.0001 to 0.7, log scale``."""
     if knob.choices is not None:
@@ -248,6 +257,14 @@ def ranges(cls: type[Config]) -> list[str]:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of a plain value (keys sorted, floats by repr)."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def kind_of(value: object) -> str:
+    """What a wrong value is, for a message: ``an int``, ``a list``, ``the class Soft``."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def one_line(error: BaseException) -> str:

@@ -134,6 +134,7 @@ def _shared_columns(
     again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
     columns.update(
         n_classes=split.n_classes,
+        test_may_be_seen=scene.test_may_be_seen,
         attack_set_distortion=utility.confidence_distortion(
             scene.clean["attack_train"], vectors["attack_train"]
         ),

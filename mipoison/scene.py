@@ -31,7 +31,7 @@ from mipoison.storage.artifacts import ArtifactStore
 from mipoison.storage.files import Storage
 from mipoison.training import seeded, train
 from mipoison.victims.check import check_victim
-from mipoison.victims.fingerprints import refuse_other
+from mipoison.victims.fingerprints import is_exported, refuse_other
 from mipoison.victims.named_transforms import stated
 from mipoison.victims.own import LoadedVictim, load_victim
 
@@ -49,6 +49,12 @@ __all__ = [
     "scene_for",
     "split_of",
 ]
+
+TEST_SEEN = (
+    "a held-out part of the private images, which this classifier may have been trained on "
+    "(folder:PATH takes images that it has not seen as test/)"
+)
+"""What the test images are where :func:`test_may_be_seen`, in words."""
 
 
 @dataclass
@@ -102,6 +108,11 @@ class Scene:
             device=self.device,
             trained=self.trained,
         )
+
+    @property
+    def test_may_be_seen(self) -> bool:
+        """Whether the victim may have been trained on the private test images."""
+        return test_may_be_seen(self.config, self.split)
 
     def recognised(self, model: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> float:
         """Share of the images whose label one of the scene's classifiers recognises."""
@@ -175,8 +186,11 @@ class _Classifiers:
         return model.requires_grad_(False).eval().to(self.device)
 
 
-def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
+def split_of(config: SceneConfig, data_root: Path | str | None = None, *, download: bool = True) -> Split:
     """The scene's four-way split.
+
+    Args:
+        download: whether the network may be used.
 
     Raises:
         DataError: data that cannot be used.
@@ -187,9 +201,19 @@ def split_of(config: SceneConfig, data_root: Path | str | None = None) -> Split:
         seed=config.seed,
         data_root=data_root,
         limit=config.limit,
+        download=download,
         image_size=config.image_size,
         all_private=config.victim is not None and config.auxiliary == "same",
     )
+
+
+def test_may_be_seen(config: SceneConfig, split: Split) -> bool:
+    """Whether the victim may have been trained on the private test images.
+
+    The user's own classifier was trained by the user, who may have taken all images for it, unless the data
+    say which images are for testing.
+    """
+    return config.victim is not None and not split.test_stated
 
 
 def own_victim(config: SceneConfig, split: Split, device: torch.device) -> LoadedVictim:
@@ -207,9 +231,12 @@ def own_victim(config: SceneConfig, split: Split, device: torch.device) -> Loade
         transforms=None if config.victim_transforms is None else stated(config.victim_transforms),
     )
     if config.victim_digest not in (victim.digest, victim.earlier):
+        forgot = (
+            "" if config.victim_state or is_exported(config.victim) else "; did you forget --victim-state?"
+        )
         raise ConfigError(
             f"victim {victim.name} is not the study's: digest {victim.digest}, expected "
-            f"{config.victim_digest}; weights or code have changed, start a study of its own"
+            f"{config.victim_digest}; weights or code have changed, start a study of its own{forgot}"
         )
     victim.to(device)
     check_victim(victim.asked, split.private_train.x_NCHW, split.private_train.y_N, split.n_classes)

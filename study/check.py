@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from mipoison.config import ConfigError, one_line
+from mipoison.config import ConfigError, kind_of, one_line
 from study.runtime.arguments import parse
 from study.runtime.entry import DONE, FAILED, USAGE
 from study.runtime.plain import visible_line
@@ -106,7 +106,7 @@ def named(source: str) -> dict[str, Any]:
         found = getattr(found, part)
     kind = found if isinstance(found, type) else type(found)
     if not issubclass(kind, Config):
-        raise ConfigError(f"{source!r} is a {kind.__name__}: expected a subclass of mipoison.config.Config")
+        raise ConfigError(f"{source!r} is {kind_of(found)}: expected a subclass of mipoison.config.Config")
     return {attribute: found}
 
 
@@ -128,7 +128,7 @@ def check(name: str, config: Any, scene: Any, *, draws_nothing: bool) -> list[Re
     if hasattr(made, "reconstruct"):
         case = AttackerCase(name, settings, scene, draws_nothing=draws_nothing)
         return run_checks(case, ATTACKER_CHECKS)
-    raise ConfigError(f"{name} makes a {type(made).__name__}, which has neither protect nor reconstruct")
+    raise ConfigError(f"{name} makes {kind_of(made)}, which has neither protect nor reconstruct")
 
 
 def show(name: str, results: list[Result], console: Console) -> int:

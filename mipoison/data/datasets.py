@@ -10,6 +10,7 @@ Shape suffixes: N images, H height, W width, C channels, K classes or identities
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def parse_name(dataset: str) -> tuple[str, str]:
     """
     name, colon, path = dataset.partition(":")
     if name not in DATASETS or (colon and not DATASETS[name].takes_path):
-        raise DataError(f"unknown dataset {dataset!r}; choose from {dataset_choices()}")
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near and name not in DATASETS else ""
+        raise DataError(f"unknown dataset {dataset!r}{hint}; choose from {dataset_choices()}")
     if DATASETS[name].takes_path and not path:
         raise DataError(f"dataset {dataset!r} needs a path: {name}:PATH ({DATASETS[name].description})")
     return name, path
@@ -137,6 +140,7 @@ def load_dataset(
         public_N=loaded.public_N,
         class_names=loaded.class_names,
         notes=loaded.notes,
+        layout=loaded.layout,
     )
 
 

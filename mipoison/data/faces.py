@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mipoison.data.imagefolder import class_files, describe_unread
 from mipoison.data.images import DataError, grey_if_all_are, read_squares, some, to_square
 from mipoison.data.loading import check_arrays, fetch, read_npz
 from mipoison.data.sources import FACE_SIDE, Loaded, Source
+from mipoison.data.walking import class_files, describe_unread
 
 
 def load_named_faces(source: Source) -> Loaded:

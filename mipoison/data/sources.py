@@ -29,8 +29,8 @@ class Loaded(NamedTuple):
     """The arrays that a loader returns; `load_dataset` checks them and makes `RawImages` of them.
 
     Attributes:
-        images_NHWC, labels_N, official_test_N, public_N, class_names, notes: see `RawImages`; the labels may
-            be of any integer type here.
+        images_NHWC, labels_N, official_test_N, public_N, class_names, notes, layout: see `RawImages`; the
+            labels may be of any integer type here.
     """
 
     images_NHWC: np.ndarray
@@ -39,6 +39,7 @@ class Loaded(NamedTuple):
     public_N: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     notes: str = ""
+    layout: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,8 @@ class RawImages:
     Attributes:
         images_NHWC: uint8, 0 to 255; C is 1 (grey) or 3 (RGB).
         labels_N: int64, 0 to K-1, every value present.
-        official_test_N: bool, true for the official test set; None if the source has no such split.
+        official_test_N: bool, true for the official test set, or for the test folder of a split that the user
+            stated; None if the source has no such split.
         name: key in `DATASETS` (without a path).
         kind: decides which labels are private. `classes`: the first half of them. `identities`: a half drawn
             by seed. `folder`: all of them, or under the setting `disjoint` the first half by name.
@@ -56,6 +58,7 @@ class RawImages:
             :mod:`mipoison.data.imagefolder`); None if they do not.
         class_names: in the order of the labels, for the kind `folder`; otherwise empty.
         notes: one line that counts and names the user's files that were not read; '' if all were.
+        layout: which of the user's folders were taken for what, for the kind `folder`; otherwise ''.
     """
 
     images_NHWC: np.ndarray
@@ -66,6 +69,7 @@ class RawImages:
     public_N: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     notes: str = ""
+    layout: str = ""
 
     @functools.cached_property
     def content(self) -> str:
@@ -112,7 +116,7 @@ class DatasetSpec:
         if self.kind == "classes":
             return "classes 0-4 private / 5-9 attack"
         if self.kind == "folder":
-            return "first half of the classes by name private / the others attack, or two folders that say so"
+            return "first half of the classes by name private / the others attack, or folders that say so"
         return "half of the identities private, drawn by seed / the others attack"
 
 

@@ -72,6 +72,8 @@ class Split:
         pixel_scale: see `DatasetSpec`.
         content: see `RawImages`.
         notes: see `RawImages`; they also say how many of the attacker's images are private ones.
+        layout: see `RawImages`.
+        test_stated: whether the source says which private images are for testing; else they were drawn.
     """
 
     dataset: str
@@ -87,6 +89,8 @@ class Split:
     pixel_scale: float | None
     content: str
     notes: str
+    layout: str = ""
+    test_stated: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -175,6 +179,8 @@ def make_split(
         pixel_scale=DATASETS[name].pixel_scale,
         content=raw.content,
         notes=notes,
+        layout=raw.layout,
+        test_stated=raw.official_test_N is not None,
     )
 
 
@@ -188,8 +194,9 @@ def plan_split(
 ) -> Plan:
     """Decide which image belongs to which part; :func:`make_split` then copies the images.
 
-    If the user stated the split with two folders (`RawImages.public_N`), it is followed. Otherwise the
-    attacker gets other classes (`disjoint`) or half of the images of each private class (`same`).
+    If the user stated the split with folders (`RawImages.public_N`), it is followed. Otherwise the attacker
+    gets other classes (`disjoint`) or half of the images of each private class (`same`). A fifth of each
+    class is for testing on a side for which the source does not say which images are.
 
     Args: see :func:`make_split`.
 
@@ -207,9 +214,10 @@ def plan_split(
         """Label -> its rows on one side of the split, for training and for testing."""
         train: dict[int, np.ndarray] = {}
         test: dict[int, np.ndarray] = {}
+        stated = raw.official_test_N is not None and bool((raw.official_test_N & side_N).any())
         for label in range(n_labels):
             of_label = rng.permutation(np.flatnonzero((raw.labels_N == label) & side_N))
-            if raw.official_test_N is None:
+            if raw.official_test_N is None or not stated:
                 n_test = max(1, (len(of_label) + 2) // 5)  # a fifth, rounded
                 test[label], train[label] = of_label[:n_test], of_label[n_test:]
             else:
@@ -268,7 +276,7 @@ def describe(split: Split) -> str:
         f"{'x'.join(map(str, split.image_shape))}, "
         f"private {len(split.private_train)} train / {len(split.private_test)} test, "
         f"attack {len(split.attack_train)} / {len(split.attack_test)}, fingerprint {split.fingerprint}"
-        + (f"; {split.notes}" if split.notes else "")
+        + "".join(f"; {text}" for text in (split.layout, split.notes) if text)
     )
 
 

@@ -39,6 +39,7 @@ class DPSGDConfig(Config):
     """
 
     SOURCE: ClassVar[str] = "Abadi et al. 2016"
+    EXTRAS: ClassVar[Mapping[str, str]] = {"opacus": "dp"}
 
     KNOBS: ClassVar[Mapping[str, Knob]] = {
         "noise_multiplier": Knob(low=0.3, high=10.0, log=True, help="noise, in units of the clipped norm"),

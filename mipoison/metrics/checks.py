@@ -197,6 +197,11 @@ def _writes_image(record: Record, context: CheckContext) -> bool | None:
     return any(z > WRITTEN_Z for z in found) if found else None
 
 
+def _test_seen(record: Record, context: CheckContext) -> bool | None:
+    seen = record.get("test_may_be_seen")
+    return None if missing(seen) else bool(seen)
+
+
 CHECKS: dict[str, Check] = {
     "repeated_queries_differ": Check(
         "repeated_queries_differ",
@@ -299,6 +304,14 @@ CHECKS: dict[str, Check] = {
         "the defense itself writes of the query's image into its answer: `written_excess` is how much this "
         "attacker reads of it, beside all that the vector says. A certificate counts it already",
         _writes_image,
+    ),
+    "test_seen": Check(
+        "test_seen",
+        "the classifier is the user's own, and the data do not say which images it was not trained on "
+        "(a folder `test/` in `folder:PATH`, or a test set of the source's own)",
+        "the classifier may have been trained on the private test images: accuracy, distortion and all else "
+        "that is measured on them hold for training images, not for new ones; add `test/`",
+        _test_seen,
     ),
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError, choose, one_line
+from mipoison.config import ConfigError, choose, kind_of, one_line
 from mipoison.process import PROCESS_LOCK, callers_defaults, own_context, restored_state
 from mipoison.victims.outputs import OUTPUTS, log_probabilities, logits_of
 from mipoison.victims.preprocess import preprocessed
@@ -217,7 +217,7 @@ def classifier_of(
         if isinstance(model, str):
             raise ConfigError(f"the classifier is the text {model!r}: give load_victim({model!r})")
         raise ConfigError(
-            f"the classifier is a {type(model).__name__}: expected a torch.nn.Module; put a function f into "
+            f"the classifier is {kind_of(model)}: expected a torch.nn.Module; put a function f into "
             "one (class Net(torch.nn.Module): def forward(self, x): return f(x))"
         )
     name, stated = None, None

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mipoison.config import ConfigError, one_line
+from mipoison.config import ConfigError, kind_of, one_line
 from mipoison.process import import_here
 from mipoison.victims.preprocess import Preprocessing, preprocessing_from
 from mipoison.victims.source import FLAG, TRANSFORMS, check_transforms, is_statement, is_weights
@@ -57,7 +57,7 @@ def stated(line: str) -> Preprocessing:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"transforms are no JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"transforms are a {type(values).__name__}, expected an object of JSON")
+        raise ConfigError(f"transforms are {kind_of(values)}, expected an object of JSON")
     try:
         return Preprocessing.from_plain(values)
     except (TypeError, ValueError) as error:
@@ -94,7 +94,7 @@ def _file(text: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{FLAG} {text!r} cannot be read: {one_line(error)}") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{FLAG} {text!r} holds a {type(found).__name__}, expected an object of JSON")
+        raise ConfigError(f"{FLAG} {text!r} holds {kind_of(found)}, expected an object of JSON")
     return found
 
 

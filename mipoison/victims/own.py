@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError, one_line
+from mipoison.config import ConfigError, kind_of, one_line
 from mipoison.process import import_here, own_context
 from mipoison.victims.ask import DYNAMIC, Classifier
 from mipoison.victims.fingerprints import exported_digest, is_exported
@@ -119,7 +119,7 @@ def _text(name: str, given: object) -> str:
     if isinstance(given, str | Path):
         return str(given)
     form = CHOICES if name == "source" else "the path of a file of weights"
-    raise ConfigError(f"load_victim: {name} is a {type(given).__name__}: expected text, {form}")
+    raise ConfigError(f"load_victim: {name} is {kind_of(given)}: expected text, {form}")
 
 
 def repeatable_digest(source: str | Path, state: str | Path | None, *, transforms: Any = None) -> str:
@@ -131,8 +131,8 @@ def repeatable_digest(source: str | Path, state: str | Path | None, *, transform
     first, second = (load_victim(source, state, transforms=transforms).digest for _ in range(2))
     if first != second:
         raise ConfigError(
-            f"victim {source!r} has other weights each time it is made: give trained ones with victim_state, "
-            "or load them in the factory"
+            f"victim {source!r} has other weights each time it is made: give trained ones with "
+            "--victim-state (victim_state in Python), or load them in the factory"
         )
     return first
 
@@ -146,13 +146,13 @@ def _build(source: str) -> tuple[nn.Module, bytes]:
     name, _, attribute = source.partition(":")
     found: object = import_here(name, f"victim {source!r}", attribute=attribute)
     if not callable(found):
-        raise ConfigError(f"victim {source!r} is a {type(found).__name__}: expected {CHOICES}")
+        raise ConfigError(f"victim {source!r} is {kind_of(found)}: expected {CHOICES}")
     try:
         module = found if isinstance(found, nn.Module) else found()
     except Exception as error:
         raise ConfigError(f"victim {source!r}: the factory failed: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"victim {source!r} returned a {type(module).__name__}: expected an nn.Module")
+        raise ConfigError(f"victim {source!r} returned {kind_of(module)}: expected an nn.Module")
     with contextlib.suppress(Exception):  # a module that cannot be copied is used itself
         module = copy.deepcopy(module)  # calls may change buffers, and the module may belong to the program
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipoison.config import ConfigError, choose, one_line
+from mipoison.config import ConfigError, choose, kind_of, one_line
 
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box")
 """Names of interpolations, as torchvision's. On tensors torchvision has neither lanczos nor box."""
@@ -222,7 +222,7 @@ def _read(given: Any) -> Preprocessing:
     steps = getattr(given, "transforms", None)
     if isinstance(steps, Sequence | nn.ModuleList):
         return _composed(list(steps))
-    raise ConfigError(f"transforms are a {type(given).__name__}: {GIVE}")
+    raise ConfigError(f"transforms are {kind_of(given)}: {GIVE}")
 
 
 def _composed(steps: list[Any]) -> Preprocessing:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mipoison.config import ConfigError, one_line
+from mipoison.config import ConfigError, kind_of, one_line
 from mipoison.data.images import some
 from mipoison.victims.checkpoint import Placeholder, read_checkpoint
 from mipoison.victims.identity import canonical, counts_calls
@@ -108,7 +108,7 @@ def _refuse_whole(what: str, held: Any, path: str = "") -> None:
         at = f"under {path} " if path else ""
         raise ConfigError(f"{what} holds {at}a whole {held.origin}, whose code is not run here; {_REMEDY}")
     if not isinstance(held, Mapping):
-        raise ConfigError(f"{what} holds a {type(held).__name__}, no weights by name; {_REMEDY}")
+        raise ConfigError(f"{what} holds {kind_of(held)}, no weights by name; {_REMEDY}")
 
 
 def _mappings(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mipoison.data.imagefolder import class_files
 from mipoison.data.images import IMAGE_SUFFIXES, READ_ERRORS, DataError, grey_if_all_are, read_squares
+from mipoison.data.walking import class_files
 from study.auditing.answers import name_of
 
 POOLS = ("train", "test")

@@ -2,7 +2,7 @@
 
     python study/examples/protect_torchvision.py --out protected-digits
 
-1. an image folder with an explicit split, train/ (private) and attack/ (public), of scikit-learn's digits
+1. an image folder of scikit-learn's digits, with an explicit split: train/, test/ (private), attack/ (public)
 2. a classifier trained on train/: torchvision's resnet18, no pretrained weights
 3. a short study of it: which defense protects, at what cost
 4. a post-processing unit fitted and saved; the classifier behind it answers; the command that serves it
@@ -56,13 +56,14 @@ def classifier() -> nn.Module:
 
 
 def write_folder(root: Path) -> None:
-    """Write scans of digits to ``train/<digit>/*.png`` and ``attack/<digit>/*.png``."""
+    """Write scans of digits to ``train/<digit>/*.png``, and so to ``test/`` and ``attack/``."""
     digits = load_digits()
     count = dict.fromkeys(range(10), 0)
     for pixels, label in zip(digits.images, digits.target.tolist(), strict=True):
         count[label] += 1
         if count[label] <= PER_CLASS:
-            folder = root / ("train" if count[label] % 2 else "attack") / str(label)
+            side = "test" if count[label] % 10 == 1 else "train" if count[label] % 2 else "attack"
+            folder = root / side / str(label)
             folder.mkdir(parents=True, exist_ok=True)
             scan = Image.fromarray((pixels * (255 / 16)).round().astype("uint8"))
             scan.resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(folder / f"{count[label]:03d}.png")
@@ -97,15 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, weights = out / "images", out / "resnet18.safetensors"
     write_folder(folder)
 
-    # The same four-way split as the study's: private_train and private_test are both of train/.
+    # The same four-way split as the study's: all of train/ is private_train, all of test/ is private_test.
     split = make_split(f"folder:{folder}", auxiliary="same", seed=0, image_size=SIDE)
     torch.manual_seed(0)
     model = classifier()
-    accuracy = train(
-        model,
-        torch.cat([split.private_train.x_NCHW, split.private_test.x_NCHW]),
-        torch.cat([split.private_train.y_N, split.private_test.y_N]),
-    )
+    accuracy = train(model, split.private_train.x_NCHW, split.private_train.y_N)
     save_file(model.state_dict(), weights)
     print(f"resnet18 recognises {accuracy:.0%} of train/")
 

@@ -1,8 +1,9 @@
 """What a study asks of a setting's utility: a bound for each of its faces, and who keeps within them.
 
 A *face* is one number of a setting (see the page "Which face of utility matters to whom"). All are measured
-on the private test images, since these are like the images that a client sends: the victim was not trained on
-them. The undefended victim keeps within every bound that is accepted here.
+on the private test images, since these are like the images that a client sends: a victim that the study
+trained was not trained on them (of a user's own see the check ``test_seen``). The undefended victim keeps
+within every bound that is accepted here.
 """
 
 from __future__ import annotations

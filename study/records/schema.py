@@ -99,7 +99,7 @@ _REAL = [
     *IDENTIFICATION_COLUMNS,
     *WRITTEN_COLUMNS,
 ]
-_TRUTH = ["screened"]
+_TRUTH = ["screened", "test_may_be_seen"]
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 

@@ -11,8 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from mipoison.scene import TEST_SEEN
 from study.analysis.knobs import knobs_text
 from study.runtime.plain import number, visible, visible_line
+
+SEEN = "check.test_seen"
 
 
 def data_name(dataset: object) -> str:
@@ -37,9 +40,19 @@ def describe(episodes: pd.DataFrame, more: Mapping[str, object] | None = None) -
     if "attack" in episodes and len(episodes):
         parts += [f"{episodes['attack'].nunique()} attackers"]
     sizes = {"victim": "scene.victim_steps", "decoder": "scene.decoder_steps"}
+    if values("scene.victim", ""):  # the user's own, which the study did not train; its evaluators it did
+        sizes = {"evaluators": "scene.victim_steps", "decoder": "scene.decoder_steps"}
+    if test_seen(episodes):
+        parts += [f"test images: {TEST_SEEN}"]
     sizes_text = [f"{name} {values(column, '')}" for name, column in sizes.items() if values(column, "")]
     parts += [f"training steps: {', '.join(sizes_text)}"] if sizes_text else []
     return "; ".join([*parts, f"device {values('device', 'unknown')}"])
+
+
+def test_seen(episodes: pd.DataFrame) -> bool | None:
+    """Whether the victim may have been trained on the test images of any record; None if no record tells."""
+    known = episodes.reindex(columns=[SEEN])[SEEN].dropna()
+    return bool(known.astype(bool).any()) if len(known) else None
 
 
 def setting_name(setting: Mapping[str, Any]) -> str:

@@ -15,13 +15,14 @@ import pandas as pd
 
 from mipoison.config import ConfigError, choose
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
+from mipoison.scene import TEST_SEEN
 from mipoison.storage.files import Storage
 from study.analysis.identification import CHANCE, IDENTIFIED
 from study.analysis.verdicts import DOUBTS
 from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
-from study.reports.cells import data_name, setting_name
+from study.reports.cells import data_name, setting_name, test_seen
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
@@ -141,6 +142,7 @@ def _data(rows: pd.DataFrame) -> dict[str, Any]:
         "classes": _one(rows, "n_classes"),
         "training_images_at_most": _one(rows, "scene.limit"),
         "private_images": {name: _one(rows, f"pool_size{ending}") for name, ending in FACES.items()},
+        "test_may_be_seen": test_seen(rows),
     }
 
 
@@ -248,7 +250,8 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         "Costs": costs or "not measured",
         "Data": f"{markdown_text(data['dataset'] or 'not known')}, "
         f"attacker's images: {markdown_text(data['attacker_images'] or 'not known')}"
-        + (f", at most {limit} training images a side" if limit is not None else ""),
+        + (f", at most {limit} training images a side" if limit is not None else "")
+        + (f"; test images: {TEST_SEEN}" if data.get("test_may_be_seen") else ""),
         "Victim": f"{made['victim']['kind']}, accuracy {_text(made['victim']['accuracy'])}",
         "Checks raised": ", ".join(made["checks_raised"]) or "none that puts the verdict in doubt",
         "Seeds": ", ".join(map(str, made["seeds"])),

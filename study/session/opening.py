@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from mipoison.config import ConfigError
-from mipoison.data.splits import Split, describe
+from mipoison.data.splits import Split
 from mipoison.defenses import ANCHORS
 from mipoison.plugins import missing_plugins
-from mipoison.scene import own_victim, split_of
 from mipoison.storage.files import Storage
 from study.records.flat import knobs_of
 from study.records.reading import Unreadable, announce_left_out, fetch, leave_out
@@ -29,6 +27,7 @@ from study.search.pruning import screened_rows
 from study.search.sampler import Search
 from study.search.space import can_enqueue, parameters, starting_points
 from study.session.lease import Lease
+from study.session.preconditions import check_extras, read_split, split_lines
 from study.session.study import Study, kept_columns, screens
 from study.settings.study_settings import Arguments, StudySettings, config_of
 from study.trial.run import is_machine_failure, outcomes_of
@@ -42,9 +41,10 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
         held: holds the study's lease until it is closed; None to take no lease.
 
     Raises:
-        ConfigError, DataError: the storage cannot be written, the study exists (or, to resume, does not),
-            another driver runs it, its settings differ, or the data cannot be read.
+        ConfigError, DataError: an extra is missing, the storage cannot be written, the study exists (or, to
+            resume, does not), another driver runs it, its settings differ, or the data cannot be read.
     """
+    check_extras(settings)
     storage = Storage(settings.storage)
     storage.check_writable()
     name = choose_name(settings, storage)
@@ -73,18 +73,11 @@ def open_study(settings: StudySettings, console: Console, held: ExitStack | None
             f"study {name!r} exists in {settings.storage}: "
             "continue it with --resume, or choose another --name"
         )
-    scene = settings.scenes()[0]
     with busy(console, "reading the images"):
-        split = split_of(scene, settings.data_root)
-        settings.constraints.check_classes(split.n_classes)
-        if scene.victim is not None:
-            own_victim(scene, split, torch.device("cpu"))  # raises before any work if it does not fit
-    console.print(
-        f"study {name} in {storage.root}: {visible_line(describe(split))}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+        split = read_split(settings)
+    first, *more = map(visible_line, split_lines(settings, split))
+    for line in (f"study {name} in {storage.root}: {first}", *more):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     with announce_left_out(functools.partial(console.print, markup=False, soft_wrap=True)):
         study = _load(settings, records, console, lease, stored)
     study.content = split.content

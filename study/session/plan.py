@@ -9,15 +9,18 @@ from typing import Any
 
 from mipoison.attacks import ATTACKS, by_cost
 from mipoison.config import ConfigError
+from mipoison.data.images import DataError
 from mipoison.defenses import ANCHORS
 from mipoison.storage.files import Storage
 from study.records.reading import Unreadable, fetch
 from study.records.reading.documents import MAX_JSON_BYTES, about_of
 from study.records.store import STUDY_FILE, Records
+from study.runtime.plain import visible_line
 from study.search.objectives import chosen
 from study.search.pruning import can_screen
 from study.session.estimate import OVERHEAD, duration, seconds_per_step
 from study.session.opening import choose_name, objective_names
+from study.session.preconditions import check_could_be_written, check_extras, split_if_here, split_lines
 from study.settings.study_settings import SCENES, StudySettings
 
 DECODERS = {0: 0.3, 1: 1.0, 2: 5.0}
@@ -39,13 +42,14 @@ class Costs:
     Attributes:
         attackers: name -> seconds of one episode, training and evaluation. poisoning: of one setting on one
             seed: fitting the defense and releasing all vectors. scene: preparing one seed. source: where the
-            numbers are from.
+            numbers are from. timed: whether they were timed just now.
     """
 
     attackers: Mapping[str, float]
     poisoning: float
     scene: float
     source: str
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def measured_costs(settings: StudySettings) -> Costs:
         poisoning=decoder * 0.5,
         scene=_scene_seconds(settings, step),
         source=f"{step * 1e3:.1f} ms a training step of a decoder, timed here, and attackers' cost classes",
+        timed=True,
     )
 
 
@@ -136,13 +141,17 @@ def processes_of(settings: StudySettings) -> int:
 
 
 def plan_lines(settings: StudySettings) -> Iterator[str]:
-    """The plan of a study, line by line. Nothing is written, trained or started.
+    """The plan of a study, line by line. The images are read; nothing is trained, started or left written.
 
     Raises:
-        ConfigError: the study exists and is not to be resumed, or is and does not; or other settings than
-            those of the study that is resumed.
+        ConfigError: an extra is missing; the storage cannot be written; the study exists and is not to be
+            resumed, or is and does not; other settings than those of the study that is resumed; or bounds or
+            a classifier that do not fit the images.
+        DataError: the user's images cannot be used.
     """
+    check_extras(settings)
     storage = Storage(settings.storage)
+    check_could_be_written(storage)
     name = choose_name(settings, storage)
     stored = _about(storage, name)
     if settings.resume and stored is None:
@@ -167,6 +176,12 @@ def plan_lines(settings: StudySettings) -> Iterator[str]:
     limit = "all images" if scene.limit is None else f"at most {scene.limit} training images a side"
     numbers = ", ".join(map(str, seeds))
     yield f"scenes      {scene.dataset}, auxiliary {scene.auxiliary}, seeds {numbers}; {limit}"
+    split = split_if_here(settings)
+    if isinstance(split, DataError):
+        yield f"images      not read, the study will: {visible_line(split)}"
+    else:
+        for title, line in zip(("images", ""), split_lines(settings, split), strict=False):
+            yield f"{title:<12}{visible_line(line)}"
     steps = f"{scene.victim_steps} steps"
     victim = f"victim and evaluators trained ({steps})"
     if settings.victim is not None:
@@ -198,7 +213,22 @@ def plan_lines(settings: StudySettings) -> Iterator[str]:
     costs = stored_costs(settings, storage, names + _others(storage, name)) or measured_costs(settings)
     seconds = seconds_of(counts, costs, processes)
     yield f"time        about {duration(seconds)}, within a factor of {WITHIN}; from {costs.source}"
+    if costs.timed and (busy := busy_line()):
+        yield f"            {busy}"
     yield "nothing was started: leave --dry-run out to run it"
+
+
+def busy_line() -> str | None:
+    """What to know of a time measured on a machine with more to do than cores; None if it has not."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return None
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cores:
+        return None
+    return (
+        f"the load is {load:.1f} on {cores} core{'' if cores == 1 else 's'}: others slow this measurement "
+        "down, and the study while they run"
+    )
 
 
 def _executor(settings: StudySettings) -> str:

@@ -27,12 +27,31 @@ class Resources:
     """trials at once; default: as many as the resources allow"""
 
     def check_resources(self) -> None:
-        """Raise ConfigError, naming the value and its bound, for a value that is out of bounds."""
+        """Raise ConfigError, naming the value, for one that is out of bounds, or that ``local`` ignores."""
         at_least("workers", self.workers, 0)
         at_least("concurrent", self.concurrent, 1)
         at_least("gpus_per_worker", self.gpus_per_worker, 0)
         if not (self.cpus_per_worker > 0 and math.isfinite(self.cpus_per_worker)):
             raise ConfigError(f"cpus_per_worker = {self.cpus_per_worker}: must be above 0")
+        if self.executor == "local":
+            self._check_local()
+
+    def _check_local(self) -> None:
+        default = Resources()
+        ignored = [
+            f"--{name.replace('_', '-')} {getattr(self, name)}"
+            for name, own in OF_RAY.items()
+            if getattr(self, name) not in (getattr(default, name), own)
+        ]
+        if ignored:
+            raise ConfigError(
+                f"{', '.join(ignored)} without effect: --executor local runs one trial after another in this "
+                "process; leave it out, or take --executor ray"
+            )
+
+
+OF_RAY = {"address": None, "workers": 0, "gpus_per_worker": 0.0, "cpus_per_worker": 1.0, "concurrent": 1}
+"""Settings that apply only to Ray -> the value that says what ``local`` does, besides the default."""
 
 
 def at_least(name: str, value: Any, bound: float) -> None:

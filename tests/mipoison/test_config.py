@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from mipoison.attacks import ATTACKS
 from mipoison.attacks.decoder import DecoderConfig
-from mipoison.config import Config, ConfigError, Knob, choose, digest
+from mipoison.config import Config, ConfigError, Knob, choose, digest, kind_of, missing_extra
 from mipoison.defenses import DEFENSES
 from mipoison.defenses.lfp import LFPConfig
 from mipoison.defenses.lpa import LPAConfig
@@ -289,3 +290,25 @@ def test_numbers_out_of_arrays_are_plain_numbers() -> None:
     ):
         with pytest.raises(ConfigError, match="Sample"):
             Sample(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (3, "an int"),
+        ([], "a list"),
+        (Knob, "the class Knob"),
+        (None, "a NoneType"),
+        (Ellipsis, "an ellipsis"),
+    ],
+)
+def test_a_wrong_value_in_words(value: object, said: str) -> None:
+    assert kind_of(value) == said
+
+
+def test_an_extra_that_is_missing_is_named() -> None:
+    class Needs(Config):
+        EXTRAS: ClassVar[Mapping[str, str]] = {"json": "none", "no_such_package": "some", "nor_this": "some"}
+
+    assert missing_extra(Needs) == missing_extra(Needs()) == 'pip install "mipoison[some]"'
+    assert missing_extra(Config) is None

@@ -61,7 +61,7 @@ def test_what_breaks_it_is_1_and_named(capsys: pytest.CaptureFixture[str]) -> No
     [
         ("mipoison_nowhere:C", "cannot be imported"),
         ("mipoison_loud:Missing", "has no 'Missing'"),
-        ("mipoison_loud:NotAConfig", "expected a subclass"),
+        ("mipoison_loud:NotAConfig", "is the class NotAConfig: expected a subclass"),
         ("mipoison_loud", "brings nothing"),
         ("mipoison.scene_config:SceneConfig", "cannot be made"),
     ],

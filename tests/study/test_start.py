@@ -78,7 +78,7 @@ def test_a_misspelt_option_loads_no_large_library(name: str) -> None:
         ("pareto", "--defenses lpaa", "did you mean 'lpa'"),
         ("pareto", "--sampler grid", "unknown sampler 'grid'"),
         ("pareto", "--objectives distortion", "needs at least two"),
-        ("pareto", "--dataset cifar11", "unknown dataset 'cifar11'"),
+        ("pareto", "--dataset cifar11", "unknown dataset 'cifar11' (did you mean 'cifar10'?)"),
         ("pareto", "--dataset mnist --image-size 16", "only folder:PATH takes"),
         ("pareto", "--max-accuracy-drop 7", "max_accuracy_drop = 7.0"),
         ("pareto", "--name ../other", "study name '../other'"),

@@ -173,6 +173,7 @@ def test_other_folders_beside_the_sides_hold_no_image(tmp_path: Path) -> None:
         ("Train", "Val", "Test"),
         ("train", "attack", "extra"),
         ("train", "attack", "val"),
+        ("train", "attack", "test", "val"),
         ("train", "Train", "attack"),
         ("training", "validation"),
         ("train", "extra"),
@@ -206,6 +207,59 @@ def test_two_classes_may_have_subfolders(tmp_path: Path) -> None:
     put(tmp_path / "cat" / "2019", 4)
     put(tmp_path / "dog" / "2020", 4)
     assert np.bincount(read(tmp_path).labels_N).tolist() == [8, 8]
+
+
+def test_a_test_folder_holds_the_private_test_images(tmp_path: Path) -> None:
+    """All of train/ is trained on, all of test/ is tested; of attack/ a fifth is held out as without it."""
+    without = make_split(
+        f"folder:{sides(tmp_path, 'train', 'attack')}", auxiliary="same", seed=0, image_size=16
+    )
+    assert [len(getattr(without, part)) for part in PARTS] == [6, 2, 6, 2]
+    assert not without.test_stated
+    assert without.layout == "train/ = private (8 images), attack/ = the attacker's (8 images)"
+    for label in ("x", "y"):
+        put(tmp_path / "Test" / label, 3)
+    raw = read(tmp_path)
+    assert raw.public_N is not None
+    assert raw.official_test_N is not None
+    assert (int(raw.public_N.sum()), int(raw.official_test_N.sum())) == (8, 6)
+    assert not (raw.public_N & raw.official_test_N).any()
+    split = make_split(f"folder:{tmp_path}", auxiliary="same", seed=0, image_size=16)
+    assert [len(getattr(split, part)) for part in PARTS] == [8, 6, 6, 2]
+    assert split.test_stated
+    assert "Test/ = private test images (6 images)" in describe(split)
+    stated = {raw.images_NHWC[row].tobytes() for row in np.flatnonzero(raw.official_test_N)}
+    pixels = (split.private_test.x_NCHW * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    assert {image.tobytes() for image in pixels} == stated
+    assert split.fingerprint != without.fingerprint
+    small = make_split(f"folder:{tmp_path}", auxiliary="same", seed=0, image_size=16, limit=4)
+    assert [len(getattr(small, part)) for part in PARTS] == [4, 1, 4, 1]
+
+
+def test_a_test_folder_beside_an_attacker_of_other_classes(tmp_path: Path) -> None:
+    for side, labels in (("train", "xy"), ("test", "xy"), ("attack", "uv")):
+        for label in labels:
+            put(tmp_path / side / label, 4)
+    split = make_split(f"folder:{tmp_path}", auxiliary="disjoint", seed=0, image_size=16)
+    assert [len(getattr(split, part)) for part in PARTS] == [8, 8, 6, 2]
+
+
+def test_a_test_folder_has_the_classes_of_the_training_folder(tmp_path: Path) -> None:
+    sides(tmp_path, "train", "attack")
+    put(tmp_path / "test" / "x", 2)
+    put(tmp_path / "test" / "z", 2)
+    assert "'y', 'z' in only one of train/ and test/" in refused(tmp_path)
+
+
+def test_test_images_that_are_training_images_are_counted(tmp_path: Path) -> None:
+    sides(tmp_path, "train", "attack", "test")
+    name = f"folder:{tmp_path}"
+    assert make_split(name, auxiliary="same", seed=0, image_size=16).notes == ""
+    for i in range(3):
+        copied = (tmp_path / "train" / "x" / f"{i}.png").read_bytes()
+        (tmp_path / "test" / "x" / f"{i}.png").write_bytes(copied)
+    said = describe(make_split(name, auxiliary="same", seed=0, image_size=16))
+    assert said.endswith("; 3 of 8 test images are training images too, pixel by pixel")
 
 
 def test_copies_on_both_sides_are_counted_by_content(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         "check.beats_certificate": None,  # there is none
         "check.hidden_channel": None,  # not tested
         "check.writes_image": None,  # the defense does not read it
+        "check.test_seen": None,  # records of before do not say
     }
     assert apply_checks(SUITE[1], context())["check.adaptive_weaker_than_passive"] is None  # passive itself
     assert not raised(apply_checks(UNDEFENDED[0], context(UNDEFENDED)))
@@ -95,11 +96,17 @@ def test_a_sound_record_raises_nothing_and_says_what_was_looked_at():
         ("beats_certificate", {"certified_error": 0.0263, "attack.matching": "power"}),
         ("hidden_channel", {"hidden_channel_p": 0.0005}),
         ("writes_image", {"written_z": 3.1}),
+        ("test_seen", {"test_may_be_seen": True}),
         ("writes_image", {"written_z": -1.0, "written_z_test": 3.1}),
     ],
 )
 def test_a_planted_fault_raises_its_check_alone(fault, changes):
     assert raised(apply_checks({**SUITE[0], **changes}, context())) == {fault}
+
+
+@pytest.mark.parametrize(("told", "found"), [(False, False), (None, None), (float("nan"), None)])
+def test_test_images_that_the_victim_has_not_seen(told, found):
+    assert apply_checks({**SUITE[0], "test_may_be_seen": told}, context())["check.test_seen"] is found
 
 
 @pytest.mark.parametrize(

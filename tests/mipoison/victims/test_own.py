@@ -136,7 +136,7 @@ def test_a_state_file_never_runs_code(here: Path) -> None:
         ("../own_net:make", "module:factory"),
         ("own_nett:make", "No module named 'own_nett'"),
         ("own_net:made", "no attribute 'made'"),
-        ("own_net:number", "is a int"),
+        ("own_net:number", "is an int"),
         ("own_net:nothing", "returned a str"),
         ("own_net:fails", "the factory failed: OSError: no such weights"),
         ("none.pt2", "no such file"),
@@ -153,12 +153,13 @@ def test_paths_are_taken_as_their_text(here: Path) -> None:
     assert (paths.name, paths.digest) == (texts.name, texts.digest)
     assert "no such file" in refused(here / "none.pt2")
     for other, kind in (
-        (None, "NoneType"),
-        (3, "int"),
-        (b"own_net:make", "bytes"),
-        (nn.Flatten(), "Flatten"),
+        (None, "a NoneType"),
+        (3, "an int"),
+        (b"own_net:make", "a bytes"),
+        (nn.Flatten(), "a Flatten"),
+        (nn.Flatten, "the class Flatten"),
     ):
-        assert f"source is a {kind}: expected text, module:factory" in refused(other)
+        assert f"source is {kind}: expected text, module:factory" in refused(other)
     assert "state is a dict: expected text, the path" in refused("own_net:make", {"weight": torch.ones(1)})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from study.reports.cells import alignments, describe, with_alignment
+from study.reports.cells import SEEN, alignments, describe, test_seen, with_alignment
 from study.runtime.progress import progress_line
 from study.session.quality import Least, Quality
 
@@ -18,6 +18,13 @@ def test_describe_and_progress_line():
     )
     mine = describe(frame.assign(dataset="folder:/mnt/anna/faces"))
     assert mine.startswith("data folder; ")  # who shows it around shows no path of the machine
+    own = frame.assign(**{"scene.victim": "net:make", "scene.victim_steps": 400, "scene.decoder_steps": 60})
+    assert "training steps: evaluators 400, decoder 60;" in describe(own)  # the victim was not trained
+    assert "test images" not in describe(own)
+    assert test_seen(own) is None
+    assert "; test images: a held-out part of the private images, " in describe(own.assign(**{SEEN: True}))
+    assert "test images" not in describe(own.assign(**{SEEN: False}))
+    assert "training steps: victim 400, decoder 60;" in describe(own.assign(**{"scene.victim": None}))
     quality = Quality(0.4123, 0.52, Least(0.0123, 0.00345), Least(0.5321, 0.0125))
     assert progress_line(12, 1, 60, quality.text(shared_classes=True), 200) == (
         "12/60 done, 1 failed | least excess leakage 0.012 (distortion 0.0034), "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -114,7 +115,8 @@ def test_bad_input_is_one_line_before_any_work(
     )
     assert "module:factory" in usage_error(capsys, *folder, "--victim", "cli_net.py")
     assert "no such file" in usage_error(capsys, *folder, "--victim", "net.pt2")
-    assert "other weights each time" in usage_error(capsys, *folder, "--victim", "cli_net:drawn")
+    drawn = usage_error(capsys, *folder, "--victim", "cli_net:drawn")
+    assert "other weights each time it is made: give trained ones with --victim-state (" in drawn
     assert "does not fit cli_net:wide" in usage_error(
         capsys, *folder, "--victim", "cli_net:wide", "--victim-state", "net.safetensors"
     )
@@ -152,15 +154,50 @@ def test_a_study_belongs_to_its_classifier(here: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_study_of_an_own_classifier(here: Path) -> None:
+def test_a_study_of_an_own_classifier(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = ["--dataset", "folder:data", "--victim", "cli_net:make", "--victim-state", "net.safetensors"]
     assert pareto.main([*TINY, *own, "--trials", "1", "--defenses", "rounding"]) == 0
+    assert "\ntest images: a held-out part of the private images, " in capsys.readouterr().out
     episodes = pd.read_parquet(here / "results" / "folder-same" / "episodes")
     assert episodes["status"].isin(["ok", "cut"]).all()
     assert episodes["victim"].unique().tolist() == [f"cli_net:make@{episodes['scene.victim_digest'][0]}"]
     assert (episodes["n_classes"].dropna() == 3).all()
     assert (episodes["model_accuracy"].dropna() > 0.8).all()
+    measured = episodes[episodes["status"] == "ok"]
+    assert measured["test_may_be_seen"].all()
+    assert measured["check.test_seen"].all()
     assert not list((here / "results" / "artifacts").glob("victim-*"))  # no victim was trained
+
+
+def test_with_a_test_folder_utility_is_measured_on_unseen_images(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The classifier sees brightness; the images of test/ are of the wrong class, those of train/ are not."""
+    for j, folder in enumerate(("train", "attack", "test")):
+        for k, name in enumerate(("a", "b", "c")):
+            (here / "split" / folder / name).mkdir(parents=True)
+            for i in range(10):
+                grey = 100 * ((k + (folder == "test")) % 3) + 3 * i + j
+                Image.new("L", (16, 16), grey).save(here / "split" / folder / name / f"{i}.png")
+    own = ["--victim", "cli_net:make", "--victim-state", "net.safetensors", "--trials", "0"]
+    assert pareto.main([*TINY, "--dataset", "folder:split", *own, "--name", "unseen"]) == 0
+    said = capsys.readouterr().out
+    assert "test/ = private test images (30 images)" in said
+    assert "which this classifier may have been trained on" not in said
+    shutil.copytree(here / "split", here / "two", ignore=shutil.ignore_patterns("test"))
+    assert pareto.main([*TINY, "--dataset", "folder:two", *own, "--name", "seen"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("may have been trained on") == 2  # at the start and in the answer
+    assert "training steps: evaluators 10, decoder 5" in said
+    found = {}
+    for name in ("seen", "unseen"):
+        rows = pd.read_parquet(here / "results" / name / "episodes")
+        found[name] = rows[rows["status"] == "ok"]
+        assert (found[name]["check.test_seen"] == (name == "seen")).all()
+    assert (found["seen"]["model_accuracy"] > 0.8).all()
+    assert (found["unseen"]["model_accuracy"] < 0.2).all()
+    report = (here / "results" / "seen" / "report.md").read_text()
+    assert "may have been trained on" in " ".join(report.split())
 
 
 def test_a_setting_of_an_own_classifier_becomes_a_unit(
@@ -176,7 +213,11 @@ def test_a_setting_of_an_own_classifier_becomes_a_unit(
     state = load_file("net.safetensors")
     save_file({name: value + 1 for name, value in state.items()}, "other.safetensors")
     assert protect.main([*words, *own[:3], "other.safetensors"]) == 2
-    assert "is not the study's" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not the study's" in said
+    assert "did you forget" not in said
+    assert protect.main([*words, *own[:2]]) == 2
+    assert "start a study of its own; did you forget --victim-state?" in capsys.readouterr().err
     assert not Path("unit").exists()
     assert protect.main([*words, *own]) == 0
     assert "--victim cli_net:make --victim-state net.safetensors" in capsys.readouterr().out

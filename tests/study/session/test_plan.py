@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from mipoison.config import ConfigError
+from mipoison.data.images import DataError
 from mipoison.storage.files import Storage
 from study.session.plan import (
     CONFIRMED,
@@ -109,3 +110,31 @@ def test_a_resumed_plan_counts_what_is_left(small_study: Path) -> None:
         list(plan_lines(replace(resumed, resume=False)))
     with pytest.raises(ConfigError, match="there is no study"):
         list(plan_lines(replace(resumed, name="other")))
+
+
+def test_a_plan_tells_the_images_and_leaves_nothing(tmp_path: Path) -> None:
+    fresh = replace(SMALL, storage=str(tmp_path / "results"))
+    text = "\n".join(plan_lines(fresh))
+    assert "images      digits (same, seed 0): 5 private classes, 1x16x16, private 100 train / " in text
+    assert not (tmp_path / "results").exists()
+    later = "\n".join(plan_lines(replace(fresh, dataset="mnist", data_root=tmp_path)))
+    assert "images      not read, the study will: " in later
+
+
+def test_a_plan_says_that_the_machine_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = replace(SMALL, storage=str(tmp_path))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (8.66, 3.0, 1.0))
+    assert "the load is 8.7 on 2 cores: others slow" in "\n".join(plan_lines(fresh))
+    monkeypatch.setattr("os.getloadavg", lambda: (2.0, 8.0, 8.0))
+    assert "the load is" not in "\n".join(plan_lines(fresh))
+
+
+def test_a_plan_refuses_what_the_study_would(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        list(plan_lines(replace(SMALL, dataset=f"folder:{tmp_path / 'nowhere'}", storage=str(tmp_path))))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        list(plan_lines(replace(SMALL, storage=str(tmp_path / "file"))))
+    with pytest.raises(ConfigError, match="needs 6 classes or more"):
+        list(plan_lines(replace(SMALL, min_top5_agreement=0.9, storage=str(tmp_path))))

@@ -35,6 +35,26 @@ def test_what_is_measured_is_apart_from_where_and_how_it_runs() -> None:
         assert name not in compared
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", 2),
+        ("address", "auto"),
+        ("concurrent", 3),
+        ("gpus_per_worker", 0.5),
+        ("cpus_per_worker", 2),
+    ],
+)
+def test_what_local_has_no_use_for_is_refused(name: str, value: object) -> None:
+    text = refused(executor="local", **{name: value})
+    assert f"--{name.replace('_', '-')} {value} without effect: --executor local" in text
+    StudySettings(executor="ray", **{name: value})  # type: ignore[arg-type]
+
+
+def test_what_local_does_anyway_is_accepted() -> None:
+    Resources(executor="local", workers=0, concurrent=1).check_resources()
+
+
 def test_an_executor_takes_resources_alone() -> None:
     Resources(workers=0, concurrent=2).check_resources()
     assert isinstance(StudySettings(), Resources)
