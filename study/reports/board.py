@@ -23,7 +23,7 @@ from study.reports.cells import data_name
 from study.reports.commands import rerun_commands
 from study.reports.findings import Findings
 from study.reports.leakage import WORST_ATTACKER
-from study.reports.summary import rounded_up
+from study.reports.rounding import upper_limit
 from study.runtime.plain import markdown_text, visible_line
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
@@ -181,7 +181,7 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _number(value: Any, form: str, bound: bool) -> str:
-    return "-" if pd.isna(value) else format(rounded_up(value) if bound else value, form)
+    return upper_limit(value) if bound else "-" if pd.isna(value) else format(value, form)
 
 
 SITE = ("defense", "verdict", "distortion", "excess (at most)", "certified excess", "worst attacker",

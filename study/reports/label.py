@@ -25,8 +25,8 @@ from study.reports.cells import data_name, setting_name
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
+from study.reports.rounding import upper_limit, with_limits
 from study.reports.summary import choose as recommend
-from study.reports.summary import rounded_up
 from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
 
@@ -230,11 +230,9 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     certificate = made["certificate"]
     guarantee = "none: another attacker may read more than was measured"
     if certificate is not None:
-        guarantee = f"excess leakage at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
+        guarantee = f"excess leakage at most {upper_limit(certificate['excess_leakage_at_most'])}"
         if certificate["identification_at_most"] is not None:
-            guarantee += (
-                f", right image named at most {rounded_up(certificate['identification_at_most']):.3f}"
-            )
+            guarantee += f", right image named at most {upper_limit(certificate['identification_at_most'])}"
         guarantee += ", for every attacker"
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
@@ -242,7 +240,7 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
-        "Measured excess leakage": f"{_with_ends(excess['worst'])} of label-only's error (undefended "
+        "Measured excess leakage": f"{_with_limits(excess['worst'])} of label-only's error (undefended "
         f"{_text(excess['undefended'])}); {markdown_text(worst_attacker(measured))}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
@@ -291,6 +289,11 @@ UTILITY_WORDS = {
 
 def _text(value: float | None) -> str:
     return "not known" if value is None else f"{value:.3g}"
+
+
+def _with_limits(interval: Mapping[str, Any]) -> str:
+    ends = (interval[key] for key in ("value", "low", "high"))
+    return with_limits(*ends, missing="not known")
 
 
 def _with_ends(interval: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from study.reports.cells import add_row, new_table, setting_name, with_interval
 from study.reports.extrapolations import CUT
 from study.reports.findings import Findings
 from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE
+from study.reports.rounding import limits_of, upper_limit
 from study.runtime.plain import number
 
 BOUNDS_NOTHING = "An extrapolation bounds nothing: another attacker may do better, with fewer images."
@@ -42,8 +43,8 @@ def limits_report(found: Findings) -> Table:
             table,
             number(s["confidence_distortion"], ".3g"),
             setting_name(s),
-            number(s[CERTIFIED], ".3f"),
-            with_interval(s, EXCESS, ".3f"),
+            upper_limit(s[CERTIFIED]),
+            limits_of(s, EXCESS, between="\n"),
             number(s[POSSIBLE], ".3f"),
             with_interval(s, EXTRAPOLATED, ".3f"),
             errors_text(curves[s["trial"]]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from study.reports.cells import setting_name
 from study.reports.findings import COSTS, Findings
 from study.reports.leakage import ATTACKER
 from study.reports.limits_report import extrapolation_text
+from study.reports.rounding import limits_of, rounded_up, upper_limit
 from study.runtime.plain import NOTHING, number
 
 WIDTH, LABEL = 100, 17
@@ -153,25 +153,25 @@ def _parts(
         "words",
         f"certified: no attacker whatsoever gains more than {margin:g} over the label alone. safe: these "
         f"attackers do not, at 95 % confidence, on train and test images, and no check doubts it. leaks: a "
-        f"gain above zero is shown.",
+        f"gain above zero is shown. Upper limits are rounded up.",
     )
 
 
 def _guarantee(row: Mapping[str, Any]) -> str:
     if pd.isna(row["certified_excess_worst"]):
         return "none: no certificate exists for this release; what follows speaks of these attackers alone"
-    worst = rounded_up(row["certified_excess_worst"])
-    text = f"no attacker gains more than {worst:.3f} over the best use of the label alone"
+    worst = upper_limit(row["certified_excess_worst"])
+    text = f"no attacker gains more than {worst} over the best use of the label alone"
     named = max(_values(row, "certified_identification"), default=None)
     if named is not None:
-        text += f", or names the image more often than {rounded_up(named):.3f} (any seed, train and test)"
+        text += f", or names the image more often than {upper_limit(named)} (any seed, train and test)"
     return text
 
 
 def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
     text = (
-        f"excess leakage {_interval(row, 'suite_excess')} on train, "
-        f"{_interval(row, 'suite_excess_test')} on test images"
+        f"excess leakage {limits_of(row, 'suite_excess')} on train, "
+        f"{limits_of(row, 'suite_excess_test')} on test images"
     )
     train, test = (row[column] for column in ATTACKER.values())
     if not pd.isna(train):
@@ -243,11 +243,6 @@ def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     return text + (f"; {rest} more" if rest else "")
 
 
-def rounded_up(bound: Any) -> float:
-    """A bound from above, rounded up to the three decimals that are printed."""
-    return math.ceil(float(bound) * 1000 - 1e-6) / 1000
-
-
 def excess_at_most(row: Mapping[str, Any]) -> float | None:
     """The one-sided 95 % upper limit of the measured excess, the larger of train and test, rounded up."""
     highs = [row[f"suite_excess{pool}_high"] for pool in POOLS]
@@ -274,8 +269,8 @@ def _values(row: Mapping[str, Any], name: str) -> list[float]:
     return [float(row[name + pool]) for pool in ("", "_test") if not pd.isna(row[name + pool])]
 
 
-def _interval(row: Mapping[str, Any], name: str, form: str = ".3f") -> str:
-    """Value and interval; bounds of ``suite_excess`` are one-sided 95 % limits."""
+def _interval(row: Mapping[str, Any], name: str, form: str) -> str:
+    """Value and two-sided interval."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if pd.isna(row[name]):
         return NOTHING

@@ -32,6 +32,7 @@ from study.reports.findings import Findings
 from study.reports.indicators_report import indicators_report
 from study.reports.leakage import EXCESS
 from study.reports.limits_report import limits_report
+from study.reports.rounding import limits_of, upper_limit
 from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line
 
@@ -97,7 +98,7 @@ def frontier_report(
             number(s["accuracy_drop"]),
             by_attacker(s, "worst_attack_accuracy", ".3f"),
             by_attacker(s, "worst_reconstruction_error", ".4f"),
-            with_interval(s, EXCESS, ".3f") if both else with_interval(s, "excess_leakage"),
+            limits_of(s, EXCESS, between="\n") if both else with_interval(s, "excess_leakage"),
             *([with_interval(s, IDENTIFIED, ".3f")] if both else []),
             str(s["n_shared_seeds"]),
         )
@@ -134,8 +135,8 @@ def defense_report(
             "none shown" if pd.isna(f["trial"]) else number(f["confidence_distortion"], ".3g"),
             NOTHING if pd.isna(f["knobs"]) else str(f["knobs"]) or NOTHING,
             with_interval(f, "excess_leakage"),
-            number(f["excess_leakage_bound"], "+.3f"),
-            *([] if largest is None else [number(largest.get(f["trial"], np.nan), ".3f")]),
+            upper_limit(f["excess_leakage_bound"], sign="+"),
+            *([] if largest is None else [upper_limit(largest.get(f["trial"]))]),
             ", ".join(attackers) or NOTHING,
         )
     return table

@@ -11,7 +11,8 @@ from mipoison.defenses import LABEL_ONLY
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
-from study.reports.summary import excess_at_most, no_claim, rounded_up
+from study.reports.rounding import upper_limit, with_limits
+from study.reports.summary import excess_at_most, no_claim
 
 Plain = dict[str, Any]
 NONE = {
@@ -87,13 +88,13 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if certificate is None:
         out.append(("guarantee", "none", "what follows speaks of these attackers alone"))
     else:
-        most = f"at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
+        most = f"at most {upper_limit(certificate['excess_leakage_at_most'])}"
         out.append(("guarantee", most, "excess leakage, for every attacker"))
     excess = measured["excess_leakage"]
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
         text = f"{worst_attacker(measured)}{against}"
-        out.append(("measured", interval_text(excess["worst"], ".3f"), text))
+        out.append(("measured", interval_text(excess["worst"]), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:
         text = f"telling an image from others of its label; chance {auc['chance']:g}"
@@ -103,13 +104,9 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return out
 
 
-def interval_text(interval: Mapping[str, Any], form: str) -> str:
-    """``0.004 [-0.001, 0.010]``; a dash if it is not known."""
-    if interval["value"] is None:
-        return "-"
-    low, high = interval["low"], interval["high"]
-    ends = "" if low is None or high is None else f" [{low:z{form}}, {high:z{form}}]"
-    return f"{interval['value']:z{form}}{ends}"
+def interval_text(interval: Mapping[str, Any]) -> str:
+    """``0.004 [-0.001, 0.010]``, with one-sided limits; a dash if it is not known."""
+    return with_limits(interval["value"], interval["low"], interval["high"])
 
 
 def costs_text(utility: Mapping[str, Any]) -> str:
