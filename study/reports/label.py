@@ -258,8 +258,8 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         f"## Privacy label: {markdown_text(made['setting']['text'])}\n\n"
         f"Study {markdown_text(made['study'])}, setting {markdown_text(made['trial'])}. "
         "Excess leakage is the share by which the best attacker's error lies below the best label-only "
-        "error, the larger of private train and test images, with one-sided 95 % limits; "
-        "identification has a 95 % Student-t interval over seeds. Measured "
+        "error, on private train or test images, whichever has the larger upper limit; its limits are "
+        "one-sided, 95 %; identification has a 95 % Student-t interval over seeds. Measured "
         "numbers are lower bounds: they speak of the attackers that were run.\n\n"
         f"| | |\n|---|---|\n{rows}\n\nMeasure it again: `{command}`\n"
     )

@@ -30,7 +30,8 @@ def limits_report(found: Findings) -> Table:
     table = new_table(
         "How much leaks: what is certain, measured, estimated and extrapolated",
         "Shares of label-only's error, the larger of private train and test images. Certificate: no attacker "
-        "gains more. Measured: by the worst attacker, with one-sided 95 % limits. Seems possible: by the "
+        "gains more. Measured: by the worst attacker, with one-sided 95 % limits, on the images "
+        "whose upper one is larger. Seems possible: by the "
         f"estimated limit of the releases. Extrapolated: to what the attacker {attackers} would reach with "
         "ever more images of its own, by the law error = a + b n^-c of its mean errors (x 1000, train) at n "
         "images, with a 95 % bootstrap interval over the private images and the choice of the attacker's"

@@ -44,7 +44,8 @@ EXCESS_NOTE = "1 - worst error / worst label-only error, with its 95 % Student-t
 BOTH_NOTE = (
     "with the whole suite's best attacker, share of label-only's error, with one-sided 95 % limits. "
     "Identification: AUC of telling an image from others of its label, with its 95 % Student-t interval over "
-    "seeds; 0.5 is chance. Of both the larger of private train and test images; errors are of train images. "
+    "seeds; 0.5 is chance. Excess leakage is of private train or test images, whichever has the larger upper "
+    "limit, identification of the larger; errors are of train images. "
 )
 CUT_NOTE = (
     "Settings cut short do not count; a cheaper one may be among them, if another defense dominates it. "
@@ -71,7 +72,7 @@ def frontier_report(
     Args:
         configurations: the ``configuration_table``; with ``both``, ``Findings.with_leakage``.
         cosines: trial -> mean cosine to its target, see ``alignments``.
-        both: show identification, and excess leakage as the larger of train and test. Records without
+        both: show identification, and excess leakage of train or test. Records without
             identification keep the columns that they were published with: excess on train.
     """
     front = pareto_front(configurations)

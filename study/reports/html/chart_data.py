@@ -133,7 +133,7 @@ def details(s: Mapping[str, Any], on_front: bool, verdict: str | None) -> list[s
     ):
         lines.append(f"{words} {with_interval(s, name, form)} ({unit}) by {s[f'{name}_attacker']}")
     if finite(s.get(EXCESS)) is not None:
-        text = f"excess leakage {excess_text(s)}, the larger of train and test (share"
+        text = f"excess leakage {excess_text(s)} (share"
         certified = finite(s.get(CERTIFIED))
         by = s.get(WORST_ATTACKER)
         named = "" if pd.isna(by) else f" by {by} on {s[WORST_POOL]} images"
