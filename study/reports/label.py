@@ -21,6 +21,7 @@ from study.analysis.verdicts import DOUBTS
 from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
+from study.reports.answers import answers_of, answers_text
 from study.reports.cells import data_name, setting_name
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
@@ -31,7 +32,7 @@ from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
 
 SCHEMA = Path(__file__).parent / "schemas" / "label.json"
-VERSION = 1
+VERSION = 2
 """Of the label's format: it changes with every change of the schema that an older reader would not expect."""
 JSON_NAME, MARKDOWN_NAME = "label.json", "label.md"
 UTILITY = (
@@ -109,6 +110,7 @@ def label(
         "verdict": verdict,
         "margin": float(found.margin),
         "certificate": _certificate(row),
+        "answers": answers_of(row),
         "measured": _measured(row, more, rows, found),
         "utility": _utility(found, trial),
         "checks_raised": _raised(rows),
@@ -237,9 +239,11 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
+    answers = None if made["setting"]["defense"] == LABEL_ONLY else answers_text(made["answers"])
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
+        **({} if answers is None else {"Answers": answers}),
         "Measured excess leakage": f"{_with_limits(excess['worst'])} of label-only's error (undefended "
         f"{_text(excess['undefended'])}); {markdown_text(worst_attacker(measured))}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
 from study.analysis.verdicts import DOUBTS, POOLS
+from study.reports.answers import answers_of, answers_text, brief
 from study.reports.cells import setting_name
 from study.reports.findings import COSTS, Findings
 from study.reports.leakage import ATTACKER
@@ -113,6 +114,8 @@ def _parts(
         )
     if deploy is not None:
         yield "guarantee", _guarantee(deploy)
+        if deploy["defense"] != LABEL_ONLY and (text := answers_text(answers_of(deploy))):
+            yield "answers", text
         if raised := _raised(deploy, findings.episodes):
             yield "checks", f"raised in its records: {raised}; report.md says what they mean"
         if _true(deploy["cut"]):
@@ -133,13 +136,7 @@ def _parts(
         if text := _nearly_label_only(deploy, anchors.get(LABEL_ONLY)):
             yield "label-only", text
     if found.runner_up is not None:
-        r = found.runner_up
-        yield (
-            "runner-up",
-            f"{setting_name(r)} ({r['trial']}): {r['verdict']}, distortion "
-            f"{number(r['confidence_distortion'], '.3g')}, excess leakage at most "
-            f"{NOTHING if (most := excess_at_most(r)) is None else format(most, '.3f')}",
-        )
+        yield "runner-up", _runner_up(found.runner_up)
     searched = table[~table["defense"].isin(ANCHORS)]
     cut = int(searched["cut"].fillna(False).sum())
     yield "undecided", _undecided(found.undecided, len(searched), cut)
@@ -166,6 +163,21 @@ def _guarantee(row: Mapping[str, Any]) -> str:
     if named is not None:
         text += f", or names the image more often than {upper_limit(named)} (any seed, train and test)"
     return text
+
+
+def _runner_up(row: Mapping[str, Any]) -> str:
+    """Its claim, price and bound: a certificate where it has one, else what these attackers gain at most."""
+    most = excess_at_most(row)
+    if row["verdict"] == "certified":
+        bound = f"no attacker gains more than {upper_limit(row['certified_excess_worst'])}"
+        bound += "" if most is None else f" (measured: at most {upper_limit(most)})"
+    else:
+        bound = f"excess leakage at most {upper_limit(most, missing=NOTHING)}"
+    words = brief(answers_of(row)) if row["defense"] != LABEL_ONLY else None
+    return (
+        f"{setting_name(row)} ({row['trial']}): {row['verdict']}, distortion "
+        f"{number(row['confidence_distortion'], '.3g')}, {bound}{'' if words is None else f'; {words}'}"
+    )
 
 
 def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mipoison.defenses import LABEL_ONLY
+from study.reports.answers import answers_text
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
@@ -90,11 +91,17 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     else:
         most = f"at most {upper_limit(certificate['excess_leakage_at_most'])}"
         out.append(("guarantee", most, "excess leakage, for every attacker"))
+    told, answers = label["answers"], None
+    if label["setting"]["defense"] != LABEL_ONLY:
+        answers = answers_text(told)
+    if answers is not None:
+        known = [told[name] for name in ("train", "test") if told[name] is not None]
+        out.append(("answers", "one a label" if told["one_a_label"] else f"{max(known)} different", answers))
     excess = measured["excess_leakage"]
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
         text = f"{worst_attacker(measured)}{against}"
-        out.append(("measured", interval_text(excess["worst"]), text))
+        out.append(("measured", excess_text(excess["worst"]), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:
         text = f"telling an image from others of its label; chance {auc['chance']:g}"
@@ -104,9 +111,18 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return out
 
 
-def interval_text(interval: Mapping[str, Any]) -> str:
-    """``0.004 [-0.001, 0.010]``, with one-sided limits; a dash if it is not known."""
+def excess_text(interval: Mapping[str, Any]) -> str:
+    """``0.004 [-0.001, 0.010]``: excess leakage with its one-sided limits; a dash if it is not known."""
     return with_limits(interval["value"], interval["low"], interval["high"])
+
+
+def interval_text(interval: Mapping[str, Any], form: str) -> str:
+    """``0.004 [-0.001, 0.010]``; a dash if it is not known."""
+    if interval["value"] is None:
+        return "-"
+    low, high = interval["low"], interval["high"]
+    ends = "" if low is None or high is None else f" [{low:z{form}}, {high:z{form}}]"
+    return f"{interval['value']:z{form}}{ends}"
 
 
 def costs_text(utility: Mapping[str, Any]) -> str:

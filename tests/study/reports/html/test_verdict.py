@@ -9,7 +9,7 @@ import pytest
 
 from study.records.finished import load
 from study.reports.findings import Findings
-from study.reports.html.verdict import costs_text, interval_text, verdict
+from study.reports.html.verdict import costs_text, excess_text, interval_text, verdict
 from study.reports.label import label
 from study.reports.summary import answer
 from tests.study.reports.test_label import study_of
@@ -90,8 +90,9 @@ def test_no_page_denies_its_safe_settings(name: str) -> None:
 
 
 def test_texts() -> None:
-    assert interval_text({"value": -1e-9, "low": None, "high": None}) == "0.000"
-    assert interval_text({"value": 0.1, "low": 0.05, "high": 0.2001}) == "0.100 [0.050, 0.201]"
+    assert interval_text({"value": -1e-9, "low": None, "high": None}, ".3f") == "0.000"
+    assert interval_text({"value": 0.1, "low": 0.05, "high": 0.2001}, ".2f") == "0.10 [0.05, 0.20]"
+    assert excess_text({"value": 0.1, "low": 0.05, "high": 0.2001}) == "0.100 [0.050, 0.201]"
     names = ("distortion_share_of_label_only", "accuracy_drop", "rank_correlation", "top2_agreement")
     faces = dict.fromkeys((*names, "top5_agreement"))
     assert costs_text(faces) == ""
