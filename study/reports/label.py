@@ -17,7 +17,6 @@ from mipoison.config import ConfigError, choose
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.storage.files import Storage
 from study.analysis.identification import CHANCE, IDENTIFIED
-from study.analysis.verdicts import DOUBTS
 from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
@@ -26,7 +25,9 @@ from study.reports.cells import data_name, setting_name
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
+from study.reports.raised import doubts, in_words, not_to_be_read
 from study.reports.rounding import upper_limit, with_limits
+from study.reports.summary import BY_CONSTRUCTION
 from study.reports.summary import choose as recommend
 from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
@@ -41,6 +42,7 @@ UTILITY = (
     "ece", "clean_ece",
 )  # fmt: skip
 """Columns of a ``utility_table`` that a label has."""
+UNSHOWN = ", not shown to leak itself: more seeds or attackers are needed before anything is called safe"
 WORDS = {
     "certified": "no attacker whatsoever gains more than the margin over the label alone",
     "safe": "these attackers do not gain more than the margin, at 95 % confidence; others may",
@@ -113,7 +115,8 @@ def label(
         "answers": answers_of(row),
         "measured": _measured(row, more, rows, found),
         "utility": _utility(found, trial),
-        "checks_raised": _raised(rows),
+        "checks_raised": doubts(rows),
+        "not_to_be_read": not_to_be_read(rows),
         "seeds": counted(rows)[1],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
@@ -192,6 +195,7 @@ def _measured(
             | {"attacker": _attacker(more[WORST_ATTACKER]), "pool": _attacker(more[WORST_POOL])},
             **{name: _interval(row, f"suite_excess{pool}") for name, pool in FACES.items()},
             "undefended": finite(none[EXCESS].iloc[0]) if len(none) else None,
+            "undefended_leaks": undefended_leaks(found),
         },
         "reconstruction_error": _interval(row, "worst_reconstruction_error")
         | {"attacker": _attacker(row["worst_reconstruction_error_attacker"])},
@@ -201,6 +205,12 @@ def _measured(
         "attackers": [visible_line(name) for name in counted(rows)[0]],
         "screened_only": bool(row["cut"]) if not pd.isna(row["cut"]) else False,
     }
+
+
+def undefended_leaks(found: Findings) -> bool | None:
+    """Whether the undefended setting is shown to leak; None without a verdict on it."""
+    verdicts = found.verdicts.loc[found.verdicts["trial"] == UNDEFENDED, "verdict"].dropna()
+    return str(verdicts.iloc[0]) == "leaks" if len(verdicts) else None
 
 
 def _attacker(name: Any) -> str | None:
@@ -215,12 +225,6 @@ def _utility(found: Findings, trial: str) -> dict[str, float | None]:
     own = values["confidence_distortion"]
     share = own / most if own is not None and most else None
     return values | {"distortion_share_of_label_only": share}
-
-
-def _raised(rows: pd.DataFrame) -> list[str]:
-    """Checks that say that more may be in the answers than these attackers read, and that were raised."""
-    told = rows.reindex(columns=list(DOUBTS)).astype("boolean").fillna(False).any()
-    return [name.removeprefix("check.") for name in DOUBTS if told[name]]
 
 
 def label_markdown(made: Mapping[str, Any]) -> str:
@@ -239,20 +243,23 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
-    answers = None if made["setting"]["defense"] == LABEL_ONLY else answers_text(made["answers"])
+    unread = f"; {in_words(made['not_to_be_read'])} is not to be read" if made["not_to_be_read"] else ""
+    label_only = made["setting"]["defense"] == LABEL_ONLY
+    answers = None if label_only else answers_text(made["answers"])
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
         **({} if answers is None else {"Answers": answers}),
         "Measured excess leakage": f"{_with_limits(excess['worst'])} of label-only's error (undefended "
-        f"{_text(excess['undefended'])}); {markdown_text(worst_attacker(measured))}",
+        f"{_text(excess['undefended'])}{UNSHOWN if excess['undefended_leaks'] is False else ''}); "
+        f"{markdown_text(worst_attacker(measured))}{f'; {BY_CONSTRUCTION}' if label_only else ''}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
         "Data": f"{markdown_text(data['dataset'] or 'not known')}, "
         f"attacker's images: {markdown_text(data['attacker_images'] or 'not known')}"
         + (f", at most {limit} training images a side" if limit is not None else ""),
         "Victim": f"{made['victim']['kind']}, accuracy {_text(made['victim']['accuracy'])}",
-        "Checks raised": ", ".join(made["checks_raised"]) or "none that puts the verdict in doubt",
+        "Checks raised": (", ".join(made["checks_raised"]) or "none that puts the verdict in doubt") + unread,
         "Seeds": ", ".join(map(str, made["seeds"])),
         "Versions": markdown_text("; ".join(made["versions"])),
     }

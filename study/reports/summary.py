@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
-from study.analysis.verdicts import DOUBTS, POOLS
+from study.analysis.verdicts import POOLS
 from study.reports.answers import answers_of, answers_text, brief
 from study.reports.cells import setting_name
 from study.reports.findings import COSTS, Findings
 from study.reports.leakage import ATTACKER
 from study.reports.limits_report import extrapolation_text
+from study.reports.raised import raised_text
 from study.reports.rounding import limits_of, rounded_up, upper_limit
 from study.runtime.plain import NOTHING, number
 
@@ -23,6 +24,12 @@ NEARLY = 0.9
 """A setting with this share of label-only's distortion saves too little to be preferred unsaid."""
 HARDLY = 0.01
 """A smaller share is not printed."""
+NOT_EVEN_UNDEFENDED = (
+    "not even undefended is shown to leak: more seeds or attackers are needed before anything is called safe"
+)
+BY_CONSTRUCTION = (
+    "labels give nothing beyond themselves by construction: a limit above 0 is what these seeds can tell"
+)
 LISTED = 2
 """Settings that are named of those that are undecided."""
 
@@ -116,8 +123,8 @@ def _parts(
         yield "guarantee", _guarantee(deploy)
         if deploy["defense"] != LABEL_ONLY and (text := answers_text(answers_of(deploy))):
             yield "answers", text
-        if raised := _raised(deploy, findings.episodes):
-            yield "checks", f"raised in its records: {raised}; report.md says what they mean"
+        if text := raised_text(findings.episodes[findings.episodes["trial"] == deploy["trial"]]):
+            yield "checks", text
         if _true(deploy["cut"]):
             yield "attackers", "only a part of them so far: continue the study with --resume"
         yield "measured", _measured(deploy, none)
@@ -141,10 +148,13 @@ def _parts(
     cut = int(searched["cut"].fillna(False).sum())
     yield "undecided", _undecided(found.undecided, len(searched), cut)
     leaks = int((table["verdict"] == "leaks").sum())
+    bare = None if none is None else none["verdict"]
     out = int((~table["feasible"].fillna(False).astype(bool)).sum())
     text = f"{leaks} of {len(table)} settings are shown to leak"
     if out:
         text += f"; {out} are outside the constraints ({findings.constraints}), or were not measured"
+    if not pd.isna(bare) and bare != "leaks":
+        text += f"; {NOT_EVEN_UNDEFENDED}"
     yield "leaks", text
     yield (
         "words",
@@ -190,7 +200,8 @@ def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
         text += f"; worst attacker {train}"
         text += "" if pd.isna(test) or test == train else f" on train, {test} on test"
     bare = pd.NA if none is None else none["suite_excess_worst"]
-    return text + ("" if pd.isna(bare) else f" (undefended {number(bare, '.3f')})")
+    text += "" if pd.isna(bare) else f" (undefended {number(bare, '.3f')})"
+    return f"{text}; {BY_CONSTRUCTION}" if row["defense"] == LABEL_ONLY else text
 
 
 def _identification(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
@@ -259,13 +270,6 @@ def excess_at_most(row: Mapping[str, Any]) -> float | None:
     """The one-sided 95 % upper limit of the measured excess, the larger of train and test, rounded up."""
     highs = [row[f"suite_excess{pool}_high"] for pool in POOLS]
     return max((rounded_up(high) for high in highs if not pd.isna(high)), default=None)
-
-
-def _raised(row: Mapping[str, Any], episodes: pd.DataFrame) -> str:
-    """Checks of DOUBTS that a record of this setting raised."""
-    mine = episodes[episodes["trial"] == row["trial"]].reindex(columns=list(DOUBTS))
-    raised = mine.astype("boolean").fillna(False).any()
-    return ", ".join(name.removeprefix("check.") for name in DOUBTS if raised[name])
 
 
 def _true(value: Any) -> bool:

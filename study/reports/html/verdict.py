@@ -13,7 +13,7 @@ from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
 from study.reports.rounding import upper_limit, with_limits
-from study.reports.summary import excess_at_most, no_claim
+from study.reports.summary import BY_CONSTRUCTION, NOT_EVEN_UNDEFENDED, excess_at_most, no_claim
 
 Plain = dict[str, Any]
 NONE = {
@@ -37,7 +37,7 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
             "state": "label-only",
             "badge": f"labels alone{_raised(label)}",
             "deploy": "Release labels only",
-            "means": f"{_others(found)} A label gives away nothing beyond itself.",
+            "means": f"{_others(found)} A label gives away nothing beyond itself.{_unshown(label)}",
             "numbers": _numbers(label),
         }
     claim = str(label["verdict"])
@@ -46,7 +46,8 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
         "state": claim,
         "badge": f"{claim}{_raised(label)}",
         "deploy": f"Deploy {label['setting']['text']}",
-        "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). Setting {label['trial']}.",
+        "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). "
+        f"Setting {label['trial']}.{_unshown(label)}",
         "numbers": _numbers(label),
     }
 
@@ -55,6 +56,12 @@ def _raised(label: Mapping[str, Any]) -> str:
     """The checks that put the verdict in doubt, for the headline."""
     checks = label["checks_raised"]
     return f"; raised in its records: {', '.join(checks)}" if checks else ""
+
+
+def _unshown(label: Mapping[str, Any]) -> str:
+    """What is to be known where these attackers do not even show the undefended setting to leak."""
+    shown = label["measured"]["excess_leakage"]["undefended_leaks"]
+    return f" {NOT_EVEN_UNDEFENDED[0].upper()}{NOT_EVEN_UNDEFENDED[1:]}." if shown is False else ""
 
 
 def _others(found: Findings) -> str:
@@ -78,7 +85,10 @@ def _cheapest(settings: pd.DataFrame) -> str:
     known = [] if pd.isna(row["confidence_distortion"]) else [row["confidence_distortion"]]
     costs = [f"distortion {value:.3g}" for value in known]
     most = excess_at_most(row)
-    costs += [] if most is None else [f"excess at most {most:.3f}"]
+    if row["verdict"] == "certified":
+        costs += [f"certificate {upper_limit(row['certified_excess_worst'])}"]
+    elif most is not None:
+        costs += [f"excess at most {upper_limit(most)}"]
     more = f" and {len(settings) - 1} more" if len(settings) > 1 else ""
     return f"{setting_name(row)} ({', '.join([str(row['trial']), *costs])}){more}"
 
@@ -101,6 +111,7 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
         text = f"{worst_attacker(measured)}{against}"
+        text += f"; {BY_CONSTRUCTION}" if label["setting"]["defense"] == LABEL_ONLY else ""
         out.append(("measured", excess_text(excess["worst"]), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:

@@ -118,6 +118,20 @@ def test_a_raised_check_is_named(tmp_path: Path) -> None:
     assert "hidden_channel" in label_markdown(made)
 
 
+def test_an_undefended_setting_that_is_not_shown_to_leak_is_called_so(tmp_path: Path) -> None:
+    study = study_of(rows("t1", "noise", distortion=0.2, gain=0.0, seed=3), tmp_path=tmp_path)
+    assert valid(label(study, "t1"))["measured"]["excess_leakage"]["undefended_leaks"] is True
+    assert "not shown to leak itself" not in label_markdown(label(study, "t1"))
+    weak = rows("none", "none", distortion=0.0, gain=0.0, seed=1)
+    rest = study.episodes[study.episodes["trial"] != "none"]
+    frame = pd.concat([rest, pd.DataFrame(weak)], ignore_index=True)
+    made = valid(
+        label(StoredStudy("made", {"settings": {}}, frame, None, Storage(tmp_path), "made up"), "t1")
+    )
+    assert made["measured"]["excess_leakage"]["undefended_leaks"] is False
+    assert "not shown to leak itself: more seeds" in label_markdown(made)
+
+
 def test_only_attackers_that_ran_and_seeds_that_succeeded_are_counted(tmp_path: Path) -> None:
     screened = rows("t1", "noise", distortion=0.2, gain=0.0, seed=3)
     for row in screened:

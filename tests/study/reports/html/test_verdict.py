@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from study.records.finished import load
@@ -73,7 +75,14 @@ def test_beside_label_only_the_safe_settings_are_named(tmp_path: Path) -> None:
     assert verdict(Findings.of(alone), label(alone))["means"].startswith("No other setting with")
     costly = rows("t4", "rounding", distortion=0.6, gain=0.0, seed=3, **CERTIFIED)
     both = study_of(costly, tmp_path=tmp_path)
-    assert verdict(Findings.of(both), label(both))["means"].startswith("Certified too: rounding (t4,")
+    said = verdict(Findings.of(both), label(both))["means"]
+    assert said.startswith("Certified too: rounding (t4, distortion 0.6, certificate 0.015)")
+    assert "undefended" not in said
+    shy = study_of(costly, tmp_path=tmp_path)
+    rest = shy.episodes[shy.episodes["trial"] != "none"]
+    weak = pd.DataFrame(rows("none", "none", distortion=0.0, gain=0.0, seed=1))
+    shy = dataclasses.replace(shy, episodes=pd.concat([rest, weak], ignore_index=True))
+    assert "Not even undefended is shown to leak" in verdict(Findings.of(shy), label(shy))["means"]
 
 
 @pytest.mark.parametrize("name", ["digits-search", "digits-lpa-search", "mnist-suite"])
