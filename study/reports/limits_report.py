@@ -16,6 +16,10 @@ from study.runtime.plain import number
 
 BOUNDS_NOTHING = "An extrapolation bounds nothing: another attacker may do better, with fewer images."
 
+CERTIFICATE_HOLDS = (
+    "Where they lie above a certificate, the certificate holds: its unit is the best use of the label, "
+    "theirs label-only's measured error, which more images lower."
+)
 ONE_SEED = "too narrow, as one seed does not show what the choice of the attacker's images does"
 FLAT = "no law of a falling error fits"
 
@@ -25,6 +29,8 @@ def limits_report(found: Findings) -> Table:
     curves = {row["trial"]: row for row in found.extrapolated if row["face"] == "train"}
     rows = found.configurations.merge(found.leakage, on="trial")
     rows = rows[rows["trial"].isin(curves)]
+    above = (rows[[POSSIBLE, EXTRAPOLATED]].gt(rows[CERTIFIED], axis=0)).fillna(False).any(axis=None)
+    holds = f"{CERTIFICATE_HOLDS} " if above else ""
     one = f" ({ONE_SEED})" if any(len(row["seeds"]) == 1 for row in found.curves) else ""
     attackers = ", ".join(sorted({row["attack"] for row in found.curves}))
     table = new_table(
@@ -35,7 +41,7 @@ def limits_report(found: Findings) -> Table:
         f"estimated limit of the releases. Extrapolated: to what the attacker {attackers} would reach with "
         "ever more images of its own, by the law error = a + b n^-c of its mean errors (x 1000, train) at n "
         "images, with a 95 % bootstrap interval over the private images and the choice of the attacker's"
-        f"{one}, cut off at an exact certificate. {BOUNDS_NOTHING} {found.info}.",
+        f"{one}, cut off at an exact certificate. {holds}{BOUNDS_NOTHING} {found.info}.",
         "distortion", "defense|", "certificate", "measured", "seems\npossible", "extra-\npolated",
         "errors at n images",
     )  # fmt: skip

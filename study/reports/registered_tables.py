@@ -43,7 +43,7 @@ def knob_texts(config: type[Config]) -> list[str]:
 
 
 def defenses_table() -> Table:
-    """A row per defense: what it does, its knobs (those that several share, once), what it reads and changes."""
+    """A row per defense: what it does, its knobs (shared ones once), what it reads and changes."""
     table = Table(title=f"{len(DEFENSES)} defenses", title_justify="left", show_lines=True)
     for head in ("name", "what it does", "knobs: default (range searched)", "reads image", "keeps label"):
         table.add_column(head, overflow="fold", no_wrap=head == "name")
