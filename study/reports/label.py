@@ -27,7 +27,7 @@ from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
 from study.reports.raised import doubts, in_words, not_to_be_read
 from study.reports.rounding import upper_limit, with_limits
-from study.reports.summary import BY_CONSTRUCTION
+from study.reports.summary import above_zero, shown_to_leak
 from study.reports.summary import choose as recommend
 from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
@@ -209,8 +209,8 @@ def _measured(
 
 def undefended_leaks(found: Findings) -> bool | None:
     """Whether the undefended setting is shown to leak; None without a verdict on it."""
-    verdicts = found.verdicts.loc[found.verdicts["trial"] == UNDEFENDED, "verdict"].dropna()
-    return str(verdicts.iloc[0]) == "leaks" if len(verdicts) else None
+    rows = found.verdicts[found.verdicts["trial"] == UNDEFENDED]
+    return shown_to_leak(rows.iloc[0]) if len(rows) else None
 
 
 def _attacker(name: Any) -> str | None:
@@ -243,6 +243,7 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
+    why = above_zero(excess["worst"]["high"]) if made["setting"]["defense"] == LABEL_ONLY else ""
     unread = f"; {in_words(made['not_to_be_read'])} is not to be read" if made["not_to_be_read"] else ""
     label_only = made["setting"]["defense"] == LABEL_ONLY
     answers = None if label_only else answers_text(made["answers"])
@@ -252,7 +253,7 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         **({} if answers is None else {"Answers": answers}),
         "Measured excess leakage": f"{_with_limits(excess['worst'])} of label-only's error (undefended "
         f"{_text(excess['undefended'])}{UNSHOWN if excess['undefended_leaks'] is False else ''}); "
-        f"{markdown_text(worst_attacker(measured))}{f'; {BY_CONSTRUCTION}' if label_only else ''}",
+        f"{markdown_text(worst_attacker(measured))}{why}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
         "Data": f"{markdown_text(data['dataset'] or 'not known')}, "

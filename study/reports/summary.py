@@ -148,12 +148,11 @@ def _parts(
     cut = int(searched["cut"].fillna(False).sum())
     yield "undecided", _undecided(found.undecided, len(searched), cut)
     leaks = int((table["verdict"] == "leaks").sum())
-    bare = None if none is None else none["verdict"]
     out = int((~table["feasible"].fillna(False).astype(bool)).sum())
     text = f"{leaks} of {len(table)} settings are shown to leak"
     if out:
         text += f"; {out} are outside the constraints ({findings.constraints}), or were not measured"
-    if not pd.isna(bare) and bare != "leaks":
+    if none is not None and shown_to_leak(none) is False:
         text += f"; {NOT_EVEN_UNDEFENDED}"
     yield "leaks", text
     yield (
@@ -201,7 +200,7 @@ def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
         text += "" if pd.isna(test) or test == train else f" on train, {test} on test"
     bare = pd.NA if none is None else none["suite_excess_worst"]
     text += "" if pd.isna(bare) else f" (undefended {number(bare, '.3f')})"
-    return f"{text}; {BY_CONSTRUCTION}" if row["defense"] == LABEL_ONLY else text
+    return text + (above_zero(excess_at_most(row)) if row["defense"] == LABEL_ONLY else "")
 
 
 def _identification(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
@@ -264,6 +263,25 @@ def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
         text += f"; to be decided: {'; '.join(listed)}"
     rest = len(undecided) - len(listed)
     return text + (f"; {rest} more" if rest else "")
+
+
+def shown_to_leak(row: Mapping[str, Any]) -> bool | None:
+    """Whether a gain is shown on one of the pools; None without a verdict.
+
+    A lower limit above 0 counts, too: where attackers fail on train, the verdict speaks of train alone.
+
+    Args:
+        row: of a ``verdict_table``.
+    """
+    if pd.isna(row["verdict"]):
+        return None
+    lows = [row[f"suite_excess{pool}_low"] for pool in POOLS]
+    return row["verdict"] == "leaks" or any(not pd.isna(low) and float(low) > 0 for low in lows)
+
+
+def above_zero(limit: float | None) -> str:
+    """What follows label-only's upper limit: why it is above 0, where it is printed so."""
+    return "" if limit is None or rounded_up(limit) <= 0 else f"; {BY_CONSTRUCTION}"
 
 
 def excess_at_most(row: Mapping[str, Any]) -> float | None:

@@ -13,7 +13,7 @@ from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
 from study.reports.rounding import upper_limit, with_limits
-from study.reports.summary import BY_CONSTRUCTION, NOT_EVEN_UNDEFENDED, excess_at_most, no_claim
+from study.reports.summary import NOT_EVEN_UNDEFENDED, above_zero, excess_at_most, no_claim
 
 Plain = dict[str, Any]
 NONE = {
@@ -111,7 +111,8 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
         text = f"{worst_attacker(measured)}{against}"
-        text += f"; {BY_CONSTRUCTION}" if label["setting"]["defense"] == LABEL_ONLY else ""
+        if label["setting"]["defense"] == LABEL_ONLY:
+            text += above_zero(excess["worst"]["high"])
         out.append(("measured", excess_text(excess["worst"]), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:
