@@ -22,6 +22,7 @@ from mipoison.certificates import (
 )
 from mipoison.config import Config
 from mipoison.metrics import (
+    distinct,
     estimated_limit,
     hidden_channels,
     leakage,
@@ -116,8 +117,8 @@ def finish_release(
 def _shared_columns(
     deployment: Deployment, vectors: dict[str, Tensor], seconds_poison: float, seconds_inference: float
 ) -> dict[str, Any]:
-    """Utility on the private test images; the error that seems possible from the vectors; cost; alignment;
-    the distance between two answers to one query."""
+    """Utility on the private test images; the error that seems possible from the vectors, and how many
+    differ; cost; alignment; the distance between two answers to one query."""
     scene, split = deployment.scene, deployment.scene.split
     queries = max(1, sum(len(v) for v in vectors.values()))
     clean, released, y_N = scene.clean["private_test"], vectors["private_test"], split.private_test.y_N
@@ -130,6 +131,7 @@ def _shared_columns(
         rng = np.random.default_rng(role_seed(scene.config.seed, "estimated limit", part))
         images = getattr(split, part).x_NCHW
         columns |= estimated_limit.limit_columns(vectors[part], images, rng=rng, suffix=suffix)
+        columns |= distinct.distinct_columns(vectors[part], scene.clean[part], suffix)
     n = min(REPEATS, len(vectors["private_train"]))
     again = deployment.service.release(split.private_train.x_NCHW[:n], asked_N=[1] * n)
     columns.update(

@@ -83,7 +83,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     assert text.startswith("<!doctype html>")
     assert 'data-chart="hero"' in text  # templates and scripts are in the wheel
     assert len(text) > 400_000
-    assert '"label_version": 1' in (away / "out" / "tiny" / "label.json").read_text()
+    assert '"label_version": 2' in (away / "out" / "tiny" / "label.json").read_text()
     assert list(site.rglob("schemas/label.json"))
     assert len(list(site.glob("mipoison-*.dist-info/licenses/**/LICENSE*"))) == 4  # ours and the scripts'
     assert (away / "out" / "tiny" / "frontier.png").stat().st_size > 1000

@@ -45,6 +45,10 @@ SAME_TRAINING = 1e-9
 """Largest difference in error that identifies two runs of the same training, which are equal bit by bit on a
 CPU. On GPU kernels whose sums do not repeat, the check therefore does not find anything."""
 
+LABEL_READER = "class-mean"
+"""The attacker that reads labels alone, ``mipoison.attacks.LABEL_ATTACKER``. Where a defense keeps the labels
+of its queries, its training is legitimately the same, and so is that of whoever answers as it does."""
+
 DISCARDING_VIEWS = ("label-only", "rounding", "top-k")
 """Views that may remove everything that a defense changed, so that training is legitimately the same."""
 
@@ -143,6 +147,10 @@ def _training_unaffected(record: Record, context: CheckContext) -> bool | None:
         for other in context.undefended
         if same(record, other, ("attack",)) and not _no_better_than_mean_image(other, context)
     )
+    if number(record, "attack_set_label_agreement") in (None, 1):
+        by_label = errors(other for other in context.undefended if other.get("attack") == LABEL_READER)
+        if any(abs(error - other) <= SAME_TRAINING for other in by_label):
+            return None
     return any(abs(error - other) <= SAME_TRAINING for other in twins) if twins else None
 
 
@@ -251,7 +259,8 @@ CHECKS: dict[str, Check] = {
         f"the answers to the attacker's queries are more than {GIVEN_TOLERANCE:g} off (mean l2), yet on "
         "clean private vectors it reconstructs as its undefended twin does, within "
         f"{SAME_TRAINING:g}; not for the views {', '.join(DISCARDING_VIEWS)}, which may discard all "
-        "that changed, nor where that twin's skill is 0 or less: it may answer everything alike",
+        "that changed, nor where that twin's skill is 0 or less: it may answer everything alike; nor, where "
+        f"the labels of its queries were kept, for {LABEL_READER} and whoever reconstructs as it does",
         "all else being equal it was trained on the clean vectors: it saw what an attacker cannot see",
         _training_unaffected,
     ),

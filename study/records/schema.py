@@ -13,6 +13,7 @@ from mipoison.certificates import COLUMNS
 from mipoison.config import Config
 from mipoison.defenses import DEFENSES
 from mipoison.metrics import CHECKS, half_samples
+from mipoison.metrics.distinct import DISTINCT_COLUMNS
 from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS
 from mipoison.metrics.identification import IDENTIFICATION_COLUMNS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
@@ -51,6 +52,7 @@ _WHOLE = [
     "smallest_cell_test",
     "pool_size",
     "pool_size_test",
+    *DISTINCT_COLUMNS,
 ]
 _REAL = [
     "model_accuracy",

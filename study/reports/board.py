@@ -22,8 +22,8 @@ from study.records.finished import StoredStudy
 from study.reports.cells import data_name
 from study.reports.commands import rerun_commands
 from study.reports.findings import Findings
-from study.reports.leakage import WORST_ATTACKER
-from study.reports.summary import rounded_up
+from study.reports.leakage import EXCESS, WORST_ATTACKER
+from study.reports.rounding import upper_limit
 from study.runtime.plain import markdown_text, visible_line
 from study.settings.study_settings import DEFAULT_ATTACKERS
 
@@ -40,9 +40,9 @@ COLUMNS = (
     "certified excess", "worst attacker", "attackers", "lacking", "seeds", "studies", "study", "trial",
     "command",
 )  # fmt: skip
-"""Of the board. ``excess``: what the suite's best attacker gained over label-only, the larger of private
-train and test, a share of label-only's error; ``excess at most``: the upper end of its one-sided 95 %
-interval.
+"""Of the board. ``excess``: what the suite's best attacker gained over label-only, a share of label-only's
+error; ``excess at most``: the upper end of its one-sided 95 % interval. Both are of private train or test
+images, whichever has the larger upper end.
 ``attackers``, ``seeds``: how many the row rests on. ``lacking``: attackers of today's default suite that are
 not among them. ``studies``: how many judged this setting."""
 
@@ -60,12 +60,10 @@ def judged_settings(study: StoredStudy, place: str, margin: float = MARGIN) -> p
     commands, scene = rerun_commands(study, place), _scene(study)
     ran = study.episodes[study.episodes["status"] == "ok"]
     attackers = {str(trial): set(names) for trial, names in ran.groupby("trial")["attack"]}
-    worst = found.leakage.set_index("trial")[WORST_ATTACKER].to_dict()
+    worst = found.leakage.set_index("trial")
     rows = []
     for _, row in table.iterrows():
         trial = str(row["trial"])
-        bounds = [row.get(f"suite_excess{pool}_high") for pool in ("", "_test")]
-        known = [float(bound) for bound in bounds if not pd.isna(bound)]
         faced = attackers.get(trial, set())
         lacking = [name for name in DEFAULT_ATTACKERS if name not in faced]
         verdict = str(row["verdict"])
@@ -77,10 +75,10 @@ def judged_settings(study: StoredStudy, place: str, margin: float = MARGIN) -> p
                 "verdict": OUTDATED if verdict == "safe" and lacking else verdict,
                 "distortion": row["confidence_distortion"],
                 "accuracy drop": row["accuracy_drop"],
-                "excess": row["suite_excess_worst"],
-                "excess at most": max(known) if known else None,
+                "excess": worst[EXCESS].get(trial),
+                "excess at most": worst[f"{EXCESS}_high"].get(trial),
                 "certified excess": row["certified_excess_worst"],
-                "worst attacker": worst.get(trial),
+                "worst attacker": worst[WORST_ATTACKER].get(trial),
                 "attackers": len(faced),
                 "lacking": ", ".join(lacking),
                 "seeds": int(row["n_seeds"]),
@@ -135,9 +133,11 @@ def _scene(study: StoredStudy) -> Mapping[str, Any]:
 def caption(margin: float = MARGIN) -> str:
     """What the board's words and numbers mean."""
     return (
-        "excess: what the best attacker of the study gained over label-only, a share of its error, the "
-        "larger of private train and test images; at most: its one-sided 95 % upper limit, rounded up. "
-        "certified excess: no attacker gains more, on any seed; it is exact. All verdicts are to a margin of "
+        "excess: what the best attacker of the study gained over label-only, a share of its error, on "
+        "private train or test images, whichever has the larger upper limit; at most: this one-sided 95 % "
+        "limit, rounded up. "
+        "certified excess: no attacker gains more, on any seed; it is exact: 0 for label-only, "
+        "whose measured limit is above 0 only as seeds are few. All verdicts are to a margin of "
         f"{margin:g}, whatever a study's own is; safe and leaks are said at 95 % confidence. "
         "outdated: safe in a study that lacks attackers of today's default suite. Only settings within "
         "their study's constraints."
@@ -181,7 +181,7 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _number(value: Any, form: str, bound: bool) -> str:
-    return "-" if pd.isna(value) else format(rounded_up(value) if bound else value, form)
+    return upper_limit(value) if bound else "-" if pd.isna(value) else format(value, form)
 
 
 SITE = ("defense", "verdict", "distortion", "excess (at most)", "certified excess", "worst attacker",

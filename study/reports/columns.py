@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mipoison.metrics.distinct import DISTINCT_COLUMNS
 from study.analysis.utility import COLUMNS
 from study.analysis.verdicts import AGREEMENT, EXACT
 from study.analysis.worst_case import NEEDED
@@ -16,6 +17,7 @@ SHOWN = (
     "n_classes",
     "pool_size",
     "pool_size_test",
+    *DISTINCT_COLUMNS,
     "split",
     "error",
     "excess_leakage",

@@ -59,8 +59,14 @@ def own_folder(study: StoredStudy) -> str:
 
 
 def own_victim(study: StoredStudy) -> str:
-    """An option for studies of a user's own classifier: the reader names it, never the records."""
-    return " --victim YOUR_CLASSIFIER" if has_own_victim(study.episodes) else ""
+    """Options for studies of a user's own classifier: the reader names it, and the file of its weights where
+    the study had one, never the records."""
+    if not has_own_victim(study.episodes):
+        return ""
+    weights = study.about.get("settings", {}).get("victim_state")
+    if "scene.victim_state" in study.episodes and study.episodes["scene.victim_state"].notna().any():
+        weights = True
+    return f" --victim YOUR_CLASSIFIER{' --victim-state YOUR_WEIGHTS' if weights else ''}"
 
 
 def _quoted(text: str) -> str:

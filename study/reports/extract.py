@@ -11,7 +11,8 @@ from mipoison.defenses import ANCHORS, DEFENSES
 from study.records.flat import knobs_of, same_value
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
-from study.reports.summary import choose, rounded_up
+from study.reports.rounding import rounded_up
+from study.reports.summary import choose
 from study.runtime.plain import markdown_text
 
 MANY = 3
@@ -96,7 +97,7 @@ def _leak(row: pd.Series, column: str) -> str:
     if pd.isna(value):
         return ""
     more = "+" if not pd.isna(row["cut"]) and bool(row["cut"]) else ""
-    limits = "" if pd.isna(low) or pd.isna(high) else f" [{_percent(low)}, {_percent(high)}]"
+    limits = "" if pd.isna(low) or pd.isna(high) else f" [{_percent(low)}, {_percent(rounded_up(high))}]"
     return f"{_percent(value)}{more}{limits}"
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import pandas as pd
 
 from mipoison.metrics.excess import MARGIN
+from study.analysis.distinct import distinct_table
 from study.analysis.frontier import configuration_table, pareto_front
 from study.analysis.identification import identification_table
 from study.analysis.selection_bias import selection_bias
@@ -157,7 +158,8 @@ class Findings:
 
     @cached_property
     def judged(self) -> pd.DataFrame:
-        """The configurations with their verdicts and the means of MEASURED, one row each."""
+        """The configurations with their verdicts, counts of a ``distinct_table`` and means of MEASURED,
+        one row each."""
         ok = self.episodes[self.episodes["status"] == "ok"]
         wanted = ok.reindex(columns=["trial", "attack", *MEASURED])
         values = wanted[list(MEASURED)].astype("Float64").groupby([wanted["trial"], wanted["attack"]]).mean()
@@ -168,6 +170,7 @@ class Findings:
         strongest = strongest.reset_index()
         table = self.configurations.merge(self.verdicts, on="trial", how="left")
         table = table.merge(self.leakage[["trial", *ATTACKER.values()]], on="trial", how="left")
+        table = table.merge(distinct_table(self.episodes), on="trial", how="left")
         return table.merge(strongest, on="trial", how="left")
 
     @cached_property

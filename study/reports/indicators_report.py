@@ -7,6 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY
+from mipoison.metrics.statistics import Interval
 from study.analysis.frontier import pareto_front, reference_point
 from study.analysis.indicators import (
     LEVELS,
@@ -20,6 +21,15 @@ from study.analysis.indicators import (
 from study.reports.cells import add_row, new_table, setting_name
 from study.reports.findings import Findings
 from study.runtime.plain import NOTHING, number
+
+
+def spread_text(spread: Interval) -> str:
+    """The interval over seeds of a share, cut off at 0 and 1 where it leaves them: then seeds are too few."""
+    if spread.low is None or spread.high is None:
+        return ""
+    low, high = max(spread.low, 0.0), min(spread.high, 1.0)
+    few = "" if (low, high) == (spread.low, spread.high) else " (cut off at 0 and 1: too few seeds)"
+    return f" [{low:.3f}, {high:.3f}] over seeds{few}"
 
 
 def indicators_report(found: Findings) -> Table:
@@ -50,8 +60,8 @@ def indicators_report(found: Findings) -> Table:
     add_row(table, "knee", NOTHING if best is None else f"{setting_name(by_trial.loc[best])} ({best})")
     if reference is not None:
         spread = hypervolume_by_seed(episodes, reference, found.constraints)
-        interval = "" if spread.low is None else f" [{spread.low:.3f}, {spread.high:.3f}] over seeds"
-        add_row(table, "hypervolume of all settings, mean of each seed's", f"{spread.mean:.3f}{interval}")
+        shown = f"{spread.mean:.3f}{spread_text(spread)}"
+        add_row(table, "hypervolume of all settings, mean of each seed's", shown)
         volumes = hypervolume_by_defense(found.comparable, reference)
         add_row(table, "hypervolume by defense", ", ".join(f"{f} {v:.3f}" for f, v in volumes.items()))
         corner = ", ".join(f"{v:.4g}" for v in (*reference.worst, *reference.ideal))

@@ -18,21 +18,23 @@ from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.scene import TEST_SEEN
 from mipoison.storage.files import Storage
 from study.analysis.identification import CHANCE, IDENTIFIED
-from study.analysis.verdicts import DOUBTS
 from study.records.curves import FACES
 from study.records.finished import StoredStudy
 from study.records.flat import finite, knobs_of
+from study.reports.answers import answers_of, answers_text
 from study.reports.cells import data_name, setting_name, test_seen
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
+from study.reports.raised import doubts, in_words, not_to_be_read
+from study.reports.rounding import upper_limit, with_limits
+from study.reports.summary import above_zero, shown_to_leak
 from study.reports.summary import choose as recommend
-from study.reports.summary import rounded_up
 from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
 
 SCHEMA = Path(__file__).parent / "schemas" / "label.json"
-VERSION = 1
+VERSION = 2
 """Of the label's format: it changes with every change of the schema that an older reader would not expect."""
 JSON_NAME, MARKDOWN_NAME = "label.json", "label.md"
 UTILITY = (
@@ -41,6 +43,7 @@ UTILITY = (
     "ece", "clean_ece",
 )  # fmt: skip
 """Columns of a ``utility_table`` that a label has."""
+UNSHOWN = ", not shown to leak itself: more seeds or attackers are needed before anything is called safe"
 WORDS = {
     "certified": "no attacker whatsoever gains more than the margin over the label alone",
     "safe": "these attackers do not gain more than the margin, at 95 % confidence; others may",
@@ -110,9 +113,11 @@ def label(
         "verdict": verdict,
         "margin": float(found.margin),
         "certificate": _certificate(row),
+        "answers": answers_of(row),
         "measured": _measured(row, more, rows, found),
         "utility": _utility(found, trial),
-        "checks_raised": _raised(rows),
+        "checks_raised": doubts(rows),
+        "not_to_be_read": not_to_be_read(rows),
         "seeds": counted(rows)[1],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
@@ -192,6 +197,7 @@ def _measured(
             | {"attacker": _attacker(more[WORST_ATTACKER]), "pool": _attacker(more[WORST_POOL])},
             **{name: _interval(row, f"suite_excess{pool}") for name, pool in FACES.items()},
             "undefended": finite(none[EXCESS].iloc[0]) if len(none) else None,
+            "undefended_leaks": undefended_leaks(found),
         },
         "reconstruction_error": _interval(row, "worst_reconstruction_error")
         | {"attacker": _attacker(row["worst_reconstruction_error_attacker"])},
@@ -201,6 +207,12 @@ def _measured(
         "attackers": [visible_line(name) for name in counted(rows)[0]],
         "screened_only": bool(row["cut"]) if not pd.isna(row["cut"]) else False,
     }
+
+
+def undefended_leaks(found: Findings) -> bool | None:
+    """Whether the undefended setting is shown to leak; None without a verdict on it."""
+    rows = found.verdicts[found.verdicts["trial"] == UNDEFENDED]
+    return shown_to_leak(rows.iloc[0]) if len(rows) else None
 
 
 def _attacker(name: Any) -> str | None:
@@ -217,12 +229,6 @@ def _utility(found: Findings, trial: str) -> dict[str, float | None]:
     return values | {"distortion_share_of_label_only": share}
 
 
-def _raised(rows: pd.DataFrame) -> list[str]:
-    """Checks that say that more may be in the answers than these attackers read, and that were raised."""
-    told = rows.reindex(columns=list(DOUBTS)).astype("boolean").fillna(False).any()
-    return [name.removeprefix("check.") for name in DOUBTS if told[name]]
-
-
 def label_markdown(made: Mapping[str, Any]) -> str:
     """Half a page for a model card, of a :func:`label`."""
     measured, data, utility = made["measured"], made["data"], made["utility"]
@@ -232,20 +238,24 @@ def label_markdown(made: Mapping[str, Any]) -> str:
     certificate = made["certificate"]
     guarantee = "none: another attacker may read more than was measured"
     if certificate is not None:
-        guarantee = f"excess leakage at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
+        guarantee = f"excess leakage at most {upper_limit(certificate['excess_leakage_at_most'])}"
         if certificate["identification_at_most"] is not None:
-            guarantee += (
-                f", right image named at most {rounded_up(certificate['identification_at_most']):.3f}"
-            )
+            guarantee += f", right image named at most {upper_limit(certificate['identification_at_most'])}"
         guarantee += ", for every attacker"
     known = {words: utility[name] for name, words in UTILITY_WORDS.items() if utility[name] is not None}
     costs = ", ".join(f"{words} {_text(value)}" for words, value in known.items())
     limit = data["training_images_at_most"]
+    why = above_zero(excess["worst"]["high"]) if made["setting"]["defense"] == LABEL_ONLY else ""
+    unread = f"; {in_words(made['not_to_be_read'])} is not to be read" if made["not_to_be_read"] else ""
+    label_only = made["setting"]["defense"] == LABEL_ONLY
+    answers = None if label_only else answers_text(made["answers"])
     lines = {
         "Verdict": f"**{verdict}** ({means}; margin {made['margin']:g})",
         "Guarantee": guarantee,
-        "Measured excess leakage": f"{_with_ends(excess['worst'])} of label-only's error (undefended "
-        f"{_text(excess['undefended'])}); {markdown_text(worst_attacker(measured))}",
+        **({} if answers is None else {"Answers": answers}),
+        "Measured excess leakage": f"{_with_limits(excess['worst'])} of label-only's error (undefended "
+        f"{_text(excess['undefended'])}{UNSHOWN if excess['undefended_leaks'] is False else ''}); "
+        f"{markdown_text(worst_attacker(measured))}{why}",
         "Identification AUC": f"{_with_ends(auc)} (chance {auc['chance']:g})",
         "Costs": costs or "not measured",
         "Data": f"{markdown_text(data['dataset'] or 'not known')}, "
@@ -253,7 +263,7 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         + (f", at most {limit} training images a side" if limit is not None else "")
         + (f"; test images: {TEST_SEEN}" if data.get("test_may_be_seen") else ""),
         "Victim": f"{made['victim']['kind']}, accuracy {_text(made['victim']['accuracy'])}",
-        "Checks raised": ", ".join(made["checks_raised"]) or "none that puts the verdict in doubt",
+        "Checks raised": (", ".join(made["checks_raised"]) or "none that puts the verdict in doubt") + unread,
         "Seeds": ", ".join(map(str, made["seeds"])),
         "Versions": markdown_text("; ".join(made["versions"])),
     }
@@ -263,8 +273,8 @@ def label_markdown(made: Mapping[str, Any]) -> str:
         f"## Privacy label: {markdown_text(made['setting']['text'])}\n\n"
         f"Study {markdown_text(made['study'])}, setting {markdown_text(made['trial'])}. "
         "Excess leakage is the share by which the best attacker's error lies below the best label-only "
-        "error, the larger of private train and test images, with one-sided 95 % limits; "
-        "identification has a 95 % Student-t interval over seeds. Measured "
+        "error, on private train or test images, whichever has the larger upper limit; its limits are "
+        "one-sided, 95 %; identification has a 95 % Student-t interval over seeds. Measured "
         "numbers are lower bounds: they speak of the attackers that were run.\n\n"
         f"| | |\n|---|---|\n{rows}\n\nMeasure it again: `{command}`\n"
     )
@@ -294,6 +304,11 @@ UTILITY_WORDS = {
 
 def _text(value: float | None) -> str:
     return "not known" if value is None else f"{value:.3g}"
+
+
+def _with_limits(interval: Mapping[str, Any]) -> str:
+    ends = (interval[key] for key in ("value", "low", "high"))
+    return with_limits(*ends, missing="not known")
 
 
 def _with_ends(interval: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What is known of each setting's leakage: measured, certified, possible, extrapolated.
 
-All are shares of label-only's error, the larger of private train and private test images.
+All are shares of label-only's error, the larger of private train and private test images; the measured excess
+is of one of them, see :func:`judged_pool`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def leakage_table(
     null if unknown. ATTACKER is the worst attacker on each pool; WORST_ATTACKER and WORST_POOL (``train``,
     ``test``) are those that EXCESS is of.
 
-    ``excess`` is the verdict's, of train or test, whichever is larger; its ends are the larger ends of both.
+    ``excess`` and its ends are the verdict's, of one pool: :func:`judged_pool`.
     POSSIBLE is 1 - estimated limit / label-only's error, at least 0, means over the seeds; LIMIT is the mean
     estimated limit on private training images, an error. EXTRAPOLATED is
     the same of a learning curve's limit, its ends those of the curve's gain. Label-only's error is the
@@ -43,8 +44,10 @@ def leakage_table(
     """
     verdicts = verdicts.set_index("trial")
     table = pd.DataFrame(index=verdicts.index)
+    of_test = _is_test(judged_pool(verdicts))
     for end in ("", "_low", "_high"):
-        table[EXCESS + end] = verdicts[[f"suite_excess{pool}{end}" for pool in POOLS]].max(axis=1)
+        train, test = (verdicts[f"suite_excess{pool}{end}"] for pool in POOLS)
+        table[EXCESS + end] = test.where(of_test, train)
     table[CERTIFIED] = verdicts[CERTIFIED]
     ok = episodes[episodes["status"] == "ok"]
     names = [name + pool for name in (LIMIT, ERROR) for pool in POOLS]
@@ -67,6 +70,29 @@ def leakage_table(
         table[EXTRAPOLATED + end] = largest.clip(lower=0).reindex(table.index).astype("Float64")
     table[LIMIT] = limit[LIMIT].reindex(table.index)
     return _with_attackers(table, episodes, verdicts).reset_index()
+
+
+def judged_pool(verdicts: pd.DataFrame) -> pd.Series:
+    """``train`` or ``test``: the pool whose upper limit is larger, as both have to keep to the margin.
+
+    Where a limit is missing (one seed, not all attackers), that of the larger excess; where one pool was not
+    measured, the other; null where none was.
+
+    Args:
+        verdicts: a ``verdict_table``.
+    """
+    (train, train_high), (test, test_high) = (
+        (verdicts[f"suite_excess{pool}"], verdicts[f"suite_excess{pool}_high"]) for pool in POOLS
+    )
+    limited = train_high.notna() & test_high.notna()
+    larger = (test_high > train_high).where(limited, test > train).fillna(False).astype(bool)
+    of_test = (train.isna() & test.notna()) | larger
+    pool = of_test.map({False: "train", True: "test"}).astype("string")
+    return pool.where(train.notna() | test.notna())
+
+
+def _is_test(pool: pd.Series) -> pd.Series:
+    return (pool == "test").fillna(False).astype(bool)
 
 
 def counted(rows: pd.DataFrame) -> tuple[list[str], list[int]]:
@@ -99,11 +125,8 @@ def _with_attackers(table: pd.DataFrame, episodes: pd.DataFrame, verdicts: pd.Da
         found[str(trial)] = {ATTACKER[pool]: str(m.idxmin()) for pool, m in least.items() if len(m)}
     named = pd.DataFrame.from_dict(found, orient="index", columns=list(ATTACKER.values()), dtype="string")
     table = table.join(named)
-    train, test = (verdicts[f"suite_excess{pool}"].reindex(table.index) for pool in POOLS)
-    of_test = (train.isna() & test.notna()) | (test > train).fillna(False)
-    table[WORST_POOL] = (
-        of_test.map({False: "train", True: "test"}).astype("string").where(table[EXCESS].notna())
-    )
+    table[WORST_POOL] = judged_pool(verdicts)
+    of_test = _is_test(table[WORST_POOL])
     table[WORST_ATTACKER] = table[ATTACKER["_test"]].where(of_test, table[ATTACKER[""]])
     table[WORST_ATTACKER] = table[WORST_ATTACKER].where(table[EXCESS].notna())
     return table

@@ -11,10 +11,15 @@ from study.reports.cells import add_row, new_table, setting_name, with_interval
 from study.reports.extrapolations import CUT
 from study.reports.findings import Findings
 from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, POSSIBLE
+from study.reports.rounding import limits_of, upper_limit
 from study.runtime.plain import number
 
 BOUNDS_NOTHING = "An extrapolation bounds nothing: another attacker may do better, with fewer images."
 
+CERTIFICATE_HOLDS = (
+    "Where they lie above a certificate, the certificate holds: its unit is the best use of the label, "
+    "theirs label-only's measured error, which more images lower."
+)
 ONE_SEED = "too narrow, as one seed does not show what the choice of the attacker's images does"
 FLAT = "no law of a falling error fits"
 
@@ -24,16 +29,19 @@ def limits_report(found: Findings) -> Table:
     curves = {row["trial"]: row for row in found.extrapolated if row["face"] == "train"}
     rows = found.configurations.merge(found.leakage, on="trial")
     rows = rows[rows["trial"].isin(curves)]
+    above = (rows[[POSSIBLE, EXTRAPOLATED]].gt(rows[CERTIFIED], axis=0)).fillna(False).any(axis=None)
+    holds = f"{CERTIFICATE_HOLDS} " if above else ""
     one = f" ({ONE_SEED})" if any(len(row["seeds"]) == 1 for row in found.curves) else ""
     attackers = ", ".join(sorted({row["attack"] for row in found.curves}))
     table = new_table(
         "How much leaks: what is certain, measured, estimated and extrapolated",
         "Shares of label-only's error, the larger of private train and test images. Certificate: no attacker "
-        "gains more. Measured: by the worst attacker, with one-sided 95 % limits. Seems possible: by the "
+        "gains more. Measured: by the worst attacker, with one-sided 95 % limits, on the images "
+        "whose upper one is larger. Seems possible: by the "
         f"estimated limit of the releases. Extrapolated: to what the attacker {attackers} would reach with "
         "ever more images of its own, by the law error = a + b n^-c of its mean errors (x 1000, train) at n "
         "images, with a 95 % bootstrap interval over the private images and the choice of the attacker's"
-        f"{one}, cut off at an exact certificate. {BOUNDS_NOTHING} {found.info}.",
+        f"{one}, cut off at an exact certificate. {holds}{BOUNDS_NOTHING} {found.info}.",
         "distortion", "defense|", "certificate", "measured", "seems\npossible", "extra-\npolated",
         "errors at n images",
     )  # fmt: skip
@@ -42,8 +50,8 @@ def limits_report(found: Findings) -> Table:
             table,
             number(s["confidence_distortion"], ".3g"),
             setting_name(s),
-            number(s[CERTIFIED], ".3f"),
-            with_interval(s, EXCESS, ".3f"),
+            upper_limit(s[CERTIFIED]),
+            limits_of(s, EXCESS, between="\n"),
             number(s[POSSIBLE], ".3f"),
             with_interval(s, EXTRAPOLATED, ".3f"),
             errors_text(curves[s["trial"]]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from typing import Any
 
@@ -22,12 +23,14 @@ COSTS = {
     2: "several trainings",
 }
 """Value of ``Config.COST`` -> its meaning."""
+_END = re.compile(r"(?<!\bet al)(?<!\be\.g)(?<!\bi\.e)(?<!\bcf)(?<!\bvs)\. ")
+"""The end of a sentence: a full stop that is not an abbreviation's."""
 
 
 def first_sentence(config: type[Config]) -> str:
     """The first sentence of a configuration's summary, without code marks."""
     text = config.summary().replace("``", "").replace("`", "")
-    return text.partition(". ")[0].rstrip(".")
+    return _END.split(text, maxsplit=1)[0].rstrip(".")
 
 
 def knob_texts(config: type[Config]) -> list[str]:
@@ -40,16 +43,19 @@ def knob_texts(config: type[Config]) -> list[str]:
 
 
 def defenses_table() -> Table:
-    """A row per defense: what it does, its knobs, what it reads and changes."""
+    """A row per defense: what it does, its knobs (shared ones once), what it reads and changes."""
     table = Table(title=f"{len(DEFENSES)} defenses", title_justify="left", show_lines=True)
     for head in ("name", "what it does", "knobs: default (range searched)", "reads image", "keeps label"):
         table.add_column(head, overflow="fold", no_wrap=head == "name")
+    shown: dict[tuple[str, ...], str] = {}
     for name, config in DEFENSES.items():
         mark = f"{name} *" if name in DEFAULT_DEFENSES else name
+        knobs = tuple(knob_texts(config))
+        first = shown.setdefault(knobs, name)
         table.add_row(
             Text(mark),
             Text(first_sentence(config)),
-            Text("\n".join(knob_texts(config)) or "-"),
+            Text(f"those of {first}" if knobs and first != name else "\n".join(knobs) or "-"),
             *_needs(config),
         )
     table.caption = "* searched by default. One in full, with its source: defenses NAME" + _plugins("defense")

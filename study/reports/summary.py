@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,11 +9,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mipoison.defenses import ANCHORS, LABEL_ONLY, UNDEFENDED
-from study.analysis.verdicts import DOUBTS, POOLS
+from study.analysis.verdicts import POOLS
+from study.reports.answers import answers_of, answers_text, brief
 from study.reports.cells import setting_name
 from study.reports.findings import COSTS, Findings
 from study.reports.leakage import ATTACKER
 from study.reports.limits_report import extrapolation_text
+from study.reports.raised import raised_text
+from study.reports.rounding import limits_of, rounded_up, upper_limit
 from study.runtime.plain import NOTHING, number
 
 WIDTH, LABEL = 100, 17
@@ -22,6 +24,12 @@ NEARLY = 0.9
 """A setting with this share of label-only's distortion saves too little to be preferred unsaid."""
 HARDLY = 0.01
 """A smaller share is not printed."""
+NOT_EVEN_UNDEFENDED = (
+    "not even undefended is shown to leak: more seeds or attackers are needed before anything is called safe"
+)
+BY_CONSTRUCTION = (
+    "labels give nothing beyond themselves by construction: a limit above 0 is what these seeds can tell"
+)
 LISTED = 2
 """Settings that are named of those that are undecided."""
 
@@ -113,8 +121,10 @@ def _parts(
         )
     if deploy is not None:
         yield "guarantee", _guarantee(deploy)
-        if raised := _raised(deploy, findings.episodes):
-            yield "checks", f"raised in its records: {raised}; report.md says what they mean"
+        if deploy["defense"] != LABEL_ONLY and (text := answers_text(answers_of(deploy))):
+            yield "answers", text
+        if text := raised_text(findings.episodes[findings.episodes["trial"] == deploy["trial"]]):
+            yield "checks", text
         if _true(deploy["cut"]):
             yield "attackers", "only a part of them so far: continue the study with --resume"
         yield "measured", _measured(deploy, none)
@@ -133,13 +143,7 @@ def _parts(
         if text := _nearly_label_only(deploy, anchors.get(LABEL_ONLY)):
             yield "label-only", text
     if found.runner_up is not None:
-        r = found.runner_up
-        yield (
-            "runner-up",
-            f"{setting_name(r)} ({r['trial']}): {r['verdict']}, distortion "
-            f"{number(r['confidence_distortion'], '.3g')}, excess leakage at most "
-            f"{NOTHING if (most := excess_at_most(r)) is None else format(most, '.3f')}",
-        )
+        yield "runner-up", _runner_up(found.runner_up)
     searched = table[~table["defense"].isin(ANCHORS)]
     cut = int(searched["cut"].fillna(False).sum())
     yield "undecided", _undecided(found.undecided, len(searched), cut)
@@ -148,37 +152,55 @@ def _parts(
     text = f"{leaks} of {len(table)} settings are shown to leak"
     if out:
         text += f"; {out} are outside the constraints ({findings.constraints}), or were not measured"
+    if none is not None and shown_to_leak(none) is False:
+        text += f"; {NOT_EVEN_UNDEFENDED}"
     yield "leaks", text
     yield (
         "words",
         f"certified: no attacker whatsoever gains more than {margin:g} over the label alone. safe: these "
         f"attackers do not, at 95 % confidence, on train and test images, and no check doubts it. leaks: a "
-        f"gain above zero is shown.",
+        f"gain above zero is shown. Upper limits are rounded up.",
     )
 
 
 def _guarantee(row: Mapping[str, Any]) -> str:
     if pd.isna(row["certified_excess_worst"]):
         return "none: no certificate exists for this release; what follows speaks of these attackers alone"
-    worst = rounded_up(row["certified_excess_worst"])
-    text = f"no attacker gains more than {worst:.3f} over the best use of the label alone"
+    worst = upper_limit(row["certified_excess_worst"])
+    text = f"no attacker gains more than {worst} over the best use of the label alone"
     named = max(_values(row, "certified_identification"), default=None)
     if named is not None:
-        text += f", or names the image more often than {rounded_up(named):.3f} (any seed, train and test)"
+        text += f", or names the image more often than {upper_limit(named)} (any seed, train and test)"
     return text
+
+
+def _runner_up(row: Mapping[str, Any]) -> str:
+    """Its claim, price and bound: a certificate where it has one, else what these attackers gain at most."""
+    most = excess_at_most(row)
+    if row["verdict"] == "certified":
+        bound = f"no attacker gains more than {upper_limit(row['certified_excess_worst'])}"
+        bound += "" if most is None else f" (measured: at most {upper_limit(most)})"
+    else:
+        bound = f"excess leakage at most {upper_limit(most, missing=NOTHING)}"
+    words = brief(answers_of(row)) if row["defense"] != LABEL_ONLY else None
+    return (
+        f"{setting_name(row)} ({row['trial']}): {row['verdict']}, distortion "
+        f"{number(row['confidence_distortion'], '.3g')}, {bound}{'' if words is None else f'; {words}'}"
+    )
 
 
 def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
     text = (
-        f"excess leakage {_interval(row, 'suite_excess')} on train, "
-        f"{_interval(row, 'suite_excess_test')} on test images"
+        f"excess leakage {limits_of(row, 'suite_excess')} on train, "
+        f"{limits_of(row, 'suite_excess_test')} on test images"
     )
     train, test = (row[column] for column in ATTACKER.values())
     if not pd.isna(train):
         text += f"; worst attacker {train}"
         text += "" if pd.isna(test) or test == train else f" on train, {test} on test"
     bare = pd.NA if none is None else none["suite_excess_worst"]
-    return text + ("" if pd.isna(bare) else f" (undefended {number(bare, '.3f')})")
+    text += "" if pd.isna(bare) else f" (undefended {number(bare, '.3f')})"
+    return text + (above_zero(excess_at_most(row)) if row["defense"] == LABEL_ONLY else "")
 
 
 def _identification(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:
@@ -243,22 +265,29 @@ def _undecided(undecided: pd.DataFrame, n: int, cut: int) -> str:
     return text + (f"; {rest} more" if rest else "")
 
 
-def rounded_up(bound: Any) -> float:
-    """A bound from above, rounded up to the three decimals that are printed."""
-    return math.ceil(float(bound) * 1000 - 1e-6) / 1000
+def shown_to_leak(row: Mapping[str, Any]) -> bool | None:
+    """Whether a gain is shown on one of the pools; None without a verdict.
+
+    A lower limit above 0 counts, too: where attackers fail on train, the verdict speaks of train alone.
+
+    Args:
+        row: of a ``verdict_table``.
+    """
+    if pd.isna(row["verdict"]):
+        return None
+    lows = [row[f"suite_excess{pool}_low"] for pool in POOLS]
+    return row["verdict"] == "leaks" or any(not pd.isna(low) and float(low) > 0 for low in lows)
+
+
+def above_zero(limit: float | None) -> str:
+    """What follows label-only's upper limit: why it is above 0, where it is printed so."""
+    return "" if limit is None or rounded_up(limit) <= 0 else f"; {BY_CONSTRUCTION}"
 
 
 def excess_at_most(row: Mapping[str, Any]) -> float | None:
     """The one-sided 95 % upper limit of the measured excess, the larger of train and test, rounded up."""
     highs = [row[f"suite_excess{pool}_high"] for pool in POOLS]
     return max((rounded_up(high) for high in highs if not pd.isna(high)), default=None)
-
-
-def _raised(row: Mapping[str, Any], episodes: pd.DataFrame) -> str:
-    """Checks of DOUBTS that a record of this setting raised."""
-    mine = episodes[episodes["trial"] == row["trial"]].reindex(columns=list(DOUBTS))
-    raised = mine.astype("boolean").fillna(False).any()
-    return ", ".join(name.removeprefix("check.") for name in DOUBTS if raised[name])
 
 
 def _true(value: Any) -> bool:
@@ -274,8 +303,8 @@ def _values(row: Mapping[str, Any], name: str) -> list[float]:
     return [float(row[name + pool]) for pool in ("", "_test") if not pd.isna(row[name + pool])]
 
 
-def _interval(row: Mapping[str, Any], name: str, form: str = ".3f") -> str:
-    """Value and interval; bounds of ``suite_excess`` are one-sided 95 % limits."""
+def _interval(row: Mapping[str, Any], name: str, form: str) -> str:
+    """Value and two-sided interval."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if pd.isna(row[name]):
         return NOTHING

@@ -32,6 +32,7 @@ from study.reports.findings import Findings
 from study.reports.indicators_report import indicators_report
 from study.reports.leakage import EXCESS
 from study.reports.limits_report import limits_report
+from study.reports.rounding import limits_of, upper_limit
 from study.reports.utility_report import utility_report
 from study.runtime.plain import NOTHING, number, visible_line
 
@@ -43,7 +44,8 @@ EXCESS_NOTE = "1 - worst error / worst label-only error, with its 95 % Student-t
 BOTH_NOTE = (
     "with the whole suite's best attacker, share of label-only's error, with one-sided 95 % limits. "
     "Identification: AUC of telling an image from others of its label, with its 95 % Student-t interval over "
-    "seeds; 0.5 is chance. Of both the larger of private train and test images; errors are of train images. "
+    "seeds; 0.5 is chance. Excess leakage is of private train or test images, whichever has the larger upper "
+    "limit, identification of the larger; errors are of train images. "
 )
 CUT_NOTE = (
     "Settings cut short do not count; a cheaper one may be among them, if another defense dominates it. "
@@ -70,7 +72,7 @@ def frontier_report(
     Args:
         configurations: the ``configuration_table``; with ``both``, ``Findings.with_leakage``.
         cosines: trial -> mean cosine to its target, see ``alignments``.
-        both: show identification, and excess leakage as the larger of train and test. Records without
+        both: show identification, and excess leakage of train or test. Records without
             identification keep the columns that they were published with: excess on train.
     """
     front = pareto_front(configurations)
@@ -97,7 +99,7 @@ def frontier_report(
             number(s["accuracy_drop"]),
             by_attacker(s, "worst_attack_accuracy", ".3f"),
             by_attacker(s, "worst_reconstruction_error", ".4f"),
-            with_interval(s, EXCESS, ".3f") if both else with_interval(s, "excess_leakage"),
+            limits_of(s, EXCESS, between="\n") if both else with_interval(s, "excess_leakage"),
             *([with_interval(s, IDENTIFIED, ".3f")] if both else []),
             str(s["n_shared_seeds"]),
         )
@@ -134,8 +136,8 @@ def defense_report(
             "none shown" if pd.isna(f["trial"]) else number(f["confidence_distortion"], ".3g"),
             NOTHING if pd.isna(f["knobs"]) else str(f["knobs"]) or NOTHING,
             with_interval(f, "excess_leakage"),
-            number(f["excess_leakage_bound"], "+.3f"),
-            *([] if largest is None else [number(largest.get(f["trial"], np.nan), ".3f")]),
+            upper_limit(f["excess_leakage_bound"], sign="+"),
+            *([] if largest is None else [upper_limit(largest.get(f["trial"]))]),
             ", ".join(attackers) or NOTHING,
         )
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mipoison.defenses.label_only import LabelOnlyConfig
 from mipoison.defenses.lpa import LPAConfig
 from mipoison.defenses.mid import MIDConfig
 from mipoison.defenses.noise import NoiseConfig
@@ -42,6 +43,14 @@ def test_columns_are_those_of_the_vectors(noisy: tuple[Deployment, Released], ti
     x, attack = tiny_scene.split.private_train.x_NCHW, tiny_scene.split.attack_train.x_NCHW
     assert found["mean_image_error"] == pytest.approx(float((x - attack.mean(0)).square().mean()), rel=1e-4)
     assert 0 < found["repeat_query_distance"] <= 2 * 0.05 + 1e-6  # drawn anew, each within the budget
+
+
+def test_different_answers_are_counted(tiny_scene: Scene, noisy: tuple[Deployment, Released]) -> None:
+    by_label = release(deploy(tiny_scene, "label-only", LabelOnlyConfig())).columns
+    for suffix, part in (("", "private_train"), ("_test", "private_test")):
+        labels = len(set(label_of(tiny_scene.clean[part]).tolist()))
+        assert by_label[f"distinct_releases{suffix}"] == by_label[f"distinct_labels{suffix}"] == labels
+        assert noisy[1].columns[f"distinct_releases{suffix}"] == len(tiny_scene.clean[part])
 
 
 def test_what_was_released_is_remembered(tiny_scene: Scene) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mipoison.metrics import half_samples
+from mipoison.metrics.distinct import DISTINCT_COLUMNS
 from mipoison.metrics.estimated_limit import ESTIMATED_LIMIT_COLUMNS
 from mipoison.metrics.identification import IDENTIFICATION_COLUMNS
 from mipoison.metrics.leakage import PERCENTILE_COLUMNS
@@ -67,7 +68,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
          "peak_memory_mb"), AMOUNT),
     **dict.fromkeys(("kl", "log_loss", "clean_log_loss"), NATS),
     **dict.fromkeys(("brier_score", "clean_brier_score"), SQUARED_DISTANCE),
-    **dict.fromkeys(("n_classes", "stacked_members", *_both("smallest_cell", "pool_size")), COUNT),
+    **dict.fromkeys(
+        ("n_classes", "stacked_members", *_both("smallest_cell", "pool_size"), *DISTINCT_COLUMNS), COUNT),
     "queries": (0, 2**53),
     "seed": (0, 2**31 - 1),
     "attempt": (0, MAX_ATTEMPT - 1),

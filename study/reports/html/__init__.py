@@ -21,7 +21,7 @@ from study.records.finished import StoredStudy
 from study.reports.findings import Findings
 from study.reports.html import charts, sections
 from study.reports.html.content import Source, VectorOptions, content, drawing_json, safe_prefix
-from study.reports.html.verdict import interval_text
+from study.reports.html.verdict import excess_text, interval_text
 from study.reports.label import write_labels
 from study.runtime.plain import visible
 from study.trial.rerun import NO_VICTIM, GivenVictim
@@ -101,7 +101,7 @@ def comparison(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 study["name"],
                 f"{study['verdict']['deploy']}\n{study['verdict']['badge']}",
                 known.get("guarantee", "-"),
-                interval_text(measured["excess_leakage"]["worst"], ".3f"),
+                excess_text(measured["excess_leakage"]["worst"]),
                 interval_text(measured["identification_auc"], ".3f"),
                 interval_text({"value": utility["confidence_distortion"], "low": None, "high": None}, ".3g"),
             ]

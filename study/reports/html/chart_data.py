@@ -22,7 +22,7 @@ from study.reports.findings import Findings
 from study.reports.leakage import CERTIFIED, EXCESS, EXTRAPOLATED, LIMIT, POSSIBLE, WORST_ATTACKER, WORST_POOL
 from study.reports.limits_report import extrapolation_text
 from study.reports.reconstructions import chosen_settings
-from study.reports.summary import rounded_up
+from study.reports.rounding import limits_of, rounded_up, upper_limit
 
 Plain = dict[str, Any]
 NAMES = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only"}
@@ -55,6 +55,11 @@ def with_interval(setting: Mapping[str, Any], name: str, form: str) -> str:
     if low is None or high is None:
         return f"{value:z{form}} (no interval)"
     return f"{value:z{form}} [{low:z{form}}, {high:z{form}}]"
+
+
+def excess_text(setting: Mapping[str, Any]) -> str:
+    """Excess leakage with its one-sided limits."""
+    return limits_of(setting, EXCESS, missing="not known", alone=" (no interval)")
 
 
 def settings(
@@ -128,13 +133,13 @@ def details(s: Mapping[str, Any], on_front: bool, verdict: str | None) -> list[s
     ):
         lines.append(f"{words} {with_interval(s, name, form)} ({unit}) by {s[f'{name}_attacker']}")
     if finite(s.get(EXCESS)) is not None:
-        text = f"excess leakage {with_interval(s, EXCESS, '.3f')}, the larger of train and test (share"
+        text = f"excess leakage {excess_text(s)} (share"
         certified = finite(s.get(CERTIFIED))
         by = s.get(WORST_ATTACKER)
         named = "" if pd.isna(by) else f" by {by} on {s[WORST_POOL]} images"
         lines.append(f"{text} of label-only's error; one-sided 95 % limits){named}")
         lines.append(
-            f"certified: {'nothing' if certified is None else f'at most {rounded_up(certified):.3f} (share)'}"
+            f"certified: {'nothing' if certified is None else f'at most {upper_limit(certified)} (share)'}"
         )
     elif finite(s["excess_leakage"]) is not None:
         lines.append(f"excess leakage over label-only {with_interval(s, 'excess_leakage', '.3f')} (share)")

@@ -22,7 +22,7 @@ from study.records.status import PRUNED
 from study.reports.cells import describe
 from study.reports.commands import without_paths
 from study.reports.findings import Findings
-from study.reports.html.chart_data import on_front, shown_name, standing, with_interval
+from study.reports.html.chart_data import excess_text, on_front, shown_name, standing, with_interval
 from study.reports.html.importance import LEAST, MOST, OBJECTIVE_NAMES, importances
 from study.reports.leakage import EXCESS
 from study.reports.limits_report import BOUNDS_NOTHING
@@ -168,7 +168,7 @@ def settings_table(
             str(s[f"{w}_attacker"]) for w in (EXCESS, "worst_reconstruction_error", "worst_attack_accuracy")
         )
         newer = finite(s[EXCESS]) is not None
-        excess = with_interval(s, EXCESS, ".3f") if newer else with_interval(s, "excess_leakage", ".3f")
+        excess = excess_text(s) if newer else with_interval(s, "excess_leakage", ".3f")
         trial = str(s["trial"])
         verdict = verdicts.get(trial)
         rows.append(

@@ -44,6 +44,8 @@ ABOUT = (
     f"Up to {SHOWN} private images of the first seed; each panel's projection is fitted on its clean and "
     "released vectors together. Distances in t-SNE say little; overlap is not evidence of protection."
 )
+PICTURE = "the picture of clean and released vectors"
+"""What a page without vectors lacks, for a warning."""
 KEPT = "vectors.parquet"
 """File that a run of the paper's tables writes: columns ``defense`` (``none``: clean), ``c0``, ``c1``, ..."""
 Progress = Callable[[str, int, int], None]
@@ -200,7 +202,7 @@ def panels(
                     train=bool(wanted),
                 )
         except VictimMissingError as error:
-            leave_out("clean and released vectors", error)
+            leave_out(PICTURE, error)
             return [], f"Records hold no vectors, and {error}:"
         except (
             ConfigError,
@@ -214,7 +216,7 @@ def panels(
                 ) from error
             if wanted:
                 raise
-            leave_out("clean and released vectors", error)
+            leave_out(PICTURE, error)
             return [], f"The vectors could not be released again: {error}"
         how = "Released again for this page by the victim of the first seed."
     return project(vectors, progress), how

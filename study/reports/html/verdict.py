@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from mipoison.defenses import LABEL_ONLY
+from study.reports.answers import answers_text
 from study.reports.cells import setting_name
 from study.reports.findings import Findings
 from study.reports.label import WORDS, worst_attacker
-from study.reports.summary import excess_at_most, no_claim, rounded_up
+from study.reports.rounding import upper_limit, with_limits
+from study.reports.summary import NOT_EVEN_UNDEFENDED, above_zero, excess_at_most, no_claim
 
 Plain = dict[str, Any]
 NONE = {
@@ -35,7 +37,7 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
             "state": "label-only",
             "badge": f"labels alone{_raised(label)}",
             "deploy": "Release labels only",
-            "means": f"{_others(found)} A label gives away nothing beyond itself.",
+            "means": f"{_others(found)} A label gives away nothing beyond itself.{_unshown(label)}",
             "numbers": _numbers(label),
         }
     claim = str(label["verdict"])
@@ -44,7 +46,8 @@ def verdict(found: Findings, label: Mapping[str, Any] | None) -> Plain:
         "state": claim,
         "badge": f"{claim}{_raised(label)}",
         "deploy": f"Deploy {label['setting']['text']}",
-        "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). Setting {label['trial']}.",
+        "means": f"{means[:1].upper()}{means[1:]} (margin {label['margin']:g}). "
+        f"Setting {label['trial']}.{_unshown(label)}",
         "numbers": _numbers(label),
     }
 
@@ -53,6 +56,12 @@ def _raised(label: Mapping[str, Any]) -> str:
     """The checks that put the verdict in doubt, for the headline."""
     checks = label["checks_raised"]
     return f"; raised in its records: {', '.join(checks)}" if checks else ""
+
+
+def _unshown(label: Mapping[str, Any]) -> str:
+    """What is to be known where these attackers do not even show the undefended setting to leak."""
+    shown = label["measured"]["excess_leakage"]["undefended_leaks"]
+    return f" {NOT_EVEN_UNDEFENDED[0].upper()}{NOT_EVEN_UNDEFENDED[1:]}." if shown is False else ""
 
 
 def _others(found: Findings) -> str:
@@ -76,7 +85,10 @@ def _cheapest(settings: pd.DataFrame) -> str:
     known = [] if pd.isna(row["confidence_distortion"]) else [row["confidence_distortion"]]
     costs = [f"distortion {value:.3g}" for value in known]
     most = excess_at_most(row)
-    costs += [] if most is None else [f"excess at most {most:.3f}"]
+    if row["verdict"] == "certified":
+        costs += [f"certificate {upper_limit(row['certified_excess_worst'])}"]
+    elif most is not None:
+        costs += [f"excess at most {upper_limit(most)}"]
     more = f" and {len(settings) - 1} more" if len(settings) > 1 else ""
     return f"{setting_name(row)} ({', '.join([str(row['trial']), *costs])}){more}"
 
@@ -87,13 +99,21 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if certificate is None:
         out.append(("guarantee", "none", "what follows speaks of these attackers alone"))
     else:
-        most = f"at most {rounded_up(certificate['excess_leakage_at_most']):.3f}"
+        most = f"at most {upper_limit(certificate['excess_leakage_at_most'])}"
         out.append(("guarantee", most, "excess leakage, for every attacker"))
+    told, answers = label["answers"], None
+    if label["setting"]["defense"] != LABEL_ONLY:
+        answers = answers_text(told)
+    if answers is not None:
+        known = [told[name] for name in ("train", "test") if told[name] is not None]
+        out.append(("answers", "one a label" if told["one_a_label"] else f"{max(known)} different", answers))
     excess = measured["excess_leakage"]
     if excess["worst"]["value"] is not None:
         against = "" if excess["undefended"] is None else f"; undefended {excess['undefended']:z.3f}"
         text = f"{worst_attacker(measured)}{against}"
-        out.append(("measured", interval_text(excess["worst"], ".3f"), text))
+        if label["setting"]["defense"] == LABEL_ONLY:
+            text += above_zero(excess["worst"]["high"])
+        out.append(("measured", excess_text(excess["worst"]), text))
     auc = measured["identification_auc"]
     if auc["value"] is not None:
         text = f"telling an image from others of its label; chance {auc['chance']:g}"
@@ -101,6 +121,11 @@ def _numbers(label: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if utility["confidence_distortion"] is not None:
         out.append(("costs", f"distortion {utility['confidence_distortion']:.3g}", costs_text(utility)))
     return out
+
+
+def excess_text(interval: Mapping[str, Any]) -> str:
+    """``0.004 [-0.001, 0.010]``: excess leakage with its one-sided limits; a dash if it is not known."""
+    return with_limits(interval["value"], interval["low"], interval["high"])
 
 
 def interval_text(interval: Mapping[str, Any], form: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mipoison.attacks import ATTACKS, PASSIVE
+from mipoison.attacks import ATTACKS, LABEL_ATTACKER, PASSIVE
 from mipoison.metrics import CHECKS, CheckContext, apply_checks, checks_table
+from mipoison.metrics.checks import LABEL_READER
 
 CELL = {"dataset": "digits", "auxiliary": "same", "split": "f1", "seed": 0, "victim": "cnn", "status": "ok"}
 
@@ -212,6 +213,30 @@ def test_views_that_discard_scores_may_train_as_undefended(view):
     assert apply_checks(mine, CheckContext((), twin, ()))["check.training_unaffected"] is None
     tiny = {**same, "attack_set_distortion": 1e-5}
     assert apply_checks(tiny, context())["check.training_unaffected"] is None
+
+
+@pytest.mark.parametrize(
+    ("attack", "clean", "agreement", "expected"),
+    [
+        ("class-mean", 0.03, 1.0, None),  # it reads labels, which the defense kept
+        ("class-mean", 0.03, None, None),  # older records
+        ("trees", 0.03, 1.0, None),  # answers with the label's mean image
+        ("class-mean", 0.03, 0.9, True),  # labels were flipped, and it saw the clean ones
+        ("trees", 0.0205, 1.0, True),  # reads more than the label
+    ],
+)
+def test_who_reads_labels_alone_may_train_as_undefended(attack, clean, agreement, expected):
+    mine = {**SUITE[0], "attack": attack, "clean_reconstruction_error": clean}
+    mine["attack_set_label_agreement"] = agreement
+    twins = (
+        {**UNDEFENDED[0], "attack": "class-mean", "reconstruction_error": 0.03},
+        {**UNDEFENDED[0], "attack": "trees", "reconstruction_error": clean},
+    )
+    assert apply_checks(mine, CheckContext((), twins, ()))["check.training_unaffected"] is expected
+
+
+def test_the_attacker_that_reads_labels_is_that_of_the_suite():
+    assert LABEL_READER == LABEL_ATTACKER
 
 
 def test_the_second_judge_counts_only_where_the_classes_are_the_same():

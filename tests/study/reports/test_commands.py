@@ -58,6 +58,23 @@ def test_page_label_and_board_give_one_command(
     assert commands["t0001-rounding"] == expected
 
 
+@pytest.mark.parametrize("said_by", [None, "records", "settings"])
+def test_an_own_classifier_s_weights_are_asked_for_where_the_study_had_a_file(
+    said_by: str | None, study: StoredStudy
+) -> None:
+    study.episodes["scene.victim"] = "net:make"
+    study.episodes["scene.victim_state"] = None
+    expected = " --victim YOUR_CLASSIFIER" + ("" if said_by is None else " --victim-state YOUR_WEIGHTS")
+    if said_by == "records":
+        study.episodes["scene.victim_state"] = "/mnt/anna/w.pt"
+    elif said_by == "settings":
+        study.about["settings"]["victim_state"] = "/mnt/anna/w.pt"
+    assert label(study)["command"].endswith(f"--trial t0001-rounding{expected}")
+    page, _ = content(Source.of(study, "a/study"), 0, "", VectorOptions(False))
+    assert page["vectors_command"].endswith(f"--vectors yes{expected}")
+    assert all(row["command"].endswith(expected) for row in page["settings"])
+
+
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from mipoison.metrics.statistics import mean_interval
 from study.analysis.frontier import reference_point
 from study.analysis.indicators import hypervolume_by_defense
 from study.records.constraints import Constraints
 from study.reports.findings import Findings
-from study.reports.indicators_report import indicators_report
+from study.reports.indicators_report import indicators_report, spread_text
 from tests.study.analysis.helpers import make_episodes
 
 SCREENED = "t003-noise"
@@ -55,3 +57,12 @@ def test_without_screening_nothing_is_left_out() -> None:
     assert found.alike is found.episodes
     assert found.comparable is found.configurations
     assert "screened" not in text(found)
+
+
+def test_a_share_s_interval_stays_within_0_and_1() -> None:
+    few = spread_text(mean_interval(np.array([0.2, 0.5])))
+    assert few == " [0.000, 1.000] over seeds (cut off at 0 and 1: too few seeds)"
+    enough = spread_text(mean_interval(np.array([0.41, 0.4, 0.42, 0.4])))
+    assert enough.startswith(" [0.3")
+    assert enough.endswith("over seeds")
+    assert spread_text(mean_interval(np.array([0.2]))) == ""

@@ -34,7 +34,8 @@ def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) ->
         excess = [
             1 - min(one[name].mean() for _, one in rows.groupby("attack")) / least[name] for name in ERRORS
         ]
-        assert table[EXCESS][trial] == pytest.approx(max(0.0, *excess))
+        pool = ("train", "test").index(table[WORST_POOL][trial])
+        assert table[EXCESS][trial] == pytest.approx(max(0.0, excess[pool]))
         possible = [
             1 - np.mean([one[limit].iloc[0] for _, one in rows.groupby("seed")]) / least[error]
             for limit, error in zip(("estimated_limit", "estimated_limit_test"), ERRORS, strict=True)
@@ -46,9 +47,30 @@ def test_the_numbers_are_the_larger_of_train_and_test(measured: pd.DataFrame) ->
         else:
             assert table[CERTIFIED][trial] == pytest.approx(bounds.max())
     ends = verdict_table(measured).set_index("trial")
-    for end in ("_low", "_high"):
-        larger = ends[[f"suite_excess{end}", f"suite_excess_test{end}"]].max(axis=1)
-        pd.testing.assert_series_equal(table[EXCESS + end], larger, check_names=False)
+    larger = ends[["suite_excess_high", "suite_excess_test_high"]].max(axis=1)
+    pd.testing.assert_series_equal(table[f"{EXCESS}_high"], larger, check_names=False)
+
+
+def test_value_limits_and_pool_are_of_the_pool_with_the_larger_upper_limit() -> None:
+    """The larger value may be the other pool's."""
+    names = [f"suite_excess{pool}{end}" for pool in ("", "_test") for end in ("", "_low", "_high")]
+    known = {
+        "wide-test": [0.004, -0.001, 0.010, 0.001, -0.02, 0.030],
+        "wide-train": [0.001, -0.02, 0.030, 0.004, -0.001, 0.010],
+        "one-seed": [0.001, None, None, 0.004, None, None],
+        "no-test": [0.004, -0.001, 0.010, None, None, None],
+        "no-train": [None, None, None, 0.004, -0.001, 0.010],
+        "none": [None] * 6,
+    }
+    verdicts = pd.DataFrame.from_dict(known, orient="index", columns=names).astype("Float64")
+    verdicts = verdicts.rename_axis("trial").reset_index().assign(certified_excess_worst=pd.NA)
+    row = {"defense": "noise", "attack": "knn", "seed": 0, "status": "ok"}
+    table = leakage_table(pd.DataFrame([row | {"trial": t} for t in known]), verdicts).set_index("trial")
+    pools = dict(zip(known, ("test", "train", "test", "train", "test", None), strict=True))
+    for trial, pool in pools.items():
+        part = known[trial][3:] if pool == "test" else known[trial][:3]
+        shown = table.loc[trial, [EXCESS, f"{EXCESS}_low", f"{EXCESS}_high", WORST_POOL]]
+        assert [None if pd.isna(v) else v for v in shown] == [*part, pool], trial
 
 
 def test_the_attacker_is_that_of_the_pool_whose_excess_is_shown(measured: pd.DataFrame) -> None:
@@ -65,7 +87,7 @@ def test_the_attacker_is_that_of_the_pool_whose_excess_is_shown(measured: pd.Dat
     table = leakage_table(frame, verdicts).set_index("trial")
     ends = verdicts.set_index("trial")
     for name in table.index[table[EXCESS].notna()]:
-        pools = ends.loc[name, ["suite_excess", "suite_excess_test"]].to_numpy(dtype=float)
+        pools = ends.loc[name, ["suite_excess_high", "suite_excess_test_high"]].to_numpy(dtype=float)
         assert table[WORST_POOL][name] == ("test" if pools[1] > pools[0] else "train")
         error = ERRORS[int(pools[1] > pools[0])]
         rows = frame[frame["trial"] == name]

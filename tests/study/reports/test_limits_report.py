@@ -11,7 +11,13 @@ from rich.console import Console
 
 from study.records.constraints import Constraints
 from study.reports.findings import Findings
-from study.reports.limits_report import BOUNDS_NOTHING, errors_text, extrapolation_text, limits_report
+from study.reports.limits_report import (
+    BOUNDS_NOTHING,
+    CERTIFICATE_HOLDS,
+    errors_text,
+    extrapolation_text,
+    limits_report,
+)
 from study.reports.markdown import markdown
 from study.reports.summary import summary
 from tests.study.analysis.helpers import make_episodes
@@ -54,6 +60,19 @@ def test_a_row_is_computed_by_hand(episodes: pd.DataFrame) -> None:
     assert "kernel" in text
     assert BOUNDS_NOTHING in " ".join(text.split())
     assert "noise" not in text  # no curve
+
+
+def test_estimates_above_a_certificate_are_explained(episodes: pd.DataFrame) -> None:
+    """Label-only has a certificate of 0, and with more images better means of the labels."""
+    sure = episodes.copy()
+    mine = sure["defense"] == "label-only"
+    for pool in ("", "_test"):
+        sure.loc[mine, f"certified_excess{pool}"] = 0.0
+        sure.loc[mine, f"smallest_cell{pool}"] = 7
+    curves = [curve("none"), curve("label-only")]
+    assert CERTIFICATE_HOLDS in " ".join(printed(of(sure, *curves)).split())
+    sure.loc[mine, ["certified_excess", "certified_excess_test"]] = 0.99
+    assert CERTIFICATE_HOLDS not in " ".join(printed(of(sure, *curves)).split())
 
 
 def test_errors_stand_on_lines_of_two() -> None:

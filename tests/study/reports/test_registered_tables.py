@@ -42,6 +42,30 @@ def test_a_row_of_each_with_its_first_sentence() -> None:
     assert all(f"│ {name} " in shown for name in ATTACKS)
 
 
+def test_a_sentence_does_not_end_with_an_abbreviation() -> None:
+    class Made(type(ATTACKS["ridge"])):  # type: ignore[misc]
+        """Reads scores (Yang et al. 2019, e.g. by ``ridge``). Another sentence."""
+
+    assert first_sentence(Made) == "Reads scores (Yang et al. 2019, e.g. by ridge)"
+    for configs in (DEFENSES.values(), map(type, ATTACKS.values())):
+        for config in configs:
+            text = first_sentence(config)
+            assert text.count("(") == text.count(")"), text
+            assert not text.endswith((" al", "e.g", "i.e"))
+    assert "on the answers to its own images" in first_sentence(type(ATTACKS["passive"]))
+
+
+def test_knobs_that_defenses_share_are_listed_once() -> None:
+    shown = text_of(defenses_table())
+    for knob in knob_texts(DEFENSES["lpa"]):
+        assert shown.count(knob[:60]) <= 4  # lpa, and relatives with some of its knobs
+    for name in ("lpa-flipped", "lpa-random", "lpa-shuffled", "lpa-blind"):
+        row = next(line for line in shown.splitlines() if line.startswith(f"│ {name} "))
+        assert " those of lpa " in row
+    assert "those of label-only" not in shown
+    assert "those of none" not in shown
+
+
 def test_what_needs_images_says_so() -> None:
     for name in ("rounding", "lpa"):
         reads = "yes" if DEFENSES[name]().make().reads_image else "no"

@@ -13,7 +13,14 @@ from study.records.constraints import Constraints
 from study.reports import findings as findings_module
 from study.reports.findings import Findings
 from study.reports.markdown import markdown
-from study.reports.summary import choose, summary
+from study.reports.summary import (
+    BY_CONSTRUCTION,
+    NOT_EVEN_UNDEFENDED,
+    above_zero,
+    choose,
+    shown_to_leak,
+    summary,
+)
 
 ATTACKERS, SEEDS = ("class-mean", "ridge"), (0, 1, 2, 3, 4)
 
@@ -142,6 +149,42 @@ def test_the_runner_up_s_limit_is_rounded_up() -> None:
     assert round(high, 3) < high  # the usual rounding would go below it
     said = " ".join(" ".join(lines).split()).partition("runner-up")[2].partition("at most ")[2].split()[0]
     assert high <= float(said) < high + 0.001
+
+
+def test_where_not_even_undefended_is_shown_to_leak_nothing_is_called_safe_lightly() -> None:
+    """Few seeds, and an undefended anchor whose interval holds zero."""
+    weak = rows("none", "none", distortion=0.0, gain=0.0, seed=1)
+    label_only = [r for r in ANCHORS if r["trial"] == "label-only"]
+    safe = rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)
+
+    def said(*parts: Any) -> str:
+        found = Findings(
+            episodes=pd.DataFrame([r for p in parts for r in p]), about={}, constraints=Constraints()
+        )
+        return " ".join(" ".join(summary(found)).split())
+
+    text = said(weak, label_only, safe)
+    assert f"leaks 0 of 3 settings are shown to leak; {NOT_EVEN_UNDEFENDED}" in text
+    assert NOT_EVEN_UNDEFENDED not in said(ANCHORS, safe)  # undefended leaks
+    assert NOT_EVEN_UNDEFENDED not in said(label_only, safe)  # it was not measured
+    lows = {"verdict": "undecided", "suite_excess_low": -0.2, "suite_excess_test_low": 0.3}
+    assert shown_to_leak(lows) is True  # of a setting that attackers read on test images alone
+    assert shown_to_leak(lows | {"suite_excess_test_low": -0.1}) is False
+    assert shown_to_leak(lows | {"verdict": None}) is None
+
+
+def test_a_certified_runner_up_shows_its_certificate_and_label_only_says_why_it_is_measured_above() -> None:
+    found, lines = answer(rows("t1", "rounding", distortion=0.2, gain=0.0, seed=3, **CERTIFIED))
+    assert found.runner_up is not None
+    assert found.runner_up["trial"] == "label-only"
+    text = " ".join(" ".join(lines).split())
+    assert (
+        "label-only (label-only): certified, distortion 0.5, no attacker gains more than 0.000 (measured: at"
+        in text
+    )
+    assert BY_CONSTRUCTION not in text
+    assert BY_CONSTRUCTION in " ".join(" ".join(answer()[1]).split())  # label-only is deployed
+    assert above_zero(None) == above_zero(0.0) == above_zero(1e-12) == ""
 
 
 def test_worst_attackers_are_named_by_pool_where_they_differ() -> None:

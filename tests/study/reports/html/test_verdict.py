@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from study.records.finished import load
 from study.reports.findings import Findings
-from study.reports.html.verdict import costs_text, interval_text, verdict
+from study.reports.html.verdict import costs_text, excess_text, interval_text, verdict
 from study.reports.label import label
 from study.reports.summary import answer
 from tests.study.reports.test_label import study_of
@@ -73,7 +75,14 @@ def test_beside_label_only_the_safe_settings_are_named(tmp_path: Path) -> None:
     assert verdict(Findings.of(alone), label(alone))["means"].startswith("No other setting with")
     costly = rows("t4", "rounding", distortion=0.6, gain=0.0, seed=3, **CERTIFIED)
     both = study_of(costly, tmp_path=tmp_path)
-    assert verdict(Findings.of(both), label(both))["means"].startswith("Certified too: rounding (t4,")
+    said = verdict(Findings.of(both), label(both))["means"]
+    assert said.startswith("Certified too: rounding (t4, distortion 0.6, certificate 0.015)")
+    assert "undefended" not in said
+    shy = study_of(costly, tmp_path=tmp_path)
+    rest = shy.episodes[shy.episodes["trial"] != "none"]
+    weak = pd.DataFrame(rows("none", "none", distortion=0.0, gain=0.0, seed=1))
+    shy = dataclasses.replace(shy, episodes=pd.concat([rest, weak], ignore_index=True))
+    assert "Not even undefended is shown to leak" in verdict(Findings.of(shy), label(shy))["means"]
 
 
 @pytest.mark.parametrize("name", ["digits-search", "digits-lpa-search", "mnist-suite"])
@@ -91,7 +100,8 @@ def test_no_page_denies_its_safe_settings(name: str) -> None:
 
 def test_texts() -> None:
     assert interval_text({"value": -1e-9, "low": None, "high": None}, ".3f") == "0.000"
-    assert interval_text({"value": 0.1, "low": 0.05, "high": 0.2}, ".2f") == "0.10 [0.05, 0.20]"
+    assert interval_text({"value": 0.1, "low": 0.05, "high": 0.2001}, ".2f") == "0.10 [0.05, 0.20]"
+    assert excess_text({"value": 0.1, "low": 0.05, "high": 0.2001}) == "0.100 [0.050, 0.201]"
     names = ("distortion_share_of_label_only", "accuracy_drop", "rank_correlation", "top2_agreement")
     faces = dict.fromkeys((*names, "top5_agreement"))
     assert costs_text(faces) == ""
