@@ -167,7 +167,12 @@ def _disagreement(chosen: NDArray[np.int64]) -> float:
 
 
 def verdict(
-    train: Excess, test: Excess | None, *, certified_excess: float | None = None, margin: float = MARGIN
+    train: Excess,
+    test: Excess | None,
+    *,
+    certified_excess: float | None = None,
+    margin: float = MARGIN,
+    whole: bool = True,
 ) -> Verdict:
     """What may be said of a setting.
 
@@ -180,11 +185,12 @@ def verdict(
         train, test: on private train and on private test images. None: not measured there, and never safe.
         certified_excess: the larger of the certificates on both pools; None: there is none.
         margin: accepted excess.
+        whole: whether what was measured may show that little leaks; if not it is never safe, and may leak.
     """
     if certified_excess is not None and certified_excess <= margin:
         return "certified"
     pools = [pool for pool in (train, test) if pool is not None]
-    if test is not None and all(pool.high is not None and pool.high <= margin for pool in pools):
+    if whole and test is not None and all(pool.high is not None and pool.high <= margin for pool in pools):
         return "safe"
     if any(pool.p is not None and pool.p * len(pools) < 1 - LEVEL for pool in pools):
         return "leaks"

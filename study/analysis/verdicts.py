@@ -183,7 +183,7 @@ def _row(
     if any(excess.low is not None and excess.low > margin for excess in found.values()):
         certified = None
     trusted = whole and not doubted
-    row["verdict"] = verdict(train, test if trusted else None, certified_excess=certified, margin=margin)
+    row["verdict"] = verdict(train, test, certified_excess=certified, margin=margin, whole=trusted)
     if row["verdict"] == "undecided" and trusted:
         row["seeds_to_decide"] = _more_seeds(list(found.values()), margin)
     return row

@@ -181,6 +181,13 @@ class Findings:
         return configuration_table(self.fresh, constraints=self.constraints, margin=self.margin)
 
     @cached_property
+    def held_out(self) -> pd.DataFrame | None:
+        """The ``verdict_table`` of the held-out seeds alone, by trial; None without."""
+        if self.fresh is None or not len(self.fresh):
+            return None
+        return verdict_table(self.fresh, margin=self.margin).set_index("trial")
+
+    @cached_property
     def bias(self) -> pd.DataFrame | None:
         """The frontier on the seeds of the search and on held-out ones; None without."""
         return None if self.again is None else selection_bias(self.configurations, self.again)

@@ -144,6 +144,9 @@ def _parts(
             yield "label-only", text
     if found.runner_up is not None:
         yield "runner-up", _runner_up(found.runner_up)
+    named = [row for row in (deploy, found.runner_up) if row is not None and row["defense"] != LABEL_ONLY]
+    if text := _held_out(named, findings):
+        yield "held-out seeds", text
     searched = table[~table["defense"].isin(ANCHORS)]
     cut = int(searched["cut"].fillna(False).sum())
     yield "undecided", _undecided(found.undecided, len(searched), cut)
@@ -187,6 +190,22 @@ def _runner_up(row: Mapping[str, Any]) -> str:
         f"{setting_name(row)} ({row['trial']}): {row['verdict']}, distortion "
         f"{number(row['confidence_distortion'], '.3g')}, {bound}{'' if words is None else f'; {words}'}"
     )
+
+
+def _held_out(named: list[Mapping[str, Any]], findings: Findings) -> str | None:
+    """What the seeds that the search never used say of the settings that are named; None without."""
+    if findings.held_out is None or findings.fresh is None:
+        return None
+    parts = []
+    for row in named:
+        if row["trial"] not in findings.held_out.index:
+            continue
+        there = findings.held_out.loc[row["trial"]]
+        verdict = NOTHING if pd.isna(there["verdict"]) else there["verdict"]
+        limits = [there["suite_excess_high"], there["suite_excess_test_high"]]
+        most = None if any(pd.isna(limit) for limit in limits) else max(limits)
+        parts.append(f"{row['trial']} {verdict}, excess leakage at most {upper_limit(most, missing=NOTHING)}")
+    return f"{'; '.join(parts)} (seeds that the search never saw)" if parts else None
 
 
 def _measured(row: Mapping[str, Any], none: Mapping[str, Any] | None) -> str:

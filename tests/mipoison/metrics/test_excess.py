@@ -91,6 +91,8 @@ def test_verdicts_in_order() -> None:
     assert verdict(loud, loud, certified_excess=0.02) == "certified"
     assert verdict(quiet, quiet, certified_excess=0.021) == "safe"
     assert verdict(quiet, None) == "undecided"  # nothing is known of the test images
+    assert verdict(quiet, quiet, whole=False) == "undecided"
+    assert verdict(quiet, loud, whole=False) == verdict(loud, quiet, whole=False) == "leaks"
     assert verdict(quiet, loud) == "leaks"
     assert verdict(pool(-0.01, 0.05, 0.3), quiet) == "undecided"
     assert verdict(quiet, quiet, margin=0.005) == "undecided"

@@ -231,3 +231,12 @@ def test_records_without_label_only_or_half_samples() -> None:
     old = old.drop(columns=[c for pool in POOLS.values() for c in pool[1:]])
     assert verdict_table(old).set_index("trial").loc["t1", "verdict"] == "leaks"
     assert len(verdict_table(old.iloc[:0])) == 0
+
+
+def test_what_is_doubted_may_leak_on_test_images_alone() -> None:
+    anchor = rows("label-only", "label-only", 0.0, seed=1)
+    setting = rows("t1", "lpa", 0.0, seed=2, **dict.fromkeys(DOUBTS, False) | {DOUBTS[1]: True})
+    assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] == "undecided"
+    for row in setting:
+        row |= {column: 0.8 * row[column] for column in POOLS["_test"]}
+    assert verdict_table(frame(anchor, setting)).set_index("trial").loc["t1", "verdict"] == "leaks"
