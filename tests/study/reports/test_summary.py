@@ -21,6 +21,7 @@ from study.reports.summary import (
     shown_to_leak,
     summary,
 )
+from study.reports.summary import answer as answer_parts
 
 ATTACKERS, SEEDS = ("class-mean", "ridge"), (0, 1, 2, 3, 4)
 
@@ -299,3 +300,27 @@ def test_the_verdicts_are_computed_once_a_report(monkeypatch: pytest.MonkeyPatch
     markdown(found)
     summary(found)
     assert len(calls) == 1
+
+
+def test_what_held_out_seeds_say_of_the_settings_that_are_named() -> None:
+    safe = rows("t3", "noise", distortion=0.1, gain=0.0, seed=5)
+    label_only = [row for row in ANCHORS if row["trial"] == "label-only"]
+
+    def said(fresh: list[Any] | None) -> str | None:
+        episodes = pd.DataFrame([*ANCHORS, *safe]).drop(columns=[*CERTIFIED])
+        found = Findings(
+            episodes=episodes,
+            fresh=None if fresh is None else pd.DataFrame(fresh),
+            about={},
+            constraints=Constraints(),
+        )
+        return dict(answer_parts(found)).get("held-out seeds")
+
+    assert said(None) is None
+    assert said(label_only) is None  # nothing that is named was tried there
+    again = said([*label_only, *rows("t3", "noise", distortion=0.1, gain=0.0, seed=7)])
+    assert again is not None
+    assert again.startswith("t3 safe, excess leakage at most 0.0")
+    read = said([*label_only, *rows("t3", "noise", distortion=0.1, gain=0.1, seed=7)])
+    assert read is not None
+    assert read.startswith("t3 leaks, excess leakage at most 0.1")
