@@ -190,13 +190,13 @@ def _interval(row: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _measured(
     row: Mapping[str, Any], more: Mapping[str, Any], rows: pd.DataFrame, found: Findings
 ) -> dict[str, Any]:
-    none = found.leakage[found.leakage["trial"] == UNDEFENDED]
+    none = found.judged[found.judged["trial"] == UNDEFENDED]
     return {
         "excess_leakage": {
             "worst": _interval(more, EXCESS)
             | {"attacker": _attacker(more[WORST_ATTACKER]), "pool": _attacker(more[WORST_POOL])},
             **{name: _interval(row, f"suite_excess{pool}") for name, pool in FACES.items()},
-            "undefended": finite(none[EXCESS].iloc[0]) if len(none) else None,
+            "undefended": finite(none["suite_excess_worst"].iloc[0]) if len(none) else None,
             "undefended_leaks": undefended_leaks(found),
         },
         "reconstruction_error": _interval(row, "worst_reconstruction_error")
