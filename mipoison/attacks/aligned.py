@@ -2,17 +2,16 @@
 
 A classifier answers the images that it was trained on otherwise than others: it is surer, and its small
 scores are smaller (:mod:`mipoison.attacks.matched`). How stolen vectors have to be changed to be like the
-attacker's own answers cannot be judged without private images, and each way of doing it fails somewhere: a
-power of each vector leaves differences between the classes, and moments of each class undo what only few
-vectors show. So it reconstructs from the vectors as they are, from powers of them, and from vectors
-with matched moments, and answers with the mean of the three images: where they err differently, the mean errs
-less than they do on average. Where stolen vectors are like its own, the matching costs a little, and
-``mixtures`` reads more.
+attacker's own answers cannot be judged without private images. This attacker matches them in two ways, each
+label by itself, and answers with a weighted mean of the two images: the vectors' log-odds, by powers; and the
+mean and the spread of each feature that a regression reads (of ranks: the ranks among the stolen vectors
+themselves). Matched features are no longer those of one vector, and need not be: zeros, grids and noise stay
+what they are. Where stolen vectors are like its own the matching costs a little, and ``mixtures`` reads more.
 
 What the matching module says of batches and certificates holds here: outside noise the reconstruction is a
 function of one released row and of the pool.
 
-Shape suffixes: N stolen vectors, M own answers, K classes.
+Shape suffixes: N stolen vectors, M own answers, K classes, F features, P principal components.
 """
 
 from __future__ import annotations
@@ -22,20 +21,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mipoison.attacks.kernel import CHUNK
+from mipoison.attacks.kernel_regression import Voter
 from mipoison.attacks.matched import LEAST, matched_powers
 from mipoison.attacks.mixtures import Mixtures, MixturesConfig
+from mipoison.attacks.selection import RankedByLabel, Reading, plain_features
 from mipoison.attacks.tuned import RecordedAnswers
 from mipoison.protocols import Oracle, ThreatModel
 from mipoison.simplex import label_of
 
-FLOOR = 1e-6
-"""Least score of which a logarithm is taken."""
+SHARE = 2 / 3
+"""Weight of the images from matched features; those from matched powers have the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedConfig(MixturesConfig):
-    """Reconstructs as ``mixtures`` does from stolen vectors as they are, with matched log-odds, and with
-    matched moments, and answers with the mean: undoes that a victim is surer of its training images.
+    """Reconstructs as ``mixtures`` does, from stolen vectors whose log-odds and features are matched to those
+    of its own answers, label by label: undoes that a victim is surer of its training images.
 
     See MixturesConfig for the attributes.
     """
@@ -44,37 +46,31 @@ class AlignedConfig(MixturesConfig):
         return Aligned(self)
 
 
-def centred_logs(c_NK: Tensor) -> Tensor:
-    """Logarithms of scores less their mean over the classes, float64."""
-    log_NK = c_NK.double().clamp_min(FLOOR).log()
-    return log_NK - log_NK.mean(1, keepdim=True)
+def matched_features(reading: Reading, c_NK: Tensor, own_MK: Tensor) -> Tensor:
+    """What a regression reads in stolen vectors (N, F), matched to the own answers (M, K) label by label.
 
-
-def matched_moments(c_NK: Tensor, own_MK: Tensor) -> Tensor:
-    """Vectors (N, K) whose centred logarithms have, label by label and class by class, the mean and the
-    standard deviation of those of own answers (M, K).
-
-    Vectors that would lose their label, and those of labels of which there are fewer than ``LEAST``, stolen
-    or own, are unchanged.
+    Standardised features get the mean and the standard deviation that those of the own answers have; ranks
+    are those among the stolen vectors. Labels of which there are fewer than ``LEAST`` vectors, stolen or own,
+    are read as they are.
     """
     label_N, label_M = label_of(c_NK), label_of(own_MK)
-    z_NK, own_z_MK = centred_logs(c_NK), centred_logs(own_MK)
-    out_NK = c_NK.clone()
-    for k in range(c_NK.shape[1]):
-        row_n, own_m = (label_N == k).nonzero()[:, 0], (label_M == k).nonzero()[:, 0]
-        if min(len(row_n), len(own_m)) < LEAST:
-            continue
-        z_nK, own_mK = z_NK[row_n], own_z_MK[own_m]
-        spread_K = own_mK.std(0) / z_nK.std(0).clamp_min(1e-9)
-        matched_nK = (z_nK - z_nK.mean(0)) * spread_K + own_mK.mean(0)
-        moved_nK = torch.softmax(matched_nK, 1).to(c_NK)
-        kept_n = label_of(moved_nK) == k
-        out_NK[row_n[kept_n]] = moved_nK[kept_n]
-    return out_NK
+    many_K = torch.stack([label.bincount(minlength=c_NK.shape[1]) >= LEAST for label in (label_N, label_M)])
+    matched_N = many_K.all(0)[label_N]
+    if isinstance(reading, RankedByLabel):
+        out_NF = reading(c_NK)
+        if bool(matched_N.any()):
+            out_NF[matched_N] = RankedByLabel(c_NK, reading.kind)(c_NK)[matched_N]
+        return out_NF
+    z_NF, own_MF = plain_features(c_NK, reading.kind), plain_features(own_MK, reading.kind)
+    for label in label_N[matched_N].unique().tolist():
+        of_N, own_nF = label_N == label, own_MF[label_M == label]
+        spread_F = own_nF.std(0) / z_NF[of_N].std(0).clamp_min(1e-9)
+        z_NF[of_N] = (z_NF[of_N] - z_NF[of_N].mean(0)) * spread_F + own_nF.mean(0)
+    return reading.scaled(z_NF)
 
 
 class Aligned(Mixtures):
-    """The mixing attacker behind three views of each batch of stolen vectors."""
+    """The mixing attacker on matched stolen vectors."""
 
     config: AlignedConfig
 
@@ -87,6 +83,25 @@ class Aligned(Mixtures):
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from all stolen vectors at once."""
         c_NK = c_NK.cpu()
-        powers_NK, moments_NK = matched_powers(c_NK, self.own_NK), matched_moments(c_NK, self.own_NK)
-        parts = [super(Aligned, self).reconstruct(v_NK) for v_NK in (c_NK, powers_NK, moments_NK)]
-        return torch.stack(parts).mean(0)
+        powers_NCHW = super().reconstruct(matched_powers(c_NK, self.own_NK))
+        matched_ND = self.parts.images(label_of(c_NK), self.rest_of_matched(c_NK))
+        return SHARE * matched_ND.float().reshape(-1, *self.shape) + (1 - SHARE) * powers_NCHW
+
+    def rest_of_matched(self, c_NK: Tensor) -> Tensor:
+        """Predicted principal components (N, P) of what the images add to the means of their labels, from
+        matched features."""
+        label_N = label_of(c_NK)
+
+        def vote(voter: Voter) -> Tensor:
+            z_NF = matched_features(voter.standardise, c_NK, self.own_NK)
+            parts = zip(z_NF.split(CHUNK), label_N.split(CHUNK), strict=True)
+            return torch.cat(
+                [voter.kernel(*part, voter.z_MF, voter.label_M) @ voter.weight_MP for part in parts]
+            )
+
+        rest_NP = torch.zeros(len(c_NK), self.parts.rest_NP.shape[1], dtype=torch.float64)
+        for voter in self.voters:
+            rest_NP += self.share * vote(voter)
+        for voter in self.others:
+            rest_NP += vote(voter)
+        return rest_NP

@@ -71,8 +71,11 @@ class Standardised:
 
     def __call__(self, c_NK: Tensor) -> Tensor:
         """Features (N, F), float64, on the CPU."""
-        z_NF = plain_features(c_NK, self.kind).clamp(self.low_F, self.high_F)
-        return (z_NF - self.mean_F) / self.scale_F
+        return self.scaled(plain_features(c_NK, self.kind))
+
+    def scaled(self, z_NF: Tensor) -> Tensor:
+        """Plain features (N, F), clamped and standardised."""
+        return (z_NF.clamp(self.low_F, self.high_F) - self.mean_F) / self.scale_F
 
 
 LEAST_RANKED = 8
