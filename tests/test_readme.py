@@ -63,11 +63,13 @@ def documents() -> list[Path]:
 
 
 def blocks_of(text: str) -> list[str]:
-    """A page's code in order: fenced blocks, and runs of lines indented by four."""
-    fenced = r"^```\w*\n(?P<fenced>[\s\S]*?)^```$"
+    """A page's code in order: fenced blocks but those of ``text``, and runs of lines indented by four."""
+    fenced = r"^```(?P<language>\w*)\n(?P<fenced>[\s\S]*?)^```$"
     indented = r"(?P<indented>(?:^ {4}.*\n|^\n(?= {4}))+)"
     found = []
     for match in re.finditer(f"{fenced}|{indented}", text, flags=re.MULTILINE):
+        if match["language"] == "text":  # what is printed, or another program's configuration
+            continue
         block = match["fenced"] or re.sub(r"^ {4}", "", match["indented"] or "", flags=re.MULTILINE)
         found.append(block.strip())
     return found
@@ -251,6 +253,7 @@ def test_the_readme_is_short() -> None:
 
 def test_code_is_found_fenced_and_indented() -> None:
     text = "a\n\n```bash\nb \\\n    c\n```\n\n    d\n\n    e\n\nf `g`\n\n```python\nimport h\n```\n"
+    text += "\n```text\nthe label's\n```\n"
     assert blocks_of(text) == ["b \\\n    c", "d\n\ne", "import h"]
 
 

@@ -85,12 +85,16 @@ WAYS: dict[str, Way] = {
             "digits",
             "--scale",
             "quick",
+            "--executor",
+            "ray",
             "--dry-run",
         ),
         {"s3://BUCKET/studies": "earlier"},
     ),
     "pareto --dry-run --dataset lfw*": Way(("--scale", "quick")),  # full: it times the paper's networks here
-    "pareto --dataset folder:images --victim net:make*": DRY,
+    "pareto --dataset folder:images --victim net:make*--victim-transforms ResNet18*": Way(
+        DRY.more, {"net:make": "net:large", "weights.safetensors": "large.safetensors"}
+    ),
     "pareto --executor local*": Way((*SMALL, *FEW)),
     "pareto --executor local --attackers*": Way(SMALL),
     "pareto --trials 8*": Way((*SMALL, *FEW, "--trials", "1")),
@@ -253,8 +257,12 @@ def folder(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for j in range(30):
             Image.new("L", (16, 16), 100 * k + j).save(root / "images" / name / f"{j}.png")
     (root / "net.py").write_text(
-        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(256, 3))\n"
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(256, 3))\n\n"
+        "def large():  # of 3 channels and any size\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))\n"
     )
+    mean = torch.tensor([-1.0, 0.0, 1.0])[:, None].expand(3, 3).contiguous() / 3
+    save_file({"2.weight": mean, "2.bias": torch.tensor([0.0, 0.8, 0.0])}, root / "large.safetensors")
     brightness = torch.tensor([-1.0, 0.0, 1.0])[:, None].expand(3, 256).contiguous() / 16
     save_file(
         {"1.weight": brightness, "1.bias": torch.tensor([3.0, 2.0, -7.0])}, root / "weights.safetensors"
