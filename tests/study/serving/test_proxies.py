@@ -37,7 +37,7 @@ class Proxied:
     budget: QueryBudget
 
     def ask(self, path: str = "/release", body: bytes | None = ONE, **headers: str) -> tuple[int, bytes]:
-        """Status and body of an answer over TLS, whose certificate is checked; 0 if there was none."""
+        """Status and body of an answer over TLS, whose certificate is checked; 0 if there was none, or the connection was closed."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         sent = {"Content-Type": NPY, **{name.replace("_", "-"): value for name, value in headers.items()}}
         with contextlib.closing(
@@ -133,8 +133,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             found = Proxied(port, pem, budget)
             until = time.monotonic() + 20
             while time.monotonic() < until and proxy.poll() is None:
-                with contextlib.suppress(OSError):
-                    found.ask("/health", None)
+                if found.ask("/health", None)[0] == 200:
                     break
                 time.sleep(0.1)
             else:
