@@ -52,15 +52,18 @@ class BuildPy(build_py):
 
 
 class Wheel(bdist_wheel):
-    """Writes the renamed package into the wheel's entry points and its list of packages."""
+    """Writes the renamed package into the wheel's entry points and its list of packages, but not into those
+    of an editable installation, which links to the checkout."""
 
-    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
-        super().egg2dist(egginfo_path, distinfo_path)
+    def write_wheelfile(self, wheelfile_base: str, *args: str, **more: str) -> None:
+        """Called for both when the folder of metadata is complete, however it was made."""
+        super().write_wheelfile(wheelfile_base, *args, **more)
+        if "editable_wheel" in self.distribution.commands:
+            return
         for name in ("entry_points.txt", "top_level.txt"):
-            path = Path(distinfo_path) / name
-            path.write_text(
-                re.sub(rf"(?m)(^|= ){OURS}(?=[.\s])", rf"\g<1>{THEIRS}", path.read_text("utf-8")), "utf-8"
-            )
+            path = Path(wheelfile_base) / name
+            text = path.read_text("utf-8")
+            path.write_text(re.sub(rf"(?m)(^|= ){OURS}(?=[.\s])", rf"\g<1>{THEIRS}", text), "utf-8")
 
 
 setup(cmdclass={"build_py": BuildPy, "bdist_wheel": Wheel})

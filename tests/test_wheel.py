@@ -8,6 +8,7 @@ import ast
 import os
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +40,24 @@ def assert_names_no_study(site: Path) -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 top, _, rest = node.value.partition(".")
                 assert top != "study" or rest.split(".")[0] not in rooms, (path, node.value)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(200)
+def test_an_editable_installation_has_the_names_of_the_checkout(tmp_path: Path) -> None:
+    if int(metadata.version("setuptools").split(".")[0]) < 77:
+        pytest.skip("building needs setuptools 77 or later (extra test)")
+    build = (
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1]\n"
+        "made = b.prepare_metadata_for_build_editable(out + '/m')\n"
+        "b.build_editable(out, None, out + '/m/' + made)"
+    )
+    (tmp_path / "m").mkdir()
+    run([sys.executable, "-c", build, str(tmp_path)], ROOT, dict(os.environ))
+    (wheel,) = tmp_path.glob("mipoison-*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        (entry,) = [name for name in files.namelist() if name.endswith("entry_points.txt")]
+        assert "mipoison = study.runtime.command:main" in files.read(entry).decode()
 
 
 @pytest.mark.long
