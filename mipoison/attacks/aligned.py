@@ -95,9 +95,7 @@ class Aligned(Mixtures):
         def vote(voter: Voter) -> Tensor:
             z_NF = matched_features(voter.standardise, c_NK, self.own_NK)
             parts = zip(z_NF.split(CHUNK), label_N.split(CHUNK), strict=True)
-            return torch.cat(
-                [voter.kernel(*part, voter.z_MF, voter.label_M) @ voter.weight_MP for part in parts]
-            )
+            return torch.cat([voter.vote(*part) for part in parts])
 
         rest_NP = torch.zeros(len(c_NK), self.parts.rest_NP.shape[1], dtype=torch.float64)
         for voter in self.voters:

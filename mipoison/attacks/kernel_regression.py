@@ -27,8 +27,11 @@ class Voter:
 
     def __call__(self, c_NK: Tensor) -> Tensor:
         """Predicted principal components (N, P), times the weight of this vote."""
-        gram_NM = self.kernel(self.standardise(c_NK), label_of(c_NK.cpu()), self.z_MF, self.label_M)
-        return gram_NM @ self.weight_MP
+        return self.vote(self.standardise(c_NK), label_of(c_NK.cpu()))
+
+    def vote(self, z_NF: Tensor, label_N: Tensor) -> Tensor:
+        """The same from what it reads in the vectors, and their labels."""
+        return self.kernel(z_NF, label_N, self.z_MF, self.label_M) @ self.weight_MP
 
 
 class LandmarkRegression:

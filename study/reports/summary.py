@@ -194,7 +194,7 @@ def _runner_up(row: Mapping[str, Any]) -> str:
 
 def _held_out(named: list[Mapping[str, Any]], findings: Findings) -> str | None:
     """What the seeds that the search never used say of the settings that are named; None without."""
-    if findings.held_out is None or findings.fresh is None:
+    if findings.held_out is None:
         return None
     parts = []
     for row in named:
@@ -202,9 +202,8 @@ def _held_out(named: list[Mapping[str, Any]], findings: Findings) -> str | None:
             continue
         there = findings.held_out.loc[row["trial"]]
         verdict = NOTHING if pd.isna(there["verdict"]) else there["verdict"]
-        limits = [there["suite_excess_high"], there["suite_excess_test_high"]]
-        most = None if any(pd.isna(limit) for limit in limits) else max(limits)
-        parts.append(f"{row['trial']} {verdict}, excess leakage at most {upper_limit(most, missing=NOTHING)}")
+        most = upper_limit(excess_at_most(there), missing=NOTHING)
+        parts.append(f"{row['trial']} {verdict}, excess leakage at most {most}")
     return f"{'; '.join(parts)} (seeds that the search never saw)" if parts else None
 
 

@@ -60,7 +60,7 @@ def block(start: str) -> str:
     (found,) = [
         b for b in re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL) if b.startswith(start)
     ]
-    line = OTHERS[0] if "nginx" in start or start.startswith("server") else OTHERS[1]
+    line = OTHERS[0] if start.startswith("server") else OTHERS[1]
     assert line.strip() in PAGE.read_text()
     return found.rstrip().removesuffix("}") + line + "}\n"
 
