@@ -28,7 +28,7 @@ from study.reports.findings import Findings
 from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
 from study.reports.raised import doubts, in_words, not_to_be_read
 from study.reports.rounding import upper_limit, with_limits
-from study.reports.summary import above_zero, shown_to_leak
+from study.reports.summary import MORE_NEEDED, above_zero, shown_to_leak
 from study.reports.summary import choose as recommend
 from study.runtime.plain import markdown_text, visible_line
 from study.trial.rerun import has_own_victim
@@ -43,7 +43,7 @@ UTILITY = (
     "ece", "clean_ece",
 )  # fmt: skip
 """Columns of a ``utility_table`` that a label has."""
-UNSHOWN = ", not shown to leak itself: more seeds or attackers are needed before anything is called safe"
+UNSHOWN = f", not shown to leak itself: {MORE_NEEDED}"
 WORDS = {
     "certified": "no attacker whatsoever gains more than the margin over the label alone",
     "safe": "these attackers do not gain more than the margin, at 95 % confidence; others may",

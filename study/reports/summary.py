@@ -24,9 +24,8 @@ NEARLY = 0.9
 """A setting with this share of label-only's distortion saves too little to be preferred unsaid."""
 HARDLY = 0.01
 """A smaller share is not printed."""
-NOT_EVEN_UNDEFENDED = (
-    "not even undefended is shown to leak: more seeds or attackers are needed before anything is called safe"
-)
+MORE_NEEDED = "more seeds or attackers are needed before anything is called safe"
+NOT_EVEN_UNDEFENDED = f"not even undefended is shown to leak: {MORE_NEEDED}"
 BY_CONSTRUCTION = (
     "labels give nothing beyond themselves by construction: a limit above 0 is what these seeds can tell"
 )
