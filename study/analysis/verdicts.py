@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics import half_samples
-from mipoison.metrics.checks import LABEL_ONLY_TOLERANCE
+from mipoison.metrics.check_conditions import LABEL_ONLY_TOLERANCE
 from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
 from study.records.status import PRUNED
 

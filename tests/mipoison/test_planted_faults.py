@@ -17,7 +17,7 @@ from mipoison.defenses import DEFENSES
 from mipoison.defenses.base import BaseDefense
 from mipoison.deployment import Deployment, deploy, release
 from mipoison.episode import EpisodeConfig, Fitted, at_scale, attack_and_measure, attack_once, run_episode
-from mipoison.metrics.checks import WRITTEN_Z
+from mipoison.metrics.check_conditions import WRITTEN_Z
 from mipoison.metrics.written_image import WRITTEN_COLUMNS
 from mipoison.protocols import DefenderView, Oracle, ThreatModel
 from mipoison.randomness import QueryRandomness, generator

@@ -20,7 +20,7 @@ from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.ensemble import CheapStackConfig
 from mipoison.data.splits import make_split
 from mipoison.defenses.rounding import apportion
-from mipoison.metrics.checks import HIDDEN_CHANNEL_LEVEL
+from mipoison.metrics.check_conditions import HIDDEN_CHANNEL_LEVEL
 from mipoison.metrics.hidden_channels import hidden_channel_p
 from mipoison.protocols import ThreatModel
 from mipoison.randomness import QueryRandomness, content_keys, generator

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mipoison.attacks import LABEL_ATTACKER
 from mipoison.defenses import LABEL_ONLY
-from mipoison.metrics.checks import LABEL_ONLY_TOLERANCE
+from mipoison.metrics.check_conditions import LABEL_ONLY_TOLERANCE
 from study.analysis.verdicts import BROKEN, CERTIFIED, VARIES
 from study.paper.claims.evidence import Evidence, Setting
 from study.paper.claims.readings import FEWEST

@@ -14,7 +14,7 @@ from torch import Tensor
 from mipoison.certificates import Gaussian
 from mipoison.certificates import pool as pool_module
 from mipoison.certificates.pool import _posteriors, cells_of, exact, sampled, within_variance
-from mipoison.metrics.checks import CERTIFICATE_ROUNDING
+from mipoison.metrics.check_conditions import CERTIFICATE_ROUNDING
 from mipoison.randomness import generator
 
 

@@ -13,7 +13,7 @@ from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 
 from mipoison.metrics import written_image as module
-from mipoison.metrics.checks import WRITTEN_Z
+from mipoison.metrics.check_conditions import WRITTEN_Z
 from mipoison.metrics.written_image import (
     SPACES,
     WRITTEN_COLUMNS,
