@@ -7,7 +7,6 @@ settings, S seeds, A attackers, H the mean over all images and those over half-s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from mipoison.defenses import LABEL_ONLY
 from mipoison.metrics import half_samples
 from mipoison.metrics.check_conditions import LABEL_ONLY_TOLERANCE
 from mipoison.metrics.excess import MARGIN, Excess, excess_intervals, seeds_needed, verdict
-from study.records.status import PRUNED
+from study.analysis.attacked import Attacked, Attacks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,26 +71,28 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
 
     names = [name for pool in POOLS.values() for name in pool]
     wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED, *EXACT, *AGREEMENT, *DOUBTS]
-    rows = episodes.reindex(columns=wanted)
+    rows = episodes.reindex(columns=wanted).reset_index(drop=True)
     anchor = rows[(rows["defense"] == LABEL_ONLY) & (rows["status"] == "ok")]
-    certified = _certified(rows, set(anchor["seed"]))
-    floor_seeds, floor_attackers = _shared(anchor, set(anchor["attack"]))
+    attacks = Attacks(rows)
+    by_trial = attacks.by_trial()
+    certified = _certified(rows, by_trial, set(anchor["seed"].dropna()))
+    of_labels = attacks.of(anchor.index.tolist())
+    floor_seeds, floor_attackers = of_labels.seeds, of_labels.attackers
     floor_trial = anchor["trial"].iloc[0] if len(anchor) else None
+    flips = _any(rows[list(AGREEMENT)].astype("Float64") < 1)
+    doubtful = _any(rows[list(DOUBTS)].astype("boolean"))
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
     whole: dict[Any, bool] = {}
     doubted: dict[Any, bool] = {}
-    for trial, part in rows.groupby("trial", sort=True):
-        ok = part[part["status"] == "ok"]
-        gone = set(part.loc[part["status"] == PRUNED, "attack"])
-        seeds, attackers = _shared(ok[~ok["attack"].isin(gone)], set(part["attack"]) - gone)
+    for trial, attacked in by_trial.items():
         whole[trial] = (
-            set(part["status"]) == {"ok"}
-            and set(floor_attackers) <= set(attackers)
-            and set(floor_seeds) <= set(seeds)
-            and not (part[list(AGREEMENT)].astype("Float64") < 1).any(axis=None)
+            attacked.statuses == {"ok"}
+            and set(floor_attackers) <= set(attacked.attackers)
+            and set(floor_seeds) <= set(attacked.seeds)
+            and not any(flips[i] for i in attacked.rows)
         )
-        doubted[trial] = bool(ok[list(DOUBTS)].astype("boolean").fillna(False).any(axis=None))
-        groups[(seeds, attackers)].append(trial)
+        doubted[trial] = any(doubtful[i] for i in attacked.ok)
+        groups[(attacked.seeds, attacked.attackers)].append(trial)
     indexed = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed", "attack"])
     indexed = indexed.set_index(["trial", "seed", "attack"])[names].astype("Float64")
     found: dict[Any, dict[str, Excess]] = defaultdict(dict)
@@ -115,26 +116,34 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     return pd.DataFrame(out, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
 
 
-def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
+def _certified(rows: pd.DataFrame, by_trial: dict[str, Attacked], seeds: set[Any]) -> dict[Any, float]:
     """Trial -> largest exact certified excess over seeds and pools; absent if one is missing or was beaten,
     or if repeated queries differ.
 
     Args:
         seeds: label-only's; a trial needs a certificate on each of them and of its own.
     """
+    defenses, seed = rows["defense"].tolist(), rows["seed"].tolist()
+    known = rows[[*CERTIFIED, *EXACT]].notna().all(axis=1).tolist()
+    # An exact certificate is over answers that are the same whenever the query is asked.
+    broken = _any(rows[[BROKEN, VARIES]].astype("boolean"))
+    largest = rows[list(CERTIFIED)].astype("Float64").max(axis=1).tolist()
     out = {}
-    for trial, part in rows.groupby("trial"):
-        ok = part[part["status"] == "ok"]
-        known = ok.dropna(subset=[*CERTIFIED, *EXACT])
-        # An exact certificate is over answers that are the same whenever the query is asked.
-        broken = ok[[BROKEN, VARIES]].astype("boolean").fillna(False).any(axis=None)
-        if broken or not len(ok):
+    for trial, found in by_trial.items():
+        ok = found.ok
+        if not ok or any(broken[i] for i in ok):
             continue
-        if len(known) == len(ok) and set(known["seed"]) >= seeds | set(part["seed"]):
-            out[trial] = float(known[list(CERTIFIED)].astype(float).max(axis=None))
-        elif set(part["defense"]) == {LABEL_ONLY}:
+        if all(known[i] for i in ok) and {seed[i] for i in ok} >= seeds | {seed[i] for i in found.rows}:
+            out[trial] = float(max(largest[i] for i in ok))
+        elif {defenses[i] for i in found.rows} == {LABEL_ONLY}:
             out[trial] = 0.0
     return out
+
+
+def _any(flags: pd.DataFrame) -> list[bool]:
+    """Whether any column of each row is true; missing ones are not."""
+    values: list[bool] = flags.fillna(False).to_numpy(dtype=bool).any(axis=1).tolist()
+    return values
 
 
 def largest_certificates(rows: pd.DataFrame) -> dict[Any, float]:
@@ -145,13 +154,6 @@ def largest_certificates(rows: pd.DataFrame) -> dict[Any, float]:
     values = ok[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     largest = pd.Series(values.max(axis=1), index=ok["trial"]) if len(ok) else pd.Series(dtype=float)
     return {trial: float(v.max()) for trial, v in largest.groupby(level=0) if not v.isna().any()}
-
-
-def _shared(ok: pd.DataFrame, attackers: Iterable[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Seeds on which all the attackers succeeded, and the attackers, sorted."""
-    names = tuple(sorted(attackers))
-    counts = ok.groupby("seed")["attack"].nunique()
-    return tuple(sorted(counts.index[counts == len(names)])), names
 
 
 def _errors(

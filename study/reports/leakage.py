@@ -6,15 +6,18 @@ is of one of them, see :func:`judged_pool`.
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from study.analysis.attacked import Attacks
 from study.analysis.frontier import LABEL_ONLY
 from study.analysis.verdicts import POOLS
 from study.records.curves import FACES
-from study.records.status import PRUNED
 
 EXCESS = "excess"
 EXTRAPOLATED = "extrapolated_excess"
@@ -95,34 +98,26 @@ def _is_test(pool: pd.Series) -> pd.Series:
     return (pool == "test").fillna(False).astype(bool)
 
 
-def counted(rows: pd.DataFrame) -> tuple[list[str], list[int]]:
-    """Attackers of one setting that ran, and the seeds on which all of them succeeded, both sorted.
-
-    An attacker that was pruned did not run; of one that failed on all seeds there is no such seed.
-
-    Args:
-        rows: of one setting.
-    """
-    gone = rows.loc[rows["status"] == PRUNED, "attack"]
-    rest = rows[~rows["attack"].isin(gone)]
-    ok = rest[rest["status"] == "ok"]
-    whole = ok.groupby("seed")["attack"].nunique() == rest["attack"].nunique()
-    return sorted({str(name) for name in ok["attack"]}), sorted(int(seed) for seed in whole.index[whole])
-
-
 def _with_attackers(table: pd.DataFrame, episodes: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The table with the columns ATTACKER, WORST_ATTACKER and WORST_POOL; of equals, the first by name."""
     errors = [ERROR + pool for pool in POOLS]
     rows = episodes.reindex(columns=["trial", "defense", "attack", "seed", "status", *errors])
-    floor = counted(rows[rows["defense"] == LABEL_ONLY])[1]
+    attacks = Attacks(rows)
+    floor = set(attacks.of(np.flatnonzero(rows["defense"] == LABEL_ONLY).tolist()).seeds)
+    names, seeds = rows["attack"].tolist(), rows["seed"].tolist()
+    values = rows[errors].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     found: dict[str, dict[str, str]] = {}
-    for trial, part in rows.groupby("trial"):
-        attackers, seeds = counted(part)
-        common = [seed for seed in seeds if seed in set(floor)] or seeds
-        ok = part[(part["status"] == "ok") & part["seed"].isin(common) & part["attack"].isin(attackers)]
-        means = ok.groupby("attack")[errors].mean()
-        least = {pool: means[ERROR + pool].astype("Float64").dropna() for pool in POOLS}
-        found[str(trial)] = {ATTACKER[pool]: str(m.idxmin()) for pool, m in least.items() if len(m)}
+    for trial, attacked in attacks.by_trial().items():
+        common = floor & set(attacked.seeds) or set(attacked.seeds)
+        found[trial] = {}
+        for pool, of_pool in zip(POOLS, values.T, strict=True):
+            measured = defaultdict[str, list[float]](list)
+            for i in attacked.ok:
+                if seeds[i] in common and names[i] in attacked.succeeded and not math.isnan(of_pool[i]):
+                    measured[names[i]].append(of_pool[i])
+            if measured:
+                mean = {name: math.fsum(v) / len(v) for name, v in sorted(measured.items())}
+                found[trial][ATTACKER[pool]] = min(mean, key=lambda name: mean[name])
     named = pd.DataFrame.from_dict(found, orient="index", columns=list(ATTACKER.values()), dtype="string")
     table = table.join(named)
     table[WORST_POOL] = judged_pool(verdicts)

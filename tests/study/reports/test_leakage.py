@@ -8,7 +8,6 @@ import pytest
 
 from study.analysis.frontier import LABEL_ONLY
 from study.analysis.verdicts import verdict_table
-from study.records.status import PRUNED
 from study.reports.leakage import (
     ATTACKER,
     CERTIFIED,
@@ -17,7 +16,6 @@ from study.reports.leakage import (
     POSSIBLE,
     WORST_ATTACKER,
     WORST_POOL,
-    counted,
     leakage_table,
 )  # fmt: skip
 from tests.study.records.test_curves import ROW
@@ -95,18 +93,6 @@ def test_the_attacker_is_that_of_the_pool_whose_excess_is_shown(measured: pd.Dat
         assert table[WORST_ATTACKER][name] == min(means, key=lambda attack: means[attack])
     assert (table[WORST_ATTACKER][trial], table[WORST_POOL][trial]) == (attackers[1], "test")
     assert table[ATTACKER[""]][trial] == attackers[0]
-
-
-def test_attackers_that_did_not_run_and_seeds_that_failed_do_not_count() -> None:
-    rows = pd.DataFrame(
-        [{"attack": a, "seed": s, "status": "ok"} for a in ("knn", "ridge") for s in (0, 1, 2)]
-        + [{"attack": "mlp", "seed": s, "status": PRUNED} for s in (0, 1, 2)]
-    )
-    assert counted(rows) == (["knn", "ridge"], [0, 1, 2])
-    rows.loc[4, "status"] = "failed"
-    assert counted(rows) == (["knn", "ridge"], [0, 2])
-    rows.loc[rows["attack"] == "ridge", "status"] = "failed"
-    assert counted(rows) == (["knn"], [])
 
 
 def test_what_is_extrapolated_is_the_larger_of_train_and_test(measured: pd.DataFrame) -> None:
