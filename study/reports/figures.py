@@ -191,6 +191,7 @@ def frontier_figure(
     drawn = configurations.dropna(subset=["confidence_distortion", "worst_reconstruction_error"])
     drawn = drawn.merge(leakage, on="trial", how="left")
     front = front.merge(leakage, on="trial", how="left")
+    drawn, front = (table[[c for c in table if not c.startswith("defense.")]] for table in (drawn, front))
     if identified is not None:
         drawn = drawn.merge(identified, on="trial", how="left")
         front = front.merge(identified, on="trial", how="left")
@@ -207,12 +208,13 @@ def frontier_figure(
     handles: list[Line2D] = []
     for defense in defenses:
         colour, marker = style = style_of(defense, defenses)
-        draw_bounds(excess, drawn[drawn["defense"] == defense], colour)
-        draw_possible(panels[0], drawn[drawn["defense"] == defense], LIMIT, colour)
+        group = drawn[drawn["defense"] == defense]
+        draw_bounds(excess, group, colour)
+        draw_possible(panels[0], group, LIMIT, colour)
         for axes, (column, _, more) in zip(panels, shown, strict=True):
             if defense not in ANCHOR_STYLE:
-                _own_front(axes, drawn[drawn["defense"] == defense], column, more, colour)
-            _points(axes, drawn[drawn["defense"] == defense], column, style, front)
+                _own_front(axes, group, column, more, colour)
+            _points(axes, group, column, style, front)
         name = {UNDEFENDED: "undefended", LABEL_ONLY: "label-only (the floor)"}.get(defense, defense)
         dashes = ANCHOR_STYLE[defense][2] if defense in ANCHOR_STYLE else ""
         look: dict[str, Any] = {"ls": dashes, "lw": 1.1, "marker": marker}

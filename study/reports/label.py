@@ -17,6 +17,7 @@ from mipoison.config import ConfigError, choose
 from mipoison.defenses import DEFENSES, LABEL_ONLY, UNDEFENDED
 from mipoison.scene import TEST_SEEN
 from mipoison.storage.files import Storage
+from study.analysis.attacked import Attacked, Attacks
 from study.analysis.identification import CHANCE, IDENTIFIED
 from study.records.curves import FACES
 from study.records.finished import StoredStudy
@@ -25,7 +26,7 @@ from study.reports.answers import answers_of, answers_text
 from study.reports.cells import data_name, setting_name, test_seen
 from study.reports.commands import rerun_command
 from study.reports.findings import Findings
-from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL, counted
+from study.reports.leakage import EXCESS, WORST_ATTACKER, WORST_POOL
 from study.reports.raised import doubts, in_words, not_to_be_read
 from study.reports.rounding import upper_limit, with_limits
 from study.reports.summary import MORE_NEEDED, above_zero, shown_to_leak
@@ -118,7 +119,7 @@ def label(
         "utility": _utility(found, trial),
         "checks_raised": doubts(rows),
         "not_to_be_read": not_to_be_read(rows),
-        "seeds": counted(rows)[1],
+        "seeds": [int(seed) for seed in _attacked(rows).seeds],
         "versions": _texts(rows, "versions"),
         "devices": _texts(rows, "device"),
         "command": rerun_command(study, _place(study, like), trial),
@@ -128,6 +129,11 @@ def label(
 def _place(study: StoredStudy, like: str | None) -> str:
     """The study's path or address in the label's command."""
     return study.folder if like is None or Path(like).expanduser().is_absolute() else like
+
+
+def _attacked(rows: pd.DataFrame) -> Attacked:
+    """The attacks on the setting whose records these are."""
+    return Attacks(rows).of(range(len(rows)))
 
 
 def _texts(rows: pd.DataFrame, column: str) -> list[str]:
@@ -204,7 +210,7 @@ def _measured(
         "identification_auc": _interval(more, IDENTIFIED)
         | {"attacker": _attacker(more[f"{IDENTIFIED}_attacker"]), "chance": CHANCE},
         "estimated_limit": _interval(row, "estimated_limit"),
-        "attackers": [visible_line(name) for name in counted(rows)[0]],
+        "attackers": [visible_line(name) for name in _attacked(rows).succeeded],
         "screened_only": bool(row["cut"]) if not pd.isna(row["cut"]) else False,
     }
 
