@@ -34,6 +34,9 @@ FEW = {"steps": 15, "folds": 2, "each": 3, "mixed": 30, "simulated": 2000}
 """Training steps and folds of an attacker that is checked: it need not be good."""
 
 
+Made = TypeVar("Made")
+
+
 class Broken(AssertionError):
     """A promise of the contract that is not kept; says which, and by what."""
 
@@ -107,6 +110,7 @@ class AttackerCase:
         name: for messages. config: its configuration. scene: a prepared scene.
         draws_nothing: answers the same for every seed, from one image on.
         may_draw_nothing: its draws may not show on few images.
+        made: what several checks look at, by name; made by the first of them.
     """
 
     name: str
@@ -114,6 +118,7 @@ class AttackerCase:
     scene: Scene
     draws_nothing: bool = False
     may_draw_nothing: bool = False
+    made: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def small(self) -> Config:
@@ -145,6 +150,13 @@ class AttackerCase:
         attack: Attack = self.small.make()
         attack.fit(oracle, x_NCHW, known=self.known, rng=generator(seed, "attack"))
         return attack
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, made once for all checks that ask for this name."""
+        if name not in self.made:
+            self.made[name] = make()
+        made: Made = self.made[name]
+        return made
 
     @functools.cached_property
     def fitted(self) -> tuple[Attack, MeteredOracle]:
