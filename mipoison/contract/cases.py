@@ -61,6 +61,7 @@ class DefenseCase:
         couples: whether answers depend on the other queries of a chunk, beside what it declares.
         reads_seldom: whether the image matters so rarely that other images may give the same answers.
         other_centre: whether its budget bounds the distance to another vector than the clean one.
+        rows: most of the attacker's images that are asked.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DefenseCase:
     couples: bool = False
     reads_seldom: bool = False
     other_centre: bool = False
+    rows: int = 50
 
     def fit(self, view: DefenderView | None = None, **changes: Any) -> Defense:
         """A new defense with changed settings, fitted on the scene, or on another view."""
@@ -84,12 +86,17 @@ class DefenseCase:
     @property
     def c_NK(self) -> Tensor:
         """Clean vectors of the attacker's images."""
-        return self.scene.clean["attack_train"].clone()
+        return self.scene.clean["attack_train"][: self.rows].clone()
 
     @property
     def x_NCHW(self) -> Tensor:
         """These images."""
-        return self.scene.split.attack_train.x_NCHW.clone()
+        return self.scene.split.attack_train.x_NCHW[: self.rows].clone()
+
+    @functools.cached_property
+    def released_NK(self) -> Tensor:
+        """What the defense at its defaults releases of them."""
+        return protect(self.defense, self.c_NK, self.x_NCHW)
 
     @property
     def coupled(self) -> bool:
