@@ -61,7 +61,7 @@ class DefenseCase:
         couples: whether answers depend on the other queries of a chunk, beside what it declares.
         reads_seldom: whether the image matters so rarely that other images may give the same answers.
         other_centre: whether its budget bounds the distance to another vector than the clean one.
-        rows: most of the attacker's images that are asked.
+        rows: most of the attacker's images that are asked. changes: settings in place of the defaults.
     """
 
     name: str
@@ -71,16 +71,22 @@ class DefenseCase:
     reads_seldom: bool = False
     other_centre: bool = False
     rows: int = 50
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def make(self, **changes: Any) -> Defense:
+        """A new defense that is not fitted."""
+        defense: Defense = self.config(**{**self.changes, **changes}).make()
+        return defense
 
     def fit(self, view: DefenderView | None = None, **changes: Any) -> Defense:
         """A new defense with changed settings, fitted on the scene, or on another view."""
-        defense: Defense = self.config(**changes).make()
+        defense = self.make(**changes)
         defense.fit(view or self.scene.view(), rng=generator(0, "defense", self.name))
         return defense
 
     @functools.cached_property
     def defense(self) -> Defense:
-        """The defense at its defaults, fitted."""
+        """The defense, fitted."""
         return self.fit()
 
     @property
@@ -95,7 +101,7 @@ class DefenseCase:
 
     @functools.cached_property
     def released_NK(self) -> Tensor:
-        """What the defense at its defaults releases of them."""
+        """What the defense releases of them."""
         return protect(self.defense, self.c_NK, self.x_NCHW)
 
     @property

@@ -199,7 +199,7 @@ def keeps_state(case: DefenseCase) -> None:
     if case.defense.retrains:
         return
     state = {name: value.clone() for name, value in case.defense.state().items()}
-    again: Defense = case.config().make()
+    again = case.make()
     again.load_state(state)
     require(set(again.state()) == set(state), "state() has other names after load_state()")
     ask = case.scene.view().ask
