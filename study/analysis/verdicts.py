@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,23 +74,25 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     wanted = ["trial", "defense", "attack", "seed", "status", *names, *CERTIFIED, *EXACT, *AGREEMENT, *DOUBTS]
     rows = episodes.reindex(columns=wanted)
     anchor = rows[(rows["defense"] == LABEL_ONLY) & (rows["status"] == "ok")]
-    certified = _certified(rows, set(anchor["seed"]))
-    floor_seeds, floor_attackers = _shared(anchor, set(anchor["attack"]))
+    by_trial = _by_trial(rows)
+    certified = _certified(by_trial, set(anchor["seed"]))
+    floor_pairs = zip(anchor["seed"].tolist(), anchor["attack"].tolist(), strict=True)
+    floor_seeds, floor_attackers = _shared(floor_pairs, set(anchor["attack"]))
     floor_trial = anchor["trial"].iloc[0] if len(anchor) else None
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
     whole: dict[Any, bool] = {}
     doubted: dict[Any, bool] = {}
-    for trial, part in rows.groupby("trial", sort=True):
-        ok = part[part["status"] == "ok"]
-        gone = set(part.loc[part["status"] == PRUNED, "attack"])
-        seeds, attackers = _shared(ok[~ok["attack"].isin(gone)], set(part["attack"]) - gone)
+    for trial, part in by_trial.items():
+        gone = {r.attack for r in part if r.status == PRUNED}
+        pairs = ((r.seed, r.attack) for r in part if r.ok and r.attack not in gone)
+        seeds, attackers = _shared(pairs, {r.attack for r in part} - gone)
         whole[trial] = (
-            set(part["status"]) == {"ok"}
+            {r.status for r in part} == {"ok"}
             and set(floor_attackers) <= set(attackers)
             and set(floor_seeds) <= set(seeds)
-            and not (part[list(AGREEMENT)].astype("Float64") < 1).any(axis=None)
+            and not any(r.flips for r in part)
         )
-        doubted[trial] = bool(ok[list(DOUBTS)].astype("boolean").fillna(False).any(axis=None))
+        doubted[trial] = any(r.doubted for r in part)
         groups[(seeds, attackers)].append(trial)
     indexed = rows[rows["status"] == "ok"].drop_duplicates(["trial", "seed", "attack"])
     indexed = indexed.set_index(["trial", "seed", "attack"])[names].astype("Float64")
@@ -115,7 +117,46 @@ def verdict_table(episodes: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataF
     return pd.DataFrame(out, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
 
 
-def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
+class _Episode(NamedTuple):
+    """What of a record decides beside its errors. ``known``: it has exact certificates on both pools;
+    ``certified``: their larger one; ``flips``: it changes labels; ``broken``, ``doubted``: of those that are
+    ok, a raised check that contradicts the certificate, or any."""
+
+    defense: Any
+    attack: Any
+    seed: Any
+    status: Any
+    ok: bool
+    known: bool
+    certified: float
+    flips: bool
+    broken: bool
+    doubted: bool
+
+
+def _by_trial(rows: pd.DataFrame) -> dict[Any, list[_Episode]]:
+    """The episodes of each trial, in the order of the trials' names."""
+    import pandas as pd
+
+    ok_N = (rows["status"] == "ok").to_numpy(dtype=bool, na_value=False)
+    known_N = rows[[*CERTIFIED, *EXACT]].notna().to_numpy().all(axis=1)
+    both_N2 = rows[list(CERTIFIED)].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    flips_N2 = (rows[list(AGREEMENT)].astype("Float64") < 1).fillna(False).to_numpy(dtype=bool)
+    raised_ND = np.zeros((len(rows), len(DOUBTS)), dtype=bool)
+    raised_ND[ok_N] = rows.loc[ok_N, list(DOUBTS)].astype("boolean").fillna(False).to_numpy(dtype=bool)
+    contradicts = [DOUBTS.index(BROKEN), DOUBTS.index(VARIES)]
+    columns: list[Any] = [rows[name].tolist() for name in ("defense", "attack", "seed", "status")]
+    columns += [ok_N, known_N, both_N2.max(axis=1, initial=-np.inf), flips_N2.any(axis=1)]
+    columns += [raised_ND[:, contradicts].any(axis=1), raised_ND.any(axis=1)]
+    code_N, names = pd.factorize(rows["trial"], sort=True)
+    out: dict[Any, list[_Episode]] = {name: [] for name in names.tolist()}
+    for code, episode in zip(code_N.tolist(), map(_Episode._make, zip(*columns, strict=True)), strict=True):
+        if code >= 0:
+            out[names[code]].append(episode)
+    return out
+
+
+def _certified(by_trial: dict[Any, list[_Episode]], seeds: set[Any]) -> dict[Any, float]:
     """Trial -> largest exact certified excess over seeds and pools; absent if one is missing or was beaten,
     or if repeated queries differ.
 
@@ -123,16 +164,14 @@ def _certified(rows: pd.DataFrame, seeds: set[Any]) -> dict[Any, float]:
         seeds: label-only's; a trial needs a certificate on each of them and of its own.
     """
     out = {}
-    for trial, part in rows.groupby("trial"):
-        ok = part[part["status"] == "ok"]
-        known = ok.dropna(subset=[*CERTIFIED, *EXACT])
+    for trial, part in by_trial.items():
+        ok = [r for r in part if r.ok]
         # An exact certificate is over answers that are the same whenever the query is asked.
-        broken = ok[[BROKEN, VARIES]].astype("boolean").fillna(False).any(axis=None)
-        if broken or not len(ok):
+        if not ok or any(r.broken for r in ok):
             continue
-        if len(known) == len(ok) and set(known["seed"]) >= seeds | set(part["seed"]):
-            out[trial] = float(known[list(CERTIFIED)].astype(float).max(axis=None))
-        elif set(part["defense"]) == {LABEL_ONLY}:
+        if all(r.known for r in ok) and {r.seed for r in ok} >= seeds | {r.seed for r in part}:
+            out[trial] = float(max(r.certified for r in ok))
+        elif {r.defense for r in part} == {LABEL_ONLY}:
             out[trial] = 0.0
     return out
 
@@ -147,11 +186,19 @@ def largest_certificates(rows: pd.DataFrame) -> dict[Any, float]:
     return {trial: float(v.max()) for trial, v in largest.groupby(level=0) if not v.isna().any()}
 
 
-def _shared(ok: pd.DataFrame, attackers: Iterable[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Seeds on which all the attackers succeeded, and the attackers, sorted."""
+def _shared(
+    pairs: Iterable[tuple[Any, Any]], attackers: Iterable[Any]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Seeds on which all the attackers succeeded, and the attackers, sorted.
+
+    Args:
+        pairs: seed and attacker of each success.
+    """
     names = tuple(sorted(attackers))
-    counts = ok.groupby("seed")["attack"].nunique()
-    return tuple(sorted(counts.index[counts == len(names)])), names
+    by_seed: dict[Any, set[Any]] = defaultdict(set)
+    for seed, attack in pairs:
+        by_seed[seed].add(attack)
+    return tuple(sorted(seed for seed, found in by_seed.items() if len(found) == len(names))), names
 
 
 def _errors(
