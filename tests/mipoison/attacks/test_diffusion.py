@@ -33,7 +33,7 @@ def pictures(n: int) -> Tensor:
 @pytest.fixture(scope="module")
 def attacker() -> Diffusion:
     attack = DiffusionConfig(
-        features="raw", width=8, steps=260, longer=1, batch=32, lr=3e-3, timesteps=50
+        features="raw", width=8, steps=400, longer=1, batch=32, lr=3e-3, timesteps=50
     ).make()
     known = ThreatModel(None, {}, SHAPE)
     attack.fit(TwoImages(), pictures(64), known=known, rng=generator(0, "attack"))
