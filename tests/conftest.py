@@ -29,6 +29,19 @@ CPU = torch.device("cpu")
 
 MakeDecoder = Callable[..., InversionNet]
 
+FIRST = (
+    "test_readme.py", "test_contract.py", "test_mipoison_example.py", "test_mixtures.py", "test_reading.py",
+    "test_readers_run_nothing.py", "test_confirmation.py",
+)  # fmt: skip
+"""Files that take long, beside those that start Ray."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first: with one of them last, the other processes would wait for it."""
+    ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: (item.path not in ray, item.path.name not in FIRST))
+
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:

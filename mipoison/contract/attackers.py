@@ -98,24 +98,41 @@ def _require_images(case: AttackerCase, out: Tensor, n: int) -> None:
     require(bool(((out >= 0) & (out <= 1)).all()), "pixels of reconstructions leave [0, 1]: clamp them")
 
 
+def _watched(case: AttackerCase) -> tuple[Tensor, Tensor, Spy]:
+    """The images before and after a training on 20 of them, and the oracle that it asked."""
+
+    def make() -> tuple[Tensor, Tensor, Spy]:
+        x, spy = case.x_NCHW[:20], Spy(case.scene.split.n_classes)
+        before = x.clone()
+        case.fit(x, spy)
+        return before, x, spy
+
+    return case.once("watched", make)
+
+
 def leaves_images(case: AttackerCase) -> None:
     """Training leaves the attacker's images as they are."""
-    x = case.x_NCHW[:20]
-    before = x.clone()
-    case.fit(x, Spy(case.scene.split.n_classes))
-    require_equal(x, before, "fit changed the images that it was given")
+    before, after, _ = _watched(case)
+    require_equal(after, before, "fit changed the images that it was given")
+
+
+def _reconstructed(case: AttackerCase, seed: int, global_seed: int = 1) -> Tensor:
+    """Nine reconstructions after a training on 30 images, under a seed and a global random state."""
+
+    def make() -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(global_seed)
+            attack = case.fit(case.x_NCHW[:30], case.oracle(), seed)
+            return attack.reconstruct(case.scene.clean["private_train"][:9])
+
+    return case.once(f"reconstructed {seed} {global_seed}", make)
 
 
 def deterministic(case: AttackerCase) -> None:
     """The same seed gives the same reconstructions, whatever the global random state; another seed others."""
-    c, x = case.scene.clean["private_train"][:9], case.x_NCHW[:30]
-    runs = []
-    for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(global_seed)
-            runs.append(case.fit(x.clone(), case.oracle(), seed).reconstruct(c))
-    require_equal(runs[0], runs[1], "under one seed it reconstructs differently: draw from rng alone")
-    if case.draws_nothing and not torch.equal(runs[0], runs[2]):
+    one, two = _reconstructed(case, 0), _reconstructed(case, 0, global_seed=2)
+    require_equal(one, two, "under one seed it reconstructs differently: draw from rng alone")
+    if case.draws_nothing and not torch.equal(one, _reconstructed(case, 1)):
         raise Broken("it draws, and is listed as one that draws nothing")
 
 
@@ -123,18 +140,26 @@ def draws(case: AttackerCase) -> None:
     """Another seed gives other reconstructions, unless it is known to draw nothing."""
     if case.draws_nothing or case.may_draw_nothing:
         return
-    c, x = case.scene.clean["private_train"][:9], case.x_NCHW[:30]
-    one, two = (case.fit(x.clone(), case.oracle(), seed).reconstruct(c) for seed in (0, 1))
-    require(not torch.equal(one, two), "another seed gives the same reconstructions")
+    same = torch.equal(_reconstructed(case, 0), _reconstructed(case, 1))
+    require(not same, "another seed gives the same reconstructions")
+
+
+def _trained_on_twelve(case: AttackerCase) -> tuple[Tensor, Tensor]:
+    """The global random state before and after a training on twelve pictures and three reconstructions."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        before = torch.get_rng_state()
+        x = pictures(12, case.scene.split.image_shape)
+        case.fit(x, Spy(case.scene.split.n_classes)).reconstruct(case.scene.clean["private_train"][:3])
+        return before, torch.get_rng_state()
+
+    return case.once("trained on twelve", make)
 
 
 def global_state(case: AttackerCase) -> None:
     """It leaves the global random state alone."""
-    before = torch.get_rng_state()
-    x = pictures(12, case.scene.split.image_shape)
-    attack = case.fit(x, Spy(case.scene.split.n_classes))
-    attack.reconstruct(case.scene.clean["private_train"][:3])
-    require_equal(torch.get_rng_state(), before, "it draws from torch's global generator: use rng")
+    before, after = _trained_on_twelve(case)
+    require_equal(after, before, "it draws from torch's global generator: use rng")
 
 
 def pickles(case: AttackerCase) -> None:
@@ -164,13 +189,12 @@ def too_few_images(case: AttackerCase) -> None:
             )
         else:
             raise Broken(f"{n} images are accepted: raise a ValueError")
-    case.fit(pictures(12, shape), Spy(k))
+    _trained_on_twelve(case)
 
 
 def own_images(case: AttackerCase) -> None:
     """It asks about images that it holds or derives from them, never about private ones."""
-    spy = Spy(case.scene.split.n_classes)
-    case.fit(case.x_NCHW[:30], spy)
+    spy = _watched(case)[2]
     private = {row.numpy().tobytes() for row in case.scene.split.private_train.x_NCHW}
     asked = {row.numpy().tobytes() for x in spy.asked for row in x}
     require(not private & asked, "it asked about a private image")

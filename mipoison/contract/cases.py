@@ -34,6 +34,9 @@ FEW = {"steps": 15, "folds": 2, "each": 3, "mixed": 30, "simulated": 2000}
 """Training steps and folds of an attacker that is checked: it need not be good."""
 
 
+Made = TypeVar("Made")
+
+
 class Broken(AssertionError):
     """A promise of the contract that is not kept; says which, and by what."""
 
@@ -58,6 +61,7 @@ class DefenseCase:
         couples: whether answers depend on the other queries of a chunk, beside what it declares.
         reads_seldom: whether the image matters so rarely that other images may give the same answers.
         other_centre: whether its budget bounds the distance to another vector than the clean one.
+        rows: most of the attacker's images that are asked. changes: settings in place of the defaults.
     """
 
     name: str
@@ -66,27 +70,39 @@ class DefenseCase:
     couples: bool = False
     reads_seldom: bool = False
     other_centre: bool = False
+    rows: int = 50
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def make(self, **changes: Any) -> Defense:
+        """A new defense that is not fitted."""
+        defense: Defense = self.config(**{**self.changes, **changes}).make()
+        return defense
 
     def fit(self, view: DefenderView | None = None, **changes: Any) -> Defense:
         """A new defense with changed settings, fitted on the scene, or on another view."""
-        defense: Defense = self.config(**changes).make()
+        defense = self.make(**changes)
         defense.fit(view or self.scene.view(), rng=generator(0, "defense", self.name))
         return defense
 
     @functools.cached_property
     def defense(self) -> Defense:
-        """The defense at its defaults, fitted."""
+        """The defense, fitted."""
         return self.fit()
 
     @property
     def c_NK(self) -> Tensor:
         """Clean vectors of the attacker's images."""
-        return self.scene.clean["attack_train"].clone()
+        return self.scene.clean["attack_train"][: self.rows].clone()
 
     @property
     def x_NCHW(self) -> Tensor:
         """These images."""
-        return self.scene.split.attack_train.x_NCHW.clone()
+        return self.scene.split.attack_train.x_NCHW[: self.rows].clone()
+
+    @functools.cached_property
+    def released_NK(self) -> Tensor:
+        """What the defense releases of them."""
+        return protect(self.defense, self.c_NK, self.x_NCHW)
 
     @property
     def coupled(self) -> bool:
@@ -107,6 +123,7 @@ class AttackerCase:
         name: for messages. config: its configuration. scene: a prepared scene.
         draws_nothing: answers the same for every seed, from one image on.
         may_draw_nothing: its draws may not show on few images.
+        made: what several checks look at, by name; made by the first of them.
     """
 
     name: str
@@ -114,6 +131,7 @@ class AttackerCase:
     scene: Scene
     draws_nothing: bool = False
     may_draw_nothing: bool = False
+    made: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def small(self) -> Config:
@@ -145,6 +163,13 @@ class AttackerCase:
         attack: Attack = self.small.make()
         attack.fit(oracle, x_NCHW, known=self.known, rng=generator(seed, "attack"))
         return attack
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, made once for all checks that ask for this name."""
+        if name not in self.made:
+            self.made[name] = make()
+        made: Made = self.made[name]
+        return made
 
     @functools.cached_property
     def fitted(self) -> tuple[Attack, MeteredOracle]:

@@ -111,7 +111,7 @@ def label(case: DefenseCase) -> None:
     """The label is kept where that is promised."""
     require(isinstance(case.defense.keeps_label, bool), "keeps_label is no bool")
     if case.defense.keeps_label:
-        require_label(protect(case.defense, case.c_NK, case.x_NCHW), case.c_NK)
+        require_label(case.released_NK, case.c_NK)
 
 
 def largest_settings(case: DefenseCase) -> None:
@@ -130,14 +130,16 @@ def largest_settings(case: DefenseCase) -> None:
 
 def deterministic(case: DefenseCase) -> None:
     """Under the same keys the answers are the same, to the bit."""
-    one, two = (protect(case.defense, case.c_NK, case.x_NCHW) for _ in range(2))
-    require_equal(one, two, "two calls under the same keys differ: draw from the rng that is handed over")
+    again = protect(case.defense, case.c_NK, case.x_NCHW)
+    require_equal(
+        again, case.released_NK, "two calls under the same keys differ: draw from the rng that is handed over"
+    )
 
 
 def deterministic_fit(case: DefenseCase) -> None:
     """Fitted again under the same generator it answers the same, to the bit."""
-    one, two = (protect(d, case.c_NK, case.x_NCHW) for d in (case.defense, case.fit()))
-    require_equal(one, two, "fitted twice under one generator it answers differently")
+    again = protect(case.fit(), case.c_NK, case.x_NCHW)
+    require_equal(again, case.released_NK, "fitted twice under one generator it answers differently")
 
 
 def declares_draws(case: DefenseCase) -> None:
@@ -167,15 +169,14 @@ def shape_alone(case: DefenseCase) -> None:
         return
     rng = QueryRandomness(content_keys(case.x_NCHW, b"secret"))
     z = case.defense.protect(case.c_NK, no_images(case.x_NCHW), case.defense.pick(case.c_NK), rng=rng)
-    require_equal(z, protect(case.defense, case.c_NK, case.x_NCHW), "without images it answers differently")
+    require_equal(z, case.released_NK, "without images it answers differently")
 
 
 def batch_independence(case: DefenseCase) -> None:
     """An answer does not depend on the other queries of the batch, unless it declares to couple them."""
     if case.coupled:
         return
-    c, x = case.c_NK, case.x_NCHW
-    whole = protect(case.defense, c, x)
+    c, x, whole = case.c_NK, case.x_NCHW, case.released_NK
     order = torch.randperm(len(c), generator=generator(0, "order"))
     said = "an answer depends on the other queries of its batch: set couples = True where that is meant"
     require_close(protect(case.defense, c[order], x[order]), whole[order], said)
@@ -188,7 +189,7 @@ def pickles(case: DefenseCase) -> None:
     again = pickle.loads(pickle.dumps(case.defense))
     require_equal(
         protect(again, case.c_NK, case.x_NCHW),
-        protect(case.defense, case.c_NK, case.x_NCHW),
+        case.released_NK,
         "pickled and unpickled it answers differently",
     )
 
@@ -198,14 +199,14 @@ def keeps_state(case: DefenseCase) -> None:
     if case.defense.retrains:
         return
     state = {name: value.clone() for name, value in case.defense.state().items()}
-    again: Defense = case.config().make()
+    again = case.make()
     again.load_state(state)
     require(set(again.state()) == set(state), "state() has other names after load_state()")
     ask = case.scene.view().ask
     again = again if ask is None else again.behind(ask)
     require_close(
         protect(again, case.c_NK, case.x_NCHW),
-        protect(case.defense, case.c_NK, case.x_NCHW),
+        case.released_NK,
         "from its saved state it answers differently: state() lacks something that fit() leaves",
         1e-4,
     )
@@ -221,18 +222,17 @@ def small_batches(case: DefenseCase) -> None:
 
 def mask(case: DefenseCase) -> None:
     """``pick`` is a mask, the same each time, and what it leaves out stays as it is."""
-    c, x = case.c_NK, case.x_NCHW
+    c = case.c_NK
     picked = case.defense.pick(c)
     require(picked.dtype == torch.bool and picked.shape == (len(c),), "pick returns no mask (N,) of bool")
     require_equal(picked, case.defense.pick(c), "pick differs from call to call")
-    z = protect(case.defense, c, x, picked)
     if not bool(picked.all()):
-        require_equal(z[~picked], c[~picked], "vectors that were not picked changed")
+        require_equal(case.released_NK[~picked], c[~picked], "vectors that were not picked changed")
 
 
 def without_gradients(case: DefenseCase) -> None:
     """It answers the same where gradients are off."""
-    expected = protect(case.defense, case.c_NK, case.x_NCHW)
+    expected = case.released_NK
     with torch.no_grad():
         got = protect(case.defense, case.c_NK, case.x_NCHW)
     require_equal(got, expected, "inside torch.no_grad() it answers differently")
@@ -275,7 +275,7 @@ def budget(case: DefenseCase) -> None:
 
 def observation(case: DefenseCase) -> None:
     """It states what one answer can tell of its image, or why there is no certificate."""
-    stated = case.defense.observation(case.c_NK, protect(case.defense, case.c_NK, case.x_NCHW))
+    stated = case.defense.observation(case.c_NK, case.released_NK)
     if isinstance(stated, Uncertifiable):
         require(
             bool(stated.reason) and stated.reason != UNSTATED,

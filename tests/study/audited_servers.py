@@ -109,7 +109,7 @@ def plain(model: Counted) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # ends soon when told
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1/predict"

@@ -121,7 +121,7 @@ def test_simulated_releases_help_where_noise_hides_the_scores() -> None:
         errors = [
             float((fit(config, x, Spy(noisy(seed), 3), model).reconstruct(c) - stolen).square().mean())
             for config in (
-                MixturesConfig(made="mixtures", each=4),
+                MixturesConfig(made="mixtures", each=4, simulated=5000),
                 MixturesConfig(made="mixtures", each=4, simulated=0),
             )
         ]

@@ -33,7 +33,7 @@ def data(n: int = 40, each: int = 3, pixels: int = 5) -> Data:
 
 def test_it_asks_its_images_and_then_mixtures_of_the_first() -> None:
     spy, x = Spy(brightness, 2), grey(60)
-    fit(MixturesConfig(each=3, mixed=30), x, spy)
+    fit(MixturesConfig(each=3, mixed=30, simulated=2000), x, spy)
     assert [len(images) for images in spy.asked] == [60, 90]  # three rotations of thirty images
     assert torch.equal(spy.asked[0], x)
     mixed = spy.asked[1]
@@ -143,7 +143,7 @@ def test_many_images_keep_some_for_learning_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mipoison.attacks.kernel.EXACT", 50)
     monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 50)
     x = grey(150)
-    attack = fit(MixturesConfig(judged=40, mixed=60, landmarks=30, most=120), x)
+    attack = fit(MixturesConfig(judged=40, mixed=60, landmarks=30, most=120, simulated=2000), x)
     assert sum(attack.weight_V) == pytest.approx(1)  # type: ignore[attr-defined]
     new = grey(100, 7)
     assert float((attack.reconstruct(brightness(new)) - new).square().mean()) < 0.1 * float(new.var())
@@ -294,7 +294,8 @@ def test_ranks_within_a_label_read_what_a_defense_stretched(monkeypatch: pytest.
         found = []
         for seed in (3, 4):
             x, answer = grey(400, seed), stretched(seed)
-            attack = fit(MixturesConfig(made=made, each=7), x[:200], Spy(answer, 2))
+            config = MixturesConfig(made=made, each=7, simulated=0)
+            attack = fit(config, x[:200], Spy(answer, 2))
             found.append(float((attack.reconstruct(answer(x[200:])) - x[200:]).square().mean()))
         return sum(found)
 

@@ -102,7 +102,7 @@ def test_no_access_fails_at_once() -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forbidden) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
         storage = Storage(f"s3://bucket/x?endpoint_override=127.0.0.1:{web.server_port}&scheme=http")
         began = time.monotonic()
         with pytest.raises(StorageError, match=r"cannot write a: .*ACCESS_DENIED"):

@@ -11,6 +11,7 @@ from mipoison.serving.protect import load_unit, load_victim
 from study.examples import protect_224 as example
 
 
+@pytest.mark.long
 @pytest.mark.timeout(590)
 def test_the_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert example.main(["--out", str(tmp_path)]) == 0

@@ -200,6 +200,7 @@ def test_with_a_test_folder_utility_is_measured_on_unseen_images(
     assert "may have been trained on" in " ".join(report.split())
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_setting_of_an_own_classifier_becomes_a_unit(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

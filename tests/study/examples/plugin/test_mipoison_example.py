@@ -4,6 +4,7 @@ without it, evaluated with the user's word alone."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from mipoison.contract import ATTACKER_CHECKS, DEFENSE_CHECKS, AttackerCase, Def
 from mipoison.scene import Scene
 from study import evaluate, pareto, protect, report
 from tests.mipoison.attacks.helpers import Spy, brightness, grey
+from tests.reportless import without_report
 from tests.study.examples.plugin.helpers import EXAMPLE, registries_restored
 
 ROOT = Path(__file__).parents[4]
@@ -55,6 +57,7 @@ def studied(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch, registries_restored():
         patch.syspath_prepend(str(site))
+        without_report(patch)
         assert pareto.main([*arguments.split(), "--storage", str(root)]) == 0
     return root / "plugged"
 
@@ -109,28 +112,34 @@ def test_a_study_of_it_holds_its_episodes_and_says_where_they_are_from(studied: 
     assert sorted(stored["from"]) == ["blend", "raw-ridge"]
 
 
-def test_its_page_is_written_without_it(studied: Path, tmp_path: Path) -> None:
-    """In another process, where the package is not importable; with the setting and its knob on the page."""
+class Forbidden:
+    """An import of the example is an error, whoever catches it."""
+
+    asked = False
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == "mipoison_example":
+            self.asked = True
+            raise ImportError(name)
+
+
+@pytest.mark.usefixtures("_apart")
+def test_its_page_is_written_without_it_even_where_it_is_installed(
+    studied: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package could be found, and is not imported; the setting and its knob are on the page."""
+    monkeypatch.syspath_prepend(str(site))
+    assert importlib.util.find_spec("mipoison_example") is not None
+    forbidden = Forbidden()
+    monkeypatch.setattr(sys, "meta_path", [forbidden, *sys.meta_path])
     out = tmp_path / "page.html"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "study" / "report.py"), str(studied), "--out", str(out)],
-        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert report.main([str(studied), "--out", str(out)]) == 0
+    assert not forbidden.asked
+    assert "mipoison_example" not in sys.modules
     page = out.read_text()
     assert "blend" in page
     assert "weight" in page
     assert "raw-ridge" in page
-
-
-@pytest.mark.usefixtures("_apart")
-def test_reading_imports_nothing_even_where_it_is_installed(
-    studied: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(site))
-    assert report.main([str(studied), "--out", str(tmp_path / "page.html")]) == 0
-    assert "mipoison_example" not in sys.modules
 
 
 def blend_of(studied: Path) -> str:
@@ -183,7 +192,7 @@ def test_serving_needs_the_users_own_word(
     assert torch.allclose(released.sum(1), torch.ones(3), atol=1e-5)
 
 
-@pytest.mark.usefixtures("_apart")
+@pytest.mark.usefixtures("_apart", "no_report")
 def test_a_resumed_study_goes_on(
     studied: Path, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
