@@ -1,5 +1,6 @@
 """The mixing attacker: what it asks, what it learns from it, and that it is judged honestly."""
 
+import itertools
 import math
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 import mipoison.attacks.mixtures as module
+from mipoison.attacks import two_levels
+from mipoison.attacks.asked_pairs import Data
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
-from mipoison.attacks.mixtures import Data, Mixtures, MixturesConfig
+from mipoison.attacks.mixtures import Mixtures, MixturesConfig
 from mipoison.attacks.questions import mixture, pairs, warps_and_patches
 from mipoison.attacks.selection import Standardised
 from mipoison.config import ConfigError
@@ -71,33 +74,36 @@ def test_the_regression_is_the_normal_equations(landmarks: int, monkeypatch: pyt
     np.testing.assert_allclose(voter(d.c_NK).numpy(), 0.5 * found.gram(d.c_NK).numpy() @ expected, atol=1e-7)
 
 
-def test_errors_are_those_of_a_refit_without_the_image() -> None:
-    """Against a slow loop that mixes and fits anew without each fold, and takes the best penalty of all."""
+@pytest.mark.parametrize("levels", [1, 2])
+def test_errors_are_those_of_a_refit_without_the_image(levels: int) -> None:
+    """Against a slow loop that mixes and fits anew without each fold, and takes the best setting of all."""
     base = data()
     y = 0.5 + 0.2 * (base.y_NP - 0.5)  # no mixture leaves [0, 1]
     label_N, fold_N = label_of(base.c_NK), torch.arange(40) % module.FOLDS
     mixed = mixture(y, label_means(label_N, y, 3)[label_N], base.parent_M2, 0.3)
     share_M = torch.full((len(mixed),), 1 - math.cos(0.3) - math.sin(0.3), dtype=torch.float64)
     d = Data(base.c_NK, y, base.answer_MK, mixed, base.parent_M2, share_M)
-    attack, kernel = Mixtures(MixturesConfig(made="mixtures")), Kernel("inverse", 0.5)
+    attack, kernel = Mixtures(MixturesConfig(made="mixtures", levels=levels)), Kernel("inverse", 0.5)
     standardise = Standardised(d.c_NK, "log")
     found = attack._tried(standardise, kernel, d, fold_N)
     errors = {}
-    for penalty in PENALTIES:
+    aparts = two_levels.APART if levels == 2 else (None,)
+    penalties = two_levels.PENALTIES if levels == 2 else PENALTIES
+    for apart, penalty in itertools.product(aparts, penalties):
         error = torch.zeros_like(y)
         for fold in range(module.JUDGED_FOLDS):
             kept = fold_N != fold
             mean = torch.stack([y[kept & (label_N == k)].mean(0) for k in range(3)])
             again = mixture(y, mean[label_N], base.parent_M2, 0.3)
             rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2, share_M).without(~kept)
-            refit = rest.regression(standardise, kernel, mean, 600)
+            (refit,) = rest.regressions(standardise, kernel, mean, 600, (apart,))
             for i in (~kept).nonzero()[:, 0].tolist():
                 own = d.c_NK[i : i + 1]
                 said = mean[label_of(own)] + refit.gram(own) @ refit.weights(penalty)
                 error[i] = (y[i : i + 1] - said)[0]
-        errors[penalty] = error[fold_N < module.JUDGED_FOLDS]
-    best = min(errors, key=lambda p: float(errors[p].square().sum()))
-    assert found.penalty == best
+        errors[apart, penalty] = error[fold_N < module.JUDGED_FOLDS]
+    best = min(errors, key=lambda setting: float(errors[setting].square().sum()))
+    assert (found.apart, found.penalty) == best
     torch.testing.assert_close(found.error_nP, errors[best])
 
 
@@ -144,14 +150,24 @@ def test_many_images_keep_some_for_learning_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 50)
     x = grey(150)
     attack = fit(MixturesConfig(judged=40, mixed=60, landmarks=30, most=120), x)
-    assert sum(attack.weight_V) == pytest.approx(1)  # type: ignore[attr-defined]
+    total_P = attack.weight_VP.sum(0)  # type: ignore[attr-defined]
+    torch.testing.assert_close(total_P, torch.ones_like(total_P))
     new = grey(100, 7)
     assert float((attack.reconstruct(brightness(new)) - new).square().mean()) < 0.1 * float(new.var())
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("each", 0), ("mixed", 19), ("angle", 0.0), ("angle", 0.8), ("angle", float("nan")), ("simulated", -1)],
+    [
+        ("each", 0),
+        ("mixed", 19),
+        ("angle", 0.0),
+        ("angle", 0.8),
+        ("angle", float("nan")),
+        ("simulated", -1),
+        ("levels", 0),
+        ("levels", 3),
+    ],
 )
 def test_bounds(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
@@ -196,7 +212,7 @@ def test_what_a_patch_is_made_of_is_held_out_with_it() -> None:
     found = Mixtures(MixturesConfig())._tried(Standardised(d.c_NK, "log"), kernel, d, fold_N)
     kept = fold_N != 0
     mean = torch.stack([d.y_NP[kept & (label_N == k)].mean(0) for k in range(3)])
-    refit = d.without(~kept).regression(found.standardise, kernel, mean, 600)
+    (refit,) = d.without(~kept).regressions(found.standardise, kernel, mean, 600, (found.apart,))
     said = mean[label_N[~kept]] + refit.gram(d.c_NK[~kept]) @ refit.weights(found.penalty)
     judged_n = fold_N[fold_N < module.JUDGED_FOLDS]
     torch.testing.assert_close(found.error_nP[judged_n == 0], d.y_NP[~kept] - said)
