@@ -19,7 +19,7 @@ ENDS = (4, 16)
 
 
 def group_votes(error_VNP: list[Tensor], components: int, ends: tuple[int, ...] = ENDS) -> Tensor:
-    """Weights (V, components), float64, at least 0; they sum to 1 for each component and are equal in a group.
+    """Weights (V, components), float64, at least 0; those of each component sum to 1.
 
     Args:
         error_VNP: errors of each voter on the same images, in principal components of these.
