@@ -25,8 +25,9 @@ from mipoison.attacks.kernel_ridge import Kernel, whitening
 from mipoison.attacks.selection import Reading
 from mipoison.simplex import label_of
 
-APART = (0.03, 0.3)
-"""Variances of g that are tried, in units of that of f."""
+APART = (0.0, 0.03, 0.3)
+"""Variances of g that are tried, in units of that of f. Where a defense draws noise anew for each question, 0
+is right."""
 PENALTIES = (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0)
 """Ridge penalties that are tried, where the kernel of a vector with itself is 1."""
 
