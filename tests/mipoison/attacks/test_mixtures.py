@@ -226,9 +226,14 @@ def test_answers_that_say_nothing_cost_little(honest: bool, monkeypatch: pytest.
     assert (loss < 0.003) if honest else (loss > 0.003)
 
 
-def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
+@pytest.mark.parametrize("apart", [0.0, 0.3])
+def test_a_mixture_s_target_forgets_the_held_out_images(
+    apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Changing a held-out image changes no error of the other folds' held-out images: it is in no training
     set of its own fold, in no clamped pixel here, and its part in the mean image is taken out."""
+    monkeypatch.setattr(two_levels, "APART", (apart,))  # one setting: the choice sees all errors
+    monkeypatch.setattr(two_levels, "PENALTIES", (0.3,))
     base = data(pixels=4)
     label_N = label_of(base.c_NK)
     fold_N = torch.arange(40) % module.FOLDS
