@@ -99,7 +99,7 @@ class Aligned(Mixtures):
 
         rest_NP = torch.zeros(len(c_NK), self.parts.rest_NP.shape[1], dtype=torch.float64)
         for voter in self.voters:
-            rest_NP += self.share * vote(voter)
+            rest_NP += self.share_P * vote(voter)
         for voter in self.others:
             rest_NP += vote(voter)
         return rest_NP

@@ -53,7 +53,7 @@ TRAINED: Mapping[str, Config] = {
     "passive": DecoderConfig(),
 }
 """Members that are trained by gradients."""
-ASKING: Mapping[str, Config] = {"mixtures": MixturesConfig(each=4)}
+ASKING: Mapping[str, Config] = {"mixtures": MixturesConfig(each=4, levels=1)}
 """Members that ask the API about more than the attacker's own images: those of each fold, anew."""
 JUDGED = 2048
 """Images, drawn at random, on whose reconstructions the weights are computed: bounds the memory."""

@@ -55,8 +55,8 @@ class LandmarkRegression:
         """Weights (M, P) of the landmarks."""
         raise NotImplementedError
 
-    def voter(self, penalty: float, vote: float) -> Voter:
-        """The regression of this penalty, times its vote."""
+    def voter(self, penalty: float, vote: float | Tensor) -> Voter:
+        """The regression of this penalty, times its vote: one, or one for each component (P,)."""
         return Voter(self.standardise, self.kernel, self.z_MF, self.label_M, vote * self.weights(penalty))
 
 

@@ -61,10 +61,11 @@ class Kernel:
         return PROFILES[self.profile](d_NM) * torch.where(same_NM, 1.0, self.across).to(d_NM)
 
 
-def whitening(gram_MM: Tensor) -> Tensor:
-    """Combinations (M, R) of the landmarks that are orthonormal, without directions in which they agree."""
+def whitening(gram_MM: Tensor, least: float = LEAST_EIGENVALUE) -> Tensor:
+    """Combinations (M, R) of the landmarks that are orthonormal, without directions in which they agree:
+    those whose eigenvalue is at most this share of the largest."""
     size_M, basis_MM = torch.linalg.eigh(gram_MM)
-    kept_M = size_M > LEAST_EIGENVALUE * size_M[-1]
+    kept_M = size_M > least * size_M[-1]
     return basis_MM[:, kept_M] / size_M[kept_M].sqrt()
 
 

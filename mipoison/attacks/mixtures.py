@@ -9,10 +9,12 @@ angle. All are more pairs (vector, image), and average out what a defense draws 
 jump from image to image. Below, all of them are called mixtures; a warp is one of an image with itself.
 
 The kernel attacker on its own images alone votes with kernel ridge regressions on images and mixtures
-together. These are judged on its own images, by folds: without an image, and without all mixtures that it is
-part of. Where the defense's noise can be drawn by whoever knows its settings, regressions on simulated
-releases of images and mixtures vote, too (:mod:`mipoison.attacks.imitation`); they are judged on the answers
-that the API gave to images that neither they nor their imitation of the victim have seen.
+together, in which what an answer tells of a mixture may differ from what it tells of an image
+(:mod:`mipoison.attacks.two_levels`). These are judged on its own images, by folds: without an image, and
+without all mixtures that it is part of. Each group of principal components has votes of its own. Where the
+defense's noise can be drawn by whoever knows its settings, regressions on simulated releases of images and
+mixtures vote, too (:mod:`mipoison.attacks.imitation`); they are judged on the answers that the API gave to
+images that neither they nor their imitation of the victim have seen.
 
 Shape suffixes: N images, M mixtures or landmarks, K classes, D pixels, P principal components.
 """
@@ -21,17 +23,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mipoison.attacks import imitation
+from mipoison.attacks import imitation, two_levels
+from mipoison.attacks.asked_pairs import Data
+from mipoison.attacks.group_votes import ENDS, group_votes
 from mipoison.attacks.imitation import ManyPairs, Simulate
-from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig, votes
-from mipoison.attacks.kernel_choice import landmark_count
-from mipoison.attacks.kernel_regression import Regression, Voter
+from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig
+from mipoison.attacks.kernel_regression import Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.questions import KINDS
 from mipoison.attacks.selection import RankedByLabel, Reading, folds
@@ -76,19 +79,23 @@ class MixturesConfig(KernelConfig):
         angle: in a mixture the smaller part's weight is its sine, in (0, pi / 4].
         simulated: about so many releases are simulated where the defense can be; 0: none, as in older
             records.
+        levels: 2: answers to questions may tell otherwise than answers to images, and each group of
+            components has votes of its own; 1: questions count as images do, and there is one vote for all
+            components, as in older records.
 
     See KernelConfig for the others.
     """
 
     COST: ClassVar[int] = 1
     SCREENS: ClassVar[bool] = False  # it asks about mixtures, too
-    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0, "made": "mixtures"}
+    BEFORE: ClassVar[Mapping[str, Plain | None]] = {"simulated": 0, "made": "mixtures", "levels": 1}
 
     each: int = 14
     mixed: int = 600
     angle: float = 0.3
     simulated: int = 20000
     made: Literal["rotations", "warps", "mixtures"] = "rotations"
+    levels: int = 2
 
     def validate(self) -> None:
         super().validate()
@@ -96,61 +103,10 @@ class MixturesConfig(KernelConfig):
         self.require("mixed", self.mixed >= 20, "at least 20")
         self.require("angle", 0 < self.angle <= math.pi / 4, "above 0 and at most pi / 4 (0.785)")
         self.require("simulated", self.simulated >= 0, "at least 0")
+        self.one_of("levels", (1, 2))
 
     def make(self) -> Mixtures:
         return Mixtures(self)
-
-
-@dataclass
-class Data:
-    """Images and mixtures with the answers to them. A warp has its image as both parents.
-
-    Attributes:
-        c_NK, y_NP: answers to the images, and these, in pixels or principal components.
-        answer_MK, mixed_MP: the same of the mixtures. parent_M2: of which images they are mixtures.
-        share_M: how often the mean image of the first parent's label is in each.
-    """
-
-    c_NK: Tensor
-    y_NP: Tensor
-    answer_MK: Tensor
-    mixed_MP: Tensor
-    parent_M2: Tensor
-    share_M: Tensor
-
-    def without(self, out_N: Tensor) -> Data:
-        """What is left without these images and all mixtures of which one of them is a part; parents keep
-        their old places."""
-        kept_M = ~out_N[self.parent_M2].any(1)
-        mixtures = (self.answer_MK, self.mixed_MP, self.parent_M2, self.share_M)
-        return Data(self.c_NK[~out_N], self.y_NP[~out_N], *(of_M[kept_M] for of_M in mixtures))
-
-    def first(self, count: int) -> Data:
-        """The first images, and mixtures of these alone."""
-        return self.without(torch.arange(len(self.c_NK)) >= count)
-
-    def along(self, basis_DP: Tensor) -> Data:
-        """The same in components along these directions."""
-        return replace(self, y_NP=self.y_NP @ basis_DP, mixed_MP=self.mixed_MP @ basis_DP)
-
-    def remeaned(self, moved_NP: Tensor) -> Data:
-        """The same with mixtures around other mean images, where no pixel was clamped.
-
-        Args:
-            moved_NP: by how much the mean image of each old place's label moves.
-        """
-        moved_MP = self.share_M[:, None] * moved_NP[self.parent_M2[:, 0]]
-        return replace(self, mixed_MP=self.mixed_MP + moved_MP)
-
-    def regression(self, standardise: Reading, kernel: Kernel, mean_KP: Tensor, landmarks: int) -> Regression:
-        """Regressions on images and mixtures together; the first images are the landmarks.
-
-        Args:
-            mean_KP: principal components of the mean images. landmarks: of the configuration.
-        """
-        c_NK = torch.cat([self.c_NK, self.answer_MK])
-        target_NP = torch.cat([self.y_NP, self.mixed_MP]) - mean_KP[label_of(c_NK)]
-        return Regression(standardise, kernel, c_NK, target_NP, landmark_count(len(self.c_NK), landmarks))
 
 
 @dataclass
@@ -159,20 +115,22 @@ class Tried:
 
     Attributes:
         error_nP: its errors on the judged images.
+        apart: how far questions may differ from images; None: they count as images do.
     """
 
     standardise: Reading
     kernel: Kernel
     penalty: float
     error_nP: Tensor
+    apart: float | None = None
 
 
 class Mixtures(KernelAttack):
     """Queries its images and mixtures of them, once each, and solves linear systems.
 
     Attributes:
-        weight_V: after :meth:`fit`, the weights of the mean image, of the kernel attacker and of the best
-            regressions on mixtures; they sum to 1.
+        weight_VP: after :meth:`fit`, the weights of the mean image, of the kernel attacker and of the best
+            regressions on mixtures, for each component; they sum to 1.
     """
 
     config: MixturesConfig
@@ -220,20 +178,22 @@ class Mixtures(KernelAttack):
             drawn, imitations = self._drawn(simulate, data, chosen, fold_n, rng)
         held_n = fold_n < JUDGED_FOLDS
         known_VnP = [chosen.judged.without_NP[held_n], chosen.error_NP[held_n]]
-        self.weight_V = votes([*known_VnP, *(t.error_nP for t in (*tried, *drawn))])
-        self.share = float(self.weight_V[1])
-        asked_V, drawn_V = self.weight_V[2:][: len(tried)], self.weight_V[2:][len(tried) :]
+        ends = ENDS if config.levels == 2 else ()
+        error_VnP = [*known_VnP, *(t.error_nP for t in (*tried, *drawn))]
+        self.weight_VP = group_votes(error_VnP, self.parts.rest_NP.shape[1], ends)
+        self.share_P = self.weight_VP[1]
+        asked_VP, drawn_VP = self.weight_VP[2:][: len(tried)], self.weight_VP[2:][len(tried) :]
         self.others = [
-            self._mixing_voter(float(w), t, learning) for w, t in zip(asked_V, tried, strict=True) if w > 0
+            self._mixing_voter(w_P, t, learning) for w_P, t in zip(asked_VP, tried, strict=True) if w_P.any()
         ]
-        if simulate is not None and any(drawn_V > 0):
+        if simulate is not None and bool(drawn_VP.any()):
             released = self._releases(simulate, imitations, data, self.config.simulated)
             self.others += [
                 self._drawn_regression(
                     t.standardise, t.kernel, released, data, self.parts.mean_KD, rng
-                ).voter(t.penalty, float(w))
-                for w, t in zip(drawn_V, drawn, strict=True)
-                if w > 0
+                ).voter(t.penalty, w_P)
+                for w_P, t in zip(drawn_VP, drawn, strict=True)
+                if w_P.any()
             ]
 
     def _readings(self, chosen: Chosen, c_NK: Tensor) -> list[Reading]:
@@ -244,14 +204,18 @@ class Mixtures(KernelAttack):
         return [reading for s in best for reading in (s, RankedByLabel(c_NK, s.kind))]
 
     def _tried(self, standardise: Reading, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
-        """Errors on held-out images of regressions that have seen nothing of them, with the best penalty.
+        """Errors on held-out images of regressions that have seen nothing of them, with the best penalty
+        and, on two levels, the best variance of what questions differ by.
 
         The mean image in a mixture (``made``) is that of all judged images. What a held-out image has in it
         is taken out of the mixture's target, where no pixel was clamped; the answer still has it.
         """
         label_n, classes = label_of(data.c_NK), data.c_NK.shape[1]
         mean_KP = label_means(label_n, data.y_NP, classes)
-        error_LnP = torch.zeros(len(PENALTIES), *data.y_NP.shape, dtype=torch.float64)
+        two = self.config.levels == 2
+        aparts: tuple[float | None, ...] = two_levels.APART if two else (None,)
+        penalties = two_levels.PENALTIES if two else PENALTIES
+        error_ALnP = torch.zeros(len(aparts), len(penalties), *data.y_NP.shape, dtype=torch.float64)
         for fold in range(JUDGED_FOLDS):
             out = fold_n == fold
             if not bool(out.any()) or bool(out.all()):
@@ -259,14 +223,16 @@ class Mixtures(KernelAttack):
             train = data.without(out)
             rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
             train = train.remeaned((rest_KP - mean_KP)[label_n])
-            found = train.regression(standardise, kernel, rest_KP, self.config.landmarks)
+            found_A = train.regressions(standardise, kernel, rest_KP, self.config.landmarks, aparts)
             left_nP = data.y_NP[out] - rest_KP[label_n[out]]
-            gram_nM = found.gram(data.c_NK[out])
-            for p, penalty in enumerate(PENALTIES):
-                error_LnP[p, out] = left_nP - gram_nM @ found.weights(penalty)
-        error_LnP = error_LnP[:, fold_n < JUDGED_FOLDS]
-        best = int(error_LnP.square().flatten(1).sum(1).argmin())
-        return Tried(standardise, kernel, PENALTIES[best], error_LnP[best])
+            gram_nM = found_A[0].gram(data.c_NK[out])
+            for a, found in enumerate(found_A):
+                for p, penalty in enumerate(penalties):
+                    error_ALnP[a, p, out] = left_nP - gram_nM @ found.weights(penalty)
+        error_ALnP = error_ALnP[:, :, fold_n < JUDGED_FOLDS]
+        best = int(error_ALnP.square().flatten(2).sum(2).argmin())
+        a, p = divmod(best, len(penalties))
+        return Tried(standardise, kernel, penalties[p], error_ALnP[a, p], aparts[a])
 
     def _drawn(
         self, simulate: Simulate, data: Data, chosen: Chosen, fold_n: Tensor, rng: torch.Generator
@@ -332,15 +298,15 @@ class Mixtures(KernelAttack):
         y_NP, mean_KP = torch.cat([data.y_NP, data.mixed_MP]) @ basis_DP, mean_KD @ basis_DP
         return ManyPairs(standardise, kernel, c_RK, y_NP[of_R] - mean_KP[label_of(c_RK)], rng)
 
-    def _mixing_voter(self, weight: float, tried: Tried, data: Data) -> Voter:
-        """The regression on all images and mixtures, times its weight."""
-        mean_KP = self.parts.mean_KD @ self.parts.basis_DP
-        found = data.regression(tried.standardise, tried.kernel, mean_KP, self.config.landmarks)
-        return found.voter(tried.penalty, weight)
+    def _mixing_voter(self, weight_P: Tensor, tried: Tried, data: Data) -> Voter:
+        """The regression on all images and mixtures, times its weights."""
+        mean_KP, landmarks = self.parts.mean_KD @ self.parts.basis_DP, self.config.landmarks
+        (found,) = data.regressions(tried.standardise, tried.kernel, mean_KP, landmarks, (tried.apart,))
+        return found.voter(tried.penalty, weight_P)
 
     def rest(self, c_NK: Tensor) -> Tensor:
         """Predicted principal components (N, P) of what the images add to the means of their labels."""
-        rest_NP = self.share * super().rest(c_NK)
+        rest_NP = self.share_P * super().rest(c_NK)
         for voter in self.others:
             rest_NP += voter(c_NK)
         return rest_NP

@@ -153,5 +153,5 @@ def test_answers_that_say_nothing_are_not_believed() -> None:
 
 def test_records_of_before_simulated_nothing_and_asked_about_mixtures() -> None:
     before = MixturesConfig.recorded({"each": 4})
-    assert before == MixturesConfig(simulated=0, made="mixtures", each=4)
+    assert before == MixturesConfig(simulated=0, made="mixtures", each=4, levels=1)
     assert MixturesConfig().digest() != MixturesConfig(simulated=0).digest()

@@ -1,5 +1,6 @@
 """The mixing attacker: what it asks, what it learns from it, and that it is judged honestly."""
 
+import itertools
 import math
 from typing import Any
 
@@ -9,26 +10,19 @@ import torch
 from torch import Tensor
 
 import mipoison.attacks.mixtures as module
+from mipoison.attacks import two_levels
+from mipoison.attacks.asked_pairs import Data
 from mipoison.attacks.kernel import KernelConfig
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
-from mipoison.attacks.mixtures import Data, Mixtures, MixturesConfig
-from mipoison.attacks.questions import mixture, pairs, warps_and_patches
+from mipoison.attacks.mixtures import Mixtures, MixturesConfig
+from mipoison.attacks.questions import mixture, warps_and_patches
 from mipoison.attacks.selection import Standardised
 from mipoison.config import ConfigError
 from mipoison.models.label_means import label_means
 from mipoison.randomness import generator
 from mipoison.simplex import label_of
 from tests.mipoison.attacks.helpers import KNOWN, SHAPE, Spy, brightness, fit, grey
-
-
-def data(n: int = 40, each: int = 3, pixels: int = 5) -> Data:
-    rng = generator(0, "data")
-    c_NK = torch.softmax(2 * torch.randn(n, 3, generator=rng, dtype=torch.float64), 1)
-    x_ND = torch.rand(n, pixels, generator=rng, dtype=torch.float64)
-    parent_M2 = pairs(label_of(c_NK), each, rng)
-    answer_MK = torch.softmax(2 * torch.randn(len(parent_M2), 3, generator=rng, dtype=torch.float64), 1)
-    share_M = torch.zeros(len(parent_M2), dtype=torch.float64)
-    return Data(c_NK, x_ND, answer_MK, x_ND[parent_M2].mean(1), parent_M2, share_M)
+from tests.mipoison.attacks.test_asked_pairs import data
 
 
 def test_it_asks_its_images_and_then_mixtures_of_the_first() -> None:
@@ -43,61 +37,36 @@ def test_it_asks_its_images_and_then_mixtures_of_the_first() -> None:
     assert float(mixed.max()) <= 1
 
 
-def test_what_is_held_out_takes_its_mixtures_along() -> None:
-    whole, out_N = data(), torch.zeros(40, dtype=torch.bool)
-    out_N[:13] = True
-    rest = whole.without(out_N)
-    assert len(rest.c_NK) == len(rest.y_NP) == 27
-    kept = [m for m, (a, b) in enumerate(whole.parent_M2.tolist()) if a >= 13 and b >= 13]
-    assert 0 < len(kept) < len(whole.parent_M2)
-    assert torch.equal(rest.mixed_MP, whole.mixed_MP[kept])
-    assert torch.equal(rest.answer_MK, whole.answer_MK[kept])
-
-
-@pytest.mark.parametrize("landmarks", [20, 500])
-def test_the_regression_is_the_normal_equations(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights w of the landmarks' kernels that minimise ``|y - G w|^2 + penalty w G_landmarks w``."""
-    monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 10)
-    d, kernel, penalty = data(), Kernel("inverse", 0.5, across=0.5), 0.3
-    mean_KP = label_means(label_of(d.c_NK), d.y_NP, 3)
-    found = d.regression(Standardised(d.c_NK, "log"), kernel, mean_KP, landmarks)
-    c = torch.cat([d.c_NK, d.answer_MK])
-    gram = found.gram(c).numpy()
-    own = found.gram(d.c_NK[:landmarks]).numpy()
-    y = (torch.cat([d.y_NP, d.mixed_MP]) - mean_KP[label_of(c)]).numpy()
-    expected = np.linalg.solve(gram.T @ gram + penalty * own, gram.T @ y)
-    np.testing.assert_allclose(gram @ found.weights(penalty).numpy(), gram @ expected, atol=1e-7)
-    voter = found.voter(penalty, 0.5)
-    np.testing.assert_allclose(voter(d.c_NK).numpy(), 0.5 * found.gram(d.c_NK).numpy() @ expected, atol=1e-7)
-
-
-def test_errors_are_those_of_a_refit_without_the_image() -> None:
-    """Against a slow loop that mixes and fits anew without each fold, and takes the best penalty of all."""
+@pytest.mark.parametrize("levels", [1, 2])
+def test_errors_are_those_of_a_refit_without_the_image(levels: int) -> None:
+    """Against a slow loop that mixes and fits anew without each fold, and takes the best setting of all."""
     base = data()
     y = 0.5 + 0.2 * (base.y_NP - 0.5)  # no mixture leaves [0, 1]
     label_N, fold_N = label_of(base.c_NK), torch.arange(40) % module.FOLDS
     mixed = mixture(y, label_means(label_N, y, 3)[label_N], base.parent_M2, 0.3)
     share_M = torch.full((len(mixed),), 1 - math.cos(0.3) - math.sin(0.3), dtype=torch.float64)
     d = Data(base.c_NK, y, base.answer_MK, mixed, base.parent_M2, share_M)
-    attack, kernel = Mixtures(MixturesConfig(made="mixtures")), Kernel("inverse", 0.5)
+    attack, kernel = Mixtures(MixturesConfig(made="mixtures", levels=levels)), Kernel("inverse", 0.5)
     standardise = Standardised(d.c_NK, "log")
     found = attack._tried(standardise, kernel, d, fold_N)
     errors = {}
-    for penalty in PENALTIES:
+    aparts = two_levels.APART if levels == 2 else (None,)
+    penalties = two_levels.PENALTIES if levels == 2 else PENALTIES
+    for apart, penalty in itertools.product(aparts, penalties):
         error = torch.zeros_like(y)
         for fold in range(module.JUDGED_FOLDS):
             kept = fold_N != fold
             mean = torch.stack([y[kept & (label_N == k)].mean(0) for k in range(3)])
             again = mixture(y, mean[label_N], base.parent_M2, 0.3)
             rest = Data(base.c_NK, y, base.answer_MK, again, base.parent_M2, share_M).without(~kept)
-            refit = rest.regression(standardise, kernel, mean, 600)
+            (refit,) = rest.regressions(standardise, kernel, mean, 600, (apart,))
             for i in (~kept).nonzero()[:, 0].tolist():
                 own = d.c_NK[i : i + 1]
                 said = mean[label_of(own)] + refit.gram(own) @ refit.weights(penalty)
                 error[i] = (y[i : i + 1] - said)[0]
-        errors[penalty] = error[fold_N < module.JUDGED_FOLDS]
-    best = min(errors, key=lambda p: float(errors[p].square().sum()))
-    assert found.penalty == best
+        errors[apart, penalty] = error[fold_N < module.JUDGED_FOLDS]
+    best = min(errors, key=lambda setting: float(errors[setting].square().sum()))
+    assert (found.apart, found.penalty) == best
     torch.testing.assert_close(found.error_nP, errors[best])
 
 
@@ -144,14 +113,24 @@ def test_many_images_keep_some_for_learning_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mipoison.attacks.kernel_choice.EXACT", 50)
     x = grey(150)
     attack = fit(MixturesConfig(judged=40, mixed=60, landmarks=30, most=120, simulated=2000), x)
-    assert sum(attack.weight_V) == pytest.approx(1)  # type: ignore[attr-defined]
+    total_P = attack.weight_VP.sum(0)  # type: ignore[attr-defined]
+    torch.testing.assert_close(total_P, torch.ones_like(total_P))
     new = grey(100, 7)
     assert float((attack.reconstruct(brightness(new)) - new).square().mean()) < 0.1 * float(new.var())
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("each", 0), ("mixed", 19), ("angle", 0.0), ("angle", 0.8), ("angle", float("nan")), ("simulated", -1)],
+    [
+        ("each", 0),
+        ("mixed", 19),
+        ("angle", 0.0),
+        ("angle", 0.8),
+        ("angle", float("nan")),
+        ("simulated", -1),
+        ("levels", 0),
+        ("levels", 3),
+    ],
 )
 def test_bounds(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
@@ -196,7 +175,7 @@ def test_what_a_patch_is_made_of_is_held_out_with_it() -> None:
     found = Mixtures(MixturesConfig())._tried(Standardised(d.c_NK, "log"), kernel, d, fold_N)
     kept = fold_N != 0
     mean = torch.stack([d.y_NP[kept & (label_N == k)].mean(0) for k in range(3)])
-    refit = d.without(~kept).regression(found.standardise, kernel, mean, 600)
+    (refit,) = d.without(~kept).regressions(found.standardise, kernel, mean, 600, (found.apart,))
     said = mean[label_N[~kept]] + refit.gram(d.c_NK[~kept]) @ refit.weights(found.penalty)
     judged_n = fold_N[fold_N < module.JUDGED_FOLDS]
     torch.testing.assert_close(found.error_nP[judged_n == 0], d.y_NP[~kept] - said)
@@ -247,9 +226,14 @@ def test_answers_that_say_nothing_cost_little(honest: bool, monkeypatch: pytest.
     assert (loss < 0.003) if honest else (loss > 0.003)
 
 
-def test_a_mixture_s_target_forgets_the_held_out_images() -> None:
+@pytest.mark.parametrize("apart", [0.0, 0.3])
+def test_a_mixture_s_target_forgets_the_held_out_images(
+    apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Changing a held-out image changes no error of the other folds' held-out images: it is in no training
     set of its own fold, in no clamped pixel here, and its part in the mean image is taken out."""
+    monkeypatch.setattr(two_levels, "APART", (apart,))  # one setting: the choice sees all errors
+    monkeypatch.setattr(two_levels, "PENALTIES", (0.3,))
     base = data(pixels=4)
     label_N = label_of(base.c_NK)
     fold_N = torch.arange(40) % module.FOLDS
