@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mipoison.attacks.feature_sets import known_sets
+from mipoison.attacks.feature_sets import FeatureSet, known_sets
 from mipoison.attacks.kernel_choice import EXACT, candidate, compared, landmark_count
 from mipoison.attacks.kernel_regression import Regression
 from mipoison.attacks.kernel_ridge import Kernel
@@ -129,7 +129,7 @@ class KernelAttack:
         order = torch.randperm(len(x_ND), generator=rng)[:n] if len(x_ND) > EXACT else torch.arange(n)
         some = order[: self.config.judged]
         judged = Residuals(label_N[some], x_ND[some], n_classes, COMPONENTS, rng)
-        candidates = compared([Standardised(c_NK, s) for s in known_sets(known).values()], c_NK[some], judged)
+        candidates = compared([Standardised(c_NK, s) for s in self.feature_sets(known)], c_NK[some], judged)
         sets = [c.standardise for c in candidates]
         candidates += [
             candidate(c.standardise, kernel, c_NK[some], judged)
@@ -150,6 +150,10 @@ class KernelAttack:
         for vote, c in chosen:
             error_NP = error_NP + vote * c.error_NP
         return Chosen(order, sets, judged, error_NP)
+
+    def feature_sets(self, known: ThreatModel) -> list[FeatureSet]:
+        """The feature sets that compete."""
+        return list(known_sets(known).values())
 
     def reconstruct(self, c_NK: Tensor) -> Tensor:
         """Reconstruct images (N, C, H, W) from released vectors."""

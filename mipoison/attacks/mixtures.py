@@ -31,6 +31,7 @@ from torch import Tensor
 
 from mipoison.attacks import imitation, two_levels
 from mipoison.attacks.asked_pairs import Data
+from mipoison.attacks.feature_sets import FeatureSet
 from mipoison.attacks.group_votes import ENDS, group_votes
 from mipoison.attacks.imitation import ManyPairs, Simulate
 from mipoison.attacks.kernel import Chosen, KernelAttack, KernelConfig
@@ -38,6 +39,7 @@ from mipoison.attacks.kernel_regression import Voter
 from mipoison.attacks.kernel_ridge import PENALTIES, Kernel
 from mipoison.attacks.questions import KINDS
 from mipoison.attacks.selection import RankedByLabel, Reading, folds
+from mipoison.attacks.undone import undone_sets
 from mipoison.config import Plain
 from mipoison.models.label_means import label_means
 from mipoison.protocols import Oracle, ThreatModel
@@ -79,9 +81,9 @@ class MixturesConfig(KernelConfig):
         angle: in a mixture the smaller part's weight is its sine, in (0, pi / 4].
         simulated: about so many releases are simulated where the defense can be; 0: none, as in older
             records.
-        levels: 2: answers to questions may tell otherwise than answers to images, and each group of
-            components has votes of its own; 1: questions count as images do, and there is one vote for all
-            components, as in older records.
+        levels: 2: answers to questions may tell otherwise than answers to images, each group of components
+            has votes of its own, and a defense that can be undone is (:mod:`mipoison.attacks.undone`); 1:
+            questions count as images do, and there is one vote for all components, as in older records.
 
     See KernelConfig for the others.
     """
@@ -195,6 +197,11 @@ class Mixtures(KernelAttack):
                 for w_P, t in zip(drawn_VP, drawn, strict=True)
                 if w_P.any()
             ]
+
+    def feature_sets(self, known: ThreatModel) -> list[FeatureSet]:
+        """The kernel attacker's and, on two levels, those of undone vectors where there is an undoing."""
+        undone = undone_sets(known) if self.config.levels == 2 else {}
+        return [*super().feature_sets(known), *undone.values()]
 
     def _readings(self, chosen: Chosen, c_NK: Tensor) -> list[Reading]:
         """What the regressions on images and questions read."""

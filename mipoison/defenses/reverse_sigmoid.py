@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import scipy.special
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mipoison.certificates.observation import CONTINUUM
@@ -15,6 +18,11 @@ from mipoison.config import Config, Knob
 from mipoison.defenses.base import BaseDefense
 from mipoison.randomness import QueryRandomness
 from mipoison.simplex import keep_label, label_of, project_labelled_simplex
+
+LEAST_LOGIT, GRID = -32.0, 6000
+"""Logit of the least score that :func:`undone` tells from zero; points between which it interpolates."""
+ROUNDS = 60
+"""Of its fixed point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,10 @@ class ReverseSigmoidConfig(Config):
     def make(self) -> ReverseSigmoid:
         return ReverseSigmoid(self)
 
+    def undo(self, released_NK: Tensor) -> Tensor:
+        """:func:`undone` with these settings, which are public."""
+        return undone(released_NK, self.beta, self.gamma)
+
 
 def reverse_sigmoid(c_NK: Tensor, beta: float, gamma: float) -> Tensor:
     """``c - beta (sigmoid(gamma logit(c)) - 1/2)``, divided by its sum; float64.
@@ -55,6 +67,43 @@ def reverse_sigmoid(c_NK: Tensor, beta: float, gamma: float) -> Tensor:
     logit_NK = p_NK.log() - torch.log1p(-p_NK)  # infinite at 0 and 1, where the sigmoid is 0 and 1
     moved_NK = (p_NK - beta * (torch.sigmoid(gamma * logit_NK) - 0.5)).clamp_min(0)
     return moved_NK / moved_NK.sum(1, keepdim=True)
+
+
+def undone(released_NK: Tensor, beta: float, gamma: float) -> Tensor:
+    """Vectors (N, K), float64, of which these may be the releases: what anybody who knows the settings reads.
+
+    Two scores have the same image, one on either side of the least image; of them the smaller is returned.
+    The scores before the division by their sum are found by a fixed point, which the label's score closes:
+    it is what the others leave. Where the projection moved the label's score, this is an approximation.
+
+    Args:
+        released_NK: released vectors; their label's score is a maximum.
+    """
+    label_N1 = label_of(released_NK)[:, None]
+    other_NK = released_NK.double().scatter(1, label_N1, 0.0).numpy(force=True)
+    logit_G = np.linspace(LEAST_LOGIT, 0.0, GRID)
+
+    def moved(score: NDArray[np.float64]) -> NDArray[np.float64]:
+        logit = np.log(score) - np.log1p(-score)
+        return score - beta * (scipy.special.expit(gamma * logit) - 0.5)
+
+    image_G = moved(scipy.special.expit(logit_G))
+    turn = int(image_G.argmin())  # images fall up to here, and rise from here
+    sum_N1, score_NK = np.ones((len(other_NK), 1)), np.zeros_like(other_NK)
+    is_other_NK = np.ones(other_NK.shape, dtype=bool)
+    np.put_along_axis(is_other_NK, label_N1.numpy(force=True), False, axis=1)
+    for _ in range(ROUNDS):
+        before_NK = other_NK * sum_N1
+        small_NK = np.interp(before_NK, image_G[turn::-1], logit_G[turn::-1])
+        large_NK = np.interp(before_NK, image_G[turn:], logit_G[turn:])
+        logit_NK = np.where(before_NK < image_G[0], small_NK, large_NK)
+        score_NK = np.where(is_other_NK, scipy.special.expit(logit_NK), 0.0)
+        top_N1 = (1 - score_NK.sum(1, keepdims=True)).clip(1 / other_NK.shape[1], 1 - 1e-12)
+        images_NK = np.where(is_other_NK, moved(score_NK.clip(1e-300)), 0.0)
+        sum_N1 = (sum_N1 + images_NK.sum(1, keepdims=True) + moved(top_N1)) / 2
+    top_N1 = np.maximum(1 - score_NK.sum(1, keepdims=True), score_NK.max(1, keepdims=True))
+    whole_NK = torch.from_numpy(score_NK).scatter(1, label_N1.cpu(), torch.from_numpy(top_N1))
+    return whole_NK / whole_NK.sum(1, keepdim=True)
 
 
 class ReverseSigmoid(BaseDefense):
