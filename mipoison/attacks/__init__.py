@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mipoison.attacks.aligned import AlignedConfig
+from mipoison.attacks.asked_trees import AskedTreesConfig
 from mipoison.attacks.averaging import AveragingConfig
 from mipoison.attacks.class_mean import ClassMeanConfig
 from mipoison.attacks.decoder import DecoderConfig
@@ -63,6 +64,7 @@ ATTACKS: dict[str, Config] = {
     "stack": StackConfig(),
     "matched": MatchedConfig(),
     "aligned": AlignedConfig(),
+    "asked-trees": AskedTreesConfig(),
     "requery": RequeryConfig(),
     "data-D1": DecoderConfig(data="D1"),
     "diffusion-0": DiffusionConfig(guidance=0.0),

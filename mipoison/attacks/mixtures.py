@@ -127,6 +127,19 @@ class Tried:
     apart: float | None = None
 
 
+@dataclass
+class Judged:
+    """A voter that was judged on held-out images.
+
+    Attributes:
+        error_nP: its errors on the judged images.
+        voter: weights (P,) of components -> vectors (N, K) to predicted components, times these.
+    """
+
+    error_nP: Tensor
+    voter: Callable[[Tensor], Callable[[Tensor], Tensor]]
+
+
 class Mixtures(KernelAttack):
     """Queries its images and mixtures of them, once each, and solves linear systems.
 
@@ -181,10 +194,11 @@ class Mixtures(KernelAttack):
         held_n = fold_n < JUDGED_FOLDS
         known_VnP = [chosen.judged.without_NP[held_n], chosen.error_NP[held_n]]
         ends = ENDS if config.levels == 2 else ()
-        error_VnP = [*known_VnP, *(t.error_nP for t in (*tried, *drawn))]
+        more = self.more(judging, learning, fold_n, rng)
+        error_VnP = [*known_VnP, *(t.error_nP for t in (*tried, *drawn)), *(m.error_nP for m in more)]
         self.weight_VP = group_votes(error_VnP, self.parts.rest_NP.shape[1], ends)
         self.share_P = self.weight_VP[1]
-        asked_VP, drawn_VP = self.weight_VP[2:][: len(tried)], self.weight_VP[2:][len(tried) :]
+        asked_VP, drawn_VP, more_VP = self.weight_VP[2:].split([len(tried), len(drawn), len(more)])
         self.others = [
             self._mixing_voter(w_P, t, learning) for w_P, t in zip(asked_VP, tried, strict=True) if w_P.any()
         ]
@@ -197,6 +211,16 @@ class Mixtures(KernelAttack):
                 for w_P, t in zip(drawn_VP, drawn, strict=True)
                 if w_P.any()
             ]
+        self.further = [m.voter(w_P) for w_P, m in zip(more_VP, more, strict=True) if w_P.any()]
+
+    def more(self, judging: Data, learning: Data, fold_n: Tensor, rng: torch.Generator) -> list[Judged]:
+        """Further voters, none here.
+
+        Args:
+            judging: images on which voters are judged, in components, and questions of them alone; a voter is
+                judged on those whose fold is below JUDGED_FOLDS. learning: all of both. fold_n: of images.
+        """
+        return []
 
     def feature_sets(self, known: ThreatModel) -> list[FeatureSet]:
         """The kernel attacker's and, on two levels, those of undone vectors where there is an undoing."""
@@ -316,4 +340,6 @@ class Mixtures(KernelAttack):
         rest_NP = self.share_P * super().rest(c_NK)
         for voter in self.others:
             rest_NP += voter(c_NK)
+        for further in self.further:
+            rest_NP += further(c_NK)
         return rest_NP
