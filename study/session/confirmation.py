@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 DEPLOYABLE = 2
 """Settings that are attacked by the whole suite wherever they lie, as an answer would recommend them: so many
 certified ones, of least distortion, and so many that may be safe and would cost less than all of those."""
+MOST_TRIED = 6
+"""While none is certified or safe, so many in all that may be safe are tried, DEPLOYABLE at a time."""
 CLAIMS = ("certified", "safe")
 
 
@@ -129,6 +131,7 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
         shown to leak beyond the margin, those that none of the others dominates; the screened ones among
         the DEPLOYABLE certified settings; and, if the frontier needs none of them, those among the DEPLOYABLE
         cheapest that may be safe which cost less than any certified or safe setting besides the anchors.
+        While there is none, the next ones follow those that proved not to be safe: MOST_TRIED in all.
     """
     names = set(episodes.loc[is_screened(episodes), "trial"])
     if not names:
@@ -145,7 +148,11 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
         claimed = usable[usable["verdict"].isin(CLAIMS) & ~usable["defense"].isin(ANCHORS)]
         cheaper = _may_be_safe(usable, episodes, names, margin)
         if len(claimed):
+            cheaper = cheaper.head(DEPLOYABLE)
             cheaper = cheaper[cheaper["confidence_distortion"] < claimed["confidence_distortion"].min()]
+        else:
+            tried = int((~cheaper["trial"].isin(names)).sum())
+            cheaper = cheaper.head(min(tried + DEPLOYABLE, MOST_TRIED))
         found = set(cheaper["trial"]) & names
     return sorted(found)
 
@@ -153,11 +160,11 @@ def unconfirmed(episodes: pd.DataFrame, constraints: Constraints, margin: float)
 def _may_be_safe(
     usable: pd.DataFrame, episodes: pd.DataFrame, names: set[str], margin: float
 ) -> pd.DataFrame:
-    """The DEPLOYABLE cheapest settings that are dominated, cost less than label-only, and leak to the
-    screening's attackers no more than the margin, on several seeds; those first that these show to be safe.
+    """The settings that are dominated, cost less than label-only, and leak to the screening's attackers no
+    more than the margin, on several seeds, the cheapest first; before these, those that they show to be safe.
 
     They are judged by the screening's attackers alone, also those that the whole suite has attacked since. As
-    these stay dominated, no other takes their place: no more than so many are ever attacked for this reason.
+    these stay dominated and in their place, no more than so many are ever attacked for this reason.
 
     Args:
         usable: the feasible settings with their distortion. names: those that were screened alone.
@@ -176,4 +183,4 @@ def _may_be_safe(
     ]
     some = some.assign(last=(some["trial"].map(seen["verdict"]) != "safe").fillna(True))
     order = ["last", "confidence_distortion", "trial"]
-    return some.sort_values(order, kind="stable").head(DEPLOYABLE)
+    return some.sort_values(order, kind="stable")
