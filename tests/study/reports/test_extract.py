@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from study.records.constraints import Constraints
 from study.records.finished import load
@@ -15,6 +16,8 @@ from tests.study.reports.test_summary import ANCHORS, CERTIFIED, rows
 ROOT = Path(__file__).resolve().parents[3]
 SHOWN = ("rounding", "noise", "lpa", "tail-noise")
 """Defenses of the table in README."""
+ALSO = ("rounding", "codebook", "lpa", "tail-noise")
+"""Defenses of the tables of other data in FINDINGS."""
 
 
 def cells(*parts: list[dict[str, object]], **bounds: float) -> list[list[str]]:
@@ -75,6 +78,17 @@ def test_a_setting_outside_the_constraints_says_so() -> None:
     assert name.endswith("(outside the constraints)")
 
 
-def test_the_table_in_the_readme_is_that_of_the_committed_records() -> None:
-    table = extract(Findings.of(load(ROOT / "study" / "results" / "digits")), SHOWN)
-    assert table in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "study", "shown"),
+    [
+        ("README.md", "digits", SHOWN),
+        ("study/FINDINGS.md", "digits", SHOWN),
+        ("study/FINDINGS.md", "mnist", ALSO),
+        ("study/FINDINGS.md", "fashion-mnist", ALSO),
+    ],
+)
+def test_tables_on_pages_are_those_of_the_committed_records(
+    page: str, study: str, shown: tuple[str, ...]
+) -> None:
+    table = extract(Findings.of(load(ROOT / "study" / "results" / study)), shown)
+    assert table in (ROOT / page).read_text()
