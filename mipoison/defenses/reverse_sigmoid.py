@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import scipy.special
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -79,6 +78,8 @@ def undone(released_NK: Tensor, beta: float, gamma: float) -> Tensor:
     Args:
         released_NK: released vectors; their label's score is a maximum.
     """
+    import scipy.special
+
     label_N1 = label_of(released_NK)[:, None]
     other_NK = released_NK.double().scatter(1, label_N1, 0.0).numpy(force=True)
     logit_G = np.linspace(LEAST_LOGIT, 0.0, GRID)
