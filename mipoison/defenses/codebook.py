@@ -69,7 +69,7 @@ class CodebookConfig(Config):
         "crowding": Knob(low=0.1, high=10.0, log=True, help="price of small cells"),
     }
 
-    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"weight": 50.0})
+    STARTS: ClassVar[tuple[Mapping[str, Plain], ...]] = ({}, {"weight": 50.0}, {"weight": 200.0})
 
     weight: float = 20.0
     steps: int = 5
