@@ -289,6 +289,8 @@ def here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for file in folder.glob("*.py"):  # another test of this process may have had a module of that name
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
     before = set(sys.modules)
     with registries_restored(), monkeypatch.context() as patch:
         patch.setitem(DEFENSES, "tempering", contributed('"""Tempering', folder).TemperingConfig)
