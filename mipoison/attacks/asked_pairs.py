@@ -5,7 +5,9 @@ Shape suffixes: N images, M questions, K classes, D pixels, P principal componen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from mipoison.attacks.kernel_regression import LandmarkRegression, Regression
 from mipoison.attacks.kernel_ridge import Kernel
 from mipoison.attacks.selection import Reading
 from mipoison.attacks.two_levels import TwoLevels
+from mipoison.models.label_means import label_means
 from mipoison.simplex import label_of
 
 
@@ -59,14 +62,35 @@ class Data:
         moved_MP = self.share_M[:, None] * moved_NP[self.parent_M2[:, 0]]
         return replace(self, mixed_MP=self.mixed_MP + moved_MP)
 
+    def pairs(self, mean_KP: Tensor) -> tuple[Tensor, Tensor]:
+        """Answers to images and mixtures together, and what these add to the mean images of the labels."""
+        c_NK = torch.cat([self.c_NK, self.answer_MK])
+        return c_NK, torch.cat([self.y_NP, self.mixed_MP]) - mean_KP[label_of(c_NK)]
+
+    def held_out(self, fold_N: Tensor, judged: int) -> Iterator[HeldOut]:
+        """Each of the first ``judged`` folds held out, where it has images and leaves some.
+
+        The mean image in a mixture (``made``) is that of all images. What a held-out image has in it is taken
+        out of the mixture's target, where no pixel was clamped; the answer still has it.
+        """
+        label_N, classes = label_of(self.c_NK), self.c_NK.shape[1]
+        mean_KP = label_means(label_N, self.y_NP, classes)
+        for fold in range(judged):
+            out_N = fold_N == fold
+            if not bool(out_N.any()) or bool(out_N.all()):
+                continue
+            train = self.without(out_N)
+            rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
+            left_nP = self.y_NP[out_N] - rest_KP[label_N[out_N]]
+            yield HeldOut(out_N, train.remeaned((rest_KP - mean_KP)[label_N]), rest_KP, left_nP)
+
     def regression(self, standardise: Reading, kernel: Kernel, mean_KP: Tensor, landmarks: int) -> Regression:
         """Regressions on images and mixtures together; the first images are the landmarks.
 
         Args:
             mean_KP: principal components of the mean images. landmarks: of the configuration.
         """
-        c_NK = torch.cat([self.c_NK, self.answer_MK])
-        target_NP = torch.cat([self.y_NP, self.mixed_MP]) - mean_KP[label_of(c_NK)]
+        c_NK, target_NP = self.pairs(mean_KP)
         return Regression(standardise, kernel, c_NK, target_NP, landmark_count(len(self.c_NK), landmarks))
 
     def regressions(
@@ -88,3 +112,17 @@ class Data:
         count = landmark_count(len(self.c_NK), landmarks)
         found = TwoLevels(standardise, kernel, self.c_NK, own_NP, self.answer_MK, asked_MP, count)
         return [found.at(variance) for variance in apart if variance is not None]
+
+
+class HeldOut(NamedTuple):
+    """Some images held out, and what is learned from without them.
+
+    Attributes:
+        out_N: which images. train: the others, and mixtures of these alone. rest_KP: their mean images.
+        left_nP: what the held-out images add to these.
+    """
+
+    out_N: Tensor
+    train: Data
+    rest_KP: Tensor
+    left_nP: Tensor

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ from torch import Tensor
 from mipoison.attacks.asked_pairs import Data
 from mipoison.attacks.mixtures import JUDGED_FOLDS, Judged, Mixtures, MixturesConfig
 from mipoison.attacks.trees import tree_features
-from mipoison.models.label_means import label_means
-from mipoison.simplex import label_of
 
 if TYPE_CHECKING:
     from sklearn.ensemble import ExtraTreesRegressor
@@ -47,8 +45,6 @@ class AskedTreesConfig(MixturesConfig):
     See MixturesConfig for the others.
     """
 
-    COST: ClassVar[int] = 1
-
     trees: int = 40
 
     def validate(self) -> None:
@@ -67,17 +63,9 @@ class AskedTrees(Mixtures):
     def more(self, judging: Data, learning: Data, fold_n: Tensor, rng: torch.Generator) -> list[Judged]:
         """The forest, judged on images of which, and of whose questions, it has seen nothing."""
         seed = int(torch.randint(2**31, (1,), generator=rng))
-        classes, label_n = judging.c_NK.shape[1], label_of(judging.c_NK)
-        mean_KP = label_means(label_n, judging.y_NP, classes)
         error_nP = torch.zeros_like(judging.y_NP)
-        for fold in range(JUDGED_FOLDS):
-            out = fold_n == fold
-            if not bool(out.any()) or bool(out.all()):
-                continue
-            train = judging.without(out)
-            rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
-            forest = self._grown(train.remeaned((rest_KP - mean_KP)[label_n]), rest_KP, seed)
-            left_nP = judging.y_NP[out] - rest_KP[label_n[out]]
+        for out, train, rest_KP, left_nP in judging.held_out(fold_n, JUDGED_FOLDS):
+            forest = self._grown(train, rest_KP, seed)
             error_nP[out] = left_nP - predicted(forest, judging.c_NK[out], left_nP.shape[1])
 
         def voter(weight_P: Tensor) -> Callable[[Tensor], Tensor]:
@@ -90,8 +78,7 @@ class AskedTrees(Mixtures):
         """A forest on what images and questions add to the mean images; None without components."""
         from sklearn.ensemble import ExtraTreesRegressor
 
-        c_NK = torch.cat([data.c_NK, data.answer_MK])
-        rest_NP = torch.cat([data.y_NP, data.mixed_MP]) - mean_KP[label_of(c_NK)]
+        c_NK, rest_NP = data.pairs(mean_KP)
         if not rest_NP.shape[1]:
             return None
         weight_N = np.r_[np.ones(len(data.c_NK)), np.full(len(data.answer_MK), ASKED)]

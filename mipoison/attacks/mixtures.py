@@ -236,26 +236,13 @@ class Mixtures(KernelAttack):
 
     def _tried(self, standardise: Reading, kernel: Kernel, data: Data, fold_n: Tensor) -> Tried:
         """Errors on held-out images of regressions that have seen nothing of them, with the best penalty
-        and, on two levels, the best variance of what questions differ by.
-
-        The mean image in a mixture (``made``) is that of all judged images. What a held-out image has in it
-        is taken out of the mixture's target, where no pixel was clamped; the answer still has it.
-        """
-        label_n, classes = label_of(data.c_NK), data.c_NK.shape[1]
-        mean_KP = label_means(label_n, data.y_NP, classes)
+        and, on two levels, the best variance of what questions differ by."""
         two = self.config.levels == 2
         aparts: tuple[float | None, ...] = two_levels.APART if two else (None,)
         penalties = two_levels.PENALTIES if two else PENALTIES
         error_ALnP = torch.zeros(len(aparts), len(penalties), *data.y_NP.shape, dtype=torch.float64)
-        for fold in range(JUDGED_FOLDS):
-            out = fold_n == fold
-            if not bool(out.any()) or bool(out.all()):
-                continue
-            train = data.without(out)
-            rest_KP = label_means(label_of(train.c_NK), train.y_NP, classes)
-            train = train.remeaned((rest_KP - mean_KP)[label_n])
+        for out, train, rest_KP, left_nP in data.held_out(fold_n, JUDGED_FOLDS):
             found_A = train.regressions(standardise, kernel, rest_KP, self.config.landmarks, aparts)
-            left_nP = data.y_NP[out] - rest_KP[label_n[out]]
             gram_nM = found_A[0].gram(data.c_NK[out])
             for a, found in enumerate(found_A):
                 for p, penalty in enumerate(penalties):

@@ -9,7 +9,7 @@ Shape suffixes: N samples, K classes, F features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -35,7 +35,7 @@ class Undoing(Protocol):
 class UndoneSet(FeatureSet):
     """A feature set that is read in the undone vector. ``undo``: released vectors (N, K) to these."""
 
-    undo: Callable[[Tensor], Tensor] = lambda released_NK: released_NK
+    undo: Callable[[Tensor], Tensor] = field(kw_only=True)
 
     def __call__(self, c_NK: Tensor) -> Tensor:
         """Features (N, F), float64, on the CPU."""

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mipoison.certificates.observation import CONTINUUM
@@ -56,15 +55,19 @@ class ReverseSigmoidConfig(Config):
         return undone(released_NK, self.beta, self.gamma)
 
 
+def moved(p: Tensor, beta: float, gamma: float) -> Tensor:
+    """``p - beta (sigmoid(gamma logit p) - 1/2)`` of scores in [0, 1]."""
+    logit = p.log() - torch.log1p(-p)  # infinite at 0 and 1, where the sigmoid is 0 and 1
+    return p - beta * (torch.sigmoid(gamma * logit) - 0.5)
+
+
 def reverse_sigmoid(c_NK: Tensor, beta: float, gamma: float) -> Tensor:
     """``c - beta (sigmoid(gamma logit(c)) - 1/2)``, divided by its sum; float64.
 
     A score below 1/2 rises and one above falls, by beta/2 at most, and stays in [0, 1]. The order is not
     always kept: two scores near the steep ends of the sigmoid may change places.
     """
-    p_NK = c_NK.double().clamp(0, 1)
-    logit_NK = p_NK.log() - torch.log1p(-p_NK)  # infinite at 0 and 1, where the sigmoid is 0 and 1
-    moved_NK = (p_NK - beta * (torch.sigmoid(gamma * logit_NK) - 0.5)).clamp_min(0)
+    moved_NK = moved(c_NK.double().clamp(0, 1), beta, gamma).clamp_min(0)
     return moved_NK / moved_NK.sum(1, keepdim=True)
 
 
@@ -78,32 +81,25 @@ def undone(released_NK: Tensor, beta: float, gamma: float) -> Tensor:
     Args:
         released_NK: released vectors; their label's score is a maximum.
     """
-    import scipy.special
-
-    label_N1 = label_of(released_NK)[:, None]
-    other_NK = released_NK.double().scatter(1, label_N1, 0.0).numpy(force=True)
-    logit_G = np.linspace(LEAST_LOGIT, 0.0, GRID)
-
-    def moved(score: NDArray[np.float64]) -> NDArray[np.float64]:
-        logit = np.log(score) - np.log1p(-score)
-        return score - beta * (scipy.special.expit(gamma * logit) - 0.5)
-
-    image_G = moved(scipy.special.expit(logit_G))
+    label_N1 = label_of(released_NK)[:, None].cpu()
+    other_NK = released_NK.cpu().double().scatter(1, label_N1, 0.0)
+    is_other_NK = torch.ones_like(other_NK, dtype=torch.bool).scatter(1, label_N1, False)
+    logit_G = torch.linspace(LEAST_LOGIT, 0.0, GRID, dtype=torch.float64)
+    image_G = moved(torch.sigmoid(logit_G), beta, gamma)
     turn = int(image_G.argmin())  # images fall up to here, and rise from here
-    sum_N1, score_NK = np.ones((len(other_NK), 1)), np.zeros_like(other_NK)
-    is_other_NK = np.ones(other_NK.shape, dtype=bool)
-    np.put_along_axis(is_other_NK, label_N1.numpy(force=True), False, axis=1)
+    logits, images = logit_G.numpy(), image_G.numpy()
+    sum_N1, score_NK = torch.ones_like(other_NK[:, :1]), torch.zeros_like(other_NK)
     for _ in range(ROUNDS):
-        before_NK = other_NK * sum_N1
-        small_NK = np.interp(before_NK, image_G[turn::-1], logit_G[turn::-1])
-        large_NK = np.interp(before_NK, image_G[turn:], logit_G[turn:])
-        logit_NK = np.where(before_NK < image_G[0], small_NK, large_NK)
-        score_NK = np.where(is_other_NK, scipy.special.expit(logit_NK), 0.0)
-        top_N1 = (1 - score_NK.sum(1, keepdims=True)).clip(1 / other_NK.shape[1], 1 - 1e-12)
-        images_NK = np.where(is_other_NK, moved(score_NK.clip(1e-300)), 0.0)
-        sum_N1 = (sum_N1 + images_NK.sum(1, keepdims=True) + moved(top_N1)) / 2
-    top_N1 = np.maximum(1 - score_NK.sum(1, keepdims=True), score_NK.max(1, keepdims=True))
-    whole_NK = torch.from_numpy(score_NK).scatter(1, label_N1.cpu(), torch.from_numpy(top_N1))
+        before_NK = (other_NK * sum_N1).numpy()
+        small_NK = np.interp(before_NK, images[turn::-1], logits[turn::-1])
+        large_NK = np.interp(before_NK, images[turn:], logits[turn:])
+        logit_NK = torch.from_numpy(np.where(before_NK < images[0], small_NK, large_NK))
+        score_NK = torch.where(is_other_NK, torch.sigmoid(logit_NK), 0.0)
+        top_N1 = (1 - score_NK.sum(1, keepdim=True)).clamp(1 / other_NK.shape[1], 1 - 1e-12)
+        moved_NK = torch.where(is_other_NK, moved(score_NK, beta, gamma), 0.0)
+        sum_N1 = (sum_N1 + moved_NK.sum(1, keepdim=True) + moved(top_N1, beta, gamma)) / 2
+    top_N1 = torch.maximum(1 - score_NK.sum(1, keepdim=True), score_NK.amax(1, keepdim=True))
+    whole_NK = score_NK.scatter(1, label_N1, top_N1)
     return whole_NK / whole_NK.sum(1, keepdim=True)
 
 
